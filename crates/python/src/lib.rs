@@ -1,1 +1,26 @@
-//! See Cargo.toml.
+//! `hubbub._core`: the engine as Python sees it.
+//!
+//! Thin: it turns arguments and events into one another and calls handlers. No rule of the protocol stands here.
+
+mod arguments;
+mod frame;
+mod handlers;
+mod reactor;
+mod settings;
+
+use pyo3::prelude::*;
+
+/// The native part of hubbub; see the stub file for what is in it.
+#[pymodule(gil_used = true)]
+mod _core {
+    #[pymodule_export]
+    use super::frame::Frame;
+    #[pymodule_export]
+    use super::reactor::Reactor;
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

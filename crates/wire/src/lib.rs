@@ -1,1 +1,16 @@
-//! See Cargo.toml.
+//! The WebSocket protocol of a server, without sockets, clock or Python: bytes in, events out;
+//! commands in, bytes out.
+//!
+//! A connection begins as HTTP/1.1 ([`http`], [`origin`], [`handshake`]) and goes on as a
+//! [`protocol::Protocol`]. Everything here is driven by its caller: nothing blocks, nothing is read
+//! from the outside, the date of a response is an argument.
+
+pub mod deflate;
+pub mod error;
+pub mod frame;
+pub mod handshake;
+pub mod http;
+pub mod mask;
+mod message;
+pub mod origin;
+pub mod protocol;

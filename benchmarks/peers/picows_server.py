@@ -1,0 +1,72 @@
+"""picows on uvloop: the callbacks of its low-level interface, which its documentation calls the fastest.
+
+Automatic pings stay off, as is its default, and text is neither decoded nor validated.
+"""
+
+import uvloop
+from command_line import command_line
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+
+
+class Echo(WSListener):
+    """Sends every message back."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            close(transport, frame)
+        else:
+            transport.send(frame.msg_type, frame.get_payload_as_bytes())
+
+
+class Subscriber(WSListener):
+    """Gets every message that a `Publisher` receives."""
+
+    def __init__(self, subscribers: set[WSTransport]) -> None:
+        self.subscribers = subscribers
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.subscribers.add(transport)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.subscribers.discard(transport)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            close(transport, frame)
+
+
+class Publisher(WSListener):
+    """Sends every message to all subscribers."""
+
+    def __init__(self, subscribers: set[WSTransport]) -> None:
+        self.subscribers = subscribers
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            close(transport, frame)
+            return
+        data = frame.get_payload_as_bytes()
+        for subscriber in self.subscribers:
+            subscriber.send(frame.msg_type, data)
+
+
+def close(transport: WSTransport, frame: WSFrame) -> None:
+    transport.send_close(frame.get_close_code())
+    transport.disconnect()
+
+
+async def main(workload: str, port: int) -> None:
+    subscribers: set[WSTransport] = set()
+
+    def listener(request: WSUpgradeRequest) -> WSListener:
+        if workload == "echo":
+            return Echo()
+        return (Subscriber if request.path == b"/fanout" else Publisher)(subscribers)
+
+    server = await ws_create_server(listener, "127.0.0.1", port, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*command_line("echo", "fanout")))

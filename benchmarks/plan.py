@@ -1,0 +1,165 @@
+"""What is measured, on which servers, and what must come out of it."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to measure.
+
+    Attributes:
+        name: Its name in the results.
+        program: A file of `peers/`, or the name of a Rust binary of this crate.
+        packages: The distributions whose versions belong to the result.
+        echo: What its `--workload` is called where messages come back to their sender.
+    """
+
+    name: str
+    program: str
+    packages: tuple[str, ...] = ()
+    echo: str = "echo"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A load to put on the servers.
+
+    Attributes:
+        name: Its name in the results, and for `--only`.
+        meaning: What it is, for the table.
+        unit: What is counted: the result is the cost of one.
+        measure: CPU time of the whole server in µs, or its memory in bytes.
+        serves: Which of its workloads the server is started with.
+        load: The load generator's subcommand and options, but for `counted`.
+        counted: The option that says how much to do.
+        least: The smallest sensible value of `counted`, for the first warm-up.
+        servers: Names of those to measure.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    measure: Literal["cpu", "memory"]
+    serves: Literal["echo", "fanout"]
+    load: tuple[str, ...]
+    counted: str
+    least: int
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What `server` may cost at most: as a share of `peer`'s cost, or, without a peer, in itself."""
+
+    workload: str
+    server: str
+    peer: str | None
+    at_most: float
+
+
+SERVERS = {
+    server.name: server
+    for server in (
+        Server("bare loop", "bare"),
+        Server("hubbub", "hubbub_server.py", ("hubbub",)),
+        Server("hubbub, async def", "hubbub_server.py", ("hubbub",), echo="echo-async"),
+        Server("picows", "picows_server.py", ("picows", "uvloop")),
+        Server("websockets", "websockets_server.py", ("websockets", "uvloop")),
+    )
+}
+
+ALL = tuple(SERVERS)
+ONE_OF_EACH = ("bare loop", "hubbub", "picows", "websockets")
+CONNECTIONS = (10, 100, 1000, 10_000)
+
+
+def echo(
+    name: str, connections: int, in_flight: int, size: int, meaning: str, servers: tuple[str, ...]
+) -> Workload:
+    """A workload whose messages of `size` bytes come back, `in_flight` of them on each connection."""
+    options = ("--connections", str(connections), "--in-flight", str(in_flight), "--size", str(size))
+    return Workload(
+        name,
+        meaning,
+        "message",
+        "cpu",
+        "echo",
+        ("echo", *options),
+        "--messages",
+        max(5000, 2 * connections * in_flight),
+        servers,
+    )
+
+
+WORKLOADS = (
+    echo("x1", 64, 1, 64, "echo, 64 connections, 1 message in flight on each, 64 bytes", ALL),
+    echo("x16", 64, 16, 64, "echo, 64 connections, 16 messages in flight on each, 64 bytes", ALL),
+    echo("16K", 8, 4, 16_384, "echo, 8 connections, 4 messages in flight on each, 16 KiB", ONE_OF_EACH),
+    Workload(
+        "fan-out",
+        "1,000 subscribers, 128 bytes, 8 publishes in flight; per delivery",
+        "delivery",
+        "cpu",
+        "fanout",
+        ("fanout", "--subscribers", "1000", "--size", "128", "--in-flight", "8"),
+        "--publishes",
+        32,
+        ONE_OF_EACH,
+    ),
+    *(
+        echo(
+            f"connections-{count}",
+            count,
+            1,
+            64,
+            f"echo, {count:,} connections, 1 message in flight on each, 64 bytes",
+            ("bare loop", "hubbub"),
+        )
+        for count in CONNECTIONS
+    ),
+    Workload(
+        "handshake",
+        "connect, upgrade, closing handshake; 64 at a time",
+        "handshake",
+        "cpu",
+        "echo",
+        ("handshake", "--parallel", "64"),
+        "--connections",
+        500,
+        ONE_OF_EACH,
+    ),
+    Workload(
+        "idle",
+        "memory of 8,000 open connections that say nothing",
+        "connection",
+        "memory",
+        "echo",
+        ("idle",),
+        "--connections",
+        8000,
+        ("hubbub", "picows", "websockets"),
+    ),
+)
+
+TARGETS = (
+    Target("x1", "hubbub", "picows", 0.90),
+    Target("x16", "hubbub", "picows", 0.12),
+    Target("16K", "hubbub", "picows", 0.60),
+    Target("fan-out", "hubbub", "picows", 0.20),
+    *(
+        (
+            Target("x1", "hubbub, async def", "hubbub", 1.25),
+            Target("x16", "hubbub, async def", "hubbub", 3.0),
+        )
+        if sys.version_info >= (3, 12)
+        else ()
+    ),
+    *(Target(f"connections-{count}", "hubbub", "bare loop", 1.3) for count in CONNECTIONS),
+    Target("idle", "hubbub", None, 1024),
+    Target("handshake", "hubbub", "picows", 0.40),
+)

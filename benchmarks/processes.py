@@ -1,0 +1,203 @@
+"""The processes of a measurement: servers, the load generator, and what /proc and the clocks say of them."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from plan import PEERS, Server
+
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+RUN_SECONDS = 300.0
+
+
+class Failed(Exception):
+    """A server or the load generator did not do its part; the message has what it said."""
+
+
+class Process:
+    """A child that talks in lines, on one core, with its standard error kept for the case that it fails."""
+
+    def __init__(self, name: str, command: list[str], core: int | None) -> None:
+        self.name = name
+        self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `stop`
+        with on_core(core):
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def read_line(self, seconds: float) -> str:
+        """The next line of its output. `Failed` if none comes in that time."""
+        assert self.process.stdout is not None
+        alarm = threading.Timer(seconds, self.process.kill)
+        alarm.start()
+        line = self.process.stdout.readline()
+        alarm.cancel()
+        if not line:
+            raise Failed(f"{self.name} ended, or said nothing for {seconds:.0f} s.\n{self.said()}")
+        return line.strip()
+
+    def said(self) -> str:
+        """The end of its standard error."""
+        self.errors.seek(0)
+        return self.errors.read()[-4000:].decode(errors="replace")
+
+    def stop(self) -> None:
+        """End it: SIGTERM, and SIGKILL if that is not enough."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            if stream is not None:
+                stream.close()
+
+
+class ServerProcess(Process):
+    """A running server."""
+
+    def __init__(self, server: Server, workload: str, binaries: Path, core: int | None) -> None:
+        python = server.program.endswith(".py")
+        program = (
+            [sys.executable, str(PEERS / server.program)] if python else [str(binaries / server.program)]
+        )
+        super().__init__(server.name, [*program, "--workload", workload], core)
+        try:
+            self.port = int(self.read_line(START_SECONDS))
+        except BaseException:
+            self.stop()
+            raise
+
+    def cpu_seconds(self) -> float:
+        """CPU time, user and system, of all its threads and child processes so far."""
+        return sum(cpu_seconds(pid) for pid in family(self.process.pid))
+
+    def memory(self) -> int:
+        """Bytes of memory that it holds, with its share of what it shares with others (PSS)."""
+        return sum(proportional_set_size(pid) for pid in family(self.process.pid))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the load generator came to.
+
+    Attributes:
+        count: Messages, deliveries or handshakes.
+        seconds: How long they took.
+        load_cpu_seconds: The load generator's own CPU time.
+        server_cpu_seconds: The server's.
+    """
+
+    count: int
+    seconds: float
+    load_cpu_seconds: float
+    server_cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class LoadGenerator:
+    """The Rust binary `load`, on a core of its own."""
+
+    binaries: Path
+    core: int | None
+
+    def run(self, server: ServerProcess, load: tuple[str, ...]) -> Run:
+        """Put a load on the server. Opening and closing the connections is not part of the measurement."""
+        with self._started(server, load) as process:
+            before = server.cpu_seconds()
+            go_on(process)
+            result = json.loads(process.read_line(RUN_SECONDS))
+            spent = server.cpu_seconds() - before
+            self._finish(process, server)
+        return Run(result["messages"], result["seconds"], result["load_cpu_seconds"], spent)
+
+    @contextlib.contextmanager
+    def holding(self, server: ServerProcess, load: tuple[str, ...]) -> Iterator[None]:
+        """Hold the connections of an idle load open for as long as the context lasts."""
+        with self._started(server, load) as process:
+            yield
+            self._finish(process, server)
+
+    @contextlib.contextmanager
+    def _started(self, server: ServerProcess, load: tuple[str, ...]) -> Iterator[Process]:
+        command = [str(self.binaries / "load"), "--port", str(server.port), "--stepped", *load]
+        with Process("the load generator", command, self.core) as process:
+            try:
+                process.read_line(RUN_SECONDS)
+                yield process
+            except Failed as failure:
+                raise Failed(f"{server.name}, {' '.join(load)}: {failure}\n{server.said()}") from None
+
+    @staticmethod
+    def _finish(process: Process, server: ServerProcess) -> None:
+        go_on(process)
+        if process.process.wait(RUN_SECONDS) != 0:
+            raise Failed(f"after its run on {server.name}: {process.said()}")
+
+
+def go_on(process: Process) -> None:
+    """Let a stepped run take its next step."""
+    assert process.process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.process.stdin.write("\n")
+        process.process.stdin.flush()
+
+
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Let children that are started meanwhile run on this core only."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, allowed if core is None else {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, with that of threads which have ended, to the nanosecond."""
+    clock = ctypes.c_int()
+    error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
+    if error:
+        raise Failed(f"no CPU clock of process {pid}: {os.strerror(error)}")
+    return time.clock_gettime(clock.value)
+
+
+def proportional_set_size(pid: int) -> int:
+    """Bytes of memory of a process, where each shared page counts as its share of it."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise Failed(f"no memory figure of process {pid}")
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [pid, *(member for child in children for member in family(child))]

@@ -1,0 +1,135 @@
+//! Opening and closing connections: blocking, many at a time, because neither is timed with messages.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+
+use crate::frame;
+
+/// How many connections are opened or closed at the same time: fewer than any server's backlog.
+pub const PARALLEL: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+
+/// One source address has about 28,000 ports, and a closed connection holds its port for a minute.
+const SOURCES: usize = 16;
+
+/// The key and its answer of the example in RFC 6455 §1.3, so that nothing has to be computed.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// What `Sec-WebSocket-Accept` has to say to [`KEY`].
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// Where a server listens, and how long it may be silent.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// The port on 127.0.0.1.
+    pub port: u16,
+    /// For how long nothing may come before the run fails.
+    pub timeout: Duration,
+}
+
+impl Target {
+    /// Opens `count` connections to `path`, a few at a time.
+    ///
+    /// # Errors
+    ///
+    /// One that says which connection was refused, or not upgraded in time.
+    pub fn open(&self, path: &str, count: usize) -> io::Result<Vec<TcpStream>> {
+        let mut streams = Vec::with_capacity(count);
+        while streams.len() < count {
+            let parallel = PARALLEL.get().min(count - streams.len());
+            streams.extend(self.open_at_once(path, streams.len(), parallel)?);
+        }
+        Ok(streams)
+    }
+
+    /// Opens `count` connections to `path`, all at the same time. The first one is number `first`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Target::open`].
+    pub fn open_at_once(&self, path: &str, first: usize, count: usize) -> io::Result<Vec<TcpStream>> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            self.port
+        );
+        let mut streams = Vec::with_capacity(count);
+        for number in first..first + count {
+            let stream = self
+                .connect(number)
+                .and_then(|mut stream| stream.write_all(request.as_bytes()).map(|()| stream))
+                .map_err(|error| named("connecting", number, &error))?;
+            streams.push(stream);
+        }
+        for (number, stream) in (first..).zip(&streams) {
+            read_upgrade(stream).map_err(|error| named("the handshake of", number, &error))?;
+        }
+        Ok(streams)
+    }
+
+    fn connect(&self, number: usize) -> io::Result<TcpStream> {
+        let source = Ipv4Addr::new(127, 0, 0, 1 + (number % SOURCES) as u8);
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &SocketAddrV4::new(source, 0))?;
+        connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(self.timeout))?;
+        stream.set_write_timeout(Some(self.timeout))?;
+        Ok(stream)
+    }
+}
+
+/// Closes all connections with code 1000 and waits until the server has done so too.
+///
+/// # Errors
+///
+/// One that says which connection did not end in time.
+pub fn close(streams: impl IntoIterator<Item = TcpStream>) -> io::Result<()> {
+    let mut streams: Vec<TcpStream> = streams.into_iter().collect();
+    let mut closing = Vec::new();
+    frame::append(&mut closing, frame::CLOSE, Some([1, 2, 3, 4]), &1000_u16.to_be_bytes());
+    for (index, batch) in streams.chunks_mut(PARALLEL.get()).enumerate() {
+        let numbered = || index * PARALLEL.get()..;
+        for (number, stream) in numbered().zip(batch.iter_mut()) {
+            stream
+                .set_nonblocking(false)
+                .and_then(|()| stream.write_all(&closing))
+                .map_err(|error| named("closing", number, &error))?;
+        }
+        for (number, stream) in numbered().zip(batch) {
+            read_end(stream).map_err(|error| named("closing", number, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// An error of one connection, with its number.
+pub fn named(doing: &str, number: usize, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{doing} connection {number}: {error}"))
+}
+
+fn read_upgrade(mut stream: &TcpStream) -> io::Result<()> {
+    let mut response = [0; 4096];
+    let mut length = 0;
+    while !response[..length].ends_with(b"\r\n\r\n") {
+        match stream.read(&mut response[length..])? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read => length += read,
+        }
+    }
+    let response = String::from_utf8_lossy(&response[..length]);
+    if response.starts_with("HTTP/1.1 101 ") && response.contains(ACCEPT) {
+        Ok(())
+    } else {
+        Err(io::Error::new(ErrorKind::InvalidData, format!("not upgraded: {:?}", response.lines().next())))
+    }
+}
+
+fn read_end(stream: &mut TcpStream) -> io::Result<()> {
+    let mut ignored = [0; 4096];
+    while stream.read(&mut ignored)? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The workloads. Each opens its connections, says `ready`, runs, tells its result, and closes.
+
+pub mod echo;
+pub mod fanout;
+pub mod handshake;
+pub mod idle;
+
+use std::io;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
+
+use crate::client;
+use crate::connection::{Connection, READ_BUFFER};
+use crate::control::Control;
+use crate::frame::{self, Frame};
+use crate::poller::Poller;
+
+/// Runs and times `work`, which returns how many messages or handshakes it did. The result has the
+/// seconds of the clock, and the CPU seconds of this process, to show that it was not the limit.
+fn timed(control: Control, work: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+    control.ready()?;
+    let (started, cpu) = (Instant::now(), cpu_time());
+    let messages = work()?;
+    control.finish(&json!({
+        "messages": messages,
+        "seconds": started.elapsed().as_secs_f64(),
+        "load_cpu_seconds": (cpu_time() - cpu).as_secs_f64(),
+    }))
+}
+
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Open connections, and what reading them takes. A connection is known by its number.
+struct Clients {
+    connections: Vec<Connection>,
+    poller: Poller,
+    buffer: Vec<u8>,
+    timeout: Duration,
+}
+
+impl Clients {
+    fn new(streams: Vec<TcpStream>, timeout: Duration) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let mut connections = Vec::with_capacity(streams.len());
+        for (number, stream) in streams.into_iter().enumerate() {
+            poller.add(&stream, number)?;
+            connections.push(Connection::new(stream, number)?);
+        }
+        Ok(Self { connections, poller, buffer: vec![0; READ_BUFFER], timeout })
+    }
+
+    /// Waits until connections are readable. Returns how many; [`Clients::receive`] takes each.
+    fn wait(&mut self) -> io::Result<usize> {
+        self.poller
+            .wait(Some(self.timeout))
+            .map_err(|error| io::Error::new(error.kind(), format!("nothing came for {} s", self.timeout.as_secs_f64())))
+    }
+
+    /// Reads the wait's connection number `index` once, answers pings, and hands over each message
+    /// with the connection's number. Returns that number.
+    fn receive(
+        &mut self,
+        index: usize,
+        mut each: impl FnMut(usize, &Frame<'_>) -> io::Result<()>,
+    ) -> io::Result<usize> {
+        let (number, writable) = self.poller.ready(index);
+        let connection = &mut self.connections[number];
+        let mut pongs = Vec::new();
+        let received = connection.read(&mut self.buffer, |frame| match frame.opcode {
+            frame::PING => {
+                frame::append(&mut pongs, frame::PONG, Some([1, 2, 3, 4]), frame.payload);
+                Ok(())
+            }
+            frame::CLOSE => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                format!("the server closed it: {:?}", frame.payload),
+            )),
+            _ => each(number, frame),
+        });
+        received
+            .and_then(|()| if writable { connection.flush(&self.poller) } else { Ok(()) })
+            .and_then(|()| connection.send(&pongs, &self.poller))
+            .map_err(|error| client::named("receiving on", number, &error))?;
+        Ok(number)
+    }
+
+    fn send(&mut self, number: usize, frames: &[u8]) -> io::Result<()> {
+        self.connections[number].send(frames, &self.poller).map_err(|error| client::named("sending on", number, &error))
+    }
+
+    fn close(self) -> io::Result<()> {
+        client::close(self.connections.into_iter().map(Connection::into_stream))
+    }
+}

@@ -1,0 +1,104 @@
+//! One connection publishes, and each message has to reach every subscriber, in order.
+
+use std::io;
+
+use crate::client::Target;
+use crate::control::Control;
+use crate::messages::{self, Messages};
+use crate::workload::{Clients, timed};
+
+/// The sender's number in every message.
+const PUBLISHER: u32 = 0;
+
+/// The size of a fan-out run.
+#[derive(clap::Args)]
+pub struct Fanout {
+    /// Connections that every message goes to
+    #[arg(long, default_value_t = 1000)]
+    subscribers: usize,
+    /// Bytes of a message
+    #[arg(long, default_value_t = 128, value_parser = messages::size)]
+    size: usize,
+    /// Messages that the publisher has on the way
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    in_flight: u32,
+    /// Messages in all; the result counts their deliveries
+    #[arg(long, default_value_t = 1000)]
+    publishes: u32,
+}
+
+/// Subscribes on `/fanout`, publishes on `/`, until every subscriber has every message, and closes.
+///
+/// # Errors
+///
+/// A lost connection, a wrong or missing message, or silence, with the number of the connection.
+pub fn run(options: &Fanout, target: Target, control: Control) -> io::Result<()> {
+    let mut streams = target.open("/fanout", options.subscribers)?;
+    streams.extend(target.open("/", 1)?);
+    let mut clients = Clients::new(streams, target.timeout)?;
+    timed(control, || {
+        Publishing::new(options).run(options, &mut clients)?;
+        Ok(u64::from(options.publishes) * options.subscribers as u64)
+    })?;
+    clients.close()
+}
+
+struct Publishing {
+    messages: Messages,
+    /// The number of the next message that each subscriber gets.
+    next: Vec<u32>,
+    /// How many subscribers still wait for the messages on the way, from message `completed` on.
+    /// Messages complete in their order, since every subscriber gets them in that order.
+    waiting: Vec<usize>,
+    published: u32,
+    completed: u32,
+}
+
+impl Publishing {
+    fn new(options: &Fanout) -> Self {
+        Self {
+            messages: Messages::new(options.size, options.in_flight as usize),
+            next: vec![0; options.subscribers],
+            waiting: vec![0; options.in_flight as usize],
+            published: 0,
+            completed: 0,
+        }
+    }
+
+    fn run(&mut self, options: &Fanout, clients: &mut Clients) -> io::Result<()> {
+        while self.completed < options.publishes {
+            let room = options.in_flight - (self.published - self.completed);
+            let count = room.min(options.publishes - self.published);
+            self.publish(clients, count)?;
+            for index in 0..clients.wait()? {
+                clients.receive(index, |number, frame| {
+                    let next = &mut self.next[number];
+                    self.messages.check(frame, PUBLISHER, *next)?;
+                    let slot = *next as usize % self.waiting.len();
+                    self.waiting[slot] -= 1;
+                    *next += 1;
+                    Ok(())
+                })?;
+            }
+            while self.completed < self.published && *self.slot(self.completed) == 0 {
+                self.completed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes `count` messages in one write.
+    fn publish(&mut self, clients: &mut Clients, count: u32) -> io::Result<()> {
+        let numbers = self.published..self.published + count;
+        for number in numbers.clone() {
+            *self.slot(number) = self.next.len();
+        }
+        self.published += count;
+        clients.send(self.next.len(), self.messages.frames(PUBLISHER, numbers))
+    }
+
+    fn slot(&mut self, number: u32) -> &mut usize {
+        let slots = self.waiting.len();
+        &mut self.waiting[number as usize % slots]
+    }
+}

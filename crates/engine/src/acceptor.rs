@@ -1,0 +1,77 @@
+//! Taking new connections from the listening sockets.
+//!
+//! When the process runs out of descriptors, accepting pauses: a socket that cannot be accepted stays in the kernel's
+//! queue and would otherwise be reported for ever.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use rustix::io::Errno;
+
+/// Sockets taken in one turn.
+const PER_TURN: usize = 256;
+/// Milliseconds until the next attempt after a failure.
+const RETRY: u64 = 100;
+
+/// The listening sockets.
+#[derive(Default)]
+pub(crate) struct Acceptor {
+    listeners: Vec<TcpListener>,
+    /// The listeners may have connections for us.
+    pub(crate) ready: bool,
+    /// Accepting failed, and is tried again at this time.
+    pub(crate) retry_at: Option<u64>,
+}
+
+impl Acceptor {
+    pub(crate) fn add(&mut self, listener: TcpListener) -> &mut TcpListener {
+        self.ready = true;
+        self.listeners.push(listener);
+        let last = self.listeners.len() - 1;
+        &mut self.listeners[last]
+    }
+
+    /// Gives up all listening sockets.
+    pub(crate) fn close(&mut self) -> Vec<TcpListener> {
+        self.ready = false;
+        self.retry_at = None;
+        std::mem::take(&mut self.listeners)
+    }
+
+    /// Takes what waits, some of it at a time. The error is one that stops accepting for now.
+    pub(crate) fn accept(&mut self, now: u64, taken: &mut Vec<(TcpStream, SocketAddr)>) -> io::Result<()> {
+        if self.retry_at.is_some_and(|at| now >= at) {
+            self.retry_at = None;
+            self.ready = true;
+        }
+        if !self.ready || self.retry_at.is_some() {
+            return Ok(());
+        }
+        for listener in &self.listeners {
+            loop {
+                if taken.len() >= PER_TURN {
+                    return Ok(());
+                }
+                match listener.accept() {
+                    Ok(accepted) => taken.push(accepted),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if is_lasting(&error) => {
+                        self.retry_at = Some(now + RETRY);
+                        return Err(error);
+                    }
+                    // The one connection failed before it was taken (accept(2) names a dozen such errors).
+                    Err(_) => {}
+                }
+            }
+        }
+        self.ready = false;
+        Ok(())
+    }
+}
+
+/// Whether the next attempt would fail too: no descriptors, no memory, or no listening socket any more.
+fn is_lasting(error: &io::Error) -> bool {
+    let lasting = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::INVAL, Errno::BADF];
+    error.raw_os_error().is_some_and(|code| lasting.iter().any(|errno| errno.raw_os_error() == code))
+}

@@ -1,0 +1,215 @@
+//! Commands from other threads: a bounded queue that wakes the reactor.
+//!
+//! The reactor carries them out in the order in which they came, so what one thread asks for reaches any one
+//! connection in the order of its calls. Nobody waits: a full queue refuses, and that is counted.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use mio::Waker;
+
+use crate::registry::{Fd, Registry, add};
+use crate::sending::DataOpcode;
+use crate::settings::Settings;
+
+/// Commands that may wait at a time.
+const MOST_COMMANDS: usize = 65_536;
+/// Payload bytes that may wait at a time.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// What anyone can ask of the reactor.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "the fields are those of the Reactor's methods")]
+pub enum Command {
+    Push {
+        fd: Fd,
+        opcode: DataOpcode,
+        finish: bool,
+        payload: Vec<u8>,
+    },
+    /// Another thread found the outbox too full for `length` more bytes: the policy is to be applied.
+    Overflow {
+        fd: Fd,
+        length: usize,
+    },
+    Ping {
+        fd: Fd,
+        payload: Vec<u8>,
+    },
+    Disconnect {
+        fd: Fd,
+        code: u16,
+        reason: String,
+    },
+    Subscribe {
+        fd: Fd,
+        topic: String,
+    },
+    Unsubscribe {
+        fd: Fd,
+        topic: String,
+    },
+    Publish {
+        topic: String,
+        opcode: DataOpcode,
+        payload: Vec<u8>,
+        exclude: Vec<Fd>,
+    },
+    Broadcast {
+        opcode: DataOpcode,
+        payload: Vec<u8>,
+        exclude: Vec<Fd>,
+    },
+}
+
+impl Command {
+    fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Push { payload, .. }
+            | Self::Ping { payload, .. }
+            | Self::Publish { payload, .. }
+            | Self::Broadcast { payload, .. } => payload.len(),
+            Self::Overflow { .. } | Self::Disconnect { .. } | Self::Subscribe { .. } | Self::Unsubscribe { .. } => 0,
+        }
+    }
+}
+
+/// What the reactor counts; each is written by the reactor's thread alone, but for `commands_dropped`.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Open WebSockets.
+    pub connections: AtomicU64,
+    /// Handshakes accepted.
+    pub accepted: AtomicU64,
+    /// Handshakes refused, for whatever reason.
+    pub refused: AtomicU64,
+    /// WebSockets closed.
+    pub closed: AtomicU64,
+    /// Messages received.
+    pub messages_in: AtomicU64,
+    /// Messages queued.
+    pub messages_out: AtomicU64,
+    /// Payload bytes received.
+    pub bytes_in: AtomicU64,
+    /// Payload bytes queued.
+    pub bytes_out: AtomicU64,
+    /// Unsent bytes of all outboxes.
+    pub queued_bytes: AtomicU64,
+    /// Connections closed with 1013 because their outbox was full.
+    pub slow_consumers_closed: AtomicU64,
+    /// Messages dropped because an outbox was full.
+    pub messages_dropped: AtomicU64,
+    /// Commands of other threads dropped because their queue was full.
+    pub commands_dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: VecDeque<Command>,
+    bytes: usize,
+}
+
+/// The part of the reactor that every thread may touch.
+pub struct Shared {
+    /// All connections.
+    pub registry: Registry,
+    /// What was counted.
+    pub totals: Totals,
+    send_queue_size: u64,
+    queue: Mutex<Queue>,
+    /// The reactor has been woken for what is in the queue.
+    woken: AtomicBool,
+    waker: Waker,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: &Settings, waker: Waker) -> std::io::Result<Self> {
+        Ok(Self {
+            registry: Registry::new(settings.max_connections)?,
+            totals: Totals::default(),
+            send_queue_size: settings.send_queue_size as u64,
+            queue: Mutex::default(),
+            woken: AtomicBool::new(false),
+            waker,
+        })
+    }
+
+    /// Sends a command on its way; false (and counted) if too many wait already.
+    pub fn command(&self, command: Command) -> bool {
+        let bytes = command.payload_bytes();
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.commands.len() >= MOST_COMMANDS || queue.bytes + bytes > MOST_BYTES && queue.bytes > 0 {
+            drop(queue);
+            self.totals.commands_dropped.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        queue.bytes += bytes;
+        queue.commands.push_back(command);
+        drop(queue);
+        self.wake();
+        true
+    }
+
+    /// Sends a push on its way, if the connection is open and its outbox has room for it.
+    pub fn push(&self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+        let Some(row) = self.registry.find(fd).filter(|_| self.registry.exists(fd)) else {
+            return false;
+        };
+        let length = payload.len() as u64;
+        let queued = row.queued_bytes.load(Ordering::Relaxed);
+        if queued > 0 && queued + length > self.send_queue_size {
+            self.command(Command::Overflow { fd, length: payload.len() });
+            return false;
+        }
+        let before = row.underway_bytes.fetch_add(length, Ordering::Relaxed);
+        let has_room = queued + before == 0 || queued + before + length <= self.send_queue_size;
+        let sent = has_room && self.command(Command::Push { fd, opcode, finish, payload: payload.to_vec() });
+        if !sent {
+            row.underway_bytes.fetch_sub(length, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// Makes the reactor's descriptor readable, once for any number of calls.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
+            self.woken.store(false, Ordering::Release);
+        }
+    }
+
+    /// Takes all that waits.
+    pub(crate) fn take(&self) -> VecDeque<Command> {
+        self.woken.store(false, Ordering::Release);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Queue { commands, .. } = std::mem::take(&mut *queue);
+        drop(queue);
+        for command in &commands {
+            if let Command::Push { fd, payload, .. } = command
+                && let Some(row) = self.registry.find(*fd)
+            {
+                row.underway_bytes.fetch_sub(payload.len() as u64, Ordering::Relaxed);
+            }
+        }
+        commands
+    }
+
+    /// Counts a message that was queued for a connection.
+    #[inline]
+    pub(crate) fn count_out(&self, row: usize, bytes: usize) {
+        let row = self.registry.row(row);
+        add(&row.messages_out, 1);
+        add(&row.bytes_out, bytes as u64);
+        add(&self.totals.messages_out, 1);
+        add(&self.totals.bytes_out, bytes as u64);
+    }
+
+    /// Notes how many bytes a connection's outbox holds now.
+    #[inline]
+    pub(crate) fn count_queued(&self, row: usize, unsent: usize) {
+        let cell = &self.registry.row(row).queued_bytes;
+        let before = cell.load(Ordering::Relaxed);
+        cell.store(unsent as u64, Ordering::Relaxed);
+        add(&self.totals.queued_bytes, (unsent as u64).wrapping_sub(before));
+    }
+}

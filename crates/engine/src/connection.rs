@@ -1,0 +1,239 @@
+//! The state of one connection: its socket, where it stands, what it still has to send and to hand to its handler.
+//!
+//! Plain data; what happens to it is decided in `reactor`, `door` and `sending`.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use mio::net::TcpStream;
+use wire::handshake::Upgrade;
+use wire::protocol::Protocol;
+
+use crate::outbox::Outbox;
+use crate::registry::Fd;
+use crate::sending::DataOpcode;
+use crate::settings::Settings;
+use crate::topics::Subscriptions;
+
+/// Where a connection stands.
+pub(crate) enum Stage {
+    /// The head of a request is being read; `scanned` bytes of it have been searched for its end.
+    Head { scanned: usize },
+    /// A request was handed up, and its answer is awaited. Nothing is read meanwhile.
+    Asked(Asked),
+    /// The handshake is done.
+    WebSocket(Protocol),
+    /// What is queued still goes out. With `linger`, our end is then closed and input thrown away until the peer closes
+    /// too: closing with unread input would reset the connection, and the peer might never see our last words.
+    Finishing { linger: bool, shut: bool },
+    /// The socket is closed; only the `close` event is still to come, or its handler to end.
+    Gone,
+}
+
+/// What is needed to answer a request.
+pub(crate) enum Asked {
+    Handshake(Box<Upgrade>),
+    Request { head_only: bool, keep_alive: bool },
+}
+
+/// What a connection waits for, since `Connection::since`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Nothing that has a limit.
+    Nothing,
+    /// The whole head of a request.
+    Head,
+    /// The next request on an idle HTTP connection.
+    KeepAlive,
+    /// The time to send a ping; `since` is that of the last one.
+    Ping,
+    /// The pong; `since` is when its ping was sent.
+    Pong,
+    /// The peer's Close frame, or its end of the TCP connection.
+    Close,
+}
+
+impl Wait {
+    /// Milliseconds that it may last; `None`: for ever.
+    pub(crate) fn limit(self, settings: &Settings) -> Option<u64> {
+        let limit = match self {
+            Self::Nothing => None,
+            Self::Head => Some(settings.handshake_timeout),
+            Self::KeepAlive => Some(settings.keep_alive_timeout),
+            Self::Ping => settings.ping_interval,
+            Self::Pong => settings.ping_timeout,
+            Self::Close => Some(settings.close_timeout),
+        };
+        limit.map(|limit| limit.as_millis() as u64)
+    }
+}
+
+/// A message that waits for its handler.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+impl Message {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// The order of one connection's handlers: while one runs, what comes next waits here.
+#[derive(Default)]
+pub(crate) struct Lane {
+    pub(crate) busy: bool,
+    waiting: VecDeque<Message>,
+    bytes: usize,
+}
+
+impl Lane {
+    /// Whether a message may go straight to its handler.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.busy && self.waiting.is_empty()
+    }
+
+    pub(crate) fn is_full(&self, settings: &Settings) -> bool {
+        let first = self.waiting.front().map_or(0, Message::len);
+        self.waiting.len() >= settings.receive_queue || self.bytes - first > settings.max_message_size
+    }
+
+    pub(crate) fn push(&mut self, message: Message) {
+        self.bytes += message.len();
+        self.waiting.push_back(message);
+    }
+
+    /// The next message, once the handler before it has ended.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Message> {
+        if self.busy || self.waiting.is_empty() {
+            return None;
+        }
+        let message = self.waiting.pop_front()?;
+        self.bytes -= message.len();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.waiting = VecDeque::new();
+        self.bytes = 0;
+    }
+}
+
+/// A message that is being sent in fragments, and what waits for its end.
+#[derive(Default)]
+pub(crate) struct Fragmented {
+    /// The bytes of a character that the fragments so far ended in; `None` for a binary message.
+    pub(crate) unfinished: Option<Vec<u8>>,
+    pub(crate) deferred: VecDeque<(DataOpcode, bool, Vec<u8>)>,
+    pub(crate) deferred_bytes: usize,
+    /// The closing handshake follows what is deferred.
+    pub(crate) closing: Option<(u16, String)>,
+}
+
+/// How a WebSocket ended, for its `close` event.
+pub(crate) struct Ending {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+}
+
+pub(crate) struct Connection {
+    /// Tells this connection from others that had its key.
+    pub(crate) serial: u32,
+    /// 0 until the handshake is accepted.
+    pub(crate) fd: Fd,
+    /// The registry's row of `fd`.
+    pub(crate) row: usize,
+    pub(crate) socket: Option<TcpStream>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) stage: Stage,
+    /// Input that could not be used yet.
+    pub(crate) input: Vec<u8>,
+    pub(crate) outbox: Outbox,
+    pub(crate) lane: Lane,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) fragmented: Option<Box<Fragmented>>,
+    pub(crate) ending: Option<Box<Ending>>,
+    pub(crate) wait: Wait,
+    pub(crate) since: u64,
+    /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
+    pub(crate) timer_at: u64,
+    pub(crate) received_at: u64,
+    /// Since when the socket has not been read because the handler lags.
+    pub(crate) paused_at: Option<u64>,
+    /// The code of the Close frame that we sent first; 0: none.
+    pub(crate) our_code: u16,
+    /// The socket may have input.
+    pub(crate) readable: bool,
+    /// The peer has closed its end, or the connection is broken: there is an end to be read.
+    pub(crate) hung_up: bool,
+    /// The end of its input has been read.
+    pub(crate) ended: bool,
+    /// The socket took no more; the kernel will say when it does.
+    pub(crate) blocked: bool,
+    /// It stands in the reactor's ready list.
+    pub(crate) queued: bool,
+    /// It stands in the reactor's list of outboxes to be written.
+    pub(crate) dirty: bool,
+    /// The outbox has passed half its limit since it was last empty.
+    pub(crate) passed_half: bool,
+    /// It counts among the open WebSockets.
+    pub(crate) open: bool,
+    /// The `close` event's handler has ended (or there is none to come).
+    pub(crate) forgotten: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(serial: u32, socket: TcpStream, peer: SocketAddr, now: u64) -> Self {
+        Self {
+            serial,
+            fd: 0,
+            row: 0,
+            socket: Some(socket),
+            peer,
+            stage: Stage::Head { scanned: 0 },
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            lane: Lane::default(),
+            subscriptions: Subscriptions::default(),
+            fragmented: None,
+            ending: None,
+            wait: Wait::Head,
+            since: now,
+            timer_at: u64::MAX,
+            received_at: now,
+            paused_at: None,
+            our_code: 0,
+            readable: false,
+            hung_up: false,
+            ended: false,
+            blocked: false,
+            queued: false,
+            dirty: false,
+            passed_half: false,
+            open: false,
+            forgotten: true,
+        }
+    }
+
+    /// Bytes that count against `send_queue_size`.
+    pub(crate) fn unsent(&self) -> usize {
+        self.outbox.len() + self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)
+    }
+
+    /// The window that messages for this connection are compressed with, if they are.
+    pub(crate) fn window_bits(&self) -> Option<u8> {
+        match &self.stage {
+            Stage::WebSocket(protocol) => protocol.compression().map(|parameters| parameters.server_max_window_bits),
+            _ => None,
+        }
+    }
+}

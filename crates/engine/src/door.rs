@@ -1,0 +1,190 @@
+//! HTTP: what stands before a WebSocket, and beside it on the same port.
+
+use std::net::SocketAddr;
+
+use wire::handshake;
+use wire::http::{self, BodyLength, Head, Rejection};
+use wire::protocol::Protocol;
+
+use crate::connection::{Asked, Stage, Wait};
+use crate::reactor::{Reactor, Token};
+use crate::registry::{Fd, add};
+
+/// Seconds after which a client that was refused for lack of room may try again.
+const RETRY_AFTER: &str = "5";
+
+const TOO_LARGE: Rejection = Rejection { status: 431, reason: "the request head is too large", headers: &[] };
+const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request head took too long", headers: &[] };
+const FOREIGN_ORIGIN: Rejection =
+    Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
+const NO_ROOM: Rejection =
+    Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
+const NO_BODIES: Rejection = Rejection { status: 413, reason: "request bodies are not taken here", headers: &[] };
+const NO_SUCH_METHOD: Rejection =
+    Rejection { status: 405, reason: "only GET and HEAD are answered here", headers: &[("Allow", "GET, HEAD")] };
+
+impl Reactor {
+    /// Checks a request head. Returns it, and whether it asks for a WebSocket, if it is to be handed up; otherwise it
+    /// has been answered.
+    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<(Head, bool)> {
+        let asked = head.and_then(|head| {
+            if head.wants_upgrade() {
+                let upgrade = handshake::check(&head, self.settings.compression)?;
+                if !self.settings.origins.allows_head(&head) {
+                    return Err(FOREIGN_ORIGIN);
+                }
+                if !self.has_room() {
+                    return Err(NO_ROOM);
+                }
+                return Ok((head, Asked::Handshake(Box::new(upgrade))));
+            }
+            if !matches!(http::body_length(&head)?, BodyLength::None | BodyLength::Length(0)) {
+                return Err(NO_BODIES);
+            }
+            if !matches!(head.method(), "GET" | "HEAD") {
+                return Err(NO_SUCH_METHOD);
+            }
+            let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
+            Ok((head, asked))
+        });
+        match asked {
+            Ok((head, asked)) => {
+                let is_upgrade = matches!(asked, Asked::Handshake(_));
+                self.connections[key].stage = Stage::Asked(asked);
+                self.wait(key, Wait::Nothing);
+                Some((head, is_upgrade))
+            }
+            Err(rejection) => {
+                self.reject(key, &rejection);
+                None
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.shared.totals.connections.load(std::sync::atomic::Ordering::Relaxed) < self.settings.max_connections as u64
+    }
+
+    pub(crate) fn reject_too_large(&mut self, key: usize) {
+        self.reject(key, &TOO_LARGE);
+    }
+
+    pub(crate) fn reject_too_slow(&mut self, key: usize) {
+        self.reject(key, &TOO_SLOW);
+    }
+
+    /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
+    fn reject(&mut self, key: usize, rejection: &Rejection) {
+        add(&self.shared.totals.refused, 1);
+        let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
+        headers.extend_from_slice(rejection.headers);
+        let body = format!("{}\n", rejection.reason);
+        let date = self.clock.date();
+        self.connections[key].outbox.append(&mut self.tools.pool, |out| {
+            http::write_response(out, rejection.status, &headers, body.as_bytes(), false, false, date);
+        });
+        self.finish_sending(key, true);
+    }
+
+    /// The subprotocols that a handshake offers; the one of `settings` that the server would choose.
+    pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
+        let connection = self.connections.get(token.key as usize).filter(|it| it.serial == token.serial);
+        match connection.map(|connection| &connection.stage) {
+            Some(Stage::Asked(Asked::Handshake(upgrade))) => {
+                let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
+                (upgrade.protocols.clone(), chosen.map(str::to_owned))
+            }
+            _ => (Vec::new(), None),
+        }
+    }
+
+    /// Accepts a handshake: the 101 is queued, and the connection has an id from here on. `client` replaces the peer's
+    /// address in what is known of the connection. `None`: it is gone, or there is no room any more.
+    ///
+    /// Names and values of `headers` must have been checked.
+    pub fn accept(
+        &mut self,
+        token: Token,
+        subprotocol: Option<&str>,
+        headers: &[(String, String)],
+        client: Option<SocketAddr>,
+    ) -> Option<Fd> {
+        let (key, asked) = self.asked(token)?;
+        let Asked::Handshake(upgrade) = asked else {
+            return None;
+        };
+        let fd = if self.has_room() && !self.stopping { self.ids.next(&self.shared.registry) } else { None };
+        let Some(fd) = fd else {
+            self.reject(key, &NO_ROOM);
+            return None;
+        };
+        let chosen =
+            subprotocol.or_else(|| handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols));
+        let connection = &mut self.connections[key];
+        let client = client.unwrap_or(connection.peer);
+        // Others see the connection before the peer can have seen the 101.
+        self.shared.registry.claim(fd, client, self.clock.unix);
+        let date = self.clock.date();
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            handshake::write_accept(out, &upgrade, chosen, headers, date);
+        });
+        connection.outbox.end_preface();
+        connection.stage = Stage::WebSocket(Protocol::new(upgrade.compression.map(|(parameters, _)| parameters)));
+        add(&self.shared.totals.accepted, 1);
+        add(&self.shared.totals.connections, 1);
+        self.name(key, fd);
+        self.wait(key, Wait::Ping);
+        self.queued(key);
+        self.make_ready(key);
+        Some(fd)
+    }
+
+    /// Does the upgrade and closes at once with `code`, which a browser's page can read (that of a refused handshake it
+    /// cannot). The connection gets no id and has no events.
+    pub fn refuse(&mut self, token: Token, code: u16, reason: &str) {
+        let Some((key, Asked::Handshake(upgrade))) = self.asked(token) else {
+            return;
+        };
+        add(&self.shared.totals.refused, 1);
+        let mut protocol = Protocol::new(None);
+        let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
+        let connection = &mut self.connections[key];
+        let no_headers: [(&str, &str); 0] = [];
+        let date = self.clock.date();
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            handshake::write_accept(out, &upgrade, chosen, &no_headers, date);
+            protocol.send_close(Some(code), reason, out);
+        });
+        connection.stage = Stage::WebSocket(protocol);
+        self.wait(key, Wait::Close);
+        self.queued(key);
+        self.make_ready(key);
+    }
+
+    /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been checked.
+    pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) {
+        let Some((key, asked)) = self.asked(token) else {
+            return;
+        };
+        let (head_only, keep_alive) = match asked {
+            Asked::Request { head_only, keep_alive } => (head_only, keep_alive && !self.stopping),
+            Asked::Handshake(_) => {
+                add(&self.shared.totals.refused, 1);
+                (false, false)
+            }
+        };
+        let connection = &mut self.connections[key];
+        let keep_alive = keep_alive && !connection.ended;
+        let date = self.clock.date();
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            http::write_response(out, status, headers, body, head_only, keep_alive, date);
+        });
+        if keep_alive {
+            self.wait(key, Wait::KeepAlive);
+            self.queued(key);
+            self.make_ready(key);
+        } else {
+            self.finish_sending(key, true);
+        }
+    }
+}

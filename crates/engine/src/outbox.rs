@@ -1,0 +1,315 @@
+//! What one connection still has to send: a queue of whole frames, written as far as the socket takes them.
+//!
+//! Frames made for this connection alone are appended to one growing buffer; frames of a fan-out are shared with the
+//! other outboxes and only referred to. Every chunk begins with a frame, so that the frame under way can be found again.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+
+use wire::frame;
+
+/// A buffer that has grown to this is not appended to any more: a new one is begun.
+const CHUNK: usize = 64 * 1024;
+/// Chunks up to this length are copied together before they are written: cheaper than a longer `writev`.
+const SMALL: usize = 2048;
+/// Slices of one `writev`.
+const SLICES: usize = 64;
+
+/// Buffers that wait to be used again, so that a busy connection does not allocate for every turn.
+#[derive(Default)]
+pub(crate) struct Pool {
+    free: Vec<Vec<u8>>,
+    gather: Vec<u8>,
+}
+
+impl Pool {
+    const KEPT: usize = 64;
+
+    fn take(&mut self) -> Vec<u8> {
+        self.free.pop().unwrap_or_default()
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.free.len() < Self::KEPT && buffer.capacity() <= 2 * CHUNK {
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+}
+
+enum Chunk {
+    Own(Vec<u8>),
+    Shared(Arc<[u8]>),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// How far a write got.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing is left.
+    Empty,
+    /// The socket takes no more; it will say when it does.
+    Blocked,
+    /// The caller's budget is used up; the socket may take more.
+    OverBudget,
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that are written.
+    sent: usize,
+    /// Unsent bytes of all chunks.
+    bytes: usize,
+    /// Unsent bytes at the front that are no frames: the answer to the handshake.
+    preface: usize,
+}
+
+impl Outbox {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Lets `write` append whole frames (or, before any frame, a response) and counts them.
+    #[inline]
+    pub(crate) fn append(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < CHUNK) {
+            self.chunks.push_back(Chunk::Own(pool.take()));
+        }
+        if let Some(Chunk::Own(tail)) = self.chunks.back_mut() {
+            let before = tail.len();
+            write(tail);
+            self.bytes += tail.len() - before;
+        }
+    }
+
+    /// Says that what was appended up to now is a response and no frames.
+    pub(crate) fn end_preface(&mut self) {
+        self.preface = self.bytes;
+    }
+
+    /// Queues a frame that other outboxes hold too.
+    #[inline]
+    pub(crate) fn share(&mut self, frame: &Arc<[u8]>) {
+        self.bytes += frame.len();
+        self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
+    }
+
+    /// Writes until nothing is left, the socket is full, or `budget` bytes are written.
+    pub(crate) fn write_to(&mut self, socket: &mut impl Write, pool: &mut Pool, budget: usize) -> io::Result<Progress> {
+        let mut written = 0;
+        while self.bytes > 0 {
+            if written >= budget {
+                return Ok(Progress::OverBudget);
+            }
+            match self.write_once(socket, pool) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    written += count;
+                    self.advance(count, pool);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Progress::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Empty)
+    }
+
+    fn write_once(&self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<usize> {
+        let Some(first) = self.chunks.front() else {
+            return Ok(0);
+        };
+        let rest = &first.bytes()[self.sent..];
+        if self.chunks.len() == 1 {
+            return socket.write(rest);
+        }
+        if self.bytes <= self.chunks.len() * SMALL {
+            pool.gather.clear();
+            pool.gather.extend_from_slice(rest);
+            for chunk in self.chunks.iter().skip(1) {
+                if pool.gather.len() >= CHUNK {
+                    break;
+                }
+                pool.gather.extend_from_slice(chunk.bytes());
+            }
+            return socket.write(&pool.gather);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        slices[0] = IoSlice::new(rest);
+        let mut used = 1;
+        for (slice, chunk) in slices[1..].iter_mut().zip(self.chunks.iter().skip(1)) {
+            *slice = IoSlice::new(chunk.bytes());
+            used += 1;
+        }
+        socket.write_vectored(&slices[..used])
+    }
+
+    fn advance(&mut self, mut count: usize, pool: &mut Pool) {
+        self.bytes -= count;
+        self.preface = self.preface.saturating_sub(count);
+        while let Some(first) = self.chunks.front() {
+            let left = first.bytes().len() - self.sent;
+            if count < left {
+                self.sent += count;
+                return;
+            }
+            count -= left;
+            self.sent = 0;
+            if let Some(Chunk::Own(buffer)) = self.chunks.pop_front() {
+                pool.give(buffer);
+            }
+        }
+        if self.chunks.capacity() > 16 {
+            self.chunks.shrink_to(4);
+        }
+    }
+
+    /// Throws everything away but the rest of a frame (or response) of which some bytes are written already: without
+    /// them the peer could not read what follows.
+    pub(crate) fn discard_unbegun(&mut self, pool: &mut Pool) {
+        let Some(first) = self.chunks.front() else {
+            return;
+        };
+        let bytes = first.bytes();
+        let end = if self.preface > 0 { self.sent + self.preface } else { end_of_frame_under_way(bytes, self.sent) };
+        let rest = bytes[self.sent..end].to_vec();
+        self.clear(pool);
+        self.append(pool, |out| out.extend_from_slice(&rest));
+    }
+
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        for chunk in self.chunks.drain(..) {
+            if let Chunk::Own(buffer) = chunk {
+                pool.give(buffer);
+            }
+        }
+        *self = Self::default();
+    }
+}
+
+/// The end of the frame in `bytes` that byte `sent` lies inside of; `sent` itself where that is a frame's beginning.
+fn end_of_frame_under_way(bytes: &[u8], sent: usize) -> usize {
+    let mut end = 0;
+    while end < sent {
+        match frame::server_frame_len(&bytes[end..]) {
+            Some(length) => end += length,
+            None => return bytes.len(),
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::frame::Opcode;
+
+    /// Takes `room` bytes at most, then blocks.
+    struct Socket {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl Write for Socket {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let count = bytes.len().min(self.room);
+            self.room -= count;
+            self.taken.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn socket(room: usize) -> Socket {
+        Socket { room, taken: Vec::new() }
+    }
+
+    fn frame_of(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::encode(&mut bytes, Opcode::Binary, true, false, payload);
+        bytes
+    }
+
+    #[test]
+    fn own_and_shared_frames_leave_in_the_order_they_came() {
+        for shared_size in [10, 5_000] {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let shared: Arc<[u8]> = frame_of(&vec![2; shared_size]).into();
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"one")));
+            outbox.share(&shared);
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"three")));
+            let expected = [frame_of(b"one"), shared.to_vec(), frame_of(b"three")].concat();
+            assert_eq!(outbox.len(), expected.len());
+            let mut all = Vec::new();
+            while !outbox.is_empty() {
+                let mut socket = socket(7);
+                outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
+                all.extend(socket.taken);
+            }
+            assert_eq!(all, expected);
+        }
+    }
+
+    #[test]
+    fn a_budget_ends_the_write() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        for _ in 0..100 {
+            outbox.share(&frame_of(&[0; 3_000]).into());
+        }
+        let progress = outbox.write_to(&mut socket(usize::MAX), &mut pool, 10_000).expect("no error");
+        assert_eq!(progress, Progress::OverBudget);
+        assert!(!outbox.is_empty());
+    }
+
+    #[test]
+    fn discarding_keeps_the_frame_under_way() {
+        for sent in 0..30 {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            let frames = [frame_of(b"12345678"), frame_of(b"abcdefgh"), frame_of(b"ABCDEFGH")].concat();
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frames));
+            let mut before = socket(sent);
+            outbox.write_to(&mut before, &mut pool, usize::MAX).expect("no error");
+            outbox.discard_unbegun(&mut pool);
+            let mut after = socket(usize::MAX);
+            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
+            let all = [before.taken, after.taken].concat();
+            assert_eq!(all.len(), sent.div_ceil(10) * 10);
+            assert_eq!(all, frames[..all.len()]);
+        }
+    }
+
+    #[test]
+    fn discarding_keeps_the_answer_to_the_handshake() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append(&mut pool, |out| out.extend_from_slice(b"HTTP/1.1 101 ..."));
+        outbox.end_preface();
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"x")));
+        outbox.write_to(&mut socket(4), &mut pool, usize::MAX).expect("no error");
+        outbox.discard_unbegun(&mut pool);
+        let mut rest = socket(usize::MAX);
+        outbox.write_to(&mut rest, &mut pool, usize::MAX).expect("no error");
+        assert_eq!(rest.taken, b"/1.1 101 ...");
+    }
+}

@@ -1,0 +1,378 @@
+//! Commands: what handlers, tasks and other threads ask of the reactor.
+
+use wire::error::close_code;
+use wire::frame::{self, Opcode};
+
+use crate::command::Command;
+use crate::connection::{Connection, Stage, Wait};
+use crate::fanout::Fanout;
+use crate::reactor::Reactor;
+use crate::registry::{Fd, add};
+use crate::settings::SlowConsumer;
+
+/// An outbox that has grown to this is written at once, in the middle of a turn, so that a handler which pushes a lot
+/// fills it only if the peer does not read.
+const WRITE_AT: usize = 256 * 1024;
+
+/// The opcodes of data frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataOpcode {
+    /// The next fragment of the message under way.
+    Continuation,
+    /// UTF-8 text.
+    Text,
+    /// Bytes.
+    Binary,
+}
+
+impl From<DataOpcode> for Opcode {
+    fn from(opcode: DataOpcode) -> Self {
+        match opcode {
+            DataOpcode::Continuation => Self::Continuation,
+            DataOpcode::Text => Self::Text,
+            DataOpcode::Binary => Self::Binary,
+        }
+    }
+}
+
+/// The caller's mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushError {
+    /// A text message that is not UTF-8.
+    NotUtf8,
+}
+
+impl Reactor {
+    /// Queues a message, or with `finish` false a fragment of one. False: there is no such open connection, or its
+    /// outbox is full and the policy was applied.
+    ///
+    /// The payload of a whole text message is taken as UTF-8 unchecked.
+    ///
+    /// # Errors
+    /// [`PushError::NotUtf8`]: a fragment makes its text message invalid; nothing was queued.
+    #[inline]
+    pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
+        let Some(key) = self.open_key(fd) else {
+            return Ok(false);
+        };
+        if finish && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
+            return Ok(self.enqueue(key, opcode, payload));
+        }
+        self.push_fragment(key, opcode, finish, payload)
+    }
+
+    /// Queues a whole message for an open connection that has no fragmented one under way.
+    fn enqueue(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) -> bool {
+        if !self.make_room(key, payload.len()) {
+            return false;
+        }
+        let connection = &mut self.connections[key];
+        let tools = &mut self.tools;
+        let window = connection.window_bits().filter(|_| payload.len() >= self.settings.compression_threshold);
+        tools.deflated.clear();
+        if let Some(bits) = window {
+            tools.deflater.deflate(payload, bits, &mut tools.deflated);
+        }
+        let (compressed, body) = if window.is_some() && tools.deflated.len() < payload.len() {
+            (true, &tools.deflated[..])
+        } else {
+            (false, payload)
+        };
+        connection.outbox.append(&mut tools.pool, |out| frame::encode(out, opcode.into(), true, compressed, body));
+        self.shared.count_out(connection.row, payload.len());
+        self.queued(key);
+        true
+    }
+
+    fn push_fragment(
+        &mut self,
+        key: usize,
+        opcode: DataOpcode,
+        finish: bool,
+        payload: &[u8],
+    ) -> Result<bool, PushError> {
+        let is_continuation = opcode == DataOpcode::Continuation;
+        let unfinished = match &self.connections[key].fragmented {
+            Some(fragmented) if is_continuation => fragmented.unfinished.clone(),
+            Some(fragmented) if fragmented.closing.is_some() => return Ok(false),
+            Some(_) => return Ok(self.defer(key, opcode, finish, payload)),
+            None if is_continuation => return Ok(false),
+            None => (opcode == DataOpcode::Text).then(Vec::new),
+        };
+        let unfinished = match unfinished {
+            Some(before) => Some(check_utf8(before, payload, finish)?),
+            None => None,
+        };
+        if !self.make_room(key, payload.len()) {
+            return Ok(false);
+        }
+        let connection = &mut self.connections[key];
+        connection.outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode.into(), finish, false, payload));
+        connection.fragmented.get_or_insert_default().unfinished = unfinished;
+        add(&self.shared.registry.row(connection.row).bytes_out, payload.len() as u64);
+        add(&self.shared.totals.bytes_out, payload.len() as u64);
+        if finish {
+            self.shared.count_out(connection.row, 0);
+        }
+        self.queued(key);
+        if finish {
+            self.end_fragmented(key);
+        }
+        Ok(true)
+    }
+
+    /// Keeps a message until the fragmented one under way has ended.
+    fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+        if !self.make_room(key, payload.len()) {
+            return false;
+        }
+        if let Some(fragmented) = &mut self.connections[key].fragmented {
+            fragmented.deferred_bytes += payload.len();
+            fragmented.deferred.push_back((opcode, finish, payload.to_vec()));
+        }
+        true
+    }
+
+    /// Sends what has waited for the end of the fragmented message.
+    fn end_fragmented(&mut self, key: usize) {
+        let Some(fragmented) = self.connections[key].fragmented.take() else {
+            return;
+        };
+        let fd = self.connections[key].fd;
+        for (opcode, finish, payload) in fragmented.deferred {
+            // It was checked when it came, and its room was kept.
+            let _ = self.push(fd, opcode, finish, &payload);
+        }
+        if let Some((code, reason)) = fragmented.closing {
+            self.disconnect(fd, code, &reason);
+        }
+    }
+
+    /// Queues a ping with at most 125 bytes.
+    pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> bool {
+        let Some(key) = self.open_key(fd) else {
+            return false;
+        };
+        self.control(key, Opcode::Ping, payload)
+    }
+
+    /// Queues a control frame; these may stand between the fragments of a message.
+    pub(crate) fn control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) -> bool {
+        if !self.make_room(key, payload.len()) {
+            return false;
+        }
+        let outbox = &mut self.connections[key].outbox;
+        outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode, true, false, payload));
+        self.queued(key);
+        true
+    }
+
+    /// Begins the closing handshake behind what is queued. False: there is no such open connection.
+    pub fn disconnect(&mut self, fd: Fd, code: u16, reason: &str) -> bool {
+        let Some(key) = self.open_key(fd) else {
+            return false;
+        };
+        if let Some(fragmented) = &mut self.connections[key].fragmented {
+            if fragmented.closing.is_some() {
+                return false;
+            }
+            fragmented.closing = Some((code, reason.into()));
+            self.wait(key, Wait::Close);
+            return true;
+        }
+        self.send_close(key, code, reason);
+        true
+    }
+
+    /// Sends our Close frame, the first of the two, and waits for the peer's.
+    pub(crate) fn send_close(&mut self, key: usize, code: u16, reason: &str) {
+        let connection = &mut self.connections[key];
+        let Stage::WebSocket(protocol) = &mut connection.stage else {
+            return;
+        };
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            protocol.send_close(Some(code), reason, out);
+        });
+        connection.our_code = code;
+        connection.fragmented = None;
+        connection.lane.clear();
+        self.leave_open(key);
+        self.wait(key, Wait::Close);
+        self.queued(key);
+        // It may be paused; what it reads from now on costs no handler.
+        self.make_ready(key);
+    }
+
+    /// Subscribes an open connection. False: there is none.
+    pub fn subscribe(&mut self, fd: Fd, topic: &str) -> bool {
+        let Some(key) = self.open_key(fd) else {
+            return false;
+        };
+        self.topics.subscribe(key as u32, &mut self.connections[key].subscriptions, topic);
+        true
+    }
+
+    /// Ends a subscription. False: there is no such open connection.
+    pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
+        let Some(key) = self.open_key(fd) else {
+            return false;
+        };
+        self.topics.unsubscribe(key as u32, &mut self.connections[key].subscriptions, topic);
+        true
+    }
+
+    /// How many connections are subscribed.
+    pub fn subscribers(&self, topic: &str) -> usize {
+        self.topics.count(topic)
+    }
+
+    /// Queues a message for every subscriber of the topic whose id is not in `exclude`.
+    pub fn publish(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        let mut keys = std::mem::take(&mut self.tools.keys);
+        keys.extend(self.topics.subscribers(topic));
+        self.fan_out(keys, opcode, payload, exclude);
+    }
+
+    /// Queues a message for every open connection whose id is not in `exclude`.
+    pub fn broadcast(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        let mut keys = std::mem::take(&mut self.tools.keys);
+        keys.extend(self.connections.iter().filter(|(_, connection)| connection.open).map(|(key, _)| key as u32));
+        self.fan_out(keys, opcode, payload, exclude);
+    }
+
+    fn fan_out(&mut self, mut keys: Vec<u32>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        let excluded: rustc_hash::FxHashSet<Fd> = exclude.iter().copied().collect();
+        let mut message = Fanout::new(opcode.into(), payload);
+        for key in keys.drain(..) {
+            let key = key as usize;
+            if excluded.is_empty() || !excluded.contains(&self.connections[key].fd) {
+                self.deliver(key, opcode, &mut message);
+            }
+        }
+        self.tools.keys = keys;
+    }
+
+    fn deliver(&mut self, key: usize, opcode: DataOpcode, message: &mut Fanout<'_>) {
+        let payload = message.payload();
+        match &self.connections[key] {
+            connection if !connection.open => return,
+            Connection { fragmented: Some(fragmented), .. } => {
+                if fragmented.closing.is_none() {
+                    self.defer(key, opcode, true, payload);
+                }
+                return;
+            }
+            _ => {}
+        }
+        if !self.make_room(key, payload.len()) {
+            return;
+        }
+        let connection = &mut self.connections[key];
+        let frame = match connection.window_bits() {
+            Some(bits) if payload.len() >= self.settings.compression_threshold => {
+                message.compressed(bits, &mut self.tools.deflater)
+            }
+            _ => message.plain(),
+        };
+        connection.outbox.share(frame);
+        self.shared.count_out(connection.row, payload.len());
+        self.queued(key);
+    }
+
+    /// Carries out what other threads have asked for until now.
+    pub fn carry_out_waiting(&mut self) {
+        for command in self.shared.take() {
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Push { fd, opcode, finish, payload } => {
+                // That thread was told that the message is on its way; what is lost from here on is counted.
+                if self.push(fd, opcode, finish, &payload).is_err() {
+                    add(&self.shared.totals.messages_dropped, 1);
+                }
+            }
+            Command::Overflow { fd, length } => {
+                if let Some(key) = self.open_key(fd) {
+                    self.make_room(key, length);
+                }
+            }
+            Command::Ping { fd, payload } => {
+                self.ping(fd, &payload);
+            }
+            Command::Disconnect { fd, code, reason } => {
+                self.disconnect(fd, code, &reason);
+            }
+            Command::Subscribe { fd, topic } => {
+                self.subscribe(fd, &topic);
+            }
+            Command::Unsubscribe { fd, topic } => {
+                self.unsubscribe(fd, &topic);
+            }
+            Command::Publish { topic, opcode, payload, exclude } => self.publish(&topic, opcode, &payload, &exclude),
+            Command::Broadcast { opcode, payload, exclude } => self.broadcast(opcode, &payload, &exclude),
+        }
+    }
+
+    /// Whether `length` more bytes may be queued. If not, and the socket takes no more either, the policy for slow
+    /// consumers has been applied. An empty outbox takes any message.
+    #[inline]
+    fn make_room(&mut self, key: usize, length: usize) -> bool {
+        let has_room = |unsent: usize, limit: usize| unsent == 0 || unsent + length <= limit;
+        let limit = self.settings.send_queue_size;
+        if has_room(self.connections[key].unsent(), limit) {
+            return true;
+        }
+        self.write_out(key, usize::MAX);
+        let connection = &self.connections[key];
+        if !connection.open {
+            return false;
+        }
+        if has_room(connection.unsent(), limit) {
+            return true;
+        }
+        match self.settings.slow_consumer {
+            SlowConsumer::Drop => add(&self.shared.totals.messages_dropped, 1),
+            SlowConsumer::Close => {
+                let connection = &mut self.connections[key];
+                connection.outbox.discard_unbegun(&mut self.tools.pool);
+                add(&self.shared.totals.slow_consumers_closed, 1);
+                self.send_close(key, close_code::TRY_AGAIN, "slow consumer");
+            }
+        }
+        false
+    }
+
+    /// To be called when something was put into an outbox: it will be written at the end of the turn.
+    #[inline]
+    pub(crate) fn queued(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let unsent = connection.outbox.len();
+        if connection.fd != 0 {
+            self.shared.count_queued(connection.row, unsent);
+        }
+        if unsent > self.settings.send_queue_size / 2 {
+            connection.passed_half = true;
+        }
+        if !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            self.dirty.push(key as u32);
+        }
+        if unsent >= WRITE_AT && !connection.blocked {
+            self.write_out(key, usize::MAX);
+        }
+    }
+}
+
+/// Checks the next fragment of a text message behind `unfinished`, the beginning of a character; returns what of a
+/// character it ends in.
+fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], finish: bool) -> Result<Vec<u8>, PushError> {
+    unfinished.extend_from_slice(payload);
+    match std::str::from_utf8(&unfinished) {
+        Ok(_) => Ok(Vec::new()),
+        Err(error) if !finish && error.error_len().is_none() => Ok(unfinished.split_off(error.valid_up_to())),
+        Err(_) => Err(PushError::NotUtf8),
+    }
+}

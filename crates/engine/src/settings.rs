@@ -1,0 +1,49 @@
+//! What the engine can be told; names, defaults and meaning are those of the Python `Settings`.
+
+use std::time::Duration;
+
+use wire::origin::OriginPolicy;
+
+/// What happens to a connection whose outbox is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// The frame under way is ended, the rest discarded, and the connection closed with 1013.
+    Close,
+    /// The message is dropped and counted.
+    Drop,
+}
+
+/// Limits in bytes or messages, times as durations.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Open WebSockets; a handshake above it is answered with 503.
+    pub max_connections: usize,
+    /// One message, also after inflating; above it the connection is closed with 1009.
+    pub max_message_size: usize,
+    /// Unsent bytes of one connection.
+    pub send_queue_size: usize,
+    /// The policy for a full outbox.
+    pub slow_consumer: SlowConsumer,
+    /// Messages that wait for one connection's handler before its socket is no longer read.
+    pub receive_queue: usize,
+    /// Time between pings; `None`: none are sent.
+    pub ping_interval: Option<Duration>,
+    /// Time for the pong; `None`: it may take for ever.
+    pub ping_timeout: Option<Duration>,
+    /// Time for a whole request head.
+    pub handshake_timeout: Duration,
+    /// Time for the peer's answer to a Close frame, and for its end of the TCP connection.
+    pub close_timeout: Duration,
+    /// Time that an HTTP connection may stay idle between two requests.
+    pub keep_alive_timeout: Duration,
+    /// Who may connect from a browser.
+    pub origins: OriginPolicy,
+    /// In the server's order of preference.
+    pub subprotocols: Vec<String>,
+    /// Whether permessage-deflate is negotiated.
+    pub compression: bool,
+    /// Messages shorter than this are sent as they are.
+    pub compression_threshold: usize,
+    /// Of a request head; above it 431.
+    pub max_header_size: usize,
+}

@@ -1,0 +1,133 @@
+//! Who is subscribed to what. No I/O: a publish is an iteration over keys, so this is tested alone.
+
+use std::collections::HashMap;
+
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+use slab::Slab;
+
+type Set = IndexSet<u32, FxBuildHasher>;
+
+struct Topic {
+    name: Box<str>,
+    subscribers: Set,
+}
+
+/// The topics that one connection is subscribed to; nothing is allocated for one without any.
+#[derive(Default)]
+pub(crate) struct Subscriptions(Option<Box<Set>>);
+
+/// Topics by name, with their subscribers' keys. A topic exists while it has a subscriber.
+#[derive(Default)]
+pub(crate) struct Topics {
+    /// Names may be chosen by strangers, so this map keeps the standard library's keyed hash.
+    names: HashMap<Box<str>, u32>,
+    topics: Slab<Topic>,
+}
+
+impl Topics {
+    /// Adds the subscription; once is enough, so again changes nothing.
+    pub(crate) fn subscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
+        let id = match self.names.get(name) {
+            Some(id) => *id,
+            None => {
+                let id = self.topics.insert(Topic { name: name.into(), subscribers: Set::default() }) as u32;
+                self.names.insert(name.into(), id);
+                id
+            }
+        };
+        self.topics[id as usize].subscribers.insert(subscriber);
+        subscriptions.0.get_or_insert_default().insert(id);
+    }
+
+    /// Ends one subscription, if there is one.
+    pub(crate) fn unsubscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
+        let Some(id) = self.names.get(name).copied() else {
+            return;
+        };
+        if let Some(set) = &mut subscriptions.0 {
+            set.swap_remove(&id);
+            if set.is_empty() {
+                subscriptions.0 = None;
+            }
+        }
+        self.remove(subscriber, id);
+    }
+
+    /// Ends all subscriptions of a connection that is over.
+    pub(crate) fn unsubscribe_all(&mut self, subscriber: u32, subscriptions: &mut Subscriptions) {
+        for id in subscriptions.0.take().into_iter().flat_map(|set| *set) {
+            self.remove(subscriber, id);
+        }
+    }
+
+    fn remove(&mut self, subscriber: u32, id: u32) {
+        let topic = &mut self.topics[id as usize];
+        topic.subscribers.swap_remove(&subscriber);
+        if topic.subscribers.is_empty() {
+            let topic = self.topics.remove(id as usize);
+            self.names.remove(&topic.name);
+        } else if topic.subscribers.len() * 4 < topic.subscribers.capacity() {
+            topic.subscribers.shrink_to(topic.subscribers.len() * 2);
+        }
+    }
+
+    /// The keys of the topic's subscribers.
+    pub(crate) fn subscribers(&self, name: &str) -> impl Iterator<Item = u32> {
+        let id = self.names.get(name);
+        id.into_iter().flat_map(|id| self.topics[*id as usize].subscribers.iter().copied())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.names.get(name).map_or(0, |id| self.topics[*id as usize].subscribers.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subscribers(topics: &Topics, name: &str) -> Vec<u32> {
+        let mut keys: Vec<u32> = topics.subscribers(name).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn subscribing_twice_counts_once() {
+        let (mut topics, mut mine) = (Topics::default(), Subscriptions::default());
+        topics.subscribe(1, &mut mine, "news");
+        topics.subscribe(1, &mut mine, "news");
+        assert_eq!(subscribers(&topics, "news"), [1]);
+    }
+
+    #[test]
+    fn a_topic_is_gone_with_its_last_subscriber() {
+        let (mut topics, mut one, mut two) = (Topics::default(), Subscriptions::default(), Subscriptions::default());
+        topics.subscribe(1, &mut one, "a");
+        topics.subscribe(2, &mut two, "a");
+        topics.subscribe(2, &mut two, "b");
+        topics.unsubscribe(1, &mut one, "a");
+        topics.unsubscribe(1, &mut one, "a");
+        topics.unsubscribe(1, &mut one, "never was");
+        assert_eq!(subscribers(&topics, "a"), [2]);
+        topics.unsubscribe_all(2, &mut two);
+        assert_eq!(subscribers(&topics, "a"), []);
+        assert_eq!(subscribers(&topics, "b"), []);
+        assert!(topics.names.is_empty() && topics.topics.is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_shrinks_keeps_those_who_stay() {
+        let mut topics = Topics::default();
+        let mut all: Vec<Subscriptions> = (0..1_000).map(|_| Subscriptions::default()).collect();
+        for (key, mine) in all.iter_mut().enumerate() {
+            topics.subscribe(key as u32, mine, "crowd");
+        }
+        for (key, mine) in all.iter_mut().enumerate().skip(10) {
+            topics.unsubscribe_all(key as u32, mine);
+        }
+        assert_eq!(subscribers(&topics, "crowd"), (0..10).collect::<Vec<u32>>());
+    }
+}

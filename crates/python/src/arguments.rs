@@ -1,0 +1,139 @@
+//! What callers pass: ids, data, opcodes, topics; and the errors that say what was wrong with them.
+
+use engine::{DataOpcode, Fd};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
+use wire::error::may_be_sent;
+
+/// A control frame's payload (RFC 6455 §5.5); less two for the code of a Close frame.
+const MOST_CONTROL_BYTES: usize = 125;
+const MOST_TOPIC_BYTES: usize = 255;
+
+/// A connection's id. Any int is taken: one that cannot be an id is 0, which no connection has.
+pub(crate) struct FdArgument(pub(crate) Fd);
+
+impl FromPyObject<'_, '_> for FdArgument {
+    type Error = PyErr;
+
+    #[inline]
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if value.is_instance_of::<PyInt>() {
+            return Ok(Self(value.extract::<u64>().unwrap_or(0)));
+        }
+        Err(PyTypeError::new_err(format!("fd must be an int, not {}", value.get_type().name()?)))
+    }
+}
+
+/// The content of a message: text or bytes, borrowed where it can be.
+pub(crate) enum Data<'py> {
+    Text(Bound<'py, PyString>),
+    Bytes(Bound<'py, PyBytes>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Data<'py> {
+    type Error = PyErr;
+
+    #[inline]
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(text) = value.cast::<PyString>() {
+            return Ok(Self::Text(text.to_owned()));
+        }
+        if let Ok(bytes) = value.cast::<PyBytes>() {
+            return Ok(Self::Bytes(bytes.to_owned()));
+        }
+        let Ok(view) = PyMemoryView::from(&value) else {
+            let name = value.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("data must be str or bytes-like, not {name}")));
+        };
+        let bytes = value.py().get_type::<PyBytes>().call1((view,))?;
+        Ok(Self::Bytes(bytes.cast_into()?))
+    }
+}
+
+impl Data<'_> {
+    /// The payload as it goes over the line.
+    ///
+    /// # Errors
+    /// ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
+    #[inline]
+    pub(crate) fn payload(&self) -> PyResult<&[u8]> {
+        match self {
+            Self::Text(text) => Ok(text.to_str()?.as_bytes()),
+            Self::Bytes(bytes) => Ok(bytes.as_bytes()),
+        }
+    }
+
+    /// The opcode and the payload of a message.
+    ///
+    /// # Errors
+    /// ValueError: the opcode is not one of a data frame, the payload is longer than `limit`, or a whole text message is
+    /// not UTF-8.
+    #[inline]
+    pub(crate) fn message(&self, opcode: Option<i64>, finish: bool, limit: usize) -> PyResult<(DataOpcode, &[u8])> {
+        let opcode = match (opcode, self) {
+            (None, Self::Text(_)) | (Some(1), _) => DataOpcode::Text,
+            (None, Self::Bytes(_)) | (Some(2), _) => DataOpcode::Binary,
+            (Some(0), _) => DataOpcode::Continuation,
+            (Some(other), _) => {
+                let message = format!("opcode must be 0 (continuation), 1 (text) or 2 (binary), not {other}");
+                return Err(PyValueError::new_err(message));
+            }
+        };
+        let payload = self.payload()?;
+        if payload.len() > limit {
+            let length = payload.len();
+            let message = format!("a message of {length} bytes is larger than send_queue_size, which is {limit}");
+            return Err(PyValueError::new_err(message));
+        }
+        if opcode == DataOpcode::Text && finish && matches!(self, Self::Bytes(_)) {
+            std::str::from_utf8(payload).map_err(|error| not_utf8(&error.to_string()))?;
+        }
+        Ok((opcode, payload))
+    }
+}
+
+pub(crate) fn not_utf8(detail: &str) -> PyErr {
+    PyValueError::new_err(format!("a text message must be UTF-8 (RFC 6455 §5.6): {detail}"))
+}
+
+/// Checks a ping's payload.
+pub(crate) fn check_ping(payload: &[u8]) -> PyResult<()> {
+    if payload.len() > MOST_CONTROL_BYTES {
+        let length = payload.len();
+        return Err(PyValueError::new_err(format!("a ping carries at most 125 bytes (RFC 6455 §5.5), not {length}")));
+    }
+    Ok(())
+}
+
+/// Checks a close code and its reason.
+pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
+    let sendable = u16::try_from(code).ok().filter(|code| may_be_sent(*code));
+    let Some(code) = sendable else {
+        let message = format!("close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999");
+        return Err(PyValueError::new_err(message));
+    };
+    if reason.len() > MOST_CONTROL_BYTES - 2 {
+        let length = reason.len();
+        let message = format!("a close reason has at most 123 bytes of UTF-8 (RFC 6455 §5.5), not {length}");
+        return Err(PyValueError::new_err(message));
+    }
+    Ok(code)
+}
+
+/// Checks a topic's name.
+pub(crate) fn check_topic(topic: &str) -> PyResult<()> {
+    if topic.is_empty() || topic.len() > MOST_TOPIC_BYTES {
+        let length = topic.len();
+        return Err(PyValueError::new_err(format!("a topic has 1 to 255 bytes of UTF-8, not {length}")));
+    }
+    Ok(())
+}
+
+/// The ids that a fan-out leaves out.
+pub(crate) fn excluded(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Fd>> {
+    let Some(ids) = ids else {
+        return Ok(Vec::new());
+    };
+    ids.try_iter()?.map(|id| id?.extract::<FdArgument>().map(|fd| fd.0)).collect()
+}

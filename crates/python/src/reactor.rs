@@ -1,0 +1,589 @@
+//! The reactor's Python class.
+//!
+//! Only the event loop's thread touches the engine's reactor, and never while Python runs: the lock is held for single
+//! steps, and is never waited for. Calls from other threads go through [`Shared`] as commands.
+
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use engine::{Command, DataOpcode, Event, Fd, Payload, PushError, Shared, Token};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use wire::frame::Opcode;
+use wire::http::{Head, valid_header_name, valid_header_value};
+
+use crate::arguments::{Data, FdArgument, check_close, check_ping, check_topic, excluded, not_utf8};
+use crate::frame::Frame;
+use crate::handlers::{Handler, Outcome, Runner};
+
+/// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
+enum Step {
+    Handshake(Token, Box<Head>, SocketAddr),
+    Request(Token, Box<Head>, SocketAddr),
+    Message(Fd, Py<PyAny>, Opcode),
+    Closed(Fd, u16, String),
+    Drained(Fd),
+    AcceptPaused(String),
+}
+
+impl Step {
+    #[inline]
+    fn of(py: Python<'_>, event: Event<'_>) -> Self {
+        match event {
+            Event::Message { fd, payload: Payload::Text(text) } => {
+                Self::Message(fd, PyString::new(py, text).into_any().unbind(), Opcode::Text)
+            }
+            Event::Message { fd, payload: Payload::Binary(bytes) } => {
+                Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
+            }
+            Event::Handshake { token, head, peer } => Self::Handshake(token, Box::new(head), peer),
+            Event::Request { token, head, peer } => Self::Request(token, Box::new(head), peer),
+            Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
+            Event::Drained { fd } => Self::Drained(fd),
+            Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
+        }
+    }
+}
+
+/// The handlers that are called from here; the others are the worker's.
+#[derive(Default)]
+struct Handlers {
+    open: OnceLock<Handler>,
+    message: OnceLock<Handler>,
+    close: OnceLock<Handler>,
+    drain: OnceLock<Handler>,
+}
+
+/// All sockets of one worker, driven in turns by its event loop.
+///
+/// Made in the event loop's thread, which is the only one to call anything here but the methods that send and look.
+///
+/// Args:
+///     server: What handlers are given as `server`.
+///     worker: Is told what has to be done in Python; see `hubbub.worker.Worker`.
+///     settings: A `hubbub.Settings`.
+///     slot: This process's part of the connection ids, 0 to 127.
+#[pyclass(frozen, module = "hubbub._core")]
+pub(crate) struct Reactor {
+    engine: Mutex<engine::Reactor>,
+    shared: Arc<Shared>,
+    handlers: Handlers,
+    runner: Runner,
+    server: Py<PyAny>,
+    thread: ThreadId,
+    send_queue_size: usize,
+    in_turn: AtomicBool,
+    /// A turn is scheduled with the event loop already.
+    scheduled: AtomicBool,
+    /// The origin of `armed`.
+    started: Instant,
+    /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX`: there is none.
+    armed: AtomicU64,
+}
+
+impl Reactor {
+    /// The engine, for one step.
+    ///
+    /// # Errors
+    /// RuntimeError: another thread asks, or Python was entered during a step, which would be a fault of ours.
+    #[inline]
+    fn engine(&self) -> PyResult<MutexGuard<'_, engine::Reactor>> {
+        match self.engine.try_lock() {
+            Ok(engine) => Ok(engine),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(PyRuntimeError::new_err("the reactor is in the middle of a step")),
+        }
+    }
+
+    #[inline]
+    fn is_loop_thread(&self) -> bool {
+        thread::current().id() == self.thread
+    }
+
+    /// Does one thing on the event loop's thread, and sees to it that what it queued is written.
+    #[inline]
+    fn on_loop<T>(&self, py: Python<'_>, act: impl FnOnce(&mut engine::Reactor) -> T) -> PyResult<T> {
+        let mut engine = self.engine()?;
+        let result = act(&mut engine);
+        let is_idle = !self.in_turn.load(Ordering::Relaxed) && !self.scheduled.load(Ordering::Relaxed);
+        if is_idle && engine.has_work() {
+            drop(engine);
+            self.schedule(py)?;
+        }
+        Ok(result)
+    }
+
+    /// Has the event loop run a turn soon, once.
+    fn schedule(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.scheduled.swap(true, Ordering::Relaxed) {
+            self.runner.worker.bind(py).call_method0(intern!(py, "schedule_turn"))?;
+        }
+        Ok(())
+    }
+
+    /// Does something with an open connection: at once on the loop's thread, as a command from others.
+    fn command(
+        &self,
+        py: Python<'_>,
+        fd: Fd,
+        act: impl FnOnce(&mut engine::Reactor) -> bool,
+        command: impl FnOnce() -> Command,
+    ) -> PyResult<bool> {
+        if self.is_loop_thread() {
+            return self.on_loop(py, act);
+        }
+        Ok(self.shared.registry.exists(fd) && self.shared.command(command()))
+    }
+
+    fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
+        self.engine()?.begin().map_err(PyOSError::new_err)?;
+        loop {
+            let Some(step) = self.engine()?.next(|event| Step::of(py, event)) else {
+                return Ok(());
+            };
+            match step {
+                Step::Message(fd, data, opcode) => self.message(py, fd, data, opcode)?,
+                Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
+                Step::Request(token, head, peer) => {
+                    let request = self.request(py, &head, peer)?;
+                    let worker = self.runner.worker.bind(py);
+                    worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
+                }
+                Step::Closed(fd, code, reason) => self.closed(py, fd, code, &reason)?,
+                Step::Drained(fd) => self.drained(py, fd)?,
+                Step::AcceptPaused(error) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn message(&self, py: Python<'_>, fd: Fd, data: Py<PyAny>, opcode: Opcode) -> PyResult<()> {
+        let Some(handler) = self.handlers.message.get() else {
+            return Ok(());
+        };
+        let frame = Bound::new(py, Frame::received(fd, data, opcode))?.into_any();
+        let server = self.server.bind(py).clone();
+        self.run_in_order(py, "message", fd, handler, &[server, frame])
+    }
+
+    /// Runs a handler that stands in its connection's order.
+    #[inline]
+    fn run_in_order<'py>(
+        &self,
+        py: Python<'py>,
+        event: &'static str,
+        fd: Fd,
+        handler: &Handler,
+        arguments: &[Bound<'py, PyAny>],
+    ) -> PyResult<()> {
+        if self.runner.run(py, event, fd, handler, arguments)? == Outcome::Suspended {
+            self.engine()?.hold(fd);
+        }
+        Ok(())
+    }
+
+    fn handshake(&self, py: Python<'_>, token: Token, head: &Head, peer: SocketAddr) -> PyResult<()> {
+        let worker = self.runner.worker.bind(py);
+        if worker.getattr(intern!(py, "decides_handshakes"))?.is_truthy()? {
+            let request = self.request(py, head, peer)?;
+            worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
+            return Ok(());
+        }
+        let wants_request = self.handlers.open.get().is_some_and(|open| open.wants(1));
+        let request = if wants_request || head.get("x-forwarded-for").is_some() {
+            Some(self.request(py, head, peer)?)
+        } else {
+            None
+        };
+        let client = match &request {
+            Some(request) => request.getattr(intern!(py, "client"))?.extract()?,
+            None => (String::new(), 0),
+        };
+        let no_headers: [(String, String); 0] = [];
+        let accepted = self.engine()?.accept(token, None, &no_headers, address(&client));
+        match accepted {
+            Some(fd) => self.opened(py, fd, request),
+            None => Ok(()),
+        }
+    }
+
+    fn opened(&self, py: Python<'_>, fd: Fd, request: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        if let Some(request) = &request {
+            request.setattr(intern!(py, "_fd"), fd)?;
+        }
+        let Some(handler) = self.handlers.open.get() else {
+            return Ok(());
+        };
+        let server = self.server.bind(py).clone();
+        match request {
+            Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request]),
+            None => self.run_in_order(py, "open", fd, handler, &[server]),
+        }
+    }
+
+    fn closed(&self, py: Python<'_>, fd: Fd, code: u16, reason: &str) -> PyResult<()> {
+        if let Some(handler) = self.handlers.close.get() {
+            let server = self.server.bind(py).clone();
+            let arguments = [
+                server,
+                fd.into_pyobject(py)?.into_any(),
+                code.into_pyobject(py)?.into_any(),
+                PyString::new(py, reason).into_any(),
+            ];
+            // A suspended one is forgotten by the worker, when it has ended.
+            if self.runner.run(py, "close", fd, handler, &arguments)? == Outcome::Suspended {
+                return Ok(());
+            }
+        }
+        self.engine()?.forget(fd);
+        Ok(())
+    }
+
+    fn drained(&self, py: Python<'_>, fd: Fd) -> PyResult<()> {
+        let Some(handler) = self.handlers.drain.get() else {
+            return Ok(());
+        };
+        let arguments = [self.server.bind(py).clone(), fd.into_pyobject(py)?.into_any()];
+        self.runner.run(py, "drain", fd, handler, &arguments).map(|_| ())
+    }
+
+    /// The Python `Request` of a head.
+    fn request<'py>(&self, py: Python<'py>, head: &Head, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+        let (path, query) = head.path_and_query();
+        let headers = PyList::empty(py);
+        for (name, value) in head.headers() {
+            headers.append((name, latin1(value)))?;
+        }
+        let client = (peer.ip().to_canonical().to_string(), peer.port());
+        let arguments = (head.method(), path, query, headers, client);
+        self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
+    }
+
+    /// Schedules what comes after a turn: another one, or the event loop's timer.
+    fn look_ahead(&self, py: Python<'_>) -> PyResult<()> {
+        let (has_work, deadline) = {
+            let engine = self.engine()?;
+            (engine.has_work(), engine.next_deadline())
+        };
+        if has_work {
+            self.schedule(py)?;
+        }
+        let Some(wait) = deadline else { return Ok(()) };
+        let now = self.started.elapsed();
+        let at = (now + wait).as_millis() as u64;
+        let armed = self.armed.load(Ordering::Relaxed);
+        if at < armed || armed <= now.as_millis() as u64 {
+            self.armed.store(at, Ordering::Relaxed);
+            // One millisecond more: the deadline has passed by then on every clock.
+            let seconds = (wait + Duration::from_millis(1)).as_secs_f64();
+            self.runner.worker.bind(py).call_method1(intern!(py, "set_timer"), (seconds,))?;
+        }
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Reactor {
+    #[new]
+    fn new(server: Py<PyAny>, worker: Bound<'_, PyAny>, settings: &Bound<'_, PyAny>, slot: u8) -> PyResult<Self> {
+        let settings = crate::settings::read(settings)?;
+        let send_queue_size = settings.send_queue_size;
+        let engine = engine::Reactor::new(settings, slot).map_err(PyOSError::new_err)?;
+        Ok(Self {
+            shared: Arc::clone(engine.shared()),
+            engine: Mutex::new(engine),
+            handlers: Handlers::default(),
+            runner: Runner { start_task: worker.getattr("start_task")?.unbind(), worker: worker.unbind() },
+            server,
+            thread: thread::current().id(),
+            send_queue_size,
+            in_turn: AtomicBool::new(false),
+            scheduled: AtomicBool::new(false),
+            started: Instant::now(),
+            armed: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// Sets the handler of `open`, `message`, `close` or `drain`, once.
+    ///
+    /// Args:
+    ///     count: How many of the event's arguments it takes.
+    ///     kind: "sync", "async" or "threaded".
+    fn on(&self, event: &str, handler: Py<PyAny>, count: usize, kind: &str) -> PyResult<()> {
+        let cell = match event {
+            "open" => &self.handlers.open,
+            "message" => &self.handlers.message,
+            "close" => &self.handlers.close,
+            "drain" => &self.handlers.drain,
+            other => {
+                return Err(PyValueError::new_err(format!("no event of the reactor: {other}")));
+            }
+        };
+        let handler = Handler::new(handler, count, kind)?;
+        cell.set(handler).map_err(|_| PyValueError::new_err(format!("{event} has a handler already")))
+    }
+
+    /// Accepts connections from a listening socket, whose descriptor is the reactor's from here on.
+    fn listen(&self, descriptor: RawFd) -> PyResult<()> {
+        // SAFETY: the caller hands over an open descriptor that nobody else closes (`socket.detach()`).
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        self.engine()?.listen(descriptor.into()).map_err(PyOSError::new_err)
+    }
+
+    /// The descriptor that is readable when a turn is due.
+    fn fileno(&self) -> PyResult<RawFd> {
+        Ok(self.engine()?.fileno())
+    }
+
+    /// Runs one turn; to be called by the event loop when `fileno()` is readable, or when it was asked to.
+    fn turn(&self, py: Python<'_>) -> PyResult<()> {
+        if self.in_turn.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.scheduled.store(false, Ordering::Relaxed);
+        let result = self.run_turn(py);
+        // Whatever a handler raised, the writes of this turn go out.
+        let finished = self.engine().map(|mut engine| engine.finish());
+        self.in_turn.store(false, Ordering::Relaxed);
+        self.look_ahead(py)?;
+        result.and(finished)
+    }
+
+    /// See `hubbub.Server.push`.
+    #[pyo3(signature = (fd, data, opcode=None, finish=true))]
+    fn push(
+        &self,
+        py: Python<'_>,
+        fd: FdArgument,
+        data: Data<'_>,
+        opcode: Option<i64>,
+        finish: bool,
+    ) -> PyResult<bool> {
+        let (opcode, payload) = data.message(opcode, finish, self.send_queue_size)?;
+        if !self.is_loop_thread() {
+            return Ok(self.shared.push(fd.0, opcode, finish, payload));
+        }
+        match self.on_loop(py, |engine| engine.push(fd.0, opcode, finish, payload))? {
+            Ok(queued) => Ok(queued),
+            Err(PushError::NotUtf8) => Err(not_utf8("the fragments together are not")),
+        }
+    }
+
+    /// See `hubbub.Server.ping`.
+    #[pyo3(signature = (fd, data=None))]
+    fn ping(&self, py: Python<'_>, fd: FdArgument, data: Option<Data<'_>>) -> PyResult<bool> {
+        let payload = data.as_ref().map_or(Ok(&[][..]), Data::payload)?;
+        check_ping(payload)?;
+        let command = || Command::Ping { fd: fd.0, payload: payload.to_vec() };
+        self.command(py, fd.0, |engine| engine.ping(fd.0, payload), command)
+    }
+
+    /// See `hubbub.Server.disconnect`.
+    #[pyo3(signature = (fd, code=1000, reason=""))]
+    fn disconnect(&self, py: Python<'_>, fd: FdArgument, code: i64, reason: &str) -> PyResult<bool> {
+        let code = check_close(code, reason)?;
+        let command = || Command::Disconnect { fd: fd.0, code, reason: reason.to_owned() };
+        self.command(py, fd.0, |engine| engine.disconnect(fd.0, code, reason), command)
+    }
+
+    /// See `hubbub.Server.subscribe`.
+    fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: &str) -> PyResult<bool> {
+        check_topic(topic)?;
+        let command = || Command::Subscribe { fd: fd.0, topic: topic.to_owned() };
+        self.command(py, fd.0, |engine| engine.subscribe(fd.0, topic), command)
+    }
+
+    /// See `hubbub.Server.unsubscribe`.
+    fn unsubscribe(&self, py: Python<'_>, fd: FdArgument, topic: &str) -> PyResult<bool> {
+        check_topic(topic)?;
+        let command = || Command::Unsubscribe { fd: fd.0, topic: topic.to_owned() };
+        self.command(py, fd.0, |engine| engine.unsubscribe(fd.0, topic), command)
+    }
+
+    /// See `hubbub.Server.publish`.
+    #[pyo3(signature = (topic, data, *, exclude=None))]
+    fn publish(&self, py: Python<'_>, topic: &str, data: Data<'_>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        check_topic(topic)?;
+        let (opcode, payload) = data.message(None, true, self.send_queue_size)?;
+        let exclude = excluded(exclude)?;
+        if self.is_loop_thread() {
+            return self.on_loop(py, |engine| engine.publish(topic, opcode, payload, &exclude));
+        }
+        self.shared.command(Command::Publish { topic: topic.to_owned(), opcode, payload: payload.to_vec(), exclude });
+        Ok(())
+    }
+
+    /// See `hubbub.Server.broadcast`.
+    #[pyo3(signature = (data, *, exclude=None))]
+    fn broadcast(&self, py: Python<'_>, data: Data<'_>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let (opcode, payload): (DataOpcode, _) = data.message(None, true, self.send_queue_size)?;
+        let exclude = excluded(exclude)?;
+        if self.is_loop_thread() {
+            return self.on_loop(py, |engine| engine.broadcast(opcode, payload, &exclude));
+        }
+        self.shared.command(Command::Broadcast { opcode, payload: payload.to_vec(), exclude });
+        Ok(())
+    }
+
+    /// How many connections of this worker are subscribed, what other threads asked for until now included.
+    fn subscribers(&self, py: Python<'_>, topic: &str) -> PyResult<usize> {
+        check_topic(topic)?;
+        self.on_loop(py, |engine| {
+            engine.carry_out_waiting();
+            engine.subscribers(topic)
+        })
+    }
+
+    /// See `hubbub.Server.exists`.
+    fn exists(&self, fd: FdArgument) -> bool {
+        self.shared.registry.exists(fd.0)
+    }
+
+    /// The values of a `hubbub.ConnectionInfo` but for `worker_id`: `(fd, client, opened_at, last_received_at, messages_in,
+    /// messages_out, bytes_in, bytes_out, queued_bytes)`, or `None`.
+    #[allow(clippy::type_complexity, reason = "it is a tuple of plain values for Python")]
+    fn info(&self, fd: FdArgument) -> Option<(Fd, (String, u16), f64, f64, u64, u64, u64, u64, u64)> {
+        self.shared.registry.info(fd.0).map(|info| {
+            let seconds = |milliseconds: u64| milliseconds as f64 / 1000.0;
+            (
+                info.fd,
+                (info.client.ip().to_string(), info.client.port()),
+                seconds(info.opened_at),
+                seconds(info.last_received_at),
+                info.messages_in,
+                info.messages_out,
+                info.bytes_in,
+                info.bytes_out,
+                info.queued_bytes,
+            )
+        })
+    }
+
+    /// The ids of all open WebSockets.
+    fn open_ids(&self) -> Vec<Fd> {
+        self.shared.registry.open_ids()
+    }
+
+    /// What was counted, by name.
+    fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let totals = &self.shared.totals;
+        let counts = PyDict::new(py);
+        for (name, count) in [
+            ("connections", &totals.connections),
+            ("accepted", &totals.accepted),
+            ("refused", &totals.refused),
+            ("closed", &totals.closed),
+            ("messages_in", &totals.messages_in),
+            ("messages_out", &totals.messages_out),
+            ("bytes_in", &totals.bytes_in),
+            ("bytes_out", &totals.bytes_out),
+            ("queued_bytes", &totals.queued_bytes),
+            ("slow_consumers_closed", &totals.slow_consumers_closed),
+            ("messages_dropped", &totals.messages_dropped),
+            ("commands_dropped", &totals.commands_dropped),
+        ] {
+            counts.set_item(name, count.load(Ordering::Relaxed))?;
+        }
+        Ok(counts)
+    }
+
+    /// The subprotocols that a handshake offers, and the one that the settings would choose.
+    fn offered_subprotocols(&self, token: u64) -> PyResult<(Vec<String>, Option<String>)> {
+        Ok(self.engine()?.offered_subprotocols(Token::from_bits(token)))
+    }
+
+    /// Accepts a handshake and runs `open`. Returns the connection's id; `None` if it is gone or has no room.
+    fn accept(
+        &self,
+        py: Python<'_>,
+        token: u64,
+        request: Bound<'_, PyAny>,
+        subprotocol: Option<&str>,
+        headers: Vec<(String, String)>,
+    ) -> PyResult<Option<Fd>> {
+        check_headers(&headers)?;
+        let client = request.getattr(intern!(py, "client"))?.extract()?;
+        let token = Token::from_bits(token);
+        let fd = self.on_loop(py, |engine| engine.accept(token, subprotocol, &headers, address(&client)))?;
+        if let Some(fd) = fd {
+            self.opened(py, fd, Some(request))?;
+        }
+        Ok(fd)
+    }
+
+    /// Refuses a handshake with a close code, which a browser's page can read.
+    fn refuse(&self, py: Python<'_>, token: u64, code: i64, reason: &str) -> PyResult<()> {
+        let code = check_close(code, reason)?;
+        self.on_loop(py, |engine| engine.refuse(Token::from_bits(token), code, reason))
+    }
+
+    /// Answers a request or refuses a handshake.
+    fn respond(
+        &self,
+        py: Python<'_>,
+        token: u64,
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: &[u8],
+    ) -> PyResult<()> {
+        check_headers(&headers)?;
+        self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers, body))
+    }
+
+    /// A suspended handler of the connection has ended.
+    fn release(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.release(fd.0))
+    }
+
+    /// The connection's `close` handler has ended.
+    fn forget(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.forget(fd.0))
+    }
+
+    /// Gives up the listening sockets, and hands no further message or request to a handler.
+    fn stop_accepting(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::stop_accepting)
+    }
+
+    /// Begins the closing handshake on every open WebSocket.
+    fn close_all(&self, py: Python<'_>, code: i64, reason: &str) -> PyResult<()> {
+        let code = check_close(code, reason)?;
+        self.on_loop(py, |engine| engine.close_all(code, reason))
+    }
+
+    /// Closes what is still there, without a word more.
+    fn abort_all(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::abort_all)
+    }
+
+    /// Connections of whatever kind that are still there.
+    fn __len__(&self) -> PyResult<usize> {
+        Ok(self.engine()?.len())
+    }
+}
+
+fn address((host, port): &(String, u16)) -> Option<SocketAddr> {
+    Some(SocketAddr::new(host.parse().ok()?, *port))
+}
+
+/// Header values are bytes; Python sees them as latin-1 (RFC 9110 §5.5).
+fn latin1(value: &[u8]) -> String {
+    value.iter().copied().map(char::from).collect()
+}
+
+fn check_headers(headers: &[(String, String)]) -> PyResult<()> {
+    for (name, value) in headers {
+        if !valid_header_name(name.as_bytes()) || !valid_header_value(value.as_bytes()) {
+            return Err(PyValueError::new_err(format!("not a header: {name:?}: {value:?}")));
+        }
+    }
+    Ok(())
+}

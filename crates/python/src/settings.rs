@@ -1,0 +1,41 @@
+//! The engine's settings from the Python `Settings`, which has checked them.
+
+use std::time::Duration;
+
+use engine::{Settings, SlowConsumer};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use wire::origin::OriginPolicy;
+
+/// # Errors
+/// An attribute is missing or has another type: not a `hubbub.Settings`.
+pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
+    let size = |name: &str| settings.getattr(name)?.extract::<usize>();
+    let seconds = |name: &str| settings.getattr(name)?.extract::<f64>().map(Duration::from_secs_f64);
+    let maybe_seconds =
+        |name: &str| settings.getattr(name)?.extract::<Option<f64>>().map(|value| value.map(Duration::from_secs_f64));
+    let origins: Vec<String> = settings.getattr("allowed_origins")?.extract()?;
+    let origins = if origins == ["same"] {
+        OriginPolicy::Same
+    } else {
+        OriginPolicy::parse_list(&origins).map_err(|error| PyValueError::new_err(error.to_string()))?
+    };
+    let slow_consumer: String = settings.getattr("slow_consumer")?.extract()?;
+    Ok(Settings {
+        max_connections: size("max_connections")?,
+        max_message_size: size("max_message_size")?,
+        send_queue_size: size("send_queue_size")?,
+        slow_consumer: if slow_consumer == "drop" { SlowConsumer::Drop } else { SlowConsumer::Close },
+        receive_queue: size("receive_queue")?,
+        ping_interval: maybe_seconds("ping_interval")?,
+        ping_timeout: maybe_seconds("ping_timeout")?,
+        handshake_timeout: seconds("handshake_timeout")?,
+        close_timeout: seconds("close_timeout")?,
+        keep_alive_timeout: seconds("keep_alive_timeout")?,
+        origins,
+        subprotocols: settings.getattr("subprotocols")?.extract()?,
+        compression: settings.getattr("compression")?.extract()?,
+        compression_threshold: size("compression_threshold")?,
+        max_header_size: size("max_header_size")?,
+    })
+}

@@ -1,0 +1,103 @@
+//! What a peer can do wrong after the handshake, told as the close code that it is to be sent.
+
+use std::fmt;
+
+/// Close codes (RFC 6455 §7.4.1, and the IANA registry for those above 1011).
+pub mod close_code {
+    /// The purpose of the connection is fulfilled.
+    pub const NORMAL: u16 = 1000;
+    /// The server stops, or the browser leaves the page.
+    pub const GOING_AWAY: u16 = 1001;
+    /// The peer broke the protocol.
+    pub const PROTOCOL_ERROR: u16 = 1002;
+    /// A kind of data that the receiver cannot take, such as binary where only text is understood.
+    pub const UNSUPPORTED_DATA: u16 = 1003;
+    /// Reported for a Close without a code; never sent.
+    pub const NO_STATUS: u16 = 1005;
+    /// Reported for a connection that ended without a Close; never sent.
+    pub const ABNORMAL: u16 = 1006;
+    /// Data that does not fit the message's type, such as text that is not UTF-8.
+    pub const INVALID_DATA: u16 = 1007;
+    /// A rule of the application was broken, and no other code fits.
+    pub const POLICY: u16 = 1008;
+    /// A message larger than the receiver takes.
+    pub const TOO_BIG: u16 = 1009;
+    /// The client had expected an extension that the server did not negotiate.
+    pub const MANDATORY_EXTENSION: u16 = 1010;
+    /// The server met a condition that it did not foresee.
+    pub const INTERNAL: u16 = 1011;
+    /// The server restarts; the client may reconnect.
+    pub const RESTART: u16 = 1012;
+    /// The server is overloaded, or this client reads too slowly.
+    pub const TRY_AGAIN: u16 = 1013;
+}
+
+/// Whether `code` may stand in a Close frame, sent or received (RFC 6455 §7.4).
+///
+/// 1004 has no meaning yet; 1005, 1006 and 1015 exist only for reports on the own side; 1016 to
+/// 2999 are reserved for future versions of the protocol; 3000 to 3999 belong to libraries and 4000
+/// to 4999 to applications.
+pub const fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// The peer broke the protocol; the connection is to be failed with `code` (RFC 6455 §7.1.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Error {
+    /// The close code to send.
+    pub code: u16,
+    /// What was wrong, for the Close frame and the log; shorter than the 123 bytes that a Close
+    /// frame has room for.
+    pub reason: &'static str,
+}
+
+impl Error {
+    pub(crate) const fn protocol(reason: &'static str) -> Self {
+        Self {
+            code: close_code::PROTOCOL_ERROR,
+            reason,
+        }
+    }
+
+    pub(crate) const fn invalid_data(reason: &'static str) -> Self {
+        Self {
+            code: close_code::INVALID_DATA,
+            reason,
+        }
+    }
+
+    pub(crate) const fn too_big() -> Self {
+        Self {
+            code: close_code::TOO_BIG,
+            reason: "message too big",
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.reason, self.code)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_that_may_be_sent() {
+        let allowed: Vec<u16> = (0..=u16::MAX).filter(|&code| may_be_sent(code)).collect();
+        let expected: Vec<u16> = (1000..=1003)
+            .chain(1007..=1014)
+            .chain(3000..=4999)
+            .collect();
+        assert_eq!(allowed, expected);
+    }
+
+    #[test]
+    fn an_error_tells_reason_and_code() {
+        assert_eq!(Error::too_big().to_string(), "message too big (1009)");
+    }
+}

@@ -1,0 +1,209 @@
+//! The frame codec (RFC 6455 §5.2): what stands in one frame's header, and nothing about how frames
+//! follow each other.
+
+use crate::error::Error;
+
+/// The largest payload of a control frame, in bytes (RFC 6455 §5.5).
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
+
+/// The longest header of a server's frame, in bytes: two and a 64-bit length, without a masking
+/// key.
+pub const MAX_SERVER_HEADER: usize = 10;
+
+/// A length of up to this stands in the second byte itself.
+const MAX_INLINE_LENGTH: usize = 125;
+const FIN: u8 = 0b1000_0000;
+const RSV1: u8 = 0b0100_0000;
+const RSV2_AND_RSV3: u8 = 0b0011_0000;
+const MASKED: u8 = 0b1000_0000;
+const LENGTH_16: u8 = 126;
+const LENGTH_64: u8 = 127;
+
+/// What a frame is (RFC 6455 §5.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Opcode {
+    /// A further fragment of the message under way.
+    Continuation = 0,
+    /// The first frame of a text message.
+    Text = 1,
+    /// The first frame of a binary message.
+    Binary = 2,
+    /// One half of the closing handshake.
+    Close = 8,
+    /// To be answered with a pong that has the same payload.
+    Ping = 9,
+    /// The answer to a ping, or unasked.
+    Pong = 10,
+}
+
+impl Opcode {
+    /// Close, ping and pong: never fragmented, and allowed between the fragments of a message (RFC
+    /// 6455 §5.5).
+    #[inline]
+    pub const fn is_control(self) -> bool {
+        self as u8 & 0b1000 != 0
+    }
+
+    #[inline]
+    fn from_bits(bits: u8) -> Result<Self, Error> {
+        Ok(match bits {
+            0 => Self::Continuation,
+            1 => Self::Text,
+            2 => Self::Binary,
+            8 => Self::Close,
+            9 => Self::Ping,
+            10 => Self::Pong,
+            _ => return Err(Error::protocol("reserved opcode")),
+        })
+    }
+}
+
+/// The header of a client's frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// The last frame of its message.
+    pub fin: bool,
+    /// The bit that permessage-deflate sets on a compressed message's first frame (RFC 7692 §6).
+    pub rsv1: bool,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// The masking key.
+    pub mask: [u8; 4],
+    /// How long the payload is to be, in bytes, as the peer claims.
+    pub payload_len: u64,
+    /// How many bytes the header itself took.
+    pub header_len: usize,
+}
+
+/// Decodes a client's frame header from the front of `bytes`; `Ok(None)` if more bytes are needed.
+///
+/// # Errors
+///
+/// 1002 as soon as the bytes show it: RSV2 or RSV3 set, an unknown opcode, a frame that is not
+/// masked (RFC 6455 §5.1), a length that is not in its shortest form or has its top bit set (§5.2),
+/// a control frame that is fragmented or longer than 125 bytes (§5.5).
+#[inline]
+pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
+    let Some(&first) = bytes.first() else {
+        return Ok(None);
+    };
+    if first & RSV2_AND_RSV3 != 0 {
+        return Err(Error::protocol("reserved bits set"));
+    }
+    let opcode = Opcode::from_bits(first & 0b1111)?;
+    let fin = first & FIN != 0;
+    if opcode.is_control() && !fin {
+        return Err(Error::protocol("fragmented control frame"));
+    }
+    let Some(&second) = bytes.get(1) else {
+        return Ok(None);
+    };
+    if second & MASKED == 0 {
+        return Err(Error::protocol("frame not masked"));
+    }
+    let length = second & !MASKED;
+    if opcode.is_control() && length > MAX_CONTROL_PAYLOAD as u8 {
+        return Err(Error::protocol("control frame too long"));
+    }
+    let (payload_len, mask_at) = match length {
+        LENGTH_16 => {
+            let Some(field) = bytes[2..].first_chunk() else {
+                return Ok(None);
+            };
+            let length = u16::from_be_bytes(*field);
+            if usize::from(length) <= MAX_INLINE_LENGTH {
+                return Err(Error::protocol("length not in its shortest form"));
+            }
+            (u64::from(length), 4)
+        }
+        LENGTH_64 => {
+            let Some(field) = bytes[2..].first_chunk() else {
+                return Ok(None);
+            };
+            let length = u64::from_be_bytes(*field);
+            if length <= u64::from(u16::MAX) {
+                return Err(Error::protocol("length not in its shortest form"));
+            }
+            if length > i64::MAX as u64 {
+                return Err(Error::protocol("length with its top bit set"));
+            }
+            (length, 10)
+        }
+        length => (u64::from(length), 2),
+    };
+    let Some(&mask) = bytes[mask_at..].first_chunk() else {
+        return Ok(None);
+    };
+    Ok(Some(Header {
+        fin,
+        rsv1: first & RSV1 != 0,
+        opcode,
+        mask,
+        payload_len,
+        header_len: mask_at + mask.len(),
+    }))
+}
+
+/// Appends the header of a server's frame, which is never masked (RFC 6455 §5.1).
+///
+/// A control opcode must come with `fin` and a payload of at most 125 bytes.
+#[inline]
+pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload_len: usize) {
+    debug_assert!(!opcode.is_control() || (fin && payload_len <= MAX_CONTROL_PAYLOAD));
+    let first = opcode as u8 | if fin { FIN } else { 0 } | if rsv1 { RSV1 } else { 0 };
+    if payload_len <= MAX_INLINE_LENGTH {
+        out.extend_from_slice(&[first, payload_len as u8]);
+    } else if let Ok(length) = u16::try_from(payload_len) {
+        let [high, low] = length.to_be_bytes();
+        out.extend_from_slice(&[first, LENGTH_16, high, low]);
+    } else {
+        out.extend_from_slice(&[first, LENGTH_64]);
+        out.extend_from_slice(&(payload_len as u64).to_be_bytes());
+    }
+}
+
+/// Appends a server's whole frame; the rules of [`encode_header`] apply.
+#[inline]
+pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
+    out.reserve(MAX_SERVER_HEADER + payload.len());
+    encode_header(out, opcode, fin, rsv1, payload.len());
+    out.extend_from_slice(payload);
+}
+
+/// Appends a Close frame (RFC 6455 §5.5.1).
+///
+/// Without a code the payload is empty and `reason` has no place. A reason of more than 123 bytes
+/// is cut between two characters.
+pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+    let Some(code) = code else {
+        return encode(out, Opcode::Close, true, false, &[]);
+    };
+    let code = code.to_be_bytes();
+    let reason = cut(reason, MAX_CONTROL_PAYLOAD - code.len());
+    encode_header(out, Opcode::Close, true, false, code.len() + reason.len());
+    out.extend_from_slice(&code);
+    out.extend_from_slice(reason.as_bytes());
+}
+
+/// The longest beginning of `text` that has at most `limit` bytes and ends between two characters.
+fn cut(text: &str, limit: usize) -> &str {
+    let end = (0..=limit.min(text.len()))
+        .rfind(|&end| text.is_char_boundary(end))
+        .unwrap_or(0);
+    &text[..end]
+}
+
+/// The whole length (header and payload) of the server's frame that `bytes` begins with; `None` if
+/// the header is not whole.
+pub fn server_frame_len(bytes: &[u8]) -> Option<usize> {
+    match *bytes.get(1)? {
+        LENGTH_16 => bytes[2..]
+            .first_chunk()
+            .map(|field| 4 + usize::from(u16::from_be_bytes(*field))),
+        LENGTH_64 => bytes[2..]
+            .first_chunk()
+            .map(|field| 10 + u64::from_be_bytes(*field) as usize),
+        length => Some(2 + usize::from(length)),
+    }
+}

@@ -1,0 +1,405 @@
+//! One server-side connection after its handshake: bytes in, events out, and the closing handshake.
+//!
+//! This file knows which frames may follow which; what stands in a frame is the business of
+//! [`frame`], what becomes of a message's payload that of the module `message`.
+
+use std::mem;
+
+use crate::deflate::{Inflater, Parameters};
+use crate::error::{Error, may_be_sent};
+use crate::frame::{self, Header, Opcode};
+use crate::mask::unmask;
+use crate::message::{Format, Kind, Message};
+
+/// What a peer has sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event<'a> {
+    /// A whole text message.
+    Text(&'a str),
+    /// A whole binary message.
+    Binary(&'a [u8]),
+    /// A ping, which wants a pong with the same payload (RFC 6455 §5.5.3).
+    Ping(&'a [u8]),
+    /// A pong, asked for or not.
+    Pong(&'a [u8]),
+    /// The peer's half of the closing handshake, the last event of a connection.
+    Close {
+        /// `None` if the frame was empty, which is reported as 1005 (RFC 6455 §7.1.5).
+        code: Option<u16>,
+        /// Empty if there was none.
+        reason: &'a str,
+    },
+}
+
+/// What may still come from the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Incoming {
+    /// Frames, its Close being one of them.
+    Frames,
+    /// Nothing: its Close has arrived, and what follows is ignored (RFC 6455 §5.5.1).
+    Closed,
+    /// Nothing that we would read: it broke the protocol (RFC 6455 §7.1.7).
+    Broken,
+}
+
+/// One connection's state, all of it plain data that another process could go on with.
+///
+/// Idle, it holds no memory beyond its own size.
+#[derive(Debug)]
+pub struct Protocol {
+    reader: Reader,
+    incoming: Incoming,
+    close_sent: bool,
+}
+
+impl Protocol {
+    /// A connection whose handshake is just done; `compression` is what was agreed there.
+    pub fn new(compression: Option<Parameters>) -> Self {
+        let reader = Reader {
+            message: None,
+            frame: None,
+            compression,
+        };
+        Self {
+            reader,
+            incoming: Incoming::Frames,
+            close_sent: false,
+        }
+    }
+
+    /// What was agreed about compression in the handshake.
+    pub fn compression(&self) -> Option<Parameters> {
+        self.reader.compression
+    }
+
+    /// Takes bytes from the front of `input`, and returns how many, with the next event if one is
+    /// whole.
+    ///
+    /// With `Ok(None)` all that could be taken was taken. What is left is the beginning of a frame
+    /// header or of a control frame, at most 130 bytes, and is to be given again with more behind
+    /// it. The bytes taken are overwritten.
+    ///
+    /// A message that lies in `input` as one uncompressed frame is handed out from there without a
+    /// copy. Of any other the payload is gathered as it arrives, at most `max_message_size` bytes
+    /// of it (of a compressed one a little more), and freed by the next call. A compressed message
+    /// is inflated by `inflater` at its end.
+    ///
+    /// After our Close everything but the peer's Close is discarded; after the peer's Close, or an
+    /// error, everything.
+    ///
+    /// # Errors
+    ///
+    /// What the connection is to be failed with (RFC 6455 §7.1.7): 1002 for a frame that breaks the
+    /// rules or may not stand here; 1007 for text that is not UTF-8, also in the middle of a frame,
+    /// and for data that cannot be inflated; 1009 as soon as a message claims, or inflates to, more
+    /// than `max_message_size` bytes.
+    #[inline]
+    pub fn receive<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        max_message_size: usize,
+        inflater: &'a mut Inflater,
+    ) -> (usize, Result<Option<Event<'a>>, Error>) {
+        if self.incoming != Incoming::Frames {
+            return (input.len(), Ok(None));
+        }
+        let mut input = Input {
+            rest: input,
+            taken: 0,
+        };
+        let outcome = if self.close_sent {
+            self.reader.next_close(&mut input)
+        } else {
+            self.reader
+                .next_event(&mut input, max_message_size, inflater)
+        };
+        match outcome {
+            Ok(Some(Event::Close { .. })) => self.incoming = Incoming::Closed,
+            Ok(_) => {}
+            Err(_) => self.incoming = Incoming::Broken,
+        }
+        (input.taken, outcome)
+    }
+
+    /// A data frame has begun and is not whole; in the middle of it a peer cannot send a pong (RFC
+    /// 6455 §5.4).
+    pub fn is_mid_frame(&self) -> bool {
+        self.reader.frame.is_some()
+    }
+
+    /// Bytes of memory held for a message under way, or for the one handed out last.
+    pub fn buffered(&self) -> usize {
+        self.reader.message.as_ref().map_or(0, Message::capacity)
+    }
+
+    /// Neither side has sent Close, and the peer has kept to the protocol.
+    pub fn is_open(&self) -> bool {
+        self.incoming == Incoming::Frames && !self.close_sent
+    }
+
+    /// Our half of the closing handshake is done: nothing may be sent any more.
+    pub fn close_sent(&self) -> bool {
+        self.close_sent
+    }
+
+    /// The peer's half of the closing handshake is done.
+    pub fn close_received(&self) -> bool {
+        self.incoming == Incoming::Closed
+    }
+
+    /// Appends a Close frame to `out`, unless one was sent already; returns whether it did.
+    ///
+    /// `code` is one that [`may_be_sent`], or `None` for an empty frame. A reason of more than 123
+    /// bytes is cut.
+    pub fn send_close(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> bool {
+        if self.close_sent {
+            return false;
+        }
+        debug_assert!(code.is_none_or(may_be_sent));
+        frame::encode_close(out, code, reason);
+        self.close_sent = true;
+        self.reader.message = None;
+        true
+    }
+}
+
+/// What the peer has sent and nobody has taken yet.
+struct Input<'a> {
+    rest: &'a mut [u8],
+    taken: usize,
+}
+
+impl<'a> Input<'a> {
+    #[inline]
+    fn take(&mut self, length: usize) -> &'a mut [u8] {
+        let (front, rest) = mem::take(&mut self.rest).split_at_mut(length);
+        self.rest = rest;
+        self.taken += length;
+        front
+    }
+
+    /// Takes `length` bytes, or, if there are fewer, all.
+    fn take_up_to(&mut self, length: u64) -> &'a mut [u8] {
+        self.take(
+            usize::try_from(length).map_or(self.rest.len(), |length| length.min(self.rest.len())),
+        )
+    }
+
+    /// Takes the frame that begins with `header` and returns its payload, unmasked; `None`, and
+    /// nothing is taken, if it is not whole.
+    #[inline]
+    fn take_frame(&mut self, header: &Header) -> Option<&'a mut [u8]> {
+        let payload_len = usize::try_from(header.payload_len).ok()?;
+        if self.rest.len() - header.header_len < payload_len {
+            return None;
+        }
+        self.take(header.header_len);
+        let payload = self.take(payload_len);
+        unmask(payload, header.mask, 0);
+        Some(payload)
+    }
+}
+
+/// A data frame whose payload is arriving.
+#[derive(Debug)]
+struct PartialFrame {
+    /// Bytes of payload yet to come.
+    outstanding: u64,
+    mask: [u8; 4],
+    /// Where in the masking key the next byte stands, 0 to 3.
+    mask_offset: u8,
+    fin: bool,
+}
+
+impl PartialFrame {
+    fn new(header: &Header) -> Self {
+        Self {
+            outstanding: header.payload_len,
+            mask: header.mask,
+            mask_offset: 0,
+            fin: header.fin,
+        }
+    }
+
+    /// Takes what has arrived of the payload, and unmasks it.
+    fn take_payload<'a>(&mut self, input: &mut Input<'a>) -> &'a mut [u8] {
+        let payload = input.take_up_to(self.outstanding);
+        unmask(payload, self.mask, usize::from(self.mask_offset));
+        self.mask_offset =
+            ((usize::from(self.mask_offset) + payload.len()) % self.mask.len()) as u8;
+        self.outstanding -= payload.len() as u64;
+        payload
+    }
+}
+
+/// Puts the peer's frames together to events.
+#[derive(Debug)]
+struct Reader {
+    /// The message under way, or the one that was just handed out.
+    message: Option<Message>,
+    /// The frame whose payload is arriving; it belongs to `message` or, after our Close, to
+    /// nothing.
+    frame: Option<PartialFrame>,
+    compression: Option<Parameters>,
+}
+
+impl Reader {
+    /// The next event while neither side has sent Close; [`Protocol::receive`] says the rest.
+    #[inline]
+    fn next_event<'a>(
+        &'a mut self,
+        input: &mut Input<'a>,
+        max_message_size: usize,
+        inflater: &'a mut Inflater,
+    ) -> Result<Option<Event<'a>>, Error> {
+        if self.message.as_ref().is_some_and(Message::is_complete) {
+            self.message = None;
+        }
+        loop {
+            if let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
+                let payload = frame.take_payload(input);
+                message.append(payload, frame.outstanding)?;
+                if frame.outstanding > 0 {
+                    return Ok(None);
+                }
+                let fin = frame.fin;
+                self.frame = None;
+                if fin {
+                    break;
+                }
+            }
+            let Some(header) = frame::decode(input.rest)? else {
+                return Ok(None);
+            };
+            if header.opcode.is_control() {
+                check_control(&header)?;
+                return input
+                    .take_frame(&header)
+                    .map(|payload| control_event(header.opcode, payload))
+                    .transpose();
+            }
+            let format = self.check_data(&header, max_message_size)?;
+            if header.fin
+                && self.message.is_none()
+                && let Some(payload) = input.take_frame(&header)
+            {
+                return format.event(payload, max_message_size, inflater).map(Some);
+            }
+            input.take(header.header_len);
+            self.message.get_or_insert_with(|| Message::new(format));
+            self.frame = Some(PartialFrame::new(&header));
+        }
+        self.message
+            .as_mut()
+            .map(|message| message.finish(max_message_size, inflater))
+            .transpose()
+    }
+
+    /// The peer's Close, once we have sent ours; all before it is passed over.
+    fn next_close<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<Event<'a>>, Error> {
+        loop {
+            if let Some(frame) = &mut self.frame {
+                frame.take_payload(input);
+                if frame.outstanding > 0 {
+                    return Ok(None);
+                }
+                self.frame = None;
+            }
+            let Some(header) = frame::decode(input.rest)? else {
+                return Ok(None);
+            };
+            if header.opcode.is_control() {
+                check_control(&header)?;
+                let Some(payload) = input.take_frame(&header) else {
+                    return Ok(None);
+                };
+                if header.opcode == Opcode::Close {
+                    return close_event(payload).map(Some);
+                }
+            } else {
+                input.take(header.header_len);
+                self.frame = Some(PartialFrame::new(&header));
+            }
+        }
+    }
+
+    /// Whether this data frame may stand here and its message may become so long; returns how the
+    /// message is to be read.
+    #[inline]
+    fn check_data(&self, header: &Header, max_message_size: usize) -> Result<Format, Error> {
+        if header.rsv1 && (self.compression.is_none() || header.opcode == Opcode::Continuation) {
+            // RFC 7692 §6: "An endpoint MUST NOT set the Per-Message Compressed bit of control
+            // frames and non-first fragments of a data message."
+            return Err(Error::protocol("RSV1 set"));
+        }
+        let (format, length_so_far) = match (header.opcode, &self.message) {
+            (Opcode::Text, None) => (
+                Format {
+                    kind: Kind::Text,
+                    compressed: header.rsv1,
+                },
+                0,
+            ),
+            (Opcode::Binary, None) => (
+                Format {
+                    kind: Kind::Binary,
+                    compressed: header.rsv1,
+                },
+                0,
+            ),
+            (Opcode::Continuation, Some(message)) => (message.format(), message.len()),
+            (Opcode::Continuation, None) => {
+                return Err(Error::protocol("continuation of no message"));
+            }
+            _ => return Err(Error::protocol("message begun within another")),
+        };
+        let room = format
+            .max_payload(max_message_size)
+            .saturating_sub(length_so_far);
+        if header.payload_len > room as u64 {
+            Err(Error::too_big())
+        } else {
+            Ok(format)
+        }
+    }
+}
+
+/// Control frames are never compressed (RFC 7692 §6).
+fn check_control(header: &Header) -> Result<(), Error> {
+    if header.rsv1 {
+        Err(Error::protocol("RSV1 set on a control frame"))
+    } else {
+        Ok(())
+    }
+}
+
+fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Error> {
+    match opcode {
+        Opcode::Ping => Ok(Event::Ping(payload)),
+        Opcode::Pong => Ok(Event::Pong(payload)),
+        _ => close_event(payload),
+    }
+}
+
+/// What a Close frame says (RFC 6455 §5.5.1).
+fn close_event(payload: &[u8]) -> Result<Event<'_>, Error> {
+    match payload.split_first_chunk() {
+        Some((&code, reason)) => {
+            let code = u16::from_be_bytes(code);
+            if !may_be_sent(code) {
+                return Err(Error::protocol("invalid close code"));
+            }
+            let reason = str::from_utf8(reason)
+                .map_err(|_| Error::invalid_data("close reason not UTF-8"))?;
+            Ok(Event::Close {
+                code: Some(code),
+                reason,
+            })
+        }
+        None if payload.is_empty() => Ok(Event::Close {
+            code: None,
+            reason: "",
+        }),
+        None => Err(Error::protocol("close code cut short")),
+    }
+}

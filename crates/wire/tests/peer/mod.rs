@@ -1,0 +1,79 @@
+//! A connection to talk to, and the frames that a client sends it.
+
+use wire::deflate::{Inflater, Parameters};
+use wire::frame::{self, Opcode};
+use wire::mask::unmask;
+use wire::protocol::{Event, Protocol};
+
+/// An event that has outlived its buffers, or the code of an error.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Got {
+    Text(String),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, String),
+    Failure(u16),
+}
+
+impl From<Event<'_>> for Got {
+    fn from(event: Event<'_>) -> Self {
+        match event {
+            Event::Text(text) => Self::Text(text.to_owned()),
+            Event::Binary(data) => Self::Binary(data.to_vec()),
+            Event::Ping(payload) => Self::Ping(payload.to_vec()),
+            Event::Pong(payload) => Self::Pong(payload.to_vec()),
+            Event::Close { code, reason } => Self::Close(code, reason.to_owned()),
+        }
+    }
+}
+
+/// A server's connection, with the bytes that have arrived and it has not taken.
+pub struct Connection {
+    pub protocol: Protocol,
+    pub inflater: Inflater,
+    pub unread: Vec<u8>,
+    max_message_size: usize,
+}
+
+impl Connection {
+    pub fn new(compression: Option<Parameters>, max_message_size: usize) -> Self {
+        Self { protocol: Protocol::new(compression), inflater: Inflater::new(), unread: Vec::new(), max_message_size }
+    }
+
+    /// What happens when `bytes` arrive at once; asserts that no more is kept than has arrived or
+    /// may be.
+    pub fn receive(&mut self, bytes: &[u8]) -> Vec<Got> {
+        self.unread.extend_from_slice(bytes);
+        let mut events = Vec::new();
+        loop {
+            let (taken, outcome) = self.protocol.receive(&mut self.unread, self.max_message_size, &mut self.inflater);
+            let event = match outcome {
+                Ok(event) => event.map(Got::from),
+                Err(error) => Some(Got::Failure(error.code)),
+            };
+            self.unread.drain(..taken);
+            let most_gathered = self.max_message_size + self.max_message_size / 8 + 64;
+            assert!(self.protocol.buffered() <= most_gathered, "{}", self.protocol.buffered());
+            match event {
+                Some(event) => events.push(event),
+                None => break,
+            }
+        }
+        assert!(self.unread.len() <= 130, "{} bytes left", self.unread.len());
+        events
+    }
+}
+
+/// A client's frame, masked, with whatever header bits are asked for.
+pub fn masked(fin: bool, rsv1: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut bytes = Vec::new();
+    frame::encode_header(&mut bytes, opcode, fin, rsv1, payload.len());
+    bytes[1] |= 0x80;
+    bytes.extend_from_slice(&MASK);
+    let payload_at = bytes.len();
+    bytes.extend_from_slice(payload);
+    unmask(&mut bytes[payload_at..], MASK, 0);
+    bytes
+}

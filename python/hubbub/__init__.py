@@ -1,0 +1,26 @@
+"""Hubbub: a WebSocket server engine. A few lines of callbacks, any number of connections, push from anywhere."""
+
+from ._core import Frame, __version__
+from .errors import HubbubError, NotRunning, SettingsError
+from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response
+from .server import Server
+from .settings import Settings
+from .timers import Timer
+
+__all__ = [
+    "Accept",
+    "CloseCode",
+    "ConnectionInfo",
+    "Frame",
+    "HubbubError",
+    "NotRunning",
+    "Opcode",
+    "Refuse",
+    "Request",
+    "Response",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "Timer",
+    "__version__",
+]

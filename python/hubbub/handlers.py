@@ -1,0 +1,79 @@
+"""Which events there are, and what makes a callable a handler of one."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+__all__ = ["EVENTS", "Handler"]
+
+EVENTS = {
+    "open": ("server", "request"),
+    "message": ("server", "frame"),
+    "close": ("server", "fd", "code", "reason"),
+    "handshake": ("server", "request"),
+    "request": ("server", "request"),
+    "worker_start": ("server", "worker_id"),
+    "worker_stop": ("server", "worker_id"),
+    "start": ("server",),
+    "shutdown": ("server",),
+    "pipe_message": ("server", "worker_id", "data"),
+    "drain": ("server", "fd"),
+}
+"""The arguments of each event's handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A callable, and how it is called."""
+
+    callable: Callable[..., Any]
+    count: int
+    """How many of the event's arguments it takes."""
+    kind: Literal["sync", "async", "threaded"]
+
+    @classmethod
+    def of(cls, event: str, callable: Callable[..., Any], *, threaded: bool = False) -> Self:
+        """Check that `callable` can handle `event`.
+
+        Raises:
+            ValueError: There is no such event.
+            TypeError: It is not callable with the first of the event's arguments, is a generator, or is
+                `async def` and to be run in a thread.
+        """
+        arguments = EVENTS.get(event)
+        if arguments is None:
+            raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+        if not hasattr(callable, "__call__"):
+            raise TypeError(f"the handler of {event!r} is not callable: {callable!r}")
+        if _is(inspect.isgeneratorfunction, callable) or _is(inspect.isasyncgenfunction, callable):
+            raise TypeError(f"the handler of {event!r} has a yield in it, so calling it would do nothing")
+        is_async = _is(inspect.iscoroutinefunction, callable)
+        if threaded and is_async:
+            raise TypeError(f"the handler of {event!r} is async def: it cannot run in a thread")
+        count = _count(event, callable, arguments)
+        return cls(callable, count, "async" if is_async else "threaded" if threaded else "sync")
+
+
+def _is(test: Callable[[Any], bool], callable: Callable[..., Any]) -> bool:
+    """Whether `test` holds for a function, or for the `__call__` of an object."""
+    return test(callable) or test(getattr(type(callable), "__call__", None))
+
+
+def _count(event: str, callable: Callable[..., Any], arguments: tuple[str, ...]) -> int:
+    try:
+        parameters = inspect.signature(callable).parameters.values()
+    except ValueError:
+        # Some built-in functions do not tell; they are given all there is.
+        return len(arguments)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    count = len(arguments) if takes_any else min(len(positional), len(arguments))
+    missing = [p for p in positional[len(arguments) :] if p.default is p.empty]
+    missing += [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    if missing:
+        raise TypeError(
+            f"the handler of {event!r} is given ({', '.join(arguments)}) or the first of these; "
+            f"nothing is there for its parameter {missing[0].name!r}"
+        )
+    return count

@@ -1,0 +1,614 @@
+"""Every setting of the server, each written down once.
+
+A setting is one field of `Settings`: its type, its default, the values it may take and its documentation
+stand together. The keywords of `Server`, the options of `hubbub run`, the environment variables and all error
+messages derive from that table, so a new setting is one new field.
+"""
+
+import ipaddress
+import os
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from .errors import SettingsError
+from .events import TOKEN
+
+__all__ = ["Kind", "Setting", "Settings"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MAX_WORKERS = 64
+MAX_BYTES = 2**31 - 1
+MIN_SECONDS = 0.001
+MAX_SECONDS = 7 * 24 * 3600.0
+
+# An origin as RFC 6454 §6.2 serializes it, with one `*.` allowed where the first label stands.
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.\-]*)://"
+    r"(?P<host>\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*)"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class _Refused(ValueError):
+    """A value is not allowed; its text, if any, is a detail worth telling.
+
+    `Setting.read` makes the whole message: only there the name is known, and where the value came from.
+    """
+
+
+class Kind(ABC):
+    """The values that a setting may take, how text is read as one, and the form in which one is kept."""
+
+    @property
+    @abstractmethod
+    def allowed(self) -> str:
+        """What is allowed, as the end of a sentence that begins with "allowed is"."""
+
+    @abstractmethod
+    def check(self, value: object) -> object:
+        """Return `value` in the form in which it is kept; `ValueError` if it is not allowed."""
+
+    def parse(self, text: str) -> object:
+        """Return the value that an option or a variable spells; `ValueError` if it spells none."""
+        return text
+
+
+@dataclass(frozen=True)
+class Integer(Kind):
+    """An `int` within a range, both ends included."""
+
+    minimum: int
+    maximum: int
+    unit: str = ""
+
+    @property
+    def allowed(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"an integer from {self.minimum:,} to {self.maximum:,}{unit}"
+
+    def check(self, value: object) -> object:
+        # A bool is an int to Python, but `backlog=True` is a mistake.
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _Refused
+        if not self.minimum <= value <= self.maximum:
+            raise _Refused
+        return int(value)
+
+    def parse(self, text: str) -> object:
+        return int(text)
+
+
+class Seconds(Kind):
+    """A time in seconds, from a millisecond to a week, kept as `float`."""
+
+    @property
+    def allowed(self) -> str:
+        return f"a number of seconds from {MIN_SECONDS} to {MAX_SECONDS:,.0f}"
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise _Refused
+        # NaN fails every comparison, so it is refused here too.
+        if not MIN_SECONDS <= value <= MAX_SECONDS:
+            raise _Refused
+        return float(value)
+
+    def parse(self, text: str) -> object:
+        return float(text)
+
+
+class Flag(Kind):
+    """A `bool`."""
+
+    @property
+    def allowed(self) -> str:
+        return "True or False"
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, bool):
+            raise _Refused
+        return value
+
+    def parse(self, text: str) -> object:
+        match text.strip().lower():
+            case "true" | "1":
+                return True
+            case "false" | "0":
+                return False
+        raise _Refused
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words, in lower case."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return "one of " + ", ".join(repr(word) for word in self.words)
+
+    def check(self, value: object) -> object:
+        if value not in self.words:
+            raise _Refused
+        return value
+
+    def parse(self, text: str) -> object:
+        return text.strip().lower()
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A `str` that `accepts` says yes to."""
+
+    allowed_text: str
+    accepts: Callable[[str], bool]
+
+    @property
+    def allowed(self) -> str:
+        return self.allowed_text
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not self.accepts(value):
+            raise _Refused
+        return value
+
+
+class FilePath(Kind):
+    """A path of the file system: `str` or `os.PathLike`, kept as `str`."""
+
+    @property
+    def allowed(self) -> str:
+        return "a path (str or os.PathLike)"
+
+    def check(self, value: object) -> object:
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise _Refused
+        return path
+
+
+@dataclass(frozen=True)
+class Strings(Kind):
+    """A list of `str`, kept as a tuple; in text, separated by commas.
+
+    `entry` returns an entry in the form in which it is kept and raises `ValueError` for a wrong one.
+    """
+
+    entries: str
+    entry: Callable[[str], str]
+    unique: bool = False
+
+    @property
+    def allowed(self) -> str:
+        return f"a list of {self.entries}"
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            raise _Refused
+        kept: list[str] = []
+        for given in value:
+            kept.append(self._check_entry(given))
+            if self.unique and kept[-1] in kept[:-1]:
+                raise _Refused(f"{_shown(given)} stands there twice")
+        return tuple(kept)
+
+    def parse(self, text: str) -> object:
+        # No list may be None, so `none` is free to spell the empty one.
+        if text.strip().lower() == "none":
+            return ()
+        return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+    def _check_entry(self, given: object) -> str:
+        try:
+            if isinstance(given, str):
+                return self.entry(given)
+        except ValueError:
+            pass
+        raise _Refused(f"{_shown(given)} is not one")
+
+
+class Origins(Kind):
+    """`"same"` or `"*"`, kept as the word; or a list, in which these words may stand too, kept as a tuple."""
+
+    @property
+    def allowed(self) -> str:
+        return "'same', '*', or a list of " + _ORIGIN_LIST.entries
+
+    def check(self, value: object) -> object:
+        kept = _ORIGIN_LIST.check([value] if isinstance(value, str) else value)
+        for word in ("same", "*"):
+            if kept == (word,):
+                return word
+        return kept
+
+    def parse(self, text: str) -> object:
+        return _ORIGIN_LIST.parse(text)
+
+
+@dataclass(frozen=True)
+class OrNone(Kind):
+    """What another kind allows, or `None`, which text spells `none`."""
+
+    kind: Kind
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.kind.allowed}, or None"
+
+    def check(self, value: object) -> object:
+        return None if value is None else self.kind.check(value)
+
+    def parse(self, text: str) -> object:
+        return None if text.strip().lower() == "none" else self.kind.parse(text)
+
+
+def _is_host(text: str) -> bool:
+    # `isprintable` excludes NUL, other controls and what cannot be encoded; the space is printable.
+    return bool(text) and text.isprintable() and " " not in text
+
+
+def _is_request_path(text: str) -> bool:
+    return text.startswith("/") and text.isascii() and text.isprintable() and not set(text) & set(" ?#")
+
+
+def _subprotocol(text: str) -> str:
+    if not TOKEN.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def _network(text: str) -> str:
+    # Not strict: "172.17.0.1/16" plainly means the network in which that address is.
+    ipaddress.ip_network(text, strict=False)
+    return text
+
+
+def _origin(text: str) -> str:
+    """Return an origin as a browser would send it: in lower case and without its scheme's default port."""
+    origin = text.lower()
+    if origin in ("same", "*", "null"):
+        return origin
+    match = _ORIGIN.fullmatch(origin)
+    if not match:
+        raise _Refused
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if host.startswith("["):
+        ipaddress.IPv6Address(host[1:-1])
+    if port is None:
+        return origin
+    if not 0 < int(port) <= 65535:
+        raise _Refused
+    if int(port) == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
+
+
+_ORIGIN_LIST = Strings("origins (https://app.example.com, https://*.example.com, null)", _origin)
+
+
+def _shown(value: object) -> str:
+    """Return the `repr` of a value, cut to what fits into an error message."""
+    try:
+        text = repr(value)
+    except Exception:  # Anything may be given, even an int of more digits than `repr` will write.
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What there is to know of one setting: for `Settings`, the command line and the documentation."""
+
+    name: str
+    default: object
+    kind: Kind
+    doc: str
+
+    @property
+    def option(self) -> str:
+        """The option of `hubbub run`: `--max-message-size`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: `HUBBUB_MAX_MESSAGE_SIZE`."""
+        return "HUBBUB_" + self.name.upper()
+
+    def read(self, value: object, source: str = "keyword") -> object:
+        """Return `value` in the form in which it is kept.
+
+        Raises:
+            SettingsError: The value is not allowed; the message names `source` as the place it came from.
+        """
+        try:
+            return self.kind.check(value)
+        except ValueError as error:
+            raise self._refusal(value, source, error) from None
+
+    def read_text(self, text: str, source: str) -> object:
+        """Return the value that `text` spells, in the form in which it is kept; raises as `read` does."""
+        try:
+            return self.kind.check(self.kind.parse(text))
+        except ValueError as error:
+            raise self._refusal(text, source, error) from None
+
+    def _refusal(self, given: object, source: str, error: ValueError) -> SettingsError:
+        detail = f": {error}" if isinstance(error, _Refused) and error.args else ""
+        problem = f"{_shown(given)} ({source}) is not allowed{detail}"
+        return SettingsError(f"{self.name}: {problem}; allowed is {self.kind.allowed}")
+
+
+def _setting(default: object, kind: Kind, doc: str) -> Any:
+    return field(default=default, metadata={"kind": kind, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of a server, checked; sizes in bytes, times in seconds.
+
+    `describe` tells what each one means, what it may be and what raising it costs.
+
+    Raises:
+        SettingsError: A value has the wrong type or is out of range, or two values contradict each other.
+    """
+
+    host: str = _setting(
+        "127.0.0.1",
+        Text("a host name or an IP address", _is_host),
+        "The address to listen on. `0.0.0.0` or `::` lets other machines in.",
+    )
+    port: int = _setting(9501, Integer(0, 65535), "The TCP port to listen on; 0 takes any free one.")
+    workers: int | None = _setting(
+        None,
+        OrNone(Integer(1, MAX_WORKERS)),
+        "Worker processes; None is one for each core. Each costs a Python interpreter with your program in "
+        "it; more of them than cores gain nothing.",
+    )
+    max_connections: int = _setting(
+        100_000,
+        Integer(1, 10_000_000),
+        "Open WebSockets of the whole server; above, a handshake gets 503 with Retry-After. Each costs a "
+        "file descriptor, under 1 KB idle, and a row in shared memory, which is reserved at the start.",
+    )
+    max_message_size: int = _setting(
+        1 * MIB,
+        Integer(1, MAX_BYTES, "bytes"),
+        "The longest message taken, after inflating too; above, the connection is closed with 1009. Each "
+        "connection may hold that much memory while its message arrives.",
+    )
+    send_queue_size: int = _setting(
+        4 * MIB,
+        Integer(1 * KIB, MAX_BYTES, "bytes"),
+        "The outbox of one connection. Each client that reads too slowly may hold that much memory.",
+    )
+    slow_consumer: Literal["close", "drop"] = _setting(
+        "close",
+        Choice(("close", "drop")),
+        "What to do when an outbox is full: `close` that connection with 1013, or `drop` that message and "
+        "count it.",
+    )
+    threads: int = _setting(
+        8,
+        Integer(1, 1024),
+        "Threads of each worker's pool for threaded handlers. Each costs a stack, and all share one GIL.",
+    )
+    receive_queue: int = _setting(
+        64,
+        Integer(1, 65536, "messages"),
+        "Messages (of at most `max_message_size` bytes together beyond the first) that wait for one "
+        "connection's handler before its socket is no longer read. Raising it lets each connection hold "
+        "more.",
+    )
+    ping_interval: float | None = _setting(
+        20.0,
+        OrNone(Seconds()),
+        "Time between two pings to a connection; None sends none. Raising it finds vanished clients later; "
+        "above a minute, proxies may cut idle connections.",
+    )
+    ping_timeout: float | None = _setting(
+        20.0,
+        OrNone(Seconds()),
+        "Time for the pong before the connection is closed with 1011; None waits for ever. Raising it keeps "
+        "vanished clients longer.",
+    )
+    handshake_timeout: float = _setting(
+        10.0,
+        Seconds(),
+        "Time for a client to send its whole request. Raising it lets slow attackers hold sockets longer.",
+    )
+    close_timeout: float = _setting(
+        5.0,
+        Seconds(),
+        "Time for the peer's answer in the closing handshake, then the socket is cut. Raising it keeps the "
+        "sockets of vanished clients longer.",
+    )
+    keep_alive_timeout: float = _setting(
+        15.0,
+        Seconds(),
+        "Time for which an HTTP connection may wait for its next request. Raising it keeps more idle "
+        "sockets.",
+    )
+    shutdown_timeout: float = _setting(
+        10.0,
+        Seconds(),
+        "Time that a graceful stop gives to running handlers and closing connections before it cancels "
+        "them. Raising it makes a stop slower; keep it below the patience of what stops the server.",
+    )
+    origins: str | tuple[str, ...] = _setting(
+        "same",
+        Origins(),
+        "Which web pages may connect from a browser: `same` (the page's host and port are the server's "
+        "own), a list of origins, or `*` for all. Each origin added may act with its visitors' cookies.",
+    )
+    subprotocols: tuple[str, ...] = _setting(
+        (),
+        Strings("subprotocol names (RFC 9110 tokens), each once", _subprotocol, unique=True),
+        "The subprotocols that the server speaks, the preferred one first.",
+    )
+    compression: bool = _setting(
+        False,
+        Flag(),
+        "Offer permessage-deflate without context takeover. It saves bytes and costs CPU for each message.",
+    )
+    compression_threshold: int = _setting(
+        1 * KIB,
+        Integer(0, MAX_BYTES, "bytes"),
+        "Shorter messages go uncompressed. Lowering it costs CPU for messages that hardly shrink; raising "
+        "it costs bandwidth.",
+    )
+    max_header_size: int = _setting(
+        16 * KIB,
+        Integer(256, 1 * MIB, "bytes"),
+        "The longest request head; above, 431. Each client may hold that much memory before it has a name.",
+    )
+    max_body_size: int = _setting(
+        1 * MIB,
+        Integer(0, MAX_BYTES, "bytes"),
+        "The longest request body; above, 413. Each client may hold that much memory.",
+    )
+    ssl_certfile: str | None = _setting(
+        None,
+        OrNone(FilePath()),
+        "The certificate chain (PEM); together with `ssl_keyfile` the server speaks wss and https. Read "
+        "again when it changes, for new handshakes.",
+    )
+    ssl_keyfile: str | None = _setting(
+        None, OrNone(FilePath()), "The private key (PEM) of the certificate in `ssl_certfile`."
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        ("127.0.0.1", "::1"),
+        Strings("IP addresses and networks (10.0.0.0/8)", _network),
+        "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. Any of them can pretend to be any "
+        "client.",
+    )
+    health_path: str | None = _setting(
+        "/health",
+        OrNone(Text("a path that begins with /, in ASCII, without a query", _is_request_path)),
+        "The path that answers 200 `ok`, and 503 while the worker stops; None turns it off.",
+    )
+    metrics_port: int | None = _setting(
+        None,
+        OrNone(Integer(1, 65535)),
+        "The port on 127.0.0.1 at which Prometheus finds `/metrics`; None turns it off.",
+    )
+    control: str | None = _setting(
+        "auto",
+        OrNone(FilePath()),
+        "The path of the control socket, through which other processes push; `auto` is "
+        "`hubbub-UID/PORT.sock` in the system's directory for temporary files; None turns it off.",
+    )
+    log_level: str = _setting(
+        "info",
+        Choice(("debug", "info", "warning", "error", "critical")),
+        "The level of the logger `hubbub`.",
+    )
+    backlog: int = _setting(
+        4096,
+        Integer(1, 65535, "connections"),
+        "Connections that the kernel keeps waiting until they are accepted; the kernel may have a lower "
+        "limit. Raising it lets clients wait longer in a rush instead of trying again.",
+    )
+    access_log: bool = _setting(
+        False,
+        Flag(),
+        "Log a line for each handshake and request to the logger `hubbub.access`. Each line is formatted "
+        "and written in Python.",
+    )
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS.values():
+            object.__setattr__(self, setting.name, setting.read(getattr(self, setting.name)))
+        if self.ssl_certfile is not None and self.ssl_keyfile is None:
+            raise SettingsError(
+                "ssl_keyfile: missing, though ssl_certfile is given; allowed is both or neither"
+            )
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise SettingsError(
+                "ssl_certfile: missing, though ssl_keyfile is given; allowed is both or neither"
+            )
+
+    @classmethod
+    def load(
+        cls,
+        keywords: Mapping[str, object],
+        *,
+        environ: Mapping[str, str] = os.environ,
+        options: Mapping[str, str] = {},
+    ) -> Self:
+        """Make the settings from all three places; an option beats a variable, a variable beats a keyword.
+
+        Text is read by the kind of the setting: lists are separated by commas, `none` is None (for a list:
+        the empty list), and true, false, 1 and 0 are booleans; neither these words nor those of a choice
+        depend on case. A value that is beaten is not looked at.
+
+        Args:
+            keywords: What the program gave, as Python values, by name.
+            environ: The environment variables. An empty one counts as not set, so `HUBBUB_PORT=${PORT:-}`
+                may stand in a compose file. Unknown ones are ignored: Kubernetes injects
+                `HUBBUB_SERVICE_HOST` and more for a Service named hubbub, and a `HUBBUB_PORT` of the form
+                `tcp://10.0.0.1:80`, which is ignored too.
+            options: What the command line gave, as text, by the name of the setting.
+
+        Raises:
+            SettingsError: A name is unknown, a value has the wrong type or is out of range, or two values
+                contradict each other.
+        """
+        for source, names in (("keyword", keywords), ("option", options)):
+            for name in names:
+                if name not in SETTINGS:
+                    raise _unknown(name, source)
+        values: dict[str, Any] = {}
+        for name, setting in SETTINGS.items():
+            variable = environ.get(setting.variable, "")
+            if name in options:
+                values[name] = setting.read_text(options[name], f"option {setting.option}")
+            elif variable and not (name == "port" and variable.startswith("tcp://")):
+                values[name] = setting.read_text(variable, f"variable {setting.variable}")
+            elif name in keywords:
+                values[name] = keywords[name]
+        return cls(**values)
+
+    @staticmethod
+    def describe() -> tuple[Setting, ...]:
+        """Return what there is to know of each setting, in the order of the documentation."""
+        return tuple(SETTINGS.values())
+
+    @property
+    def worker_count(self) -> int:
+        """The number of worker processes: `workers`, or one a core that this process may use, at most 64."""
+        return self.workers or min(_usable_cores(), MAX_WORKERS)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """`origins` as a tuple in every case: `("same",)`, `("*",)` or the list."""
+        return (self.origins,) if isinstance(self.origins, str) else self.origins
+
+
+SETTINGS: Mapping[str, Setting] = {
+    each.name: Setting(each.name, each.default, each.metadata["kind"], each.metadata["doc"])
+    for each in fields(Settings)
+}
+
+
+def _unknown(name: str, source: str) -> SettingsError:
+    import difflib  # Only a mistake needs it, so `import hubbub` need not wait for it.
+
+    close = difflib.get_close_matches(name, SETTINGS, n=1)
+    hint = f"did you mean {close[0]}?" if close else "known are " + ", ".join(SETTINGS)
+    return SettingsError(f"{name}: there is no such setting ({source}); {hint}")
+
+
+def _usable_cores() -> int:
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

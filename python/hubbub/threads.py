@@ -1,0 +1,55 @@
+"""The pool of threads for `threaded` handlers."""
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """At most `size` threads, started as they are needed.
+
+    Unlike those of `concurrent.futures.ThreadPoolExecutor` they are daemons: a handler that blocks for ever does not
+    keep the process from ending.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+
+    def submit(self, job: Callable[[], Any]) -> Future[Any]:
+        """Have `job` called in a thread; to be called from one thread only."""
+        future: Future[Any] = Future()
+        self._jobs.put((future, job))
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._size:
+            name = f"hubbub-handler-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return future
+
+    def close(self) -> None:
+        """Let the threads end once they have nothing to do."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (work := self._jobs.get()) is not None:
+            future, job = work
+            del work
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = job()
+                except BaseException as error:
+                    future.set_exception(error)
+                    del error
+                else:
+                    future.set_result(result)
+                    del result
+            del future, job
+            self._idle.release()

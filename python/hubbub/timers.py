@@ -1,0 +1,66 @@
+"""Timers: `Server.tick` and `Server.after`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Timer"]
+
+
+class Timer:
+    """A function that is called later, once or again and again; made by `Server.after` and `Server.tick`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        run: Callable[[Callable[[], Any], Callable[[], None]], None],
+        seconds: float,
+        repeats: bool,
+        job: Callable[[], Any],
+    ) -> None:
+        """Begin to wait; in the event loop's thread.
+
+        Args:
+            loop: The worker's event loop.
+            run: Calls its first argument as a handler is called, and its second once that has ended.
+            seconds: Until the first call, and between the calls.
+            repeats: Whether there is more than one call.
+            job: What is called.
+        """
+        self._loop = loop
+        self._run = run
+        self._seconds = seconds
+        self._repeats = repeats
+        self._job = job
+        self._is_running = False
+        self._is_cancelled = False
+        self._due = loop.time() + seconds
+        self._handle = loop.call_at(self._due, self._fire)
+
+    def cancel(self) -> None:
+        """Call the function no more; a call that is under way goes on. From any thread, any number of times."""
+        self._is_cancelled = True
+        try:
+            self._loop.call_soon_threadsafe(self._handle.cancel)
+        except RuntimeError:
+            pass  # The event loop is closed, and no timer of it fires any more.
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._is_cancelled
+
+    def _fire(self) -> None:
+        if self._is_cancelled:
+            return
+        if self._repeats:
+            # The rhythm is kept; beats that were missed while the loop was busy are not made up for.
+            now = self._loop.time()
+            self._due += self._seconds * max(1, -(-(now - self._due) // self._seconds))
+            self._handle = self._loop.call_at(self._due, self._fire)
+        if not self._is_running:
+            self._is_running = True
+            self._run(self._job, self._ended)
+
+    def _ended(self) -> None:
+        self._is_running = False

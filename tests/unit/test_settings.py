@@ -1,0 +1,458 @@
+"""The settings: three sources, one table, and errors that say what to do."""
+
+import os
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub.errors import HubbubError, SettingsError
+from hubbub.settings import Setting, Settings
+
+NAMES = [each.name for each in fields(Settings)]
+LISTS = ("origins", "subprotocols", "trusted_proxies")
+
+
+def load(
+    *, environ: dict[str, str] | None = None, options: dict[str, str] | None = None, **keywords: object
+) -> Settings:
+    """`Settings.load` shut off from the environment in which the tests run."""
+    return Settings.load(keywords, environ=environ or {}, options=options or {})
+
+
+def refusal(
+    *, environ: dict[str, str] | None = None, options: dict[str, str] | None = None, **keywords: object
+) -> str:
+    """The message with which `load` refuses."""
+    with pytest.raises(SettingsError) as caught:
+        load(environ=environ, options=options, **keywords)
+    return str(caught.value)
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    assert load() == Settings(
+        host="127.0.0.1",
+        port=9501,
+        workers=None,
+        max_connections=100_000,
+        max_message_size=1_048_576,
+        send_queue_size=4_194_304,
+        slow_consumer="close",
+        threads=8,
+        receive_queue=64,
+        ping_interval=20,
+        ping_timeout=20,
+        handshake_timeout=10,
+        close_timeout=5,
+        keep_alive_timeout=15,
+        shutdown_timeout=10,
+        origins="same",
+        subprotocols=(),
+        compression=False,
+        compression_threshold=1024,
+        max_header_size=16_384,
+        max_body_size=1_048_576,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        trusted_proxies=("127.0.0.1", "::1"),
+        health_path="/health",
+        metrics_port=None,
+        control="auto",
+        log_level="info",
+        backlog=4096,
+        access_log=False,
+    )
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        load().port = 1  # type: ignore[misc]
+
+
+def test_settings_errors_are_value_errors() -> None:
+    assert issubclass(SettingsError, ValueError)
+    assert issubclass(SettingsError, HubbubError)
+
+
+def test_a_copy_is_checked_too() -> None:
+    assert replace(load(), port=8080).port == 8080
+    with pytest.raises(SettingsError, match="port"):
+        replace(load(), port=-1)
+
+
+def test_the_environment_of_the_process_is_read_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUBBUB_BACKLOG", "17")
+    assert Settings.load({}).backlog == 17
+
+
+# Which source wins.
+
+
+def test_a_variable_beats_a_keyword() -> None:
+    assert load(threads=2, environ={"HUBBUB_THREADS": "3"}).threads == 3
+
+
+def test_an_option_beats_a_variable_and_a_keyword() -> None:
+    assert load(threads=2, environ={"HUBBUB_THREADS": "3"}, options={"threads": "4"}).threads == 4
+
+
+def test_a_beaten_value_is_not_looked_at() -> None:
+    assert load(threads="many", environ={"HUBBUB_THREADS": "3"}).threads == 3
+    assert load(environ={"HUBBUB_THREADS": "many"}, options={"threads": "4"}).threads == 4
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load(port=8080, environ={"HUBBUB_PORT": ""}).port == 8080
+
+
+def test_variables_that_are_no_setting_are_ignored() -> None:
+    assert load(environ={"HUBBUB_SERVICE_HOST": "10.0.0.1", "HUBBUB_PORT_9501_TCP": "x"}) == load()
+
+
+def test_the_port_that_kubernetes_injects_is_ignored() -> None:
+    assert load(port=8080, environ={"HUBBUB_PORT": "tcp://10.96.0.7:9501"}).port == 8080
+
+
+# What text spells.
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("port", "0", 0),
+        ("max_message_size", "1_000", 1000),
+        ("close_timeout", "2", 2.0),
+        ("close_timeout", "0.25", 0.25),
+        ("workers", "none", None),
+        ("ping_interval", "NONE", None),
+        ("compression", "true", True),
+        ("compression", "FALSE", False),
+        ("access_log", "1", True),
+        ("access_log", "0", False),
+        ("slow_consumer", "Drop", "drop"),
+        ("log_level", "WARNING", "warning"),
+        ("subprotocols", "chat, superchat", ("chat", "superchat")),
+        ("subprotocols", "none", ()),
+        ("trusted_proxies", "10.0.0.0/8,::1,", ("10.0.0.0/8", "::1")),
+        ("origins", "same", "same"),
+        ("origins", "*", "*"),
+        ("origins", "https://a.example,https://*.b.example", ("https://a.example", "https://*.b.example")),
+        ("ssl_certfile", "none", None),
+        ("health_path", "none", None),
+        ("control", "/run/app/hubbub.sock", "/run/app/hubbub.sock"),
+        ("control", "none", None),
+    ],
+)
+def test_text_is_read_by_the_kind_of_the_setting(name: str, text: str, value: object) -> None:
+    from_option = getattr(load(options={name: text}), name)
+    from_variable = getattr(load(environ={f"HUBBUB_{name.upper()}": text}), name)
+    assert from_option == from_variable == value
+    assert type(from_option) is type(value)
+
+
+def test_an_empty_option_is_the_empty_list() -> None:
+    assert load(options={"trusted_proxies": ""}).trusted_proxies == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("port", ""),
+        ("port", "http"),
+        ("port", "80.0"),
+        ("port", "none"),
+        ("backlog", "9" * 5000),
+        ("close_timeout", "nan"),
+        ("close_timeout", "inf"),
+        ("close_timeout", "1e999"),
+        ("compression", "yes"),
+        ("slow_consumer", "wait"),
+        ("subprotocols", "chat,chat"),
+        ("origins", "example.com"),
+        ("host", ""),
+    ],
+)
+def test_text_that_spells_no_value_is_refused(name: str, text: str) -> None:
+    assert refusal(options={name: text}).startswith(f"{name}: ")
+
+
+def refused_by_name(name: str, message: str) -> bool:
+    """Whether the message names the setting; certificate and key may also miss each other."""
+    return message.startswith(f"{name}: ") or ("ssl_" in name and "both or neither" in message)
+
+
+@given(
+    name=st.sampled_from(NAMES),
+    text=st.text() | st.from_regex(r"[a-z0-9*.:/,\[\]-]{0,40}", fullmatch=True) | st.floats().map(str),
+)
+def test_no_text_raises_anything_but_a_settings_error(name: str, text: str) -> None:
+    for environ, options in (({}, {name: text}), ({f"HUBBUB_{name.upper()}": text}, {})):
+        message = ""
+        try:
+            load(environ=environ, options=options)
+        except SettingsError as error:
+            message = str(error)
+        assert not message or refused_by_name(name, message)
+
+
+@given(
+    name=st.sampled_from(NAMES),
+    value=st.from_type(type).flatmap(st.from_type) | st.integers() | st.floats(),
+)
+def test_no_keyword_raises_anything_but_a_settings_error(name: str, value: Any) -> None:
+    message = ""
+    try:
+        load(**{name: value})
+    except SettingsError as error:
+        message = str(error)
+    assert not message or refused_by_name(name, message)
+
+
+@given(text=st.text())
+def test_a_setting_that_was_accepted_is_accepted_again(text: str) -> None:
+    for name in ("host", *LISTS, "health_path", "control"):
+        try:
+            settings = load(options={name: text})
+        except SettingsError:
+            continue
+        assert replace(settings) == settings
+
+
+# What keywords may be.
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("port", 0, 65535),
+        ("workers", 1, 64),
+        ("max_connections", 1, 10_000_000),
+        ("max_message_size", 1, 2**31 - 1),
+        ("send_queue_size", 1024, 2**31 - 1),
+        ("threads", 1, 1024),
+        ("receive_queue", 1, 65536),
+        ("compression_threshold", 0, 2**31 - 1),
+        ("max_header_size", 256, 1_048_576),
+        ("max_body_size", 0, 2**31 - 1),
+        ("metrics_port", 1, 65535),
+        ("backlog", 1, 65535),
+        ("ping_interval", 0.001, 604_800.0),
+        ("shutdown_timeout", 0.001, 604_800.0),
+    ],
+)
+def test_numbers_have_a_range(name: str, least: Any, most: Any) -> None:
+    for allowed in (least, most):
+        assert getattr(load(**{name: allowed}), name) == allowed
+    step = 1 if isinstance(least, int) else 0.0005
+    for refused in (least - step, most + step):
+        assert "is not allowed" in refusal(**{name: refused})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", True),
+        ("port", 80.0),
+        ("port", "80"),
+        ("port", None),
+        ("close_timeout", True),
+        ("close_timeout", "5"),
+        ("close_timeout", None),
+        ("close_timeout", float("nan")),
+        ("close_timeout", float("inf")),
+        ("close_timeout", 0),
+        ("compression", 1),
+        ("compression", "true"),
+        ("slow_consumer", "Drop"),
+        ("log_level", 20),
+        ("subprotocols", "chat"),
+        ("subprotocols", {"chat"}),
+        ("subprotocols", [b"chat"]),
+        ("subprotocols", ["super chat"]),
+        ("subprotocols", ["chat", "chat"]),
+        ("subprotocols", None),
+        ("trusted_proxies", ["proxy.example"]),
+        ("trusted_proxies", ["10.0.0.0/33"]),
+        ("host", ""),
+        ("host", "local\0host"),
+        ("host", "local host"),
+        ("host", b"localhost"),
+        ("health_path", "health"),
+        ("health_path", "/health?x"),
+        ("health_path", ""),
+        ("control", ""),
+        ("control", b"/run/hubbub.sock"),
+        ("control", "/run/\0"),
+    ],
+)
+def test_wrong_keywords_are_refused(name: str, value: Any) -> None:
+    assert refusal(**{name: value}).startswith(f"{name}: {value!r} (keyword) is not allowed")
+
+
+def test_an_int_is_fine_where_seconds_are_asked_for() -> None:
+    timeout = load(close_timeout=3).close_timeout
+    assert timeout == 3.0
+    assert isinstance(timeout, float)
+
+
+def test_paths_may_be_path_objects() -> None:
+    settings = load(ssl_certfile=Path("a.pem"), ssl_keyfile=Path("b.pem"), control=Path("/run/c.sock"))
+    assert (settings.ssl_certfile, settings.ssl_keyfile, settings.control) == (
+        "a.pem",
+        "b.pem",
+        "/run/c.sock",
+    )
+
+
+def test_lists_are_kept_as_tuples() -> None:
+    assert load(subprotocols=["b", "a"]).subprotocols == ("b", "a")
+
+
+def test_certificate_and_key_come_together() -> None:
+    assert "ssl_keyfile: missing" in refusal(ssl_certfile="a.pem")
+    assert "ssl_certfile: missing" in refusal(environ={"HUBBUB_SSL_KEYFILE": "b.pem"})
+
+
+@pytest.mark.parametrize("network", ["10.0.0.1", "10.0.0.0/8", "172.17.0.1/16", "::1", "fd00::/8"])
+def test_proxies_are_addresses_or_networks(network: str) -> None:
+    assert load(trusted_proxies=[network]).trusted_proxies == (network,)
+
+
+# Origins.
+
+
+@pytest.mark.parametrize(
+    ("given_origin", "kept"),
+    [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://*.example.com", "https://*.example.com"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("http://192.0.2.1", "http://192.0.2.1"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
+        ("null", "null"),
+        # A browser sends lower case, and no default port (RFC 6454 §6.2).
+        ("HTTPS://App.Example.com", "https://app.example.com"),
+        ("https://app.example.com:443", "https://app.example.com"),
+        ("http://app.example.com:80", "http://app.example.com"),
+        ("http://app.example.com:443", "http://app.example.com:443"),
+    ],
+)
+def test_origins_are_kept_as_a_browser_sends_them(given_origin: str, kept: str) -> None:
+    assert load(origins=[given_origin]).origins == (kept,)
+    assert load(origins=given_origin).origins == (kept,)
+    assert load(environ={"HUBBUB_ORIGINS": given_origin}).origins == (kept,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "app.example.com",
+        "https://",
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://user@app.example.com",
+        "https://app.example.com:",
+        "https://app.example.com:0",
+        "https://app.example.com:65536",
+        "https://*",
+        "https://app.*.com",
+        "https://*example.com",
+        "https://[::1",
+        "https://[::g]",
+        "https://[1.2]",
+        "https://bücher.example",
+        "https://app.example.com https://b.example",
+        "https://app.example.com\n",
+    ],
+)
+def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
+    assert f"{origin!r} is not one" in refusal(origins=["https://fine.example", origin])
+
+
+def test_words_and_origins_may_stand_together() -> None:
+    assert load(origins=["same", "https://app.example.com"]).origins == ("same", "https://app.example.com")
+
+
+def test_one_word_is_kept_as_the_word() -> None:
+    assert load(origins=["same"]).origins == load(origins="same").origins == "same"
+    assert load(origins=("*",)).origins == load(origins="*").origins == "*"
+
+
+def test_allowed_origins_are_a_tuple_in_every_case() -> None:
+    assert load().allowed_origins == ("same",)
+    assert load(origins=["https://a.example", "null"]).allowed_origins == ("https://a.example", "null")
+    assert load(origins=[]).allowed_origins == ()
+
+
+# What the errors say.
+
+
+def test_an_error_names_setting_source_value_and_what_is_allowed() -> None:
+    assert refusal(max_message_size=0) == (
+        "max_message_size: 0 (keyword) is not allowed; allowed is an integer from 1 to 2,147,483,647 bytes"
+    )
+    assert refusal(environ={"HUBBUB_MAX_MESSAGE_SIZE": "1M"}) == (
+        "max_message_size: '1M' (variable HUBBUB_MAX_MESSAGE_SIZE) is not allowed; "
+        "allowed is an integer from 1 to 2,147,483,647 bytes"
+    )
+    assert "(option --max-message-size)" in refusal(options={"max_message_size": "1M"})
+
+
+def test_an_error_tells_which_entry_of_a_list_is_wrong() -> None:
+    message = refusal(environ={"HUBBUB_TRUSTED_PROXIES": "10.0.0.1,proxy"})
+    assert "'10.0.0.1,proxy' (variable HUBBUB_TRUSTED_PROXIES) is not allowed: 'proxy' is not one" in message
+    assert "'b' stands there twice" in refusal(subprotocols=["a", "b", "b"])
+
+
+def test_an_unknown_name_gets_a_suggestion() -> None:
+    assert "did you mean max_message_size?" in refusal(max_mesage_size=1)
+    assert "(option)" in refusal(options={"max_mesage_size": "1"})
+
+
+def test_an_unknown_name_that_resembles_none_gets_the_list() -> None:
+    message = refusal(zzz=1)
+    assert all(name in message for name in NAMES)
+
+
+def test_an_error_stays_short_whatever_was_given() -> None:
+    assert len(refusal(host="x " * 10_000)) < 300
+    assert "<int>" in refusal(backlog=10**5000)
+
+
+# What derives from the table.
+
+
+def test_the_description_has_each_setting_in_order() -> None:
+    described = Settings.describe()
+    assert [setting.name for setting in described] == NAMES
+    for setting in described:
+        assert setting.doc.endswith(".")
+        assert getattr(load(), setting.name) == setting.default
+
+
+def test_option_and_variable_derive_from_the_name() -> None:
+    setting = next(each for each in Settings.describe() if each.name == "max_message_size")
+    assert isinstance(setting, Setting)
+    assert setting.option == "--max-message-size"
+    assert setting.variable == "HUBBUB_MAX_MESSAGE_SIZE"
+    assert setting.kind.allowed == "an integer from 1 to 2,147,483,647 bytes"
+
+
+def test_workers_may_be_given() -> None:
+    assert load(workers=3).worker_count == 3
+
+
+def test_without_workers_there_is_one_for_each_usable_core() -> None:
+    assert load().workers is None
+    assert 1 <= load().worker_count <= min(os.cpu_count() or 1, 64)
+
+
+def test_there_are_never_more_than_64_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.settings._usable_cores", lambda: 128)
+    assert load().worker_count == 64
