@@ -19,7 +19,8 @@ impl FromPyObject<'_, '_> for FdArgument {
     #[inline]
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         if value.is_instance_of::<PyInt>() {
-            return Ok(Self(value.extract::<u64>().unwrap_or(0)));
+            // CPython converts to a signed number several times faster, and no id needs the 64th bit.
+            return Ok(Self(value.extract::<i64>().map_or(0, |fd| u64::try_from(fd).unwrap_or(0))));
         }
         Err(PyTypeError::new_err(format!("fd must be an int, not {}", value.get_type().name()?)))
     }

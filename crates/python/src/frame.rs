@@ -1,9 +1,9 @@
 //! What a `message` handler is given.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBool, PyBytes, PyInt, PyString};
 use wire::frame::Opcode;
 
 /// One message, whole, as it came from a connection.
@@ -13,21 +13,42 @@ use wire::frame::Opcode;
 ///     data: `str` for a text message, `bytes` for a binary one (RFC 6455 §5.6).
 ///     opcode: `Opcode.TEXT` or `Opcode.BINARY`.
 ///     finish: Always `True` for a received message: fragments are merged (RFC 6455 §5.4).
-#[pyclass(frozen, freelist = 64, module = "hubbub")]
+#[pyclass(frozen, module = "hubbub")]
 pub(crate) struct Frame {
+    // Python objects all of them: CPython then reads the attributes without a call.
     #[pyo3(get)]
-    fd: u64,
+    fd: Py<PyInt>,
     #[pyo3(get)]
     data: Py<PyAny>,
-    opcode: u8,
     #[pyo3(get)]
-    finish: bool,
+    opcode: Py<PyAny>,
+    #[pyo3(get)]
+    finish: Py<PyBool>,
 }
 
 impl Frame {
-    pub(crate) fn received(fd: u64, data: Py<PyAny>, opcode: Opcode) -> Self {
-        Self { fd, data, opcode: opcode as u8, finish: true }
+    #[inline]
+    pub(crate) fn received(py: Python<'_>, fd: u64, data: Py<PyAny>, opcode: Opcode) -> PyResult<Self> {
+        Ok(Self {
+            fd: fd.into_pyobject(py)?.unbind(),
+            data,
+            opcode: member(py, opcode)?.clone_ref(py),
+            finish: PyBool::new(py, true).to_owned().unbind(),
+        })
     }
+}
+
+/// The `hubbub.Opcode` of a data frame.
+#[inline]
+fn member(py: Python<'_>, opcode: Opcode) -> PyResult<&Py<PyAny>> {
+    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static BINARY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let cell = if opcode == Opcode::Text { &TEXT } else { &BINARY };
+    cell.get_or_try_init(py, || opcodes(py)?.call1((opcode as u8,)).map(Bound::unbind))
+}
+
+fn opcodes(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    py.import("hubbub.events")?.getattr("Opcode")
 }
 
 #[pymethods]
@@ -44,7 +65,13 @@ impl Frame {
     ///     ValueError: `opcode` is no opcode.
     #[new]
     #[pyo3(signature = (fd, data, opcode=None, finish=true))]
-    fn new(fd: u64, data: Bound<'_, PyAny>, opcode: Option<u8>, finish: bool) -> PyResult<Self> {
+    fn new(
+        fd: Bound<'_, PyInt>,
+        data: Bound<'_, PyAny>,
+        opcode: Option<Bound<'_, PyInt>>,
+        finish: bool,
+    ) -> PyResult<Self> {
+        let py = fd.py();
         let by_type = if data.is_instance_of::<PyString>() {
             Opcode::Text
         } else if data.is_instance_of::<PyBytes>() {
@@ -52,31 +79,31 @@ impl Frame {
         } else {
             return Err(PyTypeError::new_err(format!("data must be str or bytes, not {}", data.get_type().name()?)));
         };
-        let opcode = opcode.unwrap_or(by_type as u8);
-        if !matches!(opcode, 0..=2 | 8..=10) {
-            return Err(PyValueError::new_err(format!("{opcode} is not an opcode of RFC 6455 §5.2")));
-        }
-        Ok(Self { fd, data: data.unbind(), opcode, finish })
-    }
-
-    #[getter]
-    fn opcode(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        static OPCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        OPCODE.import(py, "hubbub.events", "Opcode")?.call1((self.opcode,)).map(Bound::unbind)
+        let opcode = match opcode {
+            Some(opcode) => opcodes(py)?.call1((opcode,))?.unbind(),
+            None => member(py, by_type)?.clone_ref(py),
+        };
+        Ok(Self { fd: fd.unbind(), data: data.unbind(), opcode, finish: PyBool::new(py, finish).to_owned().unbind() })
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let data = self.data.bind(py).repr()?;
-        let finish = if self.finish { "True" } else { "False" };
-        Ok(format!("Frame(fd={}, data={data}, opcode={}, finish={finish})", self.fd, self.opcode))
+        let (fd, data, opcode, finish) = self.parts(py);
+        Ok(format!("Frame(fd={}, data={}, opcode={}, finish={})", fd, data.repr()?, opcode, finish))
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
-        Ok((self.fd, self.opcode, self.finish) == (other.fd, other.opcode, other.finish)
-            && self.data.bind(py).eq(&other.data)?)
+        self.parts(py).into_pyobject(py)?.eq(other.parts(py))
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
-        (self.fd, self.opcode, self.finish, self.data.bind(py).hash()?).into_pyobject(py)?.hash()
+        self.parts(py).into_pyobject(py)?.hash()
+    }
+}
+
+type Parts<'a, 'py> = (&'a Bound<'py, PyInt>, &'a Bound<'py, PyAny>, &'a Bound<'py, PyAny>, &'a Bound<'py, PyBool>);
+
+impl Frame {
+    fn parts<'a, 'py>(&'a self, py: Python<'py>) -> Parts<'a, 'py> {
+        (self.fd.bind(py), self.data.bind(py), self.opcode.bind(py), self.finish.bind(py))
     }
 }

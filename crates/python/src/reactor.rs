@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use engine::{Command, DataOpcode, Event, Fd, Payload, PushError, Shared, Token};
@@ -76,7 +75,8 @@ pub(crate) struct Reactor {
     handlers: Handlers,
     runner: Runner,
     server: Py<PyAny>,
-    thread: ThreadId,
+    /// The event loop's thread.
+    thread: usize,
     send_queue_size: usize,
     in_turn: AtomicBool,
     /// A turn is scheduled with the event loop already.
@@ -103,7 +103,7 @@ impl Reactor {
 
     #[inline]
     fn is_loop_thread(&self) -> bool {
-        thread::current().id() == self.thread
+        thread_mark() == self.thread
     }
 
     /// Does one thing on the event loop's thread, and sees to it that what it queued is written.
@@ -169,7 +169,7 @@ impl Reactor {
         let Some(handler) = self.handlers.message.get() else {
             return Ok(());
         };
-        let frame = Bound::new(py, Frame::received(fd, data, opcode))?.into_any();
+        let frame = Bound::new(py, Frame::received(py, fd, data, opcode)?)?.into_any();
         let server = self.server.bind(py).clone();
         self.run_in_order(py, "message", fd, handler, &[server, frame])
     }
@@ -303,7 +303,7 @@ impl Reactor {
             handlers: Handlers::default(),
             runner: Runner { start_task: worker.getattr("start_task")?.unbind(), worker: worker.unbind() },
             server,
-            thread: thread::current().id(),
+            thread: thread_mark(),
             send_queue_size,
             in_turn: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
@@ -568,6 +568,13 @@ impl Reactor {
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
     }
+}
+
+/// A number that no other living thread has; cheaper to ask for than `std::thread::current().id()`.
+#[inline]
+fn thread_mark() -> usize {
+    thread_local!(static MARK: u8 = const { 0 });
+    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 fn address((host, port): &(String, u16)) -> Option<SocketAddr> {

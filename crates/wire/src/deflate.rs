@@ -64,37 +64,25 @@ fn accept(offer: &Offer<'_>) -> Option<(Parameters, String)> {
     }
     let mut server_max_window_bits = None;
     for (index, &(name, value)) in offer.parameters.iter().enumerate() {
-        if offer.parameters[..index]
-            .iter()
-            .any(|&(earlier, _)| earlier == name)
-        {
+        if offer.parameters[..index].iter().any(|&(earlier, _)| earlier == name) {
             return None;
         }
         match (name, value) {
-            (
-                "server_no_context_takeover"
-                | "client_no_context_takeover"
-                | "client_max_window_bits",
-                None,
-            ) => {}
+            ("server_no_context_takeover" | "client_no_context_takeover" | "client_max_window_bits", None) => {}
             ("client_max_window_bits", Some(value)) => {
                 window_bits(value)?;
             }
             ("server_max_window_bits", Some(value)) => {
-                server_max_window_bits =
-                    Some(window_bits(value).filter(|&bits| bits >= MIN_WINDOW_BITS)?);
+                server_max_window_bits = Some(window_bits(value).filter(|&bits| bits >= MIN_WINDOW_BITS)?);
             }
             _ => return None,
         }
     }
-    let mut response =
-        "permessage-deflate; server_no_context_takeover; client_no_context_takeover".to_owned();
+    let mut response = "permessage-deflate; server_no_context_takeover; client_no_context_takeover".to_owned();
     if let Some(bits) = server_max_window_bits {
         response.push_str(&format!("; server_max_window_bits={bits}"));
     }
-    let parameters = Parameters {
-        server_max_window_bits: server_max_window_bits.unwrap_or(MAX_WINDOW_BITS),
-    };
+    let parameters = Parameters { server_max_window_bits: server_max_window_bits.unwrap_or(MAX_WINDOW_BITS) };
     Some((parameters, response))
 }
 
@@ -125,24 +113,13 @@ impl<'a> Cursor<'a> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let mut offer = Offer {
-            name: self.token()?,
-            parameters: Vec::new(),
-        };
+        let mut offer = Offer { name: self.token()?, parameters: Vec::new() };
         while self.eat(';') {
             let name = self.token()?;
-            let value = if self.eat('=') {
-                Some(self.value()?)
-            } else {
-                None
-            };
+            let value = if self.eat('=') { Some(self.value()?) } else { None };
             offer.parameters.push((name, value));
         }
-        if self.rest.is_empty() || self.rest.starts_with(',') {
-            Ok(Some(offer))
-        } else {
-            Err(MalformedExtensions)
-        }
+        if self.rest.is_empty() || self.rest.starts_with(',') { Ok(Some(offer)) } else { Err(MalformedExtensions) }
     }
 
     /// Takes `delimiter` with the white space around it.
@@ -154,11 +131,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn token(&mut self) -> Result<&'a str, MalformedExtensions> {
-        let end = self
-            .rest
-            .bytes()
-            .position(|byte| !crate::http::is_token_byte(byte))
-            .unwrap_or(self.rest.len());
+        let end = self.rest.bytes().position(|byte| !crate::http::is_token_byte(byte)).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(MalformedExtensions);
         }
@@ -195,10 +168,7 @@ const OUTPUT_STEP: usize = 4096;
 impl Inflater {
     /// A state for the largest window, which serves every client's.
     pub fn new() -> Self {
-        Self {
-            state: Decompress::new(false),
-            output: Vec::new(),
-        }
+        Self { state: Decompress::new(false), output: Vec::new() }
     }
 
     /// Inflates one whole message, given without its 00 00 ff ff tail, and appends it to `out`.
@@ -210,12 +180,7 @@ impl Inflater {
     /// 1009 as soon as the message is longer than `limit` bytes. 1007 if the data is not DEFLATE:
     /// neither RFC names a code for it, and it is "data within a message that was not consistent
     /// with the type of the message" (RFC 6455 §7.4.1).
-    pub fn inflate(
-        &mut self,
-        compressed: &[u8],
-        limit: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    pub fn inflate(&mut self, compressed: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = out.len();
         self.state.reset(false);
         self.feed(compressed, start, limit, out)?;
@@ -233,21 +198,11 @@ impl Inflater {
         Ok(&self.output)
     }
 
-    fn feed(
-        &mut self,
-        mut input: &[u8],
-        start: usize,
-        limit: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    fn feed(&mut self, mut input: &[u8], start: usize, limit: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         loop {
             let produced = out.len() - start;
             if out.len() == out.capacity() {
-                out.reserve_exact(
-                    produced
-                        .max(OUTPUT_STEP)
-                        .min((limit - produced).saturating_add(1)),
-                );
+                out.reserve_exact(produced.max(OUTPUT_STEP).min((limit - produced).saturating_add(1)));
             }
             let consumed_before = self.state.total_in();
             let status = self
@@ -296,22 +251,15 @@ impl Deflater {
     ///
     /// If `window_bits` is not 9 to 15.
     pub fn deflate(&mut self, data: &[u8], window_bits: u8, out: &mut Vec<u8>) {
-        assert!(
-            (MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&window_bits),
-            "a window of {window_bits} bits"
-        );
-        let state =
-            self.states[usize::from(window_bits - MIN_WINDOW_BITS)].get_or_insert_with(|| {
-                Compress::new_with_window_bits(Compression::default(), false, window_bits)
-            });
+        assert!((MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&window_bits), "a window of {window_bits} bits");
+        let state = self.states[usize::from(window_bits - MIN_WINDOW_BITS)]
+            .get_or_insert_with(|| Compress::new_with_window_bits(Compression::default(), false, window_bits));
         state.reset();
         let mut input = data;
         loop {
             out.reserve(input.len() / 2 + 64);
             let consumed_before = state.total_in();
-            state
-                .compress_vec(input, out, FlushCompress::Sync)
-                .expect("a state that was reset takes any data");
+            state.compress_vec(input, out, FlushCompress::Sync).expect("a state that was reset takes any data");
             input = &input[(state.total_in() - consumed_before) as usize..];
             if input.is_empty() && out.len() < out.capacity() {
                 break;

@@ -53,24 +53,15 @@ pub struct Error {
 
 impl Error {
     pub(crate) const fn protocol(reason: &'static str) -> Self {
-        Self {
-            code: close_code::PROTOCOL_ERROR,
-            reason,
-        }
+        Self { code: close_code::PROTOCOL_ERROR, reason }
     }
 
     pub(crate) const fn invalid_data(reason: &'static str) -> Self {
-        Self {
-            code: close_code::INVALID_DATA,
-            reason,
-        }
+        Self { code: close_code::INVALID_DATA, reason }
     }
 
     pub(crate) const fn too_big() -> Self {
-        Self {
-            code: close_code::TOO_BIG,
-            reason: "message too big",
-        }
+        Self { code: close_code::TOO_BIG, reason: "message too big" }
     }
 }
 
@@ -89,10 +80,7 @@ mod tests {
     #[test]
     fn every_code_that_may_be_sent() {
         let allowed: Vec<u16> = (0..=u16::MAX).filter(|&code| may_be_sent(code)).collect();
-        let expected: Vec<u16> = (1000..=1003)
-            .chain(1007..=1014)
-            .chain(3000..=4999)
-            .collect();
+        let expected: Vec<u16> = (1000..=1003).chain(1007..=1014).chain(3000..=4999).collect();
         assert_eq!(allowed, expected);
     }
 

@@ -135,14 +135,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
     let Some(&mask) = bytes[mask_at..].first_chunk() else {
         return Ok(None);
     };
-    Ok(Some(Header {
-        fin,
-        rsv1: first & RSV1 != 0,
-        opcode,
-        mask,
-        payload_len,
-        header_len: mask_at + mask.len(),
-    }))
+    Ok(Some(Header { fin, rsv1: first & RSV1 != 0, opcode, mask, payload_len, header_len: mask_at + mask.len() }))
 }
 
 /// Appends the header of a server's frame, which is never masked (RFC 6455 §5.1).
@@ -188,9 +181,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
 
 /// The longest beginning of `text` that has at most `limit` bytes and ends between two characters.
 fn cut(text: &str, limit: usize) -> &str {
-    let end = (0..=limit.min(text.len()))
-        .rfind(|&end| text.is_char_boundary(end))
-        .unwrap_or(0);
+    let end = (0..=limit.min(text.len())).rfind(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
 }
 
@@ -198,12 +189,8 @@ fn cut(text: &str, limit: usize) -> &str {
 /// the header is not whole.
 pub fn server_frame_len(bytes: &[u8]) -> Option<usize> {
     match *bytes.get(1)? {
-        LENGTH_16 => bytes[2..]
-            .first_chunk()
-            .map(|field| 4 + usize::from(u16::from_be_bytes(*field))),
-        LENGTH_64 => bytes[2..]
-            .first_chunk()
-            .map(|field| 10 + u64::from_be_bytes(*field) as usize),
+        LENGTH_16 => bytes[2..].first_chunk().map(|field| 4 + usize::from(u16::from_be_bytes(*field))),
+        LENGTH_64 => bytes[2..].first_chunk().map(|field| 10 + u64::from_be_bytes(*field) as usize),
         length => Some(2 + usize::from(length)),
     }
 }

@@ -5,8 +5,7 @@ use sha1::{Digest, Sha1};
 
 use crate::deflate::{self, Parameters};
 use crate::http::{
-    BodyLength, Head, Rejection, body_length, list_elements, valid_header_name, write_headers,
-    write_line,
+    BodyLength, Head, Rejection, body_length, list_elements, valid_header_name, write_headers, write_line,
 };
 
 /// What the key is joined with, so that only a server that speaks WebSocket gives the right answer
@@ -50,26 +49,16 @@ pub struct Upgrade {
 /// extensions.
 pub fn check(head: &Head, compression: bool) -> Result<Upgrade, Rejection> {
     if head.method() != "GET" {
-        return Err(Rejection::new(
-            405,
-            "a WebSocket handshake is a GET request",
-            &[("Allow", "GET")],
-        ));
+        return Err(Rejection::new(405, "a WebSocket handshake is a GET request", &[("Allow", "GET")]));
     }
     if head.minor_version() != 1 {
-        return Err(Rejection::bad_request(
-            "a WebSocket handshake needs HTTP/1.1",
-        ));
+        return Err(Rejection::bad_request("a WebSocket handshake needs HTTP/1.1"));
     }
     if !head.has_token("upgrade", "websocket") {
-        return Err(Rejection::bad_request(
-            "the Upgrade header does not name websocket",
-        ));
+        return Err(Rejection::bad_request("the Upgrade header does not name websocket"));
     }
     if !head.has_token("connection", "upgrade") {
-        return Err(Rejection::bad_request(
-            "the Connection header does not name upgrade",
-        ));
+        return Err(Rejection::bad_request("the Connection header does not name upgrade"));
     }
     if !matches!(body_length(head)?, BodyLength::None | BodyLength::Length(0)) {
         return Err(Rejection::bad_request("a WebSocket handshake has no body"));
@@ -83,14 +72,8 @@ pub fn check(head: &Head, compression: bool) -> Result<Upgrade, Rejection> {
     }
     let key = only(head.get_all("sec-websocket-key"))
         .filter(|key| is_key(key))
-        .ok_or(Rejection::bad_request(
-            "there must be one Sec-WebSocket-Key, 16 bytes in base64",
-        ))?;
-    Ok(Upgrade {
-        accept: accept(key),
-        protocols: offered_subprotocols(head)?,
-        compression: agreed(head, compression)?,
-    })
+        .ok_or(Rejection::bad_request("there must be one Sec-WebSocket-Key, 16 bytes in base64"))?;
+    Ok(Upgrade { accept: accept(key), protocols: offered_subprotocols(head)?, compression: agreed(head, compression)? })
 }
 
 /// The only element of `values`, if there is exactly one.
@@ -106,20 +89,14 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
 fn is_key(key: &[u8]) -> bool {
     match key.strip_suffix(b"==") {
         Some(digits) => {
-            digits.len() == 22
-                && digits
-                    .iter()
-                    .all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+            digits.len() == 22 && digits.iter().all(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
         }
         None => false,
     }
 }
 
 fn accept(key: &[u8]) -> [u8; 28] {
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update(KEY_SUFFIX)
-        .finalize();
+    let digest = Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize();
     let mut accept = [0; 28];
     BASE64.encode_mut(&digest, &mut accept);
     accept
@@ -128,10 +105,7 @@ fn accept(key: &[u8]) -> [u8; 28] {
 /// The tokens of all Sec-WebSocket-Protocol headers (RFC 6455 §11.3.4).
 fn offered_subprotocols(head: &Head) -> Result<Vec<String>, Rejection> {
     let mut offered: Vec<String> = Vec::new();
-    for element in head
-        .get_all("sec-websocket-protocol")
-        .flat_map(list_elements)
-    {
+    for element in head.get_all("sec-websocket-protocol").flat_map(list_elements) {
         let name = str::from_utf8(element)
             .ok()
             .filter(|_| valid_header_name(element))
@@ -159,9 +133,7 @@ fn agreed(head: &Head, compression: bool) -> Result<Option<(Parameters, String)>
 
 /// The first of `ours` that was offered: the server's order of preference decides.
 pub fn choose_subprotocol<'a>(ours: &'a [String], offered: &[String]) -> Option<&'a str> {
-    ours.iter()
-        .find(|name| offered.contains(name))
-        .map(String::as_str)
+    ours.iter().find(|name| offered.contains(name)).map(String::as_str)
 }
 
 /// Appends the 101 response that opens the connection (RFC 6455 §4.2.2).
@@ -176,9 +148,7 @@ pub fn write_accept<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     extra: &[(N, V)],
     date: &str,
 ) {
-    out.extend_from_slice(
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
-    );
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     write_line(out, &[b"Sec-WebSocket-Accept: ", &upgrade.accept]);
     if let Some(subprotocol) = subprotocol {
         write_line(out, &[b"Sec-WebSocket-Protocol: ", subprotocol.as_bytes()]);

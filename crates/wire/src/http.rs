@@ -30,11 +30,7 @@ impl Rejection {
         reason: &'static str,
         headers: &'static [(&'static str, &'static str)],
     ) -> Self {
-        Self {
-            status,
-            reason,
-            headers,
-        }
+        Self { status, reason, headers }
     }
 
     pub(crate) const fn bad_request(reason: &'static str) -> Self {
@@ -52,10 +48,7 @@ pub fn find_head_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     let start = *scanned;
     *scanned = bytes.len();
     (start..bytes.len())
-        .find(|&index| {
-            bytes[index] == b'\n'
-                && (bytes[..index].ends_with(b"\n") || bytes[..index].ends_with(b"\n\r"))
-        })
+        .find(|&index| bytes[index] == b'\n' && (bytes[..index].ends_with(b"\n") || bytes[..index].ends_with(b"\n\r")))
         .map(|line_feed| line_feed + 1)
 }
 
@@ -89,9 +82,7 @@ impl Head {
         match request.parse(bytes) {
             Ok(Status::Complete(length)) if length == bytes.len() => {}
             Ok(_) => {
-                return Err(Rejection::bad_request(
-                    "the request's head does not end in its only empty line",
-                ));
+                return Err(Rejection::bad_request("the request's head does not end in its only empty line"));
             }
             Err(error) => return Err(rejection(error, bytes)),
         }
@@ -107,8 +98,7 @@ impl Head {
             let (name_start, value_start) = (head.names.len(), head.values.len());
             head.names.push_str(header.name);
             head.values.extend_from_slice(header.value);
-            head.headers
-                .push((name_start..head.names.len(), value_start..head.values.len()));
+            head.headers.push((name_start..head.names.len(), value_start..head.values.len()));
         }
         head.check_target()?;
         head.check_host()?;
@@ -140,39 +130,29 @@ impl Head {
     /// Names and values of all headers, as sent; bytes of a value above 127 have no agreed meaning
     /// (RFC 9110 §5.5).
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.headers
-            .iter()
-            .map(|(name, value)| (&self.names[name.clone()], &self.values[value.clone()]))
+        self.headers.iter().map(|(name, value)| (&self.names[name.clone()], &self.values[value.clone()]))
     }
 
     /// The values of all headers called `name`, in any case of letters.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers()
-            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.headers().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// The value of the first header called `name`, in any case of letters.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.headers()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
     /// Whether `token` is in the comma-separated list that all headers called `name` make up, in
     /// any case of letters.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.get_all(name)
-            .flat_map(list_elements)
-            .any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+        self.get_all(name).flat_map(list_elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
     /// The host and port that the request is for: of an absolute target, or else of the Host header
     /// (RFC 9112 §3.2.2).
     pub fn authority(&self) -> Option<&[u8]> {
-        absolute_form(&self.target)
-            .map(|(authority, _)| authority.as_bytes())
-            .or_else(|| self.get("host"))
+        absolute_form(&self.target).map(|(authority, _)| authority.as_bytes()).or_else(|| self.get("host"))
     }
 
     /// Whether the client wants further requests on this connection (RFC 9112 §9.3).
@@ -189,19 +169,12 @@ impl Head {
     fn check_target(&self) -> Result<(), Rejection> {
         let target = self.target.as_str();
         let known_form = target.starts_with('/')
-            || absolute_form(target)
-                .is_some_and(|(authority, _)| is_authority(authority.as_bytes()))
+            || absolute_form(target).is_some_and(|(authority, _)| is_authority(authority.as_bytes()))
             || (target == "*" && self.method == "OPTIONS");
-        if known_form
-            && target
-                .bytes()
-                .all(|byte| byte.is_ascii_graphic() && byte != b'#')
-        {
+        if known_form && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             Ok(())
         } else {
-            Err(Rejection::bad_request(
-                "the request's target is neither a path nor an absolute URI",
-            ))
+            Err(Rejection::bad_request("the request's target is neither a path nor an absolute URI"))
         }
     }
 
@@ -237,13 +210,7 @@ fn check_lines(bytes: &[u8]) -> Result<(), Rejection> {
         }
         before = byte;
     }
-    if bytes.starts_with(b"\r") {
-        Err(Rejection::bad_request(
-            "an empty line in front of the request",
-        ))
-    } else {
-        Ok(())
-    }
+    if bytes.starts_with(b"\r") { Err(Rejection::bad_request("an empty line in front of the request")) } else { Ok(()) }
 }
 
 fn rejection(error: httparse::Error, bytes: &[u8]) -> Rejection {
@@ -260,14 +227,8 @@ fn rejection(error: httparse::Error, bytes: &[u8]) -> Rejection {
 
 /// Whether the first line names some version of HTTP (RFC 9112 §2.3) behind method and target.
 fn names_http_version(bytes: &[u8]) -> bool {
-    let line = bytes
-        .split(|&byte| byte == b'\r')
-        .next()
-        .unwrap_or_default();
-    let version = line
-        .splitn(3, |&byte| byte == b' ')
-        .nth(2)
-        .unwrap_or_default();
+    let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
@@ -275,10 +236,7 @@ fn names_http_version(bytes: &[u8]) -> bool {
 /// Authority and remainder of a target in absolute form (RFC 9112 §3.2.2).
 fn absolute_form(target: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = target.split_once("://")?;
-    if !["http", "https", "ws", "wss"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(scheme))
-    {
+    if !["http", "https", "ws", "wss"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
         return None;
     }
     Some(rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len())))
@@ -299,35 +257,25 @@ pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => None,
         Some("") => None,
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(digits.parse().ok()?)
-        }
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
         _ => return None,
     };
     is_host(host).then_some((host, port))
 }
 
 fn is_host(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(literal) => literal.parse::<Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte))
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte))
         }
     }
 }
 
 /// The elements of one header's comma-separated list, less the empty ones (RFC 9110 §5.6.1).
 pub(crate) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|&byte| byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|element| !element.is_empty())
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// A byte that may stand in a token (RFC 9110 §5.6.2).
@@ -362,40 +310,28 @@ pub fn body_length(head: &Head) -> Result<BodyLength, Rejection> {
     }
     if head.get("transfer-encoding").is_some() {
         if length.is_some() {
-            return Err(Rejection::bad_request(
-                "Content-Length beside Transfer-Encoding",
-            ));
+            return Err(Rejection::bad_request("Content-Length beside Transfer-Encoding"));
         }
         return check_transfer_encoding(head).map(|()| BodyLength::Chunked);
     }
     match length {
         None => Ok(BodyLength::None),
-        Some(digits) => parse_length(digits)
-            .map(BodyLength::Length)
-            .ok_or(Rejection::bad_request("invalid Content-Length")),
+        Some(digits) => {
+            parse_length(digits).map(BodyLength::Length).ok_or(Rejection::bad_request("invalid Content-Length"))
+        }
     }
 }
 
 fn check_transfer_encoding(head: &Head) -> Result<(), Rejection> {
     let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
-    let codings: Vec<&[u8]> = head
-        .get_all("transfer-encoding")
-        .flat_map(list_elements)
-        .collect();
+    let codings: Vec<&[u8]> = head.get_all("transfer-encoding").flat_map(list_elements).collect();
     if head.minor_version == 0 {
         Err(Rejection::bad_request("Transfer-Encoding in HTTP/1.0"))
-    } else if !codings.last().is_some_and(is_chunked)
-        || codings.iter().filter(|coding| is_chunked(coding)).count() > 1
+    } else if !codings.last().is_some_and(is_chunked) || codings.iter().filter(|coding| is_chunked(coding)).count() > 1
     {
-        Err(Rejection::bad_request(
-            "Transfer-Encoding must end in its only chunked",
-        ))
+        Err(Rejection::bad_request("Transfer-Encoding must end in its only chunked"))
     } else if codings.len() > 1 {
-        Err(Rejection::new(
-            501,
-            "no transfer coding but chunked is supported",
-            &[],
-        ))
+        Err(Rejection::new(501, "no transfer coding but chunked is supported", &[]))
     } else {
         Ok(())
     }
@@ -404,11 +340,7 @@ fn check_transfer_encoding(head: &Head) -> Result<(), Rejection> {
 /// Digits and nothing else: `parse` alone would accept a sign.
 fn parse_length(digits: &[u8]) -> Option<u64> {
     let all_digits = digits.iter().all(u8::is_ascii_digit);
-    str::from_utf8(digits)
-        .ok()
-        .filter(|_| all_digits)?
-        .parse()
-        .ok()
+    str::from_utf8(digits).ok().filter(|_| all_digits)?.parse().ok()
 }
 
 /// The usual words for a status (RFC 9110 §15); empty if there are none.
@@ -490,37 +422,17 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     date: &str,
 ) {
     let bodiless = matches!(status, 100..=199 | 204 | 304);
-    write_line(
-        out,
-        &[
-            b"HTTP/1.1 ",
-            status.to_string().as_bytes(),
-            b" ",
-            reason_phrase(status).as_bytes(),
-        ],
-    );
+    write_line(out, &[b"HTTP/1.1 ", status.to_string().as_bytes(), b" ", reason_phrase(status).as_bytes()]);
     write_headers(out, headers, &FRAMING_HEADERS);
     write_line(out, &[b"Date: ", date.as_bytes()]);
     if !bodiless {
-        write_line(
-            out,
-            &[b"Content-Length: ", body.len().to_string().as_bytes()],
-        );
+        write_line(out, &[b"Content-Length: ", body.len().to_string().as_bytes()]);
     }
     // RFC 9110 §7.8: a sender of Upgrade names it in Connection too, and 426 has to come with an
     // Upgrade.
-    let upgrade = headers
-        .iter()
-        .any(|(name, _)| name.as_ref().eq_ignore_ascii_case(b"upgrade"));
+    let upgrade = headers.iter().any(|(name, _)| name.as_ref().eq_ignore_ascii_case(b"upgrade"));
     let persistence: &[u8] = if keep_alive { b"keep-alive" } else { b"close" };
-    write_line(
-        out,
-        &[
-            b"Connection: ",
-            if upgrade { b"upgrade, " } else { b"" },
-            persistence,
-        ],
-    );
+    write_line(out, &[b"Connection: ", if upgrade { b"upgrade, " } else { b"" }, persistence]);
     write_line(out, &[]);
     if !head_only && !bodiless {
         out.extend_from_slice(body);
@@ -528,16 +440,9 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
 }
 
 /// Appends `headers` less those whose names, in lower case, are in `reserved`.
-pub(crate) fn write_headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(
-    out: &mut Vec<u8>,
-    headers: &[(N, V)],
-    reserved: &[&str],
-) {
+pub(crate) fn write_headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(out: &mut Vec<u8>, headers: &[(N, V)], reserved: &[&str]) {
     for (name, value) in headers {
-        if !reserved
-            .iter()
-            .any(|reserved| name.as_ref().eq_ignore_ascii_case(reserved.as_bytes()))
-        {
+        if !reserved.iter().any(|reserved| name.as_ref().eq_ignore_ascii_case(reserved.as_bytes())) {
             write_line(out, &[name.as_ref(), b": ", value.as_ref()]);
         }
     }
@@ -557,7 +462,5 @@ pub fn valid_header_name(name: &[u8]) -> bool {
 
 /// Whether `value` can be a header's value: no control bytes but the tab (RFC 9110 §5.5).
 pub fn valid_header_value(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|&byte| byte == b'\t' || !byte.is_ascii_control())
+    value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control())
 }

@@ -53,9 +53,7 @@ mod tests {
                 for offset in 0..4 {
                     let mut data = original.clone();
                     unmask(&mut data[start..start + length], key, offset);
-                    let expected: Vec<u8> = (0..length)
-                        .map(|i| original[start + i] ^ key[(i + offset) % 4])
-                        .collect();
+                    let expected: Vec<u8> = (0..length).map(|i| original[start + i] ^ key[(i + offset) % 4]).collect();
                     assert_eq!(&data[start..start + length], expected);
                     assert_eq!(data[start + length..], original[start + length..]);
                 }

@@ -27,9 +27,7 @@ impl Format {
     #[inline]
     pub(crate) fn max_payload(self, max_message_size: usize) -> usize {
         if self.compressed {
-            max_message_size
-                .saturating_add(max_message_size / 8)
-                .saturating_add(64)
+            max_message_size.saturating_add(max_message_size / 8).saturating_add(64)
         } else {
             max_message_size
         }
@@ -48,15 +46,9 @@ impl Format {
         max_message_size: usize,
         inflater: &'a mut Inflater,
     ) -> Result<Event<'a>, Error> {
-        let data = if self.compressed {
-            inflater.inflate_here(payload, max_message_size)?
-        } else {
-            payload
-        };
+        let data = if self.compressed { inflater.inflate_here(payload, max_message_size)? } else { payload };
         match self.kind {
-            Kind::Text => simdutf8::basic::from_utf8(data)
-                .map(Event::Text)
-                .map_err(|_| NOT_UTF8),
+            Kind::Text => simdutf8::basic::from_utf8(data).map(Event::Text).map_err(|_| NOT_UTF8),
             Kind::Binary => Ok(Event::Binary(data)),
         }
     }
@@ -75,12 +67,7 @@ pub(crate) struct Message {
 
 impl Message {
     pub(crate) fn new(format: Format) -> Self {
-        Self {
-            format,
-            complete: false,
-            payload: Vec::new(),
-            validated: 0,
-        }
+        Self { format, complete: false, payload: Vec::new(), validated: 0 }
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -112,10 +99,7 @@ impl Message {
         self.make_room(bytes.len(), outstanding);
         self.payload.extend_from_slice(bytes);
         match self.format {
-            Format {
-                kind: Kind::Text,
-                compressed: false,
-            } => self.validate(),
+            Format { kind: Kind::Text, compressed: false } => self.validate(),
             _ => Ok(()),
         }
     }
@@ -124,11 +108,8 @@ impl Message {
     /// the frame's end.
     fn make_room(&mut self, arrived: usize, outstanding: u64) {
         if self.payload.capacity() - self.payload.len() < arrived {
-            let rest_of_frame = usize::try_from(outstanding)
-                .unwrap_or(usize::MAX)
-                .saturating_add(arrived);
-            self.payload
-                .reserve_exact(rest_of_frame.min(arrived.max(self.payload.len())));
+            let rest_of_frame = usize::try_from(outstanding).unwrap_or(usize::MAX).saturating_add(arrived);
+            self.payload.reserve_exact(rest_of_frame.min(arrived.max(self.payload.len())));
         }
     }
 
@@ -153,20 +134,12 @@ impl Message {
     ) -> Result<Event<'a>, Error> {
         self.complete = true;
         match self.format {
-            Format {
-                kind: Kind::Text,
-                compressed: false,
-            } if self.validated == self.payload.len() => {
+            Format { kind: Kind::Text, compressed: false } if self.validated == self.payload.len() => {
                 // SAFETY: `validate` found all of the payload to be UTF-8, in pieces that each
                 // begin and end between two characters, and nothing else has written to it.
-                Ok(Event::Text(unsafe {
-                    str::from_utf8_unchecked(&self.payload)
-                }))
+                Ok(Event::Text(unsafe { str::from_utf8_unchecked(&self.payload) }))
             }
-            Format {
-                kind: Kind::Text,
-                compressed: false,
-            } => Err(NOT_UTF8),
+            Format { kind: Kind::Text, compressed: false } => Err(NOT_UTF8),
             format => format.event(&self.payload, max_message_size, inflater),
         }
     }

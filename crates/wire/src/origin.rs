@@ -36,11 +36,7 @@ pub struct InvalidOrigin(String);
 
 impl fmt::Display for InvalidOrigin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "not an origin, such as https://app.example.com or https://*.example.com: {:?}",
-            self.0
-        )
+        write!(formatter, "not an origin, such as https://app.example.com or https://*.example.com: {:?}", self.0)
     }
 }
 
@@ -60,9 +56,7 @@ impl OriginPolicy {
             if text == "*" {
                 any = true;
             } else {
-                patterns.push(
-                    OriginPattern::parse(text).ok_or_else(|| InvalidOrigin(text.to_owned()))?,
-                );
+                patterns.push(OriginPattern::parse(text).ok_or_else(|| InvalidOrigin(text.to_owned()))?);
             }
         }
         Ok(if any { Self::Any } else { Self::List(patterns) })
@@ -75,9 +69,7 @@ impl OriginPolicy {
         match self {
             Self::Any => true,
             Self::Same => is_same(origin, host).unwrap_or(false),
-            Self::List(patterns) => {
-                str::from_utf8(origin).is_ok_and(|origin| permits(patterns, origin))
-            }
+            Self::List(patterns) => str::from_utf8(origin).is_ok_and(|origin| permits(patterns, origin)),
         }
     }
 
@@ -100,14 +92,12 @@ fn is_same(origin: &[u8], host: Option<&[u8]>) -> Option<bool> {
 
 fn permits(patterns: &[OriginPattern], origin: &str) -> bool {
     let parsed = Origin::parse(origin);
-    patterns
-        .iter()
-        .any(|OriginPattern(pattern)| match (pattern, &parsed) {
-            (Pattern::Null, _) => origin == "null",
-            (Pattern::Exact(permitted), Some(origin)) => permitted == origin,
-            (Pattern::Subdomains(parent), Some(origin)) => origin.is_subdomain_of(parent),
-            (_, None) => false,
-        })
+    patterns.iter().any(|OriginPattern(pattern)| match (pattern, &parsed) {
+        (Pattern::Null, _) => origin == "null",
+        (Pattern::Exact(permitted), Some(origin)) => permitted == origin,
+        (Pattern::Subdomains(parent), Some(origin)) => origin.is_subdomain_of(parent),
+        (_, None) => false,
+    })
 }
 
 impl OriginPattern {
@@ -120,9 +110,7 @@ impl OriginPattern {
             Pattern::Exact(Origin::parse(text)?)
         };
         match &pattern {
-            Pattern::Exact(origin) | Pattern::Subdomains(origin) if origin.host.contains('*') => {
-                None
-            }
+            Pattern::Exact(origin) | Pattern::Subdomains(origin) if origin.host.contains('*') => None,
             _ => Some(Self(pattern)),
         }
     }
@@ -142,29 +130,18 @@ impl Origin {
     fn parse(text: &str) -> Option<Self> {
         let (scheme, authority) = text.split_once("://")?;
         let scheme_is_valid = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         if !scheme_is_valid {
             return None;
         }
         let scheme = scheme.to_ascii_lowercase();
         let (host, port) = split_authority(authority)?;
-        Some(Self {
-            host: host.to_ascii_lowercase(),
-            port: port.or_else(|| default_port(&scheme)),
-            scheme,
-        })
+        Some(Self { host: host.to_ascii_lowercase(), port: port.or_else(|| default_port(&scheme)), scheme })
     }
 
     fn is_subdomain_of(&self, parent: &Self) -> bool {
-        let label = self
-            .host
-            .strip_suffix(&parent.host)
-            .and_then(|rest| rest.strip_suffix('.'));
-        self.scheme == parent.scheme
-            && self.port == parent.port
-            && label.is_some_and(|label| !label.is_empty())
+        let label = self.host.strip_suffix(&parent.host).and_then(|rest| rest.strip_suffix('.'));
+        self.scheme == parent.scheme && self.port == parent.port && label.is_some_and(|label| !label.is_empty())
     }
 }
 

@@ -55,16 +55,8 @@ pub struct Protocol {
 impl Protocol {
     /// A connection whose handshake is just done; `compression` is what was agreed there.
     pub fn new(compression: Option<Parameters>) -> Self {
-        let reader = Reader {
-            message: None,
-            frame: None,
-            compression,
-        };
-        Self {
-            reader,
-            incoming: Incoming::Frames,
-            close_sent: false,
-        }
+        let reader = Reader { message: None, frame: None, compression };
+        Self { reader, incoming: Incoming::Frames, close_sent: false }
     }
 
     /// What was agreed about compression in the handshake.
@@ -103,15 +95,11 @@ impl Protocol {
         if self.incoming != Incoming::Frames {
             return (input.len(), Ok(None));
         }
-        let mut input = Input {
-            rest: input,
-            taken: 0,
-        };
+        let mut input = Input { rest: input, taken: 0 };
         let outcome = if self.close_sent {
             self.reader.next_close(&mut input)
         } else {
-            self.reader
-                .next_event(&mut input, max_message_size, inflater)
+            self.reader.next_event(&mut input, max_message_size, inflater)
         };
         match outcome {
             Ok(Some(Event::Close { .. })) => self.incoming = Incoming::Closed,
@@ -180,9 +168,7 @@ impl<'a> Input<'a> {
 
     /// Takes `length` bytes, or, if there are fewer, all.
     fn take_up_to(&mut self, length: u64) -> &'a mut [u8] {
-        self.take(
-            usize::try_from(length).map_or(self.rest.len(), |length| length.min(self.rest.len())),
-        )
+        self.take(usize::try_from(length).map_or(self.rest.len(), |length| length.min(self.rest.len())))
     }
 
     /// Takes the frame that begins with `header` and returns its payload, unmasked; `None`, and
@@ -213,20 +199,14 @@ struct PartialFrame {
 
 impl PartialFrame {
     fn new(header: &Header) -> Self {
-        Self {
-            outstanding: header.payload_len,
-            mask: header.mask,
-            mask_offset: 0,
-            fin: header.fin,
-        }
+        Self { outstanding: header.payload_len, mask: header.mask, mask_offset: 0, fin: header.fin }
     }
 
     /// Takes what has arrived of the payload, and unmasks it.
     fn take_payload<'a>(&mut self, input: &mut Input<'a>) -> &'a mut [u8] {
         let payload = input.take_up_to(self.outstanding);
         unmask(payload, self.mask, usize::from(self.mask_offset));
-        self.mask_offset =
-            ((usize::from(self.mask_offset) + payload.len()) % self.mask.len()) as u8;
+        self.mask_offset = ((usize::from(self.mask_offset) + payload.len()) % self.mask.len()) as u8;
         self.outstanding -= payload.len() as u64;
         payload
     }
@@ -273,10 +253,7 @@ impl Reader {
             };
             if header.opcode.is_control() {
                 check_control(&header)?;
-                return input
-                    .take_frame(&header)
-                    .map(|payload| control_event(header.opcode, payload))
-                    .transpose();
+                return input.take_frame(&header).map(|payload| control_event(header.opcode, payload)).transpose();
             }
             let format = self.check_data(&header, max_message_size)?;
             if header.fin
@@ -289,10 +266,7 @@ impl Reader {
             self.message.get_or_insert_with(|| Message::new(format));
             self.frame = Some(PartialFrame::new(&header));
         }
-        self.message
-            .as_mut()
-            .map(|message| message.finish(max_message_size, inflater))
-            .transpose()
+        self.message.as_mut().map(|message| message.finish(max_message_size, inflater)).transpose()
     }
 
     /// The peer's Close, once we have sent ours; all before it is passed over.
@@ -333,44 +307,22 @@ impl Reader {
             return Err(Error::protocol("RSV1 set"));
         }
         let (format, length_so_far) = match (header.opcode, &self.message) {
-            (Opcode::Text, None) => (
-                Format {
-                    kind: Kind::Text,
-                    compressed: header.rsv1,
-                },
-                0,
-            ),
-            (Opcode::Binary, None) => (
-                Format {
-                    kind: Kind::Binary,
-                    compressed: header.rsv1,
-                },
-                0,
-            ),
+            (Opcode::Text, None) => (Format { kind: Kind::Text, compressed: header.rsv1 }, 0),
+            (Opcode::Binary, None) => (Format { kind: Kind::Binary, compressed: header.rsv1 }, 0),
             (Opcode::Continuation, Some(message)) => (message.format(), message.len()),
             (Opcode::Continuation, None) => {
                 return Err(Error::protocol("continuation of no message"));
             }
             _ => return Err(Error::protocol("message begun within another")),
         };
-        let room = format
-            .max_payload(max_message_size)
-            .saturating_sub(length_so_far);
-        if header.payload_len > room as u64 {
-            Err(Error::too_big())
-        } else {
-            Ok(format)
-        }
+        let room = format.max_payload(max_message_size).saturating_sub(length_so_far);
+        if header.payload_len > room as u64 { Err(Error::too_big()) } else { Ok(format) }
     }
 }
 
 /// Control frames are never compressed (RFC 7692 §6).
 fn check_control(header: &Header) -> Result<(), Error> {
-    if header.rsv1 {
-        Err(Error::protocol("RSV1 set on a control frame"))
-    } else {
-        Ok(())
-    }
+    if header.rsv1 { Err(Error::protocol("RSV1 set on a control frame")) } else { Ok(()) }
 }
 
 fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Error> {
@@ -389,17 +341,10 @@ fn close_event(payload: &[u8]) -> Result<Event<'_>, Error> {
             if !may_be_sent(code) {
                 return Err(Error::protocol("invalid close code"));
             }
-            let reason = str::from_utf8(reason)
-                .map_err(|_| Error::invalid_data("close reason not UTF-8"))?;
-            Ok(Event::Close {
-                code: Some(code),
-                reason,
-            })
+            let reason = str::from_utf8(reason).map_err(|_| Error::invalid_data("close reason not UTF-8"))?;
+            Ok(Event::Close { code: Some(code), reason })
         }
-        None if payload.is_empty() => Ok(Event::Close {
-            code: None,
-            reason: "",
-        }),
+        None if payload.is_empty() => Ok(Event::Close { code: None, reason: "" }),
         None => Err(Error::protocol("close code cut short")),
     }
 }

@@ -8,12 +8,7 @@ const BASE: &str = "permessage-deflate; server_no_context_takeover; client_no_co
 #[track_caller]
 fn accepted(headers: &[&str]) -> (u8, String) {
     let agreed = negotiate(headers.iter().copied()).expect("a well-formed header");
-    let (
-        Parameters {
-            server_max_window_bits,
-        },
-        response,
-    ) = agreed.expect("an acceptable offer");
+    let (Parameters { server_max_window_bits }, response) = agreed.expect("an acceptable offer");
     (server_max_window_bits, response)
 }
 
@@ -38,10 +33,7 @@ fn a_bare_offer_is_accepted_without_context_takeover() {
 
 #[test]
 fn what_browsers_offer_is_accepted() {
-    assert_eq!(
-        accepted(&["permessage-deflate; client_max_window_bits"]),
-        (15, BASE.to_owned())
-    );
+    assert_eq!(accepted(&["permessage-deflate; client_max_window_bits"]), (15, BASE.to_owned()));
     assert_eq!(
         accepted(&["permessage-deflate; server_no_context_takeover; client_no_context_takeover"]),
         (15, BASE.to_owned())
@@ -52,10 +44,7 @@ fn what_browsers_offer_is_accepted() {
 fn a_window_that_the_client_asks_for_is_kept() {
     for bits in 9..=15 {
         let offer = format!("permessage-deflate; server_max_window_bits={bits}");
-        assert_eq!(
-            accepted(&[&offer]),
-            (bits, format!("{BASE}; server_max_window_bits={bits}"))
-        );
+        assert_eq!(accepted(&[&offer]), (bits, format!("{BASE}; server_max_window_bits={bits}")));
     }
 }
 
@@ -78,15 +67,7 @@ fn the_first_acceptable_offer_is_taken() {
     let offers = "permessage-bzip2, permessage-deflate; server_max_window_bits=8, \
                   permessage-deflate; server_max_window_bits=10, permessage-deflate";
     assert_eq!(accepted(&[offers]).0, 10);
-    assert_eq!(
-        accepted(&[
-            "x-unknown",
-            "",
-            "permessage-deflate; server_max_window_bits=9"
-        ])
-        .0,
-        9
-    );
+    assert_eq!(accepted(&["x-unknown", "", "permessage-deflate; server_max_window_bits=9"]).0, 9);
 }
 
 #[test]
@@ -97,14 +78,10 @@ fn offers_that_are_declined() {
     assert_declined("permessage-deflate; unknown");
     assert_declined("permessage-deflate; server_max_window_bits");
     for value in ["8", "16", "7", "0", "09", "1e1", "abc", "+9", "256"] {
-        assert_declined(&format!(
-            "permessage-deflate; server_max_window_bits={value}"
-        ));
+        assert_declined(&format!("permessage-deflate; server_max_window_bits={value}"));
     }
     for value in ["7", "16", "08", "x"] {
-        assert_declined(&format!(
-            "permessage-deflate; client_max_window_bits={value}"
-        ));
+        assert_declined(&format!("permessage-deflate; client_max_window_bits={value}"));
     }
     assert_declined("permessage-deflate; server_no_context_takeover=1");
     assert_declined("permessage-deflate; client_no_context_takeover=true");
@@ -126,11 +103,7 @@ fn what_breaks_the_grammar_is_malformed() {
         "permessage-deflate, (comment)",
         "permessage-deflate, ä",
     ] {
-        assert_eq!(
-            negotiate([header].into_iter()),
-            Err(MalformedExtensions),
-            "{header}"
-        );
+        assert_eq!(negotiate([header].into_iter()), Err(MalformedExtensions), "{header}");
     }
 }
 
@@ -140,19 +113,11 @@ fn the_examples_of_the_rfc_inflate() {
     // two blocks.
     for compressed in [
         &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..],
-        &[
-            0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00,
-        ],
+        &[0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00],
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00],
-        &[
-            0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00,
-        ],
+        &[0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00],
     ] {
-        assert_eq!(
-            inflated(compressed, 5),
-            Ok(b"Hello".to_vec()),
-            "{compressed:02x?}"
-        );
+        assert_eq!(inflated(compressed, 5), Ok(b"Hello".to_vec()), "{compressed:02x?}");
     }
 }
 
@@ -187,9 +152,7 @@ fn what_is_in_the_output_already_stays() {
     assert_eq!(&out[..7], b"before ");
 
     let mut text = b"before ".to_vec();
-    Inflater::new()
-        .inflate(&out[7..], 5, &mut text)
-        .expect("valid data");
+    Inflater::new().inflate(&out[7..], 5, &mut text).expect("valid data");
     assert_eq!(text, b"before Hello");
 }
 
@@ -202,15 +165,9 @@ fn a_bomb_is_stopped_at_the_limit() {
     assert_eq!(inflated(&bomb, 1 << 20).map(|data| data.len()), Ok(1 << 20));
     for limit in [0, 1, 1000, 4095, 4096, 4097, (1 << 20) - 1] {
         let mut out = Vec::new();
-        let error = Inflater::new()
-            .inflate(&bomb, limit, &mut out)
-            .expect_err("a refusal");
+        let error = Inflater::new().inflate(&bomb, limit, &mut out).expect_err("a refusal");
         assert_eq!(error.code, close_code::TOO_BIG);
-        assert!(
-            out.capacity() <= limit + 1,
-            "{} bytes for a limit of {limit}",
-            out.capacity()
-        );
+        assert!(out.capacity() <= limit + 1, "{} bytes for a limit of {limit}", out.capacity());
     }
 }
 
@@ -218,15 +175,11 @@ fn a_bomb_is_stopped_at_the_limit() {
 fn an_inflater_works_on_after_an_error() {
     let mut inflater = Inflater::new();
     let mut out = Vec::new();
-    let error = inflater
-        .inflate(&[0xff, 0xff, 0xff], 100, &mut out)
-        .expect_err("a refusal");
+    let error = inflater.inflate(&[0xff, 0xff, 0xff], 100, &mut out).expect_err("a refusal");
     assert_eq!(error.code, close_code::INVALID_DATA);
 
     out.clear();
-    inflater
-        .inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 100, &mut out)
-        .expect("valid data");
+    inflater.inflate(&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], 100, &mut out).expect("valid data");
     assert_eq!(out, b"Hello");
 }
 

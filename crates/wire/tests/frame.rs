@@ -4,36 +4,22 @@ use wire::error::{Error, close_code};
 use wire::frame::{Header, Opcode, decode, encode, encode_close, encode_header, server_frame_len};
 
 fn decoded(bytes: &[u8]) -> Header {
-    decode(bytes)
-        .expect("a valid header")
-        .expect("a whole header")
+    decode(bytes).expect("a valid header").expect("a whole header")
 }
 
 #[track_caller]
 fn assert_protocol_error(bytes: &[u8]) {
     match decode(bytes) {
-        Err(Error {
-            code: close_code::PROTOCOL_ERROR,
-            ..
-        }) => {}
+        Err(Error { code: close_code::PROTOCOL_ERROR, .. }) => {}
         other => panic!("{bytes:02x?}: {other:?}"),
     }
 }
 
 #[test]
 fn the_masked_hello_of_the_rfc() {
-    let header = decoded(&[
-        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-    ]);
+    let header = decoded(&[0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
     let mask = [0x37, 0xfa, 0x21, 0x3d];
-    let expected = Header {
-        fin: true,
-        rsv1: false,
-        opcode: Opcode::Text,
-        mask,
-        payload_len: 5,
-        header_len: 6,
-    };
+    let expected = Header { fin: true, rsv1: false, opcode: Opcode::Text, mask, payload_len: 5, header_len: 6 };
     assert_eq!(header, expected);
 }
 
@@ -63,14 +49,7 @@ fn the_server_frames_of_the_rfc() {
 
 #[test]
 fn lengths_are_encoded_in_their_shortest_form_and_read_back() {
-    for (length, header_len) in [
-        (0, 2),
-        (125, 2),
-        (126, 4),
-        (65_535, 4),
-        (65_536, 10),
-        (1 << 40, 10),
-    ] {
+    for (length, header_len) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10), (1 << 40, 10)] {
         let mut server = Vec::new();
         encode_header(&mut server, Opcode::Binary, true, false, length);
         assert_eq!(server.len(), header_len, "length {length}");
@@ -80,10 +59,7 @@ fn lengths_are_encoded_in_their_shortest_form_and_read_back() {
         client[1] |= 0x80;
         client.extend_from_slice(&[1, 2, 3, 4]);
         let header = decoded(&client);
-        assert_eq!(
-            (header.payload_len, header.header_len),
-            (length as u64, header_len + 4)
-        );
+        assert_eq!((header.payload_len, header.header_len), (length as u64, header_len + 4));
         assert_eq!(header.mask, [1, 2, 3, 4]);
     }
 }
@@ -96,11 +72,7 @@ fn a_header_cut_anywhere_wants_more() {
         &[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 1, 2, 3, 4],
     ] {
         for end in 0..whole.len() {
-            assert_eq!(
-                decode(&whole[..end]),
-                Ok(None),
-                "{end} bytes of {whole:02x?}"
-            );
+            assert_eq!(decode(&whole[..end]), Ok(None), "{end} bytes of {whole:02x?}");
         }
         assert_eq!(decoded(whole).header_len, whole.len());
     }
@@ -108,11 +80,7 @@ fn a_header_cut_anywhere_wants_more() {
 
 #[test]
 fn a_server_frame_whose_header_is_cut_has_no_length_yet() {
-    for whole in [
-        &[0x82, 0x05][..],
-        &[0x82, 126, 1, 0],
-        &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0],
-    ] {
+    for whole in [&[0x82, 0x05][..], &[0x82, 126, 1, 0], &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]] {
         for end in 0..whole.len() {
             assert_eq!(server_frame_len(&whole[..end]), None);
         }

@@ -51,10 +51,7 @@ fn the_example_of_the_rfc_is_accepted() {
 fn tokens_may_stand_in_lists_in_any_case() {
     for (from, to) in [
         ("Connection: Upgrade", "Connection: keep-alive, UPGRADE"),
-        (
-            "Connection: Upgrade",
-            "Connection: keep-alive\r\nConnection: upgrade",
-        ),
+        ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: upgrade"),
         ("Upgrade: websocket", "Upgrade: h2c, WebSocket"),
     ] {
         assert!(check_with(from, to).is_ok(), "{to}");
@@ -91,11 +88,7 @@ fn a_body_is_refused() {
 
 #[test]
 fn other_websocket_versions_are_told_ours() {
-    for line in [
-        "",
-        "Sec-WebSocket-Version: 8\r\n",
-        "Sec-WebSocket-Version: 013\r\n",
-    ] {
+    for line in ["", "Sec-WebSocket-Version: 8\r\n", "Sec-WebSocket-Version: 013\r\n"] {
         let rejection = assert_refused(check_with("Sec-WebSocket-Version: 13\r\n", line), 426);
         assert!(rejection.headers.contains(&("Sec-WebSocket-Version", "13")));
     }
@@ -116,14 +109,8 @@ fn there_is_one_key_of_16_bytes() {
     ] {
         assert_refused(check_with("dGhlIHNhbXBsZSBub25jZQ==", key), 400);
     }
-    assert_refused(
-        check_with("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
-        400,
-    );
-    assert_refused(
-        check_and("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
-        400,
-    );
+    assert_refused(check_with("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""), 400);
+    assert_refused(check_and("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), 400);
     // The key that RFC 6455 §4.1 gives as an example has unused bits set.
     assert!(check_with("dGhlIHNhbXBsZSBub25jZQ==", "AQIDBAUGBwgJCgsMDQ4PEC==").is_ok());
 }
@@ -148,10 +135,7 @@ fn bad_subprotocols_are_refused() {
 #[test]
 fn the_server_prefers() {
     let ours = ["a", "b", "c"].map(String::from);
-    assert_eq!(
-        choose_subprotocol(&ours, &["c", "x", "b"].map(String::from)),
-        Some("b")
-    );
+    assert_eq!(choose_subprotocol(&ours, &["c", "x", "b"].map(String::from)), Some("b"));
     assert_eq!(choose_subprotocol(&ours, &["B".to_owned()]), None);
     assert_eq!(choose_subprotocol(&ours, &[]), None);
 }
@@ -161,26 +145,15 @@ fn compression_is_agreed_only_if_wanted() {
     let offer = "Sec-WebSocket-Extensions: x-other\r\n\
                  Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n";
     let (parameters, _) = accepted(offer).compression.expect("an agreement");
-    assert_eq!(
-        parameters,
-        Parameters {
-            server_max_window_bits: 12
-        }
-    );
+    assert_eq!(parameters, Parameters { server_max_window_bits: 12 });
 
     let head = head(&format!("{REQUEST}{offer}"));
-    assert_eq!(
-        check(&head, false).map(|upgrade| upgrade.compression),
-        Ok(None)
-    );
+    assert_eq!(check(&head, false).map(|upgrade| upgrade.compression), Ok(None));
 }
 
 #[test]
 fn malformed_extensions_are_refused() {
-    assert_refused(
-        check_and("Sec-WebSocket-Extensions: permessage-deflate;\r\n"),
-        400,
-    );
+    assert_refused(check_and("Sec-WebSocket-Extensions: permessage-deflate;\r\n"), 400);
     assert_refused(check_and("Sec-WebSocket-Extensions: \u{e9}\r\n"), 400);
 }
 
@@ -188,11 +161,7 @@ fn malformed_extensions_are_refused() {
 fn the_answer() {
     let lines = "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
     let upgrade = accepted(lines);
-    let extra = [
-        ("X", "y"),
-        ("Sec-WebSocket-Accept", "forged"),
-        ("content-length", "5"),
-    ];
+    let extra = [("X", "y"), ("Sec-WebSocket-Accept", "forged"), ("content-length", "5")];
     let mut out = Vec::new();
     write_accept(&mut out, &upgrade, Some("chat"), &extra, "now");
     assert_eq!(

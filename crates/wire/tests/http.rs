@@ -1,8 +1,8 @@
 //! Requests' heads that are taken, and those that are refused; responses.
 
 use wire::http::{
-    BodyLength, Head, MAX_HEADERS, Rejection, body_length, find_head_end, reason_phrase,
-    valid_header_name, valid_header_value, write_response,
+    BodyLength, Head, MAX_HEADERS, Rejection, body_length, find_head_end, reason_phrase, valid_header_name,
+    valid_header_value, write_response,
 };
 
 const DATE: &str = "Tue, 15 Nov 1994 08:12:31 GMT";
@@ -28,9 +28,7 @@ fn assert_rejected(head: impl AsRef<[u8]>, status: u16) {
 
 fn response(status: u16, headers: &[(&str, &str)], head_only: bool, keep_alive: bool) -> String {
     let mut out = Vec::new();
-    write_response(
-        &mut out, status, headers, b"Hello", head_only, keep_alive, DATE,
-    );
+    write_response(&mut out, status, headers, b"Hello", head_only, keep_alive, DATE);
     String::from_utf8(out).expect("text")
 }
 
@@ -54,10 +52,7 @@ fn the_search_goes_on_where_it_stopped() {
 
 #[test]
 fn a_head_with_bare_line_feeds_is_found_and_refused() {
-    for head in [
-        "GET / HTTP/1.1\nHost: a\n\n",
-        "GET / HTTP/1.1\r\nHost: a\n\r\n",
-    ] {
+    for head in ["GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/1.1\r\nHost: a\n\r\n"] {
         assert_eq!(find_head_end(head.as_bytes(), &mut 0), Some(head.len()));
         assert_rejected(head, 400);
     }
@@ -65,29 +60,13 @@ fn a_head_with_bare_line_feeds_is_found_and_refused() {
 
 #[test]
 fn a_head_is_taken_apart() {
-    let head = Head::parse(
-        b"GET /a%20b?x=1?y HTTP/1.1\r\nHost: a\r\nX-Ray:\t b c \r\nx-RAY:\xe9\r\nE:\r\n\r\n",
-    );
+    let head = Head::parse(b"GET /a%20b?x=1?y HTTP/1.1\r\nHost: a\r\nX-Ray:\t b c \r\nx-RAY:\xe9\r\nE:\r\n\r\n");
     let head = head.expect("a valid head");
-    assert_eq!(
-        (head.method(), head.target(), head.minor_version()),
-        ("GET", "/a%20b?x=1?y", 1)
-    );
+    assert_eq!((head.method(), head.target(), head.minor_version()), ("GET", "/a%20b?x=1?y", 1));
     assert_eq!(head.path_and_query(), ("/a%20b", "x=1?y"));
     let headers: Vec<(&str, &[u8])> = head.headers().collect();
-    assert_eq!(
-        headers,
-        [
-            ("Host", &b"a"[..]),
-            ("X-Ray", b"b c"),
-            ("x-RAY", b"\xe9"),
-            ("E", b"")
-        ]
-    );
-    assert_eq!(
-        head.get_all("x-ray").collect::<Vec<_>>(),
-        [&b"b c"[..], b"\xe9"]
-    );
+    assert_eq!(headers, [("Host", &b"a"[..]), ("X-Ray", b"b c"), ("x-RAY", b"\xe9"), ("E", b"")]);
+    assert_eq!(head.get_all("x-ray").collect::<Vec<_>>(), [&b"b c"[..], b"\xe9"]);
     assert_eq!(head.get("X-RAY"), Some(&b"b c"[..]));
     assert_eq!(head.get("none"), None);
 }
@@ -107,20 +86,14 @@ fn targets_in_every_form() {
         let head = parsed(&format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert_eq!((head.target(), head.path_and_query()), (target, expected));
     }
-    assert_eq!(
-        parsed("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path_and_query(),
-        ("*", "")
-    );
+    assert_eq!(parsed("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").path_and_query(), ("*", ""));
 }
 
 #[test]
 fn an_absolute_target_overrides_the_host() {
     let head = parsed("GET http://b:81/ HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(head.authority(), Some(&b"b:81"[..]));
-    assert_eq!(
-        parsed("GET / HTTP/1.1\r\nHost: a:1\r\n\r\n").authority(),
-        Some(&b"a:1"[..])
-    );
+    assert_eq!(parsed("GET / HTTP/1.1\r\nHost: a:1\r\n\r\n").authority(), Some(&b"a:1"[..]));
     assert_eq!(parsed("GET / HTTP/1.0\r\n\r\n").authority(), None);
 }
 
@@ -219,20 +192,12 @@ fn what_is_not_one_whole_head_is_refused() {
 
 #[test]
 fn there_is_one_valid_host() {
-    for host in [
-        "a",
-        "a.example:80",
-        "127.0.0.1:9501",
-        "[::1]",
-        "[fe80::1]:9501",
-        "",
-        "a:",
-    ] {
+    for host in ["a", "a.example:80", "127.0.0.1:9501", "[::1]", "[fe80::1]:9501", "", "a:"] {
         parsed(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
     }
     for host in [
-        "a b", "a/b", "a@b", "a:b", "a:80:80", ":80", "[::1", "[a]", "::1", "a,b c", "a:99999",
-        "a:+80", "[::1]80", "\u{e9}",
+        "a b", "a/b", "a@b", "a:b", "a:80:80", ":80", "[::1", "[a]", "::1", "a,b c", "a:99999", "a:+80", "[::1]80",
+        "\u{e9}",
     ] {
         assert_rejected(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), 400);
     }
@@ -246,10 +211,7 @@ fn there_is_one_valid_host() {
 fn too_many_headers_are_refused() {
     let most = "A: b\r\n".repeat(MAX_HEADERS - 1);
     assert_eq!(with_lines(&most).headers().count(), MAX_HEADERS);
-    assert_rejected(
-        format!("GET / HTTP/1.1\r\nHost: a\r\n{most}A: b\r\n\r\n"),
-        431,
-    );
+    assert_rejected(format!("GET / HTTP/1.1\r\nHost: a\r\n{most}A: b\r\n\r\n"), 431);
 }
 
 #[test]
@@ -285,10 +247,7 @@ fn bodies_are_delimited() {
     for (lines, expected) in [
         ("", BodyLength::None),
         ("Content-Length: 0\r\n", BodyLength::Length(0)),
-        (
-            "content-length: 18446744073709551615\r\n",
-            BodyLength::Length(u64::MAX),
-        ),
+        ("content-length: 18446744073709551615\r\n", BodyLength::Length(u64::MAX)),
         ("Transfer-Encoding: Chunked\r\n", BodyLength::Chunked),
     ] {
         assert_eq!(body_length(&with_lines(lines)), Ok(expected), "{lines}");
@@ -309,10 +268,7 @@ fn ambiguous_bodies_are_refused() {
         ("Transfer-Encoding:\r\n", 400),
         ("Transfer-Encoding: gzip\r\n", 400),
         ("Transfer-Encoding: chunked, gzip\r\n", 400),
-        (
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            400,
-        ),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
         ("Transfer-Encoding: xchunked\r\n", 400),
         ("Transfer-Encoding: gzip, chunked\r\n", 501),
     ] {
@@ -320,10 +276,7 @@ fn ambiguous_bodies_are_refused() {
         assert_eq!(rejection.status, status, "{lines}");
     }
     let old = parsed("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
-    assert!(matches!(
-        body_length(&old),
-        Err(Rejection { status: 400, .. })
-    ));
+    assert!(matches!(body_length(&old), Err(Rejection { status: 400, .. })));
 }
 
 #[test]
@@ -339,19 +292,14 @@ fn a_response_is_whole() {
 
 #[test]
 fn a_response_to_head_announces_the_body() {
-    assert!(
-        response(200, &[], true, false).ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n")
-    );
+    assert!(response(200, &[], true, false).ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n"));
 }
 
 #[test]
 fn some_statuses_have_no_body() {
     for status in [100, 204, 304] {
         let response = response(status, &[], false, true);
-        assert!(
-            response.ends_with("Connection: keep-alive\r\n\r\n"),
-            "{response}"
-        );
+        assert!(response.ends_with("Connection: keep-alive\r\n\r\n"), "{response}");
         assert!(!response.contains("Content-Length"), "{response}");
     }
 }

@@ -13,18 +13,12 @@ fn same(origin: &str, host: &str) -> bool {
 
 #[track_caller]
 fn assert_allows(policy: &OriginPolicy, origin: &str) {
-    assert!(
-        policy.allows(Some(origin.as_bytes()), Some(b"server")),
-        "{origin}"
-    );
+    assert!(policy.allows(Some(origin.as_bytes()), Some(b"server")), "{origin}");
 }
 
 #[track_caller]
 fn assert_refuses(policy: &OriginPolicy, origin: &str) {
-    assert!(
-        !policy.allows(Some(origin.as_bytes()), Some(b"server")),
-        "{origin}"
-    );
+    assert!(!policy.allows(Some(origin.as_bytes()), Some(b"server")), "{origin}");
 }
 
 #[test]
@@ -78,11 +72,7 @@ fn what_is_not_an_origin_is_not_the_same() {
 
 #[test]
 fn a_list_permits_its_origins() {
-    let policy = list(&[
-        "https://app.example.com",
-        "http://localhost:3000",
-        "app://desktop",
-    ]);
+    let policy = list(&["https://app.example.com", "http://localhost:3000", "app://desktop"]);
     assert_allows(&policy, "https://app.example.com");
     assert_allows(&policy, "https://APP.example.com:443");
     assert_allows(&policy, "http://localhost:3000");
@@ -109,10 +99,7 @@ fn a_pattern_permits_subdomains_only() {
     assert_refuses(&policy, "http://a.example.com");
     assert_refuses(&policy, "https://a.example.com:8443");
 
-    assert_allows(
-        &list(&["http://*.example.com:8080"]),
-        "http://a.example.com:8080",
-    );
+    assert_allows(&list(&["http://*.example.com:8080"]), "http://a.example.com:8080");
 }
 
 #[test]
@@ -150,8 +137,7 @@ fn what_is_not_an_origin_cannot_be_listed() {
 #[test]
 fn a_request_has_at_most_one_origin() {
     let head = |lines: &str| {
-        Head::parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes())
-            .expect("a valid head")
+        Head::parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).expect("a valid head")
     };
     assert!(OriginPolicy::Same.allows_head(&head("")));
     assert!(OriginPolicy::Same.allows_head(&head("Origin: http://a\r\n")));

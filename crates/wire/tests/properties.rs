@@ -12,9 +12,7 @@ use wire::http::{Head, find_head_end};
 use wire::mask::unmask;
 
 const LIMIT: usize = 2048;
-const COMPRESSION: Option<Parameters> = Some(Parameters {
-    server_max_window_bits: 15,
-});
+const COMPRESSION: Option<Parameters> = Some(Parameters { server_max_window_bits: 15 });
 
 /// Bytes for the wire, with the events that they are to give.
 #[derive(Clone, Default, Debug)]
@@ -42,36 +40,20 @@ fn piece() -> impl Strategy<Value = Script> {
     ]
 }
 
-fn message(
-    opcode: Opcode,
-    data: &[u8],
-    compressed: bool,
-    cuts: &[Index],
-    ping: &[u8],
-    event: Got,
-) -> Script {
+fn message(opcode: Opcode, data: &[u8], compressed: bool, cuts: &[Index], ping: &[u8], event: Got) -> Script {
     let mut payload = data.to_vec();
     if compressed {
         payload.clear();
         Deflater::new().deflate(data, 15, &mut payload);
     }
-    let mut cuts: Vec<usize> = cuts
-        .iter()
-        .map(|cut| cut.index(payload.len() + 1))
-        .collect();
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(payload.len() + 1)).collect();
     cuts.sort_unstable();
     let mut script = Script::default();
     let mut start = 0;
     for (index, end) in cuts.iter().copied().chain([payload.len()]).enumerate() {
-        let (opcode, rsv1) = if index == 0 {
-            (opcode, compressed)
-        } else {
-            (Opcode::Continuation, false)
-        };
+        let (opcode, rsv1) = if index == 0 { (opcode, compressed) } else { (Opcode::Continuation, false) };
         let fin = index == cuts.len();
-        script
-            .bytes
-            .extend(masked(fin, rsv1, opcode, &payload[start..end]));
+        script.bytes.extend(masked(fin, rsv1, opcode, &payload[start..end]));
         if !fin {
             script.bytes.extend(masked(true, false, Opcode::Ping, ping));
             script.events.push(Got::Ping(ping.to_vec()));
@@ -84,10 +66,7 @@ fn message(
 
 fn script() -> impl Strategy<Value = Script> {
     vec(piece(), 0..6).prop_map(|pieces| Script {
-        bytes: pieces
-            .iter()
-            .flat_map(|piece| piece.bytes.clone())
-            .collect(),
+        bytes: pieces.iter().flat_map(|piece| piece.bytes.clone()).collect(),
         events: pieces.into_iter().flat_map(|piece| piece.events).collect(),
     })
 }

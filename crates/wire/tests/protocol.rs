@@ -9,9 +9,7 @@ use wire::frame::Opcode::{self, Binary, Close, Continuation, Ping, Pong, Text};
 use wire::protocol::{Event, Protocol};
 
 const LIMIT: usize = 1024;
-const COMPRESSED: Option<Parameters> = Some(Parameters {
-    server_max_window_bits: 15,
-});
+const COMPRESSED: Option<Parameters> = Some(Parameters { server_max_window_bits: 15 });
 
 fn close(connection: &mut Connection, code: u16) -> Vec<u8> {
     let mut out = Vec::new();
@@ -27,11 +25,7 @@ fn receive(compression: Option<Parameters>, frames: &[Vec<u8>]) -> Vec<Got> {
 /// The same, byte by byte.
 fn trickle(compression: Option<Parameters>, frames: &[Vec<u8>]) -> Vec<Got> {
     let mut connection = Connection::new(compression, LIMIT);
-    frames
-        .concat()
-        .chunks(1)
-        .flat_map(|byte| connection.receive(byte))
-        .collect()
+    frames.concat().chunks(1).flat_map(|byte| connection.receive(byte)).collect()
 }
 
 #[track_caller]
@@ -66,11 +60,7 @@ fn deflated(data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_connection_is_small() {
-    assert!(
-        size_of::<Protocol>() <= 96,
-        "{} bytes",
-        size_of::<Protocol>()
-    );
+    assert!(size_of::<Protocol>() <= 96, "{} bytes", size_of::<Protocol>());
 }
 
 #[test]
@@ -82,12 +72,7 @@ fn messages_arrive() {
         masked(true, false, Binary, &[0, 255, 254]),
         masked(true, false, Text, long.as_bytes()),
     ];
-    let expected = [
-        text("Hello"),
-        text(""),
-        Got::Binary(vec![0, 255, 254]),
-        text(&long),
-    ];
+    let expected = [text("Hello"), text(""), Got::Binary(vec![0, 255, 254]), text(&long)];
     assert_received(None, &frames, &expected);
 }
 
@@ -101,12 +86,7 @@ fn fragments_are_joined_with_control_frames_between() {
         masked(true, false, Continuation, b"llo"),
         masked(true, false, Text, b"next"),
     ];
-    let expected = [
-        Got::Ping(b"between".to_vec()),
-        Got::Pong(vec![]),
-        text("Hello"),
-        text("next"),
-    ];
+    let expected = [Got::Ping(b"between".to_vec()), Got::Pong(vec![]), text("Hello"), text("next")];
     assert_received(None, &frames, &expected);
 }
 
@@ -114,10 +94,7 @@ fn fragments_are_joined_with_control_frames_between() {
 fn a_character_may_be_split_between_fragments() {
     let bytes = "€𝄞".as_bytes();
     for split in 0..=bytes.len() {
-        let frames = [
-            masked(false, false, Text, &bytes[..split]),
-            masked(true, false, Continuation, &bytes[split..]),
-        ];
+        let frames = [masked(false, false, Text, &bytes[..split]), masked(true, false, Continuation, &bytes[split..])];
         assert_received(None, &frames, &[text("€𝄞")]);
     }
 }
@@ -129,9 +106,7 @@ fn a_whole_message_is_handed_out_without_a_copy() {
     let mut input = masked(true, false, Text, b"Hello");
     let payload_at = input.as_ptr().wrapping_add(6);
     let (taken, event) = protocol.receive(&mut input, LIMIT, &mut inflater);
-    let Ok(Some(Event::Text(text))) = event else {
-        panic!("{event:?}")
-    };
+    let Ok(Some(Event::Text(text))) = event else { panic!("{event:?}") };
     assert_eq!((taken, text.as_ptr()), (11, payload_at));
     assert_eq!(protocol.buffered(), 0);
 }
@@ -143,9 +118,7 @@ fn the_buffer_of_a_gathered_message_is_freed_by_the_next_call() {
     assert_eq!(connection.protocol.buffered(), 100);
 
     let mut last = masked(true, false, Continuation, &[7; 100]);
-    let (_, event) = connection
-        .protocol
-        .receive(&mut last, LIMIT, &mut connection.inflater);
+    let (_, event) = connection.protocol.receive(&mut last, LIMIT, &mut connection.inflater);
     assert_eq!(event, Ok(Some(Event::Binary(&[7; 200]))));
     assert_eq!(connection.receive(&[]), []);
     assert_eq!(connection.protocol.buffered(), 0);
@@ -159,10 +132,7 @@ fn what_is_left_is_only_a_partial_header_or_control_frame() {
     assert_eq!(connection.unread.len(), 130);
     assert_eq!(connection.receive(&ping[130..]), [Got::Ping(vec![1; 125])]);
 
-    assert_eq!(
-        connection.receive(&masked(true, false, Binary, &[0; 500])[..300]),
-        []
-    );
+    assert_eq!(connection.receive(&masked(true, false, Binary, &[0; 500])[..300]), []);
     assert_eq!(connection.unread.len(), 0);
     assert!(connection.protocol.is_mid_frame());
 }
@@ -178,28 +148,13 @@ fn between_fragments_the_peer_is_not_in_the_middle_of_a_frame() {
 fn frames_in_the_wrong_order_fail() {
     assert_fails(&[masked(true, false, Continuation, b"")], 1002);
     assert_fails(&[masked(false, false, Continuation, b"")], 1002);
-    assert_fails(
-        &[
-            masked(false, false, Text, b"a"),
-            masked(true, false, Text, b"b"),
-        ],
-        1002,
-    );
-    assert_fails(
-        &[
-            masked(false, false, Text, b"a"),
-            masked(true, false, Binary, b"b"),
-        ],
-        1002,
-    );
+    assert_fails(&[masked(false, false, Text, b"a"), masked(true, false, Text, b"b")], 1002);
+    assert_fails(&[masked(false, false, Text, b"a"), masked(true, false, Binary, b"b")], 1002);
 }
 
 #[test]
 fn after_an_error_nothing_is_read() {
-    let frames = [
-        masked(true, false, Continuation, b""),
-        masked(true, false, Text, b"Hello"),
-    ];
+    let frames = [masked(true, false, Continuation, b""), masked(true, false, Text, b"Hello")];
     let mut connection = Connection::new(None, LIMIT);
     assert_eq!(connection.receive(&frames.concat()), [Got::Failure(1002)]);
     assert_eq!(connection.receive(&frames.concat()), []);
@@ -210,22 +165,9 @@ fn after_an_error_nothing_is_read() {
 
 #[test]
 fn text_that_is_not_utf8_fails() {
-    for bytes in [
-        &b"\xff"[..],
-        b"\xc0\xaf",
-        b"\xed\xa0\x80",
-        b"\xf4\x90\x80\x80",
-        b"a\x80",
-        b"\xe2\x82",
-    ] {
+    for bytes in [&b"\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"a\x80", b"\xe2\x82"] {
         assert_fails(&[masked(true, false, Text, bytes)], 1007);
-        assert_fails(
-            &[
-                masked(false, false, Text, bytes),
-                masked(true, false, Continuation, b""),
-            ],
-            1007,
-        );
+        assert_fails(&[masked(false, false, Text, bytes), masked(true, false, Continuation, b"")], 1007);
     }
 }
 
@@ -234,36 +176,23 @@ fn text_fails_in_the_middle_of_a_frame() {
     let frame = masked(true, false, Text, b"Hello \xed\xa0 and more to come");
     let mut connection = Connection::new(None, LIMIT);
     assert_eq!(connection.receive(&frame[..6 + 7]), []);
-    assert_eq!(
-        connection.receive(&frame[6 + 7..6 + 8]),
-        [Got::Failure(1007)]
-    );
+    assert_eq!(connection.receive(&frame[6 + 7..6 + 8]), [Got::Failure(1007)]);
 }
 
 #[test]
 fn a_message_may_have_the_largest_size_and_not_a_byte_more() {
     let most = vec![b'a'; LIMIT];
     let whole = Got::Binary(most.clone());
+    assert_received(None, &[masked(true, false, Binary, &most)], std::slice::from_ref(&whole));
     assert_received(
         None,
-        &[masked(true, false, Binary, &most)],
-        std::slice::from_ref(&whole),
-    );
-    assert_received(
-        None,
-        &[
-            masked(false, false, Binary, &most[..1000]),
-            masked(true, false, Continuation, &most[1000..]),
-        ],
+        &[masked(false, false, Binary, &most[..1000]), masked(true, false, Continuation, &most[1000..])],
         &[whole],
     );
 
     assert_fails(&[masked(true, false, Binary, &[0; LIMIT + 1])], 1009);
     assert_fails(
-        &[
-            masked(false, false, Binary, &[0; 1000]),
-            masked(true, false, Continuation, &[0; LIMIT - 999]),
-        ],
+        &[masked(false, false, Binary, &[0; 1000]), masked(true, false, Continuation, &[0; LIMIT - 999])],
         1009,
     );
 }
@@ -271,10 +200,7 @@ fn a_message_may_have_the_largest_size_and_not_a_byte_more() {
 #[test]
 fn a_message_too_big_fails_at_the_header() {
     let mut connection = Connection::new(None, LIMIT);
-    assert_eq!(
-        connection.receive(&masked(true, false, Binary, &[0; LIMIT + 1])[..8]),
-        [Got::Failure(1009)]
-    );
+    assert_eq!(connection.receive(&masked(true, false, Binary, &[0; LIMIT + 1])[..8]), [Got::Failure(1009)]);
     assert_eq!(connection.protocol.buffered(), 0);
 }
 
@@ -283,21 +209,11 @@ fn a_claim_allocates_nothing() {
     let mut protocol = Protocol::new(None);
     let mut inflater = Inflater::new();
     let mut header = claim(true, Binary, 1 << 62);
-    assert_eq!(
-        protocol.receive(&mut header, usize::MAX, &mut inflater),
-        (14, Ok(None))
-    );
+    assert_eq!(protocol.receive(&mut header, usize::MAX, &mut inflater), (14, Ok(None)));
     assert_eq!(protocol.buffered(), 0);
     for total in 1..=1000 {
-        assert_eq!(
-            protocol.receive(&mut [0], usize::MAX, &mut inflater),
-            (1, Ok(None))
-        );
-        assert!(
-            protocol.buffered() <= 2 * total,
-            "{} bytes for {total}",
-            protocol.buffered()
-        );
+        assert_eq!(protocol.receive(&mut [0], usize::MAX, &mut inflater), (1, Ok(None)));
+        assert!(protocol.buffered() <= 2 * total, "{} bytes for {total}", protocol.buffered());
     }
 }
 
@@ -323,26 +239,13 @@ fn compressed_messages_arrive() {
         masked(true, false, Continuation, &compressed[4..]),
     ];
     let binary = Got::Binary(message.as_bytes().to_vec());
-    assert_received(
-        COMPRESSED,
-        &frames,
-        &[
-            text(message),
-            text("not compressed"),
-            Got::Ping(vec![]),
-            binary,
-        ],
-    );
+    assert_received(COMPRESSED, &frames, &[text(message), text("not compressed"), Got::Ping(vec![]), binary]);
 }
 
 #[test]
 fn the_limit_holds_for_what_is_inflated() {
     let most = deflated(&[b'a'; LIMIT]);
-    assert_received(
-        COMPRESSED,
-        &[masked(true, true, Text, &most)],
-        &[text(&"a".repeat(LIMIT))],
-    );
+    assert_received(COMPRESSED, &[masked(true, true, Text, &most)], &[text(&"a".repeat(LIMIT))]);
 
     let frames = [masked(true, true, Text, &deflated(&[b'a'; LIMIT + 1]))];
     assert_received(COMPRESSED, &frames, &[Got::Failure(1009)]);
@@ -363,11 +266,7 @@ fn compressed_bytes_are_bounded_too() {
 #[test]
 fn what_cannot_be_inflated_or_is_not_text_fails() {
     for payload in [&b"\xff\xff\xff"[..], &deflated(b"\xff")] {
-        assert_received(
-            COMPRESSED,
-            &[masked(true, true, Text, payload)],
-            &[Got::Failure(1007)],
-        );
+        assert_received(COMPRESSED, &[masked(true, true, Text, payload)], &[Got::Failure(1007)]);
     }
 }
 
@@ -375,16 +274,9 @@ fn what_cannot_be_inflated_or_is_not_text_fails() {
 fn rsv1_is_for_the_first_frame_of_a_message_and_only_if_agreed() {
     assert_fails(&[masked(true, true, Text, b"\x00")], 1002);
     for opcode in [Close, Ping, Pong] {
-        assert_received(
-            COMPRESSED,
-            &[masked(true, true, opcode, b"")],
-            &[Got::Failure(1002)],
-        );
+        assert_received(COMPRESSED, &[masked(true, true, opcode, b"")], &[Got::Failure(1002)]);
     }
-    let frames = [
-        masked(false, true, Text, b"\x00"),
-        masked(true, true, Continuation, b"\x00"),
-    ];
+    let frames = [masked(false, true, Text, b"\x00"), masked(true, true, Continuation, b"\x00")];
     assert_received(COMPRESSED, &frames, &[Got::Failure(1002)]);
 }
 
@@ -404,11 +296,7 @@ fn every_close_code_is_judged() {
     for code in 0..=u16::MAX {
         let events = receive(None, &[masked(true, false, Close, &code.to_be_bytes())]);
         let valid = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-        let expected = if valid {
-            Got::Close(Some(code), String::new())
-        } else {
-            Got::Failure(1002)
-        };
+        let expected = if valid { Got::Close(Some(code), String::new()) } else { Got::Failure(1002) };
         assert_eq!(events, [expected], "code {code}");
     }
 }
@@ -423,14 +311,8 @@ fn a_faulty_close_fails() {
 fn the_peer_closes_first() {
     let mut connection = Connection::new(None, LIMIT);
     assert!(connection.protocol.is_open());
-    let frames = [
-        masked(true, false, Close, b"\x03\xe8"),
-        masked(true, false, Text, b"too late"),
-    ];
-    assert_eq!(
-        connection.receive(&frames.concat()),
-        [Got::Close(Some(1000), String::new())]
-    );
+    let frames = [masked(true, false, Close, b"\x03\xe8"), masked(true, false, Text, b"too late")];
+    assert_eq!(connection.receive(&frames.concat()), [Got::Close(Some(1000), String::new())]);
     assert!(connection.protocol.close_received() && !connection.protocol.close_sent());
     assert!(!connection.protocol.is_open());
 
@@ -463,11 +345,7 @@ fn after_our_close_all_but_the_peers_is_discarded() {
         masked(true, false, Continuation, b"\xff"),
         masked(true, false, Close, b"\x03\xe9"),
     ];
-    let events: Vec<Got> = behind
-        .concat()
-        .chunks(7)
-        .flat_map(|bytes| connection.receive(bytes))
-        .collect();
+    let events: Vec<Got> = behind.concat().chunks(7).flat_map(|bytes| connection.receive(bytes)).collect();
     assert_eq!(events, [Got::Close(Some(1001), String::new())]);
     assert_eq!(connection.protocol.buffered(), 0);
     assert!(connection.protocol.close_sent() && connection.protocol.close_received());

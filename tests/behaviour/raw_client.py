@@ -1,0 +1,135 @@
+"""A client that sends whatever bytes a test wants, and shows the bytes that come back."""
+
+import asyncio
+import os
+import socket
+import struct
+from typing import NamedTuple, Self
+
+from hubbub import CloseCode, Opcode
+
+# The example of RFC 6455 §1.3.
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+
+
+class Answer(NamedTuple):
+    """An HTTP response; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class RawFrame(NamedTuple):
+    """A WebSocket frame (RFC 6455 §5.2)."""
+
+    opcode: int
+    payload: bytes
+    fin: bool = True
+    rsv1: bool = False
+
+
+class RawClient:
+    """A TCP connection to the server; use it with `async with`."""
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        """Prepare to connect; a `receive_buffer` of few bytes makes a client that soon takes no more."""
+        self._address = ("127.0.0.1", port)
+        self._socket = socket.socket()
+        self._limit = receive_buffer or 64 * 1024
+        if receive_buffer:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+
+    async def __aenter__(self) -> Self:
+        self._socket.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(self._socket, self._address)
+        self._reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=self._limit)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
+
+    def send(self, data: str | bytes) -> None:
+        self._writer.write(data.encode() if isinstance(data, str) else data)
+
+    async def sent(self) -> None:
+        """Wait until the kernel has taken nearly all that was sent."""
+        await self._writer.drain()
+
+    def end(self) -> None:
+        """Close our half of the TCP connection."""
+        self._writer.write_eof()
+
+    def reset(self) -> None:
+        """Break the TCP connection off."""
+        self._socket_option(socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    # ---- HTTP --------------------------------------------------------------------------------------------------------
+
+    def ask(self, path: str = "/", *headers: str, method: str = "GET") -> None:
+        self.send("\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]))
+
+    async def answer(self, *, has_body: bool = True) -> Answer:
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status_line, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        length = int(headers.get("content-length", 0)) if has_body else 0
+        return Answer(int(status_line.split()[1]), headers, await self._reader.readexactly(length))
+
+    # ---- WebSocket ---------------------------------------------------------------------------------------------------
+
+    async def upgrade(self, *headers: str, path: str = "/") -> Answer:
+        """Ask for a WebSocket, and return the answer."""
+        self.ask_for_upgrade(*headers, path=path)
+        return await self.answer()
+
+    def ask_for_upgrade(self, *headers: str, path: str = "/") -> None:
+        self.ask(
+            path,
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            f"Sec-WebSocket-Key: {KEY}",
+            *headers,
+        )
+
+    def send_frame(self, opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> None:
+        mask = os.urandom(4)
+        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+        self.send(bytes([fin << 7 | opcode]) + _length(len(payload)) + mask + masked)
+
+    def send_close(self, code: CloseCode | int, reason: str = "") -> None:
+        self.send_frame(Opcode.CLOSE, struct.pack("!H", code) + reason.encode())
+
+    async def frame(self) -> RawFrame:
+        first, second = await self._reader.readexactly(2)
+        length = second & 0x7F
+        if length == 126:
+            (length,) = struct.unpack("!H", await self._reader.readexactly(2))
+        elif length == 127:
+            (length,) = struct.unpack("!Q", await self._reader.readexactly(8))
+        payload = await self._reader.readexactly(length)
+        return RawFrame(first & 0x0F, payload, bool(first & 0x80), bool(first & 0x40))
+
+    async def close_frame(self) -> tuple[int, str]:
+        """Read up to the server's Close; return its code and reason."""
+        while (frame := await self.frame()).opcode != Opcode.CLOSE:
+            pass
+        return struct.unpack("!H", frame.payload[:2])[0], frame.payload[2:].decode()
+
+    async def rest(self) -> bytes:
+        """Read until the server closes the connection."""
+        return await self._reader.read()
+
+    def _socket_option(self, option: int, value: bytes) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def _length(length: int) -> bytes:
+    """The length field of a masked frame."""
+    if length < 126:
+        return bytes([0x80 | length])
+    if length < 1 << 16:
+        return b"\xfe" + struct.pack("!H", length)
+    return b"\xff" + struct.pack("!Q", length)

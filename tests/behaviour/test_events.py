@@ -1,0 +1,247 @@
+"""Events: what handlers are given, and what becomes of their exceptions."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from running import KINDS, Note, Serve, add
+from websockets.exceptions import ConnectionClosed
+
+from hubbub import Frame, Opcode, Request, Server
+
+
+def echo(server: Server, note: Note) -> None:
+    @server.on("open")
+    def on_open(server: Server, request: Request) -> None:
+        note("open", request.fd > 0, request.path)
+
+    @server.on("message")
+    def on_message(server: Server, frame: Frame) -> None:
+        note("message", frame.data, frame.opcode, frame.finish)
+        server.push(frame.fd, frame.data)
+
+    @server.on("close")
+    def on_close(server: Server, fd: int) -> None:
+        note("close")
+
+
+async def test_open_messages_and_close_tell_of_one_connection(serve: Serve) -> None:
+    running = await serve(echo)
+    async with running.connect("/chat") as client:
+        assert await running.noted() == ("open", True, "/chat")
+        await client.send("text")
+        assert await client.recv() == "text"
+        assert await running.noted() == ("message", "text", Opcode.TEXT, True)
+        await client.send(b"\x00\xff")
+        assert await client.recv() == b"\x00\xff"
+        assert await running.noted() == ("message", b"\x00\xff", Opcode.BINARY, True)
+    assert await running.noted() == ("close",)
+
+
+async def test_fragments_arrive_as_one_message(serve: Serve) -> None:
+    running = await serve(echo)
+    async with running.connect() as client:
+        await running.noted()
+        await client.send(["a", "b", "c"])
+        assert await running.noted() == ("message", "abc", Opcode.TEXT, True)
+
+
+async def test_empty_messages_are_messages(serve: Serve) -> None:
+    running = await serve(echo)
+    async with running.connect() as client:
+        await client.send("")
+        await client.send(b"")
+        assert [await client.recv(), await client.recv()] == ["", b""]
+
+
+async def test_every_event_has_its_moment(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("start", lambda server: note("start"))
+        server.on("worker_start", lambda server, worker_id: note("worker_start", worker_id))
+        server.on("worker_stop", lambda server, worker_id: note("worker_stop", worker_id))
+        server.on("shutdown", lambda server: note("shutdown"))
+        server.on("handshake", lambda server, request: note("handshake", request.fd))
+        server.on("open", lambda server, request: note("open"))
+        server.on("message", lambda server, frame: note("message"))
+        server.on("close", lambda server, fd: note("close"))
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+    while await running.noted() != ("close",):
+        pass
+    await running.stop()
+    while await running.noted() != ("shutdown",):
+        pass
+    assert running.notes.all == [
+        ("worker_start", 0),
+        ("start",),
+        ("handshake", 0),
+        ("open",),
+        ("message",),
+        ("close",),
+        ("worker_stop", 0),
+        ("shutdown",),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_of_handler_serves_each_event(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        add(server, "worker_start", kind, lambda server, worker_id: note("worker_start"))
+        add(server, "start", kind, lambda server: note("start"))
+        add(server, "open", kind, lambda server, request: note("open"))
+        add(server, "message", kind, lambda server, frame: note("message", frame.data))
+        add(server, "close", kind, lambda server, fd, code, reason: note("close", code))
+        add(server, "worker_stop", kind, lambda server, worker_id: note("worker_stop"))
+        add(server, "shutdown", kind, lambda server: note("shutdown"))
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+    while await running.noted() != ("close", 1000):
+        pass
+    await running.stop()
+    while await running.noted() != ("shutdown",):
+        pass
+    names = [name for name, *_ in running.notes.all]
+    assert names == ["worker_start", "start", "open", "message", "close", "worker_stop", "shutdown"]
+
+
+async def test_a_handler_is_given_as_many_arguments_as_it_declares(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda: note("open"))
+        server.on("message", lambda server: note("message", server is not None))
+        server.on("close", lambda server, fd, code: note("close", code))
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+        await client.close(4321)
+    assert [await running.noted() for _ in range(3)] == [("open",), ("message", True), ("close", 4321)]
+
+
+async def test_handlers_may_be_methods_and_callable_objects(serve: Serve) -> None:
+    class Room:
+        def __init__(self, note: Note) -> None:
+            self.note = note
+
+        def on_open(self, server: Server, request: Request) -> None:
+            self.note("open")
+
+        async def __call__(self, server: Server, frame: Frame) -> None:
+            self.note("message", frame.data)
+
+    def application(server: Server, note: Note) -> None:
+        room = Room(note)
+        server.on("open", room.on_open)
+        server.on("message", room)
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+        assert await running.noted() == ("open",)
+        assert await running.noted() == ("message", "hello")
+
+
+async def test_without_handlers_messages_are_taken_and_dropped(serve: Serve) -> None:
+    running = await serve(lambda server, note: None)
+    async with running.connect() as client:
+        await client.send("hello")
+        await (await client.ping())
+    assert client.close_code == 1000
+
+
+def fails_on_demand(server: Server, note: Note, kind: str) -> None:
+    def on_open(server: Server, request: Request) -> None:
+        if request.path == "/fail":
+            raise LookupError("in open")
+
+    def on_message(server: Server, frame: Frame) -> None:
+        if frame.data == "fail":
+            raise LookupError("in message")
+        server.push(frame.fd, frame.data)
+
+    def on_close(server: Server, fd: int, code: int, reason: str) -> None:
+        note("close", code, reason)
+        raise LookupError("in close")
+
+    add(server, "open", kind, on_open)
+    add(server, "message", kind, on_message)
+    add(server, "close", kind, on_close)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("event", ["open", "message"])
+async def test_an_exception_in_open_or_message_closes_that_connection_with_1011(
+    serve: Serve, event: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = await serve(lambda server, note: fails_on_demand(server, note, kind))
+    async with running.connect() as other:
+        async with running.connect("/fail" if event == "open" else "/") as client:
+            if event == "message":
+                await client.send("fail")
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            assert client.close_code == 1011
+        assert (await running.noted())[0] == "close"
+        assert f"LookupError: in {event}" in caplog.text
+        assert f"the handler of {event} failed" in caplog.text
+
+        await other.send("still here")
+        assert await other.recv() == "still here"
+    # The handler of close has failed by now, twice; the server goes on all the same.
+    await running.noted()
+    async with running.connect() as client:
+        await client.send("hello")
+        assert await client.recv() == "hello"
+    assert "LookupError: in close" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("event", ["worker_start", "start", "worker_stop", "shutdown"])
+async def test_an_exception_in_another_handler_is_logged(
+    serve: Serve, event: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def application(server: Server, note: Note) -> None:
+        def fail(server: Server) -> None:
+            raise LookupError("there is nothing")
+
+        add(server, event, kind, fail)
+        echo(server, note)
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+        assert await client.recv() == "hello"
+    await running.stop()
+    assert f"the handler of {event} failed" in caplog.text
+    assert "LookupError: there is nothing" in caplog.text
+
+
+async def test_a_handler_that_is_cancelled_closes_its_connection_with_1011(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    def application(server: Server, note: Note) -> None:
+        async def on_message(server: Server, frame: Frame) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.append(task)
+            note("waiting")
+            await asyncio.Event().wait()
+
+        server.on("message", on_message)
+        server.on("close", lambda server, fd: note("close"))
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+        assert await running.noted() == ("waiting",)
+        tasks[0].cancel()
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1011
+    assert await running.noted() == ("close",)
+    assert "was cancelled" in caplog.text
