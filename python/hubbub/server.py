@@ -71,7 +71,8 @@ class Server:
         self._handlers: dict[str, Handler] = {}
         self._worker: Worker | None = None
         self._port = self.settings.port
-        self._stop: Callable[[], None] | None = None
+        self._stop = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
         self.connections = Connections(self)
 
     def __repr__(self) -> str:
@@ -109,7 +110,7 @@ class Server:
             TypeError: The callable could not be called so, or is `async def` and `threaded`.
         """
         if handler is None:
-            return partial(self.on, event, threaded=threaded)
+            return lambda handler: self.on(event, handler, threaded=threaded)
         checked = Handler.of(event, handler, threaded=threaded)
         if event in self._handlers:
             raise ValueError(f"{event!r} has a handler already: {self._handlers[event].callable!r}")
@@ -333,24 +334,26 @@ class Server:
         Raises:
             OSError: The port is in use, or the host is unknown.
         """
-        if (self.settings.workers or 1) > 1:
-            log.warning("workers=%d: an embedded server has one", self.settings.workers)
         stop = asyncio.Event()
-        await self._open()
-        self._stop = stop.set
+        await self._open_embedded(stop)
         try:
             await stop.wait()
         finally:
             await self._close()
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        stop = asyncio.Event()
+        await self._open_embedded(stop)
+        self._closing = asyncio.get_running_loop().create_task(self._close_after(stop))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._close()
+        # `shutdown()` may have begun it already.
+        self._stop.set()
+        if self._closing:
+            await self._closing
 
     def shutdown(self) -> None:
         """Stop gracefully; from any thread, any number of times.
@@ -362,8 +365,7 @@ class Server:
             NotRunning: The server is not running.
         """
         worker = self._worker_of("shutdown")
-        if self._stop is not None:
-            worker.loop.call_soon_threadsafe(self._stop)
+        worker.loop.call_soon_threadsafe(self._stop.set)
 
     async def _run_with_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -382,8 +384,7 @@ class Server:
         if threading.current_thread() is threading.main_thread():
             before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            await self._open()
-            self._stop = stop.set
+            await self._open(stop)
             await stop.wait()
             await self._close()
         finally:
@@ -392,11 +393,18 @@ class Server:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    async def _open(self) -> None:
+    async def _open_embedded(self, stop: asyncio.Event) -> None:
+        if (self.settings.workers or 1) > 1:
+            log.warning("workers=%d: an embedded server has one", self.settings.workers)
+        await self._open(stop)
+
+    async def _open(self, stop: asyncio.Event) -> None:
+        """Begin to serve; `shutdown()` will set `stop`, from the first handler on."""
         if self._worker:
             raise RuntimeError("the server is running already")
         listeners = await _listen(self.settings.host, self.settings.port, self.settings.backlog)
         self._port = listeners[0].getsockname()[1]
+        self._stop = stop
         self._worker = Worker(self, self.settings, self._handlers, 0)
         _running.add(self)
         if type(self).push is Server.push:
@@ -406,10 +414,15 @@ class Server:
         log.info("listening on %s port %d", self.settings.host, self._port)
         await self._worker.call("start", self)
 
+    async def _close_after(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        await self._close()
+
     async def _close(self) -> None:
         if self._worker:
             await self._worker.stop()
             await self._worker.call("shutdown", self)
+            self._worker.end_threads()
             self._forget_worker()
             log.info("stopped")
 
@@ -417,10 +430,11 @@ class Server:
         """End without another word to anyone: a handler has raised SystemExit."""
         if self._worker:
             self._worker.close()
+            self._worker.end_threads()
             self._forget_worker()
 
     def _forget_worker(self) -> None:
-        self._worker = self._stop = None
+        self._worker = None
         self.__dict__.pop("push", None)
         self._port = self.settings.port
 

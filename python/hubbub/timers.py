@@ -18,7 +18,7 @@ class Timer:
         repeats: bool,
         job: Callable[[], Any],
     ) -> None:
-        """Begin to wait; in the event loop's thread.
+        """Begin to wait; from any thread.
 
         Args:
             loop: The worker's event loop.
@@ -35,13 +35,15 @@ class Timer:
         self._is_running = False
         self._is_cancelled = False
         self._due = loop.time() + seconds
-        self._handle = loop.call_at(self._due, self._fire)
+        self._handle: asyncio.TimerHandle | None = None
+        # `call_at` is for the loop's own thread alone, and does not wake a loop that sleeps.
+        loop.call_soon_threadsafe(self._wait)
 
     def cancel(self) -> None:
         """Call the function no more; a call that is under way goes on. From any thread, any number of times."""
         self._is_cancelled = True
         try:
-            self._loop.call_soon_threadsafe(self._handle.cancel)
+            self._loop.call_soon_threadsafe(self._drop)
         except RuntimeError:
             pass  # The event loop is closed, and no timer of it fires any more.
 
@@ -50,6 +52,14 @@ class Timer:
         """Whether `cancel` was called."""
         return self._is_cancelled
 
+    def _wait(self) -> None:
+        if not self._is_cancelled:
+            self._handle = self._loop.call_at(self._due, self._fire)
+
+    def _drop(self) -> None:
+        if self._handle:
+            self._handle.cancel()
+
     def _fire(self) -> None:
         if self._is_cancelled:
             return
@@ -57,7 +67,7 @@ class Timer:
             # The rhythm is kept; beats that were missed while the loop was busy are not made up for.
             now = self._loop.time()
             self._due += self._seconds * max(1, -(-(now - self._due) // self._seconds))
-            self._handle = self._loop.call_at(self._due, self._fire)
+            self._wait()
         if not self._is_running:
             self._is_running = True
             self._run(self._job, self._ended)

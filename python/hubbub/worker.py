@@ -43,6 +43,8 @@ HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
 # How often a stop looks whether the last connection is gone, and how long it lets cancelled tasks clean up.
 STOP_POLL = 0.01
 CANCEL_GRACE = 1.0
+# Seconds between two lines in the log that accepting pauses.
+PAUSE_LOG_INTERVAL = 10.0
 
 
 class Worker:
@@ -73,6 +75,7 @@ class Worker:
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._next_pause_logged = 0.0
         self.reactor = Reactor(server, self, settings, worker_id)
         for event in ("open", "message", "close", "drain"):
             if handler := handlers.get(event):
@@ -97,12 +100,15 @@ class Worker:
         self.reactor.stop_accepting()
         for timer in self._timers:
             timer.cancel()
-        await self._until(lambda: not self._running, deadline)
+        handlers_have_ended = await self._until(lambda: not self._running, deadline)
         self._is_stopping = True
+        if not handlers_have_ended:
+            self._cancel_running()
+            # Whoever used up the time: the other connections get their closing handshake all the same.
+            deadline = self.loop.time() + CANCEL_GRACE
         self.reactor.close_all(CloseCode.GOING_AWAY, "the server is stopping")
         if not await self._until(self._is_quiet, deadline):
-            for future in list(self._running):
-                future.cancel()
+            self._cancel_running()
             self.reactor.abort_all()
             await self._until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
         if self._running:
@@ -124,7 +130,14 @@ class Worker:
         self.loop.remove_reader(self.reactor.fileno())
         if self._timer:
             self._timer.cancel()
+
+    def end_threads(self) -> None:
+        """Let the pool's threads end; no handler may be called after that."""
         self._pool.close()
+
+    def _cancel_running(self) -> None:
+        for future in list(self._running):
+            future.cancel()
 
     def _is_quiet(self) -> bool:
         """Whether no connection is left and no handler runs."""
@@ -198,8 +211,11 @@ class Worker:
             self.reactor.disconnect(fd, CloseCode.INTERNAL_ERROR, "the handler failed")
 
     def accept_paused(self, error: str) -> None:
-        """Log that no connection can be accepted for now."""
-        log.warning("accepting pauses: %s", error)
+        """Log that no connection can be accepted for now; not for each attempt, though each is told of."""
+        now = self.loop.time()
+        if now >= self._next_pause_logged:
+            self._next_pause_logged = now + PAUSE_LOG_INTERVAL
+            log.warning("accepting pauses: %s", error)
 
     # ---- handlers that run on ----------------------------------------------------------------------------------------
 

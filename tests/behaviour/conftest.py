@@ -1,8 +1,9 @@
 """The server under test.
 
-A test gives its application (a function that registers handlers) to `serve`, and talks to what it gets as a client.
-What the handlers see, they tell through `note`. Tests that do no more than this, with an application that is a function
-of its module, do not say in which process the server runs, so that they can be run over other ways of serving too.
+A test gives its application (a function that registers handlers) to `serve`, and talks to what it gets as a
+client. What the handlers see, they tell through `note`. Tests that do no more than this, with an application
+that is a function of its module, do not say in which process the server runs, so that they can be run over
+other ways of serving too.
 """
 
 import asyncio

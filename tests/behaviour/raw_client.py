@@ -35,7 +35,8 @@ class RawClient:
     def __init__(self, port: int, receive_buffer: int | None = None) -> None:
         """Prepare to connect; a `receive_buffer` of few bytes makes a client that soon takes no more."""
         self._address = ("127.0.0.1", port)
-        self._socket = socket.socket()
+        # Only where the protocol is named does asyncio see to it that small writes go out at once.
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._limit = receive_buffer or 64 * 1024
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -65,7 +66,7 @@ class RawClient:
         self._socket_option(socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
-    # ---- HTTP --------------------------------------------------------------------------------------------------------
+    # ---- HTTP ----------------------------------------------------------------------------------------------
 
     def ask(self, path: str = "/", *headers: str, method: str = "GET") -> None:
         self.send("\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]))
@@ -77,7 +78,7 @@ class RawClient:
         length = int(headers.get("content-length", 0)) if has_body else 0
         return Answer(int(status_line.split()[1]), headers, await self._reader.readexactly(length))
 
-    # ---- WebSocket ---------------------------------------------------------------------------------------------------
+    # ---- WebSocket -----------------------------------------------------------------------------------------
 
     async def upgrade(self, *headers: str, path: str = "/") -> Answer:
         """Ask for a WebSocket, and return the answer."""
@@ -96,7 +97,8 @@ class RawClient:
 
     def send_frame(self, opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> None:
         mask = os.urandom(4)
-        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+        key = (mask * (len(payload) // 4 + 1))[: len(payload)]
+        masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(len(payload))
         self.send(bytes([fin << 7 | opcode]) + _length(len(payload)) + mask + masked)
 
     def send_close(self, code: CloseCode | int, reason: str = "") -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from raw_client import RawClient
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from hubbub import Server
 
@@ -48,7 +49,7 @@ class Notes:
 class Running:
     """A running server."""
 
-    def __init__(self, server: Server, notes: Notes, stop: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, server: Server, notes: Notes, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.server = server
         self.notes = notes
         self.stop = stop
@@ -85,5 +86,30 @@ def add(server: Server, event: str, kind: str, handler: Callable[..., Any]) -> N
             await asyncio.sleep(0)
         return handler(*arguments)
 
-    run = {"sync": handler, "async": at_once, "suspending": later, "threaded": handler}[kind]
-    server.on(event, run, threaded=kind == "threaded")
+    runs: dict[str, Callable[..., Any]] = {
+        "sync": handler,
+        "async": at_once,
+        "suspending": later,
+        "threaded": handler,
+    }
+    server.on(event, runs[kind], threaded=kind == "threaded")
+
+
+async def all_from(client: ClientConnection) -> list[str | bytes]:
+    """Return what comes until the server closes the connection, whatever the code."""
+    messages = []
+    while True:
+        try:
+            messages.append(await client.recv())
+        except ConnectionClosed:
+            return messages
+
+
+async def time_passes(seconds: float) -> None:
+    """Let so much time pass for the timers of a server in this process.
+
+    Only for what must not happen: a machine that is too slow makes such a test pass, never fail.
+    """
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, passed.set)
+    await passed.wait()

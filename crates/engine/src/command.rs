@@ -75,7 +75,8 @@ impl Command {
     }
 }
 
-/// What the reactor counts; each is written by the reactor's thread alone, but for `commands_dropped`.
+/// What the reactor counts beside the registry's rows; each is written by the reactor's thread alone, but for
+/// `commands_dropped`.
 #[derive(Debug, Default)]
 pub struct Totals {
     /// Open WebSockets.
@@ -86,16 +87,9 @@ pub struct Totals {
     pub refused: AtomicU64,
     /// WebSockets closed.
     pub closed: AtomicU64,
-    /// Messages received.
-    pub messages_in: AtomicU64,
-    /// Messages queued.
-    pub messages_out: AtomicU64,
-    /// Payload bytes received.
-    pub bytes_in: AtomicU64,
-    /// Payload bytes queued.
-    pub bytes_out: AtomicU64,
-    /// Unsent bytes of all outboxes.
-    pub queued_bytes: AtomicU64,
+    /// The traffic of connections that are gone; that of the others stands in their rows, so that a message is counted
+    /// in one place.
+    pub(crate) past: Traffic<AtomicU64>,
     /// Connections closed with 1013 because their outbox was full.
     pub slow_consumers_closed: AtomicU64,
     /// Messages dropped because an outbox was full.
@@ -194,22 +188,67 @@ impl Shared {
         commands
     }
 
+    /// Messages and payload bytes since the start, and unsent bytes now.
+    pub fn traffic(&self) -> Traffic<u64> {
+        let mut sum = self.totals.past.load();
+        for fd in self.registry.ids() {
+            if let Some(info) = self.registry.info(fd) {
+                sum.messages_in += info.messages_in;
+                sum.messages_out += info.messages_out;
+                sum.bytes_in += info.bytes_in;
+                sum.bytes_out += info.bytes_out;
+                sum.queued_bytes += info.queued_bytes;
+            }
+        }
+        sum
+    }
+
     /// Counts a message that was queued for a connection.
     #[inline]
     pub(crate) fn count_out(&self, row: usize, bytes: usize) {
         let row = self.registry.row(row);
         add(&row.messages_out, 1);
         add(&row.bytes_out, bytes as u64);
-        add(&self.totals.messages_out, 1);
-        add(&self.totals.bytes_out, bytes as u64);
     }
 
     /// Notes how many bytes a connection's outbox holds now.
     #[inline]
     pub(crate) fn count_queued(&self, row: usize, unsent: usize) {
-        let cell = &self.registry.row(row).queued_bytes;
-        let before = cell.load(Ordering::Relaxed);
-        cell.store(unsent as u64, Ordering::Relaxed);
-        add(&self.totals.queued_bytes, (unsent as u64).wrapping_sub(before));
+        self.registry.row(row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
+    }
+
+    /// Frees the row of a connection that is gone, and keeps its counts.
+    pub(crate) fn forget(&self, fd: Fd) {
+        if let Some(info) = self.registry.info(fd) {
+            self.registry.release(fd);
+            add(&self.totals.past.messages_in, info.messages_in);
+            add(&self.totals.past.messages_out, info.messages_out);
+            add(&self.totals.past.bytes_in, info.bytes_in);
+            add(&self.totals.past.bytes_out, info.bytes_out);
+        }
+    }
+}
+
+/// Messages, payload bytes, and unsent bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of `Info`")]
+pub struct Traffic<T> {
+    pub messages_in: T,
+    pub messages_out: T,
+    pub bytes_in: T,
+    pub bytes_out: T,
+    pub queued_bytes: T,
+}
+
+impl Traffic<AtomicU64> {
+    fn load(&self) -> Traffic<u64> {
+        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        Traffic {
+            messages_in: load(&self.messages_in),
+            messages_out: load(&self.messages_out),
+            bytes_in: load(&self.bytes_in),
+            bytes_out: load(&self.bytes_out),
+            queued_bytes: 0,
+        }
     }
 }

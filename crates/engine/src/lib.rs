@@ -16,7 +16,7 @@ mod settings;
 mod timers;
 mod topics;
 
-pub use command::{Command, Shared, Totals};
+pub use command::{Command, Shared, Totals, Traffic};
 pub use reactor::{Event, Payload, Reactor, Token};
 pub use registry::{Fd, Info, Registry};
 pub use sending::{DataOpcode, PushError};

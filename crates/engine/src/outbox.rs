@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 
+use mio::net::TcpStream;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use wire::frame;
 
 /// A buffer that has grown to this is not appended to any more: a new one is begun.
@@ -49,6 +51,24 @@ impl Chunk {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
         }
+    }
+}
+
+/// A socket that is written without libc's `send`, which makes a cancellation point of every call.
+pub(crate) struct Raw<'a>(pub(crate) &'a TcpStream);
+
+impl Write for Raw<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

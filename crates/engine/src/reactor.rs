@@ -9,7 +9,7 @@
 //! on the lists here, and [`Reactor::has_work`] tells that another turn is due.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use wire::protocol;
 use crate::acceptor::Acceptor;
 use crate::command::Shared;
 use crate::connection::{Asked, Connection, Ending, Message, Stage, Wait};
-use crate::outbox::{Pool, Progress};
+use crate::outbox::{Pool, Progress, Raw};
 use crate::registry::{Fd, Ids, add};
 use crate::settings::Settings;
 use crate::timers::{Entry, Wheel};
@@ -280,6 +280,24 @@ impl Reactor {
     pub fn begin(&mut self) -> io::Result<()> {
         self.clock.read();
         self.events_left = EVENTS_PER_TURN;
+        self.ask_kernel()
+    }
+
+    /// Goes on with a turn whose events are at an end: writes what is queued, and asks the kernel again. True if that
+    /// gave something, which then costs no round through the event loop.
+    ///
+    /// # Errors
+    /// As those of [`Reactor::begin`].
+    pub fn go_on(&mut self) -> io::Result<bool> {
+        self.flush();
+        if self.visit.is_some() || self.events_left == 0 || self.clock.turn.elapsed() >= TURN_TIME {
+            return Ok(false);
+        }
+        self.ask_kernel()?;
+        Ok(!self.events.is_empty())
+    }
+
+    fn ask_kernel(&mut self) -> io::Result<()> {
         if let Err(error) = self.poll.poll(&mut self.events, Some(Duration::ZERO))
             && error.kind() != io::ErrorKind::Interrupted
         {
@@ -420,8 +438,6 @@ impl Reactor {
                     let row = self.shared.registry.row(connection.row);
                     add(&row.messages_in, 1);
                     add(&row.bytes_in, length);
-                    add(&self.shared.totals.messages_in, 1);
-                    add(&self.shared.totals.bytes_in, length);
                     visit.messages_left -= 1;
                     self.events_left = self.events_left.saturating_sub(1);
                     if connection.lane.is_free() {
@@ -533,7 +549,7 @@ impl Reactor {
     /// The connection's `close` event has been dealt with: nothing more is known of it.
     pub fn forget(&mut self, fd: Fd) {
         if let Some(key) = self.key(fd) {
-            self.shared.registry.release(fd);
+            self.shared.forget(fd);
             let connection = &mut self.connections[key];
             self.keys[connection.row] = 0;
             connection.forgotten = true;
@@ -645,7 +661,7 @@ impl Reactor {
     fn read_more(&mut self) {
         let Some(visit) = &mut self.visit else { return };
         let connection = &mut self.connections[visit.key];
-        let Some(socket) = connection.socket.as_mut().filter(|_| connection.readable && !visit.has_read) else {
+        let Some(socket) = connection.socket.as_ref().filter(|_| connection.readable && !visit.has_read) else {
             self.end_visit(false);
             return;
         };
@@ -659,7 +675,7 @@ impl Reactor {
         } else {
             &mut self.tools.buffer[..]
         };
-        match socket.read(room) {
+        match rustix::io::read(socket, &mut *room).map_err(io::Error::from) {
             Ok(0) => {
                 connection.readable = false;
                 let key = visit.key;
@@ -838,7 +854,7 @@ impl Reactor {
         let Some(socket) = connection.socket.as_mut().filter(|_| !connection.blocked) else {
             return;
         };
-        match connection.outbox.write_to(socket, &mut self.tools.pool, budget) {
+        match connection.outbox.write_to(&mut Raw(socket), &mut self.tools.pool, budget) {
             Ok(Progress::Empty) => {
                 if connection.passed_half {
                     connection.passed_half = false;

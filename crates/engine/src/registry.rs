@@ -173,10 +173,14 @@ impl Registry {
         (row.id.load(Ordering::Relaxed) == fd).then_some(info)
     }
 
+    /// The ids of all connections that are there, open or closing.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Fd> {
+        (0..self.rows).map(|index| self.row(index).id.load(Ordering::Acquire)).filter(|id| *id != 0)
+    }
+
     /// The ids of all open WebSockets.
     pub fn open_ids(&self) -> Vec<Fd> {
-        let ids = (0..self.rows).map(|index| self.row(index).id.load(Ordering::Acquire));
-        ids.filter(|id| *id != 0 && self.exists(*id)).collect()
+        self.ids().filter(|id| self.exists(*id)).collect()
     }
 }
 

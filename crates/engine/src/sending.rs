@@ -110,7 +110,6 @@ impl Reactor {
         connection.outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode.into(), finish, false, payload));
         connection.fragmented.get_or_insert_default().unfinished = unfinished;
         add(&self.shared.registry.row(connection.row).bytes_out, payload.len() as u64);
-        add(&self.shared.totals.bytes_out, payload.len() as u64);
         if finish {
             self.shared.count_out(connection.row, 0);
         }

@@ -1,9 +1,9 @@
 //! What a `message` handler is given.
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyInt, PyString};
+use pyo3::types::{PyBytes, PyInt, PyString};
 use wire::frame::Opcode;
 
 /// One message, whole, as it came from a connection.
@@ -15,40 +15,21 @@ use wire::frame::Opcode;
 ///     finish: Always `True` for a received message: fragments are merged (RFC 6455 §5.4).
 #[pyclass(frozen, module = "hubbub")]
 pub(crate) struct Frame {
-    // Python objects all of them: CPython then reads the attributes without a call.
+    // These two are Python objects because nearly every handler reads them: CPython then does so without a call.
     #[pyo3(get)]
     fd: Py<PyInt>,
     #[pyo3(get)]
     data: Py<PyAny>,
+    opcode: Opcode,
     #[pyo3(get)]
-    opcode: Py<PyAny>,
-    #[pyo3(get)]
-    finish: Py<PyBool>,
+    finish: bool,
 }
 
 impl Frame {
     #[inline]
-    pub(crate) fn received(py: Python<'_>, fd: u64, data: Py<PyAny>, opcode: Opcode) -> PyResult<Self> {
-        Ok(Self {
-            fd: fd.into_pyobject(py)?.unbind(),
-            data,
-            opcode: member(py, opcode)?.clone_ref(py),
-            finish: PyBool::new(py, true).to_owned().unbind(),
-        })
+    pub(crate) fn received(fd: Py<PyInt>, data: Py<PyAny>, opcode: Opcode) -> Self {
+        Self { fd, data, opcode, finish: true }
     }
-}
-
-/// The `hubbub.Opcode` of a data frame.
-#[inline]
-fn member(py: Python<'_>, opcode: Opcode) -> PyResult<&Py<PyAny>> {
-    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    static BINARY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let cell = if opcode == Opcode::Text { &TEXT } else { &BINARY };
-    cell.get_or_try_init(py, || opcodes(py)?.call1((opcode as u8,)).map(Bound::unbind))
-}
-
-fn opcodes(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    py.import("hubbub.events")?.getattr("Opcode")
 }
 
 #[pymethods]
@@ -65,13 +46,7 @@ impl Frame {
     ///     ValueError: `opcode` is no opcode.
     #[new]
     #[pyo3(signature = (fd, data, opcode=None, finish=true))]
-    fn new(
-        fd: Bound<'_, PyInt>,
-        data: Bound<'_, PyAny>,
-        opcode: Option<Bound<'_, PyInt>>,
-        finish: bool,
-    ) -> PyResult<Self> {
-        let py = fd.py();
+    fn new(fd: Py<PyInt>, data: Bound<'_, PyAny>, opcode: Option<u8>, finish: bool) -> PyResult<Self> {
         let by_type = if data.is_instance_of::<PyString>() {
             Opcode::Text
         } else if data.is_instance_of::<PyBytes>() {
@@ -80,15 +55,29 @@ impl Frame {
             return Err(PyTypeError::new_err(format!("data must be str or bytes, not {}", data.get_type().name()?)));
         };
         let opcode = match opcode {
-            Some(opcode) => opcodes(py)?.call1((opcode,))?.unbind(),
-            None => member(py, by_type)?.clone_ref(py),
+            None => by_type,
+            Some(number) => Opcode::from_bits(number)
+                .map_err(|_| PyValueError::new_err(format!("{number} is not an opcode of RFC 6455 §5.2")))?,
         };
-        Ok(Self { fd: fd.unbind(), data: data.unbind(), opcode, finish: PyBool::new(py, finish).to_owned().unbind() })
+        Ok(Self { fd, data: data.unbind(), opcode, finish })
+    }
+
+    #[getter]
+    fn opcode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        static BINARY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let make = || py.import("hubbub.events")?.getattr("Opcode")?.call1((self.opcode as u8,)).map(Bound::unbind);
+        match self.opcode {
+            Opcode::Text => Ok(TEXT.get_or_try_init(py, make)?.bind(py).clone()),
+            Opcode::Binary => Ok(BINARY.get_or_try_init(py, make)?.bind(py).clone()),
+            _ => Ok(make()?.into_bound(py)),
+        }
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let (fd, data, opcode, finish) = self.parts(py);
-        Ok(format!("Frame(fd={}, data={}, opcode={}, finish={})", fd, data.repr()?, opcode, finish))
+        let finish = if finish { "True" } else { "False" };
+        Ok(format!("Frame(fd={fd}, data={}, opcode={opcode}, finish={finish})", data.repr()?))
     }
 
     fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
@@ -100,10 +89,8 @@ impl Frame {
     }
 }
 
-type Parts<'a, 'py> = (&'a Bound<'py, PyInt>, &'a Bound<'py, PyAny>, &'a Bound<'py, PyAny>, &'a Bound<'py, PyBool>);
-
 impl Frame {
-    fn parts<'a, 'py>(&'a self, py: Python<'py>) -> Parts<'a, 'py> {
-        (self.fd.bind(py), self.data.bind(py), self.opcode.bind(py), self.finish.bind(py))
+    fn parts<'a, 'py>(&'a self, py: Python<'py>) -> (&'a Bound<'py, PyInt>, &'a Bound<'py, PyAny>, u8, bool) {
+        (self.fd.bind(py), self.data.bind(py), self.opcode as u8, self.finish)
     }
 }

@@ -73,10 +73,11 @@ impl Runner {
         fd: u64,
         handler: &Handler,
         arguments: &[Bound<'py, PyAny>],
+        contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
         let arguments = &arguments[..handler.count.min(arguments.len())];
         match handler.kind {
-            Kind::Sync => match in_own_context(py, || call(py, handler, arguments)) {
+            Kind::Sync => match contexts.run(py, || call(py, handler, arguments)) {
                 Ok(result) if result.is_none() => Ok(Outcome::Ended),
                 Ok(result) if is_coroutine(&result) => self.run_coroutine(py, event, fd, &result),
                 Ok(_) => Ok(Outcome::Ended),
@@ -137,20 +138,49 @@ fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) == 1 }
 }
 
-/// Calls `body` in its own copy of the current context (PEP 567), so that what it sets is seen by nobody else.
-#[inline]
-fn in_own_context<T>(py: Python<'_>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    // SAFETY: the thread is attached (`py`); the call gives a new reference or null with an exception set.
-    let context = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }?;
-    // SAFETY: `context` is a live Context, new and so entered by nobody.
-    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
-        return Err(PyErr::fetch(py));
+/// Copies of the current context (PEP 567), each handler its own, so that what one sets is seen by no other.
+///
+/// A copy that its handler has left as it was is used again: nothing tells it from a new one, and it costs half.
+#[derive(Default)]
+pub(crate) struct Contexts<'py> {
+    /// The current context as it was at first.
+    pristine: Option<Bound<'py, PyAny>>,
+    spare: Option<Bound<'py, PyAny>>,
+}
+
+impl<'py> Contexts<'py> {
+    /// Calls `body` in a copy of its own. The current context must be the same at all calls.
+    #[inline]
+    fn run<T>(&mut self, py: Python<'py>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let context = match self.spare.take() {
+            Some(context) => context,
+            None => copy_current_context(py)?,
+        };
+        // SAFETY: `context` is a live Context that is entered by nobody: new, or left again.
+        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let result = body();
+        // SAFETY: it is the context entered above; `body` has left those that it entered itself. No exception is set:
+        // pyo3 has taken the one of `body` into `result`.
+        if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let pristine = match &self.pristine {
+            Some(pristine) => pristine,
+            None => self.pristine.insert(copy_current_context(py)?),
+        };
+        // A reference from elsewhere is that of a `Token`, which could still set a variable back.
+        // SAFETY: the pointer is that of a live object.
+        let references = unsafe { ffi::Py_REFCNT(context.as_ptr()) };
+        if references == 1 && context.eq(pristine)? {
+            self.spare = Some(context);
+        }
+        result
     }
-    let result = body();
-    // SAFETY: it is the context entered above; `body` has left those that it entered itself. No exception is set here:
-    // pyo3 has taken the one of `body` into `result`.
-    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
-        return Err(PyErr::fetch(py));
-    }
-    result
+}
+
+fn copy_current_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    // SAFETY: the thread is attached (`py`); the call gives a new reference, or null with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }

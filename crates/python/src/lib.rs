@@ -5,6 +5,7 @@
 mod arguments;
 mod frame;
 mod handlers;
+mod loop_cell;
 mod reactor;
 mod settings;
 

@@ -1,25 +1,26 @@
 //! The reactor's Python class.
 //!
-//! Only the event loop's thread touches the engine's reactor, and never while Python runs: the lock is held for single
-//! steps, and is never waited for. Calls from other threads go through [`Shared`] as commands.
+//! Only the event loop's thread touches the engine's reactor, and never while Python runs: it is borrowed for single
+//! steps. Calls from other threads go through [`Shared`] as commands.
 
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use engine::{Command, DataOpcode, Event, Fd, Payload, PushError, Shared, Token};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
 use wire::frame::Opcode;
 use wire::http::{Head, valid_header_name, valid_header_value};
 
 use crate::arguments::{Data, FdArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::frame::Frame;
-use crate::handlers::{Handler, Outcome, Runner};
+use crate::handlers::{Contexts, Handler, Outcome, Runner};
+use crate::loop_cell::{Borrow, LoopCell, Mine};
 
 /// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
 enum Step {
@@ -70,13 +71,11 @@ struct Handlers {
 ///     slot: This process's part of the connection ids, 0 to 127.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Reactor {
-    engine: Mutex<engine::Reactor>,
+    engine: LoopCell<engine::Reactor>,
     shared: Arc<Shared>,
     handlers: Handlers,
     runner: Runner,
     server: Py<PyAny>,
-    /// The event loop's thread.
-    thread: usize,
     send_queue_size: usize,
     in_turn: AtomicBool,
     /// A turn is scheduled with the event loop already.
@@ -88,28 +87,36 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
-    /// The engine, for one step.
+    /// The right to borrow the engine, on the event loop's thread.
     ///
     /// # Errors
-    /// RuntimeError: another thread asks, or Python was entered during a step, which would be a fault of ours.
+    /// RuntimeError: it is another thread.
     #[inline]
-    fn engine(&self) -> PyResult<MutexGuard<'_, engine::Reactor>> {
-        match self.engine.try_lock() {
-            Ok(engine) => Ok(engine),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(PyRuntimeError::new_err("the reactor is in the middle of a step")),
-        }
+    fn mine(&self) -> PyResult<Mine<'_, engine::Reactor>> {
+        let refusal = || PyRuntimeError::new_err("the reactor belongs to its event loop's thread");
+        self.engine.mine().ok_or_else(refusal)
     }
 
     #[inline]
-    fn is_loop_thread(&self) -> bool {
-        thread_mark() == self.thread
+    fn engine(&self) -> PyResult<Borrow<'_, engine::Reactor>> {
+        self.mine()?.borrow()
     }
 
     /// Does one thing on the event loop's thread, and sees to it that what it queued is written.
     #[inline]
     fn on_loop<T>(&self, py: Python<'_>, act: impl FnOnce(&mut engine::Reactor) -> T) -> PyResult<T> {
-        let mut engine = self.engine()?;
+        self.on_own_loop(py, self.mine()?, act)
+    }
+
+    /// As `on_loop`, where it is known already that this is the event loop's thread.
+    #[inline]
+    fn on_own_loop<T>(
+        &self,
+        py: Python<'_>,
+        mine: Mine<'_, engine::Reactor>,
+        act: impl FnOnce(&mut engine::Reactor) -> T,
+    ) -> PyResult<T> {
+        let mut engine = mine.borrow()?;
         let result = act(&mut engine);
         let is_idle = !self.in_turn.load(Ordering::Relaxed) && !self.scheduled.load(Ordering::Relaxed);
         if is_idle && engine.has_work() {
@@ -135,20 +142,33 @@ impl Reactor {
         act: impl FnOnce(&mut engine::Reactor) -> bool,
         command: impl FnOnce() -> Command,
     ) -> PyResult<bool> {
-        if self.is_loop_thread() {
-            return self.on_loop(py, act);
+        if let Some(mine) = self.engine.mine() {
+            return self.on_own_loop(py, mine, act);
         }
         Ok(self.shared.registry.exists(fd) && self.shared.command(command()))
     }
 
     fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
-        self.engine()?.begin().map_err(PyOSError::new_err)?;
+        let mine = self.mine()?;
+        mine.borrow()?.begin().map_err(PyOSError::new_err)?;
+        // Messages of one connection come together, so its id is made into an int once for all of them.
+        let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
+        let mut contexts = Contexts::default();
         loop {
-            let Some(step) = self.engine()?.next(|event| Step::of(py, event)) else {
+            let Some(step) = mine.borrow()?.next(|event| Step::of(py, event)) else {
+                if mine.borrow()?.go_on().map_err(PyOSError::new_err)? {
+                    continue;
+                }
                 return Ok(());
             };
             match step {
-                Step::Message(fd, data, opcode) => self.message(py, fd, data, opcode)?,
+                Step::Message(fd, data, opcode) => {
+                    let id = match &last {
+                        Some((same, id)) if *same == fd => id,
+                        _ => &last.insert((fd, fd.into_pyobject(py)?)).1,
+                    };
+                    self.message(py, fd, id, data, opcode, &mut contexts)?;
+                }
                 Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
                 Step::Request(token, head, peer) => {
                     let request = self.request(py, &head, peer)?;
@@ -165,13 +185,19 @@ impl Reactor {
     }
 
     #[inline]
-    fn message(&self, py: Python<'_>, fd: Fd, data: Py<PyAny>, opcode: Opcode) -> PyResult<()> {
-        let Some(handler) = self.handlers.message.get() else {
-            return Ok(());
-        };
-        let frame = Bound::new(py, Frame::received(py, fd, data, opcode)?)?.into_any();
+    fn message<'py>(
+        &self,
+        py: Python<'py>,
+        fd: Fd,
+        id: &Bound<'py, PyInt>,
+        data: Py<PyAny>,
+        opcode: Opcode,
+        contexts: &mut Contexts<'py>,
+    ) -> PyResult<()> {
+        let Some(handler) = self.handlers.message.get() else { return Ok(()) };
+        let frame = Bound::new(py, Frame::received(id.clone().unbind(), data, opcode))?.into_any();
         let server = self.server.bind(py).clone();
-        self.run_in_order(py, "message", fd, handler, &[server, frame])
+        self.run_in_order(py, "message", fd, handler, &[server, frame], contexts)
     }
 
     /// Runs a handler that stands in its connection's order.
@@ -183,8 +209,9 @@ impl Reactor {
         fd: Fd,
         handler: &Handler,
         arguments: &[Bound<'py, PyAny>],
+        contexts: &mut Contexts<'py>,
     ) -> PyResult<()> {
-        if self.runner.run(py, event, fd, handler, arguments)? == Outcome::Suspended {
+        if self.runner.run(py, event, fd, handler, arguments, contexts)? == Outcome::Suspended {
             self.engine()?.hold(fd);
         }
         Ok(())
@@ -223,9 +250,10 @@ impl Reactor {
             return Ok(());
         };
         let server = self.server.bind(py).clone();
+        let mut contexts = Contexts::default();
         match request {
-            Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request]),
-            None => self.run_in_order(py, "open", fd, handler, &[server]),
+            Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request], &mut contexts),
+            None => self.run_in_order(py, "open", fd, handler, &[server], &mut contexts),
         }
     }
 
@@ -239,7 +267,7 @@ impl Reactor {
                 PyString::new(py, reason).into_any(),
             ];
             // A suspended one is forgotten by the worker, when it has ended.
-            if self.runner.run(py, "close", fd, handler, &arguments)? == Outcome::Suspended {
+            if self.runner.run(py, "close", fd, handler, &arguments, &mut Contexts::default())? == Outcome::Suspended {
                 return Ok(());
             }
         }
@@ -252,7 +280,7 @@ impl Reactor {
             return Ok(());
         };
         let arguments = [self.server.bind(py).clone(), fd.into_pyobject(py)?.into_any()];
-        self.runner.run(py, "drain", fd, handler, &arguments).map(|_| ())
+        self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
     }
 
     /// The Python `Request` of a head.
@@ -299,11 +327,10 @@ impl Reactor {
         let engine = engine::Reactor::new(settings, slot).map_err(PyOSError::new_err)?;
         Ok(Self {
             shared: Arc::clone(engine.shared()),
-            engine: Mutex::new(engine),
+            engine: LoopCell::new(engine),
             handlers: Handlers::default(),
             runner: Runner { start_task: worker.getattr("start_task")?.unbind(), worker: worker.unbind() },
             server,
-            thread: thread_mark(),
             send_queue_size,
             in_turn: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
@@ -368,10 +395,10 @@ impl Reactor {
         finish: bool,
     ) -> PyResult<bool> {
         let (opcode, payload) = data.message(opcode, finish, self.send_queue_size)?;
-        if !self.is_loop_thread() {
+        let Some(mine) = self.engine.mine() else {
             return Ok(self.shared.push(fd.0, opcode, finish, payload));
-        }
-        match self.on_loop(py, |engine| engine.push(fd.0, opcode, finish, payload))? {
+        };
+        match self.on_own_loop(py, mine, |engine| engine.push(fd.0, opcode, finish, payload))? {
             Ok(queued) => Ok(queued),
             Err(PushError::NotUtf8) => Err(not_utf8("the fragments together are not")),
         }
@@ -414,8 +441,8 @@ impl Reactor {
         check_topic(topic)?;
         let (opcode, payload) = data.message(None, true, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
-        if self.is_loop_thread() {
-            return self.on_loop(py, |engine| engine.publish(topic, opcode, payload, &exclude));
+        if let Some(mine) = self.engine.mine() {
+            return self.on_own_loop(py, mine, |engine| engine.publish(topic, opcode, payload, &exclude));
         }
         self.shared.command(Command::Publish { topic: topic.to_owned(), opcode, payload: payload.to_vec(), exclude });
         Ok(())
@@ -426,8 +453,8 @@ impl Reactor {
     fn broadcast(&self, py: Python<'_>, data: Data<'_>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let (opcode, payload): (DataOpcode, _) = data.message(None, true, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
-        if self.is_loop_thread() {
-            return self.on_loop(py, |engine| engine.broadcast(opcode, payload, &exclude));
+        if let Some(mine) = self.engine.mine() {
+            return self.on_own_loop(py, mine, |engine| engine.broadcast(opcode, payload, &exclude));
         }
         self.shared.command(Command::Broadcast { opcode, payload: payload.to_vec(), exclude });
         Ok(())
@@ -481,17 +508,18 @@ impl Reactor {
             ("accepted", &totals.accepted),
             ("refused", &totals.refused),
             ("closed", &totals.closed),
-            ("messages_in", &totals.messages_in),
-            ("messages_out", &totals.messages_out),
-            ("bytes_in", &totals.bytes_in),
-            ("bytes_out", &totals.bytes_out),
-            ("queued_bytes", &totals.queued_bytes),
             ("slow_consumers_closed", &totals.slow_consumers_closed),
             ("messages_dropped", &totals.messages_dropped),
             ("commands_dropped", &totals.commands_dropped),
         ] {
             counts.set_item(name, count.load(Ordering::Relaxed))?;
         }
+        let traffic = self.shared.traffic();
+        counts.set_item("messages_in", traffic.messages_in)?;
+        counts.set_item("messages_out", traffic.messages_out)?;
+        counts.set_item("bytes_in", traffic.bytes_in)?;
+        counts.set_item("bytes_out", traffic.bytes_out)?;
+        counts.set_item("queued_bytes", traffic.queued_bytes)?;
         Ok(counts)
     }
 
@@ -568,13 +596,6 @@ impl Reactor {
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
     }
-}
-
-/// A number that no other living thread has; cheaper to ask for than `std::thread::current().id()`.
-#[inline]
-fn thread_mark() -> usize {
-    thread_local!(static MARK: u8 = const { 0 });
-    MARK.with(|mark| std::ptr::from_ref(mark).addr())
 }
 
 fn address((host, port): &(String, u16)) -> Option<SocketAddr> {

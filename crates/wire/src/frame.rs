@@ -45,8 +45,12 @@ impl Opcode {
         self as u8 & 0b1000 != 0
     }
 
+    /// The opcode of a frame's lower four bits.
+    ///
+    /// # Errors
+    /// 1002: a reserved opcode.
     #[inline]
-    fn from_bits(bits: u8) -> Result<Self, Error> {
+    pub fn from_bits(bits: u8) -> Result<Self, Error> {
         Ok(match bits {
             0 => Self::Continuation,
             1 => Self::Text,

@@ -1,0 +1,125 @@
+"""Handlers and contextvars, tasks and timeouts of asyncio."""
+
+import asyncio
+import contextvars
+
+import pytest
+from running import KINDS, Note, Serve, add
+
+from hubbub import Frame, Request, Server
+
+seen: contextvars.ContextVar[str] = contextvars.ContextVar("seen", default="nothing")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_handler_has_a_context_of_its_own(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        def leaves_a_mark(server: Server, argument: object) -> None:
+            note(seen.get())
+            seen.set("a mark")
+
+        for event in ("handshake", "open", "message", "close", "request"):
+            add(server, event, kind, leaves_a_mark)
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("first")
+        await client.send("second")
+    async with running.raw() as client_of_http:
+        client_of_http.ask("/")
+        assert (await client_of_http.answer()).status == 404
+    assert [await running.noted() for _ in range(6)] == [("nothing",)] * 6
+    assert seen.get() == "nothing"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_handlers_see_the_context_that_the_server_was_started_in(serve: Serve, kind: str) -> None:
+    seen.set("before the start")
+    running = await serve(
+        lambda server, note: add(server, "worker_start", kind, lambda server: note(seen.get()))
+    )
+    assert await running.noted() == ("before the start",)
+
+
+async def test_an_async_handler_is_a_task(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        async def tells_its_task(server: Server, argument: object) -> None:
+            before = asyncio.current_task()
+            await asyncio.sleep(0)
+            note(before is not None and before is asyncio.current_task())
+
+        for event in ("handshake", "open", "message", "close"):
+            server.on(event, tells_its_task)
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+    assert [await running.noted() for _ in range(4)] == [(True,)] * 4
+
+
+async def test_a_handler_that_does_not_suspend_has_its_task_too(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            note(asyncio.current_task() is not None)
+
+        @server.on("close")
+        def on_close(server: Server, fd: int) -> None:
+            note(asyncio.current_task() is None)
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+    assert await running.noted() == (True,)
+    # And a handler that is none is not taken for the one before it.
+    assert await running.noted() == (True,)
+
+
+async def test_timeouts_work_in_a_handler(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await asyncio.Event().wait()
+            server.push(frame.fd, "timed out")
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+        assert await client.recv() == "timed out"
+
+
+async def test_task_groups_and_other_tasks_work_in_a_handler(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            async with asyncio.TaskGroup() as group:
+                for number in range(3):
+                    group.create_task(answer(server, frame.fd, number))
+            server.push(frame.fd, await asyncio.to_thread(lambda: "from a thread"))
+
+    async def answer(server: Server, fd: int, number: int) -> None:
+        server.push(fd, str(number))
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("hello")
+        assert [await client.recv() for _ in range(4)] == ["0", "1", "2", "from a thread"]
+
+
+async def test_a_handler_may_ask_another_server(serve: Serve) -> None:
+    back = await serve(
+        lambda server, note: server.on("message", lambda server, frame: server.push(frame.fd, "from behind"))
+    )
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("open")
+        async def on_open(server: Server, request: Request) -> None:
+            async with back.connect() as connection:
+                await connection.send("hello")
+                server.push(request.fd, await connection.recv())
+
+    front = await serve(application)
+    async with front.connect() as client:
+        assert await client.recv() == "from behind"

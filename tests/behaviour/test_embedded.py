@@ -1,0 +1,193 @@
+"""A server within a program that has an event loop of its own."""
+
+import asyncio
+import signal
+
+import pytest
+from raw_client import RawClient
+from running import Note, Serve, all_from
+from websockets.asyncio.client import connect
+
+from hubbub import Server
+
+
+async def test_async_with_serves_until_the_end_of_the_block() -> None:
+    server = Server(port=0)
+    async with server as entered:
+        assert entered is server
+        port = server.port
+        async with connect(f"ws://127.0.0.1:{port}", proxy=None):
+            assert len(server.connections) == 1
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_the_end_of_the_block_is_a_graceful_stop(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server: note("open"))
+        server.on("close", lambda server, fd, code: note("close", code))
+        server.on("worker_stop", lambda server: note("worker_stop", len(server.connections)))
+        server.on("shutdown", lambda server: note("shutdown"))
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await running.noted()
+        await running.stop()
+        await client.wait_closed()
+        assert client.close_code == 1001
+    told = [await running.noted() for _ in range(3)]
+    assert told == [("close", 1001), ("worker_stop", 0), ("shutdown",)]
+
+
+async def test_serve_runs_until_shutdown() -> None:
+    told = []
+    started = asyncio.Event()
+    server = Server(port=0)
+    server.on("start", lambda server: started.set())
+    server.on("shutdown", lambda server: told.append("shutdown"))
+    serving = asyncio.create_task(server.serve())
+    await started.wait()
+    async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+        await (await client.ping())
+        server.shutdown()
+        server.shutdown()
+        assert await all_from(client) == []
+        assert client.close_code == 1001
+    await serving
+    assert told == ["shutdown"]
+
+
+async def test_cancelling_serve_is_a_graceful_stop() -> None:
+    started = asyncio.Event()
+    server = Server(port=0)
+    server.on("start", lambda server: started.set())
+    serving = asyncio.create_task(server.serve())
+    await started.wait()
+    async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+        await (await client.ping())
+        serving.cancel()
+        await client.wait_closed()
+        assert client.close_code == 1001
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+
+
+async def test_shutdown_may_be_called_from_a_handler_and_a_thread() -> None:
+    for threaded in (False, True):
+        started = asyncio.Event()
+        server = Server(port=0)
+        server.on("start", lambda server, started=started: started.set())
+        server.on("message", lambda server: server.shutdown(), threaded=threaded)
+        serving = asyncio.create_task(server.serve())
+        await started.wait()
+        async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+            await client.send("stop")
+            await client.wait_closed()
+            assert client.close_code == 1001
+        await serving
+
+
+@pytest.mark.parametrize("event", ["worker_start", "start"])
+async def test_shutdown_may_be_called_before_it_serves(event: str) -> None:
+    told = []
+    server = Server(port=0)
+    server.on(event, lambda server: server.shutdown())
+    server.on("shutdown", lambda server: told.append("shutdown"))
+    await server.serve()
+    assert told == ["shutdown"]
+    async with server:
+        pass
+    assert told == ["shutdown", "shutdown"]
+
+
+async def test_shutdown_within_async_with_stops_too() -> None:
+    async with Server(port=0) as server, connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+        await (await client.ping())
+        server.shutdown()
+        async with asyncio.timeout(10):
+            await client.wait_closed()
+        assert client.close_code == 1001
+
+
+async def test_connections_are_taken_once_worker_start_has_ended() -> None:
+    told = []
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    async with Server(port=0) as other:
+        free_port = other.port
+    server = Server(port=free_port)
+
+    @server.on("worker_start")
+    async def on_worker_start(server: Server) -> None:
+        begun.set()
+        await goes_on.wait()
+        told.append("worker_start has ended")
+
+    server.on("open", lambda server: told.append("open"))
+    serving = asyncio.create_task(server.serve())
+    await begun.wait()
+    async with RawClient(free_port) as client:
+        client.ask_for_upgrade()
+        goes_on.set()
+        assert (await client.answer()).status == 101
+    assert told == ["worker_start has ended", "open"]
+    server.shutdown()
+    await serving
+
+
+async def test_it_sets_no_signal_handlers() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    async with Server(port=0):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+async def test_a_server_can_be_started_again() -> None:
+    starts = []
+    server = Server(port=0)
+    server.on("start", lambda server: starts.append(server.port))
+    server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
+    for _ in range(3):
+        async with server, connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+    assert len(starts) == 3
+
+
+async def test_a_server_cannot_be_started_twice_at_the_same_time() -> None:
+    async with Server(port=0) as server:
+        with pytest.raises(RuntimeError, match="running already"):
+            await server.serve()
+        assert server.worker_id == 0
+
+
+async def test_two_servers_in_one_loop_know_nothing_of_each_other(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("message", lambda server, frame: server.broadcast(frame.data))
+
+    first, second = await serve(application), await serve(application)
+    async with first.connect() as one, second.connect() as other:
+        await one.send("for the first")
+        await other.send("for the second")
+        assert await one.recv() == "for the first"
+        assert await other.recv() == "for the second"
+
+
+async def test_a_port_in_use_is_an_os_error() -> None:
+    async with Server(port=0) as server:
+        with pytest.raises(OSError, match=f"{server.port}"):
+            async with Server(port=server.port):
+                pass
+        assert server.worker_id == 0
+
+
+async def test_more_than_one_worker_warns(caplog: pytest.LogCaptureFixture) -> None:
+    async with Server(port=0, workers=3):
+        pass
+    assert "workers" in caplog.text
+
+
+async def test_localhost_listens_on_all_its_addresses_with_one_port() -> None:
+    async with (
+        Server("localhost", port=0) as server,
+        connect(f"ws://localhost:{server.port}", proxy=None) as client,
+    ):
+        await (await client.ping())

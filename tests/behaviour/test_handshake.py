@@ -1,0 +1,353 @@
+"""The handshake: who gets in, and what the others are told."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from running import KINDS, Note, Running, Serve, add
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
+
+from hubbub import Accept, Refuse, Request, Response, Server
+
+ANSWERS: dict[str, Any] = {
+    "/none": None,
+    "/true": True,
+    "/false": False,
+    "/accept": Accept(),
+    "/accept-with": Accept("chat.v1", {"Set-Cookie": "session=1"}),
+    "/not-offered": Accept("chat.v9"),
+    "/response": Response("pay first", status=402, headers={"X-Price": "1"}),
+    "/refuse": Refuse(4401, "log in"),
+    "/nonsense": "welcome",
+}
+
+
+def doorkeeper(server: Server, note: Note, kind: str = "sync") -> None:
+    def on_handshake(server: Server, request: Request) -> Any:
+        if request.path == "/raise":
+            raise LookupError("in handshake")
+        return ANSWERS[request.path]
+
+    add(server, "handshake", kind, on_handshake)
+    server.on("open", lambda server, request: note("open", request.path))
+    server.on("close", lambda server, fd, code: note("close", code))
+
+
+async def refusal(running: Running, path: str = "/", **options: Any) -> Any:
+    """Return the response to a handshake that is refused."""
+    with pytest.raises(InvalidStatus) as refused:
+        await running.connect(path, **options)
+    return refused.value.response
+
+
+@pytest.fixture(params=KINDS)
+async def doorkept(serve: Serve, request: pytest.FixtureRequest) -> Running:
+    """A server with a doorkeeper of each kind."""
+    return await serve(lambda server, note: doorkeeper(server, note, request.param))
+
+
+@pytest.mark.parametrize("path", ["/none", "/true", "/accept"])
+async def test_accepted(doorkept: Running, path: str) -> None:
+    async with doorkept.connect(path) as client:
+        assert await doorkept.noted() == ("open", path)
+        assert client.subprotocol is None
+
+
+async def test_accepted_with_a_subprotocol_and_headers(doorkept: Running) -> None:
+    offered = [Subprotocol("chat.v2"), Subprotocol("chat.v1")]
+    async with doorkept.connect("/accept-with", subprotocols=offered) as client:
+        assert client.subprotocol == "chat.v1"
+        assert client.response is not None
+        assert client.response.headers["Set-Cookie"] == "session=1"
+
+
+async def test_false_is_403(doorkept: Running) -> None:
+    assert (await refusal(doorkept, "/false")).status_code == 403
+
+
+async def test_a_response_is_the_answer(doorkept: Running) -> None:
+    response = await refusal(doorkept, "/response")
+    assert response.status_code == 402
+    assert response.headers["X-Price"] == "1"
+    assert response.body == b"pay first"
+
+
+async def test_refuse_upgrades_and_closes_with_that_code(doorkept: Running) -> None:
+    async with doorkept.connect("/refuse") as client:
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert (client.close_code, client.close_reason) == (4401, "log in")
+    await doorkept.stop()
+    assert doorkept.notes.all == []
+
+
+@pytest.mark.parametrize("path", ["/raise", "/nonsense", "/not-offered"])
+async def test_an_exception_or_a_wrong_answer_is_500(
+    doorkept: Running, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await refusal(doorkept, path)).status_code == 500
+    assert "the handler of handshake failed" in caplog.text
+    async with doorkept.connect("/none"):
+        assert await doorkept.noted() == ("open", "/none")
+
+
+async def test_a_refused_connection_has_no_events_and_counts_as_refused(serve: Serve) -> None:
+    running = await serve(doorkeeper)
+    for path in ("/false", "/response", "/raise"):
+        await refusal(running, path)
+    async with running.connect("/refuse") as client:
+        await client.wait_closed()
+    stats = running.server.stats()
+    assert (stats["accepted"], stats["refused"], stats["connections"]) == (0, 4, 0)
+    await running.stop()
+    assert running.notes.all == []
+
+
+async def test_open_is_given_the_request_of_handshake_and_what_was_found_there(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        seen: list[Request] = []
+
+        @server.on("handshake")
+        def on_handshake(server: Server, request: Request) -> None:
+            assert request.fd == 0
+            request.state.user = "Ada"
+            seen.append(request)
+
+        @server.on("open")
+        def on_open(server: Server, request: Request) -> None:
+            note(request is seen[0], request.fd > 0, request.state.user)
+
+    running = await serve(application)
+    async with running.connect():
+        assert await running.noted() == (True, True, "Ada")
+
+
+async def test_the_request_tells_what_the_client_sent(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("open")
+        def on_open(server: Server, request: Request) -> None:
+            note(request.method, request.path, request.query_string, dict(request.query), request.query_all)
+            note(request.headers["x-twice"], request.cookies["a"], request.subprotocols, request.scheme)
+            note(*request.client, request.body, request.origin)
+
+    running = await serve(application, origins="*", subprotocols=["y"])
+    headers = [("X-Twice", "1"), ("X-Twice", "2"), ("Cookie", "a=b")]
+    async with running.connect(
+        "/caf%C3%A9?a=1&a=2&b=%20",
+        additional_headers=headers,
+        subprotocols=[Subprotocol("x"), Subprotocol("y")],
+        origin="https://app.example.com",
+    ) as client:
+        pairs = [("a", "1"), ("a", "2"), ("b", " ")]
+        assert await running.noted() == ("GET", "/café", "a=1&a=2&b=%20", {"a": "2", "b": " "}, pairs)
+        assert await running.noted() == ("1, 2", "b", ["x", "y"], "http")
+        assert await running.noted() == (*client.local_address, b"", "https://app.example.com")
+
+
+async def test_a_trusted_proxy_tells_who_the_client_is(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("open")
+        def on_open(server: Server, request: Request) -> None:
+            info = server.info(request.fd)
+            assert info is not None
+            note(request.client, request.scheme, info.client)
+
+    forwarded = {"X-Forwarded-For": "192.0.2.7", "X-Forwarded-Proto": "https"}
+    running = await serve(application)
+    async with running.connect(additional_headers=forwarded):
+        assert await running.noted() == (("192.0.2.7", 0), "https", ("192.0.2.7", 0))
+
+    running = await serve(application, trusted_proxies=[])
+    async with running.connect(additional_headers=forwarded) as client:
+        assert await running.noted() == (client.local_address, "http", client.local_address)
+
+
+# Subprotocols.
+
+
+async def test_the_servers_order_of_subprotocols_decides(serve: Serve) -> None:
+    running = await serve(lambda server, note: None, subprotocols=["best", "good"])
+    for offered, chosen in (
+        (["good", "best"], "best"),
+        (["other", "good"], "good"),
+        (["other"], None),
+        ([], None),
+    ):
+        subprotocols = [Subprotocol(name) for name in offered] or None
+        async with running.connect(subprotocols=subprotocols) as client:
+            assert client.subprotocol == chosen
+
+
+async def test_accept_without_a_subprotocol_leaves_the_choice_to_the_settings(serve: Serve) -> None:
+    running = await serve(doorkeeper, subprotocols=["chat.v2"])
+    offered = [Subprotocol("chat.v1"), Subprotocol("chat.v2")]
+    async with running.connect("/accept", subprotocols=offered) as client:
+        assert client.subprotocol == "chat.v2"
+    async with running.connect("/accept-with", subprotocols=offered) as client:
+        assert client.subprotocol == "chat.v1"
+
+
+# Origins.
+
+LISTED = ["https://app.example.com", "https://*.example.org", "http://localhost:8000"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "allowed"),
+    [
+        ("same", None, True),
+        ("same", "http://chat.example.com:9501", True),
+        ("same", "https://chat.example.com:9501", True),
+        ("same", "http://CHAT.example.com:9501", True),
+        ("same", "http://chat.example.com", False),
+        ("same", "http://chat.example.com:9502", False),
+        ("same", "http://evil.example.com:9501", False),
+        ("same", "null", False),
+        (LISTED, None, True),
+        (LISTED, "https://app.example.com", True),
+        (LISTED, "https://app.example.com:443", True),
+        (LISTED, "http://app.example.com", False),
+        (LISTED, "https://app.example.com:8443", False),
+        (LISTED, "https://app.example.com.evil.net", False),
+        (LISTED, "https://a.example.org", True),
+        (LISTED, "https://a.b.example.org", True),
+        (LISTED, "https://example.org", False),
+        (LISTED, "https://evilexample.org", False),
+        (LISTED, "http://localhost:8000", True),
+        (LISTED, "null", False),
+        (["null"], "null", True),
+        (["null"], "http://localhost", False),
+        ("*", "https://anyone.example.net", True),
+        ("*", "null", True),
+        ("*", None, True),
+        ([], None, True),
+        ([], "https://app.example.com", False),
+    ],
+)
+async def test_pages_of_which_origins_may_connect(
+    serve: Serve, origins: str | list[str], origin: str | None, allowed: bool
+) -> None:
+    running = await serve(lambda server, note: None, origins=origins)
+    async with running.raw() as client:
+        client.send(
+            "GET / HTTP/1.1\r\nHost: chat.example.com:9501\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        )
+        client.send(f"Origin: {origin}\r\n\r\n" if origin else "\r\n")
+        assert (await client.answer()).status == (101 if allowed else 403)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("http://chat.example.com", "chat.example.com", True),
+        ("http://chat.example.com", "chat.example.com:80", True),
+        ("https://chat.example.com", "chat.example.com:443", True),
+        ("https://chat.example.com", "chat.example.com", True),
+        ("https://chat.example.com", "chat.example.com:80", False),
+    ],
+)
+async def test_the_same_origin_has_the_default_port_of_its_scheme(
+    serve: Serve, origin: str, host: str, allowed: bool
+) -> None:
+    running = await serve(lambda server, note: None)
+    async with running.raw() as client:
+        client.send(
+            f"GET / HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await client.answer()).status == (101 if allowed else 403)
+
+
+async def test_a_foreign_origin_is_refused_before_the_handler_is_asked(serve: Serve) -> None:
+    running = await serve(lambda server, note: server.on("handshake", lambda server: note("asked")))
+    response = await refusal(running, origin="https://evil.example.com")
+    assert response.status_code == 403
+    await running.stop()
+    assert running.notes.all == []
+
+
+# Room.
+
+
+async def test_above_max_connections_503_with_retry_after(serve: Serve) -> None:
+    running = await serve(
+        lambda server, note: server.on("close", lambda server: note("close")), max_connections=2
+    )
+    async with running.connect(), running.connect():
+        response = await refusal(running)
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) > 0
+    await running.noted()
+    async with running.connect():
+        pass
+
+
+async def test_room_that_is_lost_while_the_handler_decides_is_503(serve: Serve) -> None:
+    decided = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("handshake")
+        async def on_handshake(server: Server, request: Request) -> None:
+            note("asked")
+            await decided.wait()
+
+    running = await serve(application, max_connections=1)
+    async with running.raw() as first, running.raw() as second:
+        first.ask_for_upgrade()
+        second.ask_for_upgrade()
+        await running.noted()
+        await running.noted()
+        decided.set()
+        answers = [await first.answer(), await second.answer()]
+    assert sorted(answer.status for answer in answers) == [101, 503]
+
+
+# What is no handshake of RFC 6455 (the unit tests of the protocol have them all).
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("POST / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 405),
+        ("GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 426),
+        ("GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", 400),
+        ("nonsense\r\n\r\n", 400),
+    ],
+)
+async def test_what_is_no_handshake_is_told_so(serve: Serve, request_text: str, status: int) -> None:
+    running = await serve(lambda server, note: None)
+    async with running.raw() as client:
+        client.send(request_text)
+        answer = await client.answer()
+        assert answer.status == status
+        if status == 426:
+            assert answer.headers["sec-websocket-version"] == "13"
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_leaves_while_the_handler_decides(serve: Serve) -> None:
+    decided = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("handshake")
+        async def on_handshake(server: Server, request: Request) -> None:
+            note("asked")
+            await decided.wait()
+            note("decided")
+
+        server.on("open", lambda server: note("open"))
+        server.on("close", lambda server, fd, code: note("close", code))
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask_for_upgrade()
+        await running.noted()
+    decided.set()
+    assert await running.noted() == ("decided",)
+    # It is accepted as if it were there; that it is not, is found out then.
+    assert await running.noted() == ("open",)
+    assert await running.noted() == ("close", 1006)

@@ -1,0 +1,484 @@
+"""Limits: of sizes, of queues, of time."""
+
+import asyncio
+
+import pytest
+from running import Note, Running, Serve, all_from
+from websockets.exceptions import InvalidStatus
+
+from hubbub import Frame, Opcode, Server
+
+CHUNK = b"x" * 64 * 1024
+
+
+def tells_all(server: Server, note: Note) -> None:
+    server.on("open", lambda server, request: note(request.fd))
+    server.on("message", lambda server, frame: note("message", len(frame.data)))
+    server.on("close", lambda server, fd, code, reason: note("close", code, reason))
+    server.on("drain", lambda server, fd: note("drain", fd))
+
+
+async def opened(running: Running) -> int:
+    """Wait for a connection, and return its id."""
+    (fd,) = await running.noted()
+    assert isinstance(fd, int)
+    return fd
+
+
+# Sizes.
+
+
+async def test_a_message_of_max_message_size_is_taken_and_a_longer_one_is_1009(serve: Serve) -> None:
+    running = await serve(tells_all, max_message_size=70_000)
+    async with running.connect() as client:
+        await opened(running)
+        await client.send(b"x" * 70_000)
+        assert await running.noted() == ("message", 70_000)
+        await client.send([b"x" * 35_000, b"x" * 35_000])
+        assert await running.noted() == ("message", 70_000)
+        await client.send(b"x" * 70_001)
+        await client.wait_closed()
+        assert client.close_code == 1009
+    assert await running.noted() == ("close", 1006, "1009")
+
+
+async def test_fragments_that_are_too_long_together_are_1009(serve: Serve) -> None:
+    running = await serve(tells_all, max_message_size=1000)
+    async with running.connect() as client:
+        await opened(running)
+        await client.send([b"x" * 600, b"x" * 401])
+        await client.wait_closed()
+        assert client.close_code == 1009
+
+
+async def test_the_header_of_a_frame_that_is_too_long_is_enough_for_1009(serve: Serve) -> None:
+    running = await serve(tells_all, max_message_size=1000)
+    async with running.raw() as client:
+        await client.upgrade()
+        client.send(b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x00\x00\x00\x00")
+        assert (await client.close_frame())[0] == 1009
+
+
+async def test_max_message_size_counts_bytes_of_utf8(serve: Serve) -> None:
+    running = await serve(tells_all, max_message_size=1000)
+    async with running.connect() as client:
+        await opened(running)
+        await client.send("é" * 500)
+        assert await running.noted() == ("message", 500)
+        await client.send("é" * 501)
+        await client.wait_closed()
+        assert client.close_code == 1009
+
+
+@pytest.mark.parametrize("is_upgrade", [False, True])
+async def test_a_request_head_of_max_header_size_is_taken_and_a_longer_one_is_431(
+    serve: Serve, is_upgrade: bool
+) -> None:
+    running = await serve(tells_all, max_header_size=2000)
+    begin = "GET / HTTP/1.1\r\nHost: h\r\n"
+    if is_upgrade:
+        begin += (
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        )
+    padding = 2000 - len(begin) - len("X: \r\n\r\n")
+    async with running.raw() as client:
+        client.send(f"{begin}X: {'x' * padding}\r\n\r\n")
+        assert (await client.answer()).status == (101 if is_upgrade else 426)
+    async with running.raw() as client:
+        client.send(f"{begin}X: {'x' * padding}x\r\n\r\n")
+        assert (await client.answer()).status == 431
+        assert await client.rest() == b""
+
+
+async def test_a_request_head_without_end_is_431(serve: Serve) -> None:
+    running = await serve(tells_all, max_header_size=2000)
+    async with running.raw() as client:
+        client.send("GET / HTTP/1.1\r\nHost: h\r\nX: " + "x" * 2000)
+        assert (await client.answer()).status == 431
+
+
+# What comes in.
+
+
+async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None:
+    goes_on = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server, request: note(request.fd))
+
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            if frame.data == b"wait":
+                note("waiting")
+                await goes_on.wait()
+            elif frame.data == b"last":
+                note("last")
+
+        @server.on("request")
+        def on_request(server: Server) -> str:
+            return "alive"
+
+    running = await serve(application, receive_queue=4)
+    async with running.raw() as client, running.raw() as other:
+        await client.upgrade()
+        fd = await opened(running)
+        client.send_frame(Opcode.BINARY, b"wait")
+        assert await running.noted() == ("waiting",)
+        # More than all the buffers between the two can hold.
+        for _ in range(100):
+            client.send_frame(Opcode.BINARY, b"x" * 500_000)
+        client.send_frame(Opcode.BINARY, b"last")
+        while messages_in(running, fd) < 3:
+            other.ask("/")
+            assert (await other.answer()).body == b"alive"
+        # One runs, four wait (of at most 1 MiB beyond the first); and nobody else has to.
+        for _ in range(20):
+            other.ask("/")
+            assert (await other.answer()).body == b"alive"
+        info = running.server.info(fd)
+        assert info is not None
+        assert info.messages_in <= 1 + 4
+        assert info.bytes_in < 2_500_000
+        # Then everything is handled that was held back.
+        goes_on.set()
+        assert await running.noted() == ("last",)
+        assert messages_in(running, fd) == 102
+
+
+@pytest.mark.parametrize("receive_queue", [1, 3])
+async def test_receive_queue_is_how_many_messages_wait(serve: Serve, receive_queue: int) -> None:
+    goes_on = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server, request: note(request.fd))
+
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            note("begins")
+            await goes_on.wait()
+
+    running = await serve(application, receive_queue=receive_queue)
+    async with running.raw() as client, running.raw() as other:
+        await client.upgrade()
+        fd = await opened(running)
+        for number in range(20):
+            client.send_frame(Opcode.TEXT, str(number).encode())
+        assert await running.noted() == ("begins",)
+        while messages_in(running, fd) < 1 + receive_queue:
+            other.ask("/health")
+            await other.answer()
+        for _ in range(20):
+            other.ask("/health")
+            await other.answer()
+        assert messages_in(running, fd) == 1 + receive_queue
+        goes_on.set()
+        assert [await running.noted() for _ in range(19)] == [("begins",)] * 19
+
+
+def messages_in(running: Running, fd: int) -> int:
+    info = running.server.info(fd)
+    assert info is not None
+    return info.messages_in
+
+
+# What goes out.
+
+
+async def fill(running: Running, fd: int) -> int:
+    """Push to a client that does not read until it is refused; return how many messages were queued."""
+    count = 0
+    while running.server.push(fd, CHUNK):
+        count += 1
+    return count
+
+
+async def test_a_slow_consumer_is_closed_with_1013(serve: Serve) -> None:
+    running = await serve(tells_all, send_queue_size=1024 * 1024)
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        fd = await opened(running)
+        await fill(running, fd)
+        assert running.server.exists(fd) is False
+        assert running.server.push(fd, b"more") is False
+        assert running.server.stats()["slow_consumers_closed"] == 1
+        # The frame under way is whole, and behind it comes the Close.
+        assert (await client.frame()).payload == CHUNK
+        assert (await client.close_frame())[0] == 1013
+        client.send_close(1013)
+        assert await client.rest() == b""
+    assert await running.noted() == ("close", 1013, "")
+    assert running.server.stats()["queued_bytes"] == 0
+
+
+async def test_a_slow_consumer_that_never_reads_is_reset_after_close_timeout(serve: Serve) -> None:
+    running = await serve(tells_all, send_queue_size=1024 * 1024, close_timeout=0.05)
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        fd = await opened(running)
+        await fill(running, fd)
+        code, reason = (await running.noted())[1:]
+        assert code == 1006
+        assert "1013" in reason
+        assert running.server.stats()["connections"] == 0
+        assert running.server.stats()["queued_bytes"] == 0
+
+
+@pytest.mark.parametrize("policy", ["close", "drop"])
+async def test_a_full_outbox_refuses_pushes_from_a_thread_too(serve: Serve, policy: str) -> None:
+    running = await serve(tells_all, send_queue_size=1024 * 1024, slow_consumer=policy)
+    server = running.server
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        fd = await opened(running)
+
+        def fill_from_thread() -> bool:
+            # Refused for good is only what is refused while nothing is on its way to the outbox any more.
+            while server.stats()["slow_consumers_closed"] + server.stats()["messages_dropped"] == 0:
+                server.push(fd, CHUNK)
+            return server.push(fd, CHUNK)
+
+        assert await asyncio.to_thread(fill_from_thread) is False
+        assert server.exists(fd) is (policy == "drop")
+
+
+async def test_messages_for_a_slow_consumer_are_dropped_and_counted(serve: Serve) -> None:
+    running = await serve(tells_all, send_queue_size=1024 * 1024, slow_consumer="drop")
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        fd = await opened(running)
+        queued = await fill(running, fd)
+        assert running.server.exists(fd)
+        assert running.server.push(fd, CHUNK) is False
+        running.server.broadcast(CHUNK)
+        assert running.server.stats()["messages_dropped"] == 3
+        assert running.server.stats()["slow_consumers_closed"] == 0
+        for _ in range(queued):
+            assert (await client.frame()).payload == CHUNK
+        # There is room again, and nothing of what was dropped comes.
+        assert await running.noted() == ("drain", fd)
+        assert running.server.push(fd, b"the end")
+        assert (await client.frame()).payload == b"the end"
+
+
+async def test_a_publish_closes_the_slow_one_and_reaches_the_others(serve: Serve) -> None:
+    running = await serve(tells_all, send_queue_size=1024 * 1024)
+    async with running.raw(receive_buffer=4096) as slow, running.connect(max_size=None) as quick:
+        await slow.upgrade()
+        fds = {await opened(running), await opened(running)}
+        for fd in fds:
+            running.server.subscribe(fd, "news")
+        published = 0
+        while len(running.server.connections) == 2:
+            running.server.publish("news", CHUNK)
+            published += 1
+            assert await quick.recv() == CHUNK
+            assert published < 1000
+        running.server.publish("news", "the end")
+        assert await quick.recv() == "the end"
+        assert running.server.stats()["slow_consumers_closed"] == 1
+
+
+async def test_drain_tells_that_an_outbox_past_its_half_is_empty_again(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        drained: dict[int, asyncio.Event] = {}
+
+        @server.on("open")
+        async def on_open(server: Server, request: object) -> None:
+            note("open")
+
+        @server.on("drain")
+        async def on_drain(server: Server, fd: int) -> None:
+            drained[fd].set()
+
+        # It waits for `drain` itself, which stands outside the connection's order for this.
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            event = drained.setdefault(frame.fd, asyncio.Event())
+            sent = 0
+            while sent < 30:
+                event.clear()
+                if server.push(frame.fd, CHUNK):
+                    sent += 1
+                else:
+                    note("full")
+                    await event.wait()
+            server.push(frame.fd, "that is all")
+
+    running = await serve(application, send_queue_size=128 * 1024, slow_consumer="drop")
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        client.send_frame(Opcode.TEXT, b"go")
+        assert await running.noted() == ("open",)
+        for _ in range(30):
+            assert (await client.frame()).payload == CHUNK
+        assert (await client.frame()).payload == b"that is all"
+
+
+async def test_an_outbox_that_stays_below_its_half_has_no_drain(serve: Serve) -> None:
+    running = await serve(tells_all, send_queue_size=1024 * 1024)
+    async with running.connect() as client:
+        fd = await opened(running)
+        for _ in range(4):
+            running.server.push(fd, CHUNK)
+        for _ in range(4):
+            await client.recv()
+    assert await running.noted() == ("close", 1000, "")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "threaded"])
+async def test_a_drain_handler_that_fails_is_logged(
+    serve: Serve, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server, request: note(request.fd))
+
+        def fail(server: Server, fd: int) -> None:
+            note("drain")
+            raise LookupError("in drain")
+
+        async def fail_later(server: Server, fd: int) -> None:
+            fail(server, fd)
+
+        server.on("drain", fail_later if kind == "async" else fail, threaded=kind == "threaded")
+
+    running = await serve(application, send_queue_size=64 * 1024)
+    async with running.connect() as client:
+        fd = await opened(running)
+        running.server.push(fd, CHUNK)
+        assert await client.recv() == CHUNK
+        assert await running.noted() == ("drain",)
+        running.server.push(fd, "still here")
+        assert await client.recv() == "still here"
+    await running.stop()
+    assert "LookupError: in drain" in caplog.text
+
+
+# Time.
+
+
+async def test_pings_are_sent_and_pongs_keep_the_connection(serve: Serve) -> None:
+    running = await serve(tells_all, ping_interval=0.01, ping_timeout=10.0)
+    async with running.raw() as client:
+        await client.upgrade()
+        fd = await opened(running)
+        for _ in range(5):
+            frame = await client.frame()
+            assert frame.opcode == Opcode.PING
+            client.send_frame(Opcode.PONG, frame.payload)
+        assert running.server.exists(fd)
+
+
+async def test_no_pong_in_time_is_1011_and_then_the_socket_is_closed(serve: Serve) -> None:
+    running = await serve(tells_all, ping_interval=0.01, ping_timeout=0.02, close_timeout=0.02)
+    async with running.raw() as client:
+        await client.upgrade()
+        await opened(running)
+        assert (await client.frame()).opcode == Opcode.PING
+        assert (await client.close_frame())[0] == 1011
+        assert await client.rest() == b""
+    code, reason = (await running.noted())[1:]
+    assert code == 1006
+    assert "1011" in reason
+
+
+async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: Serve) -> None:
+    goes_on = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        server.on("close", lambda server, fd, code: note("close", code))
+
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            note("message", frame.data)
+            await goes_on.wait()
+
+    running = await serve(application, receive_queue=1, ping_interval=0.05, ping_timeout=0.4)
+    async with running.connect() as client:
+        for number in range(5):
+            await client.send(str(number))
+        assert await running.noted() == ("message", "0")
+        # The pong stands in line behind messages that are not read, for several times `ping_timeout`.
+        assert await quiet(running, 1.0)
+        goes_on.set()
+        assert [await running.noted() for _ in range(4)] == [
+            ("message", str(number)) for number in range(1, 5)
+        ]
+        await client.send("still here")
+        assert await running.noted() == ("message", "still here")
+
+
+async def quiet(running: Running, seconds: float) -> bool:
+    """Tell whether nothing is noted for so long."""
+    try:
+        await asyncio.wait_for(running.noted(), seconds)
+    except TimeoutError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("sent", ["", "GET / HT", "GET / HTTP/1.1\r\nHost: h\r\n"])
+async def test_a_request_must_be_there_within_handshake_timeout(serve: Serve, sent: str) -> None:
+    running = await serve(tells_all, handshake_timeout=0.2)
+    async with running.raw() as client:
+        client.send(sent)
+        if sent:
+            assert (await client.answer()).status == 408
+        assert await client.rest() == b""
+
+
+async def test_bytes_that_trickle_in_do_not_prolong_handshake_timeout(serve: Serve) -> None:
+    running = await serve(tells_all, handshake_timeout=0.2)
+
+    async def trickle() -> None:
+        while True:
+            client.send("x")
+            await asyncio.sleep(0.005)
+
+    async with running.raw() as client:
+        client.send("GET /")
+        trickling = asyncio.create_task(trickle())
+        assert (await client.answer()).status == 408
+        trickling.cancel()
+
+
+async def test_a_handler_may_take_longer_than_handshake_timeout(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("handshake")
+        async def on_handshake(server: Server) -> None:
+            await asyncio.sleep(0.3)
+
+    running = await serve(application, handshake_timeout=0.2)
+    async with running.raw() as client:
+        assert (await client.upgrade()).status == 101
+
+
+async def test_an_idle_http_connection_is_closed_after_keep_alive_timeout(serve: Serve) -> None:
+    running = await serve(tells_all, keep_alive_timeout=0.03)
+    async with running.raw() as client:
+        client.ask("/health")
+        assert (await client.answer()).status == 200
+        assert await client.rest() == b""
+
+
+async def test_a_websocket_has_no_such_timeouts(serve: Serve) -> None:
+    running = await serve(tells_all, keep_alive_timeout=0.2, handshake_timeout=0.2, ping_interval=None)
+    async with running.raw() as client:
+        await client.upgrade()
+        await opened(running)
+        assert await quiet(running, 0.3)
+        client.send_frame(Opcode.TEXT, b"hello")
+        assert await running.noted() == ("message", 5)
+
+
+async def test_another_client_gets_in_after_one_was_refused(serve: Serve) -> None:
+    running = await serve(tells_all, max_connections=1)
+    async with running.connect() as first:
+        fd = await opened(running)
+        with pytest.raises(InvalidStatus):
+            await running.connect()
+        running.server.disconnect(fd)
+        assert await all_from(first) == []
+    assert await running.noted() == ("close", 1000, "")
+    async with running.connect():
+        await opened(running)

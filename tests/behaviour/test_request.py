@@ -1,0 +1,274 @@
+"""Plain HTTP requests on the port of the WebSockets."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from running import KINDS, Note, Serve, add
+
+from hubbub import Request, Response, Server
+
+ANSWERS: dict[str, Any] = {
+    "/response": Response(b"made", status=201, headers={"X-By": "hand"}, content_type="text/plain"),
+    "/json": Response.json({"a": [1, None]}),
+    "/redirect": Response.redirect("/elsewhere"),
+    "/str": "<h1>é</h1>",
+    "/bytes": b"\x00\x01",
+    "/none": None,
+    "/nonsense": 42,
+}
+
+
+def site(server: Server, note: Note, kind: str = "sync") -> None:
+    def on_request(server: Server, request: Request) -> Any:
+        if request.path == "/raise":
+            raise LookupError("in request")
+        return ANSWERS[request.path]
+
+    add(server, "request", kind, on_request)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("path", "status", "content_type", "body"),
+    [
+        ("/response", 201, "text/plain", b"made"),
+        ("/json", 200, "application/json", b'{"a":[1,null]}'),
+        ("/str", 200, "text/html; charset=utf-8", "<h1>é</h1>".encode()),
+        ("/bytes", 200, "application/octet-stream", b"\x00\x01"),
+    ],
+)
+async def test_what_a_handler_returns_is_the_answer(
+    serve: Serve, kind: str, path: str, status: int, content_type: str, body: bytes
+) -> None:
+    running = await serve(lambda server, note: site(server, note, kind))
+    async with running.raw() as client:
+        client.ask(path)
+        answer = await client.answer()
+    assert (answer.status, answer.headers["content-type"], answer.body) == (status, content_type, body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_none_is_404_and_failures_are_500(
+    serve: Serve, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = await serve(lambda server, note: site(server, note, kind))
+    async with running.raw() as client:
+        statuses = []
+        for path in ("/none", "/raise", "/nonsense", "/str"):
+            client.ask(path)
+            statuses.append((await client.answer()).status)
+    assert statuses == [404, 500, 500, 200]
+    assert "LookupError: in request" in caplog.text
+
+
+async def test_headers_and_redirects(serve: Serve) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        client.ask("/response")
+        answer = await client.answer()
+        assert answer.headers["x-by"] == "hand"
+        assert "date" in answer.headers
+        client.ask("/redirect")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["location"]) == (302, "/elsewhere")
+
+
+async def test_head_has_the_headers_of_get_and_no_body(serve: Serve) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        client.ask("/response", method="HEAD")
+        answer = await client.answer(has_body=False)
+        assert (answer.status, answer.headers["content-length"]) == (201, "4")
+        client.ask("/bytes")
+        assert (await client.answer()).body == b"\x00\x01"
+
+
+async def test_the_handler_is_given_the_request(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("request")
+        def on_request(server: Server, request: Request) -> Response:
+            return Response.json(
+                {
+                    "fd": request.fd,
+                    "method": request.method,
+                    "path": request.path,
+                    "query": dict(request.query),
+                    "host": request.headers["host"],
+                    "cookies": dict(request.cookies),
+                    "client": request.client,
+                    "scheme": request.scheme,
+                    "body": request.body.decode(),
+                }
+            )
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask("/a%20b?c=d", "Cookie: e=f", "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https")
+        assert json.loads((await client.answer()).body) == {
+            "fd": 0,
+            "method": "GET",
+            "path": "/a b",
+            "query": {"c": "d"},
+            "host": "localhost",
+            "cookies": {"e": "f"},
+            "client": ["192.0.2.7", 0],
+            "scheme": "https",
+            "body": "",
+        }
+
+
+async def test_without_a_handler_426_names_the_protocol(serve: Serve) -> None:
+    running = await serve(lambda server, note: None)
+    async with running.raw() as client:
+        client.ask("/")
+        answer = await client.answer()
+    assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+
+
+# The connection.
+
+
+async def test_a_connection_is_kept_for_further_requests(serve: Serve) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        for _ in range(3):
+            client.ask("/str")
+            assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "GET /str HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "GET /str HTTP/1.0\r\nHost: h\r\n\r\n",
+    ],
+)
+async def test_a_connection_is_closed_if_the_client_wants_it_so(serve: Serve, request_text: str) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        client.send(request_text)
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.rest() == b""
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("request")
+        async def on_request(server: Server, request: Request) -> str:
+            # The first takes longest.
+            for _ in range(5 - int(request.query["number"])):
+                await asyncio.sleep(0)
+            return request.query["number"]
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for number in range(5):
+            client.ask(f"/?number={number}")
+        assert [(await client.answer()).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_client_that_has_sent_its_last_still_reads_the_answer(serve: Serve) -> None:
+    goes_on = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("request")
+        async def on_request(server: Server, request: Request) -> str:
+            note("asked")
+            await goes_on.wait()
+            return "answer"
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask("/")
+        client.end()
+        await running.noted()
+        goes_on.set()
+        assert (await client.answer()).body == b"answer"
+        assert await client.rest() == b""
+
+
+async def test_a_kept_connection_can_become_a_websocket(serve: Serve) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        client.ask("/str")
+        assert (await client.answer()).status == 200
+        assert (await client.upgrade()).status == 101
+
+
+async def test_other_methods_are_405(serve: Serve) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        client.ask("/str", method="DELETE")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+# Health.
+
+
+async def test_health_path_answers_ok_with_and_without_a_handler(serve: Serve) -> None:
+    for application in (site, lambda server, note: None):
+        running = await serve(application)
+        async with running.raw() as client:
+            client.ask("/health?from=balancer")
+            answer = await client.answer()
+            assert (answer.status, answer.body) == (200, b"ok")
+
+
+async def test_health_path_can_be_another_or_none(serve: Serve) -> None:
+    running = await serve(lambda server, note: None, health_path="/alive")
+    async with running.raw() as client:
+        client.ask("/alive")
+        assert (await client.answer()).status == 200
+        client.ask("/health")
+        assert (await client.answer()).status == 426
+    running = await serve(lambda server, note: None, health_path=None)
+    async with running.raw() as client:
+        client.ask("/health")
+        assert (await client.answer()).status == 426
+
+
+async def test_health_path_answers_at_max_connections(serve: Serve) -> None:
+    running = await serve(lambda server, note: None, max_connections=1)
+    async with running.connect(), running.raw() as client:
+        client.ask("/health")
+        assert (await client.answer()).status == 200
+
+
+async def test_health_path_is_503_on_connections_that_are_still_open_while_the_server_stops(
+    serve: Serve,
+) -> None:
+    goes_on = asyncio.Event()
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        async def on_message(server: Server) -> None:
+            note("busy")
+            await goes_on.wait()
+
+    running = await serve(application)
+    async with running.raw() as balancer, running.connect() as client:
+        balancer.ask("/health")
+        assert (await balancer.answer()).status == 200
+        await client.send("hello")
+        assert await running.noted() == ("busy",)
+        stopping = asyncio.create_task(running.stop())
+        await client_is_refused(running.port)
+        balancer.ask("/health")
+        assert (await balancer.answer()).status == 503
+        goes_on.set()
+        await client.wait_closed()
+    await stopping
+
+
+async def client_is_refused(port: int) -> None:
+    """Wait until the server listens no more."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionError:
+            return
+        writer.close()

@@ -1,0 +1,280 @@
+"""Topics and broadcast: one message for many connections."""
+
+import threading
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from running import KINDS, Note, Running, Serve, add
+from websockets.asyncio.client import ClientConnection
+
+from hubbub import Frame, Request, Server
+
+
+def tells_fd(server: Server, note: Note) -> None:
+    server.on("open", lambda server, request: note(request.fd))
+
+
+class Member:
+    """A client that takes part in a test, and the id that the server knows it by."""
+
+    def __init__(self, client: ClientConnection, fd: int) -> None:
+        self.client = client
+        self.fd = fd
+
+    async def receives(self, *messages: str | bytes) -> bool:
+        return [await self.client.recv() for _ in messages] == list(messages)
+
+
+async def members(stack: AsyncExitStack, running: Running, count: int) -> list[Member]:
+    """Connect so many clients to an application that tells the ids."""
+    joined = []
+    for _ in range(count):
+        client = await stack.enter_async_context(running.connect())
+        joined.append(Member(client, (await running.noted())[0]))
+    return joined
+
+
+async def test_publish_reaches_the_subscribers_and_nobody_else(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        first, second, third = await members(stack, running, 3)
+        assert server.subscribe(first.fd, "news") is True
+        assert server.subscribe(second.fd, "news") is True
+        assert server.subscribe(third.fd, "sports") is True
+        server.publish("news", "text")
+        server.publish("news", b"bytes")
+        server.publish("nobody listens", "text")
+        server.broadcast("the end")
+        assert await first.receives("text", b"bytes", "the end")
+        assert await second.receives("text", b"bytes", "the end")
+        assert await third.receives("the end")
+
+
+async def test_unsubscribe_ends_it(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        first, second = await members(stack, running, 2)
+        for member in (first, second):
+            server.subscribe(member.fd, "news")
+        assert server.unsubscribe(first.fd, "news") is True
+        assert server.unsubscribe(first.fd, "was never subscribed") is True
+        server.publish("news", "text")
+        server.broadcast("the end")
+        assert await first.receives("the end")
+        assert await second.receives("text", "the end")
+
+
+async def test_subscribed_twice_is_subscribed_once(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        assert server.subscribe(member.fd, "news") is True
+        assert server.subscribe(member.fd, "news") is True
+        assert await server.subscribers("news") == 1
+        server.publish("news", "once")
+        server.publish("news", "and again")
+        assert await member.receives("once", "and again")
+        server.unsubscribe(member.fd, "news")
+        assert await server.subscribers("news") == 0
+
+
+async def test_a_connection_may_have_many_topics(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        topics = [f"topic {number}" for number in range(500)]
+        for topic in topics:
+            server.subscribe(member.fd, topic)
+        for topic in topics:
+            server.publish(topic, topic)
+        assert await member.receives(*topics)
+
+
+async def test_excluded_ids_get_nothing(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        first, second, third = await members(stack, running, 3)
+        for member in (first, second, third):
+            server.subscribe(member.fd, "news")
+        server.publish("news", "published", exclude=[first.fd])
+        server.broadcast("broadcast", exclude=(fd for fd in (first.fd, second.fd, -1)))
+        server.broadcast("the end")
+        assert await first.receives("the end")
+        assert await second.receives("published", "the end")
+        assert await third.receives("published", "broadcast", "the end")
+
+
+async def test_a_subscription_ends_with_its_connection(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        tells_fd(server, note)
+        server.on("close", lambda server, fd: note("close"))
+
+    running = await serve(application)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (stays,) = await members(stack, running, 1)
+        async with AsyncExitStack() as inner:
+            (leaves,) = await members(inner, running, 1)
+            for member in (stays, leaves):
+                server.subscribe(member.fd, "news")
+            assert await server.subscribers("news") == 2
+        assert await running.noted() == ("close",)
+        assert await server.subscribers("news") == 1
+        assert server.subscribe(leaves.fd, "news") is False
+        assert server.unsubscribe(leaves.fd, "news") is False
+
+
+async def test_a_subscription_ends_as_soon_as_the_server_disconnects(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        server.subscribe(member.fd, "news")
+        server.disconnect(member.fd)
+        assert await server.subscribers("news") == 0
+
+
+async def test_calls_of_all_kinds_keep_their_order(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        fd = member.fd
+        expected = []
+        for number in range(20):
+            server.publish("news", f"{number} not subscribed yet")
+            server.subscribe(fd, "news")
+            server.push(fd, f"{number} pushed")
+            server.publish("news", f"{number} published")
+            server.broadcast(f"{number} broadcast")
+            server.unsubscribe(fd, "news")
+            server.publish("news", f"{number} not subscribed any more")
+            server.push(fd, f"{number} pushed again")
+            expected += [f"{number} {how}" for how in ("pushed", "published", "broadcast", "pushed again")]
+        server.disconnect(fd)
+        server.broadcast("too late")
+        assert [message async for message in member.client] == expected
+
+
+async def test_calls_of_all_kinds_from_a_thread_keep_their_order(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+
+        def calls() -> None:
+            for number in range(20):
+                server.subscribe(member.fd, "news")
+                server.push(member.fd, f"{number} pushed")
+                server.publish("news", f"{number} published")
+                server.broadcast(f"{number} broadcast")
+                server.unsubscribe(member.fd, "news")
+                server.publish("news", f"{number} not subscribed any more")
+            server.disconnect(member.fd)
+
+        thread = threading.Thread(target=calls)
+        thread.start()
+        expected = [f"{number} {how}" for number in range(20) for how in ("pushed", "published", "broadcast")]
+        assert [message async for message in member.client] == expected
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_chat_room(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        def on_open(server: Server, request: Request) -> None:
+            server.subscribe(request.fd, "room")
+            server.push(request.fd, "welcome")
+
+        def on_message(server: Server, frame: Frame) -> None:
+            server.publish("room", frame.data, exclude=[frame.fd])
+
+        add(server, "open", kind, on_open)
+        add(server, "message", kind, on_message)
+
+    running = await serve(application)
+    async with running.connect() as ada, running.connect() as ben:
+        assert await ada.recv() == await ben.recv() == "welcome"
+        await ada.send("hello")
+        assert await ben.recv() == "hello"
+        await ben.send("hello yourself")
+        assert await ada.recv() == "hello yourself"
+
+
+async def test_subscribers_counts_the_calls_before_it(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        joined = await members(stack, running, 3)
+        assert await server.subscribers("news") == 0
+        for member in joined:
+            server.subscribe(member.fd, "news")
+        assert await server.subscribers("news") == 3
+        server.unsubscribe(joined[0].fd, "news")
+        assert await server.subscribers("news") == 2
+
+
+@pytest.mark.parametrize("topic", ["", "x" * 256, "é" * 128])
+async def test_a_topic_has_1_to_255_bytes(serve: Serve, topic: str) -> None:
+    running = await serve(tells_fd)
+    server = running.server
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        for call in (
+            lambda: server.subscribe(member.fd, topic),
+            lambda: server.unsubscribe(member.fd, topic),
+            lambda: server.publish(topic, "x"),
+        ):
+            with pytest.raises(ValueError, match="255"):
+                call()
+        with pytest.raises(ValueError, match="255"):
+            await server.subscribers(topic)
+
+
+@pytest.mark.parametrize("topic", ["x", "x" * 255, "é" * 127, " ", "a/b.*#"])
+async def test_any_text_of_that_length_is_a_topic(serve: Serve, topic: str) -> None:
+    running = await serve(tells_fd)
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        running.server.subscribe(member.fd, topic)
+        running.server.publish(topic, "heard")
+        assert await member.receives("heard")
+
+
+@pytest.mark.parametrize("data", [bytearray(b"array"), memoryview(b"view"), b"", ""])
+async def test_what_can_be_pushed_can_be_published(serve: Serve, data: Any) -> None:
+    running = await serve(tells_fd)
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        running.server.subscribe(member.fd, "news")
+        running.server.publish("news", data)
+        running.server.broadcast(data)
+        assert await member.receives(data, data)
+
+
+@pytest.mark.parametrize("data", [None, 1, ["a"]])
+async def test_what_cannot_be_pushed_cannot_be_published(serve: Serve, data: Any) -> None:
+    running = await serve(tells_fd)
+    with pytest.raises(TypeError):
+        running.server.publish("news", data)
+    with pytest.raises(TypeError):
+        running.server.broadcast(data)
+
+
+async def test_broadcast_reaches_websockets_only(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    async with AsyncExitStack() as stack:
+        (member,) = await members(stack, running, 1)
+        plain = await stack.enter_async_context(running.raw())
+        plain.ask("/")
+        assert (await plain.answer()).status == 426
+        running.server.broadcast("hello")
+        assert await member.receives("hello")
+        plain.ask("/")
+        assert (await plain.answer()).status == 426

@@ -1,0 +1,241 @@
+"""The server that the tests break: each path is one way to behave.
+
+It prints its port once it accepts connections. Its only argument is JSON: `settings` (keywords of `Server`),
+`kind` of the message handler (sync, async or threaded), `descriptors` (how many the process may have), and
+`events` (further handlers: handshake, request).
+"""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from hubbub import Frame, Request, Server
+
+options = json.loads(sys.argv[1])
+if descriptors := options.get("descriptors"):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+# No pings: the raw peers would not answer them.
+defaults = {"port": 0, "workers": 1, "control": None, "ping_interval": None}
+server = Server(**{**defaults, **options.get("settings", {})})
+
+PAGE = b"x" * 1_000_000
+LONG_PAGE = PAGE * 20
+# How often a bystander is told the next number, in seconds.
+BEAT = 0.005
+
+paths: dict[int, str] = {}
+fds: defaultdict[str, list[int]] = defaultdict(list)
+counts: Counter[int] = Counter()
+threads: list[threading.Thread] = []
+pools: list[ProcessPoolExecutor] = []
+loops: list[asyncio.AbstractEventLoop] = []
+released = asyncio.Event()
+
+
+# ---- handlers --------------------------------------------------------------------------------------------
+
+
+@server.on("start")
+async def announce(server: Server) -> None:
+    loops.append(asyncio.get_running_loop())
+    server.tick(BEAT, tell_bystanders)
+    print(server.port, flush=True)
+
+
+def tell_bystanders() -> None:
+    for fd in fds["/bystander"]:
+        server.push(fd, str(counts[fd]))
+        counts[fd] += 1
+
+
+def sum_up(fd: int) -> None:
+    server.push(fd, f"that were {counts.pop(fd, 0)}")
+
+
+@server.on("open")
+def enter(server: Server, request: Request) -> None:
+    paths[request.fd] = request.path
+    fds[request.path].append(request.fd)
+    if request.path == "/push-in-open":
+        server.push(request.fd, "from open")
+    if request.path == "/raise-in-open":
+        raise RuntimeError("as it was asked to, in open")
+
+
+@server.on("close")
+def leave(server: Server, fd: int, code: int, reason: str) -> None:
+    path = paths.pop(fd)
+    fds[path].remove(fd)
+    for watcher in fds["/watch"]:
+        server.push(watcher, json.dumps([path, code, reason, server.push(fd, "too late")]))
+    if path == "/raise-in-close":
+        raise RuntimeError("as it was asked to, in close")
+
+
+def count(server: Server, frame: Frame) -> None:
+    counts[frame.fd] += 1
+    if frame.data == "how many?":
+        server.push(frame.fd, str(counts[frame.fd]))
+
+
+def answer(server: Server, frame: Frame) -> None:
+    match paths[frame.fd]:
+        case "/echo":
+            server.push(frame.fd, frame.data)
+        case "/count":
+            count(server, frame)
+        case "/bystander":
+            # Where the numbers come from, so that it comes behind them.
+            server.after(0, sum_up, frame.fd)
+        case "/raise":
+            raise RuntimeError("as it was asked to, in message")
+        case "/cancel":
+            raise asyncio.CancelledError
+        case "/control":
+            server.push(frame.fd, json.dumps(carry_out(*json.loads(frame.data))))
+
+
+async def answer_async(server: Server, frame: Frame) -> None:
+    if paths[frame.fd] == "/held":
+        await released.wait()
+        count(server, frame)
+    else:
+        # Suspended once, so that what it raises is a task's.
+        await asyncio.sleep(0)
+        answer(server, frame)
+
+
+def raise_error(server: Server, request: Request) -> None:
+    raise RuntimeError(f"as it was asked to, at {request.path}")
+
+
+def page(server: Server, request: Request) -> bytes:
+    if request.path == "/raise":
+        raise_error(server, request)
+    return LONG_PAGE if request.path == "/long" else PAGE
+
+
+def decide(server: Server, request: Request) -> None:
+    if request.path == "/raise-in-handshake":
+        raise_error(server, request)
+
+
+# ---- what the control connection can ask for -------------------------------------------------------------
+
+
+def carry_out(name: str, *arguments: Any) -> object:
+    """Return the result, or the name of the exception."""
+    try:
+        return COMMANDS[name](*arguments)
+    except Exception as error:
+        return type(error).__name__
+
+
+def newest(path: str) -> int:
+    return fds[path][-1]
+
+
+def flood(path: str, size: int, count: int) -> list[int]:
+    """Push a message again and again; how many were queued, and how many refused."""
+    fd, message = newest(path), b"x" * size
+    queued = sum(server.push(fd, message) for _ in range(count))
+    return [queued, count - queued]
+
+
+def raise_in_timer() -> None:
+    server.after(0, lambda: 1 / 0)
+
+
+def push_from(place: str, path: str) -> None:
+    fd = newest(path)
+
+    def push() -> None:
+        server.push(fd, f"from {place}")
+
+    async def push_later() -> None:
+        await asyncio.sleep(0)
+        push()
+
+    match place:
+        case "thread":
+            threads.append(threading.Thread(target=push))
+            threads[-1].start()
+        case "task":
+            asyncio.run_coroutine_threadsafe(push_later(), loops[0])
+        case "timer":
+            server.after(0, push)
+        case "async timer":
+            server.after(0, push_later)
+
+
+def push_from_threads(number: int, count: int) -> None:
+    """Start threads that push numbered messages to `/steady`, by turns, and to whoever is on `/passing`."""
+    steady = list(fds["/steady"])
+
+    def push(thread: int) -> None:
+        for n in range(count):
+            fd, message = steady[n % len(steady)], f"{thread} {n}"
+            # The queue of other threads' calls has a limit, and says so.
+            while not server.push(fd, message):
+                time.sleep(0.001)
+            for passing in fds["/passing"][:]:
+                server.push(passing, message)
+
+    for thread in range(number):
+        threads.append(threading.Thread(target=push, args=(thread,)))
+        threads[-1].start()
+
+
+def fork() -> int:
+    """Fork a child that has copies of all sockets, and lives on; its pid."""
+    pools.append(ProcessPoolExecutor(1, mp_context=get_context("fork")))
+    return pools[-1].submit(os.getpid).result()
+
+
+def fork_away() -> int:
+    """Fork a child that nobody waits for, with copies of all sockets; it ends after a minute at most."""
+    if pid := os.fork():
+        return pid
+    signal.alarm(60)
+    while True:
+        signal.pause()
+
+
+def end_child() -> None:
+    while pools:
+        pools.pop().shutdown()
+
+
+COMMANDS: dict[str, Callable[..., object]] = {
+    "stats": server.stats,
+    "push": lambda fd: server.push(fd, "hello"),
+    "exists": server.exists,
+    "fd": newest,
+    "disconnect": lambda path: server.disconnect(newest(path)),
+    "raise in timer": raise_in_timer,
+    "release": released.set,
+    "threads at work": lambda: sum(thread.is_alive() for thread in threads),
+    "flood": flood,
+    "push from": push_from,
+    "push from threads": push_from_threads,
+    "fork": fork,
+    "fork away": fork_away,
+    "end child": end_child,
+}
+
+kind = options.get("kind", "sync")
+server.on("message", answer_async if kind == "async" else answer, threaded=kind == "threaded")
+for event in options.get("events", ()):
+    server.on(event, {"request": page, "handshake": decide}[event])
+server.start()

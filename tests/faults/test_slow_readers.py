@@ -1,0 +1,127 @@
+"""Readers that do not read: memory stays bounded, the policy applies, the counters count."""
+
+import select
+import time
+
+import pytest
+from conftest import StartServer
+from raw_peer import BINARY, CLOSE, PING, PONG, Peer, frame
+from server_process import MIB, wait_until
+
+SEND_QUEUE_SIZE = 4 * MIB
+SIZE = 64 * 1024
+COUNT = (1 << 30) // SIZE
+
+# What is in memory beside the outbox while it is filled: the message, and chunks that the outbox grows by.
+SLACK = 4 * MIB
+
+
+def test_1_gb_for_a_reader_that_never_reads_is_dropped(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": SEND_QUEUE_SIZE, "slow_consumer": "drop"})
+    with server.peer(receive_buffer=4096) as peer:
+        before = server.memory()
+        queued, refused = server.ask("flood", "/echo", SIZE, COUNT)
+        assert queued + refused == COUNT
+        assert server.memory() - before < SEND_QUEUE_SIZE + SLACK
+        stats = server.ask("stats")
+        assert stats["messages_dropped"] == refused > 0
+        assert stats["slow_consumers_closed"] == 0
+        # Slow is not dead: what was queued arrives, whole and only once, and then the connection goes on.
+        for _ in range(queued):
+            assert peer.read_frame() == (BINARY, b"x" * SIZE, True)
+        peer.send_text("hello")
+        assert peer.read_text() == "hello"
+
+
+def test_1_gb_for_a_reader_that_never_reads_closes_it(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": SEND_QUEUE_SIZE, "close_timeout": 0.5})
+    with server.peer("/watch") as watch, server.peer(receive_buffer=4096) as peer:
+        before = server.memory()
+        queued, refused = server.ask("flood", "/echo", SIZE, COUNT)
+        assert queued + refused == COUNT
+        assert server.memory() - before < SEND_QUEUE_SIZE + SLACK
+        stats = server.ask("stats")
+        assert stats["slow_consumers_closed"] == 1
+        assert stats["messages_dropped"] == 0
+        assert watch.read_json() == ["/echo", 1006, "1013", False]
+        poll = select.poll()
+        poll.register(peer.socket, 0)
+        assert poll.poll(30_000), "the connection is not reset"
+        with pytest.raises(ConnectionResetError):
+            peer.read_end()
+
+
+def test_a_slow_reader_gets_whole_frames_and_then_1013(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": SEND_QUEUE_SIZE, "close_timeout": 30})
+    with server.peer(receive_buffer=4096) as peer:
+        queued, _ = server.ask("flood", "/echo", SIZE, 1000)
+        received = 0
+        while (got := peer.read_frame()).opcode != CLOSE:
+            assert got == (BINARY, b"x" * SIZE, True)
+            received += 1
+        assert got.payload[:2] == (1013).to_bytes(2, "big")
+        assert 0 < received < queued
+        peer.send(frame(CLOSE, got.payload))
+        assert peer.read_end() == b""
+
+
+def test_pushes_from_threads_are_bounded_too(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": MIB, "slow_consumer": "drop"}, kind="threaded")
+    with server.peer(receive_buffer=4096):
+        before = server.memory()
+        queued, refused = server.ask("flood", "/echo", SIZE, COUNT)
+        assert queued + refused == COUNT
+        assert refused
+        assert server.memory() - before < 2 * MIB + SLACK
+        stats = server.ask("stats")
+        assert stats["messages_dropped"] + stats["commands_dropped"] > 0
+
+
+@pytest.mark.parametrize("policy", ["close", "drop"])
+def test_pings_whose_pongs_are_never_read(start_server: StartServer, policy: str) -> None:
+    server = start_server(settings={"send_queue_size": MIB, "slow_consumer": policy, "close_timeout": 30})
+    with server.peer(receive_buffer=4096) as peer:
+        before = server.memory()
+        pings = frame(PING, b"x" * 125) * 1000
+        for _ in range(300):
+            peer.send(pings)
+        assert server.memory() - before < MIB + SLACK
+        while (got := peer.read_frame()).opcode == PONG:
+            assert got.payload == b"x" * 125
+            if policy == "drop" and not peer.can_be_read(0.1):
+                # Where something still comes, this was too early and may be dropped, but is sent again then.
+                peer.send_text("hello")
+        assert got.payload[:2] == {"close": (1013).to_bytes(2, "big"), "drop": b"he"}[policy]
+        counter = {"close": "slow_consumers_closed", "drop": "messages_dropped"}[policy]
+        assert server.ask("stats")[counter] > 0
+
+
+def test_the_memory_of_a_drained_outbox_is_used_again(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": 16 * MIB, "slow_consumer": "drop"})
+
+    def fill_and_drain() -> int:
+        with server.peer(receive_buffer=4096) as peer:
+            queued, refused = server.ask("flood", "/echo", SIZE, 600)
+            assert refused
+            for _ in range(queued):
+                peer.read_frame()
+        wait_until(lambda: server.ask("stats")["queued_bytes"] < SIZE, "nothing is queued")
+        return server.memory()
+
+    # What the heap does not give back to the system at once, it must use for the next ones.
+    first = max(fill_and_drain() for _ in range(3))
+    assert max(fill_and_drain() for _ in range(6)) - first < 16 * MIB
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_who_reads_a_page_slowly_is_not_cut_off(start_server: StartServer, connection: str) -> None:
+    server = start_server(settings={"keep_alive_timeout": 0.8, "close_timeout": 0.8}, events=["request"])
+    with Peer(server.port, receive_buffer=1 << 17) as peer:
+        peer.send(f"GET /long HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
+        received = 0
+        # Far more than the kernel's buffers hold, in more time than both timeouts.
+        while received < 20_000_000:
+            time.sleep(0.015)
+            data = peer.socket.recv(100_000)
+            assert data
+            received += len(data)

@@ -1,0 +1,46 @@
+"""Many threads that push at once, while connections come and go."""
+
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+from conftest import StartServer
+from raw_peer import Peer
+from server_process import wait_until
+
+THREADS = 8
+MESSAGES = 10_000
+STEADY = 4
+
+
+def read_numbers(peer: Peer, count: int) -> dict[str, list[int]]:
+    """What each thread has sent, of `count` messages."""
+    numbers = defaultdict(list)
+    for _ in range(count):
+        thread, _, number = peer.read_text().partition(" ")
+        numbers[thread].append(int(number))
+    return numbers
+
+
+def test_threads_keep_their_order_while_connections_come_and_go(start_server: StartServer) -> None:
+    server = start_server(settings={"slow_consumer": "drop"})
+    steady = [server.peer("/steady") for _ in range(STEADY)]
+    with ThreadPoolExecutor(STEADY) as readers:
+        share = THREADS * MESSAGES // STEADY
+        reads = [readers.submit(read_numbers, peer, share) for peer in steady]
+        server.ask("push from threads", THREADS, MESSAGES)
+        came = 0
+        while not all(read.done() for read in reads):
+            with server.peer("/passing") as passing:
+                seen = 0
+                # The threads may end at any time, so nothing is sure to come.
+                while seen < 20 and passing.can_be_read(0.01):
+                    passing.read_text()
+                    seen += 1
+            came += 1
+    for index, read in enumerate(reads):
+        expected = list(range(index, MESSAGES, STEADY))
+        assert read.result() == {str(thread): expected for thread in range(THREADS)}
+    assert came
+    wait_until(lambda: server.ask("threads at work") == 0, "the threads end")
+    for peer in steady:
+        peer.socket.close()
