@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from conftest import StartServer
 from raw_peer import Peer
@@ -23,12 +24,12 @@ def read_numbers(peer: Peer, count: int) -> dict[str, list[int]]:
 
 def test_threads_keep_their_order_while_connections_come_and_go(start_server: StartServer) -> None:
     server = start_server(settings={"slow_consumer": "drop"})
-    steady = [server.peer("/steady") for _ in range(STEADY)]
-    with ThreadPoolExecutor(STEADY) as readers:
+    with ExitStack() as stack:
+        steady = [stack.enter_context(server.peer("/steady")) for _ in range(STEADY)]
+        readers = stack.enter_context(ThreadPoolExecutor(STEADY))
         share = THREADS * MESSAGES // STEADY
         reads = [readers.submit(read_numbers, peer, share) for peer in steady]
         server.ask("push from threads", THREADS, MESSAGES)
-        came = 0
         while not all(read.done() for read in reads):
             with server.peer("/passing") as passing:
                 seen = 0
@@ -36,11 +37,7 @@ def test_threads_keep_their_order_while_connections_come_and_go(start_server: St
                 while seen < 20 and passing.can_be_read(0.01):
                     passing.read_text()
                     seen += 1
-            came += 1
-    for index, read in enumerate(reads):
-        expected = list(range(index, MESSAGES, STEADY))
-        assert read.result() == {str(thread): expected for thread in range(THREADS)}
-    assert came
+        for index, read in enumerate(reads):
+            expected = list(range(index, MESSAGES, STEADY))
+            assert read.result() == {str(thread): expected for thread in range(THREADS)}
     wait_until(lambda: server.ask("threads at work") == 0, "the threads end")
-    for peer in steady:
-        peer.socket.close()

@@ -8,6 +8,7 @@ mod command;
 mod connection;
 mod door;
 mod fanout;
+mod loop_cell;
 mod outbox;
 mod reactor;
 mod registry;
@@ -17,6 +18,7 @@ mod timers;
 mod topics;
 
 pub use command::{Command, Shared, Totals, Traffic};
+pub use loop_cell::{Borrow, InUse, LoopCell, Mine};
 pub use reactor::{Event, Payload, Reactor, Token};
 pub use registry::{Fd, Info, Registry};
 pub use sending::{DataOpcode, PushError};

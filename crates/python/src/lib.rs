@@ -5,7 +5,6 @@
 mod arguments;
 mod frame;
 mod handlers;
-mod loop_cell;
 mod reactor;
 mod settings;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use engine::{Command, DataOpcode, Event, Fd, Payload, PushError, Shared, Token};
+use engine::{Borrow, Command, DataOpcode, Event, Fd, InUse, LoopCell, Mine, Payload, PushError, Shared, Token};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -20,7 +20,6 @@ use wire::http::{Head, valid_header_name, valid_header_value};
 use crate::arguments::{Data, FdArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::frame::Frame;
 use crate::handlers::{Contexts, Handler, Outcome, Runner};
-use crate::loop_cell::{Borrow, LoopCell, Mine};
 
 /// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
 enum Step {
@@ -99,7 +98,7 @@ impl Reactor {
 
     #[inline]
     fn engine(&self) -> PyResult<Borrow<'_, engine::Reactor>> {
-        self.mine()?.borrow()
+        self.mine()?.borrow().map_err(in_use)
     }
 
     /// Does one thing on the event loop's thread, and sees to it that what it queued is written.
@@ -116,7 +115,7 @@ impl Reactor {
         mine: Mine<'_, engine::Reactor>,
         act: impl FnOnce(&mut engine::Reactor) -> T,
     ) -> PyResult<T> {
-        let mut engine = mine.borrow()?;
+        let mut engine = mine.borrow().map_err(in_use)?;
         let result = act(&mut engine);
         let is_idle = !self.in_turn.load(Ordering::Relaxed) && !self.scheduled.load(Ordering::Relaxed);
         if is_idle && engine.has_work() {
@@ -150,13 +149,13 @@ impl Reactor {
 
     fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
         let mine = self.mine()?;
-        mine.borrow()?.begin().map_err(PyOSError::new_err)?;
+        mine.borrow().map_err(in_use)?.begin().map_err(PyOSError::new_err)?;
         // Messages of one connection come together, so its id is made into an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         let mut contexts = Contexts::default();
         loop {
-            let Some(step) = mine.borrow()?.next(|event| Step::of(py, event)) else {
-                if mine.borrow()?.go_on().map_err(PyOSError::new_err)? {
+            let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
+                if mine.borrow().map_err(in_use)?.go_on().map_err(PyOSError::new_err)? {
                     continue;
                 }
                 return Ok(());
@@ -596,6 +595,11 @@ impl Reactor {
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
     }
+}
+
+#[cold]
+fn in_use(error: InUse) -> PyErr {
+    PyRuntimeError::new_err(error.to_string())
 }
 
 fn address((host, port): &(String, u16)) -> Option<SocketAddr> {

@@ -3,15 +3,13 @@
 //! Cheaper than a `Mutex`, whose locked instructions would be paid for twice with every message, and it never waits.
 
 use std::cell::UnsafeCell;
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pyo3::PyResult;
-use pyo3::exceptions::PyRuntimeError;
-
 /// Belongs to the thread that made it.
-pub(crate) struct LoopCell<T> {
+pub struct LoopCell<T> {
     thread: usize,
     is_borrowed: AtomicBool,
     value: UnsafeCell<T>,
@@ -22,19 +20,20 @@ pub(crate) struct LoopCell<T> {
 unsafe impl<T: Send> Sync for LoopCell<T> {}
 
 impl<T> LoopCell<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// A cell of the calling thread.
+    pub fn new(value: T) -> Self {
         Self { thread: thread_mark(), is_borrowed: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// The right of the calling thread to borrow the value, if it is the cell's: asked for once for many borrows.
     #[inline]
-    pub(crate) fn mine(&self) -> Option<Mine<'_, T>> {
+    pub fn mine(&self) -> Option<Mine<'_, T>> {
         (thread_mark() == self.thread).then_some(Mine { cell: self, not_send: PhantomData })
     }
 }
 
 /// See [`LoopCell::mine`]. It stays in its thread.
-pub(crate) struct Mine<'a, T> {
+pub struct Mine<'a, T> {
     cell: &'a LoopCell<T>,
     not_send: PhantomData<*const ()>,
 }
@@ -43,20 +42,32 @@ impl<'a, T> Mine<'a, T> {
     /// The value, for one step.
     ///
     /// # Errors
-    /// RuntimeError: Python was entered in the middle of a step, which would be a fault of ours.
+    /// A step is under way: the caller was entered from the middle of it.
     #[inline]
-    pub(crate) fn borrow(&self) -> PyResult<Borrow<'a, T>> {
+    pub fn borrow(&self) -> Result<Borrow<'a, T>, InUse> {
         // Only the cell's own thread gets here, so nobody sets the flag between the two operations on it.
         if self.cell.is_borrowed.load(Ordering::Relaxed) {
-            return Err(PyRuntimeError::new_err("the reactor is in the middle of a step"));
+            return Err(InUse);
         }
         self.cell.is_borrowed.store(true, Ordering::Relaxed);
         Ok(Borrow { cell: self.cell })
     }
 }
 
+/// The value is borrowed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InUse;
+
+impl fmt::Display for InUse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the reactor is in the middle of a step")
+    }
+}
+
+impl std::error::Error for InUse {}
+
 /// The value of a [`LoopCell`], until it is dropped.
-pub(crate) struct Borrow<'a, T> {
+pub struct Borrow<'a, T> {
     cell: &'a LoopCell<T>,
 }
 

@@ -1,0 +1,61 @@
+# What there is to call; `make demo` and `make test` set up all that they need, in .venv and .cache.
+
+PYTHON ?= $(shell scripts/find-python)
+BIN := .venv/bin
+RUN := PYTHONUNBUFFERED=1 $(BIN)/python
+MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
+# The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
+RUST_TESTS := -p wire -p engine
+
+.PHONY: demo test lint format build conformance fuzz bench clean
+
+demo: build
+	$(RUN) examples/echo/app.py
+
+test: build .venv/test
+	cargo test --quiet $(RUST_TESTS)
+	$(RUN) -m pytest
+	$(RUN) tests/conformance/run.py
+
+lint: build .venv/test .venv/lint .venv/bench
+	cargo fmt --all --check
+	cargo fmt --all --check --manifest-path fuzz/Cargo.toml
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy python
+	for part in examples/* benchmarks tests/*; do $(BIN)/mypy $$part || exit 1; done
+	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
+
+format:
+	cargo fmt --all
+	cargo fmt --all --manifest-path fuzz/Cargo.toml
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: .venv/build
+	@command -v cargo >/dev/null || { echo "Building Hubbub needs Rust 1.88 or later: install it with rustup." >&2; exit 1; }
+	$(MATURIN) develop --release --quiet
+
+# All of Autobahn's cases; `make test` runs those that are quick.
+conformance: build
+	$(RUN) tests/conformance/run.py --all
+
+fuzz:
+	fuzz/run 60
+
+bench: build .venv/bench
+	$(RUN) benchmarks/run.py
+
+clean:
+	rm -rf .venv .cache target fuzz/target
+
+.venv/made:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+# One dependency group of pyproject.toml each.
+.venv/build .venv/test .venv/lint .venv/bench: pyproject.toml .venv/made
+	$(BIN)/python -m pip install --quiet --group $(notdir $@)
+	touch $@
