@@ -78,9 +78,7 @@ ONE_OF_EACH = ("bare loop", "hubbub", "picows", "websockets")
 CONNECTIONS = (10, 100, 1000, 10_000)
 
 
-def echo(
-    name: str, connections: int, in_flight: int, size: int, meaning: str, servers: tuple[str, ...]
-) -> Workload:
+def echo(name: str, connections: int, in_flight: int, size: int, meaning: str, servers: tuple[str, ...]) -> Workload:
     """A workload whose messages of `size` bytes come back, `in_flight` of them on each connection."""
     options = ("--connections", str(connections), "--in-flight", str(in_flight), "--size", str(size))
     return Workload(

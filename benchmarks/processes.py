@@ -80,9 +80,7 @@ class ServerProcess(Process):
 
     def __init__(self, server: Server, workload: str, binaries: Path, core: int | None) -> None:
         python = server.program.endswith(".py")
-        program = (
-            [sys.executable, str(PEERS / server.program)] if python else [str(binaries / server.program)]
-        )
+        program = [sys.executable, str(PEERS / server.program)] if python else [str(binaries / server.program)]
         super().__init__(server.name, [*program, "--workload", workload], core)
         try:
             self.port = int(self.read_line(START_SECONDS))
@@ -196,8 +194,6 @@ def proportional_set_size(pid: int) -> int:
 def family(pid: int) -> list[int]:
     """A process and all its descendants."""
     children = [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
     return [pid, *(member for child in children for member in family(child))]

@@ -127,11 +127,7 @@ def as_markdown(results: Results, conditions: Conditions) -> str:
         ),
     )
     judged = verdicts(results)
-    checks = (
-        [table(("workload", "compared", "at most", "measured", "rounds", ""), map(row, judged))]
-        if judged
-        else []
-    )
+    checks = [table(("workload", "compared", "at most", "measured", "rounds", ""), map(row, judged))] if judged else []
     return "\n\n".join([described(conditions), costs, *checks]) + "\n"
 
 

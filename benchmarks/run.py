@@ -66,9 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     names = [workload.name for workload in WORKLOADS]
     parser = argparse.ArgumentParser(description="Measure Hubbub and its peers.")
     parser.add_argument("--quick", action="store_true", help="three short rounds instead of nine")
-    parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="WORKLOAD", help=", ".join(names)
-    )
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="WORKLOAD", help=", ".join(names))
     parser.add_argument(
         "--servers",
         nargs="+",
@@ -95,9 +93,7 @@ def cores() -> tuple[int | None, int | None]:
     return (allowed[-1], allowed[-2]) if len(allowed) > 1 else (None, None)
 
 
-def measure(
-    bench: Bench, workload: Workload, servers: Sequence[Server], rounds: int
-) -> dict[str, list[Sample]]:
+def measure(bench: Bench, workload: Workload, servers: Sequence[Server], rounds: int) -> dict[str, list[Sample]]:
     """Go through all rounds of a workload. Each round begins with another server."""
     kind = CpuMeasurement if workload.measure == "cpu" else MemoryMeasurement
     samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
@@ -132,9 +128,7 @@ def machine() -> dict[str, str | int]:
 def versions(servers: Sequence[Server]) -> dict[str, str]:
     """The versions of Python and of what the servers are made of."""
     packages = sorted({package for server in servers for package in server.packages})
-    return {"Python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }
+    return {"Python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
 def keep(results: Results, conditions: Conditions, markdown: str) -> None:

@@ -1,4 +1,4 @@
-"""Hubbub: a WebSocket server engine. A few lines of callbacks, any number of connections, push from anywhere."""
+"""Hubbub: a WebSocket server engine. A few lines of callbacks, many connections, push from anywhere."""
 
 from ._core import Frame, __version__
 from .errors import HubbubError, NotRunning, SettingsError

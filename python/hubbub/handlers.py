@@ -33,8 +33,8 @@ class Handler:
     kind: Literal["sync", "async", "threaded"]
 
     @classmethod
-    def of(cls, event: str, callable: Callable[..., Any], *, threaded: bool = False) -> Self:
-        """Check that `callable` can handle `event`.
+    def of(cls, event: str, function: Callable[..., Any], *, threaded: bool = False) -> Self:
+        """Check that `function` can handle `event`.
 
         Raises:
             ValueError: There is no such event.
@@ -44,25 +44,25 @@ class Handler:
         arguments = EVENTS.get(event)
         if arguments is None:
             raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
-        if not hasattr(callable, "__call__"):
-            raise TypeError(f"the handler of {event!r} is not callable: {callable!r}")
-        if _is(inspect.isgeneratorfunction, callable) or _is(inspect.isasyncgenfunction, callable):
+        if not callable(function):
+            raise TypeError(f"the handler of {event!r} is not callable: {function!r}")
+        if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
             raise TypeError(f"the handler of {event!r} has a yield in it, so calling it would do nothing")
-        is_async = _is(inspect.iscoroutinefunction, callable)
+        is_async = _is(inspect.iscoroutinefunction, function)
         if threaded and is_async:
             raise TypeError(f"the handler of {event!r} is async def: it cannot run in a thread")
-        count = _count(event, callable, arguments)
-        return cls(callable, count, "async" if is_async else "threaded" if threaded else "sync")
+        count = _count(event, function, arguments)
+        return cls(function, count, "async" if is_async else "threaded" if threaded else "sync")
 
 
-def _is(test: Callable[[Any], bool], callable: Callable[..., Any]) -> bool:
+def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     """Whether `test` holds for a function, or for the `__call__` of an object."""
-    return test(callable) or test(getattr(type(callable), "__call__", None))
+    return test(function) or test(type(function).__call__)
 
 
-def _count(event: str, callable: Callable[..., Any], arguments: tuple[str, ...]) -> int:
+def _count(event: str, function: Callable[..., Any], arguments: tuple[str, ...]) -> int:
     try:
-        parameters = inspect.signature(callable).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except ValueError:
         # Some built-in functions do not tell; they are given all there is.
         return len(arguments)

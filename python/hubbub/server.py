@@ -52,7 +52,7 @@ class Connections(Collection[int]):
 
 
 class Server:
-    """A WebSocket server: handlers for its events, and methods to send from any of them, any task, timer or thread."""
+    """A WebSocket server: handlers of its events, and methods to send from any handler, task, timer or thread."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 9501, **settings: Any) -> None:
         """Make a server; it does nothing before `start`, `serve` or `async with`.
@@ -79,7 +79,7 @@ class Server:
         state = "running" if self._worker else "not running"
         return f"<Server {self.settings.host} port {self.port}, {state}>"
 
-    # ---- handlers ----------------------------------------------------------------------------------------------------
+    # ---- handlers ----------------------------------------------------------------------------------------
 
     @overload
     def on(self, event: str, handler: None = None, *, threaded: bool = False) -> Callable[[F], F]: ...
@@ -117,7 +117,7 @@ class Server:
         self._handlers[event] = checked
         return handler
 
-    # ---- sending -----------------------------------------------------------------------------------------------------
+    # ---- sending -----------------------------------------------------------------------------------------
 
     def push(self, fd: int, data: Data, opcode: int | None = None, finish: bool = True) -> bool:
         """Queue one message for the connection `fd`, wherever it lives.
@@ -223,7 +223,7 @@ class Server:
         """
         self._worker_of("publish").reactor.publish(topic, data, exclude=exclude)
 
-    # ---- looking -----------------------------------------------------------------------------------------------------
+    # ---- looking -----------------------------------------------------------------------------------------
 
     def exists(self, fd: int) -> bool:
         """Tell whether `fd` is an open WebSocket: not before its handshake, nor once either side has begun to close.
@@ -282,7 +282,7 @@ class Server:
         """The port that the server listens on; the one of `settings` until it does."""
         return self._port
 
-    # ---- time --------------------------------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------------------
 
     def tick(self, seconds: float, fn: Callable[..., Any], *args: Any) -> Timer:
         """Call `fn(*args)` every so many seconds, in this worker; `fn` may be `async def`.
@@ -310,7 +310,7 @@ class Server:
             raise ValueError(f"the seconds to wait must not be below 0, as {seconds} is")
         return self._worker_of("after").add_timer(seconds, False, partial(fn, *args))
 
-    # ---- running -----------------------------------------------------------------------------------------------------
+    # ---- running -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Serve until SIGTERM, SIGINT or `shutdown()`, and stop gracefully; a second signal ends the process at once.
@@ -410,9 +410,15 @@ class Server:
         if type(self).push is Server.push:
             # The one call that is on every message's path goes straight to the reactor.
             self.__dict__["push"] = self._worker.reactor.push
-        await self._worker.start(listeners)
-        log.info("listening on %s port %d", self.settings.host, self._port)
-        await self._worker.call("start", self)
+        try:
+            await self._worker.start(listeners)
+            log.info("listening on %s port %d", self.settings.host, self._port)
+            await self._worker.call("start", self)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            self._let_go()
+            raise
 
     async def _close_after(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -421,7 +427,7 @@ class Server:
     async def _close(self) -> None:
         if self._worker:
             await self._worker.stop()
-            await self._worker.call("shutdown", self)
+            await self._worker.call_until(0, "shutdown", self)
             self._worker.end_threads()
             self._forget_worker()
             log.info("stopped")

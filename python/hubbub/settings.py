@@ -392,8 +392,7 @@ class Settings:
     slow_consumer: Literal["close", "drop"] = _setting(
         "close",
         Choice(("close", "drop")),
-        "What to do when an outbox is full: `close` that connection with 1013, or `drop` that message and "
-        "count it.",
+        "What to do when an outbox is full: `close` that connection with 1013, or `drop` that message and count it.",
     )
     threads: int = _setting(
         8,
@@ -433,8 +432,7 @@ class Settings:
     keep_alive_timeout: float = _setting(
         15.0,
         Seconds(),
-        "Time for which an HTTP connection may wait for its next request. Raising it keeps more idle "
-        "sockets.",
+        "Time for which an HTTP connection may wait for its next request. Raising it keeps more idle sockets.",
     )
     shutdown_timeout: float = _setting(
         10.0,
@@ -486,8 +484,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = _setting(
         ("127.0.0.1", "::1"),
         Strings("IP addresses and networks (10.0.0.0/8)", _network),
-        "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. Any of them can pretend to be any "
-        "client.",
+        "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. Any of them can pretend to be any client.",
     )
     health_path: str | None = _setting(
         "/health",
@@ -527,13 +524,9 @@ class Settings:
         for setting in SETTINGS.values():
             object.__setattr__(self, setting.name, setting.read(getattr(self, setting.name)))
         if self.ssl_certfile is not None and self.ssl_keyfile is None:
-            raise SettingsError(
-                "ssl_keyfile: missing, though ssl_certfile is given; allowed is both or neither"
-            )
+            raise SettingsError("ssl_keyfile: missing, though ssl_certfile is given; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise SettingsError(
-                "ssl_certfile: missing, though ssl_keyfile is given; allowed is both or neither"
-            )
+            raise SettingsError("ssl_certfile: missing, though ssl_keyfile is given; allowed is both or neither")
 
     @classmethod
     def load(

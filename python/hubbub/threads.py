@@ -12,8 +12,8 @@ __all__ = ["Pool"]
 class Pool:
     """At most `size` threads, started as they are needed.
 
-    Unlike those of `concurrent.futures.ThreadPoolExecutor` they are daemons: a handler that blocks for ever does not
-    keep the process from ending.
+    Unlike those of `concurrent.futures.ThreadPoolExecutor` they are daemons: a handler that blocks for ever
+    does not keep the process from ending.
     """
 
     def __init__(self, size: int) -> None:

@@ -1,6 +1,7 @@
 """Timers: `Server.tick` and `Server.after`."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,10 +43,9 @@ class Timer:
     def cancel(self) -> None:
         """Call the function no more; a call that is under way goes on. From any thread, any number of times."""
         self._is_cancelled = True
-        try:
+        # Where the event loop is closed, no timer of it fires any more.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._drop)
-        except RuntimeError:
-            pass  # The event loop is closed, and no timer of it fires any more.
 
     @property
     def cancelled(self) -> bool:

@@ -1,7 +1,7 @@
 """One worker: the reactor in an event loop, and what its handlers need that is not on the path of a message.
 
-The reactor calls `open`, `message`, `close` and `drain` handlers by itself. It comes here when one goes on (a task, a
-thread) or fails, and for handshakes and HTTP requests, whose handlers' results are answers.
+The reactor calls `open`, `message`, `close` and `drain` handlers by itself. It comes here when one goes on
+(a task, a thread) or fails, and for handshakes and HTTP requests, whose handlers' results are answers.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ UPGRADE_REQUIRED = Response(
     content_type="text/plain; charset=utf-8",
 )
 HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
+STOPPING = Response("the server is stopping\n", status=503, content_type="text/plain; charset=utf-8")
 
 # How often a stop looks whether the last connection is gone, and how long it lets cancelled tasks clean up.
 STOP_POLL = 0.01
@@ -50,9 +51,7 @@ PAUSE_LOG_INTERVAL = 10.0
 class Worker:
     """A reactor and its handlers, in the running event loop."""
 
-    def __init__(
-        self, server: object, settings: Settings, handlers: Mapping[str, Handler], worker_id: int
-    ) -> None:
+    def __init__(self, server: object, settings: Settings, handlers: Mapping[str, Handler], worker_id: int) -> None:
         """Make the worker of the running event loop.
 
         Args:
@@ -74,6 +73,8 @@ class Worker:
         # The event loop keeps those that still wait.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
+        # A stop has begun; and its second half, in which whoever is cancelled is not to be complained of.
+        self._is_leaving = False
         self._is_stopping = False
         self._next_pause_logged = 0.0
         self.reactor = Reactor(server, self, settings, worker_id)
@@ -81,7 +82,7 @@ class Worker:
             if handler := handlers.get(event):
                 self.reactor.on(event, handler.callable, handler.count, handler.kind)
 
-    # ---- life --------------------------------------------------------------------------------------------------------
+    # ---- life --------------------------------------------------------------------------------------------
 
     async def start(self, listeners: list[socket.socket]) -> None:
         """Run `worker_start`, then accept connections; the sockets are the reactor's from here on."""
@@ -97,6 +98,7 @@ class Worker:
         Past `shutdown_timeout` what still runs is cancelled, and what is still open is cut off.
         """
         deadline = self.loop.time() + self._settings.shutdown_timeout
+        self._is_leaving = True
         self.reactor.stop_accepting()
         for timer in self._timers:
             timer.cancel()
@@ -113,12 +115,16 @@ class Worker:
             await self._until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
         if self._running:
             log.warning("%d handlers do not end, and are left behind", len(self._running))
+        await self.call_until(deadline, "worker_stop", self._server, self.worker_id)
+        self.close()
+
+    async def call_until(self, deadline: float, event: str, *arguments: object) -> None:
+        """Call a handler that stands at the end, and wait for it until `deadline`, or for `CANCEL_GRACE`."""
         try:
             async with asyncio.timeout_at(max(deadline, self.loop.time() + CANCEL_GRACE)):
-                await self.call("worker_stop", self._server, self.worker_id)
+                await self.call(event, *arguments)
         except TimeoutError:
-            log.error("worker_stop took too long, and was cancelled")
-        self.close()
+            log.error("the handler of %s took too long, and is left behind", event)
 
     def close(self) -> None:
         """Let go of the event loop, at once; what is queued is written as far as it goes."""
@@ -150,7 +156,7 @@ class Worker:
             await asyncio.sleep(STOP_POLL)
         return True
 
-    # ---- what the reactor asks for -----------------------------------------------------------------------------------
+    # ---- what the reactor asks for -----------------------------------------------------------------------
 
     def schedule_turn(self) -> None:
         """Have a turn run soon."""
@@ -175,7 +181,9 @@ class Worker:
 
     def on_request(self, token: int, request: Request) -> None:
         """Ask the `request` handler."""
-        if request.path == self._settings.health_path:
+        if self._is_leaving:
+            self._respond(token, STOPPING)
+        elif request.path == self._settings.health_path:
             self._respond(token, HEALTHY)
         elif "request" not in self._handlers:
             self._respond(token, UPGRADE_REQUIRED)
@@ -187,9 +195,7 @@ class Worker:
         self._running.add(task)
         task.add_done_callback(functools.partial(self._task_ended, event, fd))
 
-    def run_in_thread(
-        self, event: str, fd: int, handler: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> None:
+    def run_in_thread(self, event: str, fd: int, handler: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Run a `threaded` handler of a connection."""
 
         def then(result: object, error: BaseException | None) -> None:
@@ -217,7 +223,7 @@ class Worker:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
 
-    # ---- handlers that run on ----------------------------------------------------------------------------------------
+    # ---- handlers that run on ----------------------------------------------------------------------------
 
     def _task_ended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -284,7 +290,7 @@ class Worker:
             self._running.add(result)
             result.add_done_callback(ended)
 
-    # ---- handlers whose result is an answer --------------------------------------------------------------------------
+    # ---- handlers whose result is an answer --------------------------------------------------------------
 
     def _ask(self, event: str, request: Request, answer: Callable[[object], None], token: int) -> None:
         """Call the handler, and `answer` with its result when it is there."""
@@ -334,26 +340,22 @@ class Worker:
             case None:
                 self._respond(token, NOT_FOUND)
             case _:
-                raise TypeError(
-                    f"a request handler returns Response, str, bytes or None, not {type(answer).__name__}"
-                )
+                raise TypeError(f"a request handler returns Response, str, bytes or None, not {type(answer).__name__}")
 
     def _respond(self, token: int, response: Response) -> None:
         self.reactor.respond(token, response.status, list(response.headers.items()), response.body)
 
-    # ---- other handlers, timers --------------------------------------------------------------------------------------
+    # ---- other handlers, timers --------------------------------------------------------------------------
 
     async def call(self, event: str, *arguments: object) -> None:
-        """Call the handler of an event that belongs to no connection, and wait for its end; a failure is logged."""
+        """Call the handler of an event of no connection, and wait for its end; a failure is logged."""
         if handler := self._handlers.get(event):
             ended = asyncio.Event()
             job = functools.partial(handler.callable, *arguments[: handler.count])
             self._run(f"the handler of {event}", job, ended.set, in_thread=handler.kind == "threaded")
             await ended.wait()
 
-    def _run(
-        self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False
-    ) -> None:
+    def _run(self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False) -> None:
         """Call `job`, and `then` once it has ended; a failure is logged."""
 
         def ended(result: object, error: BaseException | None) -> None:
@@ -369,7 +371,7 @@ class Worker:
         self._timers.add(timer)
         return timer
 
-    # ---- looking -----------------------------------------------------------------------------------------------------
+    # ---- looking -----------------------------------------------------------------------------------------
 
     def info(self, fd: int) -> ConnectionInfo | None:
         """Return what is known of a connection."""

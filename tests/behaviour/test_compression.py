@@ -32,9 +32,7 @@ async def test_it_is_off_unless_asked_for(serve: Serve) -> None:
 
 @pytest.mark.parametrize("window_bits", [None, 9, 12, 15])
 @pytest.mark.parametrize("takeover", [True, False])
-async def test_messages_go_compressed_both_ways(
-    serve: Serve, window_bits: int | None, takeover: bool
-) -> None:
+async def test_messages_go_compressed_both_ways(serve: Serve, window_bits: int | None, takeover: bool) -> None:
     running = await serve(echo, compression=True)
     factory = ClientPerMessageDeflateFactory(
         server_max_window_bits=window_bits,

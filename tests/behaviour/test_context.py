@@ -35,9 +35,7 @@ async def test_each_handler_has_a_context_of_its_own(serve: Serve, kind: str) ->
 @pytest.mark.parametrize("kind", KINDS)
 async def test_handlers_see_the_context_that_the_server_was_started_in(serve: Serve, kind: str) -> None:
     seen.set("before the start")
-    running = await serve(
-        lambda server, note: add(server, "worker_start", kind, lambda server: note(seen.get()))
-    )
+    running = await serve(lambda server, note: add(server, "worker_start", kind, lambda server: note(seen.get())))
     assert await running.noted() == ("before the start",)
 
 

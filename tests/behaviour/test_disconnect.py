@@ -187,9 +187,7 @@ async def test_a_close_without_a_code_is_1005(serve: Serve) -> None:
 
 @pytest.mark.parametrize("in_the_middle_of_a_frame", [False, True])
 @pytest.mark.parametrize("by_reset", [False, True])
-async def test_a_connection_that_breaks_is_1006(
-    serve: Serve, by_reset: bool, in_the_middle_of_a_frame: bool
-) -> None:
+async def test_a_connection_that_breaks_is_1006(serve: Serve, by_reset: bool, in_the_middle_of_a_frame: bool) -> None:
     running = await serve(tells_close)
     async with running.raw() as client:
         await client.upgrade()

@@ -274,9 +274,7 @@ async def test_a_foreign_origin_is_refused_before_the_handler_is_asked(serve: Se
 
 
 async def test_above_max_connections_503_with_retry_after(serve: Serve) -> None:
-    running = await serve(
-        lambda server, note: server.on("close", lambda server: note("close")), max_connections=2
-    )
+    running = await serve(lambda server, note: server.on("close", lambda server: note("close")), max_connections=2)
     async with running.connect(), running.connect():
         response = await refusal(running)
         assert response.status_code == 503

@@ -327,9 +327,7 @@ async def test_an_outbox_that_stays_below_its_half_has_no_drain(serve: Serve) ->
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "threaded"])
-async def test_a_drain_handler_that_fails_is_logged(
-    serve: Serve, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_drain_handler_that_fails_is_logged(serve: Serve, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     def application(server: Server, note: Note) -> None:
         server.on("open", lambda server, request: note(request.fd))
 
@@ -401,9 +399,7 @@ async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: S
         # The pong stands in line behind messages that are not read, for several times `ping_timeout`.
         assert await quiet(running, 1.0)
         goes_on.set()
-        assert [await running.noted() for _ in range(4)] == [
-            ("message", str(number)) for number in range(1, 5)
-        ]
+        assert [await running.noted() for _ in range(4)] == [("message", str(number)) for number in range(1, 5)]
         await client.send("still here")
         assert await running.noted() == ("message", "still here")
 

@@ -50,9 +50,7 @@ async def test_what_a_handler_returns_is_the_answer(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_none_is_404_and_failures_are_500(
-    serve: Serve, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     running = await serve(lambda server, note: site(server, note, kind))
     async with running.raw() as client:
         statuses = []

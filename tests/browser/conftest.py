@@ -31,9 +31,7 @@ def chromium() -> str:
     path = find_chromium() or install_chromium()
     if path:
         return path
-    reason = (
-        "NO BROWSER TEST WAS RUN: there is no Chromium on the PATH, and it could not be installed by apt-get"
-    )
+    reason = "NO BROWSER TEST WAS RUN: there is no Chromium on the PATH, and it could not be installed by apt-get"
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

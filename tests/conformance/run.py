@@ -83,9 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help="keep the results of this run")
     parser.add_argument("--require", action="store_true", help="fail where there is no Python 2.7")
     parser.add_argument("--url", help="test the server at this ws:// address instead of starting ours")
-    parser.add_argument(
-        "--timeout", type=float, default=2400, help="seconds for the whole run (default: 2400)"
-    )
+    parser.add_argument("--timeout", type=float, default=2400, help="seconds for the whole run (default: 2400)")
     options = parser.parse_args()
     if options.url and options.record:
         parser.error("--record keeps the results of our own server, not of another one (--url)")
@@ -284,9 +282,7 @@ def end(process: subprocess.Popen[bytes], patience: float = 15) -> None:
 # The summary
 
 
-def print_summary(
-    cases: Sequence[str], found: dict[str, Outcome], at_fault: dict[str, str], seconds: float
-) -> None:
+def print_summary(cases: Sequence[str], found: dict[str, Outcome], at_fault: dict[str, str], seconds: float) -> None:
     """Print the counts, each case at fault, and a closing line in the form `N passed, N failed`."""
     print(f"{len(cases)} cases in {seconds:.0f} s")
     for outcome, count in Counter(found.get(case, NOT_RUN) for case in cases).most_common():

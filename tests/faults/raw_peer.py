@@ -41,9 +41,7 @@ class Closed(NamedTuple):
     reason: str
 
 
-def handshake(
-    path: str = "/echo", headers: Mapping[str, str | None] = {}, *, line: str | None = None
-) -> bytes:
+def handshake(path: str = "/echo", headers: Mapping[str, str | None] = {}, *, line: str | None = None) -> bytes:
     """Return the head of a handshake; `headers` replaces usual ones, or leaves them out (`None`)."""
     usual: dict[str, str | None] = {
         "Host": "localhost",

@@ -27,10 +27,7 @@ BAD_FRAMES = {
     "RSV2": (PROTOCOL_ERROR, frame(TEXT, b"hi", rsv=2)),
     "RSV3": (PROTOCOL_ERROR, frame(TEXT, b"hi", rsv=1)),
     "RSV1 on a ping": (PROTOCOL_ERROR, frame(PING, b"hi", rsv=4)),
-    **{
-        f"opcode {opcode}": (PROTOCOL_ERROR, frame(opcode, b"hi"))
-        for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
-    },
+    **{f"opcode {opcode}": (PROTOCOL_ERROR, frame(opcode, b"hi")) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
     "unmasked text": (PROTOCOL_ERROR, frame(TEXT, b"hi", masked=False)),
     "unmasked ping": (PROTOCOL_ERROR, frame(PING, masked=False)),
     "unmasked Close": (PROTOCOL_ERROR, frame(CLOSE, b"\x03\xe8", masked=False)),

@@ -10,9 +10,7 @@ KINDS = ["sync", "async", "threaded"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", ["/raise", "/cancel"])
-def test_a_message_handler_that_raises_closes_its_connection(
-    start_server: StartServer, kind: str, path: str
-) -> None:
+def test_a_message_handler_that_raises_closes_its_connection(start_server: StartServer, kind: str, path: str) -> None:
     server = start_server(kind=kind)
     server.raises = path == "/raise"
     with server.peer("/watch") as watch, server.peer(path) as peer, server.peer("/echo") as other:

@@ -48,9 +48,7 @@ def test_a_peer_that_vanishes_is_closed_with_1006(start_server: StartServer, lea
 
 
 @pytest.mark.parametrize("leave", LEAVE)
-def test_a_peer_that_vanishes_in_its_handshake_leaves_nothing(
-    start_server: StartServer, leave: Leave
-) -> None:
+def test_a_peer_that_vanishes_in_its_handshake_leaves_nothing(start_server: StartServer, leave: Leave) -> None:
     server = start_server()
     before = server.ask("stats")
     head = handshake()

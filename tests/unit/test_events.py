@@ -384,9 +384,7 @@ def test_redirect_names_the_place() -> None:
     assert response.status == 302
     assert response.headers == {"Location": "/login?next=/a%20b&x=%C3%A9%20"}
     assert response.body == b""
-    assert Response.redirect("https://[::1]:8443/#top", 308).headers == {
-        "Location": "https://[::1]:8443/#top"
-    }
+    assert Response.redirect("https://[::1]:8443/#top", 308).headers == {"Location": "https://[::1]:8443/#top"}
 
 
 def test_redirect_refuses_what_is_none() -> None:
@@ -522,9 +520,7 @@ def test_a_proxy_is_recognized_on_a_listener_for_both_families() -> None:
 
 @given(for_value=latin1, proto=latin1, peer=st.ip_addresses().map(str) | st.text())
 def test_whatever_was_forwarded_the_client_has_an_address(for_value: str, proto: str, peer: str) -> None:
-    (address, port), scheme = seen_through(
-        ("X-Forwarded-For", for_value), ("X-Forwarded-Proto", proto), peer=peer
-    )
+    (address, port), scheme = seen_through(("X-Forwarded-For", for_value), ("X-Forwarded-Proto", proto), peer=peer)
     assert address == peer or address.isascii()
     assert 0 <= port <= 65535
     assert scheme in ("http", "https")

@@ -58,9 +58,7 @@ class AsyncCallable:
         (lambda server, fd, /, code: None, 3),
     ],
 )
-def test_a_handler_takes_the_first_arguments_that_it_declares(
-    handler: Callable[..., Any], count: int
-) -> None:
+def test_a_handler_takes_the_first_arguments_that_it_declares(handler: Callable[..., Any], count: int) -> None:
     assert Handler.of("close", handler).count == count
 
 

@@ -15,11 +15,14 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 LAYERS = [
     {"hubbub.errors"},
     {"hubbub.events"},
-    {"hubbub.settings"},
+    {"hubbub.settings", "hubbub.handlers", "hubbub.threads", "hubbub.timers"},
     {"hubbub.master", "hubbub.worker"},
     {"hubbub.server"},
     {"hubbub.cli"},
 ]
+
+# The binding has no source here, and imports nothing of the package but for values.
+NATIVE = "hubbub._core"
 
 
 def module_name(path: Path) -> str:
@@ -51,9 +54,9 @@ def imports(module: str) -> set[str]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
     for name in imported_names(path.read_text(encoding="utf-8"), package):
-        while name and name not in SOURCES:
+        while name and name not in SOURCES and name != NATIVE:
             name = name.rpartition(".")[0]
-        if name:
+        if name in SOURCES:
             found.add(name)
     return found
 

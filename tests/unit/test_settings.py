@@ -23,9 +23,7 @@ def load(
     return Settings.load(keywords, environ=environ or {}, options=options or {})
 
 
-def refusal(
-    *, environ: dict[str, str] | None = None, options: dict[str, str] | None = None, **keywords: object
-) -> str:
+def refusal(*, environ: dict[str, str] | None = None, options: dict[str, str] | None = None, **keywords: object) -> str:
     """The message with which `load` refuses."""
     with pytest.raises(SettingsError) as caught:
         load(environ=environ, options=options, **keywords)

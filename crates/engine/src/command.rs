@@ -158,6 +158,9 @@ impl Shared {
         }
         let before = row.underway_bytes.fetch_add(length, Ordering::Relaxed);
         let has_room = queued + before == 0 || queued + before + length <= self.send_queue_size;
+        if !has_room {
+            self.totals.commands_dropped.fetch_add(1, Ordering::Relaxed);
+        }
         let sent = has_room && self.command(Command::Push { fd, opcode, finish, payload: payload.to_vec() });
         if !sent {
             row.underway_bytes.fetch_sub(length, Ordering::Relaxed);

@@ -224,6 +224,11 @@ impl Connection {
         }
     }
 
+    /// An HTTP answer is still on its way out.
+    pub(crate) fn is_answering(&self) -> bool {
+        matches!(self.stage, Stage::Head { .. }) && !self.outbox.is_empty()
+    }
+
     /// Bytes that count against `send_queue_size`.
     pub(crate) fn unsent(&self) -> usize {
         self.outbox.len() + self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)

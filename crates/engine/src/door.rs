@@ -19,6 +19,8 @@ const FOREIGN_ORIGIN: Rejection =
     Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
 const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
+const STOPPING: Rejection =
+    Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
 const NO_BODIES: Rejection = Rejection { status: 413, reason: "request bodies are not taken here", headers: &[] };
 const NO_SUCH_METHOD: Rejection =
     Rejection { status: 405, reason: "only GET and HEAD are answered here", headers: &[("Allow", "GET, HEAD")] };
@@ -32,6 +34,9 @@ impl Reactor {
                 let upgrade = handshake::check(&head, self.settings.compression)?;
                 if !self.settings.origins.allows_head(&head) {
                     return Err(FOREIGN_ORIGIN);
+                }
+                if self.stopping {
+                    return Err(STOPPING);
                 }
                 if !self.has_room() {
                     return Err(NO_ROOM);
@@ -113,8 +118,11 @@ impl Reactor {
         let Asked::Handshake(upgrade) = asked else {
             return None;
         };
-        let fd = if self.has_room() && !self.stopping { self.ids.next(&self.shared.registry) } else { None };
-        let Some(fd) = fd else {
+        if self.stopping {
+            self.reject(key, &STOPPING);
+            return None;
+        }
+        let Some(fd) = self.ids.next(&self.shared.registry).filter(|_| self.has_room()) else {
             self.reject(key, &NO_ROOM);
             return None;
         };

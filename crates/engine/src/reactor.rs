@@ -411,8 +411,12 @@ impl Reactor {
                             continue;
                         }
                         Ok(Some(protocol::Event::Pong(_))) => {
+                            visit.messages_left -= 1;
                             if connection.wait == Wait::Pong {
+                                // `since` is still the time of the ping: from there the interval counts.
                                 connection.wait = Wait::Ping;
+                                let key = visit.key;
+                                self.arm(key);
                             }
                             continue;
                         }
@@ -448,6 +452,8 @@ impl Reactor {
                         Payload::Binary(bytes) => Message::Binary(bytes.into()),
                     });
                 }
+                // The next request waits until the answer to the last one is out (answers may be far longer).
+                Stage::Head { .. } if !connection.outbox.is_empty() => self.end_visit(false),
                 Stage::Head { scanned } => match wire::http::find_head_end(input, scanned) {
                     Some(end) if end <= self.settings.max_header_size => {
                         let head = Head::parse(&input[..end]);
@@ -560,29 +566,26 @@ impl Reactor {
         }
     }
 
-    /// Gives up the listening sockets, answers no further request, and hands no further message to a handler.
+    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
     pub fn stop_accepting(&mut self) {
         for mut listener in self.acceptor.close() {
             let _ = self.poll.registry().deregister(&mut listener);
+            // A forked child may hold it too, and the kernel would go on taking connections that nobody serves.
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
         self.stopping = true;
         self.quiet = true;
-        let idle: Vec<usize> = self
-            .connections
-            .iter()
-            .filter(|(_, it)| matches!(it.stage, Stage::Head { .. }))
-            .map(|(key, _)| key)
-            .collect();
-        for key in idle {
-            self.finish_sending(key, false);
-        }
     }
 
-    /// Begins the closing handshake on every open WebSocket.
+    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
     pub fn close_all(&mut self, code: u16, reason: &str) {
-        let open: Vec<usize> = self.connections.iter().filter(|(_, it)| it.open).map(|(key, _)| key).collect();
-        for key in open {
-            self.send_close(key, code, reason);
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            match self.connections[key].stage {
+                Stage::WebSocket(_) if self.connections[key].open => self.send_close(key, code, reason),
+                Stage::Head { .. } => self.finish_sending(key, false),
+                _ => {}
+            }
         }
     }
 
@@ -651,6 +654,7 @@ impl Reactor {
         }
         let can_read = connection.readable
             && connection.paused_at.is_none()
+            && !connection.is_answering()
             && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
         if again || can_read {
             self.make_ready(visit.key);
@@ -854,7 +858,13 @@ impl Reactor {
         let Some(socket) = connection.socket.as_mut().filter(|_| !connection.blocked) else {
             return;
         };
-        match connection.outbox.write_to(&mut Raw(socket), &mut self.tools.pool, budget) {
+        let unsent = connection.outbox.len();
+        let progress = connection.outbox.write_to(&mut Raw(socket), &mut self.tools.pool, budget);
+        if connection.fd == 0 && connection.outbox.len() < unsent {
+            // Who still reads an HTTP answer is not cut off, however long it takes.
+            connection.since = self.clock.now;
+        }
+        match progress {
             Ok(Progress::Empty) => {
                 if connection.passed_half {
                     connection.passed_half = false;
@@ -885,6 +895,9 @@ impl Reactor {
     fn all_sent(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let Stage::Finishing { linger, shut } = &mut connection.stage else {
+            if matches!(connection.stage, Stage::Head { .. }) {
+                self.make_ready(key);
+            }
             return;
         };
         if !*linger || connection.ended {

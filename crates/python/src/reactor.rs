@@ -575,12 +575,12 @@ impl Reactor {
         self.on_loop(py, |engine| engine.forget(fd.0))
     }
 
-    /// Gives up the listening sockets, and hands no further message or request to a handler.
+    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
     fn stop_accepting(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::stop_accepting)
     }
 
-    /// Begins the closing handshake on every open WebSocket.
+    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
     fn close_all(&self, py: Python<'_>, code: i64, reason: &str) -> PyResult<()> {
         let code = check_close(code, reason)?;
         self.on_loop(py, |engine| engine.close_all(code, reason))
