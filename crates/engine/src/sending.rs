@@ -69,8 +69,8 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
         let window = connection.window_bits().filter(|_| payload.len() >= self.settings.compression_threshold);
-        tools.deflated.clear();
         if let Some(bits) = window {
+            tools.deflated.clear();
             tools.deflater.deflate(payload, bits, &mut tools.deflated);
         }
         let (compressed, body) = if window.is_some() && tools.deflated.len() < payload.len() {

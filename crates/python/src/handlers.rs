@@ -173,10 +173,23 @@ impl<'py> Contexts<'py> {
         // A reference from elsewhere is that of a `Token`, which could still set a variable back.
         // SAFETY: the pointer is that of a live object.
         let references = unsafe { ffi::Py_REFCNT(context.as_ptr()) };
-        if references == 1 && context.eq(pristine)? {
+        if references == 1 && is_equal(&context, pristine) {
             self.spare = Some(context);
         }
         result
+    }
+}
+
+fn is_equal(context: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: both are live objects, and the thread is attached. Contexts that share their variables, as an unchanged copy
+    // does, are found equal by that; others may compare values, whose own exceptions mean no more than "not equal" here.
+    match unsafe { ffi::PyObject_RichCompareBool(context.as_ptr(), other.as_ptr(), ffi::Py_EQ) } {
+        1 => true,
+        0 => false,
+        _ => {
+            drop(PyErr::take(context.py()));
+            false
+        }
     }
 }
 
