@@ -6,7 +6,9 @@
 mod acceptor;
 mod command;
 mod connection;
+mod deadlines;
 mod door;
+mod ending;
 mod fanout;
 mod loop_cell;
 mod outbox;
@@ -16,6 +18,7 @@ mod sending;
 mod settings;
 mod timers;
 mod topics;
+mod visit;
 
 pub use command::{Command, Shared, Totals, Traffic};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};

@@ -10,29 +10,26 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 use wire::deflate::{Deflater, Inflater};
-use wire::error::close_code;
-use wire::frame::Opcode;
 use wire::http::Head;
-use wire::protocol;
 
 use crate::acceptor::Acceptor;
 use crate::command::Shared;
-use crate::connection::{Asked, Connection, Ending, Message, Stage, Wait};
+use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::outbox::{Pool, Progress, Raw};
-use crate::registry::{Fd, Ids, add};
+use crate::registry::{Fd, Ids};
 use crate::settings::Settings;
-use crate::timers::{Entry, Wheel};
+use crate::timers::Wheel;
 use crate::topics::Topics;
+use crate::visit::Visit;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
 const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
@@ -40,9 +37,7 @@ const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
 /// Bytes read from one socket before it is another's turn.
 const READ_BUDGET: usize = 128 * 1024;
 /// Bytes written to one socket before it is another's turn.
-const WRITE_BUDGET: usize = 1024 * 1024;
-/// Messages of one connection before it is another's turn.
-const MESSAGES_PER_VISIT: usize = 64;
+pub(crate) const WRITE_BUDGET: usize = 1024 * 1024;
 /// Events of one turn before asyncio gets its share.
 const EVENTS_PER_TURN: usize = 1024;
 /// Time of one turn, whatever its events, before asyncio gets its share; looked at after every 16 events.
@@ -76,6 +71,15 @@ pub enum Payload<'a> {
     Text(&'a str),
     /// Any bytes.
     Binary(&'a [u8]),
+}
+
+impl Payload<'_> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
 }
 
 /// What the reactor tells.
@@ -127,18 +131,6 @@ pub enum Event<'a> {
     },
 }
 
-/// One connection's share of a turn: the input that is being parsed.
-struct Visit {
-    key: usize,
-    serial: u32,
-    /// Input that was kept from before (with what was read behind it); `None`: the reactor's buffer holds it.
-    own: Option<Vec<u8>>,
-    from: usize,
-    to: usize,
-    messages_left: usize,
-    has_read: bool,
-}
-
 /// What is used for one connection at a time, and so is needed only once.
 pub(crate) struct Tools {
     pub(crate) pool: Pool,
@@ -146,7 +138,7 @@ pub(crate) struct Tools {
     pub(crate) deflater: Deflater,
     pub(crate) deflated: Vec<u8>,
     pub(crate) keys: Vec<u32>,
-    buffer: Box<[u8]>,
+    pub(crate) buffer: Box<[u8]>,
 }
 
 /// Milliseconds since the reactor was made, and what that is in Unix time and in HTTP's.
@@ -193,20 +185,20 @@ pub struct Reactor {
     /// No new connections, and no further request on an old one.
     pub(crate) stopping: bool,
     /// Nothing more is handed to handlers but what ends.
-    quiet: bool,
-    poll: Poll,
+    pub(crate) quiet: bool,
+    pub(crate) poll: Poll,
     events: Events,
     acceptor: Acceptor,
-    accept_error: Option<io::Error>,
+    pub(crate) accept_error: Option<io::Error>,
     /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
     keys: Vec<u32>,
-    ready: VecDeque<u32>,
-    drained: Vec<Fd>,
+    pub(crate) ready: VecDeque<u32>,
+    pub(crate) drained: Vec<Fd>,
     /// Connections that are over; removed at the end of the turn, so that keys stay good until then.
-    gone: Vec<u32>,
-    visit: Option<Visit>,
-    wheel: Wheel,
-    events_left: usize,
+    pub(crate) gone: Vec<u32>,
+    pub(crate) visit: Option<Visit>,
+    pub(crate) wheel: Wheel,
+    pub(crate) events_left: usize,
     serial: u32,
 }
 
@@ -335,164 +327,6 @@ impl Reactor {
         Ok(())
     }
 
-    /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into anything:
-    /// the reactor is borrowed while it runs). `None`: the turn's events are at an end, or its budget is.
-    pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
-        if let Some(error) = self.accept_error.take() {
-            return Some(take(Event::AcceptPaused { error }));
-        }
-        if let Some(fd) = self.drained.pop() {
-            return Some(take(Event::Drained { fd }));
-        }
-        loop {
-            if self.visit.is_none() {
-                if !self.has_budget() {
-                    return None;
-                }
-                let key = self.ready.pop_front()?;
-                self.begin_visit(key as usize);
-                continue;
-            }
-            let Some(visit) = &mut self.visit else {
-                continue;
-            };
-            let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
-                self.visit = None;
-                continue;
-            };
-            if visit.messages_left == 0 {
-                self.end_visit(true);
-                continue;
-            }
-            if let Some(message) = connection.lane.pop() {
-                visit.messages_left -= 1;
-                self.events_left = self.events_left.saturating_sub(1);
-                let payload = match &message {
-                    Message::Text(text) => Payload::Text(text),
-                    Message::Binary(bytes) => Payload::Binary(bytes),
-                };
-                return Some(take(Event::Message { fd: connection.fd, payload }));
-            }
-            if connection.lane.is_free()
-                && let Some(ending) = connection.ending.take()
-            {
-                self.events_left = self.events_left.saturating_sub(1);
-                let Ending { code, reason } = *ending;
-                return Some(take(Event::Closed { fd: connection.fd, code, reason }));
-            }
-            let input = match &mut visit.own {
-                Some(own) => &mut own[visit.from..visit.to],
-                None => &mut self.tools.buffer[visit.from..visit.to],
-            };
-            match &mut connection.stage {
-                Stage::WebSocket(protocol) => {
-                    if protocol.is_open() && (self.quiet || connection.lane.is_full(&self.settings)) {
-                        connection.paused_at.get_or_insert(self.clock.now);
-                        self.end_visit(false);
-                        continue;
-                    }
-                    if let Some(at) = connection.paused_at.take()
-                        && connection.wait == Wait::Pong
-                    {
-                        // The pong clock stood still while the socket was not read.
-                        connection.since = self.clock.now.min(connection.since + self.clock.now - at);
-                    }
-                    let limit = self.settings.max_message_size;
-                    let (taken, outcome) = protocol.receive(input, limit, &mut self.tools.inflater);
-                    visit.from += taken;
-                    let payload = match outcome {
-                        Ok(Some(protocol::Event::Text(text))) => Payload::Text(text),
-                        Ok(Some(protocol::Event::Binary(bytes))) => Payload::Binary(bytes),
-                        Ok(Some(protocol::Event::Ping(payload))) => {
-                            let payload = payload.to_vec();
-                            let key = visit.key;
-                            visit.messages_left -= 1;
-                            self.control(key, Opcode::Pong, &payload);
-                            continue;
-                        }
-                        Ok(Some(protocol::Event::Pong(_))) => {
-                            visit.messages_left -= 1;
-                            if connection.wait == Wait::Pong {
-                                // `since` is still the time of the ping: from there the interval counts.
-                                connection.wait = Wait::Ping;
-                                let key = visit.key;
-                                self.arm(key);
-                            }
-                            continue;
-                        }
-                        Ok(Some(protocol::Event::Close { code, reason })) => {
-                            let (key, reason) = (visit.key, reason.to_owned());
-                            self.closed_by_peer(key, code, reason);
-                            continue;
-                        }
-                        Ok(None) => {
-                            self.read_more();
-                            continue;
-                        }
-                        Err(error) => {
-                            let key = visit.key;
-                            self.fail(key, error.code, error.reason);
-                            continue;
-                        }
-                    };
-                    let length = match payload {
-                        Payload::Text(text) => text.len(),
-                        Payload::Binary(bytes) => bytes.len(),
-                    } as u64;
-                    let row = self.shared.registry.row(connection.row);
-                    add(&row.messages_in, 1);
-                    add(&row.bytes_in, length);
-                    visit.messages_left -= 1;
-                    self.events_left = self.events_left.saturating_sub(1);
-                    if connection.lane.is_free() {
-                        return Some(take(Event::Message { fd: connection.fd, payload }));
-                    }
-                    connection.lane.push(match payload {
-                        Payload::Text(text) => Message::Text(text.into()),
-                        Payload::Binary(bytes) => Message::Binary(bytes.into()),
-                    });
-                }
-                // The next request waits until the answer to the last one is out (answers may be far longer).
-                Stage::Head { .. } if !connection.outbox.is_empty() => self.end_visit(false),
-                Stage::Head { scanned } => match wire::http::find_head_end(input, scanned) {
-                    Some(end) if end <= self.settings.max_header_size => {
-                        let head = Head::parse(&input[..end]);
-                        *scanned = 0;
-                        visit.from += end;
-                        let key = visit.key;
-                        if let Some((head, is_upgrade)) = self.enter(key, head) {
-                            self.events_left = self.events_left.saturating_sub(1);
-                            let token = Token { key: key as u32, serial: self.connections[key].serial };
-                            let peer = self.connections[key].peer;
-                            return Some(take(if is_upgrade {
-                                Event::Handshake { token, head, peer }
-                            } else {
-                                Event::Request { token, head, peer }
-                            }));
-                        }
-                    }
-                    end if end.is_some() || input.len() > self.settings.max_header_size => {
-                        let key = visit.key;
-                        self.reject_too_large(key);
-                    }
-                    _ => {
-                        let has_begun = !input.is_empty();
-                        if connection.wait == Wait::KeepAlive && has_begun {
-                            let key = visit.key;
-                            self.wait(key, Wait::Head);
-                        }
-                        self.read_more();
-                    }
-                },
-                Stage::Finishing { .. } => {
-                    visit.from = visit.to;
-                    self.read_more();
-                }
-                Stage::Asked(_) | Stage::Gone => self.end_visit(false),
-            }
-        }
-    }
-
     /// Ends a turn: writes what is queued, and judges the deadlines of those that have nothing left to be read.
     pub fn finish(&mut self) {
         if self.visit.is_some() {
@@ -607,9 +441,7 @@ impl Reactor {
         self.connections.is_empty()
     }
 
-    // ---- turns -------------------------------------------------------------------------------------------------------
-
-    fn has_budget(&self) -> bool {
+    pub(crate) fn has_budget(&self) -> bool {
         self.events_left > 0 && (!self.events_left.is_multiple_of(16) || self.clock.turn.elapsed() < TURN_TIME)
     }
 
@@ -620,237 +452,6 @@ impl Reactor {
             self.ready.push_back(key as u32);
         }
     }
-
-    fn begin_visit(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        connection.queued = false;
-        let own = std::mem::take(&mut connection.input);
-        let own = (!own.is_empty()).then_some(own);
-        let to = own.as_ref().map_or(0, Vec::len);
-        let (serial, messages_left) = (connection.serial, MESSAGES_PER_VISIT);
-        self.visit = Some(Visit { key, serial, own, from: 0, to, messages_left, has_read: false });
-    }
-
-    /// Keeps what is left of the input, and comes back to the connection if there is more to do.
-    fn end_visit(&mut self, again: bool) {
-        let Some(visit) = self.visit.take() else {
-            return;
-        };
-        let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
-            return;
-        };
-        let ended = matches!(connection.stage, Stage::Gone | Stage::Finishing { .. });
-        if visit.from < visit.to && !ended {
-            connection.input = match visit.own {
-                Some(mut own) => {
-                    own.drain(..visit.from);
-                    own.truncate(visit.to - visit.from);
-                    own
-                }
-                None => self.tools.buffer[visit.from..visit.to].to_vec(),
-            };
-        }
-        let can_read = connection.readable
-            && connection.paused_at.is_none()
-            && !connection.is_answering()
-            && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
-        if again || can_read {
-            self.make_ready(visit.key);
-        }
-    }
-
-    /// The input is used up as far as it goes: reads once, behind what is left of it, or ends the visit.
-    fn read_more(&mut self) {
-        let Some(visit) = &mut self.visit else { return };
-        let connection = &mut self.connections[visit.key];
-        let Some(socket) = connection.socket.as_ref().filter(|_| connection.readable && !visit.has_read) else {
-            self.end_visit(false);
-            return;
-        };
-        visit.has_read = true;
-        let room = if visit.from < visit.to && visit.own.is_none() {
-            // Only a connection's own leftover is read behind; it is short (a partial header, a partial head).
-            visit.own = Some(self.tools.buffer[visit.from..visit.to].to_vec());
-            visit.to -= visit.from;
-            visit.from = 0;
-            &mut self.tools.buffer[..]
-        } else {
-            &mut self.tools.buffer[..]
-        };
-        match rustix::io::read(socket, &mut *room).map_err(io::Error::from) {
-            Ok(0) => {
-                connection.readable = false;
-                let key = visit.key;
-                self.end_of_input(key);
-            }
-            Ok(count) => {
-                // A short read has emptied the socket; what comes later, or an end that was reported, is another edge.
-                connection.readable = count == room.len() || connection.hung_up;
-                connection.received_at = self.clock.now;
-                if connection.fd != 0 {
-                    let row = self.shared.registry.row(connection.row);
-                    row.last_received_at.store(self.clock.unix, Ordering::Relaxed);
-                }
-                match &mut visit.own {
-                    Some(own) if visit.from < visit.to => {
-                        own.drain(..visit.from);
-                        own.extend_from_slice(&room[..count]);
-                        visit.to = own.len();
-                    }
-                    _ => {
-                        visit.own = None;
-                        visit.to = count;
-                    }
-                }
-                visit.from = 0;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.readable = false;
-                self.end_visit(false);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => visit.has_read = false,
-            Err(_) => {
-                let key = visit.key;
-                self.abort(key);
-            }
-        }
-    }
-
-    fn accept_waiting(&mut self) {
-        let mut taken = Vec::new();
-        if let Err(error) = self.acceptor.accept(self.clock.now, &mut taken) {
-            self.accept_error = Some(error);
-        }
-        for (socket, peer) in taken {
-            // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
-            let _ = socket.set_nodelay(true);
-            self.adopt(socket, peer);
-        }
-    }
-
-    fn adopt(&mut self, socket: TcpStream, peer: SocketAddr) {
-        self.serial = self.serial.wrapping_add(1);
-        let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
-        let connection = &mut self.connections[key];
-        let registered = connection.socket.as_mut().map(|socket| {
-            self.poll.registry().register(socket, mio::Token(key), Interest::READABLE | Interest::WRITABLE)
-        });
-        if let Some(Ok(())) = registered {
-            self.wait(key, Wait::Head);
-        } else {
-            self.connections.remove(key);
-        }
-    }
-
-    // ---- the ways in which a connection ends -----------------------------------------------------------------------------
-
-    fn end_of_input(&mut self, key: usize) {
-        let connection = &mut self.connections[key];
-        connection.ended = true;
-        match connection.stage {
-            // It may have closed its end only, and still read the answer.
-            Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
-            Stage::Head { .. } if !connection.outbox.is_empty() => self.finish_sending(key, false),
-            _ => self.abort(key),
-        }
-    }
-
-    fn closed_by_peer(&mut self, key: usize, code: Option<u16>, reason: String) {
-        let connection = &mut self.connections[key];
-        if let Stage::WebSocket(protocol) = &mut connection.stage
-            && !protocol.close_sent()
-        {
-            // RFC 6455 §5.5.1: typically the status code it received is echoed.
-            connection.outbox.append(&mut self.tools.pool, |out| {
-                protocol.send_close(code, "", out);
-            });
-        }
-        self.end(key, code.unwrap_or(close_code::NO_STATUS), reason);
-        self.finish_sending(key, false);
-    }
-
-    /// Fails the connection (RFC 6455 §7.1.7): what the peer sends is not understood from here on.
-    fn fail(&mut self, key: usize, code: u16, reason: &str) {
-        let connection = &mut self.connections[key];
-        let Stage::WebSocket(protocol) = &mut connection.stage else {
-            return;
-        };
-        connection.outbox.append(&mut self.tools.pool, |out| {
-            protocol.send_close(Some(code), reason, out);
-        });
-        if connection.our_code == 0 {
-            connection.our_code = code;
-        }
-        self.end_abnormally(key);
-        self.finish_sending(key, true);
-    }
-
-    /// The WebSocket is over, and its `close` event due.
-    fn end(&mut self, key: usize, code: u16, reason: String) {
-        self.leave_open(key);
-        let connection = &mut self.connections[key];
-        if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
-            connection.ending = Some(Box::new(Ending { code, reason }));
-            self.make_ready(key);
-        }
-    }
-
-    fn end_abnormally(&mut self, key: usize) {
-        let ours = self.connections[key].our_code;
-        let reason = if ours == 0 { String::new() } else { ours.to_string() };
-        self.end(key, close_code::ABNORMAL, reason);
-    }
-
-    /// It no longer counts among the open WebSockets.
-    pub(crate) fn leave_open(&mut self, key: usize) {
-        let connection = &mut self.connections[key];
-        if connection.open {
-            connection.open = false;
-            self.shared.registry.close(connection.fd);
-            self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
-            add(&self.shared.totals.closed, 1);
-            add(&self.shared.totals.connections, u64::MAX);
-        }
-    }
-
-    /// Sends what is queued and then closes.
-    pub(crate) fn finish_sending(&mut self, key: usize, linger: bool) {
-        let connection = &mut self.connections[key];
-        connection.stage = Stage::Finishing { linger, shut: false };
-        connection.fragmented = None;
-        connection.paused_at = None;
-        self.wait(key, Wait::Close);
-        self.queued(key);
-        self.make_ready(key);
-    }
-
-    /// Ends the connection at once.
-    pub(crate) fn abort(&mut self, key: usize) {
-        self.end_abnormally(key);
-        let connection = &mut self.connections[key];
-        if let Some(mut socket) = connection.socket.take() {
-            // A forked child may hold the socket too: closing alone would neither end it nor take it out of epoll.
-            let _ = self.poll.registry().deregister(&mut socket);
-            if !connection.outbox.is_empty() {
-                let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
-            }
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-        connection.stage = Stage::Gone;
-        connection.wait = Wait::Nothing;
-        connection.input = Vec::new();
-        connection.outbox.clear(&mut self.tools.pool);
-        if connection.fd != 0 {
-            self.shared.count_queued(connection.row, 0);
-        }
-        if connection.forgotten {
-            self.gone.push(key as u32);
-        }
-    }
-
-    // ---- writing ---------------------------------------------------------------------------------------------------------
 
     pub(crate) fn write_out(&mut self, key: usize, budget: usize) {
         let connection = &mut self.connections[key];
@@ -891,111 +492,29 @@ impl Reactor {
         }
     }
 
-    /// Nothing is left to be sent: a connection that only waited for this is closed.
-    fn all_sent(&mut self, key: usize) {
+    fn accept_waiting(&mut self) {
+        let mut taken = Vec::new();
+        if let Err(error) = self.acceptor.accept(self.clock.now, &mut taken) {
+            self.accept_error = Some(error);
+        }
+        for (socket, peer) in taken {
+            // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
+            let _ = socket.set_nodelay(true);
+            self.adopt(socket, peer);
+        }
+    }
+
+    fn adopt(&mut self, socket: TcpStream, peer: SocketAddr) {
+        self.serial = self.serial.wrapping_add(1);
+        let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
         let connection = &mut self.connections[key];
-        let Stage::Finishing { linger, shut } = &mut connection.stage else {
-            if matches!(connection.stage, Stage::Head { .. }) {
-                self.make_ready(key);
-            }
-            return;
-        };
-        if !*linger || connection.ended {
-            self.abort(key);
-        } else if !*shut {
-            *shut = true;
-            if let Some(socket) = &connection.socket {
-                let _ = socket.shutdown(Shutdown::Write);
-            }
-        }
-    }
-
-    // ---- deadlines -------------------------------------------------------------------------------------------------------
-
-    /// Begins to wait for something; its deadline counts from now.
-    pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
-        let connection = &mut self.connections[key];
-        connection.wait = wait;
-        connection.since = self.clock.now;
-        self.arm(key);
-    }
-
-    /// Makes sure that the wheel comes back to the connection in time.
-    pub(crate) fn arm(&mut self, key: usize) {
-        let connection = &mut self.connections[key];
-        let Some(limit) = connection.wait.limit(&self.settings) else {
-            return;
-        };
-        let at = connection.since + limit;
-        if at < connection.timer_at {
-            connection.timer_at = at;
-            self.wheel.set(Entry { key: key as u32, serial: connection.serial, at });
-        }
-    }
-
-    fn judge_deadlines(&mut self) {
-        let mut due = Vec::new();
-        self.wheel.take_due(self.clock.now, &mut due);
-        for Entry { key, serial, at } in due {
-            let key = key as usize;
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            if connection.serial == serial && connection.timer_at == at {
-                connection.timer_at = u64::MAX;
-                self.judge(key);
-            }
-        }
-    }
-
-    fn judge(&mut self, key: usize) {
-        let now = self.clock.now;
-        let connection = &mut self.connections[key];
-        let Some(limit) = connection.wait.limit(&self.settings) else {
-            return;
-        };
-        if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
-            // A peer in the middle of a frame cannot send a pong; while more of the frame comes, it is alive.
-            if protocol.is_mid_frame() {
-                connection.since = connection.since.max(connection.received_at);
-            }
-            // Nor is it late while we do not read, or while what it sent lies unread.
-            if connection.paused_at.is_some() || connection.readable || !connection.input.is_empty() {
-                connection.since = connection.since.max((now + 1000).saturating_sub(limit));
-            }
-        }
-        if now < connection.since + limit {
-            self.arm(key);
-            return;
-        }
-        match connection.wait {
-            Wait::Nothing => {}
-            Wait::Head if connection.input.is_empty() => self.finish_sending(key, true),
-            Wait::Head => self.reject_too_slow(key),
-            Wait::KeepAlive => self.finish_sending(key, true),
-            Wait::Ping => {
-                let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
-                self.wait(key, wait);
-                self.control(key, Opcode::Ping, b"");
-                self.write_out_if_there(key);
-            }
-            Wait::Pong => {
-                self.send_close(key, close_code::INTERNAL, "keepalive ping timeout");
-                self.write_out_if_there(key);
-            }
-            Wait::Close => match connection.fragmented.take().and_then(|fragmented| fragmented.closing) {
-                Some((code, reason)) => {
-                    self.send_close(key, code, &reason);
-                    self.write_out_if_there(key);
-                }
-                None => self.abort(key),
-            },
-        }
-    }
-
-    fn write_out_if_there(&mut self, key: usize) {
-        if self.connections.contains(key) {
-            self.write_out(key, WRITE_BUDGET);
+        let registered = connection.socket.as_mut().map(|socket| {
+            self.poll.registry().register(socket, mio::Token(key), Interest::READABLE | Interest::WRITABLE)
+        });
+        if let Some(Ok(())) = registered {
+            self.wait(key, Wait::Head);
+        } else {
+            self.connections.remove(key);
         }
     }
 

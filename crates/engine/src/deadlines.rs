@@ -1,0 +1,97 @@
+//! What happens when something takes too long.
+
+use wire::error::close_code;
+use wire::frame::Opcode;
+
+use crate::connection::{Stage, Wait};
+use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::timers::Entry;
+
+impl Reactor {
+    /// Begins to wait for something; its deadline counts from now.
+    pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
+        let connection = &mut self.connections[key];
+        connection.wait = wait;
+        connection.since = self.clock.now;
+        self.arm(key);
+    }
+
+    /// Makes sure that the wheel comes back to the connection in time.
+    pub(crate) fn arm(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let Some(limit) = connection.wait.limit(&self.settings) else {
+            return;
+        };
+        let at = connection.since + limit;
+        if at < connection.timer_at {
+            connection.timer_at = at;
+            self.wheel.set(Entry { key: key as u32, serial: connection.serial, at });
+        }
+    }
+
+    pub(crate) fn judge_deadlines(&mut self) {
+        let mut due = Vec::new();
+        self.wheel.take_due(self.clock.now, &mut due);
+        for Entry { key, serial, at } in due {
+            let key = key as usize;
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            if connection.serial == serial && connection.timer_at == at {
+                connection.timer_at = u64::MAX;
+                self.judge(key);
+            }
+        }
+    }
+
+    fn judge(&mut self, key: usize) {
+        let now = self.clock.now;
+        let connection = &mut self.connections[key];
+        let Some(limit) = connection.wait.limit(&self.settings) else {
+            return;
+        };
+        if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
+            // A peer in the middle of a frame cannot send a pong; while more of the frame comes, it is alive.
+            if protocol.is_mid_frame() {
+                connection.since = connection.since.max(connection.received_at);
+            }
+            // Nor is it late while we do not read, or while what it sent lies unread.
+            if connection.paused_at.is_some() || connection.readable || !connection.input.is_empty() {
+                connection.since = connection.since.max((now + 1000).saturating_sub(limit));
+            }
+        }
+        if now < connection.since + limit {
+            self.arm(key);
+            return;
+        }
+        match connection.wait {
+            Wait::Nothing => {}
+            Wait::Head if connection.input.is_empty() => self.finish_sending(key, true),
+            Wait::Head => self.reject_too_slow(key),
+            Wait::KeepAlive => self.finish_sending(key, true),
+            Wait::Ping => {
+                let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
+                self.wait(key, wait);
+                self.control(key, Opcode::Ping, b"");
+                self.write_out_if_there(key);
+            }
+            Wait::Pong => {
+                self.send_close(key, close_code::INTERNAL, "keepalive ping timeout");
+                self.write_out_if_there(key);
+            }
+            Wait::Close => match connection.fragmented.take().and_then(|fragmented| fragmented.closing) {
+                Some((code, reason)) => {
+                    self.send_close(key, code, &reason);
+                    self.write_out_if_there(key);
+                }
+                None => self.abort(key),
+            },
+        }
+    }
+
+    fn write_out_if_there(&mut self, key: usize) {
+        if self.connections.contains(key) {
+            self.write_out(key, WRITE_BUDGET);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How connections end.
+//!
+//! A WebSocket leaves the open ones as soon as either side says that it closes; its `close` event is due when the closing
+//! handshake is done, or cannot be done any more; its socket is closed when what was queued is sent; and its key is free when
+//! all that is over.
+
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use wire::error::close_code;
+
+use crate::connection::{Ending, Stage, Wait};
+use crate::reactor::Reactor;
+use crate::registry::add;
+
+impl Reactor {
+    pub(crate) fn end_of_input(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        connection.ended = true;
+        match connection.stage {
+            // It may have closed its end only, and still read the answer.
+            Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
+            Stage::Head { .. } if !connection.outbox.is_empty() => self.finish_sending(key, false),
+            _ => self.abort(key),
+        }
+    }
+
+    pub(crate) fn closed_by_peer(&mut self, key: usize, code: Option<u16>, reason: String) {
+        let connection = &mut self.connections[key];
+        if let Stage::WebSocket(protocol) = &mut connection.stage
+            && !protocol.close_sent()
+        {
+            // RFC 6455 §5.5.1: typically the status code it received is echoed.
+            connection.outbox.append(&mut self.tools.pool, |out| {
+                protocol.send_close(code, "", out);
+            });
+        }
+        self.end(key, code.unwrap_or(close_code::NO_STATUS), reason);
+        self.finish_sending(key, false);
+    }
+
+    /// Fails the connection (RFC 6455 §7.1.7): what the peer sends is not understood from here on.
+    pub(crate) fn fail(&mut self, key: usize, code: u16, reason: &str) {
+        let connection = &mut self.connections[key];
+        let Stage::WebSocket(protocol) = &mut connection.stage else {
+            return;
+        };
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            protocol.send_close(Some(code), reason, out);
+        });
+        if connection.our_code == 0 {
+            connection.our_code = code;
+        }
+        self.end_abnormally(key);
+        self.finish_sending(key, true);
+    }
+
+    /// The WebSocket is over, and its `close` event due.
+    fn end(&mut self, key: usize, code: u16, reason: String) {
+        self.leave_open(key);
+        let connection = &mut self.connections[key];
+        if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
+            connection.ending = Some(Box::new(Ending { code, reason }));
+            self.make_ready(key);
+        }
+    }
+
+    fn end_abnormally(&mut self, key: usize) {
+        let ours = self.connections[key].our_code;
+        let reason = if ours == 0 { String::new() } else { ours.to_string() };
+        self.end(key, close_code::ABNORMAL, reason);
+    }
+
+    /// It no longer counts among the open WebSockets.
+    pub(crate) fn leave_open(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        if connection.open {
+            connection.open = false;
+            self.shared.registry.close(connection.fd);
+            self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
+            add(&self.shared.totals.closed, 1);
+            add(&self.shared.totals.connections, u64::MAX);
+        }
+    }
+
+    /// Sends what is queued and then closes.
+    pub(crate) fn finish_sending(&mut self, key: usize, linger: bool) {
+        let connection = &mut self.connections[key];
+        connection.stage = Stage::Finishing { linger, shut: false };
+        connection.fragmented = None;
+        connection.paused_at = None;
+        self.wait(key, Wait::Close);
+        self.queued(key);
+        self.make_ready(key);
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn abort(&mut self, key: usize) {
+        self.end_abnormally(key);
+        let connection = &mut self.connections[key];
+        if let Some(mut socket) = connection.socket.take() {
+            // A forked child may hold the socket too: closing alone would neither end it nor take it out of epoll.
+            let _ = self.poll.registry().deregister(&mut socket);
+            if !connection.outbox.is_empty() {
+                let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
+            }
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        connection.stage = Stage::Gone;
+        connection.wait = Wait::Nothing;
+        connection.input = Vec::new();
+        connection.outbox.clear(&mut self.tools.pool);
+        if connection.fd != 0 {
+            self.shared.count_queued(connection.row, 0);
+        }
+        if connection.forgotten {
+            self.gone.push(key as u32);
+        }
+    }
+
+    /// Nothing is left to be sent: a connection that only waited for this is closed.
+    pub(crate) fn all_sent(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let Stage::Finishing { linger, shut } = &mut connection.stage else {
+            if matches!(connection.stage, Stage::Head { .. }) {
+                self.make_ready(key);
+            }
+            return;
+        };
+        if !*linger || connection.ended {
+            self.abort(key);
+        } else if !*shut {
+            *shut = true;
+            if let Some(socket) = &connection.socket {
+                let _ = socket.shutdown(Shutdown::Write);
+            }
+        }
+    }
+}

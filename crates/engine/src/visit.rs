@@ -1,0 +1,305 @@
+//! One connection's share of a turn: its input is read once and parsed message by message, as long as its handlers keep up
+//! and its budget lasts.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use wire::frame::Opcode;
+use wire::http::{self, Head};
+use wire::protocol;
+
+use crate::connection::{Ending, Message, Stage, Wait};
+use crate::reactor::{Event, Payload, Reactor, Token};
+use crate::registry::add;
+
+/// Messages of one connection before it is another's turn.
+const MESSAGES_PER_VISIT: usize = 64;
+
+/// The input that is being parsed, and whose it is.
+pub(crate) struct Visit {
+    key: usize,
+    serial: u32,
+    /// Input that was kept from before (with what was read behind it); `None`: the reactor's buffer holds it.
+    own: Option<Vec<u8>>,
+    from: usize,
+    to: usize,
+    messages_left: usize,
+    has_read: bool,
+}
+
+impl Reactor {
+    /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into anything:
+    /// the reactor is borrowed while it runs). `None`: the turn's events are at an end, or its budget is.
+    pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
+        if let Some(error) = self.accept_error.take() {
+            return Some(take(Event::AcceptPaused { error }));
+        }
+        if let Some(fd) = self.drained.pop() {
+            return Some(take(Event::Drained { fd }));
+        }
+        let mut take = Some(take);
+        loop {
+            let Some(visit) = &mut self.visit else {
+                if !self.has_budget() {
+                    return None;
+                }
+                let key = self.ready.pop_front()?;
+                self.begin_visit(key as usize);
+                continue;
+            };
+            let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
+                self.visit = None;
+                continue;
+            };
+            if visit.messages_left == 0 {
+                self.end_visit(true);
+                continue;
+            }
+            if let Some(message) = connection.lane.pop() {
+                visit.messages_left -= 1;
+                self.events_left = self.events_left.saturating_sub(1);
+                let payload = match &message {
+                    Message::Text(text) => Payload::Text(text),
+                    Message::Binary(bytes) => Payload::Binary(bytes),
+                };
+                let fd = connection.fd;
+                return take.take().map(|take| take(Event::Message { fd, payload }));
+            }
+            if connection.lane.is_free()
+                && let Some(ending) = connection.ending.take()
+            {
+                self.events_left = self.events_left.saturating_sub(1);
+                let fd = connection.fd;
+                let Ending { code, reason } = *ending;
+                return take.take().map(|take| take(Event::Closed { fd, code, reason }));
+            }
+            let value = match &connection.stage {
+                Stage::WebSocket(_) => self.receive(&mut take),
+                Stage::Head { .. } => self.read_head(&mut take),
+                Stage::Finishing { .. } => {
+                    visit.from = visit.to;
+                    self.read_more();
+                    None
+                }
+                Stage::Asked(_) | Stage::Gone => {
+                    self.end_visit(false);
+                    None
+                }
+            };
+            if value.is_some() {
+                return value;
+            }
+        }
+    }
+
+    /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is
+    /// dealt with here.
+    #[inline]
+    fn receive<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let visit = self.visit.as_mut()?;
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Stage::WebSocket(protocol) = &mut connection.stage else { return None };
+        if protocol.is_open() && (self.quiet || connection.lane.is_full(&self.settings)) {
+            connection.paused_at.get_or_insert(self.clock.now);
+            self.end_visit(false);
+            return None;
+        }
+        if let Some(at) = connection.paused_at.take()
+            && connection.wait == Wait::Pong
+        {
+            // The pong clock stood still while the socket was not read.
+            connection.since = self.clock.now.min(connection.since + self.clock.now - at);
+        }
+        let input = match &mut visit.own {
+            Some(own) => &mut own[visit.from..visit.to],
+            None => &mut self.tools.buffer[visit.from..visit.to],
+        };
+        let limit = self.settings.max_message_size;
+        let (taken, outcome) = protocol.receive(input, limit, &mut self.tools.inflater);
+        visit.from += taken;
+        let payload = match outcome {
+            Ok(Some(protocol::Event::Text(text))) => Payload::Text(text),
+            Ok(Some(protocol::Event::Binary(bytes))) => Payload::Binary(bytes),
+            Ok(Some(protocol::Event::Ping(payload))) => {
+                visit.messages_left -= 1;
+                let payload = payload.to_vec();
+                self.control(key, Opcode::Pong, &payload);
+                return None;
+            }
+            Ok(Some(protocol::Event::Pong(_))) => {
+                visit.messages_left -= 1;
+                if connection.wait == Wait::Pong {
+                    // `since` is still the time of the ping: from there the interval counts.
+                    connection.wait = Wait::Ping;
+                    self.arm(key);
+                }
+                return None;
+            }
+            Ok(Some(protocol::Event::Close { code, reason })) => {
+                let reason = reason.to_owned();
+                self.closed_by_peer(key, code, reason);
+                return None;
+            }
+            Ok(None) => {
+                self.read_more();
+                return None;
+            }
+            Err(error) => {
+                self.fail(key, error.code, error.reason);
+                return None;
+            }
+        };
+        let row = self.shared.registry.row(connection.row);
+        add(&row.messages_in, 1);
+        add(&row.bytes_in, payload.len() as u64);
+        visit.messages_left -= 1;
+        self.events_left = self.events_left.saturating_sub(1);
+        if connection.lane.is_free() {
+            let fd = connection.fd;
+            return take.take().map(|take| take(Event::Message { fd, payload }));
+        }
+        connection.lane.push(match payload {
+            Payload::Text(text) => Message::Text(text.into()),
+            Payload::Binary(bytes) => Message::Binary(bytes.into()),
+        });
+        None
+    }
+
+    /// Looks for a whole request head. One that is to be answered by a handler is the event.
+    fn read_head<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let visit = self.visit.as_mut()?;
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Stage::Head { scanned } = &mut connection.stage else { return None };
+        if !connection.outbox.is_empty() {
+            // The next request waits until the answer to the last one is out: answers may be far longer.
+            self.end_visit(false);
+            return None;
+        }
+        let input = match &visit.own {
+            Some(own) => &own[visit.from..visit.to],
+            None => &self.tools.buffer[visit.from..visit.to],
+        };
+        let limit = self.settings.max_header_size;
+        match http::find_head_end(input, scanned) {
+            Some(end) if end <= limit => {
+                let head = Head::parse(&input[..end]);
+                *scanned = 0;
+                visit.from += end;
+                let (head, is_upgrade) = self.enter(key, head)?;
+                self.events_left = self.events_left.saturating_sub(1);
+                let connection = &self.connections[key];
+                let (token, peer) = (Token { key: key as u32, serial: connection.serial }, connection.peer);
+                let event = match is_upgrade {
+                    true => Event::Handshake { token, head, peer },
+                    false => Event::Request { token, head, peer },
+                };
+                return take.take().map(|take| take(event));
+            }
+            None if input.len() <= limit => {
+                if connection.wait == Wait::KeepAlive && !input.is_empty() {
+                    self.wait(key, Wait::Head);
+                }
+                self.read_more();
+            }
+            _ => self.reject_too_large(key),
+        }
+        None
+    }
+
+    fn begin_visit(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.queued = false;
+        let own = std::mem::take(&mut connection.input);
+        let own = (!own.is_empty()).then_some(own);
+        let to = own.as_ref().map_or(0, Vec::len);
+        let (serial, messages_left) = (connection.serial, MESSAGES_PER_VISIT);
+        self.visit = Some(Visit { key, serial, own, from: 0, to, messages_left, has_read: false });
+    }
+
+    /// Keeps what is left of the input, and comes back to the connection if there is more to do.
+    pub(crate) fn end_visit(&mut self, again: bool) {
+        let Some(visit) = self.visit.take() else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
+            return;
+        };
+        let ended = matches!(connection.stage, Stage::Gone | Stage::Finishing { .. });
+        if visit.from < visit.to && !ended {
+            connection.input = match visit.own {
+                Some(mut own) => {
+                    own.drain(..visit.from);
+                    own.truncate(visit.to - visit.from);
+                    own
+                }
+                None => self.tools.buffer[visit.from..visit.to].to_vec(),
+            };
+        }
+        let can_read = connection.readable
+            && connection.paused_at.is_none()
+            && !connection.is_answering()
+            && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
+        if again || can_read {
+            self.make_ready(visit.key);
+        }
+    }
+
+    /// The input is used up as far as it goes: reads once, behind what is left of it, or ends the visit.
+    fn read_more(&mut self) {
+        let Some(visit) = &mut self.visit else { return };
+        let connection = &mut self.connections[visit.key];
+        let Some(socket) = connection.socket.as_ref().filter(|_| connection.readable && !visit.has_read) else {
+            self.end_visit(false);
+            return;
+        };
+        visit.has_read = true;
+        if visit.from < visit.to && visit.own.is_none() {
+            // What is left is short (a partial header, a partial head), and the buffer is needed.
+            visit.own = Some(self.tools.buffer[visit.from..visit.to].to_vec());
+            visit.to -= visit.from;
+            visit.from = 0;
+        }
+        let room = &mut self.tools.buffer[..];
+        match rustix::io::read(socket, &mut *room).map_err(io::Error::from) {
+            Ok(0) => {
+                connection.readable = false;
+                let key = visit.key;
+                self.end_of_input(key);
+            }
+            Ok(count) => {
+                // A short read has emptied the socket; what comes later, or an end that was reported, is another edge.
+                connection.readable = count == room.len() || connection.hung_up;
+                connection.received_at = self.clock.now;
+                if connection.fd != 0 {
+                    let row = self.shared.registry.row(connection.row);
+                    row.last_received_at.store(self.clock.unix, Ordering::Relaxed);
+                }
+                match &mut visit.own {
+                    Some(own) if visit.from < visit.to => {
+                        own.drain(..visit.from);
+                        own.extend_from_slice(&room[..count]);
+                        visit.to = own.len();
+                    }
+                    _ => {
+                        visit.own = None;
+                        visit.to = count;
+                    }
+                }
+                visit.from = 0;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.readable = false;
+                self.end_visit(false);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => visit.has_read = false,
+            Err(_) => {
+                let key = visit.key;
+                self.abort(key);
+            }
+        }
+    }
+}
