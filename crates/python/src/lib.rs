@@ -7,6 +7,7 @@ mod frame;
 mod handlers;
 mod reactor;
 mod settings;
+mod turn;
 
 use pyo3::prelude::*;
 

@@ -1,0 +1,220 @@
+//! A turn as Python sees it: events become objects, and handlers are called with them.
+
+use std::net::SocketAddr;
+
+use engine::{Event, Fd, Payload, Token};
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt, PyList, PyString};
+use pyo3::{ffi, intern};
+use wire::frame::Opcode;
+use wire::http::Head;
+
+use crate::frame::Frame;
+use crate::handlers::{Contexts, Handler, Outcome};
+use crate::reactor::{Reactor, address, in_use};
+
+/// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
+enum Step {
+    Handshake(Token, Box<Head>, SocketAddr),
+    Request(Token, Box<Head>, SocketAddr),
+    Message(Fd, Py<PyAny>, Opcode),
+    Closed(Fd, u16, String),
+    Drained(Fd),
+    AcceptPaused(String),
+}
+
+impl Step {
+    #[inline]
+    fn of(py: Python<'_>, event: Event<'_>) -> Self {
+        match event {
+            Event::Message { fd, payload: Payload::Text(text) } => {
+                Self::Message(fd, text_of(py, text).into_any().unbind(), Opcode::Text)
+            }
+            Event::Message { fd, payload: Payload::Binary(bytes) } => {
+                Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
+            }
+            Event::Handshake { token, head, peer } => Self::Handshake(token, Box::new(head), peer),
+            Event::Request { token, head, peer } => Self::Request(token, Box::new(head), peer),
+            Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
+            Event::Drained { fd } => Self::Drained(fd),
+            Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
+        }
+    }
+}
+
+impl Reactor {
+    /// Takes and handles events until there are no more, or the budget is used up.
+    ///
+    /// # Errors
+    /// SystemExit and KeyboardInterrupt of a handler; whatever else would be a fault of ours.
+    pub(crate) fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
+        let mine = self.mine()?;
+        mine.borrow().map_err(in_use)?.begin().map_err(PyOSError::new_err)?;
+        // Messages of one connection come together, so its id is made into an int once for all of them.
+        let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
+        let mut contexts = Contexts::default();
+        loop {
+            let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
+                if mine.borrow().map_err(in_use)?.go_on().map_err(PyOSError::new_err)? {
+                    continue;
+                }
+                return Ok(());
+            };
+            match step {
+                Step::Message(fd, data, opcode) => {
+                    let id = match &last {
+                        Some((same, id)) if *same == fd => id,
+                        _ => &last.insert((fd, fd.into_pyobject(py)?)).1,
+                    };
+                    self.message(py, fd, id, data, opcode, &mut contexts)?;
+                }
+                Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
+                Step::Request(token, head, peer) => {
+                    let request = self.request(py, &head, peer)?;
+                    let worker = self.runner.worker.bind(py);
+                    worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
+                }
+                Step::Closed(fd, code, reason) => self.closed(py, fd, code, &reason)?,
+                Step::Drained(fd) => self.drained(py, fd)?,
+                Step::AcceptPaused(error) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn message<'py>(
+        &self,
+        py: Python<'py>,
+        fd: Fd,
+        id: &Bound<'py, PyInt>,
+        data: Py<PyAny>,
+        opcode: Opcode,
+        contexts: &mut Contexts<'py>,
+    ) -> PyResult<()> {
+        let Some(handler) = self.handlers.message.get() else { return Ok(()) };
+        let frame = Bound::new(py, Frame::received(id.clone().unbind(), data, opcode))?.into_any();
+        let server = self.server.bind(py).clone();
+        self.run_in_order(py, "message", fd, handler, &[server, frame], contexts)
+    }
+
+    /// Runs a handler that stands in its connection's order.
+    #[inline]
+    fn run_in_order<'py>(
+        &self,
+        py: Python<'py>,
+        event: &'static str,
+        fd: Fd,
+        handler: &Handler,
+        arguments: &[Bound<'py, PyAny>],
+        contexts: &mut Contexts<'py>,
+    ) -> PyResult<()> {
+        if self.runner.run(py, event, fd, handler, arguments, contexts)? == Outcome::Suspended {
+            self.engine()?.hold(fd);
+        }
+        Ok(())
+    }
+
+    fn handshake(&self, py: Python<'_>, token: Token, head: &Head, peer: SocketAddr) -> PyResult<()> {
+        let worker = self.runner.worker.bind(py);
+        if worker.getattr(intern!(py, "decides_handshakes"))?.is_truthy()? {
+            let request = self.request(py, head, peer)?;
+            worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
+            return Ok(());
+        }
+        let wants_request = self.handlers.open.get().is_some_and(|open| open.wants(1));
+        let request = if wants_request || head.get("x-forwarded-for").is_some() {
+            Some(self.request(py, head, peer)?)
+        } else {
+            None
+        };
+        let client = match &request {
+            Some(request) => request.getattr(intern!(py, "client"))?.extract()?,
+            None => (String::new(), 0),
+        };
+        let no_headers: [(String, String); 0] = [];
+        let accepted = self.engine()?.accept(token, None, &no_headers, address(&client));
+        match accepted {
+            Some(fd) => self.opened(py, fd, request),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn opened(&self, py: Python<'_>, fd: Fd, request: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        if let Some(request) = &request {
+            request.setattr(intern!(py, "_fd"), fd)?;
+        }
+        let Some(handler) = self.handlers.open.get() else {
+            return Ok(());
+        };
+        let server = self.server.bind(py).clone();
+        let mut contexts = Contexts::default();
+        match request {
+            Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request], &mut contexts),
+            None => self.run_in_order(py, "open", fd, handler, &[server], &mut contexts),
+        }
+    }
+
+    fn closed(&self, py: Python<'_>, fd: Fd, code: u16, reason: &str) -> PyResult<()> {
+        if let Some(handler) = self.handlers.close.get() {
+            let server = self.server.bind(py).clone();
+            let arguments = [
+                server,
+                fd.into_pyobject(py)?.into_any(),
+                code.into_pyobject(py)?.into_any(),
+                PyString::new(py, reason).into_any(),
+            ];
+            // A suspended one is forgotten by the worker, when it has ended.
+            if self.runner.run(py, "close", fd, handler, &arguments, &mut Contexts::default())? == Outcome::Suspended {
+                return Ok(());
+            }
+        }
+        self.engine()?.forget(fd);
+        Ok(())
+    }
+
+    fn drained(&self, py: Python<'_>, fd: Fd) -> PyResult<()> {
+        let Some(handler) = self.handlers.drain.get() else {
+            return Ok(());
+        };
+        let arguments = [self.server.bind(py).clone(), fd.into_pyobject(py)?.into_any()];
+        self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
+    }
+
+    /// The Python `Request` of a head.
+    fn request<'py>(&self, py: Python<'py>, head: &Head, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+        let (path, query) = head.path_and_query();
+        let headers = PyList::empty(py);
+        for (name, value) in head.headers() {
+            headers.append((name, latin1(value)))?;
+        }
+        let client = (peer.ip().to_canonical().to_string(), peer.port());
+        let arguments = (head.method(), path, query, headers, client);
+        self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
+    }
+}
+
+/// A `str` of valid UTF-8. That of ASCII is its bytes, which saves CPython from looking at each of them again.
+#[inline]
+fn text_of<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
+    if !text.is_ascii() || text.len() < 2 {
+        return PyString::new(py, text);
+    }
+    // SAFETY: the thread is attached (`py`). A new string of `len` characters below 128 is compact ASCII, so its data are
+    // `len` bytes right behind its head, which nobody else has seen yet; `text` has as many, all below 128.
+    unsafe {
+        let string = ffi::PyUnicode_New(text.len() as ffi::Py_ssize_t, 127);
+        if string.is_null() {
+            return PyString::new(py, text);
+        }
+        ffi::PyUnicode_1BYTE_DATA(string).copy_from_nonoverlapping(text.as_ptr(), text.len());
+        Bound::from_owned_ptr(py, string).cast_into_unchecked()
+    }
+}
+
+/// Header values are bytes; Python sees them as latin-1 (RFC 9110 §5.5).
+fn latin1(value: &[u8]) -> String {
+    value.iter().copied().map(char::from).collect()
+}
