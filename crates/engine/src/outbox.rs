@@ -54,17 +54,24 @@ impl Chunk {
     }
 }
 
+/// A peer that is gone is an error, not a signal. (On Apple's systems that is an option of the socket, which Python makes
+/// needless: it ignores SIGPIPE.)
+#[cfg(not(target_vendor = "apple"))]
+const FLAGS: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const FLAGS: SendFlags = SendFlags::empty();
+
 /// A socket that is written without libc's `send`, which makes a cancellation point of every call.
 pub(crate) struct Raw<'a>(pub(crate) &'a TcpStream);
 
 impl Write for Raw<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::send(self.0, bytes, FLAGS)?)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), FLAGS)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
