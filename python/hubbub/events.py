@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
 
 __all__ = [
@@ -28,7 +28,13 @@ __all__ = [
     "forwarded",
 ]
 
-Data: TypeAlias = str | bytes | bytearray | memoryview
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    Data: TypeAlias = str | Buffer
+else:
+    # `collections.abc.Buffer` comes with Python 3.12.
+    Data = str | bytes | bytearray | memoryview
 """What can be sent: text, or bytes in any of the types that hold them."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-__all__ = ["EVENTS", "Handler"]
+__all__ = ["EVENTS", "Handler", "arguments_of"]
 
 EVENTS = {
     "open": ("server", "request"),
@@ -41,9 +41,7 @@ class Handler:
             TypeError: It is not callable with the first of the event's arguments, is a generator, or is
                 `async def` and to be run in a thread.
         """
-        arguments = EVENTS.get(event)
-        if arguments is None:
-            raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+        arguments = arguments_of(event)
         if not callable(function):
             raise TypeError(f"the handler of {event!r} is not callable: {function!r}")
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
@@ -55,6 +53,20 @@ class Handler:
         return cls(function, count, "async" if is_async else "threaded" if threaded else "sync")
 
 
+def arguments_of(event: str) -> tuple[str, ...]:
+    """Return the names of an event's arguments.
+
+    Raises:
+        TypeError: `event` is not a `str`: `on` was used without the event's name.
+        ValueError: There is no such event.
+    """
+    if not isinstance(event, str):
+        raise TypeError(f'an event\'s name is needed, as in on("message"), not {event!r}')
+    if event not in EVENTS:
+        raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+    return EVENTS[event]
+
+
 def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
     """Whether `test` holds for a function, or for the `__call__` of an object."""
     return test(function) or test(type(function).__call__)
@@ -62,7 +74,10 @@ def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
 
 def _count(event: str, function: Callable[..., Any], arguments: tuple[str, ...]) -> int:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        # What a decorator has wrapped is asked for only where the wrapper passes on whatever it is given.
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            parameters = inspect.signature(function).parameters.values()
     except ValueError:
         # Some built-in functions do not tell; they are given all there is.
         return len(arguments)

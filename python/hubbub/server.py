@@ -1,9 +1,11 @@
 """The server: what an application sees."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -16,7 +18,7 @@ from typing import Any, Self, TypeVar, overload
 
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo, Data
-from .handlers import Handler
+from .handlers import Handler, arguments_of
 from .settings import Settings
 from .timers import Timer
 from .worker import Worker
@@ -54,22 +56,26 @@ class Connections(Collection[int]):
 class Server:
     """A WebSocket server: handlers of its events, and methods to send from any handler, task, timer or thread."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 9501, **settings: Any) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
+    ) -> None:
         """Make a server; it does nothing before `start`, `serve` or `async with`.
 
         Args:
             host: The name or address to listen on; `0.0.0.0` and `::` are all interfaces.
             port: 0 takes any free port; `port` then tells which.
+            workers: Worker processes; `None`: one a core.
             **settings: See `Settings`. An environment variable `HUBBUB_…` beats a keyword.
 
         Raises:
             SettingsError: A setting is unknown, of the wrong type or out of range.
         """
-        keywords = {"host": host, "port": port, **settings}
+        keywords = {"host": host, "port": port, "workers": workers, **settings}
         self.settings = Settings.load(keywords)
         _refuse_what_is_not_there(self.settings)
         self._handlers: dict[str, Handler] = {}
         self._worker: Worker | None = None
+        self._is_starting = False
         self._port = self.settings.port
         self._stop = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
@@ -108,7 +114,11 @@ class Server:
         Raises:
             ValueError: There is no such event, or it has a handler already.
             TypeError: The callable could not be called so, or is `async def` and `threaded`.
+            RuntimeError: The server is running.
         """
+        arguments_of(event)
+        if self._worker:
+            raise RuntimeError(f"the handler of {event!r} comes too late: the server is running")
         if handler is None:
             return lambda handler: self.on(event, handler, threaded=threaded)
         checked = Handler.of(event, handler, threaded=threaded)
@@ -150,6 +160,7 @@ class Server:
             `False` if there is no such open connection, or its outbox is full.
 
         Raises:
+            TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
             ValueError: `data` has more than 125 bytes.
             NotRunning: The server is not running.
         """
@@ -169,6 +180,7 @@ class Server:
             `False` if there is no such open connection.
 
         Raises:
+            TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
             ValueError: A code that may not be sent, or a reason that is too long.
             NotRunning: The server is not running.
         """
@@ -181,6 +193,7 @@ class Server:
         `slow_consumer`.
 
         Raises:
+            TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
             ValueError: The message is longer than `send_queue_size`.
             NotRunning: The server is not running.
         """
@@ -197,6 +210,7 @@ class Server:
             `False` if there is no such open connection.
 
         Raises:
+            TypeError: `fd` is no `int`, or `topic` no `str`.
             ValueError: The topic is empty or too long.
             NotRunning: The server is not running.
         """
@@ -209,6 +223,7 @@ class Server:
             `False` if there is no such open connection.
 
         Raises:
+            TypeError: `fd` is no `int`, or `topic` no `str`.
             ValueError: The topic is empty or too long.
             NotRunning: The server is not running.
         """
@@ -218,6 +233,7 @@ class Server:
         """Queue one message for every subscriber of a topic, less the ids in `exclude`; see `broadcast`.
 
         Raises:
+            TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
             ValueError: The topic is empty or too long, or the message longer than `send_queue_size`.
             NotRunning: The server is not running.
         """
@@ -245,6 +261,7 @@ class Server:
         """Count the connections that are subscribed to a topic, one's own calls until now included.
 
         Raises:
+            TypeError: `fd` is no `int`, or `topic` no `str`.
             ValueError: The topic is empty or too long.
             NotRunning: The server is not running.
         """
@@ -320,13 +337,18 @@ class Server:
         """
         if not log.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
-        log.setLevel(self.settings.log_level.upper())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("start() runs an event loop of its own: within one, use `await server.serve()`")
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: this version runs one", self.settings.workers)
         try:
             asyncio.run(self._run_with_signals())
         except _CannotListen as error:
-            sys.exit(f"hubbub: {error}")
+            sys.exit(f"hubbub: {error.strerror}")
 
     async def serve(self) -> None:
         """Serve in the running event loop until `shutdown()` or cancellation, and stop gracefully.
@@ -385,11 +407,14 @@ class Server:
             before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             await self._open(stop)
-            await stop.wait()
+            try:
+                await stop.wait()
+            except BaseException:
+                # A handler has raised SystemExit, which has ended the event loop.
+                self._let_go()
+                raise
             await self._close()
         finally:
-            if self._worker:
-                self._let_go()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -399,49 +424,77 @@ class Server:
         await self._open(stop)
 
     async def _open(self, stop: asyncio.Event) -> None:
-        """Begin to serve; `shutdown()` will set `stop`, from the first handler on."""
-        if self._worker:
+        """Begin to serve. `shutdown()` will set `stop`, from the first handler on, and then this ends early."""
+        if self._worker or self._is_starting:
             raise RuntimeError("the server is running already")
-        listeners = await _listen(self.settings.host, self.settings.port, self.settings.backlog)
-        self._port = listeners[0].getsockname()[1]
-        self._stop = stop
-        self._worker = Worker(self, self.settings, self._handlers, 0)
+        self._is_starting = True
+        try:
+            log.setLevel(self.settings.log_level.upper())
+            listeners = await _listen(self.settings.host, self.settings.port, self.settings.backlog)
+            _raise_file_limit(self.settings.max_connections)
+            self._port = listeners[0].getsockname()[1]
+            self._stop = stop
+            self._worker = Worker(self, self.settings, self._handlers, 0)
+        finally:
+            self._is_starting = False
         _running.add(self)
-        if type(self).push is Server.push:
+        if type(self).push is Server.push and "push" not in self.__dict__:
             # The one call that is on every message's path goes straight to the reactor.
             self.__dict__["push"] = self._worker.reactor.push
+        opening = asyncio.ensure_future(self._begin(self._worker, listeners))
+        stopping = asyncio.ensure_future(stop.wait())
         try:
-            await self._worker.start(listeners)
-            log.info("listening on %s port %d", self.settings.host, self._port)
-            await self._worker.call("start", self)
+            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
         except BaseException:
-            for listener in listeners:
-                listener.close()
             self._let_go()
             raise
+        finally:
+            opening.cancel()
+            stopping.cancel()
+
+    async def _begin(self, worker: Worker, listeners: list[socket.socket]) -> None:
+        try:
+            await worker.start(listeners)
+        finally:
+            for listener in listeners:
+                listener.close()
+        log.info("listening on %s port %d", self.settings.host, self._port)
+        await worker.call("start", self)
 
     async def _close_after(self, stop: asyncio.Event) -> None:
         await stop.wait()
         await self._close()
 
     async def _close(self) -> None:
-        if self._worker:
+        if self._worker is None:
+            return
+        try:
             await self._worker.stop()
-            await self._worker.call_until(0, "shutdown", self)
-            self._worker.end_threads()
-            self._forget_worker()
-            log.info("stopped")
+            deadline = self._worker.loop.time() + self.settings.shutdown_timeout
+            await self._worker.call_until(deadline, "shutdown", self)
+        except BaseException:
+            self._let_go()
+            raise
+        self._forget_worker(self._worker)
+        log.info("stopped")
 
     def _let_go(self) -> None:
-        """End without another word to anyone: a handler has raised SystemExit."""
+        """End without another word to anyone."""
         if self._worker:
             self._worker.close()
-            self._worker.end_threads()
-            self._forget_worker()
+            self._forget_worker(self._worker)
 
-    def _forget_worker(self) -> None:
+    def _forget_worker(self, worker: Worker) -> None:
+        worker.dispose()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Be as before the start."""
+        if self._worker and "push" in self.__dict__:
+            del self.__dict__["push"]
         self._worker = None
-        self.__dict__.pop("push", None)
         self._port = self.settings.port
 
     def _worker_of(self, call: str) -> Worker:
@@ -452,21 +505,38 @@ class Server:
 
 def _after_fork() -> None:
     for server in list(_running):
-        server._forget_worker()
+        server._leave()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _raise_file_limit(connections: int) -> None:
+    """Raise the soft limit of open files to the hard one, and warn if that is too low for so many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Some systems (macOS) allow less than the hard limit says.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < connections:
+        log.warning("only %d files may be open: too few for max_connections=%d", soft, connections)
+
+
 def _refuse_what_is_not_there(settings: Settings) -> None:
     """Better no server than one without the TLS that it was told to use."""
     for name in ("ssl_certfile", "ssl_keyfile", "metrics_port"):
-        if getattr(settings, name) is not None:
-            raise SettingsError(f"{name}: this version does not have it yet; allowed is None")
+        if (value := getattr(settings, name)) is not None:
+            raise SettingsError(
+                f"{name}: {value!r} is not allowed, for this version does not have it yet; allowed is None"
+            )
     if settings.access_log:
-        raise SettingsError("access_log: this version does not have it yet; allowed is False")
+        raise SettingsError("access_log: True is not allowed, for this version does not have it yet; allowed is False")
     if settings.control not in ("auto", None):
-        raise SettingsError("control: this version does not have it yet; allowed is 'auto' or None")
+        raise SettingsError(
+            f"control: {settings.control!r} is not allowed, for this version does not have it yet; "
+            "allowed is 'auto' or None"
+        )
 
 
 class _CannotListen(OSError):
@@ -483,7 +553,7 @@ async def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise _CannotListen(f"cannot listen on {host}: {error.strerror}") from error
+        raise _CannotListen(error.errno, f"cannot listen on {host}: {error.strerror}") from error
     listeners: list[socket.socket] = []
     refusal: OSError | None = None
     for family, kind, protocol, _, address in dict.fromkeys(found):

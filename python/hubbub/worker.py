@@ -62,6 +62,8 @@ class Worker:
         """
         self.worker_id = worker_id
         self.loop = asyncio.get_running_loop()
+        # Turns run in the context that the server was started in, not in that of whoever had one scheduled.
+        self._context = contextvars.copy_context()
         self.started_at = time.time()
         self.decides_handshakes = "handshake" in handlers
         self.start_task = _task_starter(self.loop)
@@ -76,6 +78,9 @@ class Worker:
         # A stop has begun; and its second half, in which whoever is cancelled is not to be complained of.
         self._is_leaving = False
         self._is_stopping = False
+        # The stop waits no longer for handlers: what they did not let happen has happened.
+        self._left_behind = False
+        self._is_closed = False
         self._next_pause_logged = 0.0
         self.reactor = Reactor(server, self, settings, worker_id)
         for event in ("open", "message", "close", "drain"):
@@ -115,6 +120,9 @@ class Worker:
             await self._until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
         if self._running:
             log.warning("%d handlers do not end, and are left behind", len(self._running))
+            self._left_behind = True
+            self.reactor.release_all()
+            self.reactor.turn()
         await self.call_until(deadline, "worker_stop", self._server, self.worker_id)
         self.close()
 
@@ -124,11 +132,12 @@ class Worker:
             async with asyncio.timeout_at(max(deadline, self.loop.time() + CANCEL_GRACE)):
                 await self.call(event, *arguments)
         except TimeoutError:
-            log.error("the handler of %s took too long, and is left behind", event)
+            log.error("the handler of %s took too long, and is cancelled", event)
+            self._cancel_running()
 
     def close(self) -> None:
         """Let go of the event loop, at once; what is queued is written as far as it goes."""
-        self._is_stopping = True
+        self._is_stopping = self._left_behind = True
         self.reactor.stop_accepting()
         self.reactor.turn()
         self.reactor.abort_all()
@@ -136,10 +145,18 @@ class Worker:
         self.loop.remove_reader(self.reactor.fileno())
         if self._timer:
             self._timer.cancel()
+        for timer in self._timers:
+            timer.cancel()
 
-    def end_threads(self) -> None:
-        """Let the pool's threads end; no handler may be called after that."""
+    def dispose(self) -> None:
+        """Let go of everything; no handler may be called after that."""
+        self._is_closed = True
         self._pool.close()
+        for future in self._running:
+            if future.done() and not future.cancelled():
+                future.exception()  # Known already: it has ended the worker.
+        # The reactor holds this worker too. Without the circle, its descriptors are closed at once.
+        del self.reactor
 
     def _cancel_running(self) -> None:
         for future in list(self._running):
@@ -160,13 +177,13 @@ class Worker:
 
     def schedule_turn(self) -> None:
         """Have a turn run soon."""
-        self.loop.call_soon(self.reactor.turn)
+        self.loop.call_soon(self.reactor.turn, context=self._context)
 
     def set_timer(self, seconds: float) -> None:
         """Have a turn run in so many seconds, and no timer from before."""
         if self._timer:
             self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, self.reactor.turn)
+        self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self._context)
 
     def make_request(
         self, method: str, path: str, query: str, headers: list[tuple[str, str]], client: tuple[str, int]
@@ -193,7 +210,7 @@ class Worker:
     def handler_suspended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
         """Wait for the end of a handler's task."""
         self._running.add(task)
-        task.add_done_callback(functools.partial(self._task_ended, event, fd))
+        task.add_done_callback(functools.partial(self._task_ended, event, fd), context=self._context)
 
     def run_in_thread(self, event: str, fd: int, handler: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Run a `threaded` handler of a connection."""
@@ -233,6 +250,8 @@ class Worker:
         self._handler_ended(event, fd)
 
     def _handler_ended(self, event: str, fd: int) -> None:
+        if self._left_behind:
+            return
         if event == "close":
             self.reactor.forget(fd)
         elif event != "drain":
@@ -252,12 +271,17 @@ class Worker:
 
         def ended(future: asyncio.Future[Any] | Future[Any]) -> None:
             self._running.discard(future)
+            if self._is_closed:
+                return
             if future.cancelled():
                 then(None, asyncio.CancelledError())
             elif error := future.exception():
                 failed(error)
+            elif inspect.iscoroutine(result := future.result()):
+                result.close()
+                failed(TypeError("a threaded handler cannot be async, and this one has returned a coroutine"))
             else:
-                then(future.result(), None)
+                then(result, None)
 
         def failed(error: BaseException) -> None:
             if isinstance(error, SystemExit | KeyboardInterrupt):
@@ -267,7 +291,7 @@ class Worker:
         def tell(future: Future[Any]) -> None:
             # Where the event loop is closed, the worker has ended without waiting any longer.
             with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(ended, future)
+                self.loop.call_soon_threadsafe(ended, future, context=self._context)
 
         context = contextvars.copy_context()
         if in_thread:
@@ -288,7 +312,7 @@ class Worker:
             ended(result)
         else:
             self._running.add(result)
-            result.add_done_callback(ended)
+            result.add_done_callback(ended, context=self._context)
 
     # ---- handlers whose result is an answer --------------------------------------------------------------
 
@@ -300,7 +324,7 @@ class Worker:
                 if error:
                     raise error
                 answer(result)
-            except (Exception, asyncio.CancelledError) as failure:
+            except BaseException as failure:
                 log.error("the handler of %s failed (%s)", event, request.path, exc_info=failure)
                 self._respond(token, FAILED)
 
@@ -365,10 +389,14 @@ class Worker:
 
         self._perform(job, ended, in_thread=in_thread)
 
+    def _run_timer(self, job: Callable[[], Any], then: Callable[[], None]) -> None:
+        if not self._left_behind:
+            self._run("a timer's function", job, then)
+
     def add_timer(self, seconds: float, repeats: bool, job: Callable[[], Any]) -> Timer:
         """Begin a timer, from any thread."""
-        timer = Timer(self.loop, functools.partial(self._run, "a timer's function"), seconds, repeats, job)
-        self._timers.add(timer)
+        timer = Timer(self.loop, self._run_timer, seconds, repeats, job)
+        self.loop.call_soon_threadsafe(self._timers.add, timer)
         return timer
 
     # ---- looking -----------------------------------------------------------------------------------------

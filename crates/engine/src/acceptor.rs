@@ -11,6 +11,8 @@ use rustix::io::Errno;
 
 /// Sockets taken in one turn.
 const PER_TURN: usize = 256;
+/// Connections that may fail in one turn before it is taken for a failure of ours.
+const MOST_FAILURES: u32 = 16;
 /// Milliseconds until the next attempt after a failure.
 const RETRY: u64 = 100;
 
@@ -48,6 +50,7 @@ impl Acceptor {
         if !self.ready || self.retry_at.is_some() {
             return Ok(());
         }
+        let mut failures = 0;
         for listener in &self.listeners {
             loop {
                 if taken.len() >= PER_TURN {
@@ -61,7 +64,13 @@ impl Acceptor {
                         return Err(error);
                     }
                     // The one connection failed before it was taken (accept(2) names a dozen such errors).
-                    Err(_) => {}
+                    Err(error) => {
+                        failures += 1;
+                        if failures == MOST_FAILURES {
+                            self.retry_at = Some(now + RETRY);
+                            return Err(error);
+                        }
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 
 /// Commands that may wait at a time.
 const MOST_COMMANDS: usize = 65_536;
-/// Payload bytes that may wait at a time.
+/// Bytes that may wait at a time.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// What anyone can ask of the reactor.
@@ -64,14 +64,17 @@ pub enum Command {
 }
 
 impl Command {
-    fn payload_bytes(&self) -> usize {
-        match self {
-            Self::Push { payload, .. }
-            | Self::Ping { payload, .. }
-            | Self::Publish { payload, .. }
-            | Self::Broadcast { payload, .. } => payload.len(),
-            Self::Overflow { .. } | Self::Disconnect { .. } | Self::Subscribe { .. } | Self::Unsubscribe { .. } => 0,
-        }
+    /// The memory that it takes.
+    fn cost(&self) -> usize {
+        let beside = match self {
+            Self::Push { payload, .. } | Self::Ping { payload, .. } => payload.len(),
+            Self::Publish { topic, payload, exclude, .. } => topic.len() + payload.len() + size_of_val(&exclude[..]),
+            Self::Broadcast { payload, exclude, .. } => payload.len() + size_of_val(&exclude[..]),
+            Self::Disconnect { reason, .. } => reason.len(),
+            Self::Subscribe { topic, .. } | Self::Unsubscribe { topic, .. } => topic.len(),
+            Self::Overflow { .. } => 0,
+        };
+        size_of::<Self>() + beside
     }
 }
 
@@ -131,7 +134,7 @@ impl Shared {
 
     /// Sends a command on its way; false (and counted) if too many wait already.
     pub fn command(&self, command: Command) -> bool {
-        let bytes = command.payload_bytes();
+        let bytes = command.cost();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.commands.len() >= MOST_COMMANDS || queue.bytes + bytes > MOST_BYTES && queue.bytes > 0 {
             drop(queue);
@@ -163,7 +166,7 @@ impl Shared {
         }
         let sent = has_room && self.command(Command::Push { fd, opcode, finish, payload: payload.to_vec() });
         if !sent {
-            row.underway_bytes.fetch_sub(length, Ordering::Relaxed);
+            self.arrived(fd, payload.len());
         }
         sent
     }
@@ -180,15 +183,15 @@ impl Shared {
         self.woken.store(false, Ordering::Release);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Queue { commands, .. } = std::mem::take(&mut *queue);
-        drop(queue);
-        for command in &commands {
-            if let Command::Push { fd, payload, .. } = command
-                && let Some(row) = self.registry.find(*fd)
-            {
-                row.underway_bytes.fetch_sub(payload.len() as u64, Ordering::Relaxed);
-            }
-        }
         commands
+    }
+
+    /// A push of another thread is under way no more.
+    pub(crate) fn arrived(&self, fd: Fd, length: usize) {
+        if let Some(row) = self.registry.find(fd) {
+            let less = |bytes: u64| Some(bytes.saturating_sub(length as u64));
+            let _ = row.underway_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
     }
 
     /// Messages and payload bytes since the start, and unsent bytes now.

@@ -167,6 +167,10 @@ pub(crate) struct Connection {
     /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
     pub(crate) timer_at: u64,
     pub(crate) received_at: u64,
+    /// When the peer last took some of what is queued.
+    pub(crate) progress_at: u64,
+    /// Where in `input` the unused part begins.
+    pub(crate) used: usize,
     /// Since when the socket has not been read because the handler lags.
     pub(crate) paused_at: Option<u64>,
     /// The code of the Close frame that we sent first; 0: none.
@@ -185,6 +189,8 @@ pub(crate) struct Connection {
     pub(crate) dirty: bool,
     /// The outbox has passed half its limit since it was last empty.
     pub(crate) passed_half: bool,
+    /// It stands in the reactor's list of drained outboxes.
+    pub(crate) drained: bool,
     /// It counts among the open WebSockets.
     pub(crate) open: bool,
     /// The `close` event's handler has ended (or there is none to come).
@@ -210,6 +216,8 @@ impl Connection {
             since: now,
             timer_at: u64::MAX,
             received_at: now,
+            progress_at: now,
+            used: 0,
             paused_at: None,
             our_code: 0,
             readable: false,
@@ -219,6 +227,7 @@ impl Connection {
             queued: false,
             dirty: false,
             passed_half: false,
+            drained: false,
             open: false,
             forgotten: true,
         }
@@ -229,9 +238,21 @@ impl Connection {
         matches!(self.stage, Stage::Head { .. }) && !self.outbox.is_empty()
     }
 
-    /// Bytes that count against `send_queue_size`.
+    /// Bytes that wait to be sent.
+    #[inline]
     pub(crate) fn unsent(&self) -> usize {
-        self.outbox.len() + self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)
+        self.outbox.len() + self.deferred_bytes()
+    }
+
+    /// What counts against `send_queue_size`: these bytes, and the memory that holds small ones.
+    #[inline]
+    pub(crate) fn cost(&self) -> usize {
+        self.outbox.cost() + self.deferred_bytes()
+    }
+
+    #[inline]
+    fn deferred_bytes(&self) -> usize {
+        self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)
     }
 
     /// The window that messages for this connection are compressed with, if they are.

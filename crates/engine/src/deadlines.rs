@@ -10,6 +10,8 @@ use crate::timers::Entry;
 impl Reactor {
     /// Begins to wait for something; its deadline counts from now.
     pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
+        // A handler may have blocked since the turn began, or there may be no turn.
+        self.clock.read();
         let connection = &mut self.connections[key];
         connection.wait = wait;
         connection.since = self.clock.now;
@@ -52,13 +54,21 @@ impl Reactor {
         };
         if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
             // A peer in the middle of a frame cannot send a pong; while more of the frame comes, it is alive.
-            if protocol.is_mid_frame() {
+            if protocol.is_mid_frame() || !connection.input.is_empty() {
                 connection.since = connection.since.max(connection.received_at);
             }
+            // Nor can it answer a ping that still waits behind what it is reading.
+            if !connection.outbox.is_empty() {
+                connection.since = connection.since.max(connection.progress_at);
+            }
             // Nor is it late while we do not read, or while what it sent lies unread.
-            if connection.paused_at.is_some() || connection.readable || !connection.input.is_empty() {
+            if connection.paused_at.is_some() || connection.readable || connection.queued {
                 connection.since = connection.since.max((now + 1000).saturating_sub(limit));
             }
+        }
+        if connection.fd == 0 && !connection.outbox.is_empty() {
+            // Who still reads an HTTP answer is not cut off, however long it takes.
+            connection.since = connection.since.max(connection.progress_at);
         }
         if now < connection.since + limit {
             self.arm(key);
@@ -72,7 +82,8 @@ impl Reactor {
             Wait::Ping => {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
                 self.wait(key, wait);
-                self.control(key, Opcode::Ping, b"");
+                // There is at most one such ping, so a full outbox takes it too.
+                self.put_control(key, Opcode::Ping, b"");
                 self.write_out_if_there(key);
             }
             Wait::Pong => {

@@ -114,6 +114,7 @@ impl Reactor {
         headers: &[(String, String)],
         client: Option<SocketAddr>,
     ) -> Option<Fd> {
+        self.clock.read();
         let (key, asked) = self.asked(token)?;
         let Asked::Handshake(upgrade) = asked else {
             return None;
@@ -136,7 +137,7 @@ impl Reactor {
         connection.outbox.append(&mut self.tools.pool, |out| {
             handshake::write_accept(out, &upgrade, chosen, headers, date);
         });
-        connection.outbox.end_preface();
+        connection.outbox.end_preface(&mut self.tools.pool);
         connection.stage = Stage::WebSocket(Protocol::new(upgrade.compression.map(|(parameters, _)| parameters)));
         add(&self.shared.totals.accepted, 1);
         add(&self.shared.totals.connections, 1);
@@ -171,6 +172,7 @@ impl Reactor {
 
     /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been checked.
     pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) {
+        self.clock.read();
         let Some((key, asked)) = self.asked(token) else {
             return;
         };

@@ -22,6 +22,10 @@ impl Reactor {
             // It may have closed its end only, and still read the answer.
             Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
             Stage::Head { .. } if !connection.outbox.is_empty() => self.finish_sending(key, false),
+            Stage::WebSocket(_) if !connection.outbox.is_empty() => {
+                self.end_abnormally(key);
+                self.finish_sending(key, false);
+            }
             _ => self.abort(key),
         }
     }

@@ -15,6 +15,8 @@ use wire::frame;
 const CHUNK: usize = 64 * 1024;
 /// Chunks up to this length are copied together before they are written: cheaper than a longer `writev`.
 const SMALL: usize = 2048;
+/// Memory of a chunk beside its bytes: its place in the queue, and its share of an allocation.
+const CHUNK_COST: usize = 64;
 /// Slices of one `writev`.
 const SLICES: usize = 64;
 
@@ -106,6 +108,11 @@ impl Outbox {
         self.bytes
     }
 
+    /// The memory that this takes, roughly: a queue of tiny frames is mostly what holds them.
+    pub(crate) fn cost(&self) -> usize {
+        self.bytes + self.chunks.len() * CHUNK_COST
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
@@ -123,9 +130,10 @@ impl Outbox {
         }
     }
 
-    /// Says that what was appended up to now is a response and no frames.
-    pub(crate) fn end_preface(&mut self) {
+    /// Says that what was appended up to now is a response and no frames, which begin with a chunk of their own.
+    pub(crate) fn end_preface(&mut self, pool: &mut Pool) {
         self.preface = self.bytes;
+        self.chunks.push_back(Chunk::Own(pool.take()));
     }
 
     /// Queues a frame that other outboxes hold too.
@@ -235,8 +243,8 @@ fn end_of_frame_under_way(bytes: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {
         match frame::server_frame_len(&bytes[end..]) {
-            Some(length) => end += length,
-            None => return bytes.len(),
+            Some(length) if length <= bytes.len() - end => end += length,
+            _ => return bytes.len(),
         }
     }
     end
@@ -331,12 +339,32 @@ mod tests {
     fn discarding_keeps_the_answer_to_the_handshake() {
         let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
         outbox.append(&mut pool, |out| out.extend_from_slice(b"HTTP/1.1 101 ..."));
-        outbox.end_preface();
+        outbox.end_preface(&mut pool);
         outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"x")));
         outbox.write_to(&mut socket(4), &mut pool, usize::MAX).expect("no error");
         outbox.discard_unbegun(&mut pool);
         let mut rest = socket(usize::MAX);
         outbox.write_to(&mut rest, &mut pool, usize::MAX).expect("no error");
         assert_eq!(rest.taken, b"/1.1 101 ...");
+    }
+
+    #[test]
+    fn discarding_behind_the_answer_to_the_handshake_keeps_the_frame_under_way() {
+        let answer = b"HTTP/1.1 101 ...";
+        for sent in 0..=answer.len() + 20 {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.append(&mut pool, |out| out.extend_from_slice(answer));
+            outbox.end_preface(&mut pool);
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[0x7f; 8])));
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[0x7f; 8])));
+            let (mut before, mut after) = (socket(sent), socket(usize::MAX));
+            outbox.write_to(&mut before, &mut pool, usize::MAX).expect("no error");
+            outbox.discard_unbegun(&mut pool);
+            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
+            let all = [before.taken, after.taken].concat();
+            let frames = all.len().saturating_sub(answer.len());
+            assert!(sent == 0 || all.starts_with(answer));
+            assert_eq!(frames, sent.saturating_sub(answer.len()).div_ceil(10) * 10);
+        }
     }
 }

@@ -22,7 +22,7 @@ use wire::deflate::{Deflater, Inflater};
 use wire::http::Head;
 
 use crate::acceptor::Acceptor;
-use crate::command::Shared;
+use crate::command::{Command, Shared};
 use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::outbox::{Pool, Progress, Raw};
 use crate::registry::{Fd, Ids};
@@ -40,8 +40,12 @@ const READ_BUDGET: usize = 128 * 1024;
 pub(crate) const WRITE_BUDGET: usize = 1024 * 1024;
 /// Events of one turn before asyncio gets its share.
 const EVENTS_PER_TURN: usize = 1024;
-/// Time of one turn, whatever its events, before asyncio gets its share; looked at after every 16 events.
+/// Time of one turn, whatever happens in it, before asyncio gets its share.
 const TURN_TIME: Duration = Duration::from_millis(10);
+/// Steps of a turn (a message, a control frame, a read, a command) between two looks at the time.
+const STEPS_PER_LOOK: u32 = 8;
+/// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
+const SPARE_CONNECTIONS: usize = 1000;
 /// Readiness taken from the kernel at a time.
 const READINESS: usize = 1024;
 
@@ -156,9 +160,14 @@ impl Clock {
         Self { started, turn: started, now: 0, unix: 0, date: (0, String::new()) }
     }
 
-    fn read(&mut self) {
+    fn begin_turn(&mut self) {
+        self.read();
         self.turn = Instant::now();
-        self.now = (self.turn - self.started).as_millis() as u64;
+    }
+
+    /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
+    pub(crate) fn read(&mut self) {
+        self.now = self.started.elapsed().as_millis() as u64;
         self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     }
 
@@ -199,6 +208,9 @@ pub struct Reactor {
     pub(crate) visit: Option<Visit>,
     pub(crate) wheel: Wheel,
     pub(crate) events_left: usize,
+    steps: u32,
+    /// Commands of other threads that are being carried out.
+    pub(crate) commands: VecDeque<Command>,
     serial: u32,
 }
 
@@ -241,6 +253,8 @@ impl Reactor {
             visit: None,
             wheel: Wheel::new(),
             events_left: 0,
+            steps: 0,
+            commands: VecDeque::new(),
             serial: 0,
         })
     }
@@ -270,7 +284,7 @@ impl Reactor {
     /// # Errors
     /// The kernel's, which would be a fault of ours.
     pub fn begin(&mut self) -> io::Result<()> {
-        self.clock.read();
+        self.clock.begin_turn();
         self.events_left = EVENTS_PER_TURN;
         self.ask_kernel()
     }
@@ -282,7 +296,7 @@ impl Reactor {
     /// As those of [`Reactor::begin`].
     pub fn go_on(&mut self) -> io::Result<bool> {
         self.flush();
-        if self.visit.is_some() || self.events_left == 0 || self.clock.turn.elapsed() >= TURN_TIME {
+        if self.visit.is_some() || self.events_left == 0 || self.is_over_time() {
             return Ok(false);
         }
         self.ask_kernel()?;
@@ -320,8 +334,8 @@ impl Reactor {
                 }
             }
         }
-        if woken {
-            self.carry_out_waiting();
+        if woken || !self.commands.is_empty() {
+            self.carry_out_some();
         }
         self.accept_waiting();
         Ok(())
@@ -361,8 +375,9 @@ impl Reactor {
             || !self.dirty.is_empty()
             || !self.drained.is_empty()
             || !self.gone.is_empty()
+            || !self.commands.is_empty()
             || self.accept_error.is_some()
-            || (self.acceptor.ready && self.acceptor.retry_at.is_none())
+            || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
     /// How long until a deadline has to be judged.
@@ -431,6 +446,15 @@ impl Reactor {
         }
     }
 
+    /// Waits for no handler that still runs: whatever comes next for their connections comes now.
+    pub fn release_all(&mut self) {
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.connections[key].lane.busy = false;
+            self.make_ready(key);
+        }
+    }
+
     /// Connections of whatever kind that are still there.
     pub fn len(&self) -> usize {
         self.connections.len()
@@ -441,8 +465,21 @@ impl Reactor {
         self.connections.is_empty()
     }
 
-    pub(crate) fn has_budget(&self) -> bool {
-        self.events_left > 0 && (!self.events_left.is_multiple_of(16) || self.clock.turn.elapsed() < TURN_TIME)
+    /// Whether this turn may take another step; asked before each.
+    #[inline]
+    pub(crate) fn has_budget(&mut self) -> bool {
+        self.steps += 1;
+        if self.steps >= STEPS_PER_LOOK {
+            self.steps = 0;
+            if self.is_over_time() {
+                self.events_left = 0;
+            }
+        }
+        self.events_left > 0
+    }
+
+    pub(crate) fn is_over_time(&self) -> bool {
+        self.clock.turn.elapsed() >= TURN_TIME
     }
 
     pub(crate) fn make_ready(&mut self, key: usize) {
@@ -461,17 +498,14 @@ impl Reactor {
         };
         let unsent = connection.outbox.len();
         let progress = connection.outbox.write_to(&mut Raw(socket), &mut self.tools.pool, budget);
-        if connection.fd == 0 && connection.outbox.len() < unsent {
-            // Who still reads an HTTP answer is not cut off, however long it takes.
-            connection.since = self.clock.now;
+        if connection.outbox.len() < unsent {
+            connection.progress_at = self.clock.now;
         }
         match progress {
             Ok(Progress::Empty) => {
-                if connection.passed_half {
-                    connection.passed_half = false;
-                    if connection.open {
-                        self.drained.push(connection.fd);
-                    }
+                if connection.passed_half && connection.open && !connection.drained {
+                    connection.drained = true;
+                    self.drained.push(connection.fd);
                 }
             }
             Ok(Progress::Blocked) => connection.blocked = true,
@@ -485,7 +519,7 @@ impl Reactor {
             }
         }
         if connection.fd != 0 {
-            self.shared.count_queued(connection.row, connection.outbox.len());
+            self.shared.count_queued(connection.row, connection.unsent());
         }
         if connection.outbox.is_empty() {
             self.all_sent(key);
@@ -493,6 +527,9 @@ impl Reactor {
     }
 
     fn accept_waiting(&mut self) {
+        if !self.has_space() {
+            return;
+        }
         let mut taken = Vec::new();
         if let Err(error) = self.acceptor.accept(self.clock.now, &mut taken) {
             self.accept_error = Some(error);
@@ -502,6 +539,13 @@ impl Reactor {
             let _ = socket.set_nodelay(true);
             self.adopt(socket, peer);
         }
+    }
+
+    /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in the
+    /// kernel's queue.
+    fn has_space(&self) -> bool {
+        let open = self.settings.max_connections;
+        self.connections.len() < open + open / 10 + SPARE_CONNECTIONS
     }
 
     fn adopt(&mut self, socket: TcpStream, peer: SocketAddr) {

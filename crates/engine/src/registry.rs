@@ -184,25 +184,28 @@ impl Registry {
     }
 }
 
+/// The last counter given out by this process, which may make one reactor after the other.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
 /// Gives out ids, each once.
 pub(crate) struct Ids {
     slot: u64,
-    last: u64,
 }
 
 impl Ids {
     /// Begins at the 2-ms ticks since 2026, so that a server started later gives out higher ones.
     pub(crate) fn new(slot: u8, now: SystemTime) -> Self {
         let since = now.duration_since(UNIX_EPOCH + EPOCH).unwrap_or_default();
-        Self { slot: u64::from(slot & 0x7f) << COUNTER_BITS, last: (since.as_millis() as u64 / 2) & COUNTER }
+        LAST.fetch_max(since.as_millis() as u64 / 2, Ordering::Relaxed);
+        Self { slot: u64::from(slot & 0x7f) << COUNTER_BITS }
     }
 
     /// The next id with a free row; `None` when the table is full.
-    pub(crate) fn next(&mut self, registry: &Registry) -> Option<Fd> {
+    pub(crate) fn next(&self, registry: &Registry) -> Option<Fd> {
         for _ in 0..registry.rows {
-            self.last = (self.last + 1) & COUNTER;
-            let fd = self.slot | self.last;
-            if self.last != 0 && registry.row(registry.index(fd)).id.load(Ordering::Relaxed) == 0 {
+            let counter = (LAST.fetch_add(1, Ordering::Relaxed) + 1) & COUNTER;
+            let fd = self.slot | counter;
+            if counter != 0 && registry.row(registry.index(fd)).id.load(Ordering::Relaxed) == 0 {
                 return Some(fd);
             }
         }
@@ -237,7 +240,7 @@ mod tests {
     #[test]
     fn ids_skip_taken_rows_and_never_come_again() {
         let registry = Registry::new(4).expect("memory");
-        let mut ids = Ids::new(1, SystemTime::now());
+        let ids = Ids::new(1, SystemTime::now());
         let held = ids.next(&registry).expect("an id");
         registry.claim(held, client(), 0);
         let mut last = held;
@@ -252,7 +255,7 @@ mod tests {
     #[test]
     fn a_full_table_gives_no_id() {
         let registry = Registry::new(2).expect("memory");
-        let mut ids = Ids::new(0, SystemTime::now());
+        let ids = Ids::new(0, SystemTime::now());
         for _ in 0..registry.rows() {
             registry.claim(ids.next(&registry).expect("an id"), client(), 0);
         }

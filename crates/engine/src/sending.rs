@@ -14,6 +14,9 @@ use crate::settings::SlowConsumer;
 /// fills it only if the peer does not read.
 const WRITE_AT: usize = 256 * 1024;
 
+/// Memory of a deferred message beside its payload, and room for the header of its frame.
+const DEFERRED_COST: usize = size_of::<(DataOpcode, bool, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
+
 /// The opcodes of data frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataOpcode {
@@ -62,10 +65,16 @@ impl Reactor {
     }
 
     /// Queues a whole message for an open connection that has no fragmented one under way.
+    #[inline]
     fn enqueue(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) -> bool {
-        if !self.make_room(key, payload.len()) {
-            return false;
+        let has_room = self.make_room(key, payload.len());
+        if has_room {
+            self.put(key, opcode, payload);
         }
+        has_room
+    }
+
+    fn put(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
         let window = connection.window_bits().filter(|_| payload.len() >= self.settings.compression_threshold);
@@ -81,7 +90,6 @@ impl Reactor {
         connection.outbox.append(&mut tools.pool, |out| frame::encode(out, opcode.into(), true, compressed, body));
         self.shared.count_out(connection.row, payload.len());
         self.queued(key);
-        true
     }
 
     fn push_fragment(
@@ -126,9 +134,10 @@ impl Reactor {
             return false;
         }
         if let Some(fragmented) = &mut self.connections[key].fragmented {
-            fragmented.deferred_bytes += payload.len();
+            fragmented.deferred_bytes += payload.len() + DEFERRED_COST;
             fragmented.deferred.push_back((opcode, finish, payload.to_vec()));
         }
+        self.queued(key);
         true
     }
 
@@ -139,8 +148,17 @@ impl Reactor {
         };
         let fd = self.connections[key].fd;
         for (opcode, finish, payload) in fragmented.deferred {
-            // It was checked when it came, and its room was kept.
-            let _ = self.push(fd, opcode, finish, &payload);
+            let connection = &self.connections[key];
+            if !connection.open {
+                return;
+            }
+            if finish && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
+                // Its room was kept when it came.
+                self.put(key, opcode, &payload);
+            } else if self.push(fd, opcode, finish, &payload).is_err() {
+                // A fragment could not be checked when it came: what it continues was not known.
+                add(&self.shared.totals.messages_dropped, 1);
+            }
         }
         if let Some((code, reason)) = fragmented.closing {
             self.disconnect(fd, code, &reason);
@@ -157,13 +175,26 @@ impl Reactor {
 
     /// Queues a control frame; these may stand between the fragments of a message.
     pub(crate) fn control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) -> bool {
-        if !self.make_room(key, payload.len()) {
-            return false;
+        let has_room = self.make_room(key, payload.len());
+        if has_room {
+            self.put_control(key, opcode, payload);
         }
+        has_room
+    }
+
+    /// Answers a ping. Where messages are dropped when the outbox is full, pongs are too: the peer will ask again, and only
+    /// the last ping need be answered (RFC 6455 §5.5.3).
+    pub(crate) fn pong(&mut self, key: usize, payload: &[u8]) {
+        let is_full = self.connections[key].cost() > self.settings.send_queue_size;
+        if !is_full || self.settings.slow_consumer == SlowConsumer::Close {
+            self.control(key, Opcode::Pong, payload);
+        }
+    }
+
+    pub(crate) fn put_control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) {
         let outbox = &mut self.connections[key].outbox;
         outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode, true, false, payload));
         self.queued(key);
-        true
     }
 
     /// Begins the closing handshake behind what is queued. False: there is no such open connection.
@@ -280,14 +311,35 @@ impl Reactor {
 
     /// Carries out what other threads have asked for until now.
     pub fn carry_out_waiting(&mut self) {
-        for command in self.shared.take() {
+        loop {
+            while let Some(command) = self.commands.pop_front() {
+                self.carry_out(command);
+            }
+            self.commands = self.shared.take();
+            if self.commands.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// The same, as long as the turn's time lasts.
+    pub(crate) fn carry_out_some(&mut self) {
+        if self.commands.is_empty() {
+            self.commands = self.shared.take();
+        }
+        while let Some(command) = self.commands.pop_front() {
+            let is_for_many = matches!(command, Command::Publish { .. } | Command::Broadcast { .. });
             self.carry_out(command);
+            if is_for_many && self.is_over_time() || !self.has_budget() {
+                return;
+            }
         }
     }
 
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Push { fd, opcode, finish, payload } => {
+                self.shared.arrived(fd, payload.len());
                 // That thread was told that the message is on its way; what is lost from here on is counted.
                 if self.push(fd, opcode, finish, &payload).is_err() {
                     add(&self.shared.totals.messages_dropped, 1);
@@ -319,9 +371,12 @@ impl Reactor {
     /// consumers has been applied. An empty outbox takes any message.
     #[inline]
     fn make_room(&mut self, key: usize, length: usize) -> bool {
-        let has_room = |unsent: usize, limit: usize| unsent == 0 || unsent + length <= limit;
+        let has_room = |connection: &Connection, limit: usize| {
+            let cost = connection.cost();
+            cost + length <= limit || connection.unsent() == 0
+        };
         let limit = self.settings.send_queue_size;
-        if has_room(self.connections[key].unsent(), limit) {
+        if has_room(&self.connections[key], limit) {
             return true;
         }
         self.write_out(key, usize::MAX);
@@ -329,7 +384,7 @@ impl Reactor {
         if !connection.open {
             return false;
         }
-        if has_room(connection.unsent(), limit) {
+        if has_room(connection, limit) {
             return true;
         }
         match self.settings.slow_consumer {
@@ -348,7 +403,7 @@ impl Reactor {
     #[inline]
     pub(crate) fn queued(&mut self, key: usize) {
         let connection = &mut self.connections[key];
-        let unsent = connection.outbox.len();
+        let unsent = connection.unsent();
         if connection.fd != 0 {
             self.shared.count_queued(connection.row, unsent);
         }

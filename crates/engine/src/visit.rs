@@ -4,13 +4,12 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use wire::frame::Opcode;
 use wire::http::{self, Head};
 use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
 use crate::reactor::{Event, Payload, Reactor, Token};
-use crate::registry::add;
+use crate::registry::{Fd, add};
 
 /// Messages of one connection before it is another's turn.
 const MESSAGES_PER_VISIT: usize = 64;
@@ -34,15 +33,17 @@ impl Reactor {
         if let Some(error) = self.accept_error.take() {
             return Some(take(Event::AcceptPaused { error }));
         }
-        if let Some(fd) = self.drained.pop() {
-            return Some(take(Event::Drained { fd }));
+        while let Some(fd) = self.drained.pop() {
+            if self.is_drained(fd) {
+                return Some(take(Event::Drained { fd }));
+            }
         }
         let mut take = Some(take);
         loop {
+            if !self.has_budget() {
+                return None;
+            }
             let Some(visit) = &mut self.visit else {
-                if !self.has_budget() {
-                    return None;
-                }
                 let key = self.ready.pop_front()?;
                 self.begin_visit(key as usize);
                 continue;
@@ -124,7 +125,7 @@ impl Reactor {
             Ok(Some(protocol::Event::Ping(payload))) => {
                 visit.messages_left -= 1;
                 let payload = payload.to_vec();
-                self.control(key, Opcode::Pong, &payload);
+                self.pong(key, &payload);
                 return None;
             }
             Ok(Some(protocol::Event::Pong(_))) => {
@@ -208,6 +209,16 @@ impl Reactor {
         None
     }
 
+    /// Whether a connection that was put on the list of drained ones still is: it may have been sent more since.
+    fn is_drained(&mut self, fd: Fd) -> bool {
+        let Some(key) = self.open_key(fd) else { return false };
+        let connection = &mut self.connections[key];
+        connection.drained = false;
+        let is_empty = connection.unsent() == 0;
+        connection.passed_half &= !is_empty;
+        is_empty
+    }
+
     fn begin_visit(&mut self, key: usize) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -216,8 +227,9 @@ impl Reactor {
         let own = std::mem::take(&mut connection.input);
         let own = (!own.is_empty()).then_some(own);
         let to = own.as_ref().map_or(0, Vec::len);
+        let from = std::mem::take(&mut connection.used);
         let (serial, messages_left) = (connection.serial, MESSAGES_PER_VISIT);
-        self.visit = Some(Visit { key, serial, own, from: 0, to, messages_left, has_read: false });
+        self.visit = Some(Visit { key, serial, own, from, to, messages_left, has_read: false });
     }
 
     /// Keeps what is left of the input, and comes back to the connection if there is more to do.
@@ -231,9 +243,8 @@ impl Reactor {
         let ended = matches!(connection.stage, Stage::Gone | Stage::Finishing { .. });
         if visit.from < visit.to && !ended {
             connection.input = match visit.own {
-                Some(mut own) => {
-                    own.drain(..visit.from);
-                    own.truncate(visit.to - visit.from);
+                Some(own) => {
+                    connection.used = visit.from;
                     own
                 }
                 None => self.tools.buffer[visit.from..visit.to].to_vec(),

@@ -26,6 +26,21 @@ impl FromPyObject<'_, '_> for FdArgument {
     }
 }
 
+/// An int that is looked at later; one of any size, since one that is too large is as wrong as any other.
+pub(crate) struct IntArgument(pub(crate) i64);
+
+impl FromPyObject<'_, '_> for IntArgument {
+    type Error = PyErr;
+
+    #[inline]
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if value.is_instance_of::<PyInt>() {
+            return Ok(Self(value.extract::<i64>().unwrap_or(i64::MAX)));
+        }
+        Err(PyTypeError::new_err(format!("an int is needed, not {}", value.get_type().name()?)))
+    }
+}
+
 /// The content of a message: text or bytes, borrowed where it can be.
 pub(crate) enum Data<'py> {
     Text(Bound<'py, PyString>),

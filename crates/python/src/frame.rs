@@ -6,6 +6,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt, PyString};
 use wire::frame::Opcode;
 
+use crate::arguments::IntArgument;
+
 /// One message, whole, as it came from a connection.
 ///
 /// Attributes:
@@ -46,7 +48,7 @@ impl Frame {
     ///     ValueError: `opcode` is no opcode.
     #[new]
     #[pyo3(signature = (fd, data, opcode=None, finish=true))]
-    fn new(fd: Py<PyInt>, data: Bound<'_, PyAny>, opcode: Option<u8>, finish: bool) -> PyResult<Self> {
+    fn new(fd: Py<PyInt>, data: Bound<'_, PyAny>, opcode: Option<IntArgument>, finish: bool) -> PyResult<Self> {
         let by_type = if data.is_instance_of::<PyString>() {
             Opcode::Text
         } else if data.is_instance_of::<PyBytes>() {
@@ -56,8 +58,10 @@ impl Frame {
         };
         let opcode = match opcode {
             None => by_type,
-            Some(number) => Opcode::from_bits(number)
-                .map_err(|_| PyValueError::new_err(format!("{number} is not an opcode of RFC 6455 §5.2")))?,
+            Some(IntArgument(number)) => u8::try_from(number)
+                .ok()
+                .and_then(|bits| Opcode::from_bits(bits).ok())
+                .ok_or_else(|| PyValueError::new_err(format!("{number} is not an opcode of RFC 6455 §5.2")))?,
         };
         Ok(Self { fd, data: data.unbind(), opcode, finish })
     }
@@ -72,6 +76,11 @@ impl Frame {
             Opcode::Binary => Ok(BINARY.get_or_try_init(py, make)?.bind(py).clone()),
             _ => Ok(make()?.into_bound(py)),
         }
+    }
+
+    /// For pickle and copy.
+    fn __getnewargs__<'py>(&self, py: Python<'py>) -> (&Bound<'py, PyInt>, &Bound<'py, PyAny>, u8, bool) {
+        self.parts(py)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {

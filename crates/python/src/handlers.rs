@@ -38,6 +38,10 @@ impl Handler {
         Ok(Self { callable, count, kind })
     }
 
+    pub(crate) fn callable(&self) -> &Py<PyAny> {
+        &self.callable
+    }
+
     /// Whether the handler wants the event's argument number `index`.
     pub(crate) fn wants(&self, index: usize) -> bool {
         index < self.count
@@ -140,11 +144,9 @@ fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
 
 /// Copies of the current context (PEP 567), each handler its own, so that what one sets is seen by no other.
 ///
-/// A copy that its handler has left as it was is used again: nothing tells it from a new one, and it costs half.
+/// An empty copy that its handler has left empty is used again: nothing tells it from a new one, and it costs half.
 #[derive(Default)]
 pub(crate) struct Contexts<'py> {
-    /// The current context as it was at first.
-    pristine: Option<Bound<'py, PyAny>>,
     spare: Option<Bound<'py, PyAny>>,
 }
 
@@ -152,43 +154,46 @@ impl<'py> Contexts<'py> {
     /// Calls `body` in a copy of its own. The current context must be the same at all calls.
     #[inline]
     fn run<T>(&mut self, py: Python<'py>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        let context = match self.spare.take() {
-            Some(context) => context,
-            None => copy_current_context(py)?,
+        let (context, was_empty) = match self.spare.take() {
+            Some(context) => (context, true),
+            None => {
+                let context = copy_current_context(py)?;
+                let is_empty = is_empty(&context);
+                (context, is_empty)
+            }
         };
         // SAFETY: `context` is a live Context that is entered by nobody: new, or left again.
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
             return Err(PyErr::fetch(py));
         }
+        let entered = Entered(&context);
         let result = body();
-        // SAFETY: it is the context entered above; `body` has left those that it entered itself. No exception is set:
-        // pyo3 has taken the one of `body` into `result`.
-        if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
-            return Err(PyErr::fetch(py));
-        }
-        let pristine = match &self.pristine {
-            Some(pristine) => pristine,
-            None => self.pristine.insert(copy_current_context(py)?),
-        };
-        // A reference from elsewhere is that of a `Token`, which could still set a variable back.
+        drop(entered);
         // SAFETY: the pointer is that of a live object.
         let references = unsafe { ffi::Py_REFCNT(context.as_ptr()) };
-        if references == 1 && is_equal(&context, pristine) {
+        // A reference from elsewhere is that of a `Token`, which could still set a variable back.
+        if was_empty && references == 1 && is_empty(&context) {
             self.spare = Some(context);
         }
         result
     }
 }
 
-fn is_equal(context: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: both are live objects, and the thread is attached. Contexts that share their variables, as an unchanged copy
-    // does, are found equal by that; others may compare values, whose own exceptions mean no more than "not equal" here.
-    match unsafe { ffi::PyObject_RichCompareBool(context.as_ptr(), other.as_ptr(), ffi::Py_EQ) } {
-        1 => true,
-        0 => false,
-        _ => {
-            drop(PyErr::take(context.py()));
-            false
+fn is_empty(context: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: a live Context, whose length is that of its map; asking for it runs no code of anybody.
+    unsafe { ffi::PyObject_Size(context.as_ptr()) == 0 }
+}
+
+/// Leaves a context, also when a panic passes by.
+struct Entered<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl Drop for Entered<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: it is the context that was entered last: whoever entered another since has left it. No exception is set:
+        // pyo3 takes that of a call into its result.
+        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), None);
         }
     }
 }

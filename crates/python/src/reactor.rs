@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use engine::{Borrow, Command, DataOpcode, Fd, InUse, LoopCell, Mine, PushError, Shared, Token};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use wire::http::{valid_header_name, valid_header_value};
 
-use crate::arguments::{Data, FdArgument, check_close, check_ping, check_topic, excluded, not_utf8};
+use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::handlers::{Handler, Runner};
 
 /// The handlers that are called from here; the others are the worker's.
@@ -160,6 +161,14 @@ impl Reactor {
         })
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.server)?;
+        visit.call(&self.runner.worker)?;
+        visit.call(&self.runner.start_task)?;
+        let handlers = [&self.handlers.open, &self.handlers.message, &self.handlers.close, &self.handlers.drain];
+        handlers.into_iter().filter_map(OnceLock::get).try_for_each(|handler| visit.call(handler.callable()))
+    }
+
     /// Sets the handler of `open`, `message`, `close` or `drain`, once.
     ///
     /// Args:
@@ -196,26 +205,27 @@ impl Reactor {
         if self.in_turn.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
+        let turn = EndOfTurn { in_turn: &self.in_turn };
         self.scheduled.store(false, Ordering::Relaxed);
         let result = self.run_turn(py);
         // Whatever a handler raised, the writes of this turn go out.
         let finished = self.engine().map(|mut engine| engine.finish());
-        self.in_turn.store(false, Ordering::Relaxed);
+        drop(turn);
         self.look_ahead(py)?;
         result.and(finished)
     }
 
-    /// See `hubbub.Server.push`.
+    /// Queue one message for the connection `fd`; see `hubbub.Server.push`, whose place this takes while it runs.
     #[pyo3(signature = (fd, data, opcode=None, finish=true))]
     fn push(
         &self,
         py: Python<'_>,
         fd: FdArgument,
         data: Data<'_>,
-        opcode: Option<i64>,
+        opcode: Option<IntArgument>,
         finish: bool,
     ) -> PyResult<bool> {
-        let (opcode, payload) = data.message(opcode, finish, self.send_queue_size)?;
+        let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), finish, self.send_queue_size)?;
         let Some(mine) = self.engine.mine() else {
             return Ok(self.shared.push(fd.0, opcode, finish, payload));
         };
@@ -235,9 +245,9 @@ impl Reactor {
     }
 
     /// See `hubbub.Server.disconnect`.
-    #[pyo3(signature = (fd, code=1000, reason=""))]
-    fn disconnect(&self, py: Python<'_>, fd: FdArgument, code: i64, reason: &str) -> PyResult<bool> {
-        let code = check_close(code, reason)?;
+    #[pyo3(signature = (fd, code=IntArgument(1000), reason=""), text_signature = "($self, fd, code=1000, reason='')")]
+    fn disconnect(&self, py: Python<'_>, fd: FdArgument, code: IntArgument, reason: &str) -> PyResult<bool> {
+        let code = check_close(code.0, reason)?;
         let command = || Command::Disconnect { fd: fd.0, code, reason: reason.to_owned() };
         self.command(py, fd.0, |engine| engine.disconnect(fd.0, code, reason), command)
     }
@@ -413,9 +423,25 @@ impl Reactor {
         self.on_loop(py, engine::Reactor::abort_all)
     }
 
+    /// Waits for no handler that still runs: whatever comes next for their connections comes with the next turn.
+    fn release_all(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::release_all)
+    }
+
     /// Connections of whatever kind that are still there.
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
+    }
+}
+
+/// Ends a turn also when it ends in a panic: the next one would not begin otherwise.
+struct EndOfTurn<'a> {
+    in_turn: &'a AtomicBool,
+}
+
+impl Drop for EndOfTurn<'_> {
+    fn drop(&mut self) {
+        self.in_turn.store(false, Ordering::Relaxed);
     }
 }
 
