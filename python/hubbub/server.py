@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from types import FrameType, TracebackType
+from types import BuiltinMethodType, FrameType, TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from .errors import NotRunning, SettingsError
@@ -26,6 +26,8 @@ from .worker import Worker
 __all__ = ["Connections", "Server"]
 
 log = logging.getLogger("hubbub")
+
+MOST_UNSENT_IN_KERNEL = 128 * 1024
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -492,7 +494,7 @@ class Server:
 
     def _leave(self) -> None:
         """Be as before the start."""
-        if self._worker and "push" in self.__dict__:
+        if isinstance(self.__dict__.get("push"), BuiltinMethodType):
             del self.__dict__["push"]
         self._worker = None
         self._port = self.settings.port
@@ -564,6 +566,9 @@ async def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
             continue
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where they
+            # count against no limit of ours, and a ping behind them comes too late.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_IN_KERNEL)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             taken = listeners[0].getsockname()[1] if listeners else port
