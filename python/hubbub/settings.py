@@ -216,7 +216,7 @@ class Strings(Kind):
 
 
 class Origins(Kind):
-    """`"same"` or `"*"`, kept as the word; or a list, in which these words may stand too, kept as a tuple."""
+    """`"same"` or `"*"`, kept as the word; or a list of origins, kept as a tuple."""
 
     @property
     def allowed(self) -> str:
@@ -227,6 +227,8 @@ class Origins(Kind):
         for word in ("same", "*"):
             if kept == (word,):
                 return word
+        if isinstance(kept, tuple) and "same" in kept:
+            raise _Refused("'same' stands alone: list the origin of one's own pages instead")
         return kept
 
     def parse(self, text: str) -> object:
