@@ -377,7 +377,12 @@ class Server:
         # `shutdown()` may have begun it already.
         self._stop.set()
         if self._closing:
-            await self._closing
+            try:
+                await self._closing
+            except BaseException:
+                # It may have been cancelled before it had begun to close.
+                self._let_go()
+                raise
 
     def shutdown(self) -> None:
         """Stop gracefully; from any thread, any number of times.
@@ -566,8 +571,8 @@ async def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
             continue
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where they
-            # count against no limit of ours, and a ping behind them comes too late.
+            # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where
+            # they count against no limit of ours, and a ping behind them comes too late.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_IN_KERNEL)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

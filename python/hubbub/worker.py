@@ -177,7 +177,7 @@ class Worker:
 
     def schedule_turn(self) -> None:
         """Have a turn run soon."""
-        self.loop.call_soon(self.reactor.turn, context=self._context)
+        self.loop.call_soon(self.reactor.scheduled_turn, context=self._context)
 
     def set_timer(self, seconds: float) -> None:
         """Have a turn run in so many seconds, and no timer from before."""

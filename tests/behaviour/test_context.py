@@ -121,3 +121,61 @@ async def test_a_handler_may_ask_another_server(serve: Serve) -> None:
     front = await serve(application)
     async with front.connect() as client:
         assert await client.recv() == "from behind"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_whatever_ran_before_a_handler_sees_the_context_of_the_start(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        add(server, "message", kind, lambda server, frame: note(seen.get()))
+        server.on("close", lambda: note(seen.get()))
+
+    seen.set("before the start")
+    running = await serve(application)
+    async with running.connect() as client:
+        for _ in range(3):
+            await client.send("hello")
+    assert [await running.noted() for _ in range(4)] == [("before the start",)] * 4
+
+
+async def test_a_task_that_pushes_does_not_lend_its_context_to_handlers(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server, request: note(request.fd))
+        server.on("message", lambda server: note(seen.get()))
+
+    running = await serve(application, slow_consumer="drop")
+
+    async def push_on(fd: int) -> None:
+        seen.set("the task's own")
+        while True:
+            running.server.push(fd, "x")
+            await asyncio.sleep(0)
+
+    async with running.connect() as other, running.raw() as client:
+        await running.noted()
+        await client.upgrade()
+        (fd,) = await running.noted()
+        pushing = asyncio.create_task(push_on(fd))
+        for _ in range(20):
+            await other.send("hello")
+            assert await running.noted() == ("nothing",)
+        pushing.cancel()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_equal_value_is_still_the_handlers_own(serve: Serve, kind: str) -> None:
+    marks: contextvars.ContextVar[list[str]] = contextvars.ContextVar("marks")
+    outside: list[str] = []
+    marks.set(outside)
+
+    def application(server: Server, note: Note) -> None:
+        def on_message(server: Server, frame: Frame) -> None:
+            note(marks.get() is outside)
+            marks.set([])
+
+        add(server, "message", kind, on_message)
+
+    running = await serve(application)
+    async with running.connect() as client:
+        await client.send("first")
+        await client.send("second")
+    assert [await running.noted(), await running.noted()] == [(True,), (True,)]

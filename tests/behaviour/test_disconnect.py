@@ -61,6 +61,16 @@ async def test_a_code_that_may_not_be_sent_is_a_value_error(serve: Serve, code: 
         assert running.server.exists(fd)
 
 
+@pytest.mark.parametrize("code", [2**70, -(2**70)])
+async def test_a_code_of_any_size_that_may_not_be_sent_is_a_value_error(serve: Serve, code: int) -> None:
+    running = await serve(tells_close)
+    async with running.connect():
+        fd = await opened(running)
+        with pytest.raises(ValueError, match="close code"):
+            running.server.disconnect(fd, code)
+        assert running.server.exists(fd)
+
+
 @pytest.mark.parametrize("reason", ["x" * 124, "é" * 62])
 async def test_a_reason_of_more_than_123_bytes_is_a_value_error(serve: Serve, reason: str) -> None:
     running = await serve(tells_close)

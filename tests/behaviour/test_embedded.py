@@ -1,14 +1,19 @@
 """A server within a program that has an event loop of its own."""
 
 import asyncio
+import gc
+import logging
+import os
 import signal
+import threading
+import weakref
 
 import pytest
 from raw_client import RawClient
-from running import Note, Serve, all_from
+from running import Note, Running, Serve, all_from
 from websockets.asyncio.client import connect
 
-from hubbub import Server
+from hubbub import Opcode, Server
 
 
 async def test_async_with_serves_until_the_end_of_the_block() -> None:
@@ -191,3 +196,166 @@ async def test_localhost_listens_on_all_its_addresses_with_one_port() -> None:
         connect(f"ws://localhost:{server.port}", proxy=None) as client,
     ):
         await (await client.ping())
+
+
+async def test_a_server_that_has_ended_holds_no_descriptors() -> None:
+    gc.disable()
+    try:
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(100):
+            async with Server(port=0):
+                pass
+        assert len(os.listdir("/dev/fd")) == before
+    finally:
+        gc.enable()
+
+
+async def test_a_server_that_has_ended_is_not_kept_in_memory() -> None:
+    server = Server(port=0)
+    async with server:
+        pass
+    remains = weakref.ref(server)
+    del server
+    gc.collect()
+    assert remains() is None
+
+
+class Busy:
+    """An application whose `message` handler runs until it may end."""
+
+    def __init__(self) -> None:
+        self.server = Server(port=0)
+        self.has_started, self.handles, self.may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.server.on("start", self.has_started.set)
+        self.server.on("message", self._on_message)
+
+    async def _on_message(self) -> None:
+        self.handles.set()
+        await self.may_end.wait()
+
+    async def begin_to_handle(self, client: RawClient) -> None:
+        await client.upgrade()
+        client.send_frame(Opcode.TEXT, b"hello")
+        await self.handles.wait()
+
+    async def can_be_started_again(self) -> bool:
+        self.may_end.set()
+        async with self.server as server, connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+            await (await client.ping())
+        return True
+
+
+@pytest.mark.parametrize("seconds_to_stop", [0, 0.05])
+async def test_a_stop_that_is_cancelled_leaves_a_server_that_can_be_started_again(seconds_to_stop: float) -> None:
+    busy = Busy()
+
+    async def serve_until_busy() -> None:
+        async with asyncio.timeout(None) as limit, busy.server as server, RawClient(server.port) as client:
+            await busy.begin_to_handle(client)
+            limit.reschedule(asyncio.get_running_loop().time() + seconds_to_stop)
+
+    with pytest.raises(TimeoutError):
+        await serve_until_busy()
+    assert busy.server.worker_id is None
+    assert await busy.can_be_started_again()
+
+
+async def test_serve_may_be_cancelled_twice() -> None:
+    busy = Busy()
+    serving = asyncio.create_task(busy.server.serve())
+    await busy.has_started.wait()
+    async with RawClient(busy.server.port) as client:
+        await busy.begin_to_handle(client)
+        serving.cancel()
+        # The first one has begun the stop when the second one comes.
+        await asyncio.sleep(0)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+    assert busy.server.worker_id is None
+    assert await busy.can_be_started_again()
+
+
+def echo(server: Server, note: Note) -> None:
+    server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
+
+
+async def echoes(running: Running) -> bool:
+    async with running.connect() as client:
+        await client.send("hello")
+        return await client.recv() == "hello"
+
+
+async def test_start_in_another_thread_does_not_disturb_the_running_server(serve: Serve) -> None:
+    running = await serve(echo)
+    with pytest.raises(RuntimeError, match="running already"):
+        await asyncio.to_thread(running.server.start)
+    assert await echoes(running)
+
+
+async def test_of_two_serve_at_the_same_time_the_first_one_serves() -> None:
+    started = asyncio.Event()
+    server = Server(port=0)
+    server.on("start", started.set)
+    first, second = asyncio.create_task(server.serve()), asyncio.create_task(server.serve())
+    with pytest.raises(RuntimeError, match="running already"):
+        await second
+    await started.wait()
+    async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+        await (await client.ping())
+    server.shutdown()
+    await first
+
+
+async def test_start_within_an_event_loop_names_serve() -> None:
+    with pytest.raises(RuntimeError, match=r"serve\(\)"):
+        Server(port=0).start()
+
+
+async def test_an_async_shutdown_handler_is_waited_for_until_shutdown_timeout() -> None:
+    told = []
+    server = Server(port=0, shutdown_timeout=10)
+
+    @server.on("shutdown")
+    async def on_shutdown() -> None:
+        await asyncio.sleep(1.2)
+        told.append("done")
+
+    async with server:
+        pass
+    assert told == ["done"]
+
+
+async def test_a_thread_that_outlives_shutdown_timeout_does_not_hold_up_close(serve: Serve) -> None:
+    may_end = threading.Event()
+
+    def application(server: Server, note: Note) -> None:
+        def on_message() -> None:
+            note("begins")
+            may_end.wait()
+            note("ends")
+
+        server.on("message", on_message, threaded=True)
+        server.on("close", lambda: note("close"))
+        server.on("worker_stop", lambda: note("worker_stop"))
+
+    running = await serve(application, shutdown_timeout=0.05)
+    try:
+        async with running.connect() as client:
+            await client.send("hello")
+            assert await running.noted() == ("begins",)
+            await running.stop()
+    finally:
+        may_end.set()
+    while await running.noted() != ("ends",):
+        pass
+    assert running.notes.all == [("begins",), ("close",), ("worker_stop",), ("ends",)]
+
+
+@pytest.mark.parametrize(("log_level", "tells"), [("info", True), ("error", False)])
+async def test_async_with_heeds_log_level(log_level: str, tells: bool, caplog: pytest.LogCaptureFixture) -> None:
+    # Gives the logger its own level back after the test.
+    caplog.set_level(logging.NOTSET, logger="hubbub")
+    async with Server(port=0, log_level=log_level):
+        pass
+    assert ("listening on" in caplog.text) is tells

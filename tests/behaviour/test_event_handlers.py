@@ -1,6 +1,8 @@
 """Events: what handlers are given, and what becomes of their exceptions."""
 
 import asyncio
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -245,3 +247,42 @@ async def test_a_handler_that_is_cancelled_closes_its_connection_with_1011(
         assert client.close_code == 1011
     assert await running.noted() == ("close",)
     assert "was cancelled" in caplog.text
+
+
+async def test_a_threaded_handler_that_returns_a_coroutine_has_failed(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer(server: Server, frame: Frame) -> None:
+        server.push(frame.fd, "never")
+
+    running = await serve(
+        lambda server, note: server.on("message", lambda server, frame: answer(server, frame), threaded=True)
+    )
+    async with running.connect() as client:
+        await client.send("hello")
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1011
+    assert "the handler of message failed" in caplog.text
+    assert "coroutine" in caplog.text
+
+
+async def test_a_handler_that_is_registered_while_the_server_runs_comes_too_late(serve: Serve) -> None:
+    running = await serve(echo)
+    with pytest.raises(RuntimeError, match="'drain' comes too late"):
+        running.server.on("drain", lambda: None)
+    await running.stop()
+    running.server.on("drain", lambda: None)
+
+
+@pytest.mark.parametrize("frame", [Frame(1, "text"), Frame(2**53 - 1, b"\x00", Opcode.CONTINUATION, False)])
+def test_a_frame_can_be_copied_and_pickled(frame: Frame) -> None:
+    for same in (copy.copy(frame), copy.deepcopy(frame), pickle.loads(pickle.dumps(frame))):
+        assert same == frame
+        assert (same.fd, same.data, same.opcode, same.finish) == (frame.fd, frame.data, frame.opcode, frame.finish)
+
+
+@pytest.mark.parametrize("opcode", [3, 300, -1])
+def test_a_frame_has_one_of_the_opcodes(opcode: int) -> None:
+    with pytest.raises(ValueError, match=str(opcode)):
+        Frame(1, "x", opcode)

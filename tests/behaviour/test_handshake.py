@@ -92,6 +92,20 @@ async def test_an_exception_or_a_wrong_answer_is_500(
         assert await doorkept.noted() == ("open", "/none")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_exception_that_is_no_error_is_500_too(serve: Serve, kind: str) -> None:
+    class Interruption(BaseException):
+        """One that `except Exception` does not catch."""
+
+    def application(server: Server, note: Note) -> None:
+        def interrupt(server: Server, request: Request) -> None:
+            raise Interruption
+
+        add(server, "handshake", kind, interrupt)
+
+    assert (await refusal(await serve(application))).status_code == 500
+
+
 async def test_a_refused_connection_has_no_events_and_counts_as_refused(serve: Serve) -> None:
     running = await serve(doorkeeper)
     for path in ("/false", "/response", "/raise"):

@@ -315,6 +315,33 @@ async def test_drain_tells_that_an_outbox_past_its_half_is_empty_again(serve: Se
         assert (await client.frame()).payload == b"that is all"
 
 
+async def test_drain_comes_once_and_finds_the_outbox_empty(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        def on_message(server: Server, frame: Frame) -> None:
+            queued = 0
+            # A full outbox is flushed at once; so this fills it again and again until the client takes no more.
+            while server.push(frame.fd, CHUNK):
+                queued += 1
+            note(queued)
+
+        @server.on("drain")
+        def on_drain(server: Server, fd: int) -> None:
+            info = server.info(fd)
+            note("drain", info and info.queued_bytes)
+
+        server.on("close", lambda: note("close"))
+
+    running = await serve(application, send_queue_size=128 * 1024, slow_consumer="drop")
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        client.send_frame(Opcode.TEXT, b"go")
+        (queued,) = await running.noted()
+        for _ in range(queued):
+            assert (await client.frame()).payload == CHUNK
+    assert [await running.noted(), await running.noted()] == [("drain", 0), ("close",)]
+
+
 async def test_an_outbox_that_stays_below_its_half_has_no_drain(serve: Serve) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024)
     async with running.connect() as client:

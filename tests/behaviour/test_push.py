@@ -49,7 +49,7 @@ async def test_opcode_overrides_the_type(serve: Serve) -> None:
         assert [await client.recv(), await client.recv()] == ["text", b"bytes"]
 
 
-@pytest.mark.parametrize("opcode", [Opcode.CLOSE, Opcode.PING, Opcode.PONG, 3, 11, -1, 256])
+@pytest.mark.parametrize("opcode", [Opcode.CLOSE, Opcode.PING, Opcode.PONG, 3, 11, -1, 256, 2**70])
 async def test_other_opcodes_are_value_errors(serve: Serve, opcode: int) -> None:
     running = await serve(tells_fd)
     async with running.connect():

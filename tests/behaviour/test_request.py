@@ -61,6 +61,25 @@ async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str, caplog:
     assert "LookupError: in request" in caplog.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_exception_that_is_no_error_is_500_too(serve: Serve, kind: str) -> None:
+    class Interruption(BaseException):
+        """One that `except Exception` does not catch."""
+
+    def application(server: Server, note: Note) -> None:
+        def interrupt(server: Server, request: Request) -> None:
+            raise Interruption
+
+        add(server, "request", kind, interrupt)
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask()
+        assert (await client.answer()).status == 500
+        client.ask("/health")
+        assert (await client.answer()).status == 200
+
+
 async def test_headers_and_redirects(serve: Serve) -> None:
     running = await serve(site)
     async with running.raw() as client:

@@ -418,6 +418,40 @@ async def test_a_large_answer_still_goes_out_during_the_stop(run: Run) -> None:
         assert await program.status() == 0
 
 
+@pytest.mark.parametrize("event", ["worker_start", "start"])
+@pytest.mark.parametrize("way", ["signal", "shutdown"])
+async def test_it_stops_although_a_handler_of_the_start_does_not_end(run: Run, event: str, way: str) -> None:
+    lines = f"""
+    server = Server(port=0, shutdown_timeout=0.1)
+
+    @server.on("{event}")
+    async def never_ends(server):
+        {"server.shutdown()" if way == "shutdown" else ""}
+        tell("begins")
+        await asyncio.Event().wait()
+    """
+    async with run(lines) as program:
+        assert await program.line() == "begins"
+        if way == "signal":
+            program.process.terminate()
+        assert await program.rest() == ["start() has returned"]
+        assert await program.status() == 0
+
+
+@pytest.mark.parametrize(("max_connections", "warns"), [(256, False), (257, True)])
+async def test_the_limit_of_open_files_is_raised(run: Run, max_connections: int, warns: bool) -> None:
+    lines = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+    server.on("worker_start", lambda: tell("files", *resource.getrlimit(resource.RLIMIT_NOFILE)))
+    """
+    async with run(lines, max_connections=max_connections) as program:
+        assert await program.serves() == ["files 256 256"]
+        program.process.terminate()
+        assert (f"max_connections={max_connections}" in await program.errors()) is warns
+        assert await program.status() == 0
+
+
 async def refuses_connections(port: int) -> None:
     """Wait until nobody listens on the port."""
     while True:

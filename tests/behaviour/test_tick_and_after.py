@@ -1,13 +1,14 @@
 """Timers: `after`, `tick`, `Timer.cancel`."""
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
 import pytest
 from running import Note, Serve, time_passes
 
-from hubbub import Server, Timer
+from hubbub import NotRunning, Server, Timer
 
 
 def nothing(server: Server, note: Note) -> None:
@@ -163,6 +164,39 @@ async def test_timers_end_with_the_server(serve: Serve) -> None:
     told = len(running.notes.all)
     await time_passes(0.03)
     assert len(running.notes.all) == told
+
+
+async def test_a_timer_that_close_starts_during_the_stop_ends_with_the_server_too(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda: note("open"))
+        server.on("close", lambda server: server.after(0.02, tell, server, note))
+
+    def tell(server: Server, note: Note) -> None:
+        note("fired", server.worker_id is not None)
+
+    running = await serve(application)
+    async with running.connect():
+        await running.noted()
+        await running.stop()
+    await time_passes(0.05)
+    assert ("fired", False) not in running.notes.all
+
+
+async def test_threads_may_start_timers_while_the_server_stops(serve: Serve) -> None:
+    running = await serve(nothing)
+
+    def start_timers() -> None:
+        running.notes("begun")
+        with contextlib.suppress(NotRunning):
+            while True:
+                running.server.after(3600, print)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(asyncio.to_thread(start_timers))
+        for _ in range(4):
+            await running.noted()
+        await running.stop()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from hubbub import Frame, Request, Server
+from hubbub import Frame, Opcode, Request, Server
 
 options = json.loads(sys.argv[1])
 if descriptors := options.get("descriptors"):
@@ -31,6 +31,7 @@ server = Server(**{**defaults, **options.get("settings", {})})
 
 PAGE = b"x" * 1_000_000
 LONG_PAGE = PAGE * 20
+MUCH = 4_000_000
 # How often a bystander is told the next number, in seconds.
 BEAT = 0.005
 
@@ -41,6 +42,7 @@ threads: list[threading.Thread] = []
 pools: list[ProcessPoolExecutor] = []
 loops: list[asyncio.AbstractEventLoop] = []
 released = asyncio.Event()
+enough = threading.Event()
 
 
 # ---- handlers --------------------------------------------------------------------------------------------
@@ -69,6 +71,10 @@ def enter(server: Server, request: Request) -> None:
     fds[request.path].append(request.fd)
     if request.path == "/push-in-open":
         server.push(request.fd, "from open")
+    if request.path == "/push-much-in-open":
+        # Whoever took a byte of it for a frame's length would look for a long one.
+        for _ in range(2):
+            server.push(request.fd, b"\x7f" * MUCH)
     if request.path == "/raise-in-open":
         raise RuntimeError("as it was asked to, in open")
 
@@ -197,6 +203,37 @@ def push_from_threads(number: int, count: int) -> None:
         threads[-1].start()
 
 
+def broadcast_from_thread() -> None:
+    """Start a thread that broadcasts to all but those who count their messages, until it is told that it is enough."""
+    spared = [*fds["/bystander"], *fds["/control"]]
+
+    def broadcast() -> None:
+        while not enough.is_set():
+            server.broadcast(b"x", exclude=spared)
+
+    threads.append(threading.Thread(target=broadcast))
+    threads[-1].start()
+
+
+def publish(path: str, count: int) -> None:
+    """Publish one byte again and again to the newest connection of a path."""
+    server.subscribe(newest(path), path)
+    for _ in range(count):
+        server.publish(path, b"x")
+
+
+def publish_while_blocked(count: int, excluded: int) -> None:
+    """Publish from a thread, with many ids left out, and block the event loop until all is asked for."""
+
+    def publish() -> None:
+        for _ in range(count):
+            server.publish("topic", b"x", exclude=range(1, excluded + 1))
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    thread.join()
+
+
 def fork() -> int:
     """Fork a child that has copies of all sockets, and lives on; its pid."""
     pools.append(ProcessPoolExecutor(1, mp_context=get_context("fork")))
@@ -220,6 +257,8 @@ def end_child() -> None:
 COMMANDS: dict[str, Callable[..., object]] = {
     "stats": server.stats,
     "push": lambda fd: server.push(fd, "hello"),
+    "begin message": lambda path: server.push(newest(path), "begun", finish=False),
+    "end message": lambda path: server.push(newest(path), " and ended", Opcode.CONTINUATION),
     "exists": server.exists,
     "fd": newest,
     "disconnect": lambda path: server.disconnect(newest(path)),
@@ -229,6 +268,10 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "flood": flood,
     "push from": push_from,
     "push from threads": push_from_threads,
+    "broadcast from thread": broadcast_from_thread,
+    "enough": enough.set,
+    "publish": publish,
+    "publish while blocked": publish_while_blocked,
     "fork": fork,
     "fork away": fork_away,
     "end child": end_child,

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from conftest import StartServer
 from raw_peer import Peer
-from server_process import wait_until
+from server_process import MIB, wait_until
 
 THREADS = 8
 MESSAGES = 10_000
@@ -41,3 +41,12 @@ def test_threads_keep_their_order_while_connections_come_and_go(start_server: St
             expected = list(range(index, MESSAGES, STEADY))
             assert read.result() == {str(thread): expected for thread in range(THREADS)}
     wait_until(lambda: server.ask("threads at work") == 0, "the threads end")
+
+
+def test_publishes_from_a_thread_are_bounded_while_the_event_loop_is_blocked(start_server: StartServer) -> None:
+    server = start_server()
+    before = server.memory()
+    # 800 KB of ids each.
+    server.ask("publish while blocked", 200, 100_000)
+    assert server.ask("stats")["commands_dropped"] > 0
+    assert server.memory() - before < 100 * MIB

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from conftest import StartServer
-from raw_peer import BINARY, CLOSE, PING, PONG, Peer, frame
+from raw_peer import BINARY, CLOSE, PING, PONG, Peer, close_frame, frame, handshake
 from server_process import MIB, wait_until
 
 SEND_QUEUE_SIZE = 4 * MIB
@@ -63,6 +63,30 @@ def test_a_slow_reader_gets_whole_frames_and_then_1013(start_server: StartServer
         assert 0 < received < queued
         peer.send(frame(CLOSE, got.payload))
         assert peer.read_end() == b""
+
+
+def test_a_frame_that_left_with_the_handshake_in_part_is_ended_before_1013(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": SEND_QUEUE_SIZE, "close_timeout": 30})
+    with Peer(server.port, receive_buffer=4096) as peer:
+        peer.send(handshake("/push-much-in-open"))
+        wait_until(lambda: server.ask("stats")["slow_consumers_closed"] == 1, "the policy applies")
+        with server.peer() as other:
+            other.send_text("hello")
+            assert other.read_text() == "hello"
+        assert peer.read_answer().status == 101
+        assert peer.read_frame() == (BINARY, b"\x7f" * 4_000_000, True)
+        assert peer.read_close().code == 1013
+        peer.send(close_frame(1013))
+        assert peer.read_end() == b""
+
+
+def test_tiny_messages_take_little_more_memory_than_the_outbox_allows(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": SEND_QUEUE_SIZE, "slow_consumer": "drop"})
+    with server.peer(receive_buffer=4096):
+        before = server.memory()
+        server.ask("publish", "/echo", 2 * MIB)
+        assert server.ask("stats")["messages_dropped"] > 0
+        assert server.memory() - before < 25 * MIB
 
 
 def test_pushes_from_threads_are_bounded_too(start_server: StartServer) -> None:

@@ -85,3 +85,11 @@ def test_a_peer_that_vanishes_with_a_full_outbox(start_server: StartServer) -> N
         peer.vanish()
         assert watch.read_json() == ["/echo", 1006, "", False]
         assert server.ask("stats")["queued_bytes"] < 64 * 1024
+
+
+def test_a_peer_that_has_closed_its_end_still_reads_the_answer(start_server: StartServer) -> None:
+    server = start_server()
+    with server.peer() as peer:
+        peer.send_text("hello")
+        peer.socket.shutdown(SHUT_WR)
+        assert peer.read_text() == "hello"

@@ -69,6 +69,53 @@ def test_self_and_what_is_bound_already_do_not_count() -> None:
     assert Handler.of("open", functools.partial(two, "bound")).count == 1
 
 
+def test_a_wrapper_that_adds_an_argument_is_called_by_its_own_signature() -> None:
+    def with_session(handler: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(handler)
+        def wrapper(server: Any, frame: Any) -> None:
+            handler(server, frame, "session")
+
+        return wrapper
+
+    @with_session
+    def on_message(server: Any, frame: Any, session: str) -> None: ...
+
+    assert Handler.of("message", on_message).count == 2
+
+
+def test_a_wrapper_that_adapts_the_arguments_is_called_by_its_own_signature() -> None:
+    def data_only(handler: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(handler)
+        def wrapper(server: Any, frame: Any) -> None:
+            handler(frame.data)
+
+        return wrapper
+
+    @data_only
+    def on_message(data: str) -> None: ...
+
+    assert Handler.of("message", on_message).count == 2
+
+
+def test_a_wrapper_that_passes_everything_on_is_called_as_what_it_wraps() -> None:
+    def logged(handler: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(handler)
+        def wrapper(*arguments: Any, **options: Any) -> None:
+            handler(*arguments, **options)
+
+        return wrapper
+
+    @logged
+    def on_close(server: Any, fd: int, code: int) -> None: ...
+
+    @logged
+    def needs_more(server: Any, fd: int, code: int, reason: str, fifth: str) -> None: ...
+
+    assert Handler.of("close", on_close).count == 3
+    with pytest.raises(TypeError, match="fifth"):
+        Handler.of("close", needs_more)
+
+
 def test_a_builtin_that_does_not_tell_is_given_all() -> None:
     assert Handler.of("open", max).count == 2
 
@@ -143,6 +190,17 @@ def test_an_unknown_event_is_a_value_error_that_lists_the_known_ones() -> None:
         Server().on("opened", two)
     for event in EVENTS:
         assert event in str(refused.value)
+
+
+def test_an_unknown_event_is_refused_before_there_is_a_handler() -> None:
+    with pytest.raises(ValueError, match="'mesage'"):
+        Server().on("mesage")
+
+
+def test_on_without_the_name_of_an_event_is_a_type_error() -> None:
+    on: Any = Server().on
+    with pytest.raises(TypeError, match=r'on\("message"\)'):
+        on(two)
 
 
 def test_on_is_a_decorator_that_leaves_the_function_as_it_is() -> None:

@@ -43,7 +43,7 @@ const EVENTS_PER_TURN: usize = 1024;
 /// Time of one turn, whatever happens in it, before asyncio gets its share.
 const TURN_TIME: Duration = Duration::from_millis(10);
 /// Steps of a turn (a message, a control frame, a read, a command) between two looks at the time.
-const STEPS_PER_LOOK: u32 = 8;
+pub(crate) const STEPS_PER_LOOK: u32 = 8;
 /// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
 const SPARE_CONNECTIONS: usize = 1000;
 /// Readiness taken from the kernel at a time.
@@ -208,7 +208,8 @@ pub struct Reactor {
     pub(crate) visit: Option<Visit>,
     pub(crate) wheel: Wheel,
     pub(crate) events_left: usize,
-    steps: u32,
+    /// Steps since the turn's time was last looked at.
+    pub(crate) steps: u32,
     /// Commands of other threads that are being carried out.
     pub(crate) commands: VecDeque<Command>,
     serial: u32,

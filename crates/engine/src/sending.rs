@@ -17,6 +17,15 @@ const WRITE_AT: usize = 256 * 1024;
 /// Memory of a deferred message beside its payload, and room for the header of its frame.
 const DEFERRED_COST: usize = size_of::<(DataOpcode, bool, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
 
+/// What counts when room is asked for.
+#[derive(Clone, Copy)]
+enum Counted {
+    /// What is queued, and what waits behind an unfinished message.
+    Everything,
+    /// What is queued: for frames that need not wait, or could end the waiting.
+    Outbox,
+}
+
 /// The opcodes of data frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataOpcode {
@@ -67,7 +76,7 @@ impl Reactor {
     /// Queues a whole message for an open connection that has no fragmented one under way.
     #[inline]
     fn enqueue(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) -> bool {
-        let has_room = self.make_room(key, payload.len());
+        let has_room = self.make_room(key, payload.len(), Counted::Everything);
         if has_room {
             self.put(key, opcode, payload);
         }
@@ -111,7 +120,7 @@ impl Reactor {
             Some(before) => Some(check_utf8(before, payload, finish)?),
             None => None,
         };
-        if !self.make_room(key, payload.len()) {
+        if !self.make_room(key, payload.len(), Counted::Outbox) {
             return Ok(false);
         }
         let connection = &mut self.connections[key];
@@ -130,7 +139,7 @@ impl Reactor {
 
     /// Keeps a message until the fragmented one under way has ended.
     fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
-        if !self.make_room(key, payload.len()) {
+        if !self.make_room(key, payload.len(), Counted::Everything) {
             return false;
         }
         if let Some(fragmented) = &mut self.connections[key].fragmented {
@@ -175,7 +184,7 @@ impl Reactor {
 
     /// Queues a control frame; these may stand between the fragments of a message.
     pub(crate) fn control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) -> bool {
-        let has_room = self.make_room(key, payload.len());
+        let has_room = self.make_room(key, payload.len(), Counted::Outbox);
         if has_room {
             self.put_control(key, opcode, payload);
         }
@@ -294,7 +303,7 @@ impl Reactor {
             }
             _ => {}
         }
-        if !self.make_room(key, payload.len()) {
+        if !self.make_room(key, payload.len(), Counted::Everything) {
             return;
         }
         let connection = &mut self.connections[key];
@@ -347,7 +356,7 @@ impl Reactor {
             }
             Command::Overflow { fd, length } => {
                 if let Some(key) = self.open_key(fd) {
-                    self.make_room(key, length);
+                    self.make_room(key, length, Counted::Everything);
                 }
             }
             Command::Ping { fd, payload } => {
@@ -370,9 +379,12 @@ impl Reactor {
     /// Whether `length` more bytes may be queued. If not, and the socket takes no more either, the policy for slow
     /// consumers has been applied. An empty outbox takes any message.
     #[inline]
-    fn make_room(&mut self, key: usize, length: usize) -> bool {
+    fn make_room(&mut self, key: usize, length: usize, counted: Counted) -> bool {
         let has_room = |connection: &Connection, limit: usize| {
-            let cost = connection.cost();
+            let cost = match counted {
+                Counted::Everything => connection.cost(),
+                Counted::Outbox => connection.outbox.cost(),
+            };
             cost + length <= limit || connection.unsent() == 0
         };
         let limit = self.settings.send_queue_size;

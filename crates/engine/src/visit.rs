@@ -8,11 +8,14 @@ use wire::http::{self, Head};
 use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
-use crate::reactor::{Event, Payload, Reactor, Token};
+use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK, Token};
 use crate::registry::{Fd, add};
 
 /// Messages of one connection before it is another's turn.
 const MESSAGES_PER_VISIT: usize = 64;
+
+/// A read of so many bytes may hold enough frames to take a good part of a turn's time.
+const LARGE_READ: usize = 4096;
 
 /// The input that is being parsed, and whose it is.
 pub(crate) struct Visit {
@@ -285,6 +288,9 @@ impl Reactor {
                 // A short read has emptied the socket; what comes later, or an end that was reported, is another edge.
                 connection.readable = count == room.len() || connection.hung_up;
                 connection.received_at = self.clock.now;
+                if count >= LARGE_READ {
+                    self.steps = STEPS_PER_LOOK;
+                }
                 if connection.fd != 0 {
                     let row = self.shared.registry.row(connection.row);
                     row.last_received_at.store(self.clock.unix, Ordering::Relaxed);

@@ -200,19 +200,25 @@ impl Reactor {
         Ok(self.engine()?.fileno())
     }
 
-    /// Runs one turn; to be called by the event loop when `fileno()` is readable, or when it was asked to.
+    /// Runs one turn; to be called by the event loop when `fileno()` is readable, or a deadline has come.
     fn turn(&self, py: Python<'_>) -> PyResult<()> {
         if self.in_turn.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let turn = EndOfTurn { in_turn: &self.in_turn };
-        self.scheduled.store(false, Ordering::Relaxed);
         let result = self.run_turn(py);
         // Whatever a handler raised, the writes of this turn go out.
         let finished = self.engine().map(|mut engine| engine.finish());
         drop(turn);
         self.look_ahead(py)?;
         result.and(finished)
+    }
+
+    /// Runs the turn that `schedule_turn` has asked the event loop for. No other turn may take its place: each of the two
+    /// would schedule the next, and there would be more and more of them.
+    fn scheduled_turn(&self, py: Python<'_>) -> PyResult<()> {
+        self.scheduled.store(false, Ordering::Relaxed);
+        self.turn(py)
     }
 
     /// Queue one message for the connection `fd`; see `hubbub.Server.push`, whose place this takes while it runs.

@@ -1,0 +1,44 @@
+"""Pushes that wait behind an unfinished message: what was promised arrives, and there is an end to promises."""
+
+from conftest import StartServer
+from raw_peer import BINARY, CONTINUATION, TEXT
+from server_process import MIB
+
+BEGUN = (TEXT, b"begun", False)
+ENDED = (CONTINUATION, b" and ended", True)
+
+SIZE = 64 * 1024
+
+
+def test_every_push_that_was_promised_arrives_after_the_end(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": MIB, "slow_consumer": "drop"})
+    with server.peer(receive_buffer=4096) as peer:
+        # From here on the kernel takes no more, and the outbox alone decides what there is room for.
+        before = 0
+        while server.ask("stats")["queued_bytes"] < SIZE:
+            before += server.ask("flood", "/echo", SIZE, 1)[0]
+        assert server.ask("begin message", "/echo") is True
+        queued, refused = server.ask("flood", "/echo", 10, 200_000)
+        assert queued > 0
+        assert refused > 0
+        # There may be no room for the end either, until the peer reads.
+        for _ in range(before):
+            assert peer.read_frame() == (BINARY, b"x" * SIZE, True)
+        assert peer.read_frame() == BEGUN
+        assert server.ask("end message", "/echo") is True
+        assert peer.read_frame() == ENDED
+        for _ in range(queued):
+            assert peer.read_frame() == (BINARY, b"x" * 10, True)
+        peer.send_text("hello")
+        assert peer.read_text() == "hello"
+
+
+def test_empty_pushes_that_wait_are_bounded_too(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": MIB, "slow_consumer": "drop"})
+    with server.peer():
+        before = server.memory()
+        assert server.ask("begin message", "/echo") is True
+        queued, refused = server.ask("flood", "/echo", 0, MIB)
+        assert queued > 0
+        assert refused > 0
+        assert server.memory() - before < 8 * MIB
