@@ -46,8 +46,9 @@ const TURN_TIME: Duration = Duration::from_millis(10);
 pub(crate) const STEPS_PER_LOOK: u32 = 8;
 /// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
 const SPARE_CONNECTIONS: usize = 1000;
-/// Readiness taken from the kernel at a time.
-const READINESS: usize = 1024;
+/// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more of
+/// them the caches have forgotten a socket by then.
+const READINESS: usize = 64;
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
