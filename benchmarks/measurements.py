@@ -1,4 +1,4 @@
-"""One value of one server at one workload: CPU time or memory."""
+"""One value of one server at one workload: CPU time, memory or a rate."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,12 @@ class Sample:
     """One measurement.
 
     Attributes:
-        cost: µs of CPU time, or bytes of memory, for one of what the workload counts.
+        value: µs of CPU time, or bytes of memory, for one of what the workload counts; or how many in a second.
         server_busy: The share of the time that the server was running. Not known with memory.
         load_busy: The share of the time that the load generator was running. Not known with memory.
     """
 
-    cost: float
+    value: float
     server_busy: float | None = None
     load_busy: float | None = None
 
@@ -32,7 +32,7 @@ class Bench:
 
     Attributes:
         binaries: The directory of the Rust binaries.
-        seconds: About how long one measurement of CPU time takes.
+        seconds: About how long one measurement takes, but for memory.
         server_core: The core that servers run on, `None` for any.
         load_core: The core that the load generator runs on, `None` for any.
     """
@@ -63,27 +63,33 @@ class Measurement(Protocol):
         """End what still runs."""
 
 
-class CpuMeasurement:
-    """CPU time of a server that runs through all rounds."""
+class LoadMeasurement:
+    """CPU time or rate of a server that runs through all rounds."""
 
     def __init__(self, bench: Bench, server: Server, workload: Workload) -> None:
         self.bench = bench
         self.workload = workload
-        self.server = bench.start(server, workload)
-        self.count = self._count_for(bench.seconds)
+        self.server = server
+        self.running = bench.start(server, workload)
+        try:
+            self.count = self._count_for(bench.seconds)
+        except BaseException:
+            self.stop()
+            raise
 
     def take(self) -> Sample:
         """Run the load once."""
         run = self._run(self.count)
+        cost, rate = 1e6 * run.server_cpu_seconds / run.count, run.count / run.seconds
         return Sample(
-            1e6 * run.server_cpu_seconds / run.count,
+            rate if self.workload.measure == "rate" else cost,
             run.server_cpu_seconds / run.seconds,
             run.load_cpu_seconds / run.seconds,
         )
 
     def stop(self) -> None:
         """End the server."""
-        self.server.stop()
+        self.running.stop()
 
     def _count_for(self, seconds: float) -> int:
         """Warm the server up with ever more, until it is clear how much it does in that time."""
@@ -93,7 +99,8 @@ class CpuMeasurement:
         return max(self.workload.least, int(count * seconds / taken))
 
     def _run(self, count: int) -> Run:
-        return self.bench.load.run(self.server, (*self.workload.load, self.workload.counted, str(count)))
+        load = (*self.workload.load, *self.server.load, self.workload.counted, str(count))
+        return self.bench.load.run(self.running, load, self.workload.sender)
 
 
 class MemoryMeasurement:

@@ -16,13 +16,19 @@ class Server:
         name: Its name in the results.
         program: A file of `peers/`, or the name of a Rust binary of this crate.
         packages: The distributions whose versions belong to the result.
+        options: Of the program, beside `--workload`.
         echo: What its `--workload` is called where messages come back to their sender.
+        load: Options of the load generator that are meant for this server.
+        variant_of: The server that this is another way to run; it has no column of its own in the results.
     """
 
     name: str
     program: str
     packages: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     echo: str = "echo"
+    load: tuple[str, ...] = ()
+    variant_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,34 +38,42 @@ class Workload:
     Attributes:
         name: Its name in the results, and for `--only`.
         meaning: What it is, for the table.
-        unit: What is counted: the result is the cost of one.
-        measure: CPU time of the whole server in µs, or its memory in bytes.
+        unit: What is counted: the result is the cost of one, or how many there are in a second.
+        measure: CPU time of the whole server in µs, its memory in bytes, or the rate, by the clock.
         serves: Which of its workloads the server is started with.
         load: The load generator's subcommand and options, but for `counted`.
         counted: The option that says how much to do.
         least: The smallest sensible value of `counted`, for the first warm-up.
         servers: Names of those to measure.
+        sender: A program of `peers/` that sends what the load generator receives. It has the same options.
     """
 
     name: str
     meaning: str
     unit: str
-    measure: Literal["cpu", "memory"]
-    serves: Literal["echo", "fanout"]
+    measure: Literal["cpu", "memory", "rate"]
+    serves: Literal["echo", "fanout", "broadcast", "push"]
     load: tuple[str, ...]
     counted: str
     least: int
     servers: tuple[str, ...]
+    sender: str | None = None
 
 
 @dataclass(frozen=True)
 class Target:
-    """What `server` may cost at most: as a share of `peer`'s cost, or, without a peer, in itself."""
+    """What the result of `server` has to be: as a share of `peer`'s, or, without a peer, in itself."""
 
     workload: str
     server: str
     peer: str | None
-    at_most: float
+    at_most: float | None = None
+    at_least: float | None = None
+
+
+def hubbub(how: str, *options: str, echo: str = "echo", load: tuple[str, ...] = ()) -> Server:
+    """Hubbub, run in another way than with one worker and handlers that are `def`."""
+    return Server(f"hubbub, {how}", "hubbub_server.py", ("hubbub",), options, echo, load, variant_of="hubbub")
 
 
 SERVERS = {
@@ -67,13 +81,17 @@ SERVERS = {
     for server in (
         Server("bare loop", "bare"),
         Server("hubbub", "hubbub_server.py", ("hubbub",)),
-        Server("hubbub, async def", "hubbub_server.py", ("hubbub",), echo="echo-async"),
+        hubbub("async def", echo="echo-async"),
+        hubbub("embedded", "--embedded"),
+        hubbub("2 workers", "--workers", "2"),
+        hubbub("4 workers", "--workers", "4"),
+        hubbub("same worker", "--workers", "2", load=("--to", "same")),
+        hubbub("other worker", "--workers", "2", load=("--to", "other")),
         Server("picows", "picows_server.py", ("picows", "uvloop")),
         Server("websockets", "websockets_server.py", ("websockets", "uvloop")),
     )
 }
 
-ALL = tuple(SERVERS)
 ONE_OF_EACH = ("bare loop", "hubbub", "picows", "websockets")
 CONNECTIONS = (10, 100, 1000, 10_000)
 
@@ -95,8 +113,22 @@ def echo(name: str, connections: int, in_flight: int, size: int, meaning: str, s
 
 
 WORKLOADS = (
-    echo("x1", 64, 1, 64, "echo, 64 connections, 1 message in flight on each, 64 bytes", ALL),
-    echo("x16", 64, 16, 64, "echo, 64 connections, 16 messages in flight on each, 64 bytes", ALL),
+    echo(
+        "x1",
+        64,
+        1,
+        64,
+        "echo, 64 connections, 1 message in flight on each, 64 bytes",
+        (*ONE_OF_EACH, "hubbub, async def", "hubbub, 2 workers"),
+    ),
+    echo(
+        "x16",
+        64,
+        16,
+        64,
+        "echo, 64 connections, 16 messages in flight on each, 64 bytes",
+        (*ONE_OF_EACH, "hubbub, async def"),
+    ),
     echo("16K", 8, 4, 16_384, "echo, 8 connections, 4 messages in flight on each, 16 KiB", ONE_OF_EACH),
     Workload(
         "fan-out",
@@ -129,7 +161,7 @@ WORKLOADS = (
         ("handshake", "--parallel", "64"),
         "--connections",
         500,
-        ONE_OF_EACH,
+        (*ONE_OF_EACH, "hubbub, embedded"),
     ),
     Workload(
         "idle",
@@ -141,6 +173,40 @@ WORKLOADS = (
         "--connections",
         8000,
         ("hubbub", "picows", "websockets"),
+    ),
+    Workload(
+        "cross-push",
+        "each message is pushed to 100 connections of the same worker, or of the other one; 128 bytes; per push",
+        "push",
+        "cpu",
+        "push",
+        ("push", "--recipients", "100", "--size", "128", "--in-flight", "1"),
+        "--messages",
+        50,
+        ("hubbub, same worker", "hubbub, other worker"),
+    ),
+    Workload(
+        "broadcast-4000",
+        "a broadcast to 4,000 connections, 128 bytes, 8 in flight; per delivery",
+        "delivery",
+        "cpu",
+        "broadcast",
+        ("fanout", "--subscribers", "4000", "--size", "128", "--in-flight", "8"),
+        "--publishes",
+        16,
+        ("bare loop", "hubbub, 4 workers"),
+    ),
+    Workload(
+        "publisher",
+        "another program publishes 100 bytes to a topic with one subscriber, until that has the last message",
+        "publishes",
+        "rate",
+        "fanout",
+        ("receive", "--size", "100"),
+        "--messages",
+        20_000,
+        ("hubbub",),
+        sender="hubbub_publisher.py",
     ),
 )
 
@@ -159,5 +225,10 @@ TARGETS = (
     ),
     *(Target(f"connections-{count}", "hubbub", "bare loop", 1.3) for count in CONNECTIONS),
     Target("idle", "hubbub", None, 1024),
-    Target("handshake", "hubbub", "picows", 0.40),
+    Target("handshake", "hubbub, embedded", "picows", 0.40),
+    Target("handshake", "hubbub", "picows", 0.45),
+    Target("x1", "hubbub, 2 workers", "hubbub", 1.10),
+    Target("cross-push", "hubbub, other worker", "hubbub, same worker", 1.8),
+    Target("broadcast-4000", "hubbub, 4 workers", "bare loop", 1.2),
+    Target("publisher", "hubbub", None, at_least=200_000),
 )

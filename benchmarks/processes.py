@@ -81,7 +81,7 @@ class ServerProcess(Process):
     def __init__(self, server: Server, workload: str, binaries: Path, core: int | None) -> None:
         python = server.program.endswith(".py")
         program = [sys.executable, str(PEERS / server.program)] if python else [str(binaries / server.program)]
-        super().__init__(server.name, [*program, "--workload", workload], core)
+        super().__init__(server.name, [*program, "--workload", workload, *server.options], core)
         try:
             self.port = int(self.read_line(START_SECONDS))
         except BaseException:
@@ -89,11 +89,11 @@ class ServerProcess(Process):
             raise
 
     def cpu_seconds(self) -> float:
-        """CPU time, user and system, of all its threads and child processes so far."""
+        """CPU time, user and system, of all threads of it and of its descendants, but those that have ended."""
         return sum(cpu_seconds(pid) for pid in family(self.process.pid))
 
     def memory(self) -> int:
-        """Bytes of memory that it holds, with its share of what it shares with others (PSS)."""
+        """Bytes of memory that it and its descendants hold, each with its share of what is shared (PSS)."""
         return sum(proportional_set_size(pid) for pid in family(self.process.pid))
 
 
@@ -121,11 +121,18 @@ class LoadGenerator:
     binaries: Path
     core: int | None
 
-    def run(self, server: ServerProcess, load: tuple[str, ...]) -> Run:
-        """Put a load on the server. Opening and closing the connections is not part of the measurement."""
-        with self._started(server, load) as process:
+    def run(self, server: ServerProcess, load: tuple[str, ...], sender: str | None = None) -> Run:
+        """Put a load on the server. Opening and closing the connections is not part of the measurement.
+
+        Args:
+            server: Where to.
+            load: The subcommand and its options.
+            sender: A program of `peers/` that runs beside the load generator, on its core, with the same options.
+        """
+        with self._started(server, load) as process, self._sending(sender, server, load) as senders:
             before = server.cpu_seconds()
-            go_on(process)
+            for each in (process, *senders):
+                go_on(each)
             result = json.loads(process.read_line(RUN_SECONDS))
             spent = server.cpu_seconds() - before
             self._finish(process, server)
@@ -147,6 +154,21 @@ class LoadGenerator:
                 yield process
             except Failed as failure:
                 raise Failed(f"{server.name}, {' '.join(load)}: {failure}\n{server.said()}") from None
+
+    @contextlib.contextmanager
+    def _sending(
+        self, sender: str | None, server: ServerProcess, load: tuple[str, ...]
+    ) -> Iterator[tuple[Process, ...]]:
+        if sender is None:
+            yield ()
+            return
+        command = [sys.executable, str(PEERS / sender), "--port", str(server.port), *load[1:]]
+        with Process(sender, command, self.core) as process:
+            process.read_line(START_SECONDS)
+            try:
+                yield (process,)
+            except Failed as failure:
+                raise Failed(f"{failure}\n{process.said()}") from None
 
     @staticmethod
     def _finish(process: Process, server: ServerProcess) -> None:

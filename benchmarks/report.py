@@ -1,7 +1,7 @@
 """From the values of all rounds to medians, ratios, verdicts, JSON and Markdown."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -28,7 +28,7 @@ class Verdict:
     """A target, and what was measured.
 
     Attributes:
-        median: Of the costs, or of the ratios that each round has for itself.
+        median: Of the values, or of the ratios that each round has for itself.
         ratio_of_medians: The other way to compare: first the medians, then their ratio.
     """
 
@@ -41,7 +41,9 @@ class Verdict:
     @property
     def met(self) -> bool:
         """Whether the median keeps to the target."""
-        return self.median <= self.target.at_most
+        too_much = self.target.at_most is not None and self.median > self.target.at_most
+        too_little = self.target.at_least is not None and self.median < self.target.at_least
+        return not too_much and not too_little
 
 
 def verdicts(results: Results) -> list[Verdict]:
@@ -57,17 +59,17 @@ def verdicts(results: Results) -> list[Verdict]:
 
 def judge(target: Target, samples: dict[str, list[Sample]]) -> Verdict:
     """Compare round by round, so that what slows a whole round down does not count."""
-    costs = [sample.cost for sample in samples[target.server]]
+    values = [sample.value for sample in samples[target.server]]
     if target.peer is None:
-        return Verdict(target, statistics.median(costs), min(costs), max(costs), None)
-    peers = [sample.cost for sample in samples[target.peer]]
-    ratios = [cost / peer for cost, peer in zip(costs, peers, strict=True)]
+        return Verdict(target, statistics.median(values), min(values), max(values), None)
+    peers = [sample.value for sample in samples[target.peer]]
+    ratios = [value / peer for value, peer in zip(values, peers, strict=True)]
     return Verdict(
         target,
         statistics.median(ratios),
         min(ratios),
         max(ratios),
-        statistics.median(costs) / statistics.median(peers),
+        statistics.median(values) / statistics.median(peers),
     )
 
 
@@ -99,12 +101,12 @@ def as_json(results: Results, conditions: Conditions) -> dict[str, object]:
 
 def summary(samples: Sequence[Sample]) -> dict[str, object]:
     """The rounds of one server at one workload."""
-    costs = [sample.cost for sample in samples]
+    values = [sample.value for sample in samples]
     return {
-        "median": rounded(statistics.median(costs)),
-        "lowest": rounded(min(costs)),
-        "highest": rounded(max(costs)),
-        "rounds": [rounded(cost) for cost in costs],
+        "median": rounded(statistics.median(values)),
+        "lowest": rounded(min(values)),
+        "highest": rounded(max(values)),
+        "rounds": [rounded(value) for value in values],
         "server_busy": middle(sample.server_busy for sample in samples),
         "load_busy": middle(sample.load_busy for sample in samples),
     }
@@ -117,18 +119,36 @@ def middle(shares: Iterable[float | None]) -> float | None:
 
 
 def as_markdown(results: Results, conditions: Conditions) -> str:
-    """The two tables: what everything costs, and the targets."""
-    servers = [name for name in SERVERS if any(name in samples for samples in results.values())]
-    costs = table(
-        ("workload", "unit", *servers),
-        (
-            (workload.name, unit(workload), *(cell(results[workload.name].get(name)) for name in servers))
-            for workload in measured(results)
-        ),
-    )
-    judged = verdicts(results)
-    checks = [table(("workload", "compared", "at most", "measured", "rounds", ""), map(row, judged))] if judged else []
-    return "\n\n".join([described(conditions), costs, *checks]) + "\n"
+    """The tables: the servers side by side, the ways to run one of them, and the targets."""
+    parts = [described(conditions)]
+    if columns := [name for name in taking_part(results) if not SERVERS[name].variant_of]:
+        parts.append(table(("workload", "unit", *columns), side_by_side(results, columns)))
+    if variants := [name for name in taking_part(results) if SERVERS[name].variant_of]:
+        parts.append(table(("workload", "unit", "server", "measured"), one_by_one(results, variants)))
+    if judged := verdicts(results):
+        parts.append(table(("workload", "compared", "target", "measured", "rounds", ""), map(row, judged)))
+    return "\n\n".join(parts) + "\n"
+
+
+def taking_part(results: Results) -> list[str]:
+    """The servers that have results, in the order of the plan."""
+    return [name for name in SERVERS if any(name in samples for samples in results.values())]
+
+
+def side_by_side(results: Results, servers: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A line for each workload, a column for each server."""
+    for workload in measured(results):
+        cells = [cell(results[workload.name].get(name)) for name in servers]
+        if any(cells):
+            yield workload.name, unit(workload), *cells
+
+
+def one_by_one(results: Results, servers: Sequence[str]) -> Iterator[Sequence[str]]:
+    """A line for each server at each workload."""
+    for workload in measured(results):
+        for name in servers:
+            if samples := results[workload.name].get(name):
+                yield workload.name, unit(workload), name, cell(samples)
 
 
 def row(verdict: Verdict) -> tuple[str, ...]:
@@ -137,11 +157,16 @@ def row(verdict: Verdict) -> tuple[str, ...]:
     return (
         target.workload,
         f"{target.server} / {target.peer}" if target.peer else target.server,
-        f"{target.at_most:,g}",
+        bound(target),
         f"**{figure(verdict.median)}**",
         f"{figure(verdict.lowest)} to {figure(verdict.highest)}",
         "met" if verdict.met else "**missed**",
     )
+
+
+def bound(target: Target) -> str:
+    """What has to be kept to."""
+    return f"at most {target.at_most:,g}" if target.at_least is None else f"at least {target.at_least:,g}"
 
 
 def described(conditions: Conditions) -> str:
@@ -157,8 +182,8 @@ def described(conditions: Conditions) -> str:
 
 def progress(workload: Workload, round_: int, rounds: int, samples: dict[str, list[Sample]]) -> str:
     """A line about the round that has just ended."""
-    costs = ", ".join(f"{name} {figure(of_one[-1].cost)}" for name, of_one in samples.items())
-    return f"{workload.name}, round {round_} of {rounds}: {costs} {unit(workload)}"
+    values = "; ".join(f"{name} {figure(of_one[-1].value)}" for name, of_one in samples.items())
+    return f"{workload.name}, round {round_} of {rounds}: {values} {unit(workload)}"
 
 
 def measured(results: Results) -> list[Workload]:
@@ -168,15 +193,21 @@ def measured(results: Results) -> list[Workload]:
 
 def unit(workload: Workload) -> str:
     """What the figures of a workload are."""
-    return f"{'µs' if workload.measure == 'cpu' else 'bytes'}/{workload.unit}"
+    match workload.measure:
+        case "cpu":
+            return f"µs/{workload.unit}"
+        case "memory":
+            return f"bytes/{workload.unit}"
+        case "rate":
+            return f"{workload.unit}/s"
 
 
 def cell(samples: Sequence[Sample] | None) -> str:
-    """A server's place in the table of costs."""
+    """A server's figures at a workload."""
     if not samples:
         return ""
-    costs = [sample.cost for sample in samples]
-    return f"**{figure(statistics.median(costs))}** ({figure(min(costs))} to {figure(max(costs))})"
+    values = [sample.value for sample in samples]
+    return f"**{figure(statistics.median(values))}** ({figure(min(values))} to {figure(max(values))})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import report
-from measurements import Bench, CpuMeasurement, Measurement, MemoryMeasurement, Sample
+from measurements import Bench, LoadMeasurement, Measurement, MemoryMeasurement, Sample
 from plan import SERVERS, WORKLOADS, Server, Workload
 from processes import Failed
 from report import Conditions, Results
@@ -95,7 +95,7 @@ def cores() -> tuple[int | None, int | None]:
 
 def measure(bench: Bench, workload: Workload, servers: Sequence[Server], rounds: int) -> dict[str, list[Sample]]:
     """Go through all rounds of a workload. Each round begins with another server."""
-    kind = CpuMeasurement if workload.measure == "cpu" else MemoryMeasurement
+    kind = MemoryMeasurement if workload.measure == "memory" else LoadMeasurement
     samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
     with contextlib.ExitStack() as running:
         measurements: list[Measurement] = []

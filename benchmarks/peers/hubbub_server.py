@@ -1,13 +1,17 @@
-"""Hubbub as its users write it, with its defaults, in one process like the others."""
+"""Hubbub as its users write it, with its defaults."""
+
+import argparse
+import asyncio
 
 from command_line import command_line
 
 from hubbub import Frame, Request, Server
 
 
-def main(workload: str, port: int) -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
-    server = Server("127.0.0.1", port, workers=1, origins="*")
+    server = Server("127.0.0.1", arguments.port, workers=arguments.workers, origins="*")
+    recipients: dict[int, list[int]] = {}
 
     def echo(server: Server, frame: Frame) -> None:
         server.push(frame.fd, frame.data)
@@ -22,7 +26,20 @@ def main(workload: str, port: int) -> None:
     def publish(server: Server, frame: Frame) -> None:
         server.publish("fan", frame.data)
 
-    match workload:
+    def broadcast(server: Server, frame: Frame) -> None:
+        server.broadcast(frame.data, exclude=(frame.fd,))
+
+    def push(server: Server, frame: Frame) -> None:
+        """A sender's first message lists the ids that it means; whoever asks `who` learns its worker and its id."""
+        if frame.fd in recipients:
+            for fd in recipients[frame.fd]:
+                server.push(fd, frame.data)
+        elif frame.data == "who":
+            server.push(frame.fd, f"{server.worker_id} {frame.fd}")
+        else:
+            recipients[frame.fd] = [int(fd) for fd in frame.data.split()]
+
+    match arguments.workload:
         case "echo":
             server.on("message", echo)
         case "echo-async":
@@ -30,13 +47,23 @@ def main(workload: str, port: int) -> None:
         case "fanout":
             server.on("open", subscribe)
             server.on("message", publish)
+        case "broadcast":
+            server.on("message", broadcast)
+        case "push":
+            server.on("message", push)
 
     @server.on("start")
     def started(server: Server) -> None:
         print(server.port, flush=True)
 
-    server.start()
+    if arguments.embedded:
+        asyncio.run(server.serve())
+    else:
+        server.start()
 
 
 if __name__ == "__main__":
-    main(*command_line("echo", "echo-async", "fanout"))
+    processes = argparse.ArgumentParser(add_help=False)
+    processes.add_argument("--workers", type=int, default=1, help="worker processes")
+    processes.add_argument("--embedded", action="store_true", help="all in this process, without a master")
+    main(command_line("echo", "echo-async", "fanout", "broadcast", "push", parents=[processes]))

@@ -45,4 +45,5 @@ async def main(workload: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*command_line("echo", "fanout")))
+    arguments = command_line("echo", "fanout")
+    uvloop.run(main(arguments.workload, arguments.port))

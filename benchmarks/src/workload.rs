@@ -4,6 +4,8 @@ pub mod echo;
 pub mod fanout;
 pub mod handshake;
 pub mod idle;
+pub mod push;
+pub mod receive;
 
 use std::io;
 use std::net::TcpStream;

@@ -3,18 +3,21 @@
 from ._core import Frame, __version__
 from .errors import HubbubError, NotRunning, SettingsError
 from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response
+from .publisher import AsyncPublisher, Publisher
 from .server import Server
 from .settings import Settings
 from .timers import Timer
 
 __all__ = [
     "Accept",
+    "AsyncPublisher",
     "CloseCode",
     "ConnectionInfo",
     "Frame",
     "HubbubError",
     "NotRunning",
     "Opcode",
+    "Publisher",
     "Refuse",
     "Request",
     "Response",

@@ -1,6 +1,6 @@
 """The errors that Hubbub raises for a caller's mistake; all of them are `HubbubError`."""
 
-__all__ = ["HubbubError", "NotRunning", "SettingsError"]
+__all__ = ["CannotServe", "HubbubError", "NotRunning", "SettingsError"]
 
 
 class HubbubError(Exception):
@@ -17,3 +17,10 @@ class SettingsError(HubbubError, ValueError):
 
 class NotRunning(HubbubError, RuntimeError):
     """A call that needs a running server was made before it started, after it ended, or in the master."""
+
+
+class CannotServe(OSError):
+    """The system refuses what the server needs: the port is in use, the host unknown, the control socket another's.
+
+    `strerror` is one line for people that tells what, where and why.
+    """

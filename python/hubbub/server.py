@@ -2,37 +2,48 @@
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
-import resource
 import signal
-import socket
 import sys
-import threading
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import fields
 from functools import partial
-from types import BuiltinMethodType, FrameType, TracebackType
-from typing import Any, Self, TypeVar, overload
+from types import BuiltinMethodType, TracebackType
+from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
-from .errors import NotRunning, SettingsError
+from . import program
+from .embedded import Embedded
+from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
+from .master import Master
+from .program import Assignment
 from .settings import Settings
 from .timers import Timer
 from .worker import Worker
+from .worker_process import WorkerProcess
 
 __all__ = ["Connections", "Server"]
 
 log = logging.getLogger("hubbub")
 
-MOST_UNSENT_IN_KERNEL = 128 * 1024
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A forked child has the sockets but must not use them; its copy of a server is not running.
 _running: "weakref.WeakSet[Server]" = weakref.WeakSet()
+
+
+class Role(Protocol):
+    """What this process is while a server runs in it: all of it, its master, or one of its workers."""
+
+    @property
+    def port(self) -> int: ...
+    @property
+    def worker(self) -> Worker | None: ...
+    def shutdown(self) -> None: ...
+    def reload(self) -> None: ...
 
 
 class Connections(Collection[int]):
@@ -49,7 +60,7 @@ class Connections(Collection[int]):
         return iter(self._server._worker_of("connections").reactor.open_ids())
 
     def __len__(self) -> int:
-        return self._server._worker_of("connections").reactor.totals()["connections"]
+        return self._server._worker_of("connections").reactor.connections()
 
     def __repr__(self) -> str:
         return f"<Connections of {self._server!r}>"
@@ -72,19 +83,16 @@ class Server:
         Raises:
             SettingsError: A setting is unknown, of the wrong type or out of range.
         """
-        keywords = {"host": host, "port": port, "workers": workers, **settings}
-        self.settings = Settings.load(keywords)
-        _refuse_what_is_not_there(self.settings)
+        self._keywords = {"host": host, "port": port, "workers": workers, **settings}
+        self.settings = Settings.load(self._keywords)
         self._handlers: dict[str, Handler] = {}
-        self._worker: Worker | None = None
-        self._is_starting = False
-        self._port = self.settings.port
-        self._stop = asyncio.Event()
+        self._role: Role | None = None
+        self._embedded: Embedded | None = None
         self._closing: asyncio.Task[None] | None = None
         self.connections = Connections(self)
 
     def __repr__(self) -> str:
-        state = "running" if self._worker else "not running"
+        state = "running" if self._role else "not running"
         return f"<Server {self.settings.host} port {self.port}, {state}>"
 
     # ---- handlers ----------------------------------------------------------------------------------------
@@ -119,7 +127,7 @@ class Server:
             RuntimeError: The server is running.
         """
         arguments_of(event)
-        if self._worker:
+        if self._role:
             raise RuntimeError(f"the handler of {event!r} comes too late: the server is running")
         if handler is None:
             return lambda handler: self.on(event, handler, threaded=threaded)
@@ -257,49 +265,45 @@ class Server:
         Raises:
             NotRunning: The server is not running.
         """
-        return self._worker_of("info").info(fd)
+        values = self._worker_of("info").reactor.info(fd)
+        return values and ConnectionInfo(*values)
 
     async def subscribers(self, topic: str) -> int:
-        """Count the connections that are subscribed to a topic, one's own calls until now included.
+        """Count the connections of all workers that are subscribed to a topic, one's own calls until now included.
 
         Raises:
-            TypeError: `fd` is no `int`, or `topic` no `str`.
+            TypeError: `topic` is no `str`.
             ValueError: The topic is empty or too long.
             NotRunning: The server is not running.
         """
         worker = self._worker_of("subscribers")
         if asyncio.get_running_loop() is worker.loop:
-            return worker.reactor.subscribers(topic)
-
-        async def count() -> int:
-            return worker.reactor.subscribers(topic)
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(count(), worker.loop))
+            return await worker.subscribers(topic)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(worker.subscribers(topic), worker.loop))
 
     def stats(self) -> dict[str, Any]:
         """Return totals since the start, and under `workers` a list of the same for each worker.
 
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,
         `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `slow_consumers_closed`,
-        `messages_dropped` (by `slow_consumer="drop"`), `commands_dropped` (other threads' calls beyond what may wait),
-        `restarts` (of workers), `started_at` (Unix seconds); those of a worker also have `worker_id`.
+        `messages_dropped` (by `slow_consumer="drop"`), `commands_dropped` (calls from other threads and workers beyond
+        what may wait), `restarts` (of workers), `started_at` (Unix seconds); those of a worker also have `worker_id`.
 
         Raises:
             NotRunning: The server is not running.
         """
-        worker = self._worker_of("stats")
-        totals = {**worker.reactor.totals(), "restarts": 0, "started_at": worker.started_at}
-        return {**totals, "workers": [{"worker_id": worker.worker_id, **totals}]}
+        return self._worker_of("stats").reactor.stats()
 
     @property
     def worker_id(self) -> int | None:
-        """The number of this worker; `None` where none runs."""
-        return self._worker.worker_id if self._worker else None
+        """The number of this worker; `None` in the master, and where none runs."""
+        worker = self._role and self._role.worker
+        return worker.worker_id if worker else None
 
     @property
     def port(self) -> int:
         """The port that the server listens on; the one of `settings` until it does."""
-        return self._port
+        return self._role.port if self._role else self.settings.port
 
     # ---- time --------------------------------------------------------------------------------------------
 
@@ -329,14 +333,39 @@ class Server:
             raise ValueError(f"the seconds to wait must not be below 0, as {seconds} is")
         return self._worker_of("after").add_timer(seconds, False, partial(fn, *args))
 
+    def send_message(self, data: str | bytes, worker_id: int) -> None:
+        """Have `pipe_message` run in a worker, which may be this one, with this worker's number and `data`.
+
+        Messages from one caller to one worker arrive in the order of the calls; those for a worker that has just died
+        are lost.
+
+        Raises:
+            TypeError: `data` is neither `str` nor `bytes`, or `worker_id` no `int`.
+            ValueError: There is no such worker.
+            NotRunning: The server is not running.
+        """
+        self._worker_of("send_message").send_message(data, worker_id)
+
     # ---- running -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Serve until SIGTERM, SIGINT or `shutdown()`, and stop gracefully; a second signal ends the process at once.
 
+        This process is the master. The workers run the same program again, in fresh interpreters, up to this call,
+        which in them does not return. SIGHUP is `reload()`. A program that cannot be run again (typed in, or read from
+        standard input) can be served with `workers=1`, all in this one process.
+
         What cannot be served at all (the port is in use, the host is unknown) is told in one line on standard error,
-        with exit status 1.
+        with exit status 1; where the program fails before it comes to this call in a worker, the status is 3.
+
+        Raises:
+            RuntimeError: An event loop runs in this thread, the server runs already, or the program is being typed in.
         """
+        if program.mark(self):
+            return
+        number, assignment = program.count_start(), program.assignment
+        if assignment and number < assignment.start:
+            return
         if not log.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
         try:
@@ -345,47 +374,107 @@ class Server:
             pass
         else:
             raise RuntimeError("start() runs an event loop of its own: within one, use `await server.serve()`")
-        if (self.settings.workers or 1) > 1:
-            log.warning("workers=%d: this version runs one", self.settings.workers)
+        if self._role:
+            raise RuntimeError("the server is running already")
+        if assignment:
+            self._start_worker(assignment)
+        else:
+            self._start_master(number)
+
+    def _start_master(self, number: int) -> None:
+        """Be the master, or everything at once."""
+        refusal = program.why_not_again()
+        if refusal and self.settings.workers != 1:
+            refusal += "; with workers=1 all runs in this process"
+            if program.is_typed_in():
+                # Who is typing wants to go on.
+                raise RuntimeError(refusal)
+            sys.exit(f"hubbub: {refusal}")
+        log.setLevel(self.settings.log_level.upper())
+        status = 0
         try:
-            asyncio.run(self._run_with_signals())
-        except _CannotListen as error:
+            _refuse_what_is_not_there(self.settings)
+            if refusal:
+                asyncio.run(self._run_embedded())
+            else:
+                self._role = master = Master(self, self.settings, self._handlers, number)
+                _running.add(self)
+                status = asyncio.run(master.run())
+        except SettingsError as error:
+            sys.exit(f"hubbub: {error}")
+        except CannotServe as error:
             sys.exit(f"hubbub: {error.strerror}")
+        finally:
+            self._leave()
+        if status:
+            sys.exit(status)
+
+    async def _run_embedded(self) -> None:
+        loop = asyncio.get_running_loop()
+        embedded = Embedded(self, self.settings, self._handlers, self.settings.control)
+
+        def stop(number: signal.Signals) -> None:
+            log.info("%s: stopping", number.name)
+            loop.call_soon_threadsafe(embedded.shutdown)
+
+        with program.handling_signals(program.stops(stop)):
+            await self._open(embedded)
+            try:
+                await embedded.until_left()
+            except BaseException:
+                # A handler has raised SystemExit, which has ended the event loop.
+                embedded.let_go()
+                raise
+            await embedded.close()
+
+    def _start_worker(self, assignment: Assignment) -> NoReturn:
+        """Be a worker, with the master's settings."""
+        ours, self.settings = self.settings, Settings(**assignment.settings)
+        log.setLevel(self.settings.log_level.upper())
+        # One of them tells for all.
+        if assignment.worker_id == 0 and ours != self.settings:
+            names = [
+                each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
+            ]
+            log.warning("changed in the code, in effect when the server is next started: %s", ", ".join(names))
+        process = WorkerProcess(self, self.settings, self._handlers, assignment, self._entered)
+        self._role = process
+        process.run()
 
     async def serve(self) -> None:
         """Serve in the running event loop until `shutdown()` or cancellation, and stop gracefully.
 
         Raises:
+            SettingsError: A file that a setting names is not there.
             OSError: The port is in use, or the host is unknown.
         """
-        stop = asyncio.Event()
-        await self._open_embedded(stop)
+        embedded = await self._open_embedded()
         try:
-            await stop.wait()
+            await embedded.until_left()
         finally:
-            await self._close()
+            await self._close(embedded)
 
     async def __aenter__(self) -> Self:
-        stop = asyncio.Event()
-        await self._open_embedded(stop)
-        self._closing = asyncio.get_running_loop().create_task(self._close_after(stop))
+        self._embedded = await self._open_embedded()
+        self._closing = asyncio.get_running_loop().create_task(self._close_when_left(self._embedded))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # `shutdown()` may have begun it already.
-        self._stop.set()
-        if self._closing:
+        if self._embedded and self._closing:
+            self._embedded.shutdown()
             try:
                 await self._closing
             except BaseException:
                 # It may have been cancelled before it had begun to close.
-                self._let_go()
+                self._embedded.let_go()
+                self._leave()
                 raise
 
     def shutdown(self) -> None:
-        """Stop gracefully; from any thread, any number of times.
+        """Stop the whole server gracefully; from the master, any worker and any thread, any number of times.
 
         No new connections are taken, running handlers end, every connection gets close 1001 and its `close` handler
         runs, then `worker_stop`. What still runs after `shutdown_timeout` is cancelled.
@@ -393,145 +482,112 @@ class Server:
         Raises:
             NotRunning: The server is not running.
         """
-        worker = self._worker_of("shutdown")
-        worker.loop.call_soon_threadsafe(self._stop.set)
+        self._role_of("shutdown").shutdown()
 
-    async def _run_with_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        signals: list[int] = []
-        stop = asyncio.Event()
+    def reload(self) -> None:
+        """Replace the workers by new ones that load the program anew, one at a time; from anywhere, at any time.
 
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            # A plain signal handler, for it has to work while a handler of the application blocks the event loop.
-            signals.append(number)
-            if len(signals) > 1:
-                os._exit(128 + number)
-            log.info("%s: stopping", signal.Signals(number).name)
-            loop.call_soon_threadsafe(stop.set)
+        Each new worker takes connections before the old one stops to. The connections of the old one are closed with
+        1012, about 1,000 a second. If the new program fails, the old workers stay. One that is asked for during another
+        follows it.
 
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            await self._open(stop)
-            try:
-                await stop.wait()
-            except BaseException:
-                # A handler has raised SystemExit, which has ended the event loop.
-                self._let_go()
-                raise
-            await self._close()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        Raises:
+            RuntimeError: The server runs in one process.
+            NotRunning: The server is not running.
+        """
+        self._role_of("reload").reload()
 
-    async def _open_embedded(self, stop: asyncio.Event) -> None:
+    async def _open_embedded(self) -> Embedded:
+        _refuse_what_is_not_there(self.settings)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
-        await self._open(stop)
+        log.setLevel(self.settings.log_level.upper())
+        control = None if self.settings.control == "auto" else self.settings.control
+        embedded = Embedded(self, self.settings, self._handlers, control)
+        await self._open(embedded)
+        return embedded
 
-    async def _open(self, stop: asyncio.Event) -> None:
-        """Begin to serve. `shutdown()` will set `stop`, from the first handler on, and then this ends early."""
-        if self._worker or self._is_starting:
+    async def _open(self, embedded: Embedded) -> None:
+        """Begin to serve; if `shutdown()` is called meanwhile, this ends early."""
+        if self._role:
             raise RuntimeError("the server is running already")
-        self._is_starting = True
+        self._role = embedded
         try:
-            log.setLevel(self.settings.log_level.upper())
-            listeners = await _listen(self.settings.host, self.settings.port, self.settings.backlog)
-            _raise_file_limit(self.settings.max_connections)
-            self._port = listeners[0].getsockname()[1]
-            self._stop = stop
-            self._worker = Worker(self, self.settings, self._handlers, 0)
+            await embedded.open()
+            self._entered()
+            await embedded.begin()
+        except BaseException:
+            embedded.let_go()
+            self._leave()
+            raise
+
+    async def _close_when_left(self, embedded: Embedded) -> None:
+        await embedded.until_left()
+        await self._close(embedded)
+
+    async def _close(self, embedded: Embedded) -> None:
+        try:
+            await embedded.close()
         finally:
-            self._is_starting = False
+            self._leave()
+
+    def _entered(self) -> None:
+        """There is a worker now."""
         _running.add(self)
         if type(self).push is Server.push and "push" not in self.__dict__:
             # The one call that is on every message's path goes straight to the reactor.
-            self.__dict__["push"] = self._worker.reactor.push
-        opening = asyncio.ensure_future(self._begin(self._worker, listeners))
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                opening.result()
-        except BaseException:
-            self._let_go()
-            raise
-        finally:
-            opening.cancel()
-            stopping.cancel()
-
-    async def _begin(self, worker: Worker, listeners: list[socket.socket]) -> None:
-        try:
-            await worker.start(listeners)
-        finally:
-            for listener in listeners:
-                listener.close()
-        log.info("listening on %s port %d", self.settings.host, self._port)
-        await worker.call("start", self)
-
-    async def _close_after(self, stop: asyncio.Event) -> None:
-        await stop.wait()
-        await self._close()
-
-    async def _close(self) -> None:
-        if self._worker is None:
-            return
-        try:
-            await self._worker.stop()
-            deadline = self._worker.loop.time() + self.settings.shutdown_timeout
-            await self._worker.call_until(deadline, "shutdown", self)
-        except BaseException:
-            self._let_go()
-            raise
-        self._forget_worker(self._worker)
-        log.info("stopped")
-
-    def _let_go(self) -> None:
-        """End without another word to anyone."""
-        if self._worker:
-            self._worker.close()
-            self._forget_worker(self._worker)
-
-    def _forget_worker(self, worker: Worker) -> None:
-        worker.dispose()
-        self._leave()
+            self.__dict__["push"] = self._worker_of("push").reactor.push
 
     def _leave(self) -> None:
         """Be as before the start."""
         if isinstance(self.__dict__.get("push"), BuiltinMethodType):
             del self.__dict__["push"]
-        self._worker = None
-        self._port = self.settings.port
+        self._role = None
+
+    def _role_of(self, call: str) -> Role:
+        if self._role is None:
+            raise NotRunning(f"{call} needs a running server: call it from a handler, or within `async with server`")
+        return self._role
 
     def _worker_of(self, call: str) -> Worker:
-        if self._worker is None:
-            raise NotRunning(f"{call} needs a running server: call it from a handler, or within `async with server`")
-        return self._worker
+        role = self._role_of(call)
+        if role.worker is None:
+            raise NotRunning(f"{call} needs a worker: it cannot be called in the master, nor before `worker_start`")
+        return role.worker
+
+    def _lay_over(self, options: Mapping[str, str]) -> None:
+        """Have the options of a command line beat variables and keywords.
+
+        Args:
+            options: Text by the name of the setting.
+
+        Raises:
+            SettingsError: As the constructor.
+        """
+        self.settings = Settings.load(self._keywords, options=options)
 
 
 def _after_fork() -> None:
     for server in list(_running):
+        if server._role and (worker := server._role.worker):
+            # Not where another thread than the event loop's has forked: nobody knows what that one was about to do.
+            with contextlib.suppress(RuntimeError):
+                worker.reactor.abandon()
         server._leave()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _raise_file_limit(connections: int) -> None:
-    """Raise the soft limit of open files to the hard one, and warn if that is too low for so many connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # Some systems (macOS) allow less than the hard limit says.
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < connections:
-        log.warning("only %d files may be open: too few for max_connections=%d", soft, connections)
-
-
 def _refuse_what_is_not_there(settings: Settings) -> None:
-    """Better no server than one without the TLS that it was told to use."""
+    """Better no server than one without the TLS that it was told to use.
+
+    Raises:
+        SettingsError: A file is missing, or this version does not have what is asked for.
+    """
+    for name in ("ssl_certfile", "ssl_keyfile"):
+        if (path := getattr(settings, name)) is not None and not os.path.isfile(path):
+            raise SettingsError(f"{name}: there is no file {path!r}")
     for name in ("ssl_certfile", "ssl_keyfile", "metrics_port"):
         if (value := getattr(settings, name)) is not None:
             raise SettingsError(
@@ -539,56 +595,3 @@ def _refuse_what_is_not_there(settings: Settings) -> None:
             )
     if settings.access_log:
         raise SettingsError("access_log: True is not allowed, for this version does not have it yet; allowed is False")
-    if settings.control not in ("auto", None):
-        raise SettingsError(
-            f"control: {settings.control!r} is not allowed, for this version does not have it yet; "
-            "allowed is 'auto' or None"
-        )
-
-
-class _CannotListen(OSError):
-    """The port is in use, or the host is unknown."""
-
-
-async def _listen(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Return listening sockets for all addresses of `host`, on the same port.
-
-    Raises:
-        OSError: None of them can be had, or one is in use; the message says which, and why.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise _CannotListen(error.errno, f"cannot listen on {host}: {error.strerror}") from error
-    listeners: list[socket.socket] = []
-    refusal: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        try:
-            listener = socket.socket(family, kind, protocol)
-        except OSError as error:
-            refusal = error  # A family that this machine does not have.
-            continue
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where
-            # they count against no limit of ours, and a ping behind them comes too late.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_IN_KERNEL)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            taken = listeners[0].getsockname()[1] if listeners else port
-            listener.bind((address[0], taken, *address[2:]))
-            listener.listen(backlog)
-            listeners.append(listener)
-        except OSError as error:
-            listener.close()
-            refusal = error
-            if error.errno != errno.EADDRNOTAVAIL:
-                break
-    else:
-        if listeners:
-            return listeners
-    for listener in listeners:
-        listener.close()
-    assert refusal is not None
-    raise _CannotListen(refusal.errno, f"cannot listen on {host} port {port}: {os.strerror(refusal.errno or 0)}")

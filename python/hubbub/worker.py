@@ -5,24 +5,20 @@ The reactor calls `open`, `message`, `close` and `drain` handlers by itself. It 
 """
 
 import asyncio
-import contextlib
-import contextvars
 import functools
-import inspect
 import logging
+import math
 import socket
-import sys
-import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._core import Reactor
-from .events import Accept, CloseCode, ConnectionInfo, Refuse, Request, Response, forwarded
+from .caller import CANCEL_GRACE, Caller
+from .events import Accept, CloseCode, Refuse, Request, Response, forwarded
 from .handlers import Handler
+from .program import Why
 from .settings import Settings
-from .threads import Pool
 from .timers import Timer
 
 __all__ = ["Worker"]
@@ -41,9 +37,16 @@ UPGRADE_REQUIRED = Response(
 HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
 STOPPING = Response("the server is stopping\n", status=503, content_type="text/plain; charset=utf-8")
 
-# How often a stop looks whether the last connection is gone, and how long it lets cancelled tasks clean up.
-STOP_POLL = 0.01
-CANCEL_GRACE = 1.0
+CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
+    "stop": (CloseCode.GOING_AWAY, "the server is stopping"),
+    "replace": (CloseCode.SERVICE_RESTART, "the server is reloading"),
+    "terminate": (CloseCode.GOING_AWAY, "this worker is stopping"),
+}
+
+# A worker that is replaced closes so many connections at a time, so often, or more of them if there are too many: the
+# clients come back at the rate at which they are sent away.
+CLOSED_AT_ONCE = 10
+CLOSING_INTERVAL = 0.01
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
 
@@ -51,7 +54,18 @@ PAUSE_LOG_INTERVAL = 10.0
 class Worker:
     """A reactor and its handlers, in the running event loop."""
 
-    def __init__(self, server: object, settings: Settings, handlers: Mapping[str, Handler], worker_id: int) -> None:
+    def __init__(
+        self,
+        server: object,
+        settings: Settings,
+        handlers: Mapping[str, Handler],
+        worker_id: int = 0,
+        *,
+        workers: int = 1,
+        slot: int = 0,
+        link: int | None = None,
+        registry: int | None = None,
+    ) -> None:
         """Make the worker of the running event loop.
 
         Args:
@@ -59,30 +73,31 @@ class Worker:
             settings: The server's settings.
             handlers: By event.
             worker_id: The number of this worker.
+            workers: How many there are.
+            slot: This process's part of the connection ids.
+            link: The descriptor of the link to the hub, if there is a hub.
+            registry: The descriptor of the server's shared memory, if there is a hub.
         """
         self.worker_id = worker_id
-        self.loop = asyncio.get_running_loop()
-        # Turns run in the context that the server was started in, not in that of whoever had one scheduled.
-        self._context = contextvars.copy_context()
-        self.started_at = time.time()
         self.decides_handshakes = "handshake" in handlers
-        self.start_task = _task_starter(self.loop)
+        self.caller = Caller(handlers, settings.threads)
+        self.loop = self.caller.loop
+        self.start_task = self.caller.start_task
+        # Set when it is to leave, with `why`.
+        self.is_to_leave = asyncio.Event()
+        self._why: Why = "stop"
         self._server = server
         self._settings = settings
         self._handlers = handlers
-        self._pool = Pool(settings.threads)
-        self._running: set[asyncio.Future[Any] | Future[Any]] = set()
+        self._workers = workers
         # The event loop keeps those that still wait.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
-        # A stop has begun; and its second half, in which whoever is cancelled is not to be complained of.
         self._is_leaving = False
-        self._is_stopping = False
         # The stop waits no longer for handlers: what they did not let happen has happened.
         self._left_behind = False
-        self._is_closed = False
         self._next_pause_logged = 0.0
-        self.reactor = Reactor(server, self, settings, worker_id)
+        self.reactor = Reactor(server, self, settings, slot, link, registry)
         for event in ("open", "message", "close", "drain"):
             if handler := handlers.get(event):
                 self.reactor.on(event, handler.callable, handler.count, handler.kind)
@@ -90,54 +105,67 @@ class Worker:
     # ---- life --------------------------------------------------------------------------------------------
 
     async def start(self, listeners: list[socket.socket]) -> None:
-        """Run `worker_start`, then accept connections; the sockets are the reactor's from here on."""
-        await self.call("worker_start", self._server, self.worker_id)
+        """Run `worker_start`, then take connections: the hub's, or of `listeners`, which are the reactor's then."""
+        await self.caller.call("worker_start", self._server, self.worker_id)
         self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
         for listener in listeners:
             self.reactor.listen(listener.detach())
         self.schedule_turn()
 
+    def leave(self, why: Why) -> None:
+        """Have `is_to_leave` set; "stop" is stronger than a reason from before."""
+        if not self.is_to_leave.is_set() or why == "stop":
+            self._why = why
+        self.is_to_leave.set()
+
     async def stop(self) -> None:
-        """Stop gracefully: no new connections, running handlers end, all connections are closed with 1001.
+        """Stop gracefully: no new connections, running handlers end, all connections are closed.
 
         Past `shutdown_timeout` what still runs is cancelled, and what is still open is cut off.
         """
         deadline = self.loop.time() + self._settings.shutdown_timeout
+        if self._why != "stop":
+            self.reactor.return_sockets()
+        if self._why == "replace":
+            await self._close_by_and_by()
         self._is_leaving = True
         self.reactor.stop_accepting()
         for timer in self._timers:
             timer.cancel()
-        handlers_have_ended = await self._until(lambda: not self._running, deadline)
-        self._is_stopping = True
+        handlers_have_ended = await self.caller.until_idle(deadline)
+        self.caller.is_stopping = True
         if not handlers_have_ended:
-            self._cancel_running()
+            self.caller.cancel()
             # Whoever used up the time: the other connections get their closing handshake all the same.
             deadline = self.loop.time() + CANCEL_GRACE
-        self.reactor.close_all(CloseCode.GOING_AWAY, "the server is stopping")
-        if not await self._until(self._is_quiet, deadline):
-            self._cancel_running()
+        self.reactor.close_all(*CLOSING[self._why])
+        if not await self.caller.until(self._is_quiet, deadline):
+            self.caller.cancel()
             self.reactor.abort_all()
-            await self._until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
-        if self._running:
-            log.warning("%d handlers do not end, and are left behind", len(self._running))
+            await self.caller.until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
+        if self.caller.running:
+            log.warning("%d handlers do not end, and are left behind", len(self.caller.running))
             self._left_behind = True
             self.reactor.release_all()
             self.reactor.turn()
-        await self.call_until(deadline, "worker_stop", self._server, self.worker_id)
+        await self.caller.call_until(deadline, "worker_stop", self._server, self.worker_id)
         self.close()
 
-    async def call_until(self, deadline: float, event: str, *arguments: object) -> None:
-        """Call a handler that stands at the end, and wait for it until `deadline`, or for `CANCEL_GRACE`."""
-        try:
-            async with asyncio.timeout_at(max(deadline, self.loop.time() + CANCEL_GRACE)):
-                await self.call(event, *arguments)
-        except TimeoutError:
-            log.error("the handler of %s took too long, and is cancelled", event)
-            self._cancel_running()
+    async def _close_by_and_by(self) -> None:
+        """Close the WebSockets a few at a time, and serve the others meanwhile. If the server stops, leave the rest."""
+        fds = self.reactor.own_ids()
+        steps = self._settings.shutdown_timeout / 2 / CLOSING_INTERVAL
+        at_once = max(CLOSED_AT_ONCE, math.ceil(len(fds) / steps))
+        for first in range(0, len(fds), at_once):
+            if self._why == "stop":
+                return
+            for fd in fds[first : first + at_once]:
+                self.reactor.disconnect(fd, *CLOSING["replace"])
+            await asyncio.sleep(CLOSING_INTERVAL)
 
     def close(self) -> None:
         """Let go of the event loop, at once; what is queued is written as far as it goes."""
-        self._is_stopping = self._left_behind = True
+        self.caller.is_stopping = self._left_behind = True
         self.reactor.stop_accepting()
         self.reactor.turn()
         self.reactor.abort_all()
@@ -150,40 +178,25 @@ class Worker:
 
     def dispose(self) -> None:
         """Let go of everything; no handler may be called after that."""
-        self._is_closed = True
-        self._pool.close()
-        for future in self._running:
-            if future.done() and not future.cancelled():
-                future.exception()  # Known already: it has ended the worker.
+        self.caller.close()
         # The reactor holds this worker too. Without the circle, its descriptors are closed at once.
         del self.reactor
 
-    def _cancel_running(self) -> None:
-        for future in list(self._running):
-            future.cancel()
-
     def _is_quiet(self) -> bool:
         """Whether no connection is left and no handler runs."""
-        return not len(self.reactor) and not self._running
-
-    async def _until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        while not condition():
-            if self.loop.time() >= deadline:
-                return False
-            await asyncio.sleep(STOP_POLL)
-        return True
+        return not len(self.reactor) and not self.caller.running
 
     # ---- what the reactor asks for -----------------------------------------------------------------------
 
     def schedule_turn(self) -> None:
         """Have a turn run soon."""
-        self.loop.call_soon(self.reactor.scheduled_turn, context=self._context)
+        self.loop.call_soon(self.reactor.scheduled_turn, context=self.caller.context)
 
     def set_timer(self, seconds: float) -> None:
         """Have a turn run in so many seconds, and no timer from before."""
         if self._timer:
             self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self._context)
+        self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self.caller.context)
 
     def make_request(
         self, method: str, path: str, query: str, headers: list[tuple[str, str]], client: tuple[str, int]
@@ -209,8 +222,8 @@ class Worker:
 
     def handler_suspended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
         """Wait for the end of a handler's task."""
-        self._running.add(task)
-        task.add_done_callback(functools.partial(self._task_ended, event, fd), context=self._context)
+        self.caller.running.add(task)
+        task.add_done_callback(functools.partial(self._task_ended, event, fd), context=self.caller.context)
 
     def run_in_thread(self, event: str, fd: int, handler: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Run a `threaded` handler of a connection."""
@@ -220,12 +233,12 @@ class Worker:
                 self.handler_failed(event, fd, error)
             self._handler_ended(event, fd)
 
-        self._perform(functools.partial(handler, *arguments), then, in_thread=True)
+        self.caller.perform(functools.partial(handler, *arguments), then, in_thread=True)
 
     def handler_failed(self, event: str, fd: int, error: BaseException) -> None:
         """Log what a handler raised; after `open` and `message` the connection is closed with 1011."""
         if isinstance(error, asyncio.CancelledError):
-            if self._is_stopping:
+            if self.caller.is_stopping:
                 return
             log.error("the handler of %s was cancelled (fd %d)", event, fd)
         else:
@@ -243,7 +256,7 @@ class Worker:
     # ---- handlers that run on ----------------------------------------------------------------------------
 
     def _task_ended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
+        self.caller.running.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error:
             self.handler_failed(event, fd, error)
@@ -256,63 +269,6 @@ class Worker:
             self.reactor.forget(fd)
         elif event != "drain":
             self.reactor.release(fd)
-
-    def _perform(
-        self,
-        job: Callable[[], Any],
-        then: Callable[[object, BaseException | None], None],
-        *,
-        in_thread: bool = False,
-    ) -> None:
-        """Call `job`, sync or async, in its own context, and `then` with its result or its exception.
-
-        SystemExit and KeyboardInterrupt are not given to `then`: they end the worker.
-        """
-
-        def ended(future: asyncio.Future[Any] | Future[Any]) -> None:
-            self._running.discard(future)
-            if self._is_closed:
-                return
-            if future.cancelled():
-                then(None, asyncio.CancelledError())
-            elif error := future.exception():
-                failed(error)
-            elif inspect.iscoroutine(result := future.result()):
-                result.close()
-                failed(TypeError("a threaded handler cannot be async, and this one has returned a coroutine"))
-            else:
-                then(result, None)
-
-        def failed(error: BaseException) -> None:
-            if isinstance(error, SystemExit | KeyboardInterrupt):
-                raise error
-            then(None, error)
-
-        def tell(future: Future[Any]) -> None:
-            # Where the event loop is closed, the worker has ended without waiting any longer.
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(ended, future, context=self._context)
-
-        context = contextvars.copy_context()
-        if in_thread:
-            thread = self._pool.submit(functools.partial(context.run, job))
-            self._running.add(thread)
-            thread.add_done_callback(tell)
-            return
-        try:
-            result = context.run(job)
-            if inspect.iscoroutine(result):
-                result = self.start_task(result)
-        except BaseException as error:
-            failed(error)
-            return
-        if not isinstance(result, asyncio.Future):
-            then(result, None)
-        elif result.done():
-            ended(result)
-        else:
-            self._running.add(result)
-            result.add_done_callback(ended, context=self._context)
 
     # ---- handlers whose result is an answer --------------------------------------------------------------
 
@@ -330,7 +286,7 @@ class Worker:
 
         handler = self._handlers[event]
         job = functools.partial(handler.callable, *(self._server, request)[: handler.count])
-        self._perform(job, then, in_thread=handler.kind == "threaded")
+        self.caller.perform(job, then, in_thread=handler.kind == "threaded")
 
     def _decide(self, token: int, request: Request, decision: object) -> None:
         """Carry out what a `handshake` handler has returned."""
@@ -371,27 +327,25 @@ class Worker:
 
     # ---- other handlers, timers --------------------------------------------------------------------------
 
-    async def call(self, event: str, *arguments: object) -> None:
-        """Call the handler of an event of no connection, and wait for its end; a failure is logged."""
-        if handler := self._handlers.get(event):
-            ended = asyncio.Event()
-            job = functools.partial(handler.callable, *arguments[: handler.count])
-            self._run(f"the handler of {event}", job, ended.set, in_thread=handler.kind == "threaded")
-            await ended.wait()
+    def on_pipe_message(self, worker_id: int, data: str | bytes) -> None:
+        """Call the `pipe_message` handler; the reactor wants to know when it has ended, for not too many may run."""
+        self.caller.begin("pipe_message", self._pipe_message_ended, self._server, worker_id, data)
 
-    def _run(self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False) -> None:
-        """Call `job`, and `then` once it has ended; a failure is logged."""
+    def _pipe_message_ended(self) -> None:
+        if not self._left_behind:
+            self.reactor.pipe_message_done()
 
-        def ended(result: object, error: BaseException | None) -> None:
-            if error and not (self._is_stopping and isinstance(error, asyncio.CancelledError)):
-                log.error("%s failed", what, exc_info=error)
-            then()
-
-        self._perform(job, ended, in_thread=in_thread)
+    def send_message(self, data: str | bytes, worker_id: int) -> None:
+        """Have `pipe_message` run in a worker; see `Server.send_message`."""
+        if not isinstance(worker_id, int):
+            raise TypeError(f"worker_id is an int, not {worker_id!r}")
+        if not 0 <= worker_id < self._workers:
+            raise ValueError(f"there is no worker {worker_id}; there are 0 to {self._workers - 1}")
+        self.reactor.send_message(worker_id, data)
 
     def _run_timer(self, job: Callable[[], Any], then: Callable[[], None]) -> None:
         if not self._left_behind:
-            self._run("a timer's function", job, then)
+            self.caller.run("a timer's function", job, then)
 
     def add_timer(self, seconds: float, repeats: bool, job: Callable[[], Any]) -> Timer:
         """Begin a timer, from any thread."""
@@ -401,14 +355,13 @@ class Worker:
 
     # ---- looking -----------------------------------------------------------------------------------------
 
-    def info(self, fd: int) -> ConnectionInfo | None:
-        """Return what is known of a connection."""
-        values = self.reactor.info(fd)
-        return values and ConnectionInfo(values[0], self.worker_id, *values[1:])
+    async def subscribers(self, topic: str) -> int:
+        """Count the subscribers of a topic in all workers."""
+        count: asyncio.Future[int] = self.loop.create_future()
 
+        def answer(value: int) -> None:
+            if not count.done():
+                count.set_result(value)
 
-def _task_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]:
-    """Return what makes a task of a coroutine: started at once where Python can do so."""
-    if sys.version_info >= (3, 12):
-        return functools.partial(asyncio.Task, loop=loop, eager_start=True)
-    return loop.create_task
+        self.reactor.count_subscribers(topic, answer)
+        return await count

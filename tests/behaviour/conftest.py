@@ -1,36 +1,52 @@
 """The server under test.
 
 A test gives its application (a function that registers handlers) to `serve`, and talks to what it gets as a
-client. What the handlers see, they tell through `note`. Tests that do no more than this, with an application
-that is a function of its module, do not say in which process the server runs, so that they can be run over
-other ways of serving too.
+client. What the handlers see, they tell through `note`. So it does not say in which process the server runs, and is run
+over each of the ways of serving: within this process, and in processes of its own, one worker or several.
+
+What is about the process that serves uses `serve_here`, or a `Server` of its own.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from running import Application, Notes, Running, Serve
+from application import Application
+from embedded import serve_embedded
+from running import Running, Serve
 
-from hubbub import Server
+from processes import serve_in_processes
+
+Way = Callable[[Application, dict[str, Any]], AbstractAsyncContextManager[Running]]
+
+WAYS: dict[str, Way] = {
+    "embedded": serve_embedded,
+    "workers1": functools.partial(serve_in_processes, 1),
+    "workers3": functools.partial(serve_in_processes, 3),
+}
+
+
+@pytest.fixture(params=WAYS)
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
+    """Servers in each of the ways."""
+    async with serving(WAYS[request.param]) as serve:
+        yield serve
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """Servers in this process. Nothing may go wrong behind their back in the event loop."""
-    failures: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+async def serve_here() -> AsyncIterator[Serve]:
+    """Servers in this process."""
+    async with serving(serve_embedded) as serve:
+        yield serve
 
+
+@asynccontextmanager
+async def serving(way: Way) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as servers:
 
-        async def run(application: Application, **settings: Any) -> Running:
-            server, notes, stack = Server(port=0, **settings), Notes(), AsyncExitStack()
-            application(server, notes)
-            await stack.enter_async_context(server)
-            servers.push_async_callback(stack.aclose)
-            return Running(server, notes, stack.aclose)
+        async def serve(application: Application, **settings: Any) -> Running:
+            return await servers.enter_async_context(way(application, settings))
 
-        yield run
-    assert not failures
+        yield serve

@@ -1,24 +1,13 @@
 """A server that runs one test's application, as the test sees it."""
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from application import Application, Job
 from raw_client import RawClient
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-
-from hubbub import Server
-
-KINDS = ("sync", "async", "suspending", "threaded")
-"""The ways in which a handler can run."""
-
-Note = Callable[..., None]
-"""How an application tells the test what its handlers see: plain values, from any thread."""
-
-Application = Callable[[Server, Note], object]
-"""Registers its handlers with the server."""
 
 
 class Serve(Protocol):
@@ -32,32 +21,99 @@ class Notes:
 
     def __init__(self) -> None:
         self.all: list[tuple[Any, ...]] = []
-        self._loop = asyncio.get_running_loop()
         self._unread: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
 
-    def __call__(self, *values: Any) -> None:
-        self._loop.call_soon_threadsafe(self._add, values)
+    def add(self, values: tuple[Any, ...]) -> None:
+        self.all.append(values)
+        self._unread.put_nowait(values)
 
     async def next(self) -> tuple[Any, ...]:
         return await self._unread.get()
 
-    def _add(self, values: tuple[Any, ...]) -> None:
-        self.all.append(values)
-        self._unread.put_nowait(values)
+
+class Log:
+    """What a server has logged."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._is_complete = False
+        self._changed = asyncio.Event()
+
+    def add(self, text: str) -> None:
+        self.text += text
+        self._changed.set()
+
+    def end(self) -> None:
+        """Nothing comes any more."""
+        self._is_complete = True
+        self._changed.set()
+
+    async def tells(self, text: str) -> None:
+        """Wait until the text is there."""
+        while text not in self.text:
+            assert not self._is_complete, f"{text!r} is not in:\n{self.text}"
+            self._changed.clear()
+            await self._changed.wait()
+
+
+class Serving(Protocol):
+    """A server in one of the ways in which it can run."""
+
+    notes: Notes
+    log: Log
+    workers: int
+
+    @property
+    def port(self) -> int: ...
+
+    async def run(self, worker_id: int, job: Job) -> Any:
+        """Have something done in a worker, in its event loop."""
+
+    async def stop(self) -> None:
+        """Stop gracefully; again does nothing."""
+
+
+class Remote:
+    """The server as one of its workers has it: each of its methods is called there, and awaited here."""
+
+    def __init__(self, serving: Serving, worker_id: int) -> None:
+        self._serving = serving
+        self.worker_id = worker_id
+
+    async def run(self, job: Job) -> Any:
+        """Have several calls made at once there, or such with arguments or results that cannot be pickled."""
+        return await self._serving.run(self.worker_id, job)
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
+        def call(*arguments: Any, **keywords: Any) -> Awaitable[Any]:
+            return self.run(lambda server, note: getattr(server, method)(*arguments, **keywords))
+
+        return call
 
 
 class Running:
     """A running server."""
 
-    def __init__(self, server: Server, notes: Notes, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.server = server
-        self.notes = notes
-        self.stop = stop
+    def __init__(self, serving: Serving) -> None:
+        self.notes = serving.notes
+        self.log = serving.log
+        self.port = serving.port
+        self.stop = serving.stop
         """Stop gracefully; the end of the test does so anyway."""
+        self.workers = [Remote(serving, worker_id) for worker_id in range(serving.workers)]
+        # All calls come from one place, so that they keep their order; and not from the worker that is the first
+        # to be given a connection, so that they have to find their way.
+        self.server = self.workers[-1]
 
-    @property
-    def port(self) -> int:
-        return self.server.port
+    async def owner(self, fd: int) -> Remote:
+        """Return the worker whose connection it is: there the effect of a call can be seen at once."""
+        info = await self.server.info(fd)
+        return next(worker for worker in self.workers if worker.worker_id == info.worker_id)
+
+    async def go_on(self) -> None:
+        """Let handlers go on that wait for `Note.goes_on`."""
+        for worker in self.workers:
+            await worker.run(lambda server, note: note.goes_on.set())
 
     def connect(self, path: str = "/", **options: Any) -> connect:
         """Return a WebSocket client, which asks for no compression and sends no pings unless told to."""
@@ -72,27 +128,11 @@ class Running:
         """Wait for what the application tells next."""
         return await self.notes.next()
 
-
-def add(server: Server, event: str, kind: str, handler: Callable[..., Any]) -> None:
-    """Register a handler that does the same in each of the ways of `KINDS`."""
-
-    @functools.wraps(handler)
-    async def at_once(*arguments: Any) -> Any:
-        return handler(*arguments)
-
-    @functools.wraps(handler)
-    async def later(*arguments: Any) -> Any:
-        for _ in range(3):
-            await asyncio.sleep(0)
-        return handler(*arguments)
-
-    runs: dict[str, Callable[..., Any]] = {
-        "sync": handler,
-        "async": at_once,
-        "suspending": later,
-        "threaded": handler,
-    }
-    server.on(event, runs[kind], threaded=kind == "threaded")
+    async def opened(self) -> int:
+        """Wait for the id of a connection, which the application tells first of it."""
+        (fd,) = await self.noted()
+        assert isinstance(fd, int)
+        return fd
 
 
 async def all_from(client: ClientConnection) -> list[str | bytes]:
@@ -106,7 +146,7 @@ async def all_from(client: ClientConnection) -> list[str | bytes]:
 
 
 async def time_passes(seconds: float) -> None:
-    """Let so much time pass for the timers of a server in this process.
+    """Let so much time pass for the timers of a server.
 
     Only for what must not happen: a machine that is too slow makes such a test pass, never fail.
     """

@@ -4,7 +4,8 @@ import zlib
 from typing import Any
 
 import pytest
-from running import Note, Running, Serve
+from application import Note
+from running import Running, Serve
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from hubbub import Frame, Opcode, Server
@@ -30,39 +31,38 @@ async def test_it_is_off_unless_asked_for(serve: Serve) -> None:
         assert await client.recv() == "x" * 5000
 
 
-@pytest.mark.parametrize("window_bits", [None, 9, 12, 15])
 @pytest.mark.parametrize("takeover", [True, False])
-async def test_messages_go_compressed_both_ways(serve: Serve, window_bits: int | None, takeover: bool) -> None:
+async def test_messages_go_compressed_both_ways(serve: Serve, takeover: bool, subtests: pytest.Subtests) -> None:
     running = await serve(echo, compression=True)
-    factory = ClientPerMessageDeflateFactory(
-        server_max_window_bits=window_bits,
-        client_max_window_bits=window_bits or True,
-        server_no_context_takeover=not takeover,
-        client_no_context_takeover=not takeover,
-    )
-    async with running.connect(extensions=[factory]) as client:
-        assert len(client.protocol.extensions) == 1
-        for message in ("x" * 5000, b"y" * 200_000, "short", "", "x" * 5000):
-            await client.send(message)
-            assert await client.recv() == message
+    for window_bits in (None, 9, 12, 15):
+        factory = ClientPerMessageDeflateFactory(
+            server_max_window_bits=window_bits,
+            client_max_window_bits=window_bits or True,
+            server_no_context_takeover=not takeover,
+            client_no_context_takeover=not takeover,
+        )
+        with subtests.test(window_bits=window_bits):
+            async with running.connect(extensions=[factory]) as client:
+                assert len(client.protocol.extensions) == 1
+                for message in ("x" * 5000, b"y" * 200_000, "short", "", "x" * 5000):
+                    await client.send(message)
+                    assert await client.recv() == message
 
 
-@pytest.mark.parametrize(
-    ("offer", "answer"),
-    [
+async def test_what_is_agreed(serve: Serve, subtests: pytest.Subtests) -> None:
+    running = await serve(echo, compression=True)
+    for offer, answer in (
         ("permessage-deflate", NO_TAKEOVER),
         ("permessage-deflate; client_max_window_bits", NO_TAKEOVER),
         ("permessage-deflate; server_max_window_bits=10", NO_TAKEOVER + "; server_max_window_bits=10"),
         ("permessage-deflate; server_max_window_bits=8", None),
         ("permessage-deflate; server_max_window_bits=8, permessage-deflate", NO_TAKEOVER),
         ("x-webkit-deflate-frame", None),
-    ],
-)
-async def test_what_is_agreed(serve: Serve, offer: str, answer: str | None) -> None:
-    running = await serve(echo, compression=True)
-    async with running.raw() as client:
-        agreed = (await client.upgrade(f"Sec-WebSocket-Extensions: {offer}")).headers
-        assert parameters(agreed.get("sec-websocket-extensions")) == parameters(answer)
+    ):
+        with subtests.test(offer=offer):
+            async with running.raw() as client:
+                agreed = (await client.upgrade(f"Sec-WebSocket-Extensions: {offer}")).headers
+                assert parameters(agreed.get("sec-websocket-extensions")) == parameters(answer)
 
 
 def parameters(extension: str | None) -> set[str]:
@@ -74,9 +74,9 @@ async def test_only_messages_from_the_threshold_on_are_compressed(serve: Serve) 
     async with running.raw() as client:
         await client.upgrade("Sec-WebSocket-Extensions: permessage-deflate")
         (fd,) = await running.noted()
-        running.server.push(fd, "x" * 99)
+        await running.server.push(fd, "x" * 99)
         assert await client.frame() == (Opcode.TEXT, b"x" * 99, True, False)
-        running.server.push(fd, "x" * 100)
+        await running.server.push(fd, "x" * 100)
         frame = await client.frame()
         assert frame.rsv1
         assert inflate(frame.payload) == b"x" * 100
@@ -90,7 +90,7 @@ async def test_each_message_can_be_inflated_alone(serve: Serve) -> None:
         (fd,) = await running.noted()
         message = bytes(range(100)) * 100
         for _ in range(3):
-            running.server.push(fd, message)
+            await running.server.push(fd, message)
             assert inflate((await client.frame()).payload, window_bits=9) == message
 
 
@@ -100,7 +100,7 @@ async def test_what_does_not_shrink_goes_as_it_is(serve: Serve) -> None:
         await client.upgrade("Sec-WebSocket-Extensions: permessage-deflate")
         (fd,) = await running.noted()
         for message in (b"", b"a"):
-            running.server.push(fd, message)
+            await running.server.push(fd, message)
             assert await client.frame() == (Opcode.BINARY, message, True, False)
 
 
@@ -117,20 +117,20 @@ async def test_a_message_for_many_suits_each_of_them(serve: Serve, send: str) ->
     message = "".join(str(number) for number in range(5000))
     clients = [await running.connect(**offer) for offer in offers]
     for _ in clients:
-        running.server.subscribe((await running.noted())[0], "news")
-    send_all(running, send, message)
-    send_all(running, send, "short")
+        await running.server.subscribe(await running.opened(), "news")
+    await send_all(running, send, message)
+    await send_all(running, send, "short")
     for client in clients:
         assert await client.recv() == message
         assert await client.recv() == "short"
         await client.close()
 
 
-def send_all(running: Running, how: str, message: str) -> None:
+async def send_all(running: Running, how: str, message: str) -> None:
     if how == "publish":
-        running.server.publish("news", message)
+        await running.server.publish("news", message)
     else:
-        running.server.broadcast(message)
+        await running.server.broadcast(message)
 
 
 async def test_inflating_stops_at_max_message_size(serve: Serve) -> None:

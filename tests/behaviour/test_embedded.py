@@ -9,8 +9,9 @@ import threading
 import weakref
 
 import pytest
+from application import Note
 from raw_client import RawClient
-from running import Note, Running, Serve, all_from
+from running import Serve, all_from
 from websockets.asyncio.client import connect
 
 from hubbub import Opcode, Server
@@ -27,14 +28,14 @@ async def test_async_with_serves_until_the_end_of_the_block() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_the_end_of_the_block_is_a_graceful_stop(serve: Serve) -> None:
+async def test_the_end_of_the_block_is_a_graceful_stop(serve_here: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         server.on("open", lambda server: note("open"))
         server.on("close", lambda server, fd, code: note("close", code))
         server.on("worker_stop", lambda server: note("worker_stop", len(server.connections)))
         server.on("shutdown", lambda server: note("shutdown"))
 
-    running = await serve(application)
+    running = await serve_here(application)
     async with running.connect() as client:
         await running.noted()
         await running.stop()
@@ -164,11 +165,11 @@ async def test_a_server_cannot_be_started_twice_at_the_same_time() -> None:
         assert server.worker_id == 0
 
 
-async def test_two_servers_in_one_loop_know_nothing_of_each_other(serve: Serve) -> None:
+async def test_two_servers_in_one_loop_know_nothing_of_each_other(serve_here: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         server.on("message", lambda server, frame: server.broadcast(frame.data))
 
-    first, second = await serve(application), await serve(application)
+    first, second = await serve_here(application), await serve_here(application)
     async with first.connect() as one, second.connect() as other:
         await one.send("for the first")
         await other.send("for the second")
@@ -276,21 +277,15 @@ async def test_serve_may_be_cancelled_twice() -> None:
     assert await busy.can_be_started_again()
 
 
-def echo(server: Server, note: Note) -> None:
+async def test_start_in_another_thread_does_not_disturb_the_running_server() -> None:
+    server = Server(port=0)
     server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
-
-
-async def echoes(running: Running) -> bool:
-    async with running.connect() as client:
-        await client.send("hello")
-        return await client.recv() == "hello"
-
-
-async def test_start_in_another_thread_does_not_disturb_the_running_server(serve: Serve) -> None:
-    running = await serve(echo)
-    with pytest.raises(RuntimeError, match="running already"):
-        await asyncio.to_thread(running.server.start)
-    assert await echoes(running)
+    async with server:
+        with pytest.raises(RuntimeError, match="running already"):
+            await asyncio.to_thread(server.start)
+        async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
 
 
 async def test_of_two_serve_at_the_same_time_the_first_one_serves() -> None:
@@ -326,7 +321,7 @@ async def test_an_async_shutdown_handler_is_waited_for_until_shutdown_timeout() 
     assert told == ["done"]
 
 
-async def test_a_thread_that_outlives_shutdown_timeout_does_not_hold_up_close(serve: Serve) -> None:
+async def test_a_thread_that_outlives_shutdown_timeout_does_not_hold_up_close(serve_here: Serve) -> None:
     may_end = threading.Event()
 
     def application(server: Server, note: Note) -> None:
@@ -339,7 +334,7 @@ async def test_a_thread_that_outlives_shutdown_timeout_does_not_hold_up_close(se
         server.on("close", lambda: note("close"))
         server.on("worker_stop", lambda: note("worker_stop"))
 
-    running = await serve(application, shutdown_timeout=0.05)
+    running = await serve_here(application, shutdown_timeout=0.05)
     try:
         async with running.connect() as client:
             await client.send("hello")

@@ -3,10 +3,10 @@
 import asyncio
 import copy
 import pickle
-from typing import Any
 
 import pytest
-from running import KINDS, Note, Serve, add
+from application import KINDS, Note, add
+from running import Running, Serve
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import Frame, Opcode, Request, Server
@@ -68,23 +68,24 @@ async def test_every_event_has_its_moment(serve: Serve) -> None:
         server.on("close", lambda server, fd: note("close"))
 
     running = await serve(application)
+    await noted(running, "start")
     async with running.connect() as client:
         await client.send("hello")
-    while await running.noted() != ("close",):
-        pass
+    await noted(running, "close")
     await running.stop()
-    while await running.noted() != ("shutdown",):
+    await noted(running, "shutdown")
+    workers = range(len(running.workers))
+    told = running.notes.all
+    assert sorted(told[: len(workers)]) == [("worker_start", worker_id) for worker_id in workers]
+    assert sorted(told[-len(workers) - 1 : -1]) == [("worker_stop", worker_id) for worker_id in workers]
+    assert told[len(workers) : -len(workers) - 1] == [("start",), ("handshake", 0), ("open",), ("message",), ("close",)]
+    assert told[-1] == ("shutdown",)
+
+
+async def noted(running: Running, what: str) -> None:
+    """Wait until the application has told this, whatever it tells before."""
+    while (await running.noted())[0] != what:
         pass
-    assert running.notes.all == [
-        ("worker_start", 0),
-        ("start",),
-        ("handshake", 0),
-        ("open",),
-        ("message",),
-        ("close",),
-        ("worker_stop", 0),
-        ("shutdown",),
-    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,15 +100,16 @@ async def test_each_kind_of_handler_serves_each_event(serve: Serve, kind: str) -
         add(server, "shutdown", kind, lambda server: note("shutdown"))
 
     running = await serve(application)
+    await noted(running, "start")
     async with running.connect() as client:
         await client.send("hello")
-    while await running.noted() != ("close", 1000):
-        pass
+    await noted(running, "close")
     await running.stop()
-    while await running.noted() != ("shutdown",):
-        pass
+    await noted(running, "shutdown")
+    workers = len(running.workers)
     names = [name for name, *_ in running.notes.all]
-    assert names == ["worker_start", "start", "open", "message", "close", "worker_stop", "shutdown"]
+    begin, end = ["worker_start"] * workers, ["worker_stop"] * workers
+    assert names == [*begin, "start", "open", "message", "close", *end, "shutdown"]
 
 
 async def test_a_handler_is_given_as_many_arguments_as_it_declares(serve: Serve) -> None:
@@ -176,7 +178,7 @@ def fails_on_demand(server: Server, note: Note, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("event", ["open", "message"])
 async def test_an_exception_in_open_or_message_closes_that_connection_with_1011(
-    serve: Serve, event: str, kind: str, caplog: pytest.LogCaptureFixture
+    serve: Serve, event: str, kind: str
 ) -> None:
     running = await serve(lambda server, note: fails_on_demand(server, note, kind))
     async with running.connect() as other:
@@ -187,8 +189,8 @@ async def test_an_exception_in_open_or_message_closes_that_connection_with_1011(
                 await client.recv()
             assert client.close_code == 1011
         assert (await running.noted())[0] == "close"
-        assert f"LookupError: in {event}" in caplog.text
-        assert f"the handler of {event} failed" in caplog.text
+        await running.log.tells(f"LookupError: in {event}")
+        await running.log.tells(f"the handler of {event} failed")
 
         await other.send("still here")
         assert await other.recv() == "still here"
@@ -197,14 +199,12 @@ async def test_an_exception_in_open_or_message_closes_that_connection_with_1011(
     async with running.connect() as client:
         await client.send("hello")
         assert await client.recv() == "hello"
-    assert "LookupError: in close" in caplog.text
+    await running.log.tells("LookupError: in close")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("event", ["worker_start", "start", "worker_stop", "shutdown"])
-async def test_an_exception_in_another_handler_is_logged(
-    serve: Serve, event: str, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_exception_in_another_handler_is_logged(serve: Serve, event: str, kind: str) -> None:
     def application(server: Server, note: Note) -> None:
         def fail(server: Server) -> None:
             raise LookupError("there is nothing")
@@ -217,21 +217,16 @@ async def test_an_exception_in_another_handler_is_logged(
         await client.send("hello")
         assert await client.recv() == "hello"
     await running.stop()
-    assert f"the handler of {event} failed" in caplog.text
-    assert "LookupError: there is nothing" in caplog.text
+    await running.log.tells(f"the handler of {event} failed")
+    await running.log.tells("LookupError: there is nothing")
 
 
-async def test_a_handler_that_is_cancelled_closes_its_connection_with_1011(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    tasks: list[asyncio.Task[Any]] = []
-
+async def test_a_handler_that_is_cancelled_closes_its_connection_with_1011(serve: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         async def on_message(server: Server, frame: Frame) -> None:
             task = asyncio.current_task()
-            assert task is not None
-            tasks.append(task)
-            note("waiting")
+            if task:
+                asyncio.get_running_loop().call_soon(task.cancel)
             await asyncio.Event().wait()
 
         server.on("message", on_message)
@@ -240,18 +235,14 @@ async def test_a_handler_that_is_cancelled_closes_its_connection_with_1011(
     running = await serve(application)
     async with running.connect() as client:
         await client.send("hello")
-        assert await running.noted() == ("waiting",)
-        tasks[0].cancel()
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert client.close_code == 1011
     assert await running.noted() == ("close",)
-    assert "was cancelled" in caplog.text
+    await running.log.tells("was cancelled")
 
 
-async def test_a_threaded_handler_that_returns_a_coroutine_has_failed(
-    serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_threaded_handler_that_returns_a_coroutine_has_failed(serve: Serve) -> None:
     async def answer(server: Server, frame: Frame) -> None:
         server.push(frame.fd, "never")
 
@@ -263,16 +254,21 @@ async def test_a_threaded_handler_that_returns_a_coroutine_has_failed(
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert client.close_code == 1011
-    assert "the handler of message failed" in caplog.text
-    assert "coroutine" in caplog.text
+    await running.log.tells("the handler of message failed")
+    await running.log.tells("coroutine")
 
 
 async def test_a_handler_that_is_registered_while_the_server_runs_comes_too_late(serve: Serve) -> None:
     running = await serve(echo)
-    with pytest.raises(RuntimeError, match="'drain' comes too late"):
-        running.server.on("drain", lambda: None)
-    await running.stop()
-    running.server.on("drain", lambda: None)
+    for worker in running.workers:
+        with pytest.raises(RuntimeError, match="'drain' comes too late"):
+            await worker.on("drain", lambda: None)
+
+
+async def test_a_handler_may_be_registered_after_the_server_ran() -> None:
+    async with Server(port=0) as server:
+        pass
+    server.on("drain", lambda: None)
 
 
 @pytest.mark.parametrize("frame", [Frame(1, "text"), Frame(2**53 - 1, b"\x00", Opcode.CONTINUATION, False)])

@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
-from running import Note, Running, Serve, all_from
+from application import Note
+from running import Running, Serve, all_from
 from websockets.exceptions import InvalidStatus
 
-from hubbub import Frame, Opcode, Server
+from hubbub import ConnectionInfo, Frame, Opcode, Server
 
 CHUNK = b"x" * 64 * 1024
 
@@ -18,20 +19,13 @@ def tells_all(server: Server, note: Note) -> None:
     server.on("drain", lambda server, fd: note("drain", fd))
 
 
-async def opened(running: Running) -> int:
-    """Wait for a connection, and return its id."""
-    (fd,) = await running.noted()
-    assert isinstance(fd, int)
-    return fd
-
-
 # Sizes.
 
 
 async def test_a_message_of_max_message_size_is_taken_and_a_longer_one_is_1009(serve: Serve) -> None:
     running = await serve(tells_all, max_message_size=70_000)
     async with running.connect() as client:
-        await opened(running)
+        await running.opened()
         await client.send(b"x" * 70_000)
         assert await running.noted() == ("message", 70_000)
         await client.send([b"x" * 35_000, b"x" * 35_000])
@@ -45,7 +39,7 @@ async def test_a_message_of_max_message_size_is_taken_and_a_longer_one_is_1009(s
 async def test_fragments_that_are_too_long_together_are_1009(serve: Serve) -> None:
     running = await serve(tells_all, max_message_size=1000)
     async with running.connect() as client:
-        await opened(running)
+        await running.opened()
         await client.send([b"x" * 600, b"x" * 401])
         await client.wait_closed()
         assert client.close_code == 1009
@@ -62,7 +56,7 @@ async def test_the_header_of_a_frame_that_is_too_long_is_enough_for_1009(serve: 
 async def test_max_message_size_counts_bytes_of_utf8(serve: Serve) -> None:
     running = await serve(tells_all, max_message_size=1000)
     async with running.connect() as client:
-        await opened(running)
+        await running.opened()
         await client.send("é" * 500)
         assert await running.noted() == ("message", 500)
         await client.send("é" * 501)
@@ -102,8 +96,6 @@ async def test_a_request_head_without_end_is_431(serve: Serve) -> None:
 
 
 async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None:
-    goes_on = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         server.on("open", lambda server, request: note(request.fd))
 
@@ -111,7 +103,7 @@ async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None
         async def on_message(server: Server, frame: Frame) -> None:
             if frame.data == b"wait":
                 note("waiting")
-                await goes_on.wait()
+                await note.goes_on.wait()
             elif frame.data == b"last":
                 note("last")
 
@@ -122,63 +114,61 @@ async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None
     running = await serve(application, receive_queue=4)
     async with running.raw() as client, running.raw() as other:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
         client.send_frame(Opcode.BINARY, b"wait")
         assert await running.noted() == ("waiting",)
         # More than all the buffers between the two can hold.
         for _ in range(100):
             client.send_frame(Opcode.BINARY, b"x" * 500_000)
         client.send_frame(Opcode.BINARY, b"last")
-        while messages_in(running, fd) < 3:
+        while await messages_in(running, fd) < 3:
             other.ask("/")
             assert (await other.answer()).body == b"alive"
         # One runs, four wait (of at most 1 MiB beyond the first); and nobody else has to.
         for _ in range(20):
             other.ask("/")
             assert (await other.answer()).body == b"alive"
-        info = running.server.info(fd)
+        info = await running.server.info(fd)
         assert info is not None
         assert info.messages_in <= 1 + 4
         assert info.bytes_in < 2_500_000
         # Then everything is handled that was held back.
-        goes_on.set()
+        await running.go_on()
         assert await running.noted() == ("last",)
-        assert messages_in(running, fd) == 102
+        assert await messages_in(running, fd) == 102
 
 
 @pytest.mark.parametrize("receive_queue", [1, 3])
 async def test_receive_queue_is_how_many_messages_wait(serve: Serve, receive_queue: int) -> None:
-    goes_on = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         server.on("open", lambda server, request: note(request.fd))
 
         @server.on("message")
         async def on_message(server: Server, frame: Frame) -> None:
             note("begins")
-            await goes_on.wait()
+            await note.goes_on.wait()
 
     running = await serve(application, receive_queue=receive_queue)
     async with running.raw() as client, running.raw() as other:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
         for number in range(20):
             client.send_frame(Opcode.TEXT, str(number).encode())
         assert await running.noted() == ("begins",)
-        while messages_in(running, fd) < 1 + receive_queue:
+        while await messages_in(running, fd) < 1 + receive_queue:
             other.ask("/health")
             await other.answer()
         for _ in range(20):
             other.ask("/health")
             await other.answer()
-        assert messages_in(running, fd) == 1 + receive_queue
-        goes_on.set()
+        assert await messages_in(running, fd) == 1 + receive_queue
+        await running.go_on()
         assert [await running.noted() for _ in range(19)] == [("begins",)] * 19
 
 
-def messages_in(running: Running, fd: int) -> int:
-    info = running.server.info(fd)
-    assert info is not None
+async def messages_in(running: Running, fd: int) -> int:
+    info = await running.server.info(fd)
+    assert isinstance(info, ConnectionInfo)
     return info.messages_in
 
 
@@ -187,9 +177,15 @@ def messages_in(running: Running, fd: int) -> int:
 
 async def fill(running: Running, fd: int) -> int:
     """Push to a client that does not read until it is refused; return how many messages were queued."""
-    count = 0
-    while running.server.push(fd, CHUNK):
-        count += 1
+
+    def push_on(server: Server, note: Note) -> int:
+        count = 0
+        while server.push(fd, CHUNK):
+            count += 1
+        return count
+
+    count = await (await running.owner(fd)).run(push_on)
+    assert isinstance(count, int)
     return count
 
 
@@ -197,67 +193,67 @@ async def test_a_slow_consumer_is_closed_with_1013(serve: Serve) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024)
     async with running.raw(receive_buffer=4096) as client:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
         await fill(running, fd)
-        assert running.server.exists(fd) is False
-        assert running.server.push(fd, b"more") is False
-        assert running.server.stats()["slow_consumers_closed"] == 1
+        assert await running.server.exists(fd) is False
+        assert await running.server.push(fd, b"more") is False
+        assert (await running.server.stats())["slow_consumers_closed"] == 1
         # The frame under way is whole, and behind it comes the Close.
         assert (await client.frame()).payload == CHUNK
         assert (await client.close_frame())[0] == 1013
         client.send_close(1013)
         assert await client.rest() == b""
     assert await running.noted() == ("close", 1013, "")
-    assert running.server.stats()["queued_bytes"] == 0
+    assert (await running.server.stats())["queued_bytes"] == 0
 
 
 async def test_a_slow_consumer_that_never_reads_is_reset_after_close_timeout(serve: Serve) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024, close_timeout=0.05)
     async with running.raw(receive_buffer=4096) as client:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
         await fill(running, fd)
         code, reason = (await running.noted())[1:]
         assert code == 1006
         assert "1013" in reason
-        assert running.server.stats()["connections"] == 0
-        assert running.server.stats()["queued_bytes"] == 0
+        assert (await running.server.stats())["connections"] == 0
+        assert (await running.server.stats())["queued_bytes"] == 0
 
 
 @pytest.mark.parametrize("policy", ["close", "drop"])
-async def test_a_full_outbox_refuses_pushes_from_a_thread_too(serve: Serve, policy: str) -> None:
+async def test_a_full_outbox_refuses_pushes_from_elsewhere_too(serve: Serve, policy: str) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024, slow_consumer=policy)
-    server = running.server
     async with running.raw(receive_buffer=4096) as client:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
 
-        def fill_from_thread() -> bool:
+        def push_on(server: Server) -> bool:
             # Refused for good is only what is refused while nothing is on its way to the outbox any more.
             while server.stats()["slow_consumers_closed"] + server.stats()["messages_dropped"] == 0:
                 server.push(fd, CHUNK)
             return server.push(fd, CHUNK)
 
-        assert await asyncio.to_thread(fill_from_thread) is False
-        assert server.exists(fd) is (policy == "drop")
+        assert await running.server.run(lambda server, note: asyncio.to_thread(push_on, server)) is False
+        assert await running.server.exists(fd) is (policy == "drop")
 
 
 async def test_messages_for_a_slow_consumer_are_dropped_and_counted(serve: Serve) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024, slow_consumer="drop")
     async with running.raw(receive_buffer=4096) as client:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
         queued = await fill(running, fd)
-        assert running.server.exists(fd)
-        assert running.server.push(fd, CHUNK) is False
-        running.server.broadcast(CHUNK)
-        assert running.server.stats()["messages_dropped"] == 3
-        assert running.server.stats()["slow_consumers_closed"] == 0
+        server = await running.owner(fd)
+        assert await server.exists(fd)
+        assert await server.push(fd, CHUNK) is False
+        await server.broadcast(CHUNK)
+        assert (await server.stats())["messages_dropped"] == 3
+        assert (await server.stats())["slow_consumers_closed"] == 0
         for _ in range(queued):
             assert (await client.frame()).payload == CHUNK
         # There is room again, and nothing of what was dropped comes.
         assert await running.noted() == ("drain", fd)
-        assert running.server.push(fd, b"the end")
+        assert await running.server.push(fd, b"the end")
         assert (await client.frame()).payload == b"the end"
 
 
@@ -265,18 +261,18 @@ async def test_a_publish_closes_the_slow_one_and_reaches_the_others(serve: Serve
     running = await serve(tells_all, send_queue_size=1024 * 1024)
     async with running.raw(receive_buffer=4096) as slow, running.connect(max_size=None) as quick:
         await slow.upgrade()
-        fds = {await opened(running), await opened(running)}
+        fds = {await running.opened(), await running.opened()}
         for fd in fds:
-            running.server.subscribe(fd, "news")
+            await running.server.subscribe(fd, "news")
         published = 0
-        while len(running.server.connections) == 2:
-            running.server.publish("news", CHUNK)
+        while (await running.server.stats())["connections"] == 2:
+            await running.server.publish("news", CHUNK)
             published += 1
             assert await quick.recv() == CHUNK
             assert published < 1000
-        running.server.publish("news", "the end")
+        await running.server.publish("news", "the end")
         assert await quick.recv() == "the end"
-        assert running.server.stats()["slow_consumers_closed"] == 1
+        assert (await running.server.stats())["slow_consumers_closed"] == 1
 
 
 async def test_drain_tells_that_an_outbox_past_its_half_is_empty_again(serve: Serve) -> None:
@@ -345,16 +341,16 @@ async def test_drain_comes_once_and_finds_the_outbox_empty(serve: Serve) -> None
 async def test_an_outbox_that_stays_below_its_half_has_no_drain(serve: Serve) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024)
     async with running.connect() as client:
-        fd = await opened(running)
+        fd = await running.opened()
         for _ in range(4):
-            running.server.push(fd, CHUNK)
+            await running.server.push(fd, CHUNK)
         for _ in range(4):
             await client.recv()
     assert await running.noted() == ("close", 1000, "")
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "threaded"])
-async def test_a_drain_handler_that_fails_is_logged(serve: Serve, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_drain_handler_that_fails_is_logged(serve: Serve, kind: str) -> None:
     def application(server: Server, note: Note) -> None:
         server.on("open", lambda server, request: note(request.fd))
 
@@ -369,14 +365,14 @@ async def test_a_drain_handler_that_fails_is_logged(serve: Serve, kind: str, cap
 
     running = await serve(application, send_queue_size=64 * 1024)
     async with running.connect() as client:
-        fd = await opened(running)
-        running.server.push(fd, CHUNK)
+        fd = await running.opened()
+        await running.server.push(fd, CHUNK)
         assert await client.recv() == CHUNK
         assert await running.noted() == ("drain",)
-        running.server.push(fd, "still here")
+        await running.server.push(fd, "still here")
         assert await client.recv() == "still here"
     await running.stop()
-    assert "LookupError: in drain" in caplog.text
+    await running.log.tells("LookupError: in drain")
 
 
 # Time.
@@ -386,19 +382,19 @@ async def test_pings_are_sent_and_pongs_keep_the_connection(serve: Serve) -> Non
     running = await serve(tells_all, ping_interval=0.01, ping_timeout=10.0)
     async with running.raw() as client:
         await client.upgrade()
-        fd = await opened(running)
+        fd = await running.opened()
         for _ in range(5):
             frame = await client.frame()
             assert frame.opcode == Opcode.PING
             client.send_frame(Opcode.PONG, frame.payload)
-        assert running.server.exists(fd)
+        assert await running.server.exists(fd)
 
 
 async def test_no_pong_in_time_is_1011_and_then_the_socket_is_closed(serve: Serve) -> None:
     running = await serve(tells_all, ping_interval=0.01, ping_timeout=0.02, close_timeout=0.02)
     async with running.raw() as client:
         await client.upgrade()
-        await opened(running)
+        await running.opened()
         assert (await client.frame()).opcode == Opcode.PING
         assert (await client.close_frame())[0] == 1011
         assert await client.rest() == b""
@@ -408,15 +404,13 @@ async def test_no_pong_in_time_is_1011_and_then_the_socket_is_closed(serve: Serv
 
 
 async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: Serve) -> None:
-    goes_on = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         server.on("close", lambda server, fd, code: note("close", code))
 
         @server.on("message")
         async def on_message(server: Server, frame: Frame) -> None:
             note("message", frame.data)
-            await goes_on.wait()
+            await note.goes_on.wait()
 
     running = await serve(application, receive_queue=1, ping_interval=0.05, ping_timeout=0.4)
     async with running.connect() as client:
@@ -425,7 +419,7 @@ async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: S
         assert await running.noted() == ("message", "0")
         # The pong stands in line behind messages that are not read, for several times `ping_timeout`.
         assert await quiet(running, 1.0)
-        goes_on.set()
+        await running.go_on()
         assert [await running.noted() for _ in range(4)] == [("message", str(number)) for number in range(1, 5)]
         await client.send("still here")
         assert await running.noted() == ("message", "still here")
@@ -488,7 +482,7 @@ async def test_a_websocket_has_no_such_timeouts(serve: Serve) -> None:
     running = await serve(tells_all, keep_alive_timeout=0.2, handshake_timeout=0.2, ping_interval=None)
     async with running.raw() as client:
         await client.upgrade()
-        await opened(running)
+        await running.opened()
         assert await quiet(running, 0.3)
         client.send_frame(Opcode.TEXT, b"hello")
         assert await running.noted() == ("message", 5)
@@ -497,11 +491,11 @@ async def test_a_websocket_has_no_such_timeouts(serve: Serve) -> None:
 async def test_another_client_gets_in_after_one_was_refused(serve: Serve) -> None:
     running = await serve(tells_all, max_connections=1)
     async with running.connect() as first:
-        fd = await opened(running)
+        fd = await running.opened()
         with pytest.raises(InvalidStatus):
             await running.connect()
-        running.server.disconnect(fd)
+        await running.server.disconnect(fd)
         assert await all_from(first) == []
     assert await running.noted() == ("close", 1000, "")
     async with running.connect():
-        await opened(running)
+        await running.opened()

@@ -1,11 +1,19 @@
 """What the server tells of itself and its connections."""
 
 import time
+from typing import Any
 
 import pytest
-from running import KINDS, Note, Serve, add
+from application import KINDS, Note, add
+from running import Running, Serve
 
 from hubbub import ConnectionInfo, Frame, Opcode, Request, Server
+
+
+async def connections(running: Running) -> set[int]:
+    fds = await running.server.run(lambda server, note: list(server.connections))
+    assert await running.server.run(lambda server, note: len(server.connections)) == len(fds)
+    return set(fds)
 
 
 def tells_fd(server: Server, note: Note) -> None:
@@ -37,11 +45,10 @@ async def test_after_close_nothing_is_known(serve: Serve) -> None:
     async with running.connect():
         (fd,) = await running.noted()
     assert await running.noted() == ("close",)
-    # The end of the handler has been seen by the time that another connection is served.
-    async with running.connect():
-        await running.noted()
-        assert running.server.info(fd) is None
-        assert not running.server.exists(fd)
+    # The end of the handler is seen soon.
+    while await running.server.info(fd):
+        pass
+    assert not await running.server.exists(fd)
 
 
 async def test_a_connection_does_not_exist_before_its_handshake_is_accepted(serve: Serve) -> None:
@@ -51,39 +58,45 @@ async def test_a_connection_does_not_exist_before_its_handshake_is_accepted(serv
     running = await serve(application)
     async with running.connect():
         assert await running.noted() == (0,)
-        assert len(running.server.connections) == 1
+        assert len(await connections(running)) == 1
 
 
 async def test_a_connection_does_not_exist_any_more_once_the_server_disconnects(serve: Serve) -> None:
     running = await serve(tells_fd)
-    async with running.connect():
-        (fd,) = await running.noted()
-        running.server.disconnect(fd)
-        assert not running.server.exists(fd)
-        assert running.server.info(fd) is not None
-        assert len(running.server.connections) == 0
+    async with running.raw() as client_that_does_not_answer:
+        await client_that_does_not_answer.upgrade()
+        fd = await running.opened()
+        server = await running.owner(fd)
+        await server.disconnect(fd)
+        assert not await server.exists(fd)
+        assert await server.info(fd) is not None
+        assert await connections(running) == set()
 
 
 async def test_connections_are_all_open_ids(serve: Serve) -> None:
     running = await serve(tells_fd)
-    connections = running.server.connections
-    assert (len(connections), list(connections)) == (0, [])
+    assert await connections(running) == set()
     async with running.connect():
-        (first,) = await running.noted()
+        first = await running.opened()
         async with running.connect():
-            (second,) = await running.noted()
-            assert len(connections) == 2
-            assert set(connections) == {first, second}
-            assert first in connections
-            assert second in connections
-            assert first + second not in connections
-            no_id: object = "first"
-            assert no_id not in connections
-            # A snapshot: what happens meanwhile does not disturb it.
-            snapshot = iter(connections)
+            second = await running.opened()
+            assert await connections(running) == {first, second}
+            things: list[Any] = [first, second, first + second, "first"]
+            are_there = await running.server.run(lambda server, note: [thing in server.connections for thing in things])
+            assert are_there == [True, True, False, False]
         await running.noted()
-        assert set(snapshot) == {first, second}
-        assert set(connections) == {first}
+        assert await connections(running) == {first}
+
+
+async def test_iterating_over_connections_takes_a_snapshot(serve: Serve) -> None:
+    running = await serve(tells_fd)
+    async with running.connect(), running.connect():
+        fds = {await running.opened(), await running.opened()}
+
+        def disconnect_each(server: Server, note: Note) -> list[tuple[int, bool]]:
+            return [(fd, server.disconnect(fd)) for fd in server.connections]
+
+        assert set(await running.server.run(disconnect_each)) == {(fd, True) for fd in fds}
 
 
 async def test_info_counts_messages_and_bytes(serve: Serve) -> None:
@@ -95,9 +108,10 @@ async def test_info_counts_messages_and_bytes(serve: Serve) -> None:
     running = await serve(application)
     async with running.connect() as client:
         (fd,) = await running.noted()
-        opened = running.server.info(fd)
+        opened = await running.server.info(fd)
         assert isinstance(opened, ConnectionInfo)
-        assert (opened.fd, opened.worker_id, opened.client) == (fd, 0, client.local_address)
+        assert (opened.fd, opened.client) == (fd, client.local_address)
+        assert opened.worker_id in range(len(running.workers))
         assert before - 1 <= opened.opened_at <= time.time() + 1
         assert opened.opened_at <= opened.last_received_at <= time.time() + 1
         assert (opened.messages_in, opened.messages_out, opened.bytes_in, opened.bytes_out) == (0, 0, 0, 0)
@@ -106,7 +120,7 @@ async def test_info_counts_messages_and_bytes(serve: Serve) -> None:
         await client.send(b"x" * 300)
         assert await client.recv() == "é" * 20
         assert await client.recv() == b"x" * 600
-        info = running.server.info(fd)
+        info = await running.server.info(fd)
         assert info is not None
         assert (info.messages_in, info.messages_out) == (2, 2)
         assert (info.bytes_in, info.bytes_out) == (320, 640)
@@ -118,26 +132,29 @@ async def test_fragments_count_as_one_message(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
         (fd,) = await running.noted()
-        running.server.push(fd, "ab", finish=False)
-        running.server.push(fd, "cd", Opcode.CONTINUATION)
+        await running.server.push(fd, "ab", finish=False)
+        await running.server.push(fd, "cd", Opcode.CONTINUATION)
         assert await client.recv() == "abcd"
-        info = running.server.info(fd)
+        info = await running.server.info(fd)
         assert info is not None
         assert (info.messages_out, info.bytes_out) == (1, 4)
 
 
 async def test_queued_bytes_are_those_of_a_client_that_does_not_read(serve: Serve) -> None:
-    running = await serve(tells_fd, slow_consumer="drop")
+    limit = 1024 * 1024
+    running = await serve(tells_fd, slow_consumer="drop", send_queue_size=limit)
+
+    def fill(server: Server, note: Note) -> None:
+        while server.push(fd, b"x" * 100_000):
+            pass
+
     async with running.raw(receive_buffer=4096) as client:
         await client.upgrade()
-        (fd,) = await running.noted()
-        while running.server.push(fd, b"x" * 100_000):
-            pass
-        info = running.server.info(fd)
-        assert info is not None
-        limit = running.server.settings.send_queue_size
+        fd = await running.opened()
+        await (await running.owner(fd)).run(fill)
+        info = await running.server.info(fd)
         assert limit - 200_000 < info.queued_bytes <= limit + 1000
-        assert running.server.stats()["queued_bytes"] == info.queued_bytes
+        assert (await running.server.stats())["queued_bytes"] == info.queued_bytes
 
 
 async def test_stats_count_since_the_start(serve: Serve) -> None:
@@ -156,7 +173,7 @@ async def test_stats_count_since_the_start(serve: Serve) -> None:
     while await running.noted() != ("close",):
         pass
     async with running.connect():
-        stats = running.server.stats()
+        stats = await running.server.stats()
     assert before - 1 <= stats["started_at"] <= time.time() + 1
     counts = {
         "connections": 1,
@@ -172,10 +189,10 @@ async def test_stats_count_since_the_start(serve: Serve) -> None:
         "restarts": 0,
     }
     assert {name: stats[name] for name in counts} == counts
-    (worker,) = stats["workers"]
-    assert worker["worker_id"] == 0
-    assert {name: worker[name] for name in counts} == counts
-    assert worker["started_at"] == stats["started_at"]
+    workers = stats["workers"]
+    assert [worker["worker_id"] for worker in workers] == list(range(len(running.workers)))
+    assert {name: sum(worker[name] for worker in workers) for name in counts} == counts
+    assert all(before - 1 <= worker["started_at"] <= time.time() + 1 for worker in workers)
 
 
 async def test_worker_id_port_and_settings() -> None:
@@ -197,7 +214,7 @@ async def test_handlers_may_look_from_a_thread(serve: Serve) -> None:
         def on_message(server: Server, frame: Frame) -> None:
             info = server.info(frame.fd)
             note(server.exists(frame.fd), list(server.connections) == [frame.fd], info and info.messages_in)
-            note(server.stats()["messages_in"], server.worker_id)
+            note(server.stats()["messages_in"], info and info.worker_id == server.worker_id)
 
         server.on("message", on_message, threaded=True)
 
@@ -205,7 +222,7 @@ async def test_handlers_may_look_from_a_thread(serve: Serve) -> None:
     async with running.connect() as client:
         await client.send("hello")
         assert await running.noted() == (True, True, 1)
-        assert await running.noted() == (1, 0)
+        assert await running.noted() == (1, True)
 
 
 async def test_frames_and_requests_can_be_printed(serve: Serve) -> None:

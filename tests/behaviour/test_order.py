@@ -4,7 +4,8 @@ import asyncio
 import threading
 
 import pytest
-from running import KINDS, Note, Serve, add
+from application import KINDS, Note, add
+from running import Serve
 
 from hubbub import Frame, Opcode, Request, Server
 
@@ -90,12 +91,10 @@ async def test_handlers_of_one_connection_never_overlap(serve: Serve, kind: str)
 
 
 async def test_messages_wait_until_open_has_ended(serve: Serve) -> None:
-    opened = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         async def on_open(server: Server, request: Request) -> None:
             note("open begins")
-            await opened.wait()
+            await note.goes_on.wait()
             note("open ends")
 
         server.on("open", on_open)
@@ -107,18 +106,16 @@ async def test_messages_wait_until_open_has_ended(serve: Serve) -> None:
         # The server has read the message by the time it answers the ping behind it.
         await (await client.ping())
         assert await running.noted() == ("open begins",)
-        opened.set()
+        await running.go_on()
         assert await running.noted() == ("open ends",)
         assert await running.noted() == ("message", "early")
 
 
 async def test_close_waits_for_the_handler_that_runs(serve: Serve) -> None:
-    goes_on = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         async def on_message(server: Server, frame: Frame) -> None:
             note("message begins", frame.data)
-            await goes_on.wait()
+            await note.goes_on.wait()
             note("message ends", frame.data)
 
         server.on("message", on_message)
@@ -130,14 +127,17 @@ async def test_close_waits_for_the_handler_that_runs(serve: Serve) -> None:
         await client.send("second")
     # The closing handshake is over; the handlers are not.
     assert await running.noted() == ("message begins", "first")
-    goes_on.set()
+    await running.go_on()
     assert await running.noted() == ("message ends", "first")
     assert await running.noted() == ("message begins", "second")
     assert await running.noted() == ("message ends", "second")
     assert await running.noted() == ("close", 1000)
 
 
-async def test_the_handlers_of_different_connections_interleave(serve: Serve) -> None:
+# Two connections of one worker.
+
+
+async def test_the_handlers_of_different_connections_interleave(serve_here: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         set_by_the_other = asyncio.Event()
 
@@ -150,7 +150,7 @@ async def test_the_handlers_of_different_connections_interleave(serve: Serve) ->
             else:
                 set_by_the_other.set()
 
-    running = await serve(application)
+    running = await serve_here(application)
     async with running.connect() as first, running.connect() as second:
         await first.send("wait")
         assert await running.noted() == ("waiting",)
@@ -158,7 +158,7 @@ async def test_the_handlers_of_different_connections_interleave(serve: Serve) ->
         assert await first.recv() == "released"
 
 
-async def test_a_threaded_handler_that_blocks_blocks_no_other_connection(serve: Serve) -> None:
+async def test_a_threaded_handler_that_blocks_blocks_no_other_connection(serve_here: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         set_by_the_other = threading.Event()
 
@@ -172,7 +172,7 @@ async def test_a_threaded_handler_that_blocks_blocks_no_other_connection(serve: 
 
         server.on("message", on_message, threaded=True)
 
-    running = await serve(application)
+    running = await serve_here(application)
     async with running.connect() as first, running.connect() as second:
         await first.send("wait")
         assert await running.noted() == ("waiting",)
@@ -180,7 +180,7 @@ async def test_a_threaded_handler_that_blocks_blocks_no_other_connection(serve: 
         assert await first.recv() == "released"
 
 
-async def test_threaded_handlers_share_a_pool_of_so_many_threads(serve: Serve) -> None:
+async def test_threaded_handlers_share_a_pool_of_so_many_threads(serve_here: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         both_are_here = threading.Barrier(2)
 
@@ -190,7 +190,7 @@ async def test_threaded_handlers_share_a_pool_of_so_many_threads(serve: Serve) -
 
         server.on("message", on_message, threaded=True)
 
-    running = await serve(application, threads=2)
+    running = await serve_here(application, threads=2)
     async with running.connect() as first, running.connect() as second:
         names = set()
         for _ in range(10):

@@ -3,10 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from running import KINDS, Note, Running, Serve, add, all_from
+from application import KINDS, Note, add
+from running import Serve, all_from
 
 from hubbub import Frame, NotRunning, Opcode, Request, Server
 
@@ -16,19 +16,13 @@ def tells_fd(server: Server, note: Note) -> None:
     server.on("close", lambda server, fd, code: note("close", code))
 
 
-async def opened(running: Running) -> int:
-    """Wait for a connection, and return its id."""
-    (fd,) = await running.noted()
-    assert isinstance(fd, int)
-    return fd
-
-
 async def test_str_goes_as_text_and_bytes_like_as_binary(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        fd = await opened(running)
-        for data in ("text", "", "é\0😀", b"bytes", b"", bytearray(b"array"), memoryview(b"xviewx")[1:5]):
-            assert running.server.push(fd, data) is True
+        fd = await running.opened()
+        for data in ("text", "", "é\0😀", b"bytes", b"", bytearray(b"array")):
+            assert await running.server.push(fd, data) is True
+        assert await running.server.run(lambda server, note: server.push(fd, memoryview(b"xviewx")[1:5])) is True
         received = [await client.recv() for _ in range(7)]
         assert received == ["text", "", "é\0😀", b"bytes", b"", b"array", b"view"]
 
@@ -36,65 +30,66 @@ async def test_str_goes_as_text_and_bytes_like_as_binary(serve: Serve) -> None:
 async def test_views_that_are_not_contiguous_are_sent_as_bytes(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        assert running.server.push(await opened(running), memoryview(b"a-b-c-")[::2])
+        fd = await running.opened()
+        assert await running.server.run(lambda server, note: server.push(fd, memoryview(b"a-b-c-")[::2]))
         assert await client.recv() == b"abc"
 
 
 async def test_opcode_overrides_the_type(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        fd = await opened(running)
-        assert running.server.push(fd, b"text", Opcode.TEXT)
-        assert running.server.push(fd, "bytes", opcode=Opcode.BINARY)
+        fd = await running.opened()
+        assert await running.server.push(fd, b"text", Opcode.TEXT)
+        assert await running.server.push(fd, "bytes", opcode=Opcode.BINARY)
         assert [await client.recv(), await client.recv()] == ["text", b"bytes"]
 
 
-@pytest.mark.parametrize("opcode", [Opcode.CLOSE, Opcode.PING, Opcode.PONG, 3, 11, -1, 256, 2**70])
-async def test_other_opcodes_are_value_errors(serve: Serve, opcode: int) -> None:
+async def test_other_opcodes_are_value_errors(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
     async with running.connect():
-        fd = await opened(running)
-        with pytest.raises(ValueError, match="opcode"):
-            running.server.push(fd, "x", opcode)
+        fd = await running.opened()
+        for opcode in (Opcode.CLOSE, Opcode.PING, Opcode.PONG, 3, 11, -1, 256, 2**70):
+            with subtests.test(opcode=opcode), pytest.raises(ValueError, match="opcode"):
+                await running.server.push(fd, "x", opcode)
 
 
-@pytest.mark.parametrize("data", [None, 1, 1.5, ["a"], object()])
-async def test_other_types_are_type_errors(serve: Serve, data: Any) -> None:
+async def test_other_types_are_type_errors(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
     async with running.connect():
-        fd = await opened(running)
-        with pytest.raises(TypeError):
-            running.server.push(fd, data)
+        fd = await running.opened()
+        for data in (None, 1, 1.5, ["a"], object()):
+            with subtests.test(data=data), pytest.raises(TypeError):
+                await running.server.push(fd, data)
 
 
-@pytest.mark.parametrize("fd", [0, -1, 1, 2**53, 2**64, -(2**70)])
-async def test_to_an_id_that_never_was_it_is_false(serve: Serve, fd: int) -> None:
+async def test_to_an_id_that_never_was_it_is_false(serve: Serve, subtests: pytest.Subtests) -> None:
+    server = (await serve(tells_fd)).server
+    for fd in (0, -1, 1, 2**53, 2**64, -(2**70)):
+        with subtests.test(fd=fd):
+            assert await server.push(fd, "x") is False
+            assert await server.ping(fd) is False
+            assert await server.disconnect(fd) is False
+            assert await server.subscribe(fd, "topic") is False
+            assert await server.unsubscribe(fd, "topic") is False
+            assert await server.exists(fd) is False
+            assert await server.info(fd) is None
+            await server.broadcast("x", exclude=[fd])
+
+
+async def test_an_id_that_is_no_int_is_a_type_error(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
-    server = running.server
-    assert server.push(fd, "x") is False
-    assert server.ping(fd) is False
-    assert server.disconnect(fd) is False
-    assert server.subscribe(fd, "topic") is False
-    assert server.unsubscribe(fd, "topic") is False
-    assert server.exists(fd) is False
-    assert server.info(fd) is None
-    server.broadcast("x", exclude=[fd])
-
-
-@pytest.mark.parametrize("fd", ["1", None, 1.0])
-async def test_an_id_that_is_no_int_is_a_type_error(serve: Serve, fd: Any) -> None:
-    running = await serve(tells_fd)
-    with pytest.raises(TypeError):
-        running.server.push(fd, "x")
+    for fd in ("1", None, 1.0):
+        with subtests.test(fd=fd), pytest.raises(TypeError):
+            await running.server.push(fd, "x")
 
 
 async def test_to_an_id_that_is_gone_it_is_false(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect():
-        fd = await opened(running)
+        fd = await running.opened()
     assert await running.noted() == ("close", 1000)
-    assert running.server.push(fd, "x") is False
-    assert running.server.disconnect(fd) is False
+    assert await running.server.push(fd, "x") is False
+    assert await running.server.disconnect(fd) is False
 
 
 async def test_ids_are_not_used_again_and_fit_into_53_bits(serve: Serve) -> None:
@@ -102,41 +97,37 @@ async def test_ids_are_not_used_again_and_fit_into_53_bits(serve: Serve) -> None
     seen = set()
     for _ in range(20):
         async with running.connect():
-            seen.add(await opened(running))
+            seen.add(await running.opened())
         await running.noted()
     assert len(seen) == 20
     assert all(0 < fd < 2**53 for fd in seen)
 
 
-@pytest.mark.parametrize("data", [b"\xff", b"\xc3", b"\xed\xa0\x80"])
-async def test_text_given_as_bytes_must_be_utf8(serve: Serve, data: bytes) -> None:
+async def test_text_given_as_bytes_must_be_utf8(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
     async with running.connect():
-        fd = await opened(running)
-        with pytest.raises(ValueError, match="UTF-8"):
-            running.server.push(fd, data, Opcode.TEXT)
+        fd = await running.opened()
+        for data in (b"\xff", b"\xc3", b"\xed\xa0\x80"):
+            with subtests.test(data=data), pytest.raises(ValueError, match="UTF-8"):
+                await running.server.push(fd, data, Opcode.TEXT)
 
 
 async def test_a_str_that_utf8_cannot_express_is_a_value_error(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect():
-        fd = await opened(running)
+        fd = await running.opened()
         with pytest.raises(ValueError, match="surrogates"):
-            running.server.push(fd, "\ud800")
+            await running.server.push(fd, "\ud800")
 
 
 async def test_a_message_above_send_queue_size_is_a_value_error(serve: Serve) -> None:
     running = await serve(tells_fd, send_queue_size=2000)
     async with running.connect() as client:
-        fd = await opened(running)
-        for send in (
-            lambda data: running.server.push(fd, data),
-            lambda data: running.server.publish("topic", data),
-            lambda data: running.server.broadcast(data),
-        ):
+        fd = await running.opened()
+        for method, arguments in (("push", [fd]), ("publish", ["topic"]), ("broadcast", [])):
             with pytest.raises(ValueError, match="send_queue_size"):
-                send("x" * 2001)
-        assert running.server.push(fd, "x" * 2000)
+                await getattr(running.server, method)(*arguments, "x" * 2001)
+        assert await running.server.push(fd, "x" * 2000)
         assert await client.recv() == "x" * 2000
 
 
@@ -147,29 +138,29 @@ async def test_fragments_are_sent_as_they_are_given(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.raw() as client:
         await client.upgrade()
-        fd = await opened(running)
-        assert running.server.push(fd, "one ", finish=False)
+        fd = await running.opened()
+        assert await running.server.push(fd, "one ", finish=False)
         assert await client.frame() == (Opcode.TEXT, b"one ", False, False)
-        assert running.server.push(fd, "two ", Opcode.CONTINUATION, finish=False)
+        assert await running.server.push(fd, "two ", Opcode.CONTINUATION, finish=False)
         assert await client.frame() == (Opcode.CONTINUATION, b"two ", False, False)
-        assert running.server.push(fd, "three", Opcode.CONTINUATION)
+        assert await running.server.push(fd, "three", Opcode.CONTINUATION)
         assert await client.frame() == (Opcode.CONTINUATION, b"three", True, False)
 
 
 async def test_anything_else_waits_for_the_end_of_a_fragmented_message(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        fd = await opened(running)
+        fd = await running.opened()
         server = running.server
-        server.subscribe(fd, "topic")
-        assert server.push(fd, "a", finish=False)
-        assert server.push(fd, "pushed")
-        server.publish("topic", "published")
-        server.broadcast("broadcast")
-        assert server.push(fd, b"another ", finish=False)
-        assert server.push(fd, "last")
-        assert server.push(fd, "b", Opcode.CONTINUATION)
-        assert server.push(fd, b"one", Opcode.CONTINUATION)
+        await server.subscribe(fd, "topic")
+        assert await server.push(fd, "a", finish=False)
+        assert await server.push(fd, "pushed")
+        await server.publish("topic", "published")
+        await server.broadcast("broadcast")
+        assert await server.push(fd, b"another ", finish=False)
+        assert await server.push(fd, "last")
+        assert await server.push(fd, "b", Opcode.CONTINUATION)
+        assert await server.push(fd, b"one", Opcode.CONTINUATION)
         received = [await client.recv() for _ in range(6)]
         assert received == ["ab", "pushed", "published", "broadcast", b"another one", "last"]
 
@@ -177,16 +168,16 @@ async def test_anything_else_waits_for_the_end_of_a_fragmented_message(serve: Se
 async def test_a_disconnect_lets_the_fragmented_message_end_first(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        fd = await opened(running)
-        server = running.server
-        server.subscribe(fd, "topic")
-        assert server.push(fd, "a", finish=False)
-        assert server.push(fd, "pushed")
-        server.publish("topic", "published")
-        server.broadcast("broadcast")
-        assert server.disconnect(fd, 4000, "bye")
-        assert server.push(fd, "too late") is False
-        assert server.push(fd, "b", Opcode.CONTINUATION)
+        fd = await running.opened()
+        server = await running.owner(fd)
+        await server.subscribe(fd, "topic")
+        assert await server.push(fd, "a", finish=False)
+        assert await server.push(fd, "pushed")
+        await server.publish("topic", "published")
+        await server.broadcast("broadcast")
+        assert await server.disconnect(fd, 4000, "bye")
+        assert await server.push(fd, "too late") is False
+        assert await server.push(fd, "b", Opcode.CONTINUATION)
         received = await all_from(client)
         assert received == ["ab", "pushed", "published", "broadcast"]
         assert (client.close_code, client.close_reason) == (4000, "bye")
@@ -196,10 +187,10 @@ async def test_a_ping_may_stand_between_fragments(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.raw() as client:
         await client.upgrade()
-        fd = await opened(running)
-        running.server.push(fd, b"a", finish=False)
-        assert running.server.ping(fd, b"now")
-        running.server.push(fd, b"b", Opcode.CONTINUATION)
+        fd = await running.opened()
+        await running.server.push(fd, b"a", finish=False)
+        assert await running.server.ping(fd, b"now")
+        await running.server.push(fd, b"b", Opcode.CONTINUATION)
         opcodes = [(await client.frame()).opcode for _ in range(3)]
         assert opcodes == [Opcode.BINARY, Opcode.PING, Opcode.CONTINUATION]
 
@@ -207,21 +198,22 @@ async def test_a_ping_may_stand_between_fragments(serve: Serve) -> None:
 async def test_characters_may_be_split_over_fragments_but_must_be_whole_at_the_end(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        fd = await opened(running)
-        push = running.server.push
-        assert push(fd, "é".encode()[:1], Opcode.TEXT, finish=False)
+        fd = await running.opened()
+        push = (await running.owner(fd)).push
+        assert await push(fd, "é".encode()[:1], Opcode.TEXT, finish=False)
         with pytest.raises(ValueError, match="UTF-8"):
-            push(fd, b"", Opcode.CONTINUATION)
-        assert push(fd, "é".encode()[1:], Opcode.CONTINUATION)
+            await push(fd, b"", Opcode.CONTINUATION)
+        assert await push(fd, "é".encode()[1:], Opcode.CONTINUATION)
         assert await client.recv() == "é"
 
 
 async def test_a_continuation_of_nothing_is_not_sent(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.connect() as client:
-        fd = await opened(running)
-        assert running.server.push(fd, "b", Opcode.CONTINUATION) is False
-        assert running.server.push(fd, "whole")
+        fd = await running.opened()
+        server = await running.owner(fd)
+        assert await server.push(fd, "b", Opcode.CONTINUATION) is False
+        assert await server.push(fd, "whole")
         assert await client.recv() == "whole"
 
 
@@ -232,13 +224,13 @@ async def test_ping_carries_at_most_125_bytes(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with running.raw() as client:
         await client.upgrade()
-        fd = await opened(running)
-        assert running.server.ping(fd)
+        fd = await running.opened()
+        assert await running.server.ping(fd)
         assert await client.frame() == (Opcode.PING, b"", True, False)
-        assert running.server.ping(fd, b"x" * 125)
+        assert await running.server.ping(fd, b"x" * 125)
         assert await client.frame() == (Opcode.PING, b"x" * 125, True, False)
         with pytest.raises(ValueError, match="125"):
-            running.server.ping(fd, b"x" * 126)
+            await running.server.ping(fd, b"x" * 126)
 
 
 async def test_a_ping_of_the_client_is_answered(serve: Serve) -> None:

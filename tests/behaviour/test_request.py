@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from running import KINDS, Note, Serve, add
+from application import KINDS, Note, add
+from raw_client import RawClient
+from running import Remote, Running, Serve
 
-from hubbub import Request, Response, Server
+from hubbub import Frame, Request, Response, Server
 
 ANSWERS: dict[str, Any] = {
     "/response": Response(b"made", status=201, headers={"X-By": "hand"}, content_type="text/plain"),
@@ -30,27 +33,22 @@ def site(server: Server, note: Note, kind: str = "sync") -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("path", "status", "content_type", "body"),
-    [
+async def test_what_a_handler_returns_is_the_answer(serve: Serve, kind: str) -> None:
+    running = await serve(lambda server, note: site(server, note, kind))
+    for path, status, content_type, body in (
         ("/response", 201, "text/plain", b"made"),
         ("/json", 200, "application/json", b'{"a":[1,null]}'),
         ("/str", 200, "text/html; charset=utf-8", "<h1>é</h1>".encode()),
         ("/bytes", 200, "application/octet-stream", b"\x00\x01"),
-    ],
-)
-async def test_what_a_handler_returns_is_the_answer(
-    serve: Serve, kind: str, path: str, status: int, content_type: str, body: bytes
-) -> None:
-    running = await serve(lambda server, note: site(server, note, kind))
-    async with running.raw() as client:
-        client.ask(path)
-        answer = await client.answer()
-    assert (answer.status, answer.headers["content-type"], answer.body) == (status, content_type, body)
+    ):
+        async with running.raw() as client:
+            client.ask(path)
+            answer = await client.answer()
+        assert (answer.status, answer.headers["content-type"], answer.body) == (status, content_type, body)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str) -> None:
     running = await serve(lambda server, note: site(server, note, kind))
     async with running.raw() as client:
         statuses = []
@@ -58,7 +56,7 @@ async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str, caplog:
             client.ask(path)
             statuses.append((await client.answer()).status)
     assert statuses == [404, 500, 500, 200]
-    assert "LookupError: in request" in caplog.text
+    await running.log.tells("LookupError: in request")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,13 +186,11 @@ async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
 
 
 async def test_a_client_that_has_sent_its_last_still_reads_the_answer(serve: Serve) -> None:
-    goes_on = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         @server.on("request")
         async def on_request(server: Server, request: Request) -> str:
             note("asked")
-            await goes_on.wait()
+            await note.goes_on.wait()
             return "answer"
 
     running = await serve(application)
@@ -202,7 +198,7 @@ async def test_a_client_that_has_sent_its_last_still_reads_the_answer(serve: Ser
         client.ask("/")
         client.end()
         await running.noted()
-        goes_on.set()
+        await running.go_on()
         assert (await client.answer()).body == b"answer"
         assert await client.rest() == b""
 
@@ -258,34 +254,35 @@ async def test_health_path_answers_at_max_connections(serve: Serve) -> None:
 async def test_health_path_is_503_on_connections_that_are_still_open_while_the_server_stops(
     serve: Serve,
 ) -> None:
-    goes_on = asyncio.Event()
-
     def application(server: Server, note: Note) -> None:
         @server.on("message")
-        async def on_message(server: Server) -> None:
-            note("busy")
-            await goes_on.wait()
+        async def on_message(server: Server, frame: Frame) -> None:
+            note(frame.fd)
+            await note.goes_on.wait()
+
+        server.on("request", lambda server: str(server.worker_id))
 
     running = await serve(application)
-    async with running.raw() as balancer, running.connect() as client:
-        balancer.ask("/health")
-        assert (await balancer.answer()).status == 200
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(running.connect())
         await client.send("hello")
-        assert await running.noted() == ("busy",)
+        worker = await running.owner(await running.opened())
+        balancer = await connection_to(running, worker, stack)
         stopping = asyncio.create_task(running.stop())
-        await client_is_refused(running.port)
-        balancer.ask("/health")
-        assert (await balancer.answer()).status == 503
-        goes_on.set()
+        statuses = [200]
+        while statuses[-1] == 200:
+            balancer.ask("/health")
+            statuses.append((await balancer.answer()).status)
+        assert statuses[-1] == 503
+        await worker.run(lambda server, note: note.goes_on.set())
         await client.wait_closed()
     await stopping
 
 
-async def client_is_refused(port: int) -> None:
-    """Wait until the server listens no more."""
+async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack) -> RawClient:
+    """Connect to the application, which answers with the number of its worker, until this one answers."""
     while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionError:
-            return
-        writer.close()
+        client = await stack.enter_async_context(running.raw())
+        client.ask("/")
+        if (await client.answer()).body == str(worker.worker_id).encode():
+            return client

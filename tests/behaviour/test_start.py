@@ -1,7 +1,8 @@
-"""`start()`: a server as a process of its own, and the signals that end it."""
+"""`start()`: a master and its workers, and the signals that end them."""
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import textwrap
@@ -10,14 +11,15 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
+from application import KINDS
 from raw_client import RawClient
-from running import KINDS, all_from
+from running import all_from
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from hubbub import Opcode, Server
 
-# What every program of this file begins and ends with; it tells its events line by line.
+# What every program of this file begins and ends with; its processes tell their events line by line.
 BEGIN = """
 import asyncio, os, signal, sys, threading, time
 from hubbub import Server
@@ -25,7 +27,8 @@ from hubbub import Server
 server = Server(port=0, **SETTINGS)
 
 def tell(*values):
-    print(*values, flush=True)
+    # A line in one piece, for several processes write.
+    os.write(1, (" ".join(map(str, values)) + "\\n").encode())
 
 @server.on("start")
 def on_start(server):
@@ -45,7 +48,7 @@ server.on("close", lambda server, fd, code: tell("close", code))
 
 
 class Program:
-    """A process that serves."""
+    """A program that serves, and its master's process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -69,7 +72,7 @@ class Program:
         return connect(f"ws://127.0.0.1:{self.port}", proxy=None, ping_interval=None)
 
     async def rest(self) -> list[str]:
-        """Read its output to the end."""
+        """Read its output to the end, which is that of all its processes."""
         assert self.process.stdout is not None
         return (await self.process.stdout.read()).decode().splitlines()
 
@@ -88,11 +91,12 @@ Run = Callable[..., AbstractAsyncContextManager[Program]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a program that consists of BEGIN, its own lines, and END."""
+    """Runs a program that consists of BEGIN, its own lines, and END; with one worker unless told."""
 
     @contextlib.asynccontextmanager
     async def run(lines: str = LIFE, **settings: object) -> AsyncIterator[Program]:
         program = tmp_path / "program.py"
+        settings = {"workers": 1, **settings}
         program.write_text(f"SETTINGS = {settings!r}\n{BEGIN}\n{textwrap.dedent(lines)}\n{END}")
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(sys.executable, program, stdout=pipe, stderr=pipe)
@@ -106,16 +110,19 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_it_gracefully(run: Run, number: signal.Signals) -> None:
-    async with run() as program:
-        assert await program.serves() == ["worker_start 0"]
+async def test_a_signal_stops_it_gracefully(run: Run, number: signal.Signals, workers: int) -> None:
+    async with run(workers=workers) as program:
+        assert sorted(await program.serves()) == [f"worker_start {worker_id}" for worker_id in range(workers)]
         async with program.connect() as client:
             assert await program.line() == "open"
             program.process.send_signal(number)
             await client.wait_closed()
             assert client.close_code == 1001
-        assert await program.rest() == ["close 1001", "worker_stop 0", "shutdown", "start() has returned"]
+        *told, shutdown, end = await program.rest()
+        assert sorted(told) == ["close 1001", *(f"worker_stop {worker_id}" for worker_id in range(workers))]
+        assert (shutdown, end) == ("shutdown", "start() has returned")
         assert await program.status() == 0
 
 
@@ -178,6 +185,8 @@ async def test_a_signal_is_heeded_while_a_handler_blocks_the_event_loop(run: Run
                     program.process.send_signal(signal.SIGTERM)
                 await asyncio.sleep(0.01)
             assert await program.status() != 0
+            # The worker goes along, although its handler still sleeps.
+            assert await program.rest() == []
 
 
 async def test_handlers_that_run_may_end(run: Run) -> None:
@@ -186,7 +195,7 @@ async def test_handlers_that_run_may_end(run: Run) -> None:
     async def on_message(server, frame):
         goes_on = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, goes_on.set)
-        tell("begins")
+        tell("begins", os.getpid())
         await goes_on.wait()
         tell("exists", server.exists(frame.fd), server.push(frame.fd, "the answer"))
     """)
@@ -194,10 +203,12 @@ async def test_handlers_that_run_may_end(run: Run) -> None:
         await program.serves()
         async with program.connect() as client:
             await client.send("hello")
-            assert [await program.line(), await program.line()] == ["open", "begins"]
+            assert await program.line() == "open"
+            begins, worker = (await program.line()).split()
+            assert begins == "begins"
             program.process.send_signal(signal.SIGTERM)
             await refuses_connections(program.port)
-            program.process.send_signal(signal.SIGUSR1)
+            os.kill(int(worker), signal.SIGUSR1)
             assert await all_from(client) == ["the answer"]
             assert client.close_code == 1001
         rest = await program.rest()
@@ -311,9 +322,19 @@ async def test_an_unknown_host_is_one_line_and_status_1(run: Run) -> None:
         assert await program.status() == 1
 
 
+async def test_a_certificate_that_is_missing_is_one_line_and_status_1(run: Run) -> None:
+    async with run(ssl_certfile="missing.pem", ssl_keyfile="missing.key") as program:
+        errors = (await program.errors()).splitlines()
+        assert len(errors) == 1
+        assert "missing.pem" in errors[0]
+        assert await program.status() == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_system_exit_in_a_handler_lets_the_writes_of_the_turn_out(run: Run, kind: str) -> None:
     lines = f"""
+    server.on("worker_start", lambda: tell("worker_start"))
+
     @server.on("message", threaded={kind == "threaded"})
     {"async " if kind in ("async", "suspending") else ""}def on_message(server, frame):
         {"await asyncio.sleep(0)" if kind == "suspending" else ""}
@@ -325,30 +346,47 @@ async def test_system_exit_in_a_handler_lets_the_writes_of_the_turn_out(run: Run
         async with program.connect() as client:
             await client.send("hello")
             assert await all_from(client) == ["last words"]
-        assert await program.status() == 7
+        # It has ended the worker, and there is another.
+        assert await program.line() == "worker_start"
+        program.process.terminate()
+        assert await program.status() == 0
 
 
 @pytest.mark.parametrize(
     "lines",
     [
-        'server.on("worker_start", lambda server: sys.exit(7))',
         'server.on("handshake", lambda server: sys.exit(7))',
         'server.on("open", lambda server: sys.exit(7))',
         'server.on("open", lambda server: server.after(0, sys.exit, 7))',
         'server.on("open", lambda server, request: server.disconnect(request.fd))\n'
         'server.on("close", lambda server: sys.exit(7))',
-        'server.on("open", lambda server: server.shutdown())\nserver.on("worker_stop", lambda: sys.exit(7))',
-        'server.on("open", lambda server: server.shutdown())\nserver.on("shutdown", lambda: sys.exit(7))',
     ],
 )
-async def test_system_exit_ends_the_process_wherever_it_is_raised(run: Run, lines: str) -> None:
-    async with run(lines) as program:
-        if "worker_start" not in lines:
-            await program.serves()
-            with contextlib.suppress(WebSocketException, EOFError, OSError):
-                async with program.connect() as client:
-                    await client.wait_closed()
-        assert await program.status() == 7
+async def test_system_exit_ends_the_worker_wherever_it_is_raised_and_it_is_replaced(run: Run, lines: str) -> None:
+    async with run('server.on("worker_start", lambda: tell("worker_start"))\n' + lines) as program:
+        assert await program.serves() == ["worker_start"]
+        with contextlib.suppress(WebSocketException, EOFError, OSError):
+            async with program.connect() as client:
+                await client.wait_closed()
+        assert await program.line() == "worker_start"
+        program.process.terminate()
+        assert await program.status() == 0
+
+
+async def test_system_exit_before_the_first_worker_serves_is_status_3(run: Run) -> None:
+    async with run('server.on("worker_start", lambda server: sys.exit(7))') as program:
+        assert await program.rest() == []
+        assert await program.status() == 3
+
+
+@pytest.mark.parametrize(("event", "status"), [("worker_stop", 0), ("shutdown", 7)])
+async def test_system_exit_at_the_end_is_the_status_where_the_master_raises_it(
+    run: Run, event: str, status: int
+) -> None:
+    async with run(f'server.on("{event}", lambda: sys.exit(7))') as program:
+        await program.serves()
+        program.process.terminate()
+        assert await program.status() == status
 
 
 async def test_a_worker_start_that_raises_is_logged_and_the_server_serves(run: Run) -> None:
@@ -405,13 +443,15 @@ async def test_a_large_answer_still_goes_out_during_the_stop(run: Run) -> None:
     @server.on("message")
     def on_message(server, frame):
         server.push(frame.fd, bytes(3_000_000))
-        os.kill(os.getpid(), signal.SIGTERM)
+        tell("pushed")
     """
     async with run(lines) as program:
         await program.serves()
         async with RawClient(program.port, receive_buffer=4096) as client:
             await client.upgrade()
             client.send_frame(Opcode.TEXT, b"hello")
+            assert await program.line() == "pushed"
+            program.process.terminate()
             assert len((await client.frame()).payload) == 3_000_000
             assert (await client.close_frame())[0] == 1001
             client.send_close(1001)
@@ -422,7 +462,7 @@ async def test_a_large_answer_still_goes_out_during_the_stop(run: Run) -> None:
 @pytest.mark.parametrize("way", ["signal", "shutdown"])
 async def test_it_stops_although_a_handler_of_the_start_does_not_end(run: Run, event: str, way: str) -> None:
     lines = f"""
-    server = Server(port=0, shutdown_timeout=0.1)
+    server = Server(port=0, workers=1, shutdown_timeout=0.1)
 
     @server.on("{event}")
     async def never_ends(server):

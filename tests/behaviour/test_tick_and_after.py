@@ -1,12 +1,11 @@
 """Timers: `after`, `tick`, `Timer.cancel`."""
 
 import asyncio
-import contextlib
 import threading
-from typing import Any
 
 import pytest
-from running import Note, Serve, time_passes
+from application import Note
+from running import Serve, time_passes
 
 from hubbub import NotRunning, Server, Timer
 
@@ -17,113 +16,124 @@ def nothing(server: Server, note: Note) -> None:
 
 async def test_after_calls_once_with_the_arguments(serve: Serve) -> None:
     running = await serve(nothing)
-    timer = running.server.after(0.001, running.notes, "called", 1)
-    assert isinstance(timer, Timer)
+    await running.server.run(lambda server, note: note(isinstance(server.after(0.001, note, "called", 1), Timer)))
+    assert await running.noted() == (True,)
     assert await running.noted() == ("called", 1)
     await time_passes(0.01)
-    assert running.notes.all == [("called", 1)]
+    assert running.notes.all == [(True,), ("called", 1)]
 
 
 async def test_after_0_calls_soon_but_not_at_once(serve: Serve) -> None:
+    def start(server: Server, note: Note) -> None:
+        server.after(0, note, "called")
+        note("started")
+
     running = await serve(nothing)
-    running.server.after(0, running.notes, "called")
-    assert running.notes.all == []
-    assert await running.noted() == ("called",)
+    await running.server.run(start)
+    assert [await running.noted(), await running.noted()] == [("started",), ("called",)]
 
 
 async def test_a_timer_does_not_fire_early_and_the_earlier_one_fires_first(serve: Serve) -> None:
+    def start(server: Server, note: Note) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        server.after(0.06, lambda: note("later", loop.time() - begun >= 0.055))
+        server.after(0.03, lambda: note("earlier", loop.time() - begun >= 0.025))
+
     running = await serve(nothing)
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    running.server.after(0.06, lambda: running.notes("later", loop.time() - begun >= 0.055))
-    running.server.after(0.03, lambda: running.notes("earlier", loop.time() - begun >= 0.025))
+    await running.server.run(start)
     assert await running.noted() == ("earlier", True)
     assert await running.noted() == ("later", True)
 
 
 async def test_tick_calls_again_and_again(serve: Serve) -> None:
     running = await serve(nothing)
-    timer = running.server.tick(0.001, running.notes, "tick")
+    await running.server.run(lambda server, note: note(isinstance(server.tick(0.001, note, "tick"), Timer)))
+    assert await running.noted() == (True,)
     assert [await running.noted() for _ in range(5)] == [("tick",)] * 5
-    timer.cancel()
 
 
-@pytest.mark.parametrize("start", ["after", "tick"])
-async def test_functions_may_be_async(serve: Serve, start: str) -> None:
+@pytest.mark.parametrize("how", ["after", "tick"])
+async def test_functions_may_be_async(serve: Serve, how: str) -> None:
+    def start(server: Server, note: Note) -> None:
+        async def later(what: str) -> None:
+            await asyncio.sleep(0)
+            note(what)
+
+        getattr(server, how)(0.001, later, "called")
+
     running = await serve(nothing)
-
-    async def later(what: str) -> None:
-        await asyncio.sleep(0)
-        running.notes(what)
-
-    timer = getattr(running.server, start)(0.001, later, "called")
+    await running.server.run(start)
     assert await running.noted() == ("called",)
-    timer.cancel()
 
 
-@pytest.mark.parametrize("start", ["after", "tick"])
-async def test_a_cancelled_timer_calls_no_more(serve: Serve, start: str) -> None:
+@pytest.mark.parametrize("how", ["after", "tick"])
+async def test_a_cancelled_timer_calls_no_more(serve: Serve, how: str) -> None:
+    def start_and_cancel(server: Server, note: Note) -> list[bool]:
+        timer = getattr(server, how)(0.005, note, "called")
+        states = [timer.cancelled]
+        timer.cancel()
+        timer.cancel()
+        return [*states, timer.cancelled]
+
     running = await serve(nothing)
-    timer = getattr(running.server, start)(0.005, running.notes, "called")
-    assert timer.cancelled is False
-    timer.cancel()
-    timer.cancel()
-    assert timer.cancelled is True
+    assert await running.server.run(start_and_cancel) == [False, True]
     await time_passes(0.02)
     assert running.notes.all == []
 
 
 async def test_a_tick_may_cancel_itself(serve: Serve) -> None:
+    def start(server: Server, note: Note) -> None:
+        def tick() -> None:
+            timer.cancel()
+            note("tick")
+
+        timer = server.tick(0.001, tick)
+
     running = await serve(nothing)
-
-    def tick() -> None:
-        timer.cancel()
-        running.notes("tick")
-
-    timer = running.server.tick(0.001, tick)
+    await running.server.run(start)
     await running.noted()
     await time_passes(0.01)
     assert running.notes.all == [("tick",)]
 
 
 async def test_a_tick_does_not_pile_up_on_itself(serve: Serve) -> None:
+    def start(server: Server, note: Note) -> None:
+        async def slow() -> None:
+            note("begins")
+            await note.goes_on.wait()
+            note("ends")
+
+        server.tick(0.001, slow)
+
     running = await serve(nothing)
-    goes_on = asyncio.Event()
-
-    async def slow() -> None:
-        running.notes("begins")
-        await goes_on.wait()
-        running.notes("ends")
-
-    timer = running.server.tick(0.001, slow)
+    await running.server.run(start)
     assert await running.noted() == ("begins",)
     await time_passes(0.02)
     assert running.notes.all == [("begins",)]
-    goes_on.set()
+    await running.go_on()
     assert await running.noted() == ("ends",)
     # It goes on as before.
     assert await running.noted() == ("begins",)
-    timer.cancel()
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_function_that_fails_is_logged_and_a_tick_goes_on(
-    serve: Serve, is_async: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_function_that_fails_is_logged_and_a_tick_goes_on(serve: Serve, is_async: bool) -> None:
+    def start(server: Server, note: Note) -> None:
+        def fail() -> None:
+            note("called")
+            raise LookupError("in a timer")
+
+        async def fail_later() -> None:
+            await asyncio.sleep(0)
+            fail()
+
+        server.tick(0.001, fail_later if is_async else fail)
+
     running = await serve(nothing)
-
-    def fail() -> None:
-        running.notes("called")
-        raise LookupError("in a timer")
-
-    async def fail_later() -> None:
-        await asyncio.sleep(0)
-        fail()
-
-    timer = running.server.tick(0.001, fail_later if is_async else fail)
+    await running.server.run(start)
     assert [await running.noted() for _ in range(3)] == [("called",)] * 3
-    timer.cancel()
-    assert "LookupError: in a timer" in caplog.text
+    await running.log.tells("LookupError: in a timer")
 
 
 async def test_timers_can_be_started_and_cancelled_from_a_thread(serve: Serve) -> None:
@@ -143,23 +153,23 @@ async def test_timers_can_be_started_and_cancelled_from_a_thread(serve: Serve) -
 
 
 async def test_a_timer_that_is_started_while_nothing_else_happens_is_not_late(serve: Serve) -> None:
+    def start_in_a_thread(server: Server, note: Note) -> None:
+        thread = threading.Thread(target=server.after, args=(0.001, note, "called"))
+        # The event loop sleeps by the time that it begins, and has nothing else to wake up for.
+        asyncio.get_running_loop().call_soon(thread.start)
+
     running = await serve(nothing)
-    started = threading.Event()
-
-    def start() -> None:
-        running.server.after(0.001, running.notes, "called")
-        started.set()
-
-    # The event loop sleeps by now, and has nothing else to wake up for.
-    asyncio.get_running_loop().call_soon(threading.Thread(target=start).start)
+    await running.server.run(start_in_a_thread)
     assert await running.noted() == ("called",)
-    assert started.is_set()
 
 
 async def test_timers_end_with_the_server(serve: Serve) -> None:
+    def start(server: Server, note: Note) -> None:
+        server.after(0.01, note, "after")
+        server.tick(0.01, note, "tick")
+
     running = await serve(nothing)
-    running.server.after(0.01, running.notes, "after")
-    running.server.tick(0.01, running.notes, "tick")
+    await running.server.run(start)
     await running.stop()
     told = len(running.notes.all)
     await time_passes(0.03)
@@ -183,27 +193,31 @@ async def test_a_timer_that_close_starts_during_the_stop_ends_with_the_server_to
 
 
 async def test_threads_may_start_timers_while_the_server_stops(serve: Serve) -> None:
+    def start_threads(server: Server, note: Note) -> None:
+        def start_timers() -> None:
+            note("begun")
+            try:
+                while True:
+                    server.after(3600, print)
+            except NotRunning:
+                pass
+            except Exception as error:
+                note(repr(error))
+
+        for _ in range(2):
+            threading.Thread(target=start_timers).start()
+
     running = await serve(nothing)
-
-    def start_timers() -> None:
-        running.notes("begun")
-        with contextlib.suppress(NotRunning):
-            while True:
-                running.server.after(3600, print)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(4):
-            group.create_task(asyncio.to_thread(start_timers))
-        for _ in range(4):
-            await running.noted()
-        await running.stop()
+    await running.server.run(start_threads)
+    for _ in range(2):
+        await running.noted()
+    await running.stop()
+    assert set(running.notes.all) == {("begun",)}
 
 
-@pytest.mark.parametrize(
-    ("start", "seconds"),
-    [("tick", 0), ("tick", -1), ("tick", float("nan")), ("after", -0.001), ("after", float("nan"))],
-)
-async def test_seconds_that_make_no_sense_are_a_value_error(serve: Serve, start: str, seconds: Any) -> None:
-    running = await serve(nothing)
-    with pytest.raises(ValueError, match="seconds"):
-        getattr(running.server, start)(seconds, print)
+async def test_seconds_that_make_no_sense_are_a_value_error(serve: Serve, subtests: pytest.Subtests) -> None:
+    server = (await serve(nothing)).server
+    nan = float("nan")
+    for how, seconds in (("tick", 0), ("tick", -1), ("tick", nan), ("after", -0.001), ("after", nan)):
+        with subtests.test(how=how, seconds=seconds), pytest.raises(ValueError, match="seconds"):
+            await getattr(server, how)(seconds, print)

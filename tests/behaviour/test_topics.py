@@ -1,11 +1,12 @@
 """Topics and broadcast: one message for many connections."""
 
-import threading
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from running import KINDS, Note, Running, Serve, add
+from application import KINDS, Note, add
+from running import Running, Serve
 from websockets.asyncio.client import ClientConnection
 
 from hubbub import Frame, Request, Server
@@ -22,7 +23,7 @@ class Member:
         self.client = client
         self.fd = fd
 
-    async def receives(self, *messages: str | bytes) -> bool:
+    async def receives(self, *messages: str | bytes | bytearray) -> bool:
         return [await self.client.recv() for _ in messages] == list(messages)
 
 
@@ -40,13 +41,13 @@ async def test_publish_reaches_the_subscribers_and_nobody_else(serve: Serve) -> 
     server = running.server
     async with AsyncExitStack() as stack:
         first, second, third = await members(stack, running, 3)
-        assert server.subscribe(first.fd, "news") is True
-        assert server.subscribe(second.fd, "news") is True
-        assert server.subscribe(third.fd, "sports") is True
-        server.publish("news", "text")
-        server.publish("news", b"bytes")
-        server.publish("nobody listens", "text")
-        server.broadcast("the end")
+        assert await server.subscribe(first.fd, "news") is True
+        assert await server.subscribe(second.fd, "news") is True
+        assert await server.subscribe(third.fd, "sports") is True
+        await server.publish("news", "text")
+        await server.publish("news", b"bytes")
+        await server.publish("nobody listens", "text")
+        await server.broadcast("the end")
         assert await first.receives("text", b"bytes", "the end")
         assert await second.receives("text", b"bytes", "the end")
         assert await third.receives("the end")
@@ -58,11 +59,11 @@ async def test_unsubscribe_ends_it(serve: Serve) -> None:
     async with AsyncExitStack() as stack:
         first, second = await members(stack, running, 2)
         for member in (first, second):
-            server.subscribe(member.fd, "news")
-        assert server.unsubscribe(first.fd, "news") is True
-        assert server.unsubscribe(first.fd, "was never subscribed") is True
-        server.publish("news", "text")
-        server.broadcast("the end")
+            await server.subscribe(member.fd, "news")
+        assert await server.unsubscribe(first.fd, "news") is True
+        assert await server.unsubscribe(first.fd, "was never subscribed") is True
+        await server.publish("news", "text")
+        await server.broadcast("the end")
         assert await first.receives("the end")
         assert await second.receives("text", "the end")
 
@@ -72,13 +73,13 @@ async def test_subscribed_twice_is_subscribed_once(serve: Serve) -> None:
     server = running.server
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
-        assert server.subscribe(member.fd, "news") is True
-        assert server.subscribe(member.fd, "news") is True
+        assert await server.subscribe(member.fd, "news") is True
+        assert await server.subscribe(member.fd, "news") is True
         assert await server.subscribers("news") == 1
-        server.publish("news", "once")
-        server.publish("news", "and again")
+        await server.publish("news", "once")
+        await server.publish("news", "and again")
         assert await member.receives("once", "and again")
-        server.unsubscribe(member.fd, "news")
+        await server.unsubscribe(member.fd, "news")
         assert await server.subscribers("news") == 0
 
 
@@ -87,11 +88,16 @@ async def test_a_connection_may_have_many_topics(serve: Serve) -> None:
     server = running.server
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
+        fd = member.fd
         topics = [f"topic {number}" for number in range(500)]
-        for topic in topics:
-            server.subscribe(member.fd, topic)
-        for topic in topics:
-            server.publish(topic, topic)
+
+        def use_them_all(server: Server, note: Note) -> None:
+            for topic in topics:
+                server.subscribe(fd, topic)
+            for topic in topics:
+                server.publish(topic, topic)
+
+        await server.run(use_them_all)
         assert await member.receives(*topics)
 
 
@@ -101,10 +107,11 @@ async def test_excluded_ids_get_nothing(serve: Serve) -> None:
     async with AsyncExitStack() as stack:
         first, second, third = await members(stack, running, 3)
         for member in (first, second, third):
-            server.subscribe(member.fd, "news")
-        server.publish("news", "published", exclude=[first.fd])
-        server.broadcast("broadcast", exclude=(fd for fd in (first.fd, second.fd, -1)))
-        server.broadcast("the end")
+            await server.subscribe(member.fd, "news")
+        await server.publish("news", "published", exclude=[first.fd])
+        excluded = [first.fd, second.fd, -1]
+        await server.run(lambda server, note: server.broadcast("broadcast", exclude=(fd for fd in excluded)))
+        await server.broadcast("the end")
         assert await first.receives("the end")
         assert await second.receives("published", "the end")
         assert await third.receives("published", "broadcast", "the end")
@@ -122,12 +129,12 @@ async def test_a_subscription_ends_with_its_connection(serve: Serve) -> None:
         async with AsyncExitStack() as inner:
             (leaves,) = await members(inner, running, 1)
             for member in (stays, leaves):
-                server.subscribe(member.fd, "news")
+                await server.subscribe(member.fd, "news")
             assert await server.subscribers("news") == 2
         assert await running.noted() == ("close",)
         assert await server.subscribers("news") == 1
-        assert server.subscribe(leaves.fd, "news") is False
-        assert server.unsubscribe(leaves.fd, "news") is False
+        assert await server.subscribe(leaves.fd, "news") is False
+        assert await server.unsubscribe(leaves.fd, "news") is False
 
 
 async def test_a_subscription_ends_as_soon_as_the_server_disconnects(serve: Serve) -> None:
@@ -135,54 +142,39 @@ async def test_a_subscription_ends_as_soon_as_the_server_disconnects(serve: Serv
     server = running.server
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
-        server.subscribe(member.fd, "news")
-        server.disconnect(member.fd)
+        await server.subscribe(member.fd, "news")
+        await server.disconnect(member.fd)
         assert await server.subscribers("news") == 0
 
 
-async def test_calls_of_all_kinds_keep_their_order(serve: Serve) -> None:
+def calls_of_all_kinds(server: Server, fd: int) -> None:
+    for number in range(20):
+        server.publish("news", f"{number} not subscribed yet")
+        server.subscribe(fd, "news")
+        server.push(fd, f"{number} pushed")
+        server.publish("news", f"{number} published")
+        server.broadcast(f"{number} broadcast")
+        server.unsubscribe(fd, "news")
+        server.publish("news", f"{number} not subscribed any more")
+        server.push(fd, f"{number} pushed again")
+    server.disconnect(fd)
+    server.broadcast("too late")
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+async def test_calls_of_all_kinds_keep_their_order(serve: Serve, in_thread: bool) -> None:
     running = await serve(tells_fd)
-    server = running.server
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
         fd = member.fd
-        expected = []
-        for number in range(20):
-            server.publish("news", f"{number} not subscribed yet")
-            server.subscribe(fd, "news")
-            server.push(fd, f"{number} pushed")
-            server.publish("news", f"{number} published")
-            server.broadcast(f"{number} broadcast")
-            server.unsubscribe(fd, "news")
-            server.publish("news", f"{number} not subscribed any more")
-            server.push(fd, f"{number} pushed again")
-            expected += [f"{number} {how}" for how in ("pushed", "published", "broadcast", "pushed again")]
-        server.disconnect(fd)
-        server.broadcast("too late")
+
+        def job(server: Server, note: Note) -> Any:
+            return asyncio.to_thread(calls_of_all_kinds, server, fd) if in_thread else calls_of_all_kinds(server, fd)
+
+        await running.server.run(job)
+        kinds = ("pushed", "published", "broadcast", "pushed again")
+        expected = [f"{number} {kind}" for number in range(20) for kind in kinds]
         assert [message async for message in member.client] == expected
-
-
-async def test_calls_of_all_kinds_from_a_thread_keep_their_order(serve: Serve) -> None:
-    running = await serve(tells_fd)
-    server = running.server
-    async with AsyncExitStack() as stack:
-        (member,) = await members(stack, running, 1)
-
-        def calls() -> None:
-            for number in range(20):
-                server.subscribe(member.fd, "news")
-                server.push(member.fd, f"{number} pushed")
-                server.publish("news", f"{number} published")
-                server.broadcast(f"{number} broadcast")
-                server.unsubscribe(member.fd, "news")
-                server.publish("news", f"{number} not subscribed any more")
-            server.disconnect(member.fd)
-
-        thread = threading.Thread(target=calls)
-        thread.start()
-        expected = [f"{number} {how}" for number in range(20) for how in ("pushed", "published", "broadcast")]
-        assert [message async for message in member.client] == expected
-        thread.join()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -214,57 +206,55 @@ async def test_subscribers_counts_the_calls_before_it(serve: Serve) -> None:
         joined = await members(stack, running, 3)
         assert await server.subscribers("news") == 0
         for member in joined:
-            server.subscribe(member.fd, "news")
+            await server.subscribe(member.fd, "news")
         assert await server.subscribers("news") == 3
-        server.unsubscribe(joined[0].fd, "news")
+        await server.unsubscribe(joined[0].fd, "news")
         assert await server.subscribers("news") == 2
 
 
-@pytest.mark.parametrize("topic", ["", "x" * 256, "é" * 128])
-async def test_a_topic_has_1_to_255_bytes(serve: Serve, topic: str) -> None:
+async def test_a_topic_has_1_to_255_bytes(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
     server = running.server
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
-        for call in (
-            lambda: server.subscribe(member.fd, topic),
-            lambda: server.unsubscribe(member.fd, topic),
-            lambda: server.publish(topic, "x"),
-        ):
-            with pytest.raises(ValueError, match="255"):
-                call()
-        with pytest.raises(ValueError, match="255"):
-            await server.subscribers(topic)
+        for topic in ("", "x" * 256, "é" * 128):
+            for call in (
+                server.subscribe(member.fd, topic),
+                server.unsubscribe(member.fd, topic),
+                server.publish(topic, "x"),
+                server.subscribers(topic),
+            ):
+                with subtests.test(topic=topic), pytest.raises(ValueError, match="255"):
+                    await call
 
 
-@pytest.mark.parametrize("topic", ["x", "x" * 255, "é" * 127, " ", "a/b.*#"])
-async def test_any_text_of_that_length_is_a_topic(serve: Serve, topic: str) -> None:
+async def test_any_text_of_that_length_is_a_topic(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
-        running.server.subscribe(member.fd, topic)
-        running.server.publish(topic, "heard")
-        assert await member.receives("heard")
+        for topic in ("x", "x" * 255, "é" * 127, " ", "a/b.*#"):
+            await running.server.subscribe(member.fd, topic)
+            await running.server.publish(topic, f"about {topic}")
+            assert await member.receives(f"about {topic}")
 
 
-@pytest.mark.parametrize("data", [bytearray(b"array"), memoryview(b"view"), b"", ""])
-async def test_what_can_be_pushed_can_be_published(serve: Serve, data: Any) -> None:
+async def test_what_can_be_pushed_can_be_published(serve: Serve) -> None:
     running = await serve(tells_fd)
     async with AsyncExitStack() as stack:
         (member,) = await members(stack, running, 1)
-        running.server.subscribe(member.fd, "news")
-        running.server.publish("news", data)
-        running.server.broadcast(data)
-        assert await member.receives(data, data)
+        await running.server.subscribe(member.fd, "news")
+        for data in (bytearray(b"array"), b"", ""):
+            await running.server.publish("news", data)
+            await running.server.broadcast(data)
+            assert await member.receives(data, data)
 
 
-@pytest.mark.parametrize("data", [None, 1, ["a"]])
-async def test_what_cannot_be_pushed_cannot_be_published(serve: Serve, data: Any) -> None:
+async def test_what_cannot_be_pushed_cannot_be_published(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
-    with pytest.raises(TypeError):
-        running.server.publish("news", data)
-    with pytest.raises(TypeError):
-        running.server.broadcast(data)
+    for data in (None, 1, ["a"]):
+        for call in (running.server.publish("news", data), running.server.broadcast(data)):
+            with subtests.test(data=data), pytest.raises(TypeError):
+                await call
 
 
 async def test_broadcast_reaches_websockets_only(serve: Serve) -> None:
@@ -274,7 +264,7 @@ async def test_broadcast_reaches_websockets_only(serve: Serve) -> None:
         plain = await stack.enter_async_context(running.raw())
         plain.ask("/")
         assert (await plain.answer()).status == 426
-        running.server.broadcast("hello")
+        await running.server.broadcast("hello")
         assert await member.receives("hello")
         plain.ask("/")
         assert (await plain.answer()).status == 426

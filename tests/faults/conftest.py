@@ -1,14 +1,18 @@
 """Servers to be broken, each with a bystander who must not notice."""
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import HubServer, hub_serving
 from server_process import Bystander, ServerProcess, serving
 
 StartServer = Callable[..., ServerProcess]
+StartHub = Callable[..., HubServer]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,3 +44,16 @@ def bystander(server: ServerProcess) -> Iterator[Bystander]:
     """A bystander of the module's `server`."""
     with Bystander(server) as bystander:
         yield bystander
+
+
+@pytest.fixture
+def start_hub() -> Iterator[StartHub]:
+    """Start servers of three workers with settings; at the end of the test each must stop as it should."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> HubServer:
+            # Not pytest's, which may be too long for the address of a socket.
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            return stack.enter_context(hub_serving(directory, **settings))
+
+        yield start

@@ -1,8 +1,8 @@
-"""The server that the tests break: each path is one way to behave.
+"""The server of one process that the tests break: each path is one way to behave.
 
-It prints its port once it accepts connections. Its only argument is JSON: `settings` (keywords of `Server`),
-`kind` of the message handler (sync, async or threaded), `descriptors` (how many the process may have), and
-`events` (further handlers: handshake, request).
+It is embedded in this program, so that memory and descriptors are those of one process, and prints its port once it
+accepts connections. Its only argument is JSON: `settings` (keywords of `Server`), `kind` of the message handler (sync,
+async or threaded), `descriptors` (how many the process may have), and `events` (further handlers: handshake, request).
 """
 
 import asyncio
@@ -26,7 +26,7 @@ if descriptors := options.get("descriptors"):
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 # No pings: the raw peers would not answer them.
-defaults = {"port": 0, "workers": 1, "control": None, "ping_interval": None}
+defaults = {"port": 0, "control": None, "ping_interval": None}
 server = Server(**{**defaults, **options.get("settings", {})})
 
 PAGE = b"x" * 1_000_000
@@ -281,4 +281,12 @@ kind = options.get("kind", "sync")
 server.on("message", answer_async if kind == "async" else answer, threaded=kind == "threaded")
 for event in options.get("events", ()):
     server.on(event, {"request": page, "handshake": decide}[event])
-server.start()
+
+
+async def main() -> None:
+    """Serve until SIGTERM."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.shutdown)
+    await server.serve()
+
+
+asyncio.run(main())

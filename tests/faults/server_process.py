@@ -26,6 +26,14 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
+def memory_of(pid: int) -> int:
+    """Bytes of a process that are resident, without those of files."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no RssAnon in the process's status")
+
+
 class ServerProcess:
     """`fault_server.py`, started with `options`, and a control connection to it."""
 
@@ -55,10 +63,7 @@ class ServerProcess:
 
     def memory(self) -> int:
         """Bytes that are resident, without those of files."""
-        for line in self._proc("status").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("no RssAnon in the process's status")
+        return memory_of(self._process.pid)
 
     def descriptors(self) -> int:
         """How many descriptors are open."""
@@ -66,7 +71,8 @@ class ServerProcess:
 
     def cpu_seconds(self) -> float:
         """CPU time used until now."""
-        user, system = self._proc("stat").rpartition(")")[2].split()[11:13]
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        user, system = stat.rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> str:
@@ -94,9 +100,6 @@ class ServerProcess:
         assert self._process.stdout is not None
         self._process.stdout.close()
         self._control.socket.close()
-
-    def _proc(self, name: str) -> str:
-        return Path(f"/proc/{self._process.pid}/{name}").read_text()
 
 
 class Bystander:

@@ -15,8 +15,18 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 LAYERS = [
     {"hubbub.errors"},
     {"hubbub.events"},
-    {"hubbub.settings", "hubbub.handlers", "hubbub.threads", "hubbub.timers"},
+    {
+        "hubbub.control",
+        "hubbub.handlers",
+        "hubbub.listening",
+        "hubbub.program",
+        "hubbub.settings",
+        "hubbub.threads",
+        "hubbub.timers",
+    },
+    {"hubbub.caller"},
     {"hubbub.master", "hubbub.worker"},
+    {"hubbub.embedded", "hubbub.publisher", "hubbub.worker_process"},
     {"hubbub.server"},
     {"hubbub.cli"},
 ]

@@ -28,6 +28,7 @@ enum Workload {
     /// Send it back
     Echo,
     /// Send it to all connections to `/fanout`
+    #[value(alias = "broadcast")]
     Fanout,
 }
 

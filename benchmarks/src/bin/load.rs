@@ -12,6 +12,8 @@ use benchmarks::workload::echo::{self, Echo};
 use benchmarks::workload::fanout::{self, Fanout};
 use benchmarks::workload::handshake::{self, Handshake};
 use benchmarks::workload::idle::{self, Idle};
+use benchmarks::workload::push::{self, Push};
+use benchmarks::workload::receive::{self, Receive};
 use clap::{Parser, Subcommand};
 
 /// Puts load on a WebSocket server at 127.0.0.1 and checks all that it answers.
@@ -20,8 +22,8 @@ struct Arguments {
     /// The server's port
     #[arg(long)]
     port: u16,
-    /// Seconds of silence after which the run fails
-    #[arg(long, default_value_t = 30.0)]
+    /// Seconds of silence after which the run fails; fewer than lie between two pings, which are no silence
+    #[arg(long, default_value_t = 15.0)]
     timeout: f64,
     /// Wait for a line on standard input before the messages start, and before the connections close
     #[arg(long)]
@@ -40,6 +42,10 @@ enum Workload {
     Handshake(Handshake),
     /// Connections that say nothing, until a line comes in
     Idle(Idle),
+    /// Messages that go to connections of the same worker or of another
+    Push(Push),
+    /// Messages that another program publishes
+    Receive(Receive),
 }
 
 fn main() -> ExitCode {
@@ -61,5 +67,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         Workload::Fanout(options) => fanout::run(options, target, control),
         Workload::Handshake(options) => handshake::run(options, target, control),
         Workload::Idle(options) => idle::run(options, target),
+        Workload::Push(options) => push::run(options, target, control),
+        Workload::Receive(options) => receive::run(options, target, control),
     }
 }

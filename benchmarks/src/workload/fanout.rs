@@ -8,7 +8,7 @@ use crate::messages::{self, Messages};
 use crate::workload::{Clients, timed};
 
 /// The sender's number in every message.
-const PUBLISHER: u32 = 0;
+pub(super) const PUBLISHER: u32 = 0;
 
 /// The size of a fan-out run.
 #[derive(clap::Args)]
@@ -37,13 +37,13 @@ pub fn run(options: &Fanout, target: Target, control: Control) -> io::Result<()>
     streams.extend(target.open("/", 1)?);
     let mut clients = Clients::new(streams, target.timeout)?;
     timed(control, || {
-        Publishing::new(options).run(options, &mut clients)?;
-        Ok(u64::from(options.publishes) * options.subscribers as u64)
+        Publishing::new(options.subscribers, options.size, options.in_flight).run(options.publishes, &mut clients)
     })?;
     clients.close()
 }
 
-struct Publishing {
+/// Messages from one connection, the last, to all those before it.
+pub(super) struct Publishing {
     messages: Messages,
     /// The number of the next message that each subscriber gets.
     next: Vec<u32>,
@@ -55,20 +55,26 @@ struct Publishing {
 }
 
 impl Publishing {
-    fn new(options: &Fanout) -> Self {
+    /// To so many subscribers, messages of `size` bytes, with `in_flight` of them on the way.
+    pub(super) fn new(subscribers: usize, size: usize, in_flight: u32) -> Self {
         Self {
-            messages: Messages::new(options.size, options.in_flight as usize),
-            next: vec![0; options.subscribers],
-            waiting: vec![0; options.in_flight as usize],
+            messages: Messages::new(size, in_flight as usize),
+            next: vec![0; subscribers],
+            waiting: vec![0; in_flight as usize],
             published: 0,
             completed: 0,
         }
     }
 
-    fn run(&mut self, options: &Fanout, clients: &mut Clients) -> io::Result<()> {
-        while self.completed < options.publishes {
-            let room = options.in_flight - (self.published - self.completed);
-            let count = room.min(options.publishes - self.published);
+    /// Publishes until every subscriber has `publishes` messages. Returns the number of deliveries.
+    ///
+    /// # Errors
+    ///
+    /// A lost connection, a wrong or missing message, or silence, with the number of the connection.
+    pub(super) fn run(&mut self, publishes: u32, clients: &mut Clients) -> io::Result<u64> {
+        while self.completed < publishes {
+            let room = self.waiting.len() as u32 - (self.published - self.completed);
+            let count = room.min(publishes - self.published);
             self.publish(clients, count)?;
             for index in 0..clients.wait()? {
                 clients.receive(index, |number, frame| {
@@ -84,7 +90,7 @@ impl Publishing {
                 self.completed += 1;
             }
         }
-        Ok(())
+        Ok(u64::from(publishes) * self.next.len() as u64)
     }
 
     /// Publishes `count` messages in one write.

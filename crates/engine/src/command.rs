@@ -1,260 +1,294 @@
-//! Commands from other threads: a bounded queue that wakes the reactor.
+//! What anyone can ask of a reactor, as a value and as bytes.
 //!
-//! The reactor carries them out in the order in which they came, so what one thread asks for reaches any one
-//! connection in the order of its calls. Nobody waits: a full queue refuses, and that is counted.
+//! The same bytes wait in the queue of a worker's other threads, cross the links between the processes and come over the
+//! control socket. Numbers are little-endian; see [`crate::message`] for what stands around a command.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::borrow::Cow;
 
-use mio::Waker;
-
-use crate::registry::{Fd, Registry, add};
+use crate::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
+use crate::registry::Fd;
 use crate::sending::DataOpcode;
-use crate::settings::Settings;
-
-/// Commands that may wait at a time.
-const MOST_COMMANDS: usize = 65_536;
-/// Bytes that may wait at a time.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// What anyone can ask of the reactor.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the Reactor's methods")]
-pub enum Command {
+pub enum Command<'a> {
     Push {
         fd: Fd,
         opcode: DataOpcode,
         finish: bool,
-        payload: Vec<u8>,
+        payload: &'a [u8],
     },
-    /// Another thread found the outbox too full for `length` more bytes: the policy is to be applied.
+    /// Somebody found the outbox too full for `length` more bytes: the policy is to be applied.
     Overflow {
         fd: Fd,
-        length: usize,
+        length: u64,
     },
     Ping {
         fd: Fd,
-        payload: Vec<u8>,
+        payload: &'a [u8],
     },
     Disconnect {
         fd: Fd,
         code: u16,
-        reason: String,
+        reason: &'a str,
     },
     Subscribe {
         fd: Fd,
-        topic: String,
+        topic: &'a str,
     },
     Unsubscribe {
         fd: Fd,
-        topic: String,
+        topic: &'a str,
     },
     Publish {
-        topic: String,
+        topic: &'a str,
         opcode: DataOpcode,
-        payload: Vec<u8>,
-        exclude: Vec<Fd>,
+        payload: &'a [u8],
+        exclude: Cow<'a, [Fd]>,
     },
     Broadcast {
         opcode: DataOpcode,
-        payload: Vec<u8>,
-        exclude: Vec<Fd>,
+        payload: &'a [u8],
+        exclude: Cow<'a, [Fd]>,
+    },
+    /// Both are worker ids.
+    PipeMessage {
+        from: u8,
+        to: u8,
+        is_text: bool,
+        payload: &'a [u8],
     },
 }
 
-impl Command {
-    /// The memory that it takes.
-    fn cost(&self) -> usize {
-        let beside = match self {
-            Self::Push { payload, .. } | Self::Ping { payload, .. } => payload.len(),
-            Self::Publish { topic, payload, exclude, .. } => topic.len() + payload.len() + size_of_val(&exclude[..]),
-            Self::Broadcast { payload, exclude, .. } => payload.len() + size_of_val(&exclude[..]),
-            Self::Disconnect { reason, .. } => reason.len(),
-            Self::Subscribe { topic, .. } | Self::Unsubscribe { topic, .. } => topic.len(),
-            Self::Overflow { .. } => 0,
-        };
-        size_of::<Self>() + beside
+const PUSH: u8 = 1;
+const OVERFLOW: u8 = 2;
+const PING: u8 = 3;
+const DISCONNECT: u8 = 4;
+const SUBSCRIBE: u8 = 5;
+const UNSUBSCRIBE: u8 = 6;
+const PUBLISH: u8 = 7;
+const BROADCAST: u8 = 8;
+const PIPE_MESSAGE: u8 = 9;
+
+impl<'a> Command<'a> {
+    /// The connection that it is for; `None`: it is for many, or for a worker.
+    pub fn fd(&self) -> Option<Fd> {
+        match self {
+            Self::Push { fd, .. }
+            | Self::Overflow { fd, .. }
+            | Self::Ping { fd, .. }
+            | Self::Disconnect { fd, .. }
+            | Self::Subscribe { fd, .. }
+            | Self::Unsubscribe { fd, .. } => Some(*fd),
+            Self::Publish { .. } | Self::Broadcast { .. } | Self::PipeMessage { .. } => None,
+        }
     }
-}
 
-/// What the reactor counts beside the registry's rows; each is written by the reactor's thread alone, but for
-/// `commands_dropped`.
-#[derive(Debug, Default)]
-pub struct Totals {
-    /// Open WebSockets.
-    pub connections: AtomicU64,
-    /// Handshakes accepted.
-    pub accepted: AtomicU64,
-    /// Handshakes refused, for whatever reason.
-    pub refused: AtomicU64,
-    /// WebSockets closed.
-    pub closed: AtomicU64,
-    /// The traffic of connections that are gone; that of the others stands in their rows, so that a message is counted
-    /// in one place.
-    pub(crate) past: Traffic<AtomicU64>,
-    /// Connections closed with 1013 because their outbox was full.
-    pub slow_consumers_closed: AtomicU64,
-    /// Messages dropped because an outbox was full.
-    pub messages_dropped: AtomicU64,
-    /// Commands of other threads dropped because their queue was full.
-    pub commands_dropped: AtomicU64,
-}
+    /// Appends the command: a byte that tells which it is, and its fields; the last one goes to the end.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Push { fd, opcode, finish, payload } => {
+                out.push(PUSH);
+                put_u64(out, *fd);
+                out.extend([opcode.to_byte(), u8::from(*finish)]);
+                out.extend_from_slice(payload);
+            }
+            Self::Overflow { fd, length } => {
+                out.push(OVERFLOW);
+                put_u64(out, *fd);
+                put_u64(out, *length);
+            }
+            Self::Ping { fd, payload } => {
+                out.push(PING);
+                put_u64(out, *fd);
+                out.extend_from_slice(payload);
+            }
+            Self::Disconnect { fd, code, reason } => {
+                out.push(DISCONNECT);
+                put_u64(out, *fd);
+                put_u16(out, *code);
+                out.extend_from_slice(reason.as_bytes());
+            }
+            Self::Subscribe { fd, topic } => put_topic(out, SUBSCRIBE, *fd, topic),
+            Self::Unsubscribe { fd, topic } => put_topic(out, UNSUBSCRIBE, *fd, topic),
+            Self::Publish { topic, opcode, payload, exclude } => {
+                out.push(PUBLISH);
+                put_u16(out, topic.len() as u16);
+                out.extend_from_slice(topic.as_bytes());
+                put_fan_out(out, *opcode, payload, exclude);
+            }
+            Self::Broadcast { opcode, payload, exclude } => {
+                out.push(BROADCAST);
+                put_fan_out(out, *opcode, payload, exclude);
+            }
+            Self::PipeMessage { from, to, is_text, payload } => {
+                out.extend([PIPE_MESSAGE, *from, *to, u8::from(*is_text)]);
+                out.extend_from_slice(payload);
+            }
+        }
+    }
 
-#[derive(Default)]
-struct Queue {
-    commands: VecDeque<Command>,
-    bytes: usize,
-}
-
-/// The part of the reactor that every thread may touch.
-pub struct Shared {
-    /// All connections.
-    pub registry: Registry,
-    /// What was counted.
-    pub totals: Totals,
-    send_queue_size: u64,
-    queue: Mutex<Queue>,
-    /// The reactor has been woken for what is in the queue.
-    woken: AtomicBool,
-    waker: Waker,
-}
-
-impl Shared {
-    pub(crate) fn new(settings: &Settings, waker: Waker) -> std::io::Result<Self> {
-        Ok(Self {
-            registry: Registry::new(settings.max_connections)?,
-            totals: Totals::default(),
-            send_queue_size: settings.send_queue_size as u64,
-            queue: Mutex::default(),
-            woken: AtomicBool::new(false),
-            waker,
+    /// The command of these bytes.
+    ///
+    /// # Errors
+    /// They are none. Whether its values are allowed is another question: see [`Command::is_allowed`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        Ok(match reader.u8()? {
+            PUSH => {
+                let (fd, opcode, finish) = (reader.u64()?, opcode(&mut reader)?, reader.flag()?);
+                Self::Push { fd, opcode, finish, payload: reader.rest() }
+            }
+            OVERFLOW => {
+                let command = Self::Overflow { fd: reader.u64()?, length: reader.u64()? };
+                reader.end()?;
+                command
+            }
+            PING => Self::Ping { fd: reader.u64()?, payload: reader.rest() },
+            DISCONNECT => Self::Disconnect { fd: reader.u64()?, code: reader.u16()?, reason: reader.rest_text()? },
+            SUBSCRIBE => Self::Subscribe { fd: reader.u64()?, topic: reader.rest_text()? },
+            UNSUBSCRIBE => Self::Unsubscribe { fd: reader.u64()?, topic: reader.rest_text()? },
+            PUBLISH => {
+                let length = reader.u16()?;
+                let topic = reader.text(length.into())?;
+                let (opcode, exclude) = fan_out(&mut reader)?;
+                Self::Publish { topic, opcode, exclude, payload: reader.rest() }
+            }
+            BROADCAST => {
+                let (opcode, exclude) = fan_out(&mut reader)?;
+                Self::Broadcast { opcode, exclude, payload: reader.rest() }
+            }
+            PIPE_MESSAGE => Self::PipeMessage {
+                from: reader.u8()?,
+                to: reader.u8()?,
+                is_text: reader.flag()?,
+                payload: reader.rest(),
+            },
+            _ => return Err(Malformed),
         })
     }
 
-    /// Sends a command on its way; false (and counted) if too many wait already.
-    pub fn command(&self, command: Command) -> bool {
-        let bytes = command.cost();
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.commands.len() >= MOST_COMMANDS || queue.bytes + bytes > MOST_BYTES && queue.bytes > 0 {
-            drop(queue);
-            self.totals.commands_dropped.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
-        queue.bytes += bytes;
-        queue.commands.push_back(command);
-        drop(queue);
-        self.wake();
-        true
-    }
-
-    /// Sends a push on its way, if the connection is open and its outbox has room for it.
-    pub fn push(&self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
-        let Some(row) = self.registry.find(fd).filter(|_| self.registry.exists(fd)) else {
-            return false;
+    /// Whether the API would have let its values pass; asked of what comes from other programs.
+    pub fn is_allowed(&self, send_queue_size: usize) -> bool {
+        let is_message = |opcode: &DataOpcode, finish: bool, payload: &[u8]| {
+            let is_text = *opcode == DataOpcode::Text && finish;
+            payload.len() <= send_queue_size && (!is_text || std::str::from_utf8(payload).is_ok())
         };
-        let length = payload.len() as u64;
-        let queued = row.queued_bytes.load(Ordering::Relaxed);
-        if queued > 0 && queued + length > self.send_queue_size {
-            self.command(Command::Overflow { fd, length: payload.len() });
-            return false;
-        }
-        let before = row.underway_bytes.fetch_add(length, Ordering::Relaxed);
-        let has_room = queued + before == 0 || queued + before + length <= self.send_queue_size;
-        if !has_room {
-            self.totals.commands_dropped.fetch_add(1, Ordering::Relaxed);
-        }
-        let sent = has_room && self.command(Command::Push { fd, opcode, finish, payload: payload.to_vec() });
-        if !sent {
-            self.arrived(fd, payload.len());
-        }
-        sent
-    }
-
-    /// Makes the reactor's descriptor readable, once for any number of calls.
-    pub fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
-            self.woken.store(false, Ordering::Release);
-        }
-    }
-
-    /// Takes all that waits.
-    pub(crate) fn take(&self) -> VecDeque<Command> {
-        self.woken.store(false, Ordering::Release);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let Queue { commands, .. } = std::mem::take(&mut *queue);
-        commands
-    }
-
-    /// A push of another thread is under way no more.
-    pub(crate) fn arrived(&self, fd: Fd, length: usize) {
-        if let Some(row) = self.registry.find(fd) {
-            let less = |bytes: u64| Some(bytes.saturating_sub(length as u64));
-            let _ = row.underway_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        }
-    }
-
-    /// Messages and payload bytes since the start, and unsent bytes now.
-    pub fn traffic(&self) -> Traffic<u64> {
-        let mut sum = self.totals.past.load();
-        for fd in self.registry.ids() {
-            if let Some(info) = self.registry.info(fd) {
-                sum.messages_in += info.messages_in;
-                sum.messages_out += info.messages_out;
-                sum.bytes_in += info.bytes_in;
-                sum.bytes_out += info.bytes_out;
-                sum.queued_bytes += info.queued_bytes;
+        match self {
+            Self::Push { opcode, finish, payload, .. } => is_message(opcode, *finish, payload),
+            Self::Ping { payload, .. } => payload.len() <= MOST_CONTROL_BYTES,
+            Self::Disconnect { code, reason, .. } => {
+                wire::error::may_be_sent(*code) && reason.len() <= MOST_CONTROL_BYTES - 2
             }
-        }
-        sum
-    }
-
-    /// Counts a message that was queued for a connection.
-    #[inline]
-    pub(crate) fn count_out(&self, row: usize, bytes: usize) {
-        let row = self.registry.row(row);
-        add(&row.messages_out, 1);
-        add(&row.bytes_out, bytes as u64);
-    }
-
-    /// Notes how many bytes a connection's outbox holds now.
-    #[inline]
-    pub(crate) fn count_queued(&self, row: usize, unsent: usize) {
-        self.registry.row(row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
-    }
-
-    /// Frees the row of a connection that is gone, and keeps its counts.
-    pub(crate) fn forget(&self, fd: Fd) {
-        if let Some(info) = self.registry.info(fd) {
-            self.registry.release(fd);
-            add(&self.totals.past.messages_in, info.messages_in);
-            add(&self.totals.past.messages_out, info.messages_out);
-            add(&self.totals.past.bytes_in, info.bytes_in);
-            add(&self.totals.past.bytes_out, info.bytes_out);
+            Self::Subscribe { topic, .. } | Self::Unsubscribe { topic, .. } => is_topic(topic),
+            Self::Publish { topic, opcode, payload, .. } => {
+                is_topic(topic) && *opcode != DataOpcode::Continuation && is_message(opcode, true, payload)
+            }
+            Self::Broadcast { opcode, payload, .. } => {
+                *opcode != DataOpcode::Continuation && is_message(opcode, true, payload)
+            }
+            Self::Overflow { .. } | Self::PipeMessage { .. } => false,
         }
     }
 }
 
-/// Messages, payload bytes, and unsent bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are those of `Info`")]
-pub struct Traffic<T> {
-    pub messages_in: T,
-    pub messages_out: T,
-    pub bytes_in: T,
-    pub bytes_out: T,
-    pub queued_bytes: T,
+/// A control frame's payload (RFC 6455 §5.5); two less for the reason behind a close code.
+pub const MOST_CONTROL_BYTES: usize = 125;
+
+/// Whether a topic may be called so: 1 to 255 bytes.
+pub fn is_topic(name: &str) -> bool {
+    (1..=255).contains(&name.len())
 }
 
-impl Traffic<AtomicU64> {
-    fn load(&self) -> Traffic<u64> {
-        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        Traffic {
-            messages_in: load(&self.messages_in),
-            messages_out: load(&self.messages_out),
-            bytes_in: load(&self.bytes_in),
-            bytes_out: load(&self.bytes_out),
-            queued_bytes: 0,
+fn put_topic(out: &mut Vec<u8>, kind: u8, fd: Fd, topic: &str) {
+    out.push(kind);
+    put_u64(out, fd);
+    out.extend_from_slice(topic.as_bytes());
+}
+
+fn put_fan_out(out: &mut Vec<u8>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+    out.push(opcode.to_byte());
+    put_u32(out, exclude.len() as u32);
+    for fd in exclude {
+        put_u64(out, *fd);
+    }
+    out.extend_from_slice(payload);
+}
+
+fn fan_out<'a>(reader: &mut Reader<'a>) -> Result<(DataOpcode, Cow<'a, [Fd]>), Malformed> {
+    let opcode = opcode(reader)?;
+    let count = reader.u32()? as usize;
+    if count == 0 {
+        return Ok((opcode, Cow::Borrowed(&[])));
+    }
+    let ids = reader.bytes(count.checked_mul(size_of::<Fd>()).ok_or(Malformed)?)?;
+    let mut ids = Reader::new(ids);
+    let exclude = (0..count).map(|_| ids.u64()).collect::<Result<Vec<Fd>, Malformed>>()?;
+    Ok((opcode, Cow::Owned(exclude)))
+}
+
+fn opcode(reader: &mut Reader<'_>) -> Result<DataOpcode, Malformed> {
+    DataOpcode::from_byte(reader.u8()?).ok_or(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Command<'static>> {
+        use DataOpcode::{Binary, Continuation, Text};
+        let fd = (3 << 38) + 77;
+        vec![
+            Command::Push { fd, opcode: Text, finish: true, payload: "é".as_bytes() },
+            Command::Push { fd, opcode: Continuation, finish: false, payload: b"" },
+            Command::Overflow { fd, length: 9 },
+            Command::Ping { fd, payload: b"ping" },
+            Command::Disconnect { fd, code: 4000, reason: "bye" },
+            Command::Subscribe { fd, topic: "news" },
+            Command::Unsubscribe { fd, topic: "news" },
+            Command::Publish { topic: "news", opcode: Binary, payload: b"\xff", exclude: vec![1, fd].into() },
+            Command::Publish { topic: "t", opcode: Text, payload: b"", exclude: Cow::Borrowed(&[]) },
+            Command::Broadcast { opcode: Text, payload: b"all", exclude: vec![fd].into() },
+            Command::PipeMessage { from: 1, to: 2, is_text: true, payload: b"hello" },
+        ]
+    }
+
+    #[test]
+    fn every_command_comes_back_as_it_was() {
+        for command in samples() {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(Command::decode(&bytes), Ok(command));
         }
+    }
+
+    #[test]
+    fn what_is_cut_off_within_the_fixed_fields_is_malformed() {
+        let mut bytes = Vec::new();
+        Command::Broadcast { opcode: DataOpcode::Text, payload: b"", exclude: vec![1, 2].into() }.encode(&mut bytes);
+        for length in 0..bytes.len() {
+            assert_eq!(Command::decode(&bytes[..length]), Err(Malformed), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_the_api_would_refuse_is_not_allowed() {
+        let long = "x".repeat(256);
+        let refused = [
+            Command::Push { fd: 1, opcode: DataOpcode::Text, finish: true, payload: b"\xff" },
+            Command::Push { fd: 1, opcode: DataOpcode::Binary, finish: true, payload: &[0; 11] },
+            Command::Ping { fd: 1, payload: &[0; 126] },
+            Command::Disconnect { fd: 1, code: 1005, reason: "" },
+            Command::Disconnect { fd: 1, code: 1000, reason: &long[..124] },
+            Command::Subscribe { fd: 1, topic: "" },
+            Command::Subscribe { fd: 1, topic: &long },
+            Command::Publish { topic: "t", opcode: DataOpcode::Continuation, payload: b"", exclude: vec![].into() },
+            Command::PipeMessage { from: 0, to: 0, is_text: false, payload: b"" },
+        ];
+        for command in refused {
+            assert!(!command.is_allowed(10), "{command:?}");
+        }
+        assert!(Command::Disconnect { fd: 1, code: 4000, reason: "bye" }.is_allowed(10));
     }
 }

@@ -66,8 +66,20 @@ impl Reactor {
         }
     }
 
+    /// An id for a new connection, if there may be one more in the whole server.
+    fn new_id(&mut self) -> Option<Fd> {
+        if !self.shared.registry.take_place(self.shared.slot, self.settings.max_connections) {
+            return None;
+        }
+        let fd = self.ids.next(&self.shared.registry);
+        if fd.is_none() {
+            self.shared.registry.give_place_back(self.shared.slot);
+        }
+        fd
+    }
+
     fn has_room(&self) -> bool {
-        self.shared.totals.connections.load(std::sync::atomic::Ordering::Relaxed) < self.settings.max_connections as u64
+        self.shared.registry.connections() < self.settings.max_connections as u64
     }
 
     pub(crate) fn reject_too_large(&mut self, key: usize) {
@@ -80,7 +92,7 @@ impl Reactor {
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
     fn reject(&mut self, key: usize, rejection: &Rejection) {
-        add(&self.shared.totals.refused, 1);
+        add(&self.shared.totals().refused, 1);
         let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         headers.extend_from_slice(rejection.headers);
         let body = format!("{}\n", rejection.reason);
@@ -123,7 +135,7 @@ impl Reactor {
             self.reject(key, &STOPPING);
             return None;
         }
-        let Some(fd) = self.ids.next(&self.shared.registry).filter(|_| self.has_room()) else {
+        let Some(fd) = self.new_id() else {
             self.reject(key, &NO_ROOM);
             return None;
         };
@@ -139,8 +151,7 @@ impl Reactor {
         });
         connection.outbox.end_preface(&mut self.tools.pool);
         connection.stage = Stage::WebSocket(Protocol::new(upgrade.compression.map(|(parameters, _)| parameters)));
-        add(&self.shared.totals.accepted, 1);
-        add(&self.shared.totals.connections, 1);
+        add(&self.shared.totals().accepted, 1);
         self.name(key, fd);
         self.wait(key, Wait::Ping);
         self.queued(key);
@@ -154,7 +165,7 @@ impl Reactor {
         let Some((key, Asked::Handshake(upgrade))) = self.asked(token) else {
             return;
         };
-        add(&self.shared.totals.refused, 1);
+        add(&self.shared.totals().refused, 1);
         let mut protocol = Protocol::new(None);
         let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
         let connection = &mut self.connections[key];
@@ -179,7 +190,7 @@ impl Reactor {
         let (head_only, keep_alive) = match asked {
             Asked::Request { head_only, keep_alive } => (head_only, keep_alive && !self.stopping),
             Asked::Handshake(_) => {
-                add(&self.shared.totals.refused, 1);
+                add(&self.shared.totals().refused, 1);
                 (false, false)
             }
         };

@@ -83,8 +83,8 @@ impl Reactor {
             connection.open = false;
             self.shared.registry.close(connection.fd);
             self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
-            add(&self.shared.totals.closed, 1);
-            add(&self.shared.totals.connections, u64::MAX);
+            add(&self.shared.totals().closed, 1);
+            self.shared.registry.give_place_back(self.shared.slot);
         }
     }
 

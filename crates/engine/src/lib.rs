@@ -4,25 +4,60 @@
 //! thread, [`Command`]s through [`Shared`] from every other). Nothing here knows Python.
 
 mod acceptor;
+mod codec;
 mod command;
 mod connection;
+mod crossing;
 mod deadlines;
 mod door;
 mod ending;
 mod fanout;
+mod hub;
+mod link;
 mod loop_cell;
+mod message;
 mod outbox;
+mod publisher;
 mod reactor;
 mod registry;
 mod sending;
 mod settings;
+mod shared;
+mod stats;
 mod timers;
 mod topics;
 mod visit;
+mod watch;
 
-pub use command::{Command, Shared, Totals, Traffic};
+pub use codec::Malformed;
+pub use command::{Command, MOST_CONTROL_BYTES, is_topic};
+pub use hub::{Hub, HubEvent};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};
+pub use message::{Answer, Leave, Message, Question, VERSION};
+pub use publisher::{Publisher, PublisherError};
 pub use reactor::{Event, Payload, Reactor, Token};
 pub use registry::{Fd, Info, Registry};
 pub use sending::{DataOpcode, PushError};
 pub use settings::{Settings, SlowConsumer};
+pub use shared::Shared;
+pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
+pub use watch::Watcher;
+
+/// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
+///
+/// # Errors
+/// The kernel's.
+#[cfg(target_os = "linux")]
+pub fn die_with_parent() -> std::io::Result<bool> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    Ok(true)
+}
+
+/// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
+///
+/// # Errors
+/// None here.
+#[cfg(not(target_os = "linux"))]
+pub fn die_with_parent() -> std::io::Result<bool> {
+    Ok(false)
+}

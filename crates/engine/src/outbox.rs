@@ -17,6 +17,8 @@ const CHUNK: usize = 64 * 1024;
 const SMALL: usize = 2048;
 /// Memory of a chunk beside its bytes: its place in the queue, and its share of an allocation.
 const CHUNK_COST: usize = 64;
+/// A shared frame up to this length may be copied.
+const COPIED: usize = 512;
 /// Slices of one `writev`.
 const SLICES: usize = 64;
 
@@ -136,9 +138,14 @@ impl Outbox {
         self.chunks.push_back(Chunk::Own(pool.take()));
     }
 
-    /// Queues a frame that other outboxes hold too.
+    /// Queues a frame that other outboxes hold too. One that is short is copied where something waits already: to refer to it
+    /// would take more memory, and more time when it is written.
     #[inline]
-    pub(crate) fn share(&mut self, frame: &Arc<[u8]>) {
+    pub(crate) fn share(&mut self, pool: &mut Pool, frame: &Arc<[u8]>) {
+        if frame.len() <= COPIED && !self.chunks.is_empty() {
+            self.append(pool, |out| out.extend_from_slice(frame));
+            return;
+        }
         self.bytes += frame.len();
         self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
     }
@@ -293,7 +300,7 @@ mod tests {
             let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
             let shared: Arc<[u8]> = frame_of(&vec![2; shared_size]).into();
             outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"one")));
-            outbox.share(&shared);
+            outbox.share(&mut pool, &shared);
             outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"three")));
             let expected = [frame_of(b"one"), shared.to_vec(), frame_of(b"three")].concat();
             assert_eq!(outbox.len(), expected.len());
@@ -311,7 +318,7 @@ mod tests {
     fn a_budget_ends_the_write() {
         let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
         for _ in 0..100 {
-            outbox.share(&frame_of(&[0; 3_000]).into());
+            outbox.share(&mut pool, &frame_of(&[0; 3_000]).into());
         }
         let progress = outbox.write_to(&mut socket(usize::MAX), &mut pool, 10_000).expect("no error");
         assert_eq!(progress, Progress::OverBudget);

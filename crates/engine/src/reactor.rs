@@ -22,11 +22,13 @@ use wire::deflate::{Deflater, Inflater};
 use wire::http::Head;
 
 use crate::acceptor::Acceptor;
-use crate::command::{Command, Shared};
 use crate::connection::{Asked, Connection, Stage, Wait};
+use crate::crossing::{Crossing, LINK};
+use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
-use crate::registry::{Fd, Ids};
+use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
+use crate::shared::Shared;
 use crate::timers::Wheel;
 use crate::topics::Topics;
 use crate::visit::Visit;
@@ -129,6 +131,22 @@ pub enum Event<'a> {
         /// The connection.
         fd: Fd,
     },
+    /// Another worker has sent this; [`Reactor::pipe_message_done`] is to follow when its handler has ended.
+    PipeMessage {
+        /// The id of that worker.
+        from: u8,
+        /// Its content, to be copied.
+        payload: Payload<'a>,
+    },
+    /// A question of [`Reactor::count_subscribers`] is answered.
+    Subscribers {
+        /// The question's.
+        number: u64,
+        /// In all processes.
+        count: u64,
+    },
+    /// This worker is to leave.
+    Leave(Leave),
     /// Accepting has paused because of this error, and will be tried again.
     AcceptPaused {
         /// As the kernel gave it.
@@ -212,26 +230,31 @@ pub struct Reactor {
     /// Steps since the turn's time was last looked at.
     pub(crate) steps: u32,
     /// Commands of other threads that are being carried out.
-    pub(crate) commands: VecDeque<Command>,
+    pub(crate) commands: Input,
+    pub(crate) crossing: Crossing,
     serial: u32,
 }
 
 impl Reactor {
-    /// A reactor without listening sockets. `slot` is this process's part of the ids.
+    /// A reactor without listening sockets. `slot` is this process's part of the ids, and its place in the registry.
     ///
     /// # Errors
-    /// The kernel gives no epoll descriptor, or no memory for the registry.
-    pub fn new(settings: Settings, slot: u8) -> io::Result<Self> {
+    /// The kernel gives no epoll descriptor.
+    pub fn new(settings: Settings, registry: Registry, slot: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let shared = Shared::new(&settings, waker)?;
+        let ids = Ids::new(slot, &registry);
+        let shared = Arc::new(Shared::new(registry, slot, settings.send_queue_size, waker));
+        let mut topics = Topics::default();
+        let announcer = Arc::clone(&shared);
+        topics.announce(move |bit, is_wanted| announcer.registry.set_interest(slot, bit, is_wanted));
         let buffer = vec![0; READ_BUDGET.max(settings.max_header_size)].into();
         Ok(Self {
             keys: vec![0; shared.registry.rows()],
             settings,
-            shared: Arc::new(shared),
+            shared,
             connections: Slab::new(),
-            topics: Topics::default(),
+            topics,
             tools: Tools {
                 pool: Pool::default(),
                 inflater: Inflater::new(),
@@ -241,7 +264,7 @@ impl Reactor {
                 buffer,
             },
             clock: Clock::new(),
-            ids: Ids::new(slot, SystemTime::now()),
+            ids,
             dirty: Vec::new(),
             stopping: false,
             quiet: false,
@@ -256,7 +279,8 @@ impl Reactor {
             wheel: Wheel::new(),
             events_left: 0,
             steps: 0,
-            commands: VecDeque::new(),
+            commands: Input::default(),
+            crossing: Crossing::default(),
             serial: 0,
         })
     }
@@ -316,6 +340,7 @@ impl Reactor {
             match event.token() {
                 WAKER => woken = true,
                 LISTENER => self.acceptor.ready = true,
+                LINK => self.crossing.is_reported(event.is_readable() || event.is_read_closed(), event.is_writable()),
                 mio::Token(key) => {
                     let Some(connection) = self.connections.get_mut(key) else {
                         continue;
@@ -339,6 +364,7 @@ impl Reactor {
         if woken || !self.commands.is_empty() {
             self.carry_out_some();
         }
+        self.hear_hub();
         self.accept_waiting();
         Ok(())
     }
@@ -354,12 +380,14 @@ impl Reactor {
             // Twice on the list is once too many: a key that is free already must not be taken from a newcomer.
             if self.connections.get(key as usize).is_some_and(|it| it.forgotten && matches!(it.stage, Stage::Gone)) {
                 self.connections.remove(key as usize);
+                add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             }
         }
     }
 
     /// Writes what is queued, once for each connection.
     pub fn flush(&mut self) {
+        self.crossing.flush();
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             if self.connections.get(key as usize).is_some_and(|connection| connection.dirty) {
@@ -378,6 +406,7 @@ impl Reactor {
             || !self.drained.is_empty()
             || !self.gone.is_empty()
             || !self.commands.is_empty()
+            || self.crossing.has_work()
             || self.accept_error.is_some()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
@@ -419,13 +448,22 @@ impl Reactor {
 
     /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
     pub fn stop_accepting(&mut self) {
-        for mut listener in self.acceptor.close() {
+        for mut listener in self.give_up_listeners() {
             let _ = self.poll.registry().deregister(&mut listener);
             // A forked child may hold it too, and the kernel would go on taking connections that nobody serves.
             let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
         self.stopping = true;
         self.quiet = true;
+    }
+
+    pub(crate) fn give_up_listeners(&mut self) -> Vec<TcpListener> {
+        self.acceptor.close()
+    }
+
+    /// The ids of this process's open WebSockets.
+    pub fn own_ids(&self) -> Vec<Fd> {
+        self.connections.iter().filter(|(_, connection)| connection.open).map(|(_, connection)| connection.fd).collect()
     }
 
     /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
@@ -537,20 +575,25 @@ impl Reactor {
             self.accept_error = Some(error);
         }
         for (socket, peer) in taken {
-            // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
-            let _ = socket.set_nodelay(true);
-            self.adopt(socket, peer);
+            self.adopt(socket, peer, Vec::new());
         }
     }
 
     /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in the
     /// kernel's queue.
     fn has_space(&self) -> bool {
-        let open = self.settings.max_connections;
-        self.connections.len() < open + open / 10 + SPARE_CONNECTIONS
+        self.connections.len() < self.most_connections()
     }
 
-    fn adopt(&mut self, socket: TcpStream, peer: SocketAddr) {
+    pub(crate) fn most_connections(&self) -> usize {
+        let open = self.settings.max_connections;
+        open + open / 10 + SPARE_CONNECTIONS
+    }
+
+    /// Takes a connection on, with what has been read from it already.
+    pub(crate) fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, input: Vec<u8>) {
+        // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
+        let _ = socket.set_nodelay(true);
         self.serial = self.serial.wrapping_add(1);
         let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
         let connection = &mut self.connections[key];
@@ -558,9 +601,15 @@ impl Reactor {
             self.poll.registry().register(socket, mio::Token(key), Interest::READABLE | Interest::WRITABLE)
         });
         if let Some(Ok(())) = registered {
+            let has_input = !input.is_empty();
+            connection.input = input;
             self.wait(key, Wait::Head);
+            if has_input {
+                self.make_ready(key);
+            }
         } else {
             self.connections.remove(key);
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
         }
     }
 

@@ -5,9 +5,11 @@ use wire::frame::{self, Opcode};
 
 use crate::command::Command;
 use crate::connection::{Connection, Stage, Wait};
+use crate::crossing::Source;
 use crate::fanout::Fanout;
+use crate::message::{Input, Message, content};
 use crate::reactor::Reactor;
-use crate::registry::{Fd, add};
+use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
 
 /// An outbox that has grown to this is written at once, in the middle of a turn, so that a handler which pushes a lot
@@ -35,6 +37,16 @@ pub enum DataOpcode {
     Text,
     /// Bytes.
     Binary,
+}
+
+impl DataOpcode {
+    pub(crate) fn to_byte(self) -> u8 {
+        Opcode::from(self) as u8
+    }
+
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Continuation, Self::Text, Self::Binary].get(usize::from(byte)).copied()
+    }
 }
 
 impl From<DataOpcode> for Opcode {
@@ -65,7 +77,7 @@ impl Reactor {
     #[inline]
     pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
         let Some(key) = self.open_key(fd) else {
-            return Ok(false);
+            return Ok(self.push_away(fd, opcode, finish, payload));
         };
         if finish && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
             return Ok(self.enqueue(key, opcode, payload));
@@ -166,7 +178,7 @@ impl Reactor {
                 self.put(key, opcode, &payload);
             } else if self.push(fd, opcode, finish, &payload).is_err() {
                 // A fragment could not be checked when it came: what it continues was not known.
-                add(&self.shared.totals.messages_dropped, 1);
+                add(&self.shared.totals().messages_dropped, 1);
             }
         }
         if let Some((code, reason)) = fragmented.closing {
@@ -177,7 +189,7 @@ impl Reactor {
     /// Queues a ping with at most 125 bytes.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> bool {
         let Some(key) = self.open_key(fd) else {
-            return false;
+            return self.is_away(fd) && self.send_away(Command::Ping { fd, payload });
         };
         self.control(key, Opcode::Ping, payload)
     }
@@ -209,7 +221,7 @@ impl Reactor {
     /// Begins the closing handshake behind what is queued. False: there is no such open connection.
     pub fn disconnect(&mut self, fd: Fd, code: u16, reason: &str) -> bool {
         let Some(key) = self.open_key(fd) else {
-            return false;
+            return self.is_away(fd) && self.send_away(Command::Disconnect { fd, code, reason });
         };
         if let Some(fragmented) = &mut self.connections[key].fragmented {
             if fragmented.closing.is_some() {
@@ -245,7 +257,7 @@ impl Reactor {
     /// Subscribes an open connection. False: there is none.
     pub fn subscribe(&mut self, fd: Fd, topic: &str) -> bool {
         let Some(key) = self.open_key(fd) else {
-            return false;
+            return self.is_away(fd) && self.send_away(Command::Subscribe { fd, topic });
         };
         self.topics.subscribe(key as u32, &mut self.connections[key].subscriptions, topic);
         true
@@ -254,26 +266,36 @@ impl Reactor {
     /// Ends a subscription. False: there is no such open connection.
     pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
         let Some(key) = self.open_key(fd) else {
-            return false;
+            return self.is_away(fd) && self.send_away(Command::Unsubscribe { fd, topic });
         };
         self.topics.unsubscribe(key as u32, &mut self.connections[key].subscriptions, topic);
         true
     }
 
-    /// How many connections are subscribed.
+    /// How many connections of this process are subscribed.
     pub fn subscribers(&self, topic: &str) -> usize {
         self.topics.count(topic)
     }
 
-    /// Queues a message for every subscriber of the topic whose id is not in `exclude`.
+    /// Queues a message for every subscriber of the topic, in every process, whose id is not in `exclude`.
     pub fn publish(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        self.publish_here(topic, opcode, payload, exclude);
+        self.publish_away(topic, opcode, payload, exclude);
+    }
+
+    fn publish_here(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         let mut keys = std::mem::take(&mut self.tools.keys);
         keys.extend(self.topics.subscribers(topic));
         self.fan_out(keys, opcode, payload, exclude);
     }
 
-    /// Queues a message for every open connection whose id is not in `exclude`.
+    /// Queues a message for every open connection, of every process, whose id is not in `exclude`.
     pub fn broadcast(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        self.broadcast_here(opcode, payload, exclude);
+        self.broadcast_away(opcode, payload, exclude);
+    }
+
+    fn broadcast_here(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         let mut keys = std::mem::take(&mut self.tools.keys);
         keys.extend(self.connections.iter().filter(|(_, connection)| connection.open).map(|(key, _)| key as u32));
         self.fan_out(keys, opcode, payload, exclude);
@@ -307,72 +329,133 @@ impl Reactor {
             return;
         }
         let connection = &mut self.connections[key];
+        let tools = &mut self.tools;
         let frame = match connection.window_bits() {
             Some(bits) if payload.len() >= self.settings.compression_threshold => {
-                message.compressed(bits, &mut self.tools.deflater)
+                message.compressed(bits, &mut tools.deflater)
             }
             _ => message.plain(),
         };
-        connection.outbox.share(frame);
+        connection.outbox.share(&mut tools.pool, frame);
         self.shared.count_out(connection.row, payload.len());
         self.queued(key);
     }
 
     /// Carries out what other threads have asked for until now.
     pub fn carry_out_waiting(&mut self) {
-        loop {
-            while let Some(command) = self.commands.pop_front() {
-                self.carry_out(command);
-            }
-            self.commands = self.shared.take();
-            if self.commands.is_empty() {
-                return;
-            }
-        }
+        while self.carry_out_queue(|_, _| true) {}
     }
 
     /// The same, as long as the turn's time lasts.
     pub(crate) fn carry_out_some(&mut self) {
-        if self.commands.is_empty() {
-            self.commands = self.shared.take();
-        }
-        while let Some(command) = self.commands.pop_front() {
-            let is_for_many = matches!(command, Command::Publish { .. } | Command::Broadcast { .. });
-            self.carry_out(command);
-            if is_for_many && self.is_over_time() || !self.has_budget() {
-                return;
-            }
-        }
+        self.carry_out_queue(Self::has_time_after);
     }
 
-    fn carry_out(&mut self, command: Command) {
+    /// Carries out what waits while `goes_on` says so, which is told whether the last command was for many. False: nothing
+    /// has waited.
+    fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, bool) -> bool) -> bool {
+        if self.commands.is_empty() {
+            self.commands = Input::of(self.shared.take());
+        }
+        let mut commands = std::mem::take(&mut self.commands);
+        let mut has_come = false;
+        // What is queued here is whole and well-formed.
+        while let Ok(Some(frame)) = commands.next_frame(usize::MAX) {
+            has_come = true;
+            let Ok(Message::Command(command)) = Message::decode(content(commands.frame(frame))) else { continue };
+            let is_for_many = is_for_many(&command);
+            self.carry_out(command, Source::Thread);
+            if !goes_on(self, is_for_many) {
+                break;
+            }
+        }
+        if !commands.is_empty() {
+            self.commands = commands;
+        }
+        has_come
+    }
+
+    /// Carries out a command; false: the turn's time is over.
+    pub(crate) fn carry_out_in_time(&mut self, command: Command<'_>, source: Source) -> bool {
+        let is_for_many = is_for_many(&command);
+        self.carry_out(command, source);
+        self.has_time_after(is_for_many)
+    }
+
+    fn has_time_after(&mut self, is_for_many: bool) -> bool {
+        !(is_for_many && self.is_over_time()) && self.has_budget()
+    }
+
+    fn carry_out(&mut self, command: Command<'_>, source: Source) {
+        if let Some(fd) = command.fd()
+            && Registry::slot_of(fd) != self.shared.slot
+        {
+            // What the hub passes on for another process is for one that was here before.
+            if source == Source::Thread {
+                self.pass_on(command);
+            }
+            return;
+        }
         match command {
             Command::Push { fd, opcode, finish, payload } => {
-                self.shared.arrived(fd, payload.len());
-                // That thread was told that the message is on its way; what is lost from here on is counted.
-                if self.push(fd, opcode, finish, &payload).is_err() {
-                    add(&self.shared.totals.messages_dropped, 1);
+                self.shared.registry.arrived(fd, payload.len());
+                // Who asked was told that the message is on its way; what is lost from here on is counted.
+                if self.push(fd, opcode, finish, payload).is_err() {
+                    add(&self.shared.totals().messages_dropped, 1);
                 }
             }
             Command::Overflow { fd, length } => {
                 if let Some(key) = self.open_key(fd) {
-                    self.make_room(key, length, Counted::Everything);
+                    self.make_room(key, length as usize, Counted::Everything);
                 }
             }
             Command::Ping { fd, payload } => {
-                self.ping(fd, &payload);
+                self.ping(fd, payload);
             }
             Command::Disconnect { fd, code, reason } => {
-                self.disconnect(fd, code, &reason);
+                self.disconnect(fd, code, reason);
             }
             Command::Subscribe { fd, topic } => {
-                self.subscribe(fd, &topic);
+                self.subscribe(fd, topic);
+                if source == Source::Hub {
+                    add(&self.shared.registry.slot(self.shared.slot).subscribes_done, 1);
+                }
             }
             Command::Unsubscribe { fd, topic } => {
-                self.unsubscribe(fd, &topic);
+                self.unsubscribe(fd, topic);
             }
-            Command::Publish { topic, opcode, payload, exclude } => self.publish(&topic, opcode, &payload, &exclude),
-            Command::Broadcast { opcode, payload, exclude } => self.broadcast(opcode, &payload, &exclude),
+            Command::Publish { topic, opcode, payload, exclude } => {
+                self.publish_here(topic, opcode, payload, &exclude);
+                if source == Source::Thread {
+                    self.publish_away(topic, opcode, payload, &exclude);
+                }
+            }
+            Command::Broadcast { opcode, payload, exclude } => {
+                self.broadcast_here(opcode, payload, &exclude);
+                if source == Source::Thread {
+                    self.broadcast_away(opcode, payload, &exclude);
+                }
+            }
+            Command::PipeMessage { from, to, is_text, payload } => match source {
+                Source::Hub => {
+                    self.keep_pipe_message(from, is_text, payload);
+                }
+                Source::Thread => {
+                    self.send_message(to, is_text, payload);
+                }
+            },
+        }
+    }
+
+    /// A thread of this process has asked for something of another process's connection.
+    fn pass_on(&mut self, command: Command<'_>) {
+        let push = match &command {
+            Command::Push { fd, payload, .. } => Some((*fd, payload.len())),
+            _ => None,
+        };
+        let sent = self.send_away(command);
+        if let Some((fd, length)) = push.filter(|_| !sent) {
+            self.shared.registry.arrived(fd, length);
         }
     }
 
@@ -400,11 +483,11 @@ impl Reactor {
             return true;
         }
         match self.settings.slow_consumer {
-            SlowConsumer::Drop => add(&self.shared.totals.messages_dropped, 1),
+            SlowConsumer::Drop => add(&self.shared.totals().messages_dropped, 1),
             SlowConsumer::Close => {
                 let connection = &mut self.connections[key];
                 connection.outbox.discard_unbegun(&mut self.tools.pool);
-                add(&self.shared.totals.slow_consumers_closed, 1);
+                add(&self.shared.totals().slow_consumers_closed, 1);
                 self.send_close(key, close_code::TRY_AGAIN, "slow consumer");
             }
         }
@@ -441,4 +524,8 @@ fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], finish: bool) -> Result<V
         Err(error) if !finish && error.error_len().is_none() => Ok(unfinished.split_off(error.valid_up_to())),
         Err(_) => Err(PushError::NotUtf8),
     }
+}
+
+fn is_for_many(command: &Command<'_>) -> bool {
+    matches!(command, Command::Publish { .. } | Command::Broadcast { .. })
 }

@@ -6,6 +6,8 @@ use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
+use crate::registry::{TOPIC_BITS, topic_bit};
+
 type Set = IndexSet<u32, FxBuildHasher>;
 
 struct Topic {
@@ -23,9 +25,34 @@ pub(crate) struct Topics {
     /// Names may be chosen by strangers, so this map keeps the standard library's keyed hash.
     names: HashMap<Box<str>, u32>,
     topics: Slab<Topic>,
+    interests: Option<Interests>,
+}
+
+/// Tells others which topics there are, as one bit for many of them.
+struct Interests {
+    /// Topics by bit; zeroed memory costs nothing until it is used.
+    counts: Vec<u32>,
+    announce: Box<dyn Fn(usize, bool) + Send>,
+}
+
+impl Interests {
+    fn change(&mut self, name: &str, by: i32) {
+        let bit = topic_bit(name);
+        let count = &mut self.counts[bit];
+        let before = *count;
+        *count = count.wrapping_add_signed(by);
+        if (before == 0) != (*count == 0) {
+            (self.announce)(bit, before == 0);
+        }
+    }
 }
 
 impl Topics {
+    /// Has `announce` called with a topic's bit when the first topic of that bit comes (true) and when the last one goes.
+    pub(crate) fn announce(&mut self, announce: impl Fn(usize, bool) + Send + 'static) {
+        self.interests = Some(Interests { counts: vec![0; TOPIC_BITS], announce: Box::new(announce) });
+    }
+
     /// Adds the subscription; once is enough, so again changes nothing.
     pub(crate) fn subscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
         let id = match self.names.get(name) {
@@ -33,6 +60,9 @@ impl Topics {
             None => {
                 let id = self.topics.insert(Topic { name: name.into(), subscribers: Set::default() }) as u32;
                 self.names.insert(name.into(), id);
+                if let Some(interests) = &mut self.interests {
+                    interests.change(name, 1);
+                }
                 id
             }
         };
@@ -67,6 +97,9 @@ impl Topics {
         if topic.subscribers.is_empty() {
             let topic = self.topics.remove(id as usize);
             self.names.remove(&topic.name);
+            if let Some(interests) = &mut self.interests {
+                interests.change(&topic.name, -1);
+            }
         } else if topic.subscribers.len() * 4 < topic.subscribers.capacity() {
             topic.subscribers.shrink_to(topic.subscribers.len() * 2);
         }

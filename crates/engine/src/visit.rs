@@ -8,6 +8,7 @@ use wire::http::{self, Head};
 use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
+use crate::crossing::{Notice, PipeMessage};
 use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK, Token};
 use crate::registry::{Fd, add};
 
@@ -35,6 +36,15 @@ impl Reactor {
     pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
         if let Some(error) = self.accept_error.take() {
             return Some(take(Event::AcceptPaused { error }));
+        }
+        if let Some(notice) = self.crossing.notices.pop_front() {
+            return Some(take(match notice {
+                Notice::Leave(why) => Event::Leave(why),
+                Notice::Subscribers { number, count } => Event::Subscribers { number, count },
+            }));
+        }
+        if let Some(message) = self.crossing.next_pipe_message() {
+            return Some(self.pipe_message(&message, take));
         }
         while let Some(fd) = self.drained.pop() {
             if self.is_drained(fd) {
@@ -94,6 +104,14 @@ impl Reactor {
                 return value;
             }
         }
+    }
+
+    fn pipe_message<T>(&mut self, message: &PipeMessage, take: impl FnOnce(Event<'_>) -> T) -> T {
+        let payload = match std::str::from_utf8(&message.payload) {
+            Ok(text) if message.is_text => Payload::Text(text),
+            _ => Payload::Binary(&message.payload),
+        };
+        take(Event::PipeMessage { from: message.from, payload })
     }
 
     /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is

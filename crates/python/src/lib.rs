@@ -5,9 +5,13 @@
 mod arguments;
 mod frame;
 mod handlers;
+mod hub;
+mod publisher;
 mod reactor;
 mod settings;
 mod turn;
+mod values;
+mod watch;
 
 use pyo3::prelude::*;
 
@@ -17,7 +21,13 @@ mod _core {
     #[pymodule_export]
     use super::frame::Frame;
     #[pymodule_export]
+    use super::hub::{Hub, die_with_parent};
+    #[pymodule_export]
+    use super::publisher::Publisher;
+    #[pymodule_export]
     use super::reactor::Reactor;
+    #[pymodule_export]
+    use super::watch::Watcher;
     use super::*;
 
     #[pymodule_init]

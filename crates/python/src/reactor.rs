@@ -3,14 +3,15 @@
 //! Only the event loop's thread touches the engine's reactor, and never while Python runs: it is borrowed for single
 //! steps. Calls from other threads go through [`Shared`] as commands.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Borrow, Command, DataOpcode, Fd, InUse, LoopCell, Mine, PushError, Shared, Token};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use engine::{Borrow, Command, DataOpcode, Fd, InUse, LoopCell, Mine, PushError, Registry, Shared, Token};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -19,6 +20,7 @@ use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::handlers::{Handler, Runner};
+use crate::values::{InfoTuple, info_tuple, stats_dict};
 
 /// The handlers that are called from here; the others are the worker's.
 #[derive(Default)]
@@ -38,6 +40,8 @@ pub(crate) struct Handlers {
 ///     worker: Is told what has to be done in Python; see `hubbub.worker.Worker`.
 ///     settings: A `hubbub.Settings`.
 ///     slot: This process's part of the connection ids, 0 to 127.
+///     link: The descriptor of its link to the hub, handed over; `None`: there are no other processes.
+///     registry: The descriptor of the server's registry, handed over; `None`: this process has its own.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Reactor {
     engine: LoopCell<engine::Reactor>,
@@ -53,6 +57,9 @@ pub(crate) struct Reactor {
     started: Instant,
     /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX`: there is none.
     armed: AtomicU64,
+    /// Who is to be told how many subscribers a topic has, by the question's number.
+    questions: Mutex<HashMap<u64, Py<PyAny>>>,
+    last_question: AtomicU64,
 }
 
 impl Reactor {
@@ -109,12 +116,18 @@ impl Reactor {
         py: Python<'_>,
         fd: Fd,
         act: impl FnOnce(&mut engine::Reactor) -> bool,
-        command: impl FnOnce() -> Command,
+        command: Command<'_>,
     ) -> PyResult<bool> {
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, act);
         }
-        Ok(self.shared.registry.exists(fd) && self.shared.command(command()))
+        Ok(self.shared.registry.exists(fd) && self.shared.command(command))
+    }
+
+    /// Tells whoever has asked how many subscribers a topic has.
+    pub(crate) fn subscribers_counted(&self, py: Python<'_>, number: u64, count: u64) -> PyResult<()> {
+        let callback = self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        callback.map_or(Ok(()), |callback| callback.call1(py, (count,)).map(|_| ()))
     }
 
     /// Schedules what comes after a turn: another one, or the event loop's timer.
@@ -143,10 +156,25 @@ impl Reactor {
 #[pymethods]
 impl Reactor {
     #[new]
-    fn new(server: Py<PyAny>, worker: Bound<'_, PyAny>, settings: &Bound<'_, PyAny>, slot: u8) -> PyResult<Self> {
+    #[pyo3(signature = (server, worker, settings, slot, link=None, registry=None))]
+    fn new(
+        server: Py<PyAny>,
+        worker: Bound<'_, PyAny>,
+        settings: &Bound<'_, PyAny>,
+        slot: u8,
+        link: Option<RawFd>,
+        registry: Option<RawFd>,
+    ) -> PyResult<Self> {
         let settings = crate::settings::read(settings)?;
         let send_queue_size = settings.send_queue_size;
-        let engine = engine::Reactor::new(settings, slot).map_err(PyOSError::new_err)?;
+        let registry = match registry {
+            Some(descriptor) => Registry::open(taken_over(descriptor)),
+            None => Registry::private(settings.max_connections),
+        }?;
+        let mut engine = engine::Reactor::new(settings, registry, slot)?;
+        if let Some(descriptor) = link {
+            engine.join(taken_over(descriptor))?;
+        }
         Ok(Self {
             shared: Arc::clone(engine.shared()),
             engine: LoopCell::new(engine),
@@ -158,6 +186,8 @@ impl Reactor {
             scheduled: AtomicBool::new(false),
             started: Instant::now(),
             armed: AtomicU64::new(u64::MAX),
+            questions: Mutex::default(),
+            last_question: AtomicU64::new(0),
         })
     }
 
@@ -190,9 +220,7 @@ impl Reactor {
 
     /// Accepts connections from a listening socket, whose descriptor is the reactor's from here on.
     fn listen(&self, descriptor: RawFd) -> PyResult<()> {
-        // SAFETY: the caller hands over an open descriptor that nobody else closes (`socket.detach()`).
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        self.engine()?.listen(descriptor.into()).map_err(PyOSError::new_err)
+        Ok(self.engine()?.listen(taken_over(descriptor).into())?)
     }
 
     /// The descriptor that is readable when a turn is due.
@@ -246,7 +274,7 @@ impl Reactor {
     fn ping(&self, py: Python<'_>, fd: FdArgument, data: Option<Data<'_>>) -> PyResult<bool> {
         let payload = data.as_ref().map_or(Ok(&[][..]), Data::payload)?;
         check_ping(payload)?;
-        let command = || Command::Ping { fd: fd.0, payload: payload.to_vec() };
+        let command = Command::Ping { fd: fd.0, payload };
         self.command(py, fd.0, |engine| engine.ping(fd.0, payload), command)
     }
 
@@ -254,21 +282,21 @@ impl Reactor {
     #[pyo3(signature = (fd, code=IntArgument(1000), reason=""), text_signature = "($self, fd, code=1000, reason='')")]
     fn disconnect(&self, py: Python<'_>, fd: FdArgument, code: IntArgument, reason: &str) -> PyResult<bool> {
         let code = check_close(code.0, reason)?;
-        let command = || Command::Disconnect { fd: fd.0, code, reason: reason.to_owned() };
+        let command = Command::Disconnect { fd: fd.0, code, reason };
         self.command(py, fd.0, |engine| engine.disconnect(fd.0, code, reason), command)
     }
 
     /// See `hubbub.Server.subscribe`.
     fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: &str) -> PyResult<bool> {
         check_topic(topic)?;
-        let command = || Command::Subscribe { fd: fd.0, topic: topic.to_owned() };
+        let command = Command::Subscribe { fd: fd.0, topic };
         self.command(py, fd.0, |engine| engine.subscribe(fd.0, topic), command)
     }
 
     /// See `hubbub.Server.unsubscribe`.
     fn unsubscribe(&self, py: Python<'_>, fd: FdArgument, topic: &str) -> PyResult<bool> {
         check_topic(topic)?;
-        let command = || Command::Unsubscribe { fd: fd.0, topic: topic.to_owned() };
+        let command = Command::Unsubscribe { fd: fd.0, topic };
         self.command(py, fd.0, |engine| engine.unsubscribe(fd.0, topic), command)
     }
 
@@ -281,7 +309,7 @@ impl Reactor {
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| engine.publish(topic, opcode, payload, &exclude));
         }
-        self.shared.command(Command::Publish { topic: topic.to_owned(), opcode, payload: payload.to_vec(), exclude });
+        self.shared.command(Command::Publish { topic, opcode, payload, exclude: exclude.into() });
         Ok(())
     }
 
@@ -293,17 +321,8 @@ impl Reactor {
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| engine.broadcast(opcode, payload, &exclude));
         }
-        self.shared.command(Command::Broadcast { opcode, payload: payload.to_vec(), exclude });
+        self.shared.command(Command::Broadcast { opcode, payload, exclude: exclude.into() });
         Ok(())
-    }
-
-    /// How many connections of this worker are subscribed, what other threads asked for until now included.
-    fn subscribers(&self, py: Python<'_>, topic: &str) -> PyResult<usize> {
-        check_topic(topic)?;
-        self.on_loop(py, |engine| {
-            engine.carry_out_waiting();
-            engine.subscribers(topic)
-        })
     }
 
     /// See `hubbub.Server.exists`.
@@ -311,24 +330,10 @@ impl Reactor {
         self.shared.registry.exists(fd.0)
     }
 
-    /// The values of a `hubbub.ConnectionInfo` but for `worker_id`: `(fd, client, opened_at, last_received_at, messages_in,
-    /// messages_out, bytes_in, bytes_out, queued_bytes)`, or `None`.
-    #[allow(clippy::type_complexity, reason = "it is a tuple of plain values for Python")]
-    fn info(&self, fd: FdArgument) -> Option<(Fd, (String, u16), f64, f64, u64, u64, u64, u64, u64)> {
-        self.shared.registry.info(fd.0).map(|info| {
-            let seconds = |milliseconds: u64| milliseconds as f64 / 1000.0;
-            (
-                info.fd,
-                (info.client.ip().to_string(), info.client.port()),
-                seconds(info.opened_at),
-                seconds(info.last_received_at),
-                info.messages_in,
-                info.messages_out,
-                info.bytes_in,
-                info.bytes_out,
-                info.queued_bytes,
-            )
-        })
+    /// The values of a `hubbub.ConnectionInfo`, or `None`.
+    fn info(&self, fd: FdArgument) -> Option<InfoTuple> {
+        let registry = &self.shared.registry;
+        registry.info(fd.0).map(|info| info_tuple(registry.worker_of(fd.0), &info))
     }
 
     /// The ids of all open WebSockets.
@@ -336,29 +341,82 @@ impl Reactor {
         self.shared.registry.open_ids()
     }
 
-    /// What was counted, by name.
-    fn totals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let totals = &self.shared.totals;
-        let counts = PyDict::new(py);
-        for (name, count) in [
-            ("connections", &totals.connections),
-            ("accepted", &totals.accepted),
-            ("refused", &totals.refused),
-            ("closed", &totals.closed),
-            ("slow_consumers_closed", &totals.slow_consumers_closed),
-            ("messages_dropped", &totals.messages_dropped),
-            ("commands_dropped", &totals.commands_dropped),
-        ] {
-            counts.set_item(name, count.load(Ordering::Relaxed))?;
-        }
-        let traffic = self.shared.traffic();
-        counts.set_item("messages_in", traffic.messages_in)?;
-        counts.set_item("messages_out", traffic.messages_out)?;
-        counts.set_item("bytes_in", traffic.bytes_in)?;
-        counts.set_item("bytes_out", traffic.bytes_out)?;
-        counts.set_item("queued_bytes", traffic.queued_bytes)?;
-        Ok(counts)
+    /// The ids of this process's open WebSockets.
+    fn own_ids(&self) -> PyResult<Vec<Fd>> {
+        Ok(self.engine()?.own_ids())
     }
+
+    /// Lets go of every descriptor, in a forked child; nothing else may be called afterwards.
+    fn abandon(&self) -> PyResult<()> {
+        self.engine().map(|mut engine| engine.abandon())
+    }
+
+    /// How many WebSockets are open, in all processes.
+    fn connections(&self) -> u64 {
+        self.shared.registry.connections()
+    }
+
+    /// See `hubbub.Server.stats`.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        stats_dict(py, &self.shared.registry.stats())
+    }
+
+    // ---- the other processes of the server -----------------------------------------------------------------------------
+
+    /// Tells the hub, if there is one, that this worker takes connections.
+    fn ready(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::tell_ready)
+    }
+
+    /// Tells the hub that this worker has been asked to leave; `worker.leave` will be called.
+    fn ask_to_leave(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::tell_leaving)
+    }
+
+    /// Asks the master for "reload" or "shutdown".
+    fn ask(&self, py: Python<'_>, what: &str) -> PyResult<()> {
+        match what {
+            "reload" => self.on_loop(py, engine::Reactor::ask_for_reload),
+            "shutdown" => self.on_loop(py, engine::Reactor::ask_for_shutdown),
+            other => Err(PyValueError::new_err(format!("nothing that the master does: {other}"))),
+        }
+    }
+
+    /// Gives connections on which nothing has been asked back to the hub, for another worker.
+    fn return_sockets(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::return_sockets)
+    }
+
+    /// Sends a message to the `pipe_message` handler of a worker, from any thread. What does not fit in the queues on the way
+    /// is dropped and counted.
+    fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
+        let is_text = matches!(data, Data::Text(_));
+        let payload = data.payload()?;
+        if let Some(mine) = self.engine.mine() {
+            return self.on_own_loop(py, mine, |engine| {
+                engine.send_message(worker_id, is_text, payload);
+            });
+        }
+        let from = self.shared.worker_id();
+        self.shared.command(Command::PipeMessage { from, to: worker_id, is_text, payload });
+        Ok(())
+    }
+
+    /// A `pipe_message` handler has ended.
+    fn pipe_message_done(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::pipe_message_done)
+    }
+
+    /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback` is given
+    /// the number in a turn.
+    fn count_subscribers(&self, py: Python<'_>, topic: &str, callback: Py<PyAny>) -> PyResult<()> {
+        check_topic(topic)?;
+        let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
+        self.on_loop(py, |engine| engine.count_subscribers(number, topic))
+    }
+
+    // ---- handshakes and requests -----------------------------------------------------------------------------------------
 
     /// The subprotocols that a handshake offers, and the one that the settings would choose.
     fn offered_subprotocols(&self, token: u64) -> PyResult<(Vec<String>, Option<String>)> {
@@ -438,6 +496,12 @@ impl Reactor {
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
     }
+}
+
+/// A descriptor that Python hands over.
+pub(crate) fn taken_over(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: callers hand over an open descriptor that nobody else closes (`socket.detach()`).
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// Ends a turn also when it ends in a panic: the next one would not begin otherwise.

@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use engine::{Event, Fd, Payload, Token};
-use pyo3::exceptions::PyOSError;
+use engine::{Event, Fd, Leave, Payload, Token};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 use pyo3::{ffi, intern};
@@ -12,6 +11,7 @@ use wire::http::Head;
 
 use crate::frame::Frame;
 use crate::handlers::{Contexts, Handler, Outcome};
+use crate::hub::leave_name;
 use crate::reactor::{Reactor, address, in_use};
 
 /// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
@@ -21,6 +21,9 @@ enum Step {
     Message(Fd, Py<PyAny>, Opcode),
     Closed(Fd, u16, String),
     Drained(Fd),
+    PipeMessage(u8, Py<PyAny>),
+    Subscribers(u64, u64),
+    Leave(Leave),
     AcceptPaused(String),
 }
 
@@ -38,6 +41,14 @@ impl Step {
             Event::Request { token, head, peer } => Self::Request(token, Box::new(head), peer),
             Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
             Event::Drained { fd } => Self::Drained(fd),
+            Event::PipeMessage { from, payload: Payload::Text(text) } => {
+                Self::PipeMessage(from, text_of(py, text).into_any().unbind())
+            }
+            Event::PipeMessage { from, payload: Payload::Binary(bytes) } => {
+                Self::PipeMessage(from, PyBytes::new(py, bytes).into_any().unbind())
+            }
+            Event::Subscribers { number, count } => Self::Subscribers(number, count),
+            Event::Leave(why) => Self::Leave(why),
             Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
         }
     }
@@ -50,13 +61,13 @@ impl Reactor {
     /// SystemExit and KeyboardInterrupt of a handler; whatever else would be a fault of ours.
     pub(crate) fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
         let mine = self.mine()?;
-        mine.borrow().map_err(in_use)?.begin().map_err(PyOSError::new_err)?;
+        mine.borrow().map_err(in_use)?.begin()?;
         // Messages of one connection come together, so its id is made into an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         let mut contexts = Contexts::default();
         loop {
             let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
-                if mine.borrow().map_err(in_use)?.go_on().map_err(PyOSError::new_err)? {
+                if mine.borrow().map_err(in_use)?.go_on()? {
                     continue;
                 }
                 return Ok(());
@@ -77,6 +88,13 @@ impl Reactor {
                 }
                 Step::Closed(fd, code, reason) => self.closed(py, fd, code, &reason)?,
                 Step::Drained(fd) => self.drained(py, fd)?,
+                Step::PipeMessage(from, data) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
+                }
+                Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
+                Step::Leave(why) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
+                }
                 Step::AcceptPaused(error) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
                 }

@@ -1,0 +1,407 @@
+//! A worker's side of its link to the hub: what is asked of other processes' connections, and what they ask of ours.
+//!
+//! Commands from the hub are carried out here, in a turn, without Python being entered.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use crate::command::Command;
+use crate::connection::Stage;
+use crate::link::{Link, MOST_SOCKETS, Read};
+use crate::message::{Answer, Leave, Message, Question, content};
+use crate::reactor::Reactor;
+use crate::registry::{Fd, Registry, add, topic_bit};
+use crate::sending::DataOpcode;
+
+pub(crate) const LINK: Token = Token(usize::MAX - 2);
+
+/// Bytes that may wait on their way to the hub.
+const MOST_UNSENT: usize = 64 * 1024 * 1024;
+/// A link on which so much waits is written at once, in the middle of a turn.
+const WRITE_AT: usize = 256 * 1024;
+/// Bytes of `pipe_message`s that may wait for their handlers.
+const MOST_PIPED: usize = 32 * 1024 * 1024;
+/// Handlers of `pipe_message` that may run at a time; more messages wait.
+const MOST_PIPE_HANDLERS: usize = 1024;
+/// Descriptors that a worker needs beside its connections.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// What the hub or another worker tells the application's side of this one.
+pub(crate) enum Notice {
+    Leave(Leave),
+    Subscribers { number: u64, count: u64 },
+}
+
+pub(crate) struct PipeMessage {
+    pub(crate) from: u8,
+    pub(crate) is_text: bool,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// See the file's head. A server of one process has no link, but sends itself messages too.
+#[derive(Default)]
+pub(crate) struct Crossing {
+    link: Option<Link>,
+    worker_id: u8,
+    /// The link may have something to be read.
+    pub(crate) ready: bool,
+    pub(crate) notices: VecDeque<Notice>,
+    pipe_messages: VecDeque<PipeMessage>,
+    piped_bytes: usize,
+    pipe_handlers: usize,
+    /// Subscriptions asked of other workers.
+    subscribes_sent: u64,
+    /// Sockets that the hub has sent.
+    sockets_come: u64,
+}
+
+impl Crossing {
+    pub(crate) fn has_work(&self) -> bool {
+        let has_unsent = self.link.as_ref().is_some_and(|link| link.unsent() > 0 && !link.blocked);
+        let has_piped = !self.pipe_messages.is_empty() && self.pipe_handlers < MOST_PIPE_HANDLERS;
+        self.ready || has_unsent || has_piped || !self.notices.is_empty()
+    }
+
+    /// The next message whose handler may be started.
+    pub(crate) fn next_pipe_message(&mut self) -> Option<PipeMessage> {
+        if self.pipe_handlers >= MOST_PIPE_HANDLERS {
+            return None;
+        }
+        let message = self.pipe_messages.pop_front()?;
+        self.piped_bytes -= message.payload.len();
+        self.pipe_handlers += 1;
+        Some(message)
+    }
+
+    /// The link has become readable or writable.
+    pub(crate) fn is_reported(&mut self, readable: bool, writable: bool) {
+        self.ready |= readable;
+        if let Some(link) = self.link.as_mut().filter(|_| writable) {
+            link.blocked = false;
+        }
+    }
+
+    pub(crate) fn flush(&mut self) {
+        // An error here is an end that will be read.
+        if let Some(link) = &mut self.link
+            && link.flush().is_err()
+        {
+            link.discard();
+        }
+    }
+}
+
+/// Whom a command comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Another thread of this process.
+    Thread,
+    /// The hub, on behalf of whomever.
+    Hub,
+}
+
+impl Reactor {
+    /// Joins a server of many processes.
+    ///
+    /// # Errors
+    /// The kernel refuses to watch the link.
+    pub fn join(&mut self, stream: OwnedFd) -> io::Result<()> {
+        let link = Link::new(stream)?;
+        let watched = std::os::fd::AsRawFd::as_raw_fd(&link.stream());
+        self.poll.registry().register(&mut SourceFd(&watched), LINK, Interest::READABLE | Interest::WRITABLE)?;
+        let slot = self.shared.registry.slot(self.shared.slot);
+        self.crossing.worker_id = self.shared.worker_id();
+        self.crossing.link = Some(link);
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let capacity = (self.most_connections() as u64).min(files.saturating_sub(SPARE_DESCRIPTORS).max(1));
+        slot.capacity.store(capacity, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Tells the hub that this worker takes connections.
+    pub fn tell_ready(&mut self) {
+        self.tell(&Message::Ready);
+    }
+
+    /// Tells the hub that this worker has been asked to leave; it will be told to.
+    pub fn tell_leaving(&mut self) {
+        self.tell(&Message::Leaving);
+    }
+
+    /// Asks the master to replace all workers.
+    pub fn ask_for_reload(&mut self) {
+        self.tell(&Message::Reload);
+    }
+
+    /// Asks the master to stop the server.
+    pub fn ask_for_shutdown(&mut self) {
+        self.tell(&Message::Shutdown);
+    }
+
+    fn tell(&mut self, message: &Message<'_>) {
+        if let Some(link) = &mut self.crossing.link {
+            link.send(message);
+            self.crossing.flush();
+        }
+    }
+
+    /// Lets go of every descriptor, in a forked child: a connection would otherwise stay open when its own process is gone.
+    /// Nothing is told to anyone, and nothing else may be called afterwards.
+    pub fn abandon(&mut self) {
+        self.crossing.link = None;
+        drop(self.give_up_listeners());
+        for (_, connection) in &mut self.connections {
+            connection.socket = None;
+        }
+    }
+
+    // ---- going out ---------------------------------------------------------------------------------------------------------
+
+    /// Whether `fd` is an open connection of another process.
+    pub(crate) fn is_away(&self, fd: Fd) -> bool {
+        let registry = &self.shared.registry;
+        let slot = Registry::slot_of(fd);
+        self.crossing.link.is_some() && slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
+    }
+
+    /// Sends a command on its way to the hub; false (and counted) if too many wait.
+    pub(crate) fn send_away(&mut self, command: Command<'_>) -> bool {
+        let Some(link) = &mut self.crossing.link else { return false };
+        let is_subscribe = matches!(command, Command::Subscribe { .. });
+        if link.unsent() > WRITE_AT {
+            self.crossing.flush();
+        }
+        let sent =
+            self.crossing.link.as_mut().is_some_and(|link| link.send_within(&Message::Command(command), MOST_UNSENT));
+        if sent {
+            self.crossing.subscribes_sent += u64::from(is_subscribe);
+        } else {
+            self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// A push for a connection that is not ours.
+    #[cold]
+    pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+        if self.crossing.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
+            return false;
+        }
+        let mut overflow = None;
+        if !self.shared.clone().reserve(fd, payload.len(), |command| overflow = Some(command)) {
+            if let Some(overflow) = overflow {
+                self.send_away(overflow);
+            }
+            return false;
+        }
+        let sent = self.send_away(Command::Push { fd, opcode, finish, payload });
+        if !sent {
+            self.shared.registry.arrived(fd, payload.len());
+        }
+        sent
+    }
+
+    /// Sends a publish to other workers, if they may have subscribers.
+    pub(crate) fn publish_away(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        if self.crossing.link.is_some() && self.others_want(topic) {
+            self.send_away(Command::Publish { topic, opcode, payload, exclude: Cow::Borrowed(exclude) });
+        }
+    }
+
+    /// Sends a broadcast to other workers, if they have connections.
+    pub(crate) fn broadcast_away(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        let registry = &self.shared.registry;
+        let own = self.shared.totals().connections.load(Ordering::Relaxed);
+        if self.crossing.link.is_some() && registry.connections() > own {
+            self.send_away(Command::Broadcast { opcode, payload, exclude: Cow::Borrowed(exclude) });
+        }
+    }
+
+    fn others_want(&self, topic: &str) -> bool {
+        let (registry, own) = (&self.shared.registry, self.shared.slot);
+        // Subscriptions that this process has asked for may still be on their way to the hub.
+        if registry.slot(own).subscribes_routed.load(Ordering::SeqCst) != self.crossing.subscribes_sent {
+            return true;
+        }
+        let bit = topic_bit(topic);
+        registry.living().any(|slot| slot != own && registry.has_interest(slot, bit))
+    }
+
+    /// Sends a message to the `pipe_message` handler of a worker; false (and counted): too many wait.
+    pub fn send_message(&mut self, to: u8, is_text: bool, payload: &[u8]) -> bool {
+        let from = self.crossing.worker_id;
+        let command = Command::PipeMessage { from, to, is_text, payload };
+        if to == from { self.keep_pipe_message(from, is_text, payload) } else { self.send_away(command) }
+    }
+
+    /// A `pipe_message` handler has ended.
+    pub fn pipe_message_done(&mut self) {
+        self.crossing.pipe_handlers = self.crossing.pipe_handlers.saturating_sub(1);
+    }
+
+    /// Asks all workers how many subscribers a topic has; [`crate::Event::Subscribers`] tells. What other threads of this
+    /// process have asked for until now counts.
+    pub fn count_subscribers(&mut self, number: u64, topic: &str) {
+        self.carry_out_waiting();
+        let count = self.subscribers(topic) as u64;
+        if self.crossing.link.is_none() {
+            self.crossing.notices.push_back(Notice::Subscribers { number, count });
+            return;
+        }
+        // The hub asks the others; what is said here is said to them behind all that was asked for before.
+        self.tell(&Message::Ask(number, Question::Subscribers(topic)));
+    }
+
+    /// Gives connections on which nothing has been asked back to the hub, for another worker.
+    pub fn return_sockets(&mut self) {
+        if self.crossing.link.is_none() {
+            return;
+        }
+        // What has been read already goes along.
+        self.end_visit(true);
+        let is_fresh = |stage: &Stage| matches!(stage, Stage::Head { .. });
+        let fresh = self.connections.iter().filter(|(_, it)| is_fresh(&it.stage) && it.outbox.is_empty());
+        let keys: Vec<usize> = fresh.map(|(key, _)| key).collect();
+        for batch in keys.chunks(MOST_SOCKETS) {
+            let mut sockets = Vec::with_capacity(batch.len());
+            let mut inputs = Vec::with_capacity(batch.len());
+            for key in batch {
+                let connection = &mut self.connections[*key];
+                let Some(mut socket) = connection.socket.take() else { continue };
+                let _ = self.poll.registry().deregister(&mut socket);
+                sockets.push(Arc::new(OwnedFd::from(std::net::TcpStream::from(socket))));
+                inputs.push(connection.input.split_off(connection.used));
+                self.abort(*key);
+            }
+            if let Some(link) = self.crossing.link.as_mut().filter(|_| !sockets.is_empty()) {
+                link.send_sockets(sockets, inputs.iter().map(Vec::as_slice).collect());
+            }
+        }
+        self.crossing.flush();
+    }
+
+    // ---- coming in ---------------------------------------------------------------------------------------------------------
+
+    /// Deals with what the hub has sent, as long as the turn's time lasts.
+    pub(crate) fn hear_hub(&mut self) {
+        while self.crossing.ready {
+            let Some(link) = &mut self.crossing.link else {
+                self.crossing.ready = false;
+                return;
+            };
+            let mut input = std::mem::take(&mut link.input);
+            let mut has_time = true;
+            let malformed = loop {
+                match input.next_frame(usize::MAX) {
+                    Ok(Some(frame)) => match Message::decode(content(input.frame(frame))) {
+                        Ok(message) => has_time = self.deal_with(message),
+                        Err(_) => break true,
+                    },
+                    Ok(None) => break false,
+                    Err(_) => break true,
+                }
+                if !has_time {
+                    break false;
+                }
+            };
+            let Some(link) = &mut self.crossing.link else { return };
+            link.input = input;
+            if !has_time {
+                return;
+            }
+            match link.read() {
+                Ok(Read::Some) if !malformed => {}
+                Ok(Read::Nothing) if !malformed => self.crossing.ready = false,
+                // The master is gone, and with it the server.
+                _ => {
+                    self.crossing.link = None;
+                    self.crossing.notices.push_back(Notice::Leave(Leave::Stop));
+                }
+            }
+        }
+    }
+
+    /// False: the turn's time is over.
+    fn deal_with(&mut self, message: Message<'_>) -> bool {
+        match message {
+            Message::Command(command) => return self.carry_out_in_time(command, Source::Hub),
+            Message::Ask(number, question) => {
+                let answer = match question {
+                    Question::Do(Command::Push { fd, opcode, finish, payload }) => {
+                        Answer::Done(self.push(fd, opcode, finish, payload).unwrap_or(false))
+                    }
+                    Question::Do(Command::Disconnect { fd, code, reason }) => {
+                        Answer::Done(self.disconnect(fd, code, reason))
+                    }
+                    Question::Subscribers(topic) => Answer::Count(self.subscribers(topic) as u64),
+                    _ => Answer::Done(false),
+                };
+                if let Some(link) = &mut self.crossing.link {
+                    link.send(&Message::Answer(number, answer));
+                }
+            }
+            Message::Answer(number, Answer::Count(count)) => {
+                self.crossing.notices.push_back(Notice::Subscribers { number, count });
+            }
+            Message::Sockets(inputs) => self.take_sockets(&inputs),
+            Message::Leave(why) => self.crossing.notices.push_back(Notice::Leave(why)),
+            Message::SenderGone => {
+                for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.fd != 0) {
+                    // What it had kept room for may never come. What others have under way counts less for a moment.
+                    self.shared.registry.row(connection.row).underway_bytes.store(0, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+        self.has_budget()
+    }
+
+    fn take_sockets(&mut self, inputs: &[&[u8]]) {
+        let Some(link) = &mut self.crossing.link else { return };
+        let sockets = link.take_sockets();
+        let shared = Arc::clone(&self.shared);
+        let slot = shared.registry.slot(shared.slot);
+        let mut sockets = sockets.into_iter();
+        for input in inputs {
+            let socket = sockets.next();
+            let number = self.crossing.sockets_come;
+            self.crossing.sockets_come += 1;
+            if slot.sockets_taken.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                // It took us too long: the hub has given it to another worker.
+                continue;
+            }
+            let Some(socket) = socket.map(std::net::TcpStream::from) else {
+                // This process may not have so many descriptors.
+                add(&slot.sockets_done, 1);
+                continue;
+            };
+            let peer: io::Result<SocketAddr> = socket.set_nonblocking(true).and_then(|()| socket.peer_addr());
+            match peer {
+                Ok(peer) => self.adopt(TcpStream::from_std(socket), peer, input.to_vec()),
+                // It is closed already.
+                Err(_) => add(&slot.sockets_done, 1),
+            }
+        }
+    }
+
+    /// Keeps a message for its handler.
+    pub(crate) fn keep_pipe_message(&mut self, from: u8, is_text: bool, payload: &[u8]) -> bool {
+        let crossing = &mut self.crossing;
+        if crossing.piped_bytes > 0 && crossing.piped_bytes + payload.len() > MOST_PIPED {
+            self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        crossing.piped_bytes += payload.len();
+        crossing.pipe_messages.push_back(PipeMessage { from, is_text, payload: payload.to_vec() });
+        true
+    }
+}

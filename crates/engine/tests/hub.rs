@@ -1,0 +1,317 @@
+//! The hub between workers and programs, which are played here.
+
+use std::borrow::Cow;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::{Answer, Command, DataOpcode, Hub, HubEvent, Leave, Message, Question, VERSION};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A worker or a program.
+struct Peer {
+    stream: UnixStream,
+    come: Vec<u8>,
+}
+
+impl Peer {
+    fn new(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Self { stream, come: Vec::new() }
+    }
+
+    fn send(&mut self, message: &Message<'_>) {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        self.stream.write_all(&frame).expect("written");
+    }
+
+    /// Takes the next message, without its length; `None` at the end.
+    fn receive(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(header) = self.come.first_chunk::<4>() {
+                let length = u32::from_le_bytes(*header) as usize;
+                if self.come.len() >= 4 + length {
+                    let content = self.come[4..4 + length].to_vec();
+                    self.come.drain(..4 + length);
+                    return Some(content);
+                }
+            }
+            let mut bytes = [0; 65_536];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(count) => self.come.extend_from_slice(&bytes[..count]),
+                // A peer that was cut off with input unread is reset.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("nothing comes: {error}"),
+            }
+        }
+    }
+
+    fn expect(&mut self, message: &Message<'_>) {
+        let content = self.receive().expect("a message");
+        assert_eq!(&Message::decode(&content).expect("a message"), message);
+    }
+}
+
+fn worker(hub: &Hub, worker_id: u8) -> (u8, Peer) {
+    let (slot, link) = hub.add_worker(worker_id).expect("a slot");
+    (slot, Peer::new(link.into()))
+}
+
+/// Waits for an event, passing over others.
+fn wait_for(hub: &Hub, is_wanted: impl Fn(&HubEvent) -> bool) -> HubEvent {
+    let begin = Instant::now();
+    while begin.elapsed() < PATIENCE {
+        if let Some(event) = hub.events().into_iter().find(&is_wanted) {
+            return event;
+        }
+        std::thread::yield_now();
+    }
+    panic!("the event does not come");
+}
+
+fn hub() -> Hub {
+    Hub::new(100, 1000, None, None).expect("a hub")
+}
+
+fn for_worker_1(payload: &[u8]) -> Message<'_> {
+    Message::Command(Command::PipeMessage { from: 0, to: 1, is_text: false, payload })
+}
+
+struct Control(PathBuf);
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn hub_with_control() -> (Hub, Control) {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("hubbub-hub-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    let listener = UnixListener::bind(&path).expect("a socket");
+    (Hub::new(100, 1000, Some(listener.into()), None).expect("a hub"), Control(path))
+}
+
+fn program(path: &Path) -> Peer {
+    let mut peer = Peer::new(UnixStream::connect(path).expect("connected"));
+    peer.send(&Message::Hello { version: VERSION });
+    peer.expect(&Message::Welcome { version: VERSION, send_queue_size: 1000 });
+    peer
+}
+
+#[test]
+fn a_message_goes_to_the_worker_that_does_that_work_now() {
+    let hub = hub();
+    let ((_, mut zero), (old_slot, mut old)) = (worker(&hub, 0), worker(&hub, 1));
+    zero.send(&Message::Ready);
+    old.send(&Message::Ready);
+    wait_for(&hub, |event| *event == HubEvent::Ready(old_slot));
+    zero.send(&for_worker_1(b"to the old one"));
+    old.expect(&for_worker_1(b"to the old one"));
+    let (new_slot, mut new) = worker(&hub, 1);
+    new.send(&Message::Ready);
+    wait_for(&hub, |event| *event == HubEvent::Ready(new_slot));
+    zero.send(&for_worker_1(b"to the new one"));
+    new.expect(&for_worker_1(b"to the new one"));
+    hub.leave(old_slot, Leave::Replace);
+    old.expect(&Message::Leave(Leave::Replace));
+}
+
+#[test]
+fn who_is_asked_to_leave_is_told_to() {
+    let hub = hub();
+    let (slot, mut worker) = worker(&hub, 0);
+    worker.send(&Message::Ready);
+    worker.send(&Message::Leaving);
+    worker.expect(&Message::Leave(Leave::Terminate));
+    wait_for(&hub, |event| *event == HubEvent::Leaving(slot));
+}
+
+#[test]
+fn what_a_worker_had_sent_counts_though_it_is_gone() {
+    let hub = hub();
+    let ((slot, mut zero), (_, mut one)) = (worker(&hub, 0), worker(&hub, 1));
+    one.send(&Message::Ready);
+    wait_for(&hub, |event| matches!(event, HubEvent::Ready(_)));
+    zero.send(&for_worker_1(b"last words"));
+    drop(zero);
+    hub.ended(slot);
+    one.expect(&for_worker_1(b"last words"));
+    one.expect(&Message::SenderGone);
+}
+
+#[test]
+fn a_worker_that_takes_nothing_costs_a_bounded_queue() {
+    let hub = hub();
+    let ((_, mut zero), (_, mut one)) = (worker(&hub, 0), worker(&hub, 1));
+    one.send(&Message::Ready);
+    wait_for(&hub, |event| matches!(event, HubEvent::Ready(_)));
+    let payload = vec![0; 1 << 20];
+    for _ in 0..64 {
+        zero.send(&for_worker_1(&payload));
+    }
+    wait_for(&hub, |event| matches!(event, HubEvent::Warning(text) if text.contains("worker 1 takes nothing")));
+    zero.send(&Message::Reload);
+    wait_for(&hub, |event| matches!(event, HubEvent::Reload(_)));
+    // It reads again: what was kept comes, and how much was not is told.
+    let mut come = 0;
+    while come < 30 {
+        one.expect(&for_worker_1(&payload));
+        come += 1;
+    }
+    wait_for(&hub, |event| matches!(event, HubEvent::Warning(text) if text.contains("caught up")));
+}
+
+#[test]
+fn connections_are_spread_evenly_and_given_back_ones_go_to_others() {
+    let hub = hub();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    let mut reactors: Vec<engine::Reactor> = (0..2)
+        .map(|worker_id| {
+            let (slot, link) = hub.add_worker(worker_id).expect("a slot");
+            let registry = engine::Registry::open(memory(&hub)).expect("the registry");
+            let mut reactor = engine::Reactor::new(settings(), registry, slot).expect("a reactor");
+            reactor.join(link).expect("joined");
+            reactor.tell_ready();
+            reactor
+        })
+        .collect();
+    hub.listen(OwnedFd::from(listener));
+    let clients: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(address).expect("connected")).collect();
+    turn_until(&mut reactors, |reactors| reactors.iter().map(engine::Reactor::len).sum::<usize>() == 10);
+    assert_eq!([reactors[0].len(), reactors[1].len()], [5, 5]);
+    // The first one leaves; what it had been given goes to the other.
+    reactors[0].tell_leaving();
+    turn_until(&mut reactors, |reactors| reactors[1].len() == 10);
+    assert!(reactors[0].is_empty());
+    drop(clients);
+}
+
+/// Runs turns; a reactor that is told to leave gives back what it has.
+fn turn_until(reactors: &mut [engine::Reactor], mut is_done: impl FnMut(&[engine::Reactor]) -> bool) {
+    let begin = Instant::now();
+    while !is_done(reactors) {
+        assert!(begin.elapsed() < PATIENCE, "it does not come to that");
+        for reactor in &mut *reactors {
+            reactor.begin().expect("a turn");
+            while let Some(leaves) = reactor.next(|event| matches!(event, engine::Event::Leave(_))) {
+                if leaves {
+                    reactor.return_sockets();
+                }
+            }
+            reactor.finish();
+        }
+    }
+}
+
+fn memory(hub: &Hub) -> OwnedFd {
+    // SAFETY: the hub has it open as long as it lives, and it is only duplicated here.
+    let memory = unsafe { std::os::fd::BorrowedFd::borrow_raw(hub.memory()) };
+    memory.try_clone_to_owned().expect("a descriptor")
+}
+
+fn settings() -> engine::Settings {
+    engine::Settings {
+        max_connections: 100,
+        max_message_size: 1000,
+        send_queue_size: 1000,
+        slow_consumer: engine::SlowConsumer::Close,
+        receive_queue: 10,
+        ping_interval: None,
+        ping_timeout: None,
+        handshake_timeout: PATIENCE,
+        close_timeout: PATIENCE,
+        keep_alive_timeout: PATIENCE,
+        origins: wire::origin::OriginPolicy::Same,
+        subprotocols: Vec::new(),
+        compression: false,
+        compression_threshold: 1000,
+        max_header_size: 1000,
+    }
+}
+
+#[test]
+fn programs_are_answered() {
+    let (hub, control) = hub_with_control();
+    let mut program = program(&control.0);
+    program.send(&Message::Ask(7, Question::Connections));
+    program.expect(&Message::Answer(7, Answer::Connections(Vec::new())));
+    program.send(&Message::Ask(8, Question::Do(Command::Disconnect { fd: 9, code: 1000, reason: "" })));
+    program.expect(&Message::Answer(8, Answer::Done(false)));
+    program.send(&Message::Ask(9, Question::Subscribers("news")));
+    program.expect(&Message::Answer(9, Answer::Count(0)));
+    program.send(&Message::Ask(10, Question::Flush));
+    program.expect(&Message::Answer(10, Answer::Done(true)));
+    drop(hub);
+    assert_eq!(program.receive(), None);
+}
+
+#[test]
+fn what_a_program_may_not_say_cuts_it_off() {
+    let (hub, control) = hub_with_control();
+    let (_, mut worker) = worker(&hub, 0);
+    worker.send(&Message::Ready);
+    let mut good = program(&control.0);
+    let invalid = Command::Broadcast { opcode: DataOpcode::Text, payload: b"\xff", exclude: Cow::Borrowed(&[]) };
+    let too_long = Command::Broadcast { opcode: DataOpcode::Binary, payload: &[0; 1001], exclude: Cow::Borrowed(&[]) };
+    let piped = Command::PipeMessage { from: 0, to: 0, is_text: true, payload: b"" };
+    let refused = [
+        Message::Ready,
+        Message::Shutdown,
+        Message::Sockets(vec![b""]),
+        Message::Answer(1, Answer::Done(true)),
+        Message::Command(invalid),
+        Message::Command(too_long),
+        Message::Command(piped),
+    ];
+    for message in refused {
+        let mut bad = program(&control.0);
+        bad.send(&message);
+        assert_eq!(bad.receive(), None, "{message:?}");
+    }
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 100], &[0; 4]] {
+        let mut bad = Peer::new(UnixStream::connect(&control.0).expect("connected"));
+        bad.stream.write_all(garbage).expect("written");
+        assert_eq!(bad.receive(), None);
+    }
+    good.send(&Message::Ask(1, Question::Flush));
+    good.expect(&Message::Answer(1, Answer::Done(true)));
+}
+
+#[test]
+fn a_program_that_does_not_read_its_answers_is_cut_off() {
+    let (_hub, control) = hub_with_control();
+    let mut program = program(&control.0);
+    let mut frame = Vec::new();
+    Message::Ask(1, Question::Stats).encode(&mut frame);
+    let many = frame.repeat(1000);
+    let mut written = Ok(());
+    while written.is_ok() {
+        written = program.stream.write_all(&many);
+    }
+}
+
+#[test]
+fn ids_go_on_after_a_restart_above_what_was_leased() {
+    let path = std::env::temp_dir().join(format!("hubbub-lease-{}", std::process::id()));
+    let _control = Control(path.clone());
+    let options = || std::fs::File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let leased = || std::fs::read_to_string(&path).expect("a lease").trim().parse::<u64>().expect("a number");
+    let first = Hub::new(100, 1000, None, Some(options().expect("a file").into())).expect("a hub");
+    let while_it_runs = leased();
+    // As if it had been killed: the next one begins above all that this one may have given out.
+    std::mem::forget(first);
+    let second = Hub::new(100, 1000, None, Some(options().expect("a file").into())).expect("a hub");
+    assert!(leased() > while_it_runs);
+    drop(second);
+    assert_eq!(leased(), while_it_runs);
+}

@@ -1,0 +1,160 @@
+//! What crosses the links and the control socket: what is encoded comes back, and nothing that comes can do harm.
+
+use std::net::SocketAddr;
+
+use engine::{Answer, COUNTS, Command, DataOpcode, Fd, Info, Leave, Message, Question, Stats, WorkerStats};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// Values for the fields of any message.
+#[derive(Clone, Debug)]
+struct Values {
+    fd: Fd,
+    number: u64,
+    opcode: DataOpcode,
+    flag: bool,
+    small: u8,
+    code: u16,
+    text: String,
+    payload: Vec<u8>,
+    ids: Vec<Fd>,
+    client: SocketAddr,
+}
+
+prop_compose! {
+    fn values()(
+        fd in any::<Fd>(),
+        number in any::<u64>(),
+        opcode in prop_oneof![
+            Just(DataOpcode::Continuation),
+            Just(DataOpcode::Text),
+            Just(DataOpcode::Binary),
+        ],
+        flag in any::<bool>(),
+        small in any::<u8>(),
+        code in any::<u16>(),
+        text in ".{0,60}",
+        payload in vec(any::<u8>(), 0..300),
+        ids in vec(any::<Fd>(), 0..5),
+        client in any::<SocketAddr>(),
+    ) -> Values {
+        // Flow labels and scopes are of no use to anyone but the kernel.
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        Values { fd, number, opcode, flag, small, code, text, payload, ids, client }
+    }
+}
+
+fn commands(values: &Values) -> Vec<Command<'_>> {
+    let Values { fd, opcode, flag: finish, small: from, code, ref text, ref payload, ref ids, .. } = *values;
+    vec![
+        Command::Push { fd, opcode, finish, payload },
+        Command::Overflow { fd, length: values.number },
+        Command::Ping { fd, payload },
+        Command::Disconnect { fd, code, reason: text },
+        Command::Subscribe { fd, topic: text },
+        Command::Unsubscribe { fd, topic: text },
+        Command::Publish { topic: text, opcode, payload, exclude: ids.into() },
+        Command::Broadcast { opcode, payload, exclude: ids.into() },
+        Command::PipeMessage { from, to: !from, is_text: finish, payload },
+    ]
+}
+
+fn messages(values: &Values) -> Vec<Message<'_>> {
+    let Values { fd, number, opcode, flag, small: worker_id, code, ref text, ref payload, ref ids, client } = *values;
+    let info = Info {
+        fd,
+        client,
+        opened_at: number,
+        last_received_at: !number,
+        messages_in: 1,
+        messages_out: 2,
+        bytes_in: 3,
+        bytes_out: 4,
+        queued_bytes: 5,
+    };
+    let worker = WorkerStats { worker_id, started_at: number, counts: [number; COUNTS.len()] };
+    let stats = Stats { started_at: fd, totals: [fd; COUNTS.len()], workers: vec![worker; ids.len()] };
+    let questions = [
+        Question::Do(Command::Push { fd, opcode, finish: flag, payload }),
+        Question::Do(Command::Disconnect { fd, code, reason: text }),
+        Question::Subscribers(text),
+        Question::Stats,
+        Question::Connections,
+        Question::Info(fd),
+        Question::Flush,
+    ];
+    let answers = [
+        Answer::Done(flag),
+        Answer::Count(fd),
+        Answer::Stats(stats.into()),
+        Answer::Connections(ids.clone()),
+        Answer::Info(flag.then_some((worker_id, info))),
+    ];
+    let mut messages = vec![
+        Message::Sockets(vec![payload, b""]),
+        Message::Leave(Leave::Stop),
+        Message::Leave(Leave::Replace),
+        Message::Leave(Leave::Terminate),
+        Message::SenderGone,
+        Message::Ready,
+        Message::Leaving,
+        Message::Reload,
+        Message::Shutdown,
+        Message::Hello { version: code.into() },
+        Message::Welcome { version: code.into(), send_queue_size: number },
+    ];
+    messages.extend(commands(values).into_iter().map(Message::Command));
+    messages.extend(questions.map(|question| Message::Ask(number, question)));
+    messages.extend(answers.map(|answer| Message::Answer(number, answer)));
+    messages
+}
+
+/// The content of the one frame that a message is.
+fn content(message: &Message<'_>) -> Vec<u8> {
+    let mut frame = b"before".to_vec();
+    message.encode(&mut frame);
+    let frame = frame.strip_prefix(b"before").expect("a frame is appended");
+    let (length, content) = frame.split_first_chunk().expect("a frame begins with its length");
+    assert_eq!(u32::from_le_bytes(*length) as usize, content.len());
+    content.to_vec()
+}
+
+proptest! {
+    #[test]
+    fn every_message_comes_back_as_it_was(values in values()) {
+        for message in messages(&values) {
+            let content = content(&message);
+            prop_assert_eq!(Message::decode(&content), Ok(message));
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_malformed_or_another_message(
+        values in values(),
+        length in any::<prop::sample::Index>(),
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        for message in messages(&values) {
+            let mut content = content(&message);
+            content.truncate(length.index(content.len()) + 1);
+            let place = place.index(content.len());
+            content[place] = byte;
+            check(&content)?;
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_are_malformed_or_a_message(bytes in vec(any::<u8>(), 0..300)) {
+        check(&bytes)?;
+    }
+}
+
+/// What can be decoded is a message that can be sent.
+fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
+    if let Ok(message) = Message::decode(bytes) {
+        let content = content(&message);
+        prop_assert_eq!(Message::decode(&content), Ok(message));
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! The hub as the supervisor sees it.
+
+use std::os::fd::{IntoRawFd, RawFd};
+
+use engine::{HubEvent, Leave};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::reactor::taken_over;
+
+/// A level of Python's `logging`.
+const WARNING: u8 = 30;
+
+const LEAVES: [(&str, Leave); 3] =
+    [("stop", Leave::Stop), ("replace", Leave::Replace), ("terminate", Leave::Terminate)];
+
+/// What Python calls a reason to leave.
+pub(crate) fn leave_name(why: Leave) -> &'static str {
+    LEAVES.iter().find(|(_, leave)| *leave == why).map_or("stop", |(name, _)| name)
+}
+
+/// Passes connections to workers and commands between processes, in a thread of its own. From any thread.
+///
+/// Args:
+///     settings: A `hubbub.Settings`.
+///     control: The descriptor of a listening Unix socket for other programs, handed over, or `None`.
+///     lease: The descriptor of the file that keeps ids from being given out again after a restart, handed over, or `None`.
+#[pyclass(frozen, module = "hubbub._core")]
+pub(crate) struct Hub {
+    hub: engine::Hub,
+}
+
+#[pymethods]
+impl Hub {
+    #[new]
+    fn new(settings: &Bound<'_, PyAny>, control: Option<RawFd>, lease: Option<RawFd>) -> PyResult<Self> {
+        let settings = crate::settings::read(settings)?;
+        let (control, lease) = (control.map(taken_over), lease.map(taken_over));
+        let hub = engine::Hub::new(settings.max_connections, settings.send_queue_size, control, lease)?;
+        Ok(Self { hub })
+    }
+
+    /// The descriptor of the server's registry, to be inherited by workers.
+    #[getter]
+    fn registry(&self) -> RawFd {
+        self.hub.memory()
+    }
+
+    /// The descriptor that is readable when there are events.
+    fn fileno(&self) -> RawFd {
+        self.hub.fileno()
+    }
+
+    /// What has happened: `(what, slot or level, text)`, of which `what` is "ready", "leaving", "reload", "shutdown" or "log".
+    fn events(&self) -> Vec<(&'static str, u8, String)> {
+        let values = |event| match event {
+            HubEvent::Ready(slot) => ("ready", slot, String::new()),
+            HubEvent::Leaving(slot) => ("leaving", slot, String::new()),
+            HubEvent::Reload(slot) => ("reload", slot, String::new()),
+            HubEvent::Shutdown(slot) => ("shutdown", slot, String::new()),
+            HubEvent::Warning(text) => ("log", WARNING, text),
+        };
+        self.hub.events().into_iter().map(values).collect()
+    }
+
+    /// Accepts connections from a listening socket, whose descriptor is the hub's from here on.
+    fn listen(&self, descriptor: RawFd) {
+        self.hub.listen(taken_over(descriptor));
+    }
+
+    /// Makes place for a worker process. Returns its slot and the descriptor of its end of the link, which is the caller's.
+    fn add_worker(&self, worker_id: u8) -> PyResult<(u8, RawFd)> {
+        let (slot, link) = self.hub.add_worker(worker_id)?;
+        Ok((slot, link.into_raw_fd()))
+    }
+
+    /// Passes no more connections to a worker, and tells it to leave: to "stop", to be replaced ("replace"), or because it was
+    /// asked to ("terminate").
+    fn leave(&self, slot: u8, why: &str) -> PyResult<()> {
+        let Some((_, leave)) = LEAVES.iter().find(|(name, _)| *name == why) else {
+            return Err(PyValueError::new_err(format!("no reason to leave: {why}")));
+        };
+        self.hub.leave(slot, *leave);
+        Ok(())
+    }
+
+    /// A worker's process is gone for certain, and its slot free.
+    fn ended(&self, slot: u8) {
+        self.hub.ended(slot);
+    }
+
+    /// Counts that a worker was replaced after it had died.
+    fn restarted(&self, worker_id: u8) {
+        self.hub.restarted(worker_id);
+    }
+
+    /// Gives up the listening sockets.
+    fn stop_accepting(&self) {
+        self.hub.stop_accepting();
+    }
+
+    /// Ends the thread.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.hub.close());
+    }
+}
+
+/// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
+#[pyfunction]
+pub(crate) fn die_with_parent() -> PyResult<bool> {
+    Ok(engine::die_with_parent()?)
+}

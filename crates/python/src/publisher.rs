@@ -1,0 +1,207 @@
+//! The client of the control socket as a Python class; `hubbub.publisher` makes of it what users see.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use engine::{Answer, Command, DataOpcode, Message, PublisherError, Question};
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyTimeoutError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_topic, excluded};
+use crate::values::{info_tuple, stats_dict};
+
+/// One connection to a server's control socket.
+///
+/// Every method may be called from every thread. All but `publish` and `broadcast` ask: `next_answer` gives the answer,
+/// with the `number` that was given. A call that finds no room for its message waits `timeout` seconds for it.
+///
+/// Args:
+///     path: The socket's.
+///     timeout: Seconds to wait for the server's welcome.
+///
+/// Raises (each method):
+///     ConnectionError: There is no connection (any more), and nothing has been sent.
+///     TimeoutError: There was no room in time. With a `timeout` of 0: BlockingIOError.
+#[pyclass(frozen, module = "hubbub._core")]
+pub(crate) struct Publisher {
+    engine: engine::Publisher,
+    path: PathBuf,
+}
+
+impl Publisher {
+    fn ask(&self, py: Python<'_>, number: u64, question: Question<'_>, wait: Wait) -> PyResult<()> {
+        self.send(py, &Message::Ask(number, question), wait)
+    }
+
+    fn send(&self, py: Python<'_>, message: &Message<'_>, Wait(wait): Wait) -> PyResult<()> {
+        let mut sent = self.engine.send(message, Duration::ZERO);
+        if sent == Err(PublisherError::TimedOut) {
+            if wait.is_zero() {
+                return Err(PyBlockingIOError::new_err("there is no room now"));
+            }
+            sent = py.detach(|| self.engine.send(message, wait));
+        }
+        sent.map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &PublisherError) -> PyErr {
+        failure(&self.path, error)
+    }
+
+    /// A whole message: what `Data::message` gives, but for continuations.
+    fn message<'a>(&self, data: &'a Data<'_>, opcode: Option<IntArgument>) -> PyResult<(DataOpcode, &'a [u8])> {
+        match data.message(opcode.map(|opcode| opcode.0), true, self.engine.send_queue_size())? {
+            (DataOpcode::Continuation, _) => Err(PyValueError::new_err(
+                "opcode must be 1 (text) or 2 (binary): only whole messages can be sent from here",
+            )),
+            message => Ok(message),
+        }
+    }
+}
+
+#[pymethods]
+impl Publisher {
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, timeout: Wait) -> PyResult<Self> {
+        let engine = py.detach(|| engine::Publisher::connect(&path, timeout.0));
+        let engine = engine.map_err(|error| failure(&path, &error))?;
+        Ok(Self { engine, path })
+    }
+
+    /// See `hubbub.Publisher.publish`.
+    fn publish(
+        &self,
+        py: Python<'_>,
+        topic: &str,
+        data: Data<'_>,
+        exclude: &Bound<'_, PyAny>,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        check_topic(topic)?;
+        let (opcode, payload) = self.message(&data, None)?;
+        let exclude = excluded(Some(exclude))?.into();
+        self.send(py, &Message::Command(Command::Publish { topic, opcode, payload, exclude }), timeout)
+    }
+
+    /// See `hubbub.Publisher.broadcast`.
+    fn broadcast(&self, py: Python<'_>, data: Data<'_>, exclude: &Bound<'_, PyAny>, timeout: Wait) -> PyResult<()> {
+        let (opcode, payload) = self.message(&data, None)?;
+        let exclude = excluded(Some(exclude))?.into();
+        self.send(py, &Message::Command(Command::Broadcast { opcode, payload, exclude }), timeout)
+    }
+
+    /// See `hubbub.Publisher.push`.
+    fn push(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        fd: FdArgument,
+        data: Data<'_>,
+        opcode: Option<IntArgument>,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        let (opcode, payload) = self.message(&data, opcode)?;
+        self.ask(py, number, Question::Do(Command::Push { fd: fd.0, opcode, finish: true, payload }), timeout)
+    }
+
+    /// See `hubbub.Publisher.disconnect`.
+    fn disconnect(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        fd: FdArgument,
+        code: IntArgument,
+        reason: &str,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        let code = check_close(code.0, reason)?;
+        self.ask(py, number, Question::Do(Command::Disconnect { fd: fd.0, code, reason }), timeout)
+    }
+
+    /// See `hubbub.Publisher.subscribers`.
+    fn subscribers(&self, py: Python<'_>, number: u64, topic: &str, timeout: Wait) -> PyResult<()> {
+        check_topic(topic)?;
+        self.ask(py, number, Question::Subscribers(topic), timeout)
+    }
+
+    /// See `hubbub.Publisher.stats`.
+    fn stats(&self, py: Python<'_>, number: u64, timeout: Wait) -> PyResult<()> {
+        self.ask(py, number, Question::Stats, timeout)
+    }
+
+    /// See `hubbub.Publisher.connections`.
+    fn connections(&self, py: Python<'_>, number: u64, timeout: Wait) -> PyResult<()> {
+        self.ask(py, number, Question::Connections, timeout)
+    }
+
+    /// See `hubbub.Publisher.info`; the answer is the values of a `hubbub.ConnectionInfo`, or `None`.
+    fn info(&self, py: Python<'_>, number: u64, fd: FdArgument, timeout: Wait) -> PyResult<()> {
+        self.ask(py, number, Question::Info(fd.0), timeout)
+    }
+
+    /// Asks for an answer once all that was sent before has been taken. It never waits.
+    fn flush(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        self.ask(py, number, Question::Flush, Wait(Duration::ZERO))
+    }
+
+    /// Waits for the next answer, however long; for one thread.
+    ///
+    /// Returns:
+    ///     The question's number, and the answer.
+    ///
+    /// Raises:
+    ///     ConnectionError: The connection has ended: there will be no more.
+    fn next_answer<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyAny>)> {
+        let (number, answer) = py.detach(|| self.engine.next_answer()).map_err(|error| self.failure(&error))?;
+        Ok((number, to_python(py, answer)?))
+    }
+
+    /// Ends the connection at once, and whatever waits for it.
+    fn close(&self) {
+        self.engine.close();
+    }
+
+    /// To be called in a forked child: lets go of its copy of the connection, which stays the parent's. Nothing else may
+    /// be called afterwards.
+    fn abandon(&self) {
+        self.engine.abandon();
+    }
+}
+
+/// Seconds to wait, 0 included.
+pub(crate) struct Wait(pub(crate) Duration);
+
+/// What is longer is as good as for ever, and a clock that is so far ahead cannot be counted on.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl FromPyObject<'_, '_> for Wait {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let seconds: f64 = value.extract()?;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(wait) => Ok(Self(wait.min(LONGEST_WAIT))),
+            Err(_) if seconds > 0.0 => Ok(Self(LONGEST_WAIT)),
+            Err(error) => Err(PyValueError::new_err(format!("a timeout of {seconds} seconds: {error}"))),
+        }
+    }
+}
+
+fn failure(path: &Path, error: &PublisherError) -> PyErr {
+    let message = format!("cannot reach the server at {}: {error}", path.display());
+    match error {
+        PublisherError::TimedOut => PyTimeoutError::new_err(message),
+        PublisherError::Broken(_) => PyConnectionError::new_err(message),
+    }
+}
+
+fn to_python(py: Python<'_>, answer: Answer) -> PyResult<Bound<'_, PyAny>> {
+    match answer {
+        Answer::Done(done) => done.into_bound_py_any(py),
+        Answer::Count(count) => count.into_bound_py_any(py),
+        Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
+        Answer::Connections(ids) => ids.into_bound_py_any(py),
+        Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
+    }
+}

@@ -1,0 +1,51 @@
+//! What is known of connections and workers, as plain Python values.
+
+use engine::{COUNTS, Counts, Fd, Info, Stats};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+/// `(fd, worker_id, client, opened_at, last_received_at, messages_in, messages_out, bytes_in, bytes_out, queued_bytes)`.
+pub(crate) type InfoTuple = (Fd, u8, (String, u16), f64, f64, u64, u64, u64, u64, u64);
+
+/// The values of a `hubbub.ConnectionInfo`.
+pub(crate) fn info_tuple(worker_id: u8, info: &Info) -> InfoTuple {
+    (
+        info.fd,
+        worker_id,
+        (info.client.ip().to_string(), info.client.port()),
+        seconds(info.opened_at),
+        seconds(info.last_received_at),
+        info.messages_in,
+        info.messages_out,
+        info.bytes_in,
+        info.bytes_out,
+        info.queued_bytes,
+    )
+}
+
+/// The dict of `hubbub.Server.stats`.
+pub(crate) fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
+    let dict = counts_dict(py, &stats.totals, stats.started_at)?;
+    let workers = PyList::empty(py);
+    for worker in &stats.workers {
+        let counts = counts_dict(py, &worker.counts, worker.started_at)?;
+        counts.set_item("worker_id", worker.worker_id)?;
+        workers.append(counts)?;
+    }
+    dict.set_item("workers", workers)?;
+    Ok(dict)
+}
+
+fn counts_dict<'py>(py: Python<'py>, counts: &Counts, started_at: u64) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, count) in COUNTS.iter().zip(counts) {
+        dict.set_item(name, count)?;
+    }
+    dict.set_item("started_at", seconds(started_at))?;
+    Ok(dict)
+}
+
+/// Unix seconds of milliseconds.
+fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1000.0
+}

@@ -1,0 +1,172 @@
+"""Calling what is not on a message's path: the handlers of events of no connection, timers' functions, answers.
+
+The same in a worker and in the master: a job may be `def` or `async def`, or run in a thread, and each runs in its own
+copy of the context.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from .handlers import Handler
+from .threads import Pool
+
+__all__ = ["CANCEL_GRACE", "Caller"]
+
+log = logging.getLogger("hubbub")
+
+# Seconds that a stop lets cancelled tasks clean up, and how often it looks whether they have.
+CANCEL_GRACE = 1.0
+STOP_POLL = 0.01
+
+
+class Caller:
+    """Calls handlers in the running event loop, and knows which of them have not ended yet."""
+
+    def __init__(self, handlers: Mapping[str, Handler], threads: int) -> None:
+        """Make the caller of the running event loop.
+
+        Args:
+            handlers: By event.
+            threads: How many may run in threads at the same time.
+        """
+        self.loop = asyncio.get_running_loop()
+        # What the event loop calls runs in the context that the server was started in.
+        self.context = contextvars.copy_context()
+        self.start_task = _task_starter(self.loop)
+        self.handlers = handlers
+        self.running: set[asyncio.Future[Any] | Future[Any]] = set()
+        # Whoever is cancelled from now on is not to be complained of.
+        self.is_stopping = False
+        self._pool = Pool(threads)
+        self._is_closed = False
+
+    def perform(
+        self,
+        job: Callable[[], Any],
+        then: Callable[[object, BaseException | None], None],
+        *,
+        in_thread: bool = False,
+    ) -> None:
+        """Call `job`, sync or async, in its own context, and `then` with its result or its exception.
+
+        SystemExit and KeyboardInterrupt are not given to `then`: they end the event loop.
+        """
+
+        def ended(future: asyncio.Future[Any] | Future[Any]) -> None:
+            self.running.discard(future)
+            if self._is_closed:
+                return
+            if future.cancelled():
+                then(None, asyncio.CancelledError())
+            elif error := future.exception():
+                failed(error)
+            elif inspect.iscoroutine(result := future.result()):
+                result.close()
+                failed(TypeError("a threaded handler cannot be async, and this one has returned a coroutine"))
+            else:
+                then(result, None)
+
+        def failed(error: BaseException) -> None:
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                raise error
+            then(None, error)
+
+        def tell(future: Future[Any]) -> None:
+            # Where the event loop is closed, the process has ended without waiting any longer.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(ended, future, context=self.context)
+
+        context = contextvars.copy_context()
+        if in_thread:
+            thread = self._pool.submit(functools.partial(context.run, job))
+            self.running.add(thread)
+            thread.add_done_callback(tell)
+            return
+        try:
+            result = context.run(job)
+            if inspect.iscoroutine(result):
+                result = self.start_task(result)
+        except BaseException as error:
+            failed(error)
+            return
+        if not isinstance(result, asyncio.Future):
+            then(result, None)
+        elif result.done():
+            ended(result)
+        else:
+            self.running.add(result)
+            result.add_done_callback(ended, context=self.context)
+
+    def run(self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False) -> None:
+        """Call `job`, and `then` once it has ended; a failure is logged."""
+
+        def ended(result: object, error: BaseException | None) -> None:
+            if error and not (self.is_stopping and isinstance(error, asyncio.CancelledError)):
+                log.error("%s failed", what, exc_info=error)
+            then()
+
+        self.perform(job, ended, in_thread=in_thread)
+
+    def begin(self, event: str, then: Callable[[], None], *arguments: object) -> None:
+        """Call the handler of an event of no connection, if there is one, and `then` once it has ended."""
+        handler = self.handlers.get(event)
+        if handler is None:
+            then()
+            return
+        job = functools.partial(handler.callable, *arguments[: handler.count])
+        self.run(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
+
+    async def call(self, event: str, *arguments: object) -> None:
+        """Call the handler of an event of no connection, and wait for its end; a failure is logged."""
+        ended = asyncio.Event()
+        self.begin(event, ended.set, *arguments)
+        await ended.wait()
+
+    async def call_until(self, deadline: float, event: str, *arguments: object) -> None:
+        """Call a handler that stands at the end, and wait for it until `deadline`, or for `CANCEL_GRACE`."""
+        try:
+            async with asyncio.timeout_at(max(deadline, self.loop.time() + CANCEL_GRACE)):
+                await self.call(event, *arguments)
+        except TimeoutError:
+            log.error("the handler of %s took too long, and is cancelled", event)
+            self.cancel()
+
+    async def until(self, condition: Callable[[], bool], deadline: float) -> bool:
+        """Wait until `condition` holds; return whether it does, at the latest at `deadline`."""
+        while not condition():
+            if self.loop.time() >= deadline:
+                return False
+            await asyncio.sleep(STOP_POLL)
+        return True
+
+    async def until_idle(self, deadline: float) -> bool:
+        """Wait until nothing runs; return whether this is so, at the latest at `deadline`."""
+        return await self.until(lambda: not self.running, deadline)
+
+    def cancel(self) -> None:
+        """Cancel what runs."""
+        for future in list(self.running):
+            future.cancel()
+
+    def close(self) -> None:
+        """Let go of everything; nothing is called after that."""
+        self._is_closed = True
+        self._pool.close()
+        for future in self.running:
+            if future.done() and not future.cancelled():
+                future.exception()  # Known already: it has ended the event loop.
+
+
+def _task_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]:
+    """Return what makes a task of a coroutine: started at once where Python can do so."""
+    if sys.version_info >= (3, 12):
+        return functools.partial(asyncio.Task, loop=loop, eager_start=True)
+    return loop.create_task

@@ -1,0 +1,402 @@
+"""The command line: `hubbub run`, and the commands that talk to a running server.
+
+Exit status 1 is an error of ours, told in one line; 2 a wrong call; 3 a failure of the user's own code, with its
+traceback.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from typing import IO, Any, NoReturn
+
+import click
+
+from . import __version__, _core, program
+from .errors import NotRunning, SettingsError
+from .events import ConnectionInfo
+from .publisher import AsyncPublisher, Publisher
+from .server import Server
+from .settings import Settings
+
+__all__ = ["main"]
+
+log = logging.getLogger("hubbub")
+
+USERS_FAILURE = 3
+
+# Questions under way at a time, so that their answers need not be waited for one by one.
+MOST_QUESTIONS = 500
+
+A_DAY = 24 * 3600
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Failure(click.ClickException):
+    """An error of ours: one line, exit status 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(f"hubbub: {self.message}", file=file, err=True)
+
+
+SETTINGS = {setting.name: setting for setting in Settings.describe()}
+
+
+def _checked(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Return the text of an option that is a setting, once it is known to spell a value."""
+    if text is not None:
+        setting = SETTINGS[str(option.name)]
+        try:
+            setting.read_text(text, f"option {setting.option}")
+        except SettingsError as error:
+            raise click.UsageError(str(error), context) from None
+    return text
+
+
+def _option(name: str, help: str) -> Decorator:
+    """Return the option of a setting."""
+    setting = SETTINGS[name]
+    default = ",".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default).lower()
+    help = f"{help} [default: {default or 'none'}]"
+    return click.option(setting.option, name, metavar="VALUE", callback=_checked, help=help)
+
+
+def _every_setting(command: Callable[..., Any]) -> Callable[..., Any]:
+    return reduce(lambda decorated, name: _option(name, SETTINGS[name].doc)(decorated), reversed(SETTINGS), command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="hubbub %(version)s")
+def main() -> None:
+    """Run a Hubbub server, or talk to one that runs."""
+
+
+# ---- run -------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:SERVER")
+@click.option(
+    "--app-dir",
+    type=click.Path(exists=True, file_okay=False),
+    default=".",
+    show_default=True,
+    help="The directory to import MODULE from.",
+)
+@click.option("--reload", is_flag=True, help="Replace the workers when a Python file in the app's directory changes.")
+@_every_setting
+def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
+    """Run the Server that is called SERVER in MODULE, such as app:server.
+
+    Every setting is an option here, and a variable: HUBBUB_MAX_MESSAGE_SIZE for --max-message-size. An option beats a
+    variable, and a variable what the program says.
+    """
+    directory = os.path.abspath(app_dir)
+    sys.path.insert(0, directory)
+    program.name = target
+    try:
+        server = _find(target)
+        server._lay_over({name: text for name, text in options.items() if text is not None})
+    except SettingsError as error:
+        raise Failure(str(error)) from None
+    with _reloading(server, directory) if reload and not program.assignment else contextlib.nullcontext():
+        server.start()
+
+
+def _find(target: str) -> Server:
+    """Return the server that the user's module has under that name; what is printed on the way there is the user's."""
+    name, colon, attribute = target.partition(":")
+    if not (colon and all(part.isidentifier() for part in f"{name}.{attribute}".split("."))):
+        raise Failure(f"{target!r} does not say which server: MODULE:SERVER is needed, such as app:server")
+    try:
+        with program.importing():
+            module = importlib.import_module(name)
+    except SettingsError:
+        # It tells what is wrong, and where it was said, better than a traceback.
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            _fail_as_user(error)
+        raise Failure(f"there is no module {error.name!r}") from None
+    except Exception as error:
+        _fail_as_user(error)
+    found: object = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise Failure(f"there is no {attribute} in the module {name}") from None
+    if not isinstance(found, Server):
+        raise Failure(f"{target} is no Server but {type(found).__name__}")
+    return found
+
+
+def _fail_as_user(error: Exception) -> NoReturn:
+    """Print the traceback of the user's code, from its first frame on, and exit."""
+    frames = error.__traceback__
+    while frames and _is_importing(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    traceback.print_exception(type(error), error, frames)
+    sys.exit(USERS_FAILURE)
+
+
+def _is_importing(filename: str) -> bool:
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")
+
+
+@contextlib.contextmanager
+def _reloading(server: Server, directory: str) -> Iterator[None]:
+    """Have the server reload whenever a Python file below the directory changes."""
+    try:
+        watcher = _core.Watcher([directory])
+    except OSError as error:
+        raise Failure(f"cannot watch {directory}: {error}") from None
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.is_set():
+            if changed := watcher.next(A_DAY):
+                log.info("changed: %s", ", ".join(os.path.relpath(path, directory) for path in changed))
+                # Before it runs, it has not loaded the code yet either.
+                with contextlib.suppress(NotRunning):
+                    server.reload()
+
+    thread = threading.Thread(target=watch, name="hubbub-reload", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.close()
+        thread.join()
+
+
+# ---- talking to a running server -------------------------------------------------------------------------
+
+
+def _talking(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which server, and in which form to answer."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Answer with JSON, for programs."),
+        _option("control", "The path of the server's control socket, instead of its port."),
+        _option("port", "The port of the server."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _address(port: str | None, control: str | None) -> dict[str, Any]:
+    """Return the arguments for a `Publisher`: the path or the port of an option, else of a variable."""
+    if port and control:
+        raise click.UsageError("--port and --control name two servers: give one of them")
+    options = {name: text for name, text in (("port", port), ("control", control)) if text}
+    # A port that is given beats a variable that names a path.
+    names = ("port",) if port else ("port", "control")
+    variables = {variable: os.environ.get(variable, "") for variable in (SETTINGS[name].variable for name in names)}
+    try:
+        settings = Settings.load({}, environ=variables, options=options)
+    except SettingsError as error:
+        raise Failure(str(error)) from None
+    if settings.control is None:
+        raise Failure("the variable HUBBUB_CONTROL says that there is no control socket: name one with --control")
+    return {"port": settings.port} if settings.control == "auto" else {"path": settings.control}
+
+
+@contextlib.contextmanager
+def _server(port: str | None, control: str | None) -> Iterator[Publisher]:
+    """Connect to the server; what goes wrong there is told in one line."""
+    with _telling_errors(), Publisher(**_address(port, control)) as publisher:
+        yield publisher
+
+
+@contextlib.contextmanager
+def _telling_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, TimeoutError) as error:
+        raise Failure(str(error)) from None
+    except (ValueError, TypeError) as error:
+        # The text, the topic, the code or the reason cannot be sent.
+        raise click.UsageError(str(error)) from None
+
+
+def _content(text: str) -> str:
+    """Return the text to send: what standard input has, as it is, for `-`."""
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise Failure(f"what comes from standard input is not UTF-8: {error}") from None
+
+
+def _answer(as_json: bool, **values: Any) -> None:
+    """Tell programs what has become of it; people are told only if something has gone wrong."""
+    if as_json:
+        click.echo(json.dumps(values))
+
+
+@main.command()
+@click.argument("fd", type=int)
+@click.argument("text")
+@_talking
+def push(fd: int, text: str, port: str | None, control: str | None, as_json: bool) -> None:
+    """Send TEXT to the connection FD; with - for TEXT, what standard input has."""
+    content = _content(text)
+    with _server(port, control) as server:
+        queued = server.push(fd, content)
+    _answer(as_json, queued=queued)
+    if not queued:
+        raise Failure(f"not sent: there is no open connection {fd}, or its queue is full")
+
+
+@main.command()
+@click.argument("topic")
+@click.argument("text")
+@_talking
+def publish(topic: str, text: str, port: str | None, control: str | None, as_json: bool) -> None:
+    """Send TEXT to all subscribers of TOPIC; with - for TEXT, what standard input has."""
+    content = _content(text)
+    with _server(port, control) as server:
+        server.publish(topic, content)
+    _answer(as_json, sent=True)
+
+
+@main.command()
+@click.argument("text")
+@_talking
+def broadcast(text: str, port: str | None, control: str | None, as_json: bool) -> None:
+    """Send TEXT to all connections; with - for TEXT, what standard input has."""
+    content = _content(text)
+    with _server(port, control) as server:
+        server.broadcast(content)
+    _answer(as_json, sent=True)
+
+
+@main.command()
+@click.argument("fd", type=int)
+@click.option(
+    "--code", default=1000, show_default=True, help="The close code: 1000 to 1003, 1007 to 1014, 3000 to 4999."
+)
+@click.option("--reason", default="", help="The reason, at most 123 bytes.")
+@_talking
+def disconnect(fd: int, code: int, reason: str, port: str | None, control: str | None, as_json: bool) -> None:
+    """Close the connection FD."""
+    with _server(port, control) as server:
+        closing = server.disconnect(fd, code, reason)
+    _answer(as_json, closing=closing)
+    if not closing:
+        raise Failure(f"there is no open connection {fd}")
+
+
+@main.command()
+@_talking
+def connections(port: str | None, control: str | None, as_json: bool) -> None:
+    """List all open connections."""
+    with _telling_errors():
+        found = asyncio.run(_all_connections(_address(port, control)))
+    if as_json:
+        click.echo(json.dumps([info._asdict() for info in found]))
+        return
+    now = time.time()
+    header = ["fd", "worker", "client", "open for", "silent for", "received", "sent", "bytes in", "bytes out", "queued"]
+    rows = [
+        [
+            str(info.fd),
+            str(info.worker_id),
+            shown_client(info.client),
+            shown_seconds(now - info.opened_at),
+            shown_seconds(now - info.last_received_at),
+            f"{info.messages_in:,}",
+            f"{info.messages_out:,}",
+            shown_bytes(info.bytes_in),
+            shown_bytes(info.bytes_out),
+            shown_bytes(info.queued_bytes),
+        ]
+        for info in found
+    ]
+    print_table([header, *rows], left={2})
+    click.echo(f"{len(found):,} {'connection' if len(found) == 1 else 'connections'}")
+
+
+async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
+    """Return what is known of all connections, by id; those that end meanwhile are left out."""
+    found: list[ConnectionInfo | None] = []
+    async with AsyncPublisher(**address) as server:
+        ids = sorted(await server.connections())
+        for begin in range(0, len(ids), MOST_QUESTIONS):
+            found += await asyncio.gather(*(server.info(fd) for fd in ids[begin : begin + MOST_QUESTIONS]))
+    return [info for info in found if info]
+
+
+@main.command()
+@_talking
+def stats(port: str | None, control: str | None, as_json: bool) -> None:
+    """Show what the server has counted since its start."""
+    with _server(port, control) as server:
+        counted = server.stats()
+    if as_json:
+        click.echo(json.dumps(counted))
+        return
+    columns = [counted, *counted["workers"]]
+    now = time.time()
+    rows = [
+        ["", "all", *(f"worker {worker['worker_id']}" for worker in counted["workers"])],
+        ["running for", *(shown_seconds(now - column["started_at"]) for column in columns)],
+    ]
+    for name in counted:
+        if name not in ("started_at", "workers"):
+            shown = shown_bytes if "bytes" in name else "{:,}".format
+            rows.append([name.replace("_", " "), *(shown(column[name]) for column in columns)])
+    print_table(rows, left={0})
+
+
+# ---- for people ------------------------------------------------------------------------------------------
+
+
+def print_table(rows: Sequence[Sequence[str]], left: set[int]) -> None:
+    """Print rows of equally many cells as columns, numbers to the right and the columns in `left` to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (
+            cell.ljust(width) if index in left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        click.echo("  ".join(cells).rstrip())
+
+
+def shown_client(client: tuple[str, int]) -> str:
+    host, port = client
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def shown_bytes(count: int) -> str:
+    if count < 1024:
+        return f"{count} B"
+    size = count / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if size < 999.95:
+            return f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} TiB"
+
+
+def shown_seconds(seconds: float) -> str:
+    """Return a duration in its two largest units."""
+    left = max(int(seconds), 0)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or parts or unit == "s":
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,146 @@
+"""A server in one process: one worker in the running event loop, and no master."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+
+from ._core import Hub
+from .control import Control, open_control
+from .handlers import Handler
+from .listening import listen, raise_file_limit
+from .settings import Settings
+from .worker import Worker
+
+__all__ = ["Embedded"]
+
+log = logging.getLogger("hubbub")
+
+
+class Embedded:
+    """One worker that accepts for itself; with a control socket, a hub beside it for other programs."""
+
+    def __init__(
+        self, server: object, settings: Settings, handlers: Mapping[str, Handler], control: str | None
+    ) -> None:
+        """Make it, to be opened in a running event loop.
+
+        Args:
+            server: What handlers are given as `server`.
+            settings: The server's settings.
+            handlers: By event.
+            control: In the place of the setting of that name.
+        """
+        self.port = settings.port
+        self.worker: Worker | None = None
+        self._server = server
+        self._settings = settings
+        self._handlers = handlers
+        self._control_setting = control
+        self._control: Control | None = None
+        self._hub: Hub | None = None
+        self._is_to_leave = False
+
+    async def open(self) -> None:
+        """Listen, and make `worker`.
+
+        Raises:
+            CannotServe: The system refuses.
+        """
+        settings = self._settings
+        self._listeners = await listen(settings.host, settings.port, settings.backlog)
+        try:
+            self.port = self._listeners[0].getsockname()[1]
+            self._control = open_control(self._control_setting, self.port, is_temporary=settings.port == 0)
+            raise_file_limit(settings.max_connections)
+            if self._control:
+                self._hub = hub = Hub(settings, self._control.listener, self._control.lease)
+                slot, link = hub.add_worker(0)
+                self.worker = Worker(
+                    self._server, settings, self._handlers, slot=slot, link=link, registry=hub.registry
+                )
+                self.worker.loop.add_reader(hub.fileno(), self._hear)
+            else:
+                self.worker = Worker(self._server, settings, self._handlers)
+        except BaseException:
+            self._close_listeners()
+            raise
+
+    async def begin(self) -> None:
+        """Run `worker_start`, accept connections, run `start`; end early if it is to leave already."""
+        assert self.worker
+        if self._is_to_leave:
+            self.worker.leave("stop")
+        opening = asyncio.ensure_future(self._begin(self.worker))
+        leaving = asyncio.ensure_future(self.worker.is_to_leave.wait())
+        try:
+            await asyncio.wait({opening, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+        finally:
+            opening.cancel()
+            leaving.cancel()
+
+    async def _begin(self, worker: Worker) -> None:
+        try:
+            await worker.start(self._listeners)
+        finally:
+            self._close_listeners()
+        log.info("listening on %s port %d", self._settings.host, self.port)
+        await worker.caller.call("start", self._server)
+
+    async def until_left(self) -> None:
+        """Wait until it is to leave."""
+        assert self.worker
+        await self.worker.is_to_leave.wait()
+
+    def shutdown(self) -> None:
+        """Have it leave, from any thread."""
+        self._is_to_leave = True
+        if self.worker:
+            self.worker.loop.call_soon_threadsafe(self.worker.leave, "stop")
+
+    def reload(self) -> None:
+        """Refuse: what runs in this process cannot be loaded again.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError("reload needs worker processes, and this server runs in one process: start it anew")
+
+    async def close(self) -> None:
+        """Stop gracefully, run `shutdown`, and let go of everything."""
+        try:
+            if self.worker:
+                await self.worker.stop()
+                deadline = self.worker.loop.time() + self._settings.shutdown_timeout
+                await self.worker.caller.call_until(deadline, "shutdown", self._server)
+                log.info("stopped")
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """End without another word to anyone; what is closed already is left alone."""
+        if worker := self.worker:
+            self.worker = None
+            worker.close()
+            worker.dispose()
+            if self._hub:
+                worker.loop.remove_reader(self._hub.fileno())
+        if self._control:
+            self._control.remove()
+        if self._hub:
+            self._hub.close()
+        self._control = self._hub = None
+
+    def _hear(self) -> None:
+        """Log what the hub says; nothing else that it reports is for a server without processes."""
+        assert self._hub
+        for kind, level, text in self._hub.events():
+            if kind == "log":
+                log.log(level, "%s", text)
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):
+                listener.close()

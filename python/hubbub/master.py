@@ -1,0 +1,459 @@
+"""The master: starts the workers, replaces those that end, reloads and stops them.
+
+Everything that happens (a signal, the end of a process, what the hub reports) comes to the event loop as one call, and
+is handled before the next one. No such call waits for anything: what happens next is again told by a call.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import enum
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from . import program
+from ._core import Hub
+from .caller import Caller
+from .control import Control, open_control
+from .handlers import Handler
+from .listening import listen, raise_file_limit
+from .program import Assignment, Why
+from .settings import Settings
+
+__all__ = ["Master"]
+
+log = logging.getLogger("hubbub")
+
+# Seconds that a leaving worker has beyond `shutdown_timeout`: for cancelled handlers, `worker_stop`, atexit functions.
+GRACE = 5.0
+# Seconds before a worker is started again: the first time at once, then twice as long each time. One that has served
+# for a while has earned a fresh start.
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 30.0
+EARNED = 10.0
+
+# Exit statuses where the first start fails: for want of something that is the system's, or in the program itself.
+SYSTEM_REFUSED = 1
+PROGRAM_FAILED = 3
+
+
+class Stage(enum.Enum):
+    """What a worker's process is about to do."""
+
+    STARTING = enum.auto()
+    SERVING = enum.auto()
+    LEAVING = enum.auto()
+
+
+@dataclass(eq=False, slots=True)
+class Process:
+    """One process of a worker."""
+
+    seat: "Seat"
+    slot: int
+    popen: subprocess.Popen[bytes]
+    stage: Stage = Stage.STARTING
+    serves_since: float | None = None
+    """By the event loop's clock; `None`: it has never served."""
+    kill: asyncio.TimerHandle | None = None
+    """Fires when it has had time enough to leave."""
+
+    def describe(self) -> str:
+        return f"worker {self.seat.worker_id} (pid {self.popen.pid})"
+
+
+@dataclass(eq=False, slots=True)
+class Seat:
+    """The place of one worker, which one process after the other takes; at most one starts, and one serves."""
+
+    worker_id: int
+    starting: Process | None = None
+    serving: Process | None = None
+    failures: int = 0
+    """How many of them have ended soon, one after the other."""
+    next_attempt: asyncio.TimerHandle | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Reload:
+    """A reload under way: seats are given new processes one after the other."""
+
+    waiting: deque[Seat]
+    seat: Seat
+    old: Process | None = None
+    """Whose end is waited for, once its successor serves."""
+
+
+class Master:
+    """The supervisor of all worker processes, and the hub between them."""
+
+    def __init__(self, server: object, settings: Settings, handlers: Mapping[str, Handler], start: int) -> None:
+        """Make it.
+
+        Args:
+            server: What handlers are given as `server`.
+            settings: The server's settings.
+            handlers: By event.
+            start: Which `start()` of the program this is, counted from 1.
+        """
+        self.port = settings.port
+        self.worker = None
+        self._server = server
+        self._settings = settings
+        self._handlers = handlers
+        self._start = start
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._seats = [Seat(worker_id) for worker_id in range(settings.worker_count)]
+        self._processes: dict[int, Process] = {}  # by slot
+        self._reload: Reload | None = None
+        self._reload_again = False
+        self._is_stopping = False
+        self._status = 0
+
+    async def run(self) -> int:
+        """Serve until a signal or `shutdown()`, and stop gracefully; return the exit status.
+
+        Raises:
+            CannotServe: The system refuses.
+        """
+        settings = self._settings
+        self._listeners = await listen(settings.host, settings.port, settings.backlog)
+        self.port = self._listeners[0].getsockname()[1]
+        control = open_control(settings.control, self.port, is_temporary=settings.port == 0)
+        raise_file_limit(settings.max_connections)
+        descriptors = (control.listener, control.lease) if control else (None, None)
+        self._hub = Hub(settings, *descriptors)
+        self._caller = Caller(self._handlers, settings.threads)
+        self._all_serve = asyncio.Event()
+        self._all_ended = asyncio.Event()
+        self._loop = self._caller.loop
+        self._loop.add_reader(self._hub.fileno(), self._hear)
+        handlers = program.stops(self._stop_by_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # Under nohup it is ignored, and stays so.
+            handlers[signal.SIGHUP] = lambda number, frame: self.reload()
+        try:
+            with program.titled("master", self.port), program.handling_signals(handlers):
+                await self._supervise()
+        finally:
+            self._close(control)
+        return self._status
+
+    def shutdown(self) -> None:
+        """Stop gracefully; from any thread."""
+        self._call(self._stop, "shutdown() was called")
+
+    def reload(self) -> None:
+        """Replace all workers, one after the other; from any thread."""
+        self._call(self._begin_reload)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        """Have the event loop call a function, from any thread; not if there is no loop yet, or it has ended."""
+        with contextlib.suppress(RuntimeError):
+            if self._loop:
+                self._loop.call_soon_threadsafe(function, *arguments)
+
+    # ---- from the start to the end -----------------------------------------------------------------------
+
+    async def _supervise(self) -> None:
+        # One alone first: what fails in the program fails once, and not in all of them.
+        self._spawn(self._seats[0])
+        try:
+            await self._either(self._all_serve, self._all_ended)
+            if self._all_serve.is_set():
+                self._accept()
+            await self._all_ended.wait()
+        finally:
+            # Where a handler has raised SystemExit, the others stop as gracefully.
+            self._stop()
+            await self._all_ended.wait()
+        if not self._status:
+            deadline = asyncio.get_running_loop().time() + self._settings.shutdown_timeout
+            self._caller.is_stopping = True
+            if not await self._caller.until_idle(deadline):
+                self._caller.cancel()
+            await self._caller.call_until(deadline, "shutdown", self._server)
+            log.info("stopped")
+
+    def _accept(self) -> None:
+        for listener in self._listeners:
+            self._hub.listen(listener.detach())
+        count = len(self._seats)
+        workers = "1 worker" if count == 1 else f"{count} workers"
+        log.info("listening on %s port %d, %s", self._settings.host, self.port, workers)
+        self._caller.begin("start", lambda: None, self._server)
+        if self._reload_again:
+            self._reload_again = False
+            self._begin_reload()
+
+    async def _either(self, *events: asyncio.Event) -> None:
+        tasks = [asyncio.ensure_future(event.wait()) for event in events]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _close(self, control: Control | None) -> None:
+        assert self._loop
+        for process in self._processes.values():
+            process.popen.kill()
+        for listener in self._listeners:
+            listener.close()
+        if control:
+            control.remove()
+        self._loop.remove_reader(self._hub.fileno())
+        self._hub.close()
+        self._caller.close()
+
+    # ---- processes ---------------------------------------------------------------------------------------
+
+    def _spawn(self, seat: Seat) -> None:
+        """Start a process for a seat that has none that starts."""
+        seat.next_attempt = None
+        try:
+            seat.starting = process = self._launch(seat)
+        except OSError as error:
+            self._failed(seat, f"worker {seat.worker_id} cannot be started: {error}", SYSTEM_REFUSED)
+            return
+        self._processes[process.slot] = process
+        log.log(logging.INFO if self._all_serve.is_set() else logging.DEBUG, "%s starts", process.describe())
+        name = f"hubbub-worker-{seat.worker_id}"
+        threading.Thread(target=self._wait, args=(process,), name=name, daemon=True).start()
+
+    def _launch(self, seat: Seat) -> Process:
+        """Run the program again, for a seat.
+
+        Raises:
+            OSError: The system refuses, or all slots are taken.
+        """
+        slot, link = self._hub.add_worker(seat.worker_id)
+        assignment = Assignment(
+            worker_id=seat.worker_id,
+            workers=len(self._seats),
+            slot=slot,
+            link=link,
+            registry=self._hub.registry,
+            master=os.getpid(),
+            port=self.port,
+            start=self._start,
+            settings=dataclasses.asdict(self._settings),
+        )
+        try:
+            return Process(seat, slot, program.run_again(assignment))
+        except OSError:
+            self._hub.ended(slot)
+            raise
+        finally:
+            os.close(link)
+
+    def _wait(self, process: Process) -> None:
+        """Wait for the end of a process, in a thread of its own."""
+        status = process.popen.wait()
+        self._call(self._ended, process, status)
+
+    def _hear(self) -> None:
+        """Handle what the hub reports."""
+        for kind, number, text in self._hub.events():
+            match kind:
+                case "ready" | "leaving":
+                    # It may have ended meanwhile.
+                    if process := self._processes.get(number):
+                        (self._ready if kind == "ready" else self._leaves)(process)
+                case "reload":
+                    self._begin_reload()
+                case "shutdown":
+                    self._stop("shutdown() was called")
+                case "log":
+                    log.log(number, "%s", text)
+
+    def _ready(self, process: Process) -> None:
+        """A worker takes connections."""
+        if process.stage is not Stage.STARTING:
+            return
+        assert self._loop
+        seat = process.seat
+        old = seat.serving
+        process.stage, process.serves_since = Stage.SERVING, self._loop.time()
+        seat.starting, seat.serving = None, process
+        if old:
+            self._tell_to_leave(old, "replace")
+        if self._reload and self._reload.seat is seat:
+            self._reload.old = old
+            if old is None:
+                self._reload_next()
+        elif not self._all_serve.is_set():
+            self._fill_seats()
+
+    def _fill_seats(self) -> None:
+        """Go on with the first start."""
+        for seat in self._seats:
+            if not seat.serving and not seat.starting and not seat.next_attempt:
+                self._spawn(seat)
+        if all(seat.serving for seat in self._seats):
+            self._all_serve.set()
+
+    def _leaves(self, process: Process) -> None:
+        """A worker leaves by itself: SIGTERM told it to, or its link is broken, for it has died or gone mad."""
+        if process.stage is Stage.STARTING:
+            process.popen.kill()
+        elif process.stage is Stage.SERVING:
+            self._set_leaving(process)
+            self._replace(process)
+
+    def _ended(self, process: Process, status: int) -> None:
+        """The process of a worker has ended."""
+        # It may have become ready in the very end.
+        self._hear()
+        del self._processes[process.slot]
+        self._hub.ended(process.slot)
+        if process.kill:
+            process.kill.cancel()
+        seat, stage = process.seat, process.stage
+        process.stage = Stage.LEAVING
+        died = f"{process.describe()} {_describe_end(status)}"
+        if stage is Stage.STARTING:
+            seat.starting = None
+            if not self._is_stopping:
+                self._failed(seat, f"{died} before it was ready" + ("" if status else ": it never reached start()"))
+        elif stage is Stage.SERVING or (status and process.serves_since is not None):
+            log.error("%s", died)
+        if stage is Stage.SERVING and not self._is_stopping:
+            self._replace(process)
+        if self._reload and self._reload.old is process:
+            self._reload_next()
+        if self._is_stopping and not self._processes:
+            self._all_ended.set()
+
+    def _failed(self, seat: Seat, what: str, status: int = PROGRAM_FAILED) -> None:
+        """A worker has ended before it was ready, or could not be started at all."""
+        log.error("%s", what)
+        if not self._all_serve.is_set():
+            self._status = status
+            self._stop()
+            return
+        if self._reload and self._reload.seat is seat:
+            log.error("the reload has failed; the workers of before stay")
+            self._end_reload()
+        if not seat.serving:
+            self._start_later(seat)
+
+    def _replace(self, process: Process) -> None:
+        """A process that served has ended, or soon will; another one takes its seat."""
+        assert self._loop
+        assert process.serves_since is not None
+        seat = process.seat
+        seat.serving = None
+        if self._is_stopping:
+            return
+        self._hub.restarted(seat.worker_id)
+        if self._loop.time() - process.serves_since >= EARNED:
+            seat.failures = 0
+        self._start_later(seat)
+
+    def _start_later(self, seat: Seat) -> None:
+        """Start a process for a seat, unless a reload does so; the later the more often this has failed."""
+        assert self._loop
+        if seat.starting:
+            return
+        delay = min(FIRST_DELAY * 2 ** (seat.failures - 1), LONGEST_DELAY) if seat.failures else 0
+        seat.failures += 1
+        if delay:
+            log.warning("worker %d is started again in %g s", seat.worker_id, delay)
+        seat.next_attempt = self._loop.call_later(delay, self._spawn, seat)
+
+    def _tell_to_leave(self, process: Process, why: Why) -> None:
+        """Have a process end gracefully; one that does not serve yet, at once."""
+        if process.stage is Stage.STARTING:
+            process.popen.terminate()
+        self._hub.leave(process.slot, why)
+        self._set_leaving(process)
+
+    def _set_leaving(self, process: Process) -> None:
+        assert self._loop
+        process.stage = Stage.LEAVING
+        if process.kill:
+            process.kill.cancel()
+        patience = self._settings.shutdown_timeout + GRACE
+        process.kill = self._loop.call_later(patience, self._kill, process)
+
+    def _kill(self, process: Process) -> None:
+        log.error("%s does not end, and is killed", process.describe())
+        process.popen.kill()
+
+    # ---- reload ------------------------------------------------------------------------------------------
+
+    def _begin_reload(self) -> None:
+        if self._is_stopping:
+            return
+        if self._reload or not self._all_serve.is_set():
+            self._reload_again = True
+            return
+        log.info("reloading")
+        self._reload_again = False
+        first, *others = self._seats
+        self._reload = Reload(deque(others), first)
+        self._renew(first)
+
+    def _renew(self, seat: Seat) -> None:
+        """Start a process with the code of now for a seat."""
+        if seat.next_attempt:
+            seat.next_attempt.cancel()
+        if seat.starting:
+            # It may have been loaded before the code was changed.
+            self._tell_to_leave(seat.starting, "stop")
+            seat.starting = None
+        self._spawn(seat)
+
+    def _reload_next(self) -> None:
+        """Go on with the next seat, or end the reload."""
+        if self._is_stopping or not self._reload:
+            return
+        if not self._reload.waiting:
+            log.info("reloaded")
+            self._end_reload()
+            return
+        self._reload.old = None
+        self._reload.seat = self._reload.waiting.popleft()
+        self._renew(self._reload.seat)
+
+    def _end_reload(self) -> None:
+        self._reload = None
+        if self._reload_again:
+            self._begin_reload()
+
+    # ---- stop --------------------------------------------------------------------------------------------
+
+    def _stop_by_signal(self, number: signal.Signals) -> None:
+        self._call(self._stop, number.name)
+
+    def _stop(self, reason: str = "") -> None:
+        """Have all processes leave; `reason`, if it is news, is logged."""
+        if self._is_stopping:
+            return
+        if reason:
+            log.info("%s: stopping", reason)
+        self._is_stopping = True
+        self._hub.stop_accepting()
+        for seat in self._seats:
+            if seat.next_attempt:
+                seat.next_attempt.cancel()
+        for process in list(self._processes.values()):
+            self._tell_to_leave(process, "stop")
+        if not self._processes:
+            self._all_ended.set()
+
+
+def _describe_end(status: int) -> str:
+    if status >= 0:
+        return f"ended (exit status {status})"
+    try:
+        return f"was killed by signal {-status} ({signal.Signals(-status).name})"
+    except ValueError:
+        return f"was killed by signal {-status}"

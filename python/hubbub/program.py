@@ -1,0 +1,302 @@
+"""This process: how its program was started, whether it can be run again, and what it is if a master did so.
+
+A worker is the same program once more, in a fresh interpreter. What the master gives it comes in one environment
+variable, which is taken out at `import hubbub`: no process that the program starts may take itself for a worker. It
+dies with its master, whatever the program does before or instead of `start()`.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal, NoReturn
+
+import setproctitle
+
+from . import _core
+
+__all__ = ["Assignment", "Way", "Why"]
+
+VARIABLE = "HUBBUB_WORKER"
+
+# Seconds between two looks whether the master is still there, where the system does not tell.
+WATCH_INTERVAL = 1.0
+
+Why = Literal["stop", "replace", "terminate"]
+"""Why a worker leaves: the server stops, another one takes its place, or it alone was told to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What a master tells its worker; the descriptors are inherited."""
+
+    worker_id: int
+    workers: int
+    """How many there are."""
+    slot: int
+    link: int
+    registry: int
+    master: int
+    """The master's process id."""
+    port: int
+    """The port that the master listens on."""
+    start: int
+    """Which `start()` of the program this is for, counted from 1."""
+    settings: dict[str, Any]
+    """The master's settings, by name."""
+
+
+# ---- how it was started ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What Python was told to run: `python WHAT`, `-m WHAT`, `-c WHAT`, or what it reads from standard input."""
+
+    kind: Literal["script", "module", "command", "input"]
+    what: str = ""
+
+    @property
+    def name(self) -> str:
+        """The program's name, for people."""
+        return {"script": Path(self.what).name, "module": self.what}.get(self.kind, "python")
+
+
+def way_of(arguments: Sequence[str]) -> Way:
+    """Return what Python was told to run by its own arguments, as in `sys.orig_argv[1:]`."""
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "-":
+            return Way("input")
+        if not argument.startswith("-"):
+            return Way("script", argument)
+        if argument.startswith("--"):
+            # The one long option that has a value; the others end Python at once.
+            if argument == "--check-hash-based-pycs":
+                next(rest, "")
+            continue
+        for place, option in enumerate(argument[1:], start=2):
+            if option in "cmWX":
+                value = argument[place:] or next(rest, "")
+                if option == "c":
+                    return Way("command", value)
+                if option == "m":
+                    return Way("module", value)
+                break
+    return Way("input")
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+_way = way_of(sys.orig_argv[1:])
+# Where the program was started, unless it went elsewhere before `import hubbub`.
+_directory = _working_directory()
+_pid = os.getpid()
+name = _way.name
+"""What process titles call the program; `hubbub run` says what it runs."""
+
+
+def is_typed_in() -> bool:
+    """Tell whether somebody sits at Python's prompt."""
+    return hasattr(sys, "ps1")
+
+
+def why_not_again() -> str | None:
+    """Return why this program cannot be run again, as a line for people; `None`: it can."""
+    if is_typed_in():
+        return "the workers would run this program again, but it is typed in, not a file"
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if os.getpid() != _pid or (multiprocessing and multiprocessing.parent_process()):
+        return "the workers would run this program again, but this process is only a child of it"
+    if not sys.executable:
+        return "the workers would run this program again, but there is no Python executable to do so"
+    if _directory is None:
+        return "the workers would run this program again, but the directory that it was started in is gone"
+    if _way.kind == "input":
+        return "the workers would run this program again, but it came from standard input, which can be read once"
+    if _way.kind == "script" and not os.path.exists(os.path.join(_directory, _way.what)):
+        return f"the workers would run this program again, but there is no {_way.what} in {_directory}"
+    return None
+
+
+def run_again(assignment: Assignment) -> subprocess.Popen[bytes]:
+    """Run the program again, as a worker that dies with the calling thread.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    # A worker knows what to do with these two only after `import hubbub`. Born with them blocked, it finds out then.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        return subprocess.Popen(
+            [sys.executable, *sys.orig_argv[1:]],
+            cwd=_directory,
+            env=os.environ | {VARIABLE: json.dumps(asdict(assignment))},
+            pass_fds=(assignment.link, assignment.registry),
+            preexec_fn=_core.die_with_parent,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# ---- being a worker --------------------------------------------------------------------------------------
+
+
+def _take_assignment() -> Assignment | None:
+    """Take the master's message out of the environment, and become what dies with the master."""
+    if (text := os.environ.pop(VARIABLE, None)) is None:
+        return None
+    try:
+        taken = Assignment(**json.loads(text))
+        for descriptor in (taken.link, taken.registry):
+            os.set_inheritable(descriptor, False)
+    except (ValueError, TypeError, OSError):
+        sys.exit(f"hubbub: {VARIABLE} is set, but not by a master of this process")
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(taken.master,), name="hubbub-watch", daemon=True).start()
+    if os.getppid() != taken.master:
+        os._exit(1)  # The master has died before it could take this process along.
+    leave_signals_to_master()
+    return taken
+
+
+def _watch(master: int) -> None:
+    """End this process once its master is no longer its parent."""
+    while os.getppid() == master:
+        time.sleep(WATCH_INTERVAL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave_signals_to_master() -> None:
+    """Let SIGINT and SIGHUP do nothing: a terminal sends them to every process, and the master acts for all."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    # Not SIG_IGN, which the programs that a worker starts would inherit.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
+
+
+assignment = _take_assignment()
+"""What this process has to do if it is a worker; `None` in every other."""
+
+
+def leave(error: BaseException | None = None) -> NoReturn:
+    """End this process, a worker, as Python does at the end of a program that raised `error`.
+
+    Not by raising SystemExit: what called `start()` is not to go on, whatever it catches.
+    """
+    status = 0
+    match error:
+        case None:
+            pass
+        case SystemExit(code=int(code)):
+            status = code & 0xFF
+        case SystemExit(code=None):
+            pass
+        case SystemExit(code=text):
+            print(text, file=sys.stderr)
+            status = 1
+        case _:
+            sys.excepthook(type(error), error, error.__traceback__)
+            status = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        # It may be closed, or None, or nobody may be there to read it.
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+# ---- calls of start() ------------------------------------------------------------------------------------
+
+_starts = 0
+_marked: list[object] | None = None
+
+
+def count_start() -> int:
+    """Count a call of `start()`, and return which one it is."""
+    global _starts
+    _starts += 1
+    return _starts
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[list[object]]:
+    """Let `start()` only mark its server while a module is imported that may call it; the list is of those marked."""
+    global _marked
+    _marked = []
+    try:
+        yield _marked
+    finally:
+        _marked = None
+
+
+def mark(server: object) -> bool:
+    """Mark the server whose `start()` was called, if a module is being imported; return whether it is."""
+    if _marked is None:
+        return False
+    _marked.append(server)
+    return True
+
+
+# ---- signals and titles ----------------------------------------------------------------------------------
+
+OnSignal = Callable[[int, FrameType | None], object]
+
+
+@contextlib.contextmanager
+def handling_signals(handlers: Mapping[signal.Signals, OnSignal]) -> Iterator[None]:
+    """Have signals handled by us, and then as before; in a thread that is not the main one, change nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # None: it was not Python that had set it, so Python cannot set it again.
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def stops(stop: Callable[[signal.Signals], object]) -> dict[signal.Signals, OnSignal]:
+    """Return handlers of SIGINT and SIGTERM: the first that comes calls `stop`, the second ends the process at once.
+
+    They are plain signal handlers, for they have to work while a handler of the application blocks the event loop.
+    """
+    seen: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            os._exit(128 + number)
+        stop(signal.Signals(number))
+
+    return {signal.SIGINT: on_signal, signal.SIGTERM: on_signal}
+
+
+@contextlib.contextmanager
+def titled(role: str, port: int) -> Iterator[None]:
+    """Give this process a title that tells which one of the server's it is, and then its own again."""
+    before = setproctitle.getproctitle()
+    setproctitle.setproctitle(f"hubbub: {role} ({name} port {port})")
+    try:
+        yield
+    finally:
+        setproctitle.setproctitle(before)

@@ -1,0 +1,506 @@
+"""Sending from other processes than the server's, and asking it, through its control socket.
+
+`Publisher` and `AsyncPublisher` differ in how they wait. Both have a `_Line`, which has a `_Connection` to the server
+while there is one, and makes another when that is broken. Each call acts on the connection at once if it can, which is
+nearly always: it cannot where there is no connection yet, or the server takes less than it is sent.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_futures
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from . import _core, control
+from .events import ConnectionInfo, Data
+
+__all__ = ["AsyncPublisher", "Publisher"]
+
+T = TypeVar("T")
+
+Question = Callable[[_core.Publisher, int, float], None]
+"""Asks through the core: what is called is given the question's number, and the seconds to wait for room."""
+
+# Room may be had at once though the time is over: a little is always left to try.
+SHORTEST_WAIT = 0.001
+# As good as for ever; locks cannot wait for infinity.
+LONGEST_WAIT = 365 * 24 * 3600.0
+# Seconds for a thread to end whose connection has ended.
+END_OF_THREAD = 1.0
+
+
+class _Connection:
+    """One connection to the server, and the thread that takes its answers.
+
+    It lives until it breaks or is closed, even if nobody has it any more: what was sent may still be under way.
+    """
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.is_broken = False
+        self.has_published = False
+        self.timeout = timeout
+        self.core = _core.Publisher(path, timeout)
+        self._answers: dict[int, Future[Any]] = {}
+        self._numbers = itertools.count(1)
+        self._reader = threading.Thread(target=self._read, name="hubbub-publisher", daemon=True)
+        try:
+            self._reader.start()
+        except RuntimeError:
+            # There are too many threads, or the interpreter ends.
+            self.core.close()
+            raise
+        _connections.add(self)
+        # A child of multiprocessing does not end as other programs do: only its own finalizers run.
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        if multiprocessing and multiprocessing.parent_process():
+            from multiprocessing.util import Finalize
+
+            Finalize(None, _finish_all, exitpriority=0)
+
+    def publish(self, topic: str, data: Data, exclude: Iterable[int], wait: float) -> None:
+        self.core.publish(topic, data, exclude, wait)
+        self.has_published = True
+
+    def broadcast(self, data: Data, exclude: Iterable[int], wait: float) -> None:
+        self.core.broadcast(data, exclude, wait)
+        self.has_published = True
+
+    def ask(self, question: Question, wait: float) -> Future[Any]:
+        """Ask, and return what will have the answer. Who does not want it any more cancels it."""
+        number = next(self._numbers)
+        answer = self._answers[number] = Future()
+        answer.add_done_callback(lambda _: self._answers.pop(number, None))
+        try:
+            question(self.core, number, wait)
+        except BaseException:
+            answer.cancel()
+            raise
+        return answer
+
+    def finish(self) -> Future[Any]:
+        """Close once everything has been taken that was sent; return what is done then, with an error if it broke."""
+        taken = self.ask(lambda core, number, wait: core.flush(number), 0)
+        taken.add_done_callback(lambda _: self.core.close())
+        return taken
+
+    def end(self) -> None:
+        """Close at once."""
+        self.core.close()
+        self._reader.join(END_OF_THREAD)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                number, value = self.core.next_answer()
+                answer = self._answers.get(number)
+                if answer and answer.set_running_or_notify_cancel():
+                    answer.set_result(value)
+        except ConnectionError as error:
+            self.is_broken = True
+            _connections.discard(self)
+            for answer in list(self._answers.values()):
+                if answer.set_running_or_notify_cancel():
+                    answer.set_exception(ConnectionError(*error.args))
+
+
+_connections: set[_Connection] = set()
+
+
+class _Line:
+    """The way to one server: a connection while there is one, and another when it is broken."""
+
+    later: Future[Any] | None
+    """The last `call_later`."""
+    _executor: ThreadPoolExecutor | None
+
+    def __init__(self, path: str | os.PathLike[str] | None, port: int, timeout: float) -> None:
+        self._path = None if path is None else os.fsdecode(path)
+        self._port = port
+        self.timeout = _checked(timeout)
+        self._connection: _Connection | None = None
+        self._be_new()
+        _lines.add(self)
+
+    def __repr__(self) -> str:
+        return f"port {self._port}" if self._path is None else repr(self._path)
+
+    def deadline(self, timeout: float | None) -> float:
+        """Return when a call that begins now has to end, by the monotonic clock."""
+        return time.monotonic() + (self.timeout if timeout is None else _checked(timeout))
+
+    def call(self, act: Callable[[_Connection, float], T], deadline: float | None) -> T:
+        """Return `act(connection, wait)`; if the connection turns out to be broken, do so once more on a new one.
+
+        Raises:
+            BlockingIOError: It would have to wait, and `deadline` is `None`.
+            ConnectionError: There is no server.
+            TimeoutError: The server has not reacted by then.
+        """
+        connection = self._connected(deadline)
+        try:
+            return act(connection, _left(deadline))
+        except ConnectionError:
+            # What raises this has sent nothing.
+            connection.is_broken = True
+        return act(self._connected(deadline), _left(deadline))
+
+    def call_later(self, act: Callable[[_Connection, float], T], deadline: float) -> Future[T]:
+        """Have `call` done in a thread, behind those that were given before; to be called from one thread."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hubbub-publisher")
+        later = self.later = self._executor.submit(self.call, act, deadline)
+        return later
+
+    def finish(self) -> Future[Any] | None:
+        """Let go of the connection. Returns what is done when all that was published has been taken, if anything was.
+
+        Raises:
+            ConnectionError: The connection is broken, and what was published may not have arrived.
+        """
+        connection, self._connection = self._connection, None
+        executor, self._executor = self._executor, None
+        if executor:
+            executor.shutdown(wait=False)
+        if connection is None:
+            return None
+        if connection.has_published:
+            return connection.finish()
+        connection.core.close()
+        return None
+
+    def no_answer(self) -> TimeoutError:
+        """Return the error of a question that was not answered in time."""
+        return TimeoutError(f"the server at {self} has not answered in time")
+
+    def forget(self) -> None:
+        """Be as new, in a forked child."""
+        self._connection = None
+        self._be_new()
+
+    def _be_new(self) -> None:
+        self._lock = threading.Lock()
+        self._executor = None
+        self.later = None
+
+    def _connected(self, deadline: float | None) -> _Connection:
+        connection = self._connection
+        if connection and not connection.is_broken:
+            return connection
+        if deadline is None:
+            raise BlockingIOError
+        if not self._lock.acquire(timeout=_left(deadline)):
+            raise TimeoutError(f"cannot reach the server at {self}: another thread is still trying")
+        try:
+            # Another thread may have made one meanwhile.
+            if self._connection is None or self._connection.is_broken:
+                path = control.path_for(self._port) if self._path is None else self._path
+                self._connection = _Connection(path, _left(deadline))
+            return self._connection
+        finally:
+            self._lock.release()
+
+
+_lines: "weakref.WeakSet[_Line]" = weakref.WeakSet()
+
+
+def _checked(timeout: float) -> float:
+    """Return a timeout in seconds as one that can be waited for.
+
+    Raises:
+        ValueError: It is not above 0.
+    """
+    if not timeout > 0:
+        raise ValueError(f"a timeout must be a number of seconds above 0, not {timeout!r}")
+    return min(timeout, LONGEST_WAIT)
+
+
+def _left(deadline: float | None) -> float:
+    """Return the seconds left; 0 only for those who do not wait."""
+    return 0 if deadline is None else max(deadline - time.monotonic(), SHORTEST_WAIT)
+
+
+def _let_go(line: _Line) -> None:
+    """End what a publisher leaves that nobody has any more, without waiting."""
+    with contextlib.suppress(ConnectionError):
+        line.finish()
+
+
+class _Sender:
+    """What a `Publisher` and an `AsyncPublisher` are made of."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, port: int = 9501, timeout: float = 5.0) -> None:
+        """Name the server; the first call connects to it, or `with`.
+
+        Args:
+            path: The server's control socket; without one, that of `port`.
+            port: The port of a server of the same user on this host with `control="auto"`.
+            timeout: The seconds that a call waits for the server, unless it is given its own.
+
+        Raises:
+            ValueError: `timeout` is not above 0.
+        """
+        self._line = _Line(path, port, timeout)
+        weakref.finalize(self, _let_go, self._line).atexit = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} to {self._line}>"
+
+
+class Publisher(_Sender):
+    """Sends to a running server's connections from another process of the same user, and asks about them.
+
+    It may be used from any thread and after a fork, and connects anew when the server has been restarted. The calls of
+    one thread reach any one connection in their order, in any mix. What the server has not delivered when it ends is
+    lost.
+
+    Every method raises:
+        ConnectionError: There is no server, or it ended before it answered; the message names the socket.
+        TimeoutError: The server has not reacted within `timeout` seconds.
+    """
+
+    def push(self, fd: int, data: Data, opcode: int | None = None, *, timeout: float | None = None) -> bool:
+        """Send one message to the connection `fd`, and wait for the answer of the worker that owns it.
+
+        Args:
+            fd: The connection's id.
+            data: `str` goes as a text message, bytes-like as a binary message (RFC 6455 §5.6).
+            opcode: Overrides that choice: text or binary.
+            timeout: Seconds, instead of the publisher's own.
+
+        Returns:
+            `True` if it was queued; `False` if there is no such open connection, or its outbox is full.
+
+        Raises:
+            TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
+            ValueError: `opcode` is neither of these, a text message is not UTF-8, or it is longer than the server's
+                `send_queue_size`.
+        """
+        return bool(self._ask(lambda core, number, wait: core.push(number, fd, data, opcode, wait), timeout))
+
+    def disconnect(self, fd: int, code: int = 1000, reason: str = "", *, timeout: float | None = None) -> bool:
+        """Begin the closing handshake with the connection `fd` (RFC 6455 §7.1.2), behind what was sent before.
+
+        Args:
+            fd: The connection's id.
+            code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
+            reason: At most 123 bytes of UTF-8.
+            timeout: Seconds, instead of the publisher's own.
+
+        Returns:
+            `False` if there is no such open connection.
+
+        Raises:
+            TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
+            ValueError: A code that may not be sent, or a reason that is too long.
+        """
+        return bool(self._ask(lambda core, number, wait: core.disconnect(number, fd, code, reason, wait), timeout))
+
+    def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
+        """Send one message to every subscriber of a topic, less the ids in `exclude`.
+
+        It is on its way when this returns, and nobody answers. It waits only while the server takes less than it is
+        sent.
+
+        Raises:
+            TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
+            ValueError: The topic is empty or longer than 255 bytes, or the message longer than `send_queue_size`.
+        """
+        ids = tuple(exclude)
+        self._call(lambda connection, wait: connection.publish(topic, data, ids, wait), timeout)
+
+    def broadcast(self, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
+        """Send one message to every open WebSocket of the server, less the ids in `exclude`; see `publish`.
+
+        Raises:
+            TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
+            ValueError: The message is longer than `send_queue_size`.
+        """
+        ids = tuple(exclude)
+        self._call(lambda connection, wait: connection.broadcast(data, ids, wait), timeout)
+
+    def subscribers(self, topic: str, *, timeout: float | None = None) -> int:
+        """Count the connections that are subscribed to a topic.
+
+        Raises:
+            TypeError: `topic` is no `str`.
+            ValueError: The topic is empty or longer than 255 bytes.
+        """
+        return int(self._ask(lambda core, number, wait: core.subscribers(number, topic, wait), timeout))
+
+    def connections(self, *, timeout: float | None = None) -> list[int]:
+        """Return the ids of all open WebSockets."""
+        return list(self._ask(lambda core, number, wait: core.connections(number, wait), timeout))
+
+    def info(self, fd: int, *, timeout: float | None = None) -> ConnectionInfo | None:
+        """Return what the server knows of a connection; `None` if there is none."""
+        return _as_info(self._ask(lambda core, number, wait: core.info(number, fd, wait), timeout))
+
+    def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return what `Server.stats` returns there."""
+        return dict(self._ask(lambda core, number, wait: core.stats(number, wait), timeout))
+
+    def close(self) -> None:
+        """Wait until the server has taken what was published, and end the connection. Another call would connect anew.
+
+        Raises:
+            ConnectionError: The server ended before, and what was published may not have arrived.
+        """
+        if taken := self._line.finish():
+            self._wait(taken, self._line.deadline(None))
+
+    def __enter__(self) -> Self:
+        self._call(lambda connection, wait: None, None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with _unless(error):
+            self.close()
+
+    def _call(self, act: Callable[[_Connection, float], T], timeout: float | None) -> T:
+        try:
+            return self._line.call(act, None)
+        except BlockingIOError:
+            return self._line.call(act, self._line.deadline(timeout))
+
+    def _ask(self, question: Question, timeout: float | None) -> Any:
+        deadline = self._line.deadline(timeout)
+        answer = self._line.call(lambda connection, wait: connection.ask(question, wait), deadline)
+        return self._wait(answer, deadline)
+
+    def _wait(self, answer: Future[T], deadline: float) -> T:
+        try:
+            return answer.result(_left(deadline))
+        except TimeoutError:
+            answer.cancel()
+            raise self._line.no_answer() from None
+
+
+class AsyncPublisher(_Sender):
+    """A `Publisher` whose methods are awaited, for use in an event loop, which it never blocks.
+
+    The calls reach any one connection in the order in which they were begun. One that is cancelled (`asyncio.timeout`)
+    may have been sent, or not; it leaves the others alone.
+    """
+
+    async def push(self, fd: int, data: Data, opcode: int | None = None) -> bool:
+        """See `Publisher.push`."""
+        return bool(await self._ask(lambda core, number, wait: core.push(number, fd, data, opcode, wait)))
+
+    async def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
+        """See `Publisher.disconnect`."""
+        return bool(await self._ask(lambda core, number, wait: core.disconnect(number, fd, code, reason, wait)))
+
+    async def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
+        """See `Publisher.publish`."""
+        ids = tuple(exclude)
+        await self._call(lambda connection, wait: connection.publish(topic, data, ids, wait))
+
+    async def broadcast(self, data: Data, *, exclude: Iterable[int] = ()) -> None:
+        """See `Publisher.broadcast`."""
+        ids = tuple(exclude)
+        await self._call(lambda connection, wait: connection.broadcast(data, ids, wait))
+
+    async def subscribers(self, topic: str) -> int:
+        """See `Publisher.subscribers`."""
+        return int(await self._ask(lambda core, number, wait: core.subscribers(number, topic, wait)))
+
+    async def connections(self) -> list[int]:
+        """See `Publisher.connections`."""
+        return list(await self._ask(lambda core, number, wait: core.connections(number, wait)))
+
+    async def info(self, fd: int) -> ConnectionInfo | None:
+        """See `Publisher.info`."""
+        return _as_info(await self._ask(lambda core, number, wait: core.info(number, fd, wait)))
+
+    async def stats(self) -> dict[str, Any]:
+        """See `Publisher.stats`."""
+        return dict(await self._ask(lambda core, number, wait: core.stats(number, wait)))
+
+    async def close(self) -> None:
+        """See `Publisher.close`."""
+        deadline = self._line.deadline(None)
+        if later := self._line.later:
+            # What comes of it is for those who wait for it.
+            with contextlib.suppress(Exception):
+                await asyncio.shield(asyncio.wrap_future(later))
+        if taken := self._line.finish():
+            await self._wait(taken, deadline)
+
+    async def __aenter__(self) -> Self:
+        await self._call(lambda connection, wait: None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with _unless(error):
+            await self.close()
+
+    async def _call(self, act: Callable[[_Connection, float], T]) -> T:
+        # What comes after a call that waits has to wait too, or it would overtake.
+        if self._line.later is None or self._line.later.done():
+            try:
+                return self._line.call(act, None)
+            except BlockingIOError:
+                pass
+        later = self._line.call_later(act, self._line.deadline(None))
+        # A cancelled one is done all the same: those that come after it can tell by it that all before them are.
+        return await asyncio.shield(asyncio.wrap_future(later))
+
+    async def _ask(self, question: Question) -> Any:
+        deadline = self._line.deadline(None)
+        answer = await self._call(lambda connection, wait: connection.ask(question, wait))
+        return await self._wait(answer, deadline)
+
+    async def _wait(self, answer: Future[T], deadline: float) -> T:
+        try:
+            async with asyncio.timeout(_left(deadline)):
+                return await asyncio.wrap_future(answer)
+        except TimeoutError:
+            raise self._line.no_answer() from None
+
+
+def _as_info(values: Any) -> ConnectionInfo | None:
+    """Return the core's answer as what users see."""
+    return None if values is None else ConnectionInfo(*values)
+
+
+def _unless(error: BaseException | None) -> contextlib.AbstractContextManager[None]:
+    """Hide what closing meets if another error ends the block: that one tells more, and may be its cause."""
+    return contextlib.suppress(*(() if error is None else (ConnectionError, TimeoutError)))
+
+
+def _finish_all() -> None:
+    """Let everything be taken that this process has sent, before it ends."""
+    ending = list(_connections)
+    finishing = []
+    for connection in ending:
+        with contextlib.suppress(ConnectionError):
+            finishing.append(connection.finish())
+    wait_for_futures(finishing, max((connection.timeout for connection in ending), default=0))
+    for connection in ending:
+        connection.end()
+
+
+def _after_fork() -> None:
+    # The connections are the parent's, and its threads, which may have held any lock, are not here.
+    for connection in _connections:
+        connection.core.abandon()
+    _connections.clear()
+    for line in list(_lines):
+        line.forget()
+
+
+atexit.register(_finish_all)
+os.register_at_fork(after_in_child=_after_fork)

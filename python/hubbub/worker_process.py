@@ -1,0 +1,99 @@
+"""A worker process: the program has been run again by a master, and has come to its `start()`."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import NoReturn
+
+from . import program
+from .handlers import Handler
+from .listening import raise_file_limit
+from .program import Assignment
+from .settings import Settings
+from .worker import Worker
+
+__all__ = ["WorkerProcess"]
+
+
+class WorkerProcess:
+    """This process's worker, linked to the master's hub."""
+
+    def __init__(
+        self,
+        server: object,
+        settings: Settings,
+        handlers: Mapping[str, Handler],
+        assignment: Assignment,
+        entered: Callable[[], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            server: What handlers are given as `server`.
+            settings: The master's settings.
+            handlers: By event.
+            assignment: What the master wants of this process.
+            entered: Is called as soon as there is a `worker`.
+        """
+        self.port = assignment.port
+        self.worker: Worker | None = None
+        self._server = server
+        self._settings = settings
+        self._handlers = handlers
+        self._assignment = assignment
+        self._entered = entered
+
+    def run(self) -> NoReturn:
+        """Serve until the master says that it is enough, or a handler has raised SystemExit; then end the process."""
+        raise_file_limit()
+        # The program may have set handlers of its own meanwhile.
+        program.leave_signals_to_master()
+        try:
+            with program.titled(f"worker {self._assignment.worker_id}", self.port):
+                asyncio.run(self._serve())
+        except BaseException as error:
+            program.leave(error)
+        program.leave()
+
+    def shutdown(self) -> None:
+        """Ask the master to stop the server, from any thread."""
+        self._ask("shutdown")
+
+    def reload(self) -> None:
+        """Ask the master to replace all workers, from any thread."""
+        self._ask("reload")
+
+    def _ask(self, what: str) -> None:
+        if self.worker:
+            self.worker.loop.call_soon_threadsafe(self.worker.reactor.ask, what)
+
+    async def _serve(self) -> None:
+        assignment = self._assignment
+        worker = self.worker = Worker(
+            self._server,
+            self._settings,
+            self._handlers,
+            assignment.worker_id,
+            workers=assignment.workers,
+            slot=assignment.slot,
+            link=assignment.link,
+            registry=assignment.registry,
+        )
+        self._entered()
+        try:
+            await worker.start([])
+            with program.handling_signals({signal.SIGTERM: self._on_terminate}):
+                worker.reactor.ready()
+                await worker.is_to_leave.wait()
+                await worker.stop()
+        except BaseException:
+            worker.close()
+            raise
+        finally:
+            worker.dispose()
+
+    def _on_terminate(self, number: int, frame: FrameType | None) -> None:
+        # The hub is told at once, also while a handler blocks the event loop: it passes no more connections.
+        assert self.worker
+        self.worker.reactor.ask_to_leave()

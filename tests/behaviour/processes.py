@@ -1,0 +1,178 @@
+"""A server in processes of its own, as `start()` makes them."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import pickle
+import re
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+from application import Application, Job
+from running import Log, Notes, Running
+from served import MAX_DATAGRAM
+
+from hubbub import NotRunning
+
+PROGRAM = Path(__file__).with_name("served.py")
+LISTENING = re.compile(r"listening on \S+ port (\d+)")
+# What a server may complain of: the application's own failures.
+COMPLAINT = re.compile(r" hubbub ERROR (the handler of|a timer's function) ")
+
+
+class Channel:
+    """The test's end of what it shares with the processes of a server.
+
+    A datagram socket: one queue for all, so that what several processes say comes in the order in which it was said.
+    """
+
+    def __init__(self, directory: Path, notes: Notes) -> None:
+        self.processes: list[str] = []
+        """The addresses of those that have begun."""
+        self._notes = notes
+        self._loop = asyncio.get_running_loop()
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind(str(directory / "test"))
+        self._loop.add_reader(self._socket, self.read)
+
+    async def ask(self, process: str, job: Job) -> Any:
+        """Have something done in the event loop of a worker."""
+        number = next(self._numbers)
+        self._asked[number] = self._loop.create_future()
+        await self._loop.sock_sendto(self._socket, by_value(job, number, job), process)
+        return await self._asked[number]
+
+    def read(self) -> None:
+        """Take what is there."""
+        while True:
+            try:
+                data, process = self._socket.recvfrom(MAX_DATAGRAM)
+            except BlockingIOError:
+                return
+            match pickle.loads(data):
+                case ("here",):
+                    self.processes.append(process)
+                case "note", values:
+                    self._notes.add(values)
+                case "result", number, result:
+                    self._asked.pop(number).set_result(result)
+                case "error", number, error:
+                    self._asked.pop(number).set_exception(error)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+
+class Processes:
+    """A master and its workers."""
+
+    def __init__(self, directory: Path, workers: int) -> None:
+        self.notes = Notes()
+        self.log = Log()
+        self.workers = workers
+        self.channel = Channel(directory, self.notes)
+        self._directory = directory
+        self._by_worker_id: dict[int, str] = {}
+
+    @property
+    def port(self) -> int:
+        listening = LISTENING.search(self.log.text)
+        assert listening
+        return int(listening[1])
+
+    async def start(self) -> None:
+        # What it keeps in the directory of temporary files goes away with ours.
+        environment = {**os.environ, "TMPDIR": str(self._directory)}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, PROGRAM, self._directory, stderr=asyncio.subprocess.PIPE, env=environment
+        )
+        self._reading = asyncio.create_task(self._read_log())
+
+    async def are_ready(self) -> None:
+        """Wait until all workers accept connections."""
+        await self.log.tells("listening on ")
+        self.channel.read()
+        for process in self.channel.processes:
+            with contextlib.suppress(NotRunning):
+                self._by_worker_id[await self.channel.ask(process, lambda server, note: server.worker_id)] = process
+        assert set(self._by_worker_id) == set(range(self.workers))
+
+    async def run(self, worker_id: int, job: Job) -> Any:
+        return await self.channel.ask(self._by_worker_id[worker_id], job)
+
+    async def stop(self) -> None:
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+        status = await self._process.wait()
+        await self._reading
+        self.channel.read()
+        assert status == 0, self.log.text
+
+    def close(self) -> None:
+        """Let go of everything, however the test has ended."""
+        if self._process.returncode is None:
+            self._process.kill()
+        self.channel.close()
+        # Beside the failure, if there is one.
+        sys.stderr.write(self.log.text)
+
+    async def _read_log(self) -> None:
+        assert self._process.stderr
+        async for line in self._process.stderr:
+            self.log.add(line.decode())
+        self.log.end()
+
+
+@contextlib.asynccontextmanager
+async def serve_in_processes(
+    workers: int, application: Application, settings: dict[str, Any]
+) -> AsyncIterator[Running]:
+    """Serve in so many workers. Nothing may go wrong behind the handlers' back in any process."""
+    # Not pytest's, which is too long for the address of a socket.
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "application").write_bytes(
+            by_value(application, application, {"workers": workers, **settings})
+        )
+        processes = Processes(Path(directory), workers)
+        await processes.start()
+        try:
+            await processes.are_ready()
+            yield Running(processes)
+        finally:
+            try:
+                await processes.stop()
+            finally:
+                processes.close()
+    assert not unexpected(processes.log.text)
+
+
+def by_value(function: Any, *values: Any) -> bytes:
+    """Pickle, the function itself included: the module of a test is none that a server's process could import."""
+    cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+    data = cloudpickle.dumps(values)
+    assert isinstance(data, bytes)
+    return data
+
+
+def unexpected(log: str) -> list[str]:
+    """Return the lines of a log that tell of failures other than the application's."""
+    lines = ["the log begins", *log.splitlines()]
+    return [
+        line
+        for before, line in itertools.pairwise(lines)
+        if (" ERROR " in line and not COMPLAINT.search(line))
+        or "panicked at" in line
+        # Behind an empty line it is one that led to the next.
+        or (line.startswith("Traceback") and before and not COMPLAINT.search(before))
+    ]

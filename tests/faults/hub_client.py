@@ -1,0 +1,174 @@
+"""Clients of `hub_program.py`, light enough for hundreds of them in one event loop."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from raw_peer import CLOSE, PING, PONG, TEXT, frame, handshake
+
+Hear = Callable[[str], None]
+
+
+class Lost(Exception):
+    """The connection ended before the answer came."""
+
+
+class Refused(Exception):
+    """The handshake was answered with another status than 101."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class HubClient(asyncio.Protocol):
+    """A WebSocket whose messages can be evaluated in its worker. It answers pings."""
+
+    fd: int
+    worker_id: int
+    pid: int
+    """Of the worker's process."""
+
+    def __init__(self, path: str, hear: Hear | None) -> None:
+        """Use `connect`."""
+        self.close_code: int | None = None
+        self.bytes_received = 0
+        self._path = path
+        self._messages: asyncio.Queue[str] = asyncio.Queue()
+        self._hear = hear or self._messages.put_nowait
+        self._unread = bytearray()
+        self._has_answered = False
+        loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        """Done when the connection has ended."""
+        self._answers: list[asyncio.Future[Any]] = [loop.create_future()]
+
+    @classmethod
+    async def connect(cls, port: int, *, topics: str = "", hear: Hear | None = None) -> Self:
+        """Connect, and wait until the server has told the id.
+
+        Args:
+            port: The server's.
+            topics: What to subscribe to, separated by commas.
+            hear: Is called with each message; without it, `receive` returns them.
+
+        Raises:
+            ConnectionError: The connection failed.
+            Refused: The server does not want it.
+            Lost: It ended before.
+        """
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(lambda: cls(f"/?topics={topics}", hear), "127.0.0.1", port)
+        try:
+            client.fd, client.worker_id, client.pid = await client._answers[0]
+        except BaseException:
+            client.abort()
+            raise
+        return client
+
+    @property
+    def port(self) -> int:
+        """The client's own."""
+        port = self._transport.get_extra_info("sockname")[1]
+        assert isinstance(port, int)
+        return port
+
+    async def ask(self, expression: str) -> Any:
+        """Have an expression evaluated in the worker, and return its value.
+
+        Raises:
+            Lost: The connection has ended.
+        """
+        answer = asyncio.get_running_loop().create_future()
+        if self.ended.done():
+            raise Lost
+        self._answers.append(answer)
+        self._transport.write(frame(TEXT, expression.encode()))
+        return await answer
+
+    async def receive(self) -> str:
+        """Wait for the next message that is no answer."""
+        return await self._messages.get()
+
+    def received(self) -> str | None:
+        """Return the next message that has come; `None`: there is none."""
+        return None if self._messages.empty() else self._messages.get_nowait()
+
+    async def ends(self) -> None:
+        """Wait for the end of the connection."""
+        await asyncio.shield(self.ended)
+
+    def abort(self) -> None:
+        """End the connection without a closing handshake."""
+        self._transport.abort()
+
+    # ---- asyncio.Protocol --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(handshake(self._path))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.ended.set_result(None)
+        for answer in self._answers:
+            if not answer.done():
+                answer.set_exception(Lost())
+                # Nobody may be waiting for it any more.
+                answer.exception()
+
+    def data_received(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        self._unread += data
+        if not self._has_answered:
+            head, end, rest = self._unread.partition(b"\r\n\r\n")
+            if not end:
+                return
+            status = int(head.split()[1])
+            if status != 101:
+                self._answers[0].set_exception(Refused(status))
+                self._transport.abort()
+                return
+            self._has_answered = True
+            self._unread = rest
+        begin = 0
+        while (end_of_frame := self._handle_frame(begin)) is not None:
+            begin = end_of_frame
+        del self._unread[:begin]
+
+    def _handle_frame(self, begin: int) -> int | None:
+        """Handle the frame that begins there, if it has come, and return where it ends."""
+        if len(self._unread) < begin + 2:
+            return None
+        opcode, length = self._unread[begin] & 0b1111, self._unread[begin + 1]
+        begin += 2
+        if length >= 126:
+            size = 2 if length == 126 else 8
+            if len(self._unread) < begin + size:
+                return None
+            length = int.from_bytes(self._unread[begin : begin + size], "big")
+            begin += size
+        end = begin + length
+        if len(self._unread) < end:
+            return None
+        payload = bytes(self._unread[begin:end])
+        if opcode == PING:
+            self._transport.write(frame(PONG, payload))
+        elif opcode == CLOSE:
+            self.close_code = int.from_bytes(payload[:2], "big")
+            self._transport.write(frame(CLOSE, payload))
+        elif payload.startswith(b"="):
+            answer = self._answers.pop(0)
+            if not answer.done():
+                answer.set_result(json.loads(payload[1:]))
+        else:
+            self._hear(payload.decode())
+        return end
+
+
+async def end(clients: Iterable[HubClient]) -> None:
+    """End connections, and wait until they have ended."""
+    for client in clients:
+        client.abort()
+        await client.ends()

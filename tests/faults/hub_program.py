@@ -1,0 +1,121 @@
+"""The server of several workers that the tests break.
+
+Its only argument is JSON: keywords of `Server`. Whoever connects is subscribed to the topics in the query, and is told
+its id, its worker's number and process. A message is an expression, evaluated in that worker; the answer is its value,
+as JSON behind `=`.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sightings import Sightings
+
+from hubbub import Frame, Request, Server
+
+server = Server(port=0, **json.loads(sys.argv[1]))
+
+
+def answer(fd: int, value: object) -> None:
+    server.push(fd, "=" + json.dumps(value))
+
+
+@server.on("start")
+def announce(server: Server) -> None:
+    print(server.port, flush=True)
+
+
+@server.on("open")
+def enter(server: Server, request: Request) -> None:
+    for topic in request.query.get("topics", "").split(","):
+        if topic:
+            server.subscribe(request.fd, topic)
+    answer(request.fd, [request.fd, server.worker_id, os.getpid()])
+
+
+@server.on("message")
+def carry_out(server: Server, frame: Frame) -> None:
+    assert isinstance(frame.data, str)
+    answer(frame.fd, eval(frame.data, globals(), {"fd": frame.fd}))
+
+
+# ---- what expressions can call ---------------------------------------------------------------------------
+
+
+def in_thread(job: Callable[[], Any]) -> Any:
+    """Return what `job` returns in a thread of its own."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(job()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def flood(fds: list[int], topic: str, size: int, count: int) -> int:
+    """Push to each of `fds`, and publish, so many times; how many pushes were refused."""
+    message = b"x" * size
+    refused = 0
+    for _ in range(count):
+        server.publish(topic, message)
+        refused += sum(not server.push(fd, message) for fd in fds)
+    return refused
+
+
+def call(calls: list[list[Any]]) -> None:
+    """Call methods of the server: each is a name and arguments."""
+    for name, *arguments in calls:
+        getattr(server, name)(*arguments)
+
+
+def fork_away() -> int:
+    """Fork a child that nobody waits for; it ends after a minute at most."""
+    if pid := os.fork():
+        return pid
+    signal.alarm(60)
+    while True:
+        signal.pause()
+
+
+def multiprocess_away() -> int | None:
+    """The same with a child of multiprocessing."""
+    process = multiprocessing.get_context("fork").Process(target=signal.pause)
+    process.start()
+    return process.pid
+
+
+class Look:
+    """Looks again and again, from a thread of its own and in a timer, until it is enough."""
+
+    def __init__(self) -> None:
+        self._sightings = [
+            Sightings(lambda: server.connections, server.exists, server.info, server.stats) for _ in range(2)
+        ]
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, daemon=True)
+        self._thread.start()
+        self._timer = server.tick(0.002, self._sightings[1].look)
+
+    def _look_on(self) -> None:
+        while not self._enough.is_set():
+            self._sightings[0].look()
+            # The event loop has a right to the interpreter too.
+            time.sleep(random.random() / 500)
+
+    def end(self) -> list[dict[str, Any]]:
+        """Return what either has seen."""
+        self._enough.set()
+        self._timer.cancel()
+        self._thread.join()
+        return [sightings.report() for sightings in self._sightings]
+
+
+looks: list[Look] = []
+
+server.start()

@@ -1,0 +1,126 @@
+"""A server of several workers, as the master's process and those of the workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hub_client import HubClient, end
+from raw_peer import PATIENCE
+from server_process import memory_of, wait_until
+
+from hubbub import Publisher
+
+PROGRAM = Path(__file__).with_name("hub_program.py")
+
+
+class HubServer:
+    """`hub_program.py`, started with settings."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        """Start it with its control socket in `directory`, and wait until it accepts connections."""
+        self.connected: list[HubClient] = []
+        """All that it has ever told their ids."""
+        self.control = directory / "control"
+        self._log = directory / "log"
+        options = {"workers": 3, "control": str(self.control), "ping_interval": None, **settings}
+        with self._log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(PROGRAM), json.dumps(options)], stdout=subprocess.PIPE, stderr=errors
+            )
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line, self.log()
+        self.port = int(line)
+
+    async def connect(self, **how: Any) -> HubClient:
+        """Connect to whichever worker."""
+        client = await HubClient.connect(self.port, **how)
+        self.connected.append(client)
+        return client
+
+    @asynccontextmanager
+    async def client_of(self, worker_id: int, **how: Any) -> AsyncIterator[HubClient]:
+        """Connect until a connection is that worker's, for a block."""
+        clients = [await self.connect(**how)]
+        try:
+            while clients[-1].worker_id != worker_id:
+                clients.append(await self.connect(**how))
+            yield clients[-1]
+        finally:
+            await end(clients)
+
+    @asynccontextmanager
+    async def clients(self, **how: Any) -> AsyncIterator[list[HubClient]]:
+        """Connect to each worker; a client's place is its worker's number."""
+        async with AsyncExitStack() as stack:
+            yield [await stack.enter_async_context(self.client_of(worker_id, **how)) for worker_id in range(3)]
+
+    async def replaced(self, victim: HubClient) -> None:
+        """Wait until another process does the work of a worker that was killed: it gets the next connections."""
+        while True:
+            async with self.client_of(victim.worker_id) as client:
+                if client.pid != victim.pid:
+                    return
+
+    def publisher(self, **how: Any) -> Publisher:
+        """Return a publisher to it."""
+        return Publisher(self.control, **how)
+
+    def memory(self) -> int:
+        """Bytes that are resident of the master, without those of files."""
+        return memory_of(self._process.pid)
+
+    def descriptors(self) -> int:
+        """How many descriptors the master has."""
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+
+    def log(self) -> str:
+        """What the processes have written to standard error."""
+        return self._log.read_text()
+
+    def logs(self, text: str) -> None:
+        """Wait for a text in the log."""
+        wait_until(lambda: text in self.log(), f"{text!r} in the log")
+
+    def stop(self) -> None:
+        """Stop it; it must have lived until now, and end as it should."""
+        assert self._process.poll() is None, self.log()
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(PATIENCE) == 0, self.log()
+        for sign in ("panicked", "Traceback", "has failed"):
+            assert sign not in self.log(), self.log()
+
+    def kill(self) -> None:
+        """End it whatever it does; its workers die with it."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout
+        self._process.stdout.close()
+
+
+@contextmanager
+def hub_serving(directory: Path, **settings: Any) -> Iterator[HubServer]:
+    """Run a server that in the end must stop as it should."""
+    server = HubServer(directory, **settings)
+    try:
+        yield server
+        server.stop()
+    finally:
+        server.kill()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process with SIGSTOP, for a block."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,192 @@
+"""Workers that are killed under load: what does not concern them arrives, all of it, once and in order."""
+
+import asyncio
+import os
+import random
+import signal
+from collections import defaultdict
+from collections.abc import Callable
+
+from conftest import StartHub
+from hub_client import HubClient, Lost, end
+from hub_server import HubServer
+from server_process import wait_until
+
+from hubbub import Publisher
+
+CLIENTS = 300
+KILLS = 6
+# Sent between one kill and the next.
+MESSAGES = 1_000
+# Topics of a tenth of the clients each; all have the topic "all" too.
+GROUPS = [f"group{number}" for number in range(10)]
+MARKER = "marker"
+# Instead of a member's number, for what a publisher has sent.
+OUTSIDE = -1
+
+
+class Member:
+    """One connection of the crowd, with what has been sent to it and what has arrived: numbers by sender."""
+
+    client: HubClient
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.group = random.choice(GROUPS)
+        self.sent = 0
+        self.expected: defaultdict[int, list[int]] = defaultdict(list)
+        self.received: defaultdict[int, list[int]] = defaultdict(list)
+        self.strays: list[str] = []
+        self.markers: asyncio.Queue[str] = asyncio.Queue()
+        self._addresses = {"all", self.group}
+
+    async def enter(self, server: HubServer) -> None:
+        self.client = await server.connect(topics=f"all,{self.group}", hear=self._hear)
+        self._addresses.add(str(self.client.fd))
+
+    @property
+    def is_open(self) -> bool:
+        return not self.client.ended.done()
+
+    def _hear(self, message: str) -> None:
+        if message == MARKER:
+            self.markers.put_nowait(message)
+            return
+        sender, number, address = message.split()
+        self.received[int(sender)].append(int(number))
+        if address not in self._addresses:
+            self.strays.append(message)
+
+
+class Crowd:
+    """Clients that send each other numbered messages, and come again when their worker has died; and a publisher."""
+
+    def __init__(self, server: HubServer, hub: Publisher) -> None:
+        self.members: list[Member] = []
+        self.open: list[Member] = []
+        self.gone: list[int] = []
+        """Ids whose worker is dead and has been replaced."""
+        self.sent = 0
+        self.is_enough = False
+        self._server = server
+        self._hub = hub
+        self._sent_from_outside = 0
+        self._changed = asyncio.Event()
+        self._refused: list[Member] = []
+        self._sent_to_gone: list[int] = []
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that is so after a member has entered, left or said something."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_sent(self, count: int) -> None:
+        """Wait until so many more messages have been sent."""
+        last = self.sent + count
+        await self.until(lambda: self.sent >= last)
+
+    def is_complete(self) -> bool:
+        return len(self.open) == CLIENTS and all(member.is_open for member in self.open)
+
+    async def take_part(self) -> None:
+        """Be one member after the other, each as soon as the last one is lost. An attempt that fails fails the test."""
+        while not self.is_enough:
+            member = Member(len(self.members))
+            self.members.append(member)
+            await member.enter(self._server)
+            self.open.append(member)
+            try:
+                while not self.is_enough:
+                    self._changed.set()
+                    await self._say_something(member)
+            except Lost:
+                self.open.remove(member)
+                self._changed.set()
+
+    async def _say_something(self, sender: Member) -> None:
+        self.sent += 1
+        chance = random.random()
+        if chance < 0.05:
+            self._publish_from_outside()
+        number, sender.sent = sender.sent, sender.sent + 1
+        if chance < 0.02 and self.gone:
+            fd = random.choice(self.gone)
+            if await sender.client.ask(f"server.push({fd}, '{sender.number} {number} {fd}')"):
+                self._sent_to_gone.append(fd)
+        elif chance < 0.2:
+            topic = self._expect_by_topic(sender.number, number)
+            await sender.client.ask(f"server.publish('{topic}', '{sender.number} {number} {topic}')")
+        else:
+            receiver = random.choice(self.open)
+            receiver.expected[sender.number].append(number)
+            fd = receiver.client.fd
+            if not await sender.client.ask(f"server.push({fd}, '{sender.number} {number} {fd}')"):
+                self._refused.append(receiver)
+
+    def _publish_from_outside(self) -> None:
+        number, self._sent_from_outside = self._sent_from_outside, self._sent_from_outside + 1
+        topic = self._expect_by_topic(OUTSIDE, number)
+        self._hub.publish(topic, f"{OUTSIDE} {number} {topic}")
+
+    def _expect_by_topic(self, sender: int, number: int) -> str:
+        """Choose a topic, and expect a message on it."""
+        topic = random.choice([*GROUPS, "all"])
+        for member in self.open:
+            if topic in ("all", member.group):
+                member.expected[sender].append(number)
+        return topic
+
+    async def settle(self) -> None:
+        """Wait until all has arrived that was sent by those that live: from each worker, a marker comes behind it."""
+        await asyncio.to_thread(self._hub.close)
+        senders = {member.client.worker_id: member.client for member in self.open}
+        for client in senders.values():
+            await client.ask(f"server.publish('all', '{MARKER}')")
+        for member in self.open:
+            for _ in senders:
+                await member.markers.get()
+
+    def check(self) -> None:
+        """Assert that what had to arrive has arrived, once and in order, and nothing else."""
+        assert not self._sent_to_gone
+        assert not [member.number for member in self._refused if member in self.open]
+        living = {OUTSIDE, *(member.number for member in self.open)}
+        for member in self.members:
+            assert not member.strays
+            for sender in member.expected.keys() | member.received.keys():
+                expected, received = member.expected[sender], member.received[sender]
+                assert received == sorted(set(received)), "twice, or not in order"
+                # A topic's messages may come before it is known here that the member is there.
+                received = [number for number in received if expected and number >= expected[0]]
+                # From or to the dead something is lost in the end, but nothing before that.
+                must_arrive = len(expected if {sender, member.number} <= living else received)
+                assert received == expected[:must_arrive]
+
+
+async def test_messages_of_the_living_arrive_while_workers_are_killed(start_hub: StartHub) -> None:
+    server = start_hub()
+    descriptors = server.descriptors()
+    with server.publisher() as hub:
+        crowd = Crowd(server, hub)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(CLIENTS):
+                tasks.create_task(crowd.take_part())
+            for kill in range(KILLS):
+                await crowd.until(crowd.is_complete)
+                await crowd.until_sent(MESSAGES)
+                victims = [member for member in crowd.open if member.client.worker_id == kill % 3]
+                os.kill(victims[0].client.pid, signal.SIGKILL)
+                for member in victims:
+                    await member.client.ends()
+                await crowd.until(crowd.is_complete)
+                await server.replaced(victims[0].client)
+                crowd.gone += [member.client.fd for member in victims]
+            crowd.is_enough = True
+        await crowd.settle()
+        crowd.check()
+        assert not [fd for fd in crowd.gone[:20] if hub.push(fd, "lost")]
+    assert len({client.fd for client in server.connected}) == len(server.connected)
+    assert await crowd.open[0].client.ask("server.stats()['restarts']") == KILLS
+    await end(member.client for member in crowd.open)
+    wait_until(lambda: server.descriptors() <= descriptors, "descriptors return")

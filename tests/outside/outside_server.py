@@ -1,0 +1,120 @@
+"""A server that is tested from outside: its processes, its clients, and programs that use its control socket."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+PATIENCE = 20
+SEND_QUEUE_SIZE = 32 * 1024 * 1024
+APP_DIR = Path(__file__).parent
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class OutsideServer:
+    """`hubbub run outside_app:server` with two workers, whose control socket is `control`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start it; what it logs goes to a file in `directory`."""
+        self.control = str(directory / "control.sock")
+        self._log = directory / "log"
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it (anew), and wait until it accepts connections."""
+        command = [sys.executable, "-m", "hubbub", "run", "outside_app:server", "--app-dir", str(APP_DIR)]
+        options = ["--port", str(self._port), "--workers", "2", "--control", self.control]
+        options += ["--send-queue-size", str(SEND_QUEUE_SIZE)]
+        with self._log.open("ab") as log:
+            self._master = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log)
+        assert self._master.stdout is not None
+        with self._master.stdout as stdout:
+            line = stdout.readline()
+        assert line, self.log()
+        self._port = int(line)
+
+    def log(self) -> str:
+        """What it has logged."""
+        return self._log.read_text()
+
+    @contextmanager
+    def client(self, *topics: str) -> Iterator["Client"]:
+        """Connect a client that is subscribed to some topics."""
+        query = "&".join(f"{topic}=1" for topic in topics)
+        with connect(f"ws://127.0.0.1:{self._port}/?{query}", proxy=None) as connection:
+            yield Client(connection)
+
+    def freeze(self) -> None:
+        """Stop the process that reads the control socket, which stays open."""
+        os.kill(self._master.pid, signal.SIGSTOP)
+        # Its threads run on for a moment.
+        os.waitid(os.P_PID, self._master.pid, os.WSTOPPED)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.kill(self._master.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop it gracefully."""
+        self._master.terminate()
+        assert self._master.wait(PATIENCE) == 0, self.log()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._master.kill()
+        self._master.wait()
+
+
+class Client:
+    """A WebSocket client that knows its id."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        """Wait for the id."""
+        self._connection = connection
+        self.fd = int(self.next())
+
+    def next(self) -> str | bytes:
+        """Wait for a message."""
+        return self._connection.recv(PATIENCE)
+
+    def texts(self, count: int) -> list[str | bytes]:
+        """Wait for so many messages."""
+        return [self.next() for _ in range(count)]
+
+    def nothing_came(self) -> bool:
+        """Tell whether no message waits that was sent before this call, by an echo."""
+        self._connection.send("nothing?")
+        return self.next() == "nothing?"
+
+    def close_code(self) -> tuple[int, str]:
+        """Wait for the end of the connection, without another message; return the server's code and reason."""
+        with pytest.raises(ConnectionClosed) as closed:
+            self.next()
+        close = closed.value.rcvd
+        assert close is not None
+        return close.code, close.reason
+
+
+def run_program(program: str | Path, *arguments: str) -> str:
+    """Run a program, given as text or as a file, to its end, which must be a good one; return what it has printed."""
+    what = [str(program)] if isinstance(program, Path) else ["-c", textwrap.dedent(program)]
+    done = subprocess.run([sys.executable, *what, *arguments], capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout

@@ -1,0 +1,169 @@
+"""`hubbub push` and the other commands that talk to a running server."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from outside_server import PATIENCE, OutsideServer, free_port
+
+HUBBUB = [sys.executable, "-m", "hubbub"]
+
+
+def hubbub(*arguments: object, given: bytes = b"", **variables: str) -> tuple[int, str, str]:
+    """Run the command; return its exit status, output and errors."""
+    environ = {"PATH": "", "LANG": "C.UTF-8", **variables}
+    command = [*HUBBUB, *map(str, arguments)]
+    done = subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE, env=environ)
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+# ---- sending ---------------------------------------------------------------------------------------------
+
+
+def test_commands_send_and_say_nothing(server: OutsideServer) -> None:
+    with server.client("news") as client:
+        for command in (["push", client.fd, "pushed"], ["publish", "news", "published"], ["broadcast", "to all"]):
+            assert hubbub(*command, "--control", server.control) == (0, "", "")
+        assert client.texts(3) == ["pushed", "published", "to all"]
+        closing = hubbub("disconnect", client.fd, "--code", 4000, "--reason", "bye", "--control", server.control)
+        assert closing == (0, "", "")
+        assert client.close_code() == (4000, "bye")
+
+
+def test_programs_are_told_in_json(server: OutsideServer) -> None:
+    with server.client("news") as client:
+        for command, answer in (
+            (["push", client.fd, "1"], {"queued": True}),
+            (["publish", "news", "2"], {"sent": True}),
+            (["broadcast", "3"], {"sent": True}),
+            (["disconnect", client.fd], {"closing": True}),
+        ):
+            status, out, err = hubbub(*command, "--json", "--control", server.control)
+            assert (status, json.loads(out), err) == (0, answer, "")
+        assert client.texts(3) == ["1", "2", "3"]
+        assert client.close_code() == (1000, "")
+
+
+def test_a_dash_is_standard_input(server: OutsideServer) -> None:
+    with server.client() as client:
+        sent = hubbub("push", client.fd, "-", "--control", server.control, given="two\nlines é\n".encode())
+        assert sent == (0, "", "")
+        assert client.next() == "two\nlines é\n"
+        status, _, err = hubbub("push", client.fd, "-", "--control", server.control, given=b"\xff")
+        assert (status, err.count("\n")) == (1, 1)
+        assert "not UTF-8" in err
+
+
+@pytest.mark.parametrize("command", [["push", 12345, "hello"], ["disconnect", 12345]])
+def test_a_connection_that_is_not_there_is_one_line(server: OutsideServer, command: list[object]) -> None:
+    status, out, err = hubbub(*command, "--control", server.control)
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"hubbub: .*there is no open connection 12345.*\n", err)
+    status, out, _ = hubbub(*command, "--json", "--control", server.control)
+    assert (status, list(json.loads(out).values())) == (1, [False])
+
+
+# ---- looking ---------------------------------------------------------------------------------------------
+
+
+def test_connections_are_a_table_for_people(server: OutsideServer) -> None:
+    with server.client() as one, server.client() as other:
+        status, out, err = hubbub("connections", "--control", server.control)
+        assert (status, err) == (0, "")
+        header, *rows, total = out.splitlines()
+        assert header.split()[:3] == ["fd", "worker", "client"]
+        assert {str(one.fd), str(other.fd)} <= {row.split()[0] for row in rows}
+        assert re.search(r"127\.0\.0\.1:\d+ +\d+ s +\d+ s ", rows[0])
+        assert total == f"{len(rows)} connections"
+
+
+def test_connections_are_a_list_for_programs(server: OutsideServer) -> None:
+    with server.client() as client:
+        status, out, err = hubbub("connections", "--json", "--control", server.control)
+        assert (status, err) == (0, "")
+        info = next(info for info in json.loads(out) if info["fd"] == client.fd)
+        assert info["client"][0] == "127.0.0.1"
+        assert info["messages_out"] == 1
+
+
+def test_stats_are_a_table_for_people(server: OutsideServer) -> None:
+    status, out, err = hubbub("stats", "--control", server.control)
+    assert (status, err) == (0, "")
+    rows = {row[:20].strip(): row[20:].split() for row in out.splitlines()}
+    assert rows[""] == ["all", "worker", "0", "worker", "1"]
+    assert len(rows["connections"]) == 3
+    assert "B" in rows["queued bytes"]
+
+
+def test_stats_are_a_dict_for_programs(server: OutsideServer) -> None:
+    status, out, err = hubbub("stats", "--json", "--control", server.control)
+    assert (status, err) == (0, "")
+    assert [worker["worker_id"] for worker in json.loads(out)["workers"]] == [0, 1]
+
+
+# ---- which server ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["push", 1, "x"], ["publish", "t", "x"], ["broadcast", "x"], ["disconnect", 1], ["connections"], ["stats"]],
+)
+def test_without_a_server_there_is_one_line(tmp_path: Path, command: list[object]) -> None:
+    port = free_port()
+    status, out, err = hubbub(*command, "--port", port, TMPDIR=str(tmp_path))
+    assert (status, out) == (1, "")
+    assert re.fullmatch(rf"hubbub: cannot reach .*/{port}\.sock: there is no such socket\n", err)
+
+
+def test_variables_name_the_server_unless_options_do(server: OutsideServer, tmp_path: Path) -> None:
+    assert hubbub("broadcast", "x", HUBBUB_CONTROL=server.control) == (0, "", "")
+    assert "/1.sock" in hubbub("broadcast", "x", HUBBUB_PORT="1", TMPDIR=str(tmp_path))[2]
+    assert "/9501.sock" in hubbub("broadcast", "x", HUBBUB_PORT="tcp://10.0.0.1:80", TMPDIR=str(tmp_path))[2]
+    by_port = hubbub("broadcast", "x", "--port", 2, HUBBUB_CONTROL=server.control, TMPDIR=str(tmp_path))
+    assert "/2.sock" in by_port[2]
+    by_path = hubbub("broadcast", "x", "--control", tmp_path / "missing.sock", HUBBUB_CONTROL=server.control)
+    assert "missing.sock" in by_path[2]
+    assert "no control socket" in hubbub("broadcast", "x", HUBBUB_CONTROL="none")[2]
+
+
+# ---- wrong calls -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["push", "one", "x"], "'one' is not a valid integer"),
+        (["push", 1], "Missing argument 'TEXT'"),
+        (["shout"], "No such command 'shout'"),
+        (["stats", "--port", "high"], "port: 'high' (option --port) is not allowed"),
+        (["stats", "--port", "1", "--control", "x"], "--port and --control name two servers"),
+        (["disconnect", 1, "--code", 1005], "1005 may not be sent"),
+        (["publish", "", "x"], "a topic has 1 to 255 bytes"),
+    ],
+)
+def test_a_wrong_call_has_status_2(server: OutsideServer, command: list[object], says: str) -> None:
+    status, out, err = hubbub(*command, HUBBUB_CONTROL=server.control)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_goes_away_is_no_traceback(server: OutsideServer) -> None:
+    with subprocess.Popen(
+        [*HUBBUB, "stats", "--control", server.control], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_version_and_help_need_no_server() -> None:
+    assert re.fullmatch(r"hubbub \d+\.\d+\.\d+\n", hubbub("--version")[1])
+    status, out, _ = hubbub("--help")
+    assert status == 0
+    for command in ("run", "push", "publish", "broadcast", "disconnect", "connections", "stats"):
+        assert f"\n  {command} " in out

@@ -1,0 +1,197 @@
+"""`hubbub run`: the right server, with the right settings, and with new code when it changes."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import pytest
+from outside_server import PATIENCE
+
+from hubbub import Publisher
+
+APP = """
+from hubbub import Server
+
+server = Server(port=0, workers=2, max_message_size=1000, backlog=10)
+
+@server.on("start")
+def on_start(server):
+    print("serving", server.settings.workers, server.settings.max_message_size, server.settings.backlog, flush=True)
+    print("on port", server.port, flush=True)
+
+@server.on("worker_start")
+def on_worker_start(server, worker_id):
+    print("worker", worker_id, VERSION, flush=True)
+
+if __name__ != "app":
+    raise ValueError("it is imported by its name")
+VERSION = 1
+server.start()
+"""
+
+
+class Running:
+    """A `hubbub run` under way."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        assert process.stdout is not None
+        self._stdout: IO[str] = process.stdout
+
+    def next_line(self) -> str:
+        """Wait for the next line that it prints; it logs to the same place."""
+        line = self._stdout.readline()
+        assert line, "it has ended"
+        return line.rstrip("\n")
+
+    def wait_for(self, text: str) -> str:
+        """Wait for a line that has the text in it, and return it."""
+        while text not in (line := self.next_line()):
+            pass
+        return line
+
+    def stop(self) -> None:
+        """Stop it gracefully."""
+        self.process.send_signal(signal.SIGTERM)
+        self._stdout.read()
+        assert self.process.wait(PATIENCE) == 0
+
+
+Run = Callable[..., Running]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Start `hubbub run`, with the app in `tmp_path`."""
+    processes = []
+
+    def run(*options: str, **variables: str) -> Running:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hubbub", "run", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path)} | variables,
+        )
+        processes.append(process)
+        return Running(process)
+
+    (tmp_path / "app.py").write_text(APP)
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def failure(run: Run, *options: str, **variables: str) -> tuple[int, str]:
+    """Run to the end; return the exit status and what was printed."""
+    process = run(*options, **variables).process
+    out, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, out
+
+
+# ---- which server, and how -------------------------------------------------------------------------------
+
+
+def test_options_beat_variables_and_variables_beat_keywords(run: Run) -> None:
+    options = ["--max-message-size", "2000", "--workers", "1"]
+    server = run("app:server", *options, HUBBUB_MAX_MESSAGE_SIZE="3000", HUBBUB_BACKLOG="30")
+    assert server.wait_for("serving") == "serving 1 2000 30"
+    server.stop()
+
+
+def test_the_app_dir_is_where_the_module_is_looked_for(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "deep" / "package").mkdir(parents=True)
+    (tmp_path / "app.py").rename(tmp_path / "deep" / "app.py")
+    (tmp_path / "deep" / "package" / "site.py").write_text("import app\nclass here: server = app.server\n")
+    server = run("package.site:here.server", "--app-dir", "deep", "--workers", "1")
+    assert server.wait_for("serving") == "serving 1 1000 10"
+    server.stop()
+
+
+def test_a_publisher_finds_it_by_its_path(run: Run, tmp_path: Path) -> None:
+    server = run("app:server", "--control", "here.sock", "--workers", "1")
+    server.wait_for("serving")
+    with Publisher(tmp_path / "here.sock") as hub:
+        assert hub.connections() == []
+    server.stop()
+
+
+def test_a_publisher_finds_it_by_its_port(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    server = run("app:server", "--workers", "1")
+    port = int(server.wait_for("on port").split()[-1])
+    with Publisher(port=port) as hub:
+        assert hub.connections() == []
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("app", "'app' does not say which server"),
+        ("app:", "'app:' does not say which server"),
+        ("../app:server", "does not say which server"),
+        ("missing:server", "there is no module 'missing'"),
+        ("app.missing:server", "there is no module 'app.missing'"),
+        ("app.py:server", "there is no module 'app.py'"),
+        ("app:missing", "there is no missing in the module app"),
+        ("app:VERSION", "app:VERSION is no Server but int"),
+    ],
+)
+def test_what_names_no_server_is_one_line(run: Run, target: str, says: str) -> None:
+    status, out = failure(run, target)
+    assert status == 1
+    assert re.fullmatch(rf"hubbub: .*{re.escape(says)}.*\n", out)
+
+
+def test_a_setting_that_is_wrong_is_told(run: Run) -> None:
+    status, out = failure(run, "app:server", "--backlog", "many")
+    assert status == 2
+    assert "backlog: 'many' (option --backlog) is not allowed" in out
+    status, out = failure(run, "app:server", HUBBUB_BACKLOG="many")
+    assert status == 1
+    assert re.fullmatch(r"hubbub: backlog: 'many' \(variable HUBBUB_BACKLOG\) is not allowed.*\n", out)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def f():\n    1 / 0\nf()\n", "ZeroDivisionError"),
+        ("import missing_dependency\n", "No module named 'missing_dependency'"),
+        ("this is no Python\n", "SyntaxError"),
+    ],
+)
+def test_a_failure_of_the_app_is_its_traceback(run: Run, tmp_path: Path, code: str, says: str) -> None:
+    (tmp_path / "app.py").write_text(code)
+    status, out = failure(run, "app:server")
+    assert status == 3
+    assert says in out
+    assert "app.py" in out
+    assert "hubbub/cli.py" not in out
+    assert "importlib" not in out
+
+
+# ---- reloading -------------------------------------------------------------------------------------------
+
+
+def test_workers_are_replaced_when_the_code_changes(run: Run, tmp_path: Path) -> None:
+    server = run("app:server", "--reload", "--workers", "1")
+    server.wait_for("worker 0 1")
+    server.wait_for("serving")
+    app = tmp_path / "app.py"
+    app.write_text(APP.replace("VERSION = 1", "VERSION ="))
+    assert "app.py" in server.wait_for("changed: ")
+    server.wait_for("SyntaxError")
+    server.wait_for("the reload has failed")
+    app.write_text(APP.replace("VERSION = 1", "VERSION = 2"))
+    server.wait_for("worker 0 2")
+    server.stop()

@@ -1,0 +1,369 @@
+"""The ways in which a program can be started, and those that cannot serve."""
+
+import asyncio
+import os
+import pty
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from launched import Launch, Launched, ProgramFile, ask, end, source, start
+
+
+class Start(Protocol):
+    """The fixture `run`: starts Python with arguments."""
+
+    async def __call__(self, *arguments: str | Path, **environ: str) -> Launched: ...
+
+
+@pytest.fixture
+async def run(tmp_path: Path) -> AsyncIterator[Start]:
+    """Start Python, in the test's directory."""
+    async with AsyncExitStack() as stack:
+
+        async def run(*arguments: str | Path, **environ: str) -> Launched:
+            launched = await start(*arguments, cwd=tmp_path, **environ)
+            stack.push_async_callback(end, launched)
+            return launched
+
+        yield run
+
+
+async def check_it_serves(launched: Launched, workers: int = 2) -> None:
+    """Check that it has so many workers, each of which serves."""
+    await launched.serves()
+    assert len(launched.workers()) == workers
+    for worker_id in range(workers):
+        async with launched.connect_to(worker_id) as client:
+            assert await ask(client, "server.worker_id") == str(worker_id)
+    await launched.stop()
+    assert (await launched.told.to_the_end())[-1] == "start() has returned"
+
+
+async def is_refused(launched: Launched, *words: str) -> None:
+    """Check that it ends with status 1 and one line that has these words in it."""
+    assert launched.process.stdin
+    launched.process.stdin.close()
+    assert await launched.log.to_the_end() != []
+    lines = launched.log.all
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("hubbub: ")
+    assert all(word in lines[0] for word in words), lines
+    assert await launched.status() == 1
+    assert launched.told.all == []
+
+
+# ---- that can be run again -------------------------------------------------------------------------------
+
+
+async def test_a_script(run: Start, program: ProgramFile) -> None:
+    program.write(workers=2)
+    await check_it_serves(await run("-u", program.path))
+
+
+async def test_a_script_with_a_relative_path(run: Start, program: ProgramFile) -> None:
+    program.write(workers=2)
+    await check_it_serves(await run(program.name))
+
+
+async def test_a_script_that_goes_elsewhere(run: Start, program: ProgramFile) -> None:
+    program.write('os.chdir("/")', workers=2)
+    await check_it_serves(await run(program.name))
+
+
+async def test_a_script_is_given_its_arguments_again(run: Start, program: ProgramFile) -> None:
+    program.write("assert sys.argv[1:] == ['--option', 'two words'], sys.argv", workers=2)
+    await check_it_serves(await run(program.name, "--option", "two words"))
+
+
+async def test_a_module(run: Start, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "app.py").write_text(source(workers=2))
+    await check_it_serves(await run("-m", "package.app"))
+
+
+async def test_a_package(run: Start, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__main__.py").write_text(source(workers=2))
+    await check_it_serves(await run("package"))
+
+
+async def test_a_command(run: Start) -> None:
+    await check_it_serves(await run("-c", source(workers=2)))
+
+
+async def test_a_console_script(run: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f"def main():\n    exec({source(workers=2)!r}, globals())\n")
+    script = tmp_path / "bin" / "serve"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom app import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    # The directory of a console script is not where its package is.
+    await check_it_serves(await run("-c", f"import os; os.execl({str(script)!r}, 'serve')", PYTHONPATH=str(tmp_path)))
+
+
+async def test_a_start_in_a_thread(run: Start, program: ProgramFile) -> None:
+    text = source(workers=2)
+    in_thread = "thread = threading.Thread(target=server.start)\nthread.start()\nthread.join()"
+    program.write_text(text.replace("server.start()", in_thread, 1))
+    launched = await run(program.path)
+    await launched.serves()
+    async with launched.connect_to(1) as client:
+        await client.send("server.shutdown()")
+        await client.wait_closed()
+    assert await launched.status() == 0
+
+
+async def test_one_server_after_the_other(run: Start, program: ProgramFile) -> None:
+    second = """
+    server.start()
+    tell("the first has ended")
+    first, server = server, Server(port=0, workers=1)
+    server.on("start", on_start)
+    server.on("message", lambda server, frame: server.push(frame.fd, "the second"))
+    """
+    program.write(second, workers=1)
+    launched = await run(program.path)
+    await launched.serves()
+    async with launched.connect() as client:
+        await client.send("server.shutdown()")
+        await client.wait_closed()
+    await launched.told.wait_for("the first has ended")
+    await launched.serves()
+    async with launched.connect() as client:
+        assert await ask(client, "") == "the second"
+    await launched.stop()
+
+
+async def test_no_grandchild_takes_itself_for_a_worker(launch: Launch) -> None:
+    launched = await launch("import subprocess", workers=1)
+    async with launched.connect() as client:
+        code = "import hubbub.program; print(hubbub.program.assignment)"
+        assert await ask(client, f"subprocess.check_output([sys.executable, '-c', {code!r}])") == r"b'None\n'"
+
+
+# ---- that cannot -----------------------------------------------------------------------------------------
+
+
+async def feed(launched: Launched, text: str) -> None:
+    """Write a program to the standard input."""
+    stdin = launched.process.stdin
+    assert stdin
+    stdin.write(text.encode())
+    await stdin.drain()
+    stdin.close()
+
+
+async def test_standard_input_is_refused(run: Start) -> None:
+    launched = await run("-")
+    await feed(launched, source(workers=2))
+    await is_refused(launched, "standard input", "workers=1")
+
+
+async def test_without_a_number_standard_input_is_refused(run: Start) -> None:
+    launched = await run()
+    await feed(launched, source())
+    await is_refused(launched, "standard input", "workers=1")
+
+
+async def test_a_script_that_is_not_there_from_where_it_was_started_is_refused(
+    run: Start, program: ProgramFile
+) -> None:
+    program.write_text("import os\nos.chdir('/')\n" + source(workers=2))
+    await is_refused(await run(program.name), "no app.py in /")
+
+
+async def test_a_child_of_multiprocessing_is_refused(run: Start, program: ProgramFile) -> None:
+    lines = """
+    import multiprocessing
+    if __name__ == "__main__":
+        child = multiprocessing.get_context(sys.argv[1]).Process(target=server.start)
+        child.start()
+        child.join()
+        sys.exit(child.exitcode)
+    """
+    for method in ("fork", "spawn"):
+        text = source(lines, workers=2).rpartition("server.start()")[0]
+        program.write_text(text)
+        await is_refused(await run(program.path, method), "only a child")
+
+
+async def test_with_one_worker_standard_input_is_served_in_one_process(run: Start, tmp_path: Path) -> None:
+    lines = """
+    def error_of_reload():
+        try:
+            server.reload()
+        except RuntimeError as error:
+            return error
+    """
+    launched = await run("-")
+    await feed(launched, source(lines, workers=1))
+    await launched.serves()
+    assert launched.workers() == {}
+    async with launched.connect() as client:
+        assert await ask(client, "os.getpid()") == str(launched.process.pid)
+        assert await ask(client, "server.worker_id") == "0"
+        assert "one process" in await ask(client, "error_of_reload()")
+        assert stat.S_ISSOCK(socket_of(launched, tmp_path).stat().st_mode)
+    await launched.stop()
+    assert not socket_of(launched, tmp_path).exists()
+
+
+async def test_what_is_typed_in_is_refused_but_for_one_worker() -> None:
+    terminal, theirs = pty.openpty()
+    environ = os.environ | {"PYTHON_BASIC_REPL": "1", "TERM": "dumb"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-q", stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
+    )
+    os.close(theirs)
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(terminal, "rb", buffering=0, closefd=False)
+    )
+    try:
+        os.write(terminal, b"from hubbub import Server\n")
+        os.write(terminal, b"server = Server(port=0, workers=1)\n")
+        os.write(terminal, b"print(server.on('start', lambda server: server.shutdown()) and 'begin')\n")
+        os.write(terminal, b"print(server.start(), 'has returned')\n")
+        await reader.readuntil(b"None has returned")
+        os.write(terminal, b"Server(port=0, workers=2).start()\n")
+        await reader.readuntil(b"RuntimeError: the workers would run this program again, but it is typed in")
+        os.write(terminal, b"print('it goes', 'on')\n")
+        await reader.readuntil(b"it goes on")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        transport.close()
+        os.close(terminal)
+
+
+# ---- what cannot be served -------------------------------------------------------------------------------
+
+
+async def test_a_port_in_use_is_one_line(run: Start, program: ProgramFile) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        program.write(f"server = Server(port={port})")
+        await is_refused(await run(program.path), str(port), "in use")
+
+
+async def test_a_host_that_is_unknown_is_one_line(run: Start, program: ProgramFile) -> None:
+    program.write('server = Server("host.invalid")')
+    await is_refused(await run(program.path), "host.invalid")
+
+
+async def test_a_certificate_that_is_missing_is_one_line(run: Start, program: ProgramFile) -> None:
+    program.write(ssl_certfile="missing.pem", ssl_keyfile="missing.key")
+    await is_refused(await run(program.path), "ssl_certfile", "missing.pem")
+
+
+async def test_a_control_socket_that_cannot_be_is_one_line(run: Start, program: ProgramFile, tmp_path: Path) -> None:
+    program.write(control=str(tmp_path / "missing" / "here.sock"))
+    await is_refused(await run(program.path), "control socket", "missing")
+
+
+# ---- the control socket ----------------------------------------------------------------------------------
+
+
+def socket_of(launched: Launched, temporary: Path) -> Path:
+    return temporary / f"hubbub-{os.geteuid()}" / f"{launched.port}.sock"
+
+
+async def test_the_control_socket_is_removed_with_the_server(launch: Launch, tmp_path: Path) -> None:
+    launched = await launch(workers=1)
+    path = socket_of(launched, tmp_path)
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    await launched.stop()
+    assert not path.exists()
+
+
+async def test_a_second_server_on_another_address_leaves_the_control_socket_to_the_first(
+    launch: Launch, run: Start, tmp_path: Path
+) -> None:
+    first = await launch(workers=1)
+    program = ProgramFile(tmp_path / "second.py")
+    program.write(f"server = Server('127.0.0.2', {first.port}, workers=1)\nserver.on('start', on_start)")
+    second = await run(program.path)
+    await second.serves()
+    path = socket_of(first, tmp_path)
+    assert str(path) in await second.log.wait_for("control socket")
+    await second.stop()
+    assert path.exists()
+
+
+async def test_a_second_server_with_the_same_path_is_refused(launch: Launch, run: Start, tmp_path: Path) -> None:
+    control = str(tmp_path / "here.sock")
+    await launch(workers=1, control=control)
+    program = ProgramFile(tmp_path / "second.py")
+    program.write(workers=1, control=control)
+    await is_refused(await run(program.path), control, "another running server")
+
+
+async def test_a_killed_server_can_be_started_again_at_once(launch: Launch, tmp_path: Path) -> None:
+    control = tmp_path / "here.sock"
+    for _ in range(2):
+        launched = await launch(workers=1, control=str(control))
+        assert control.exists()
+        launched.process.kill()
+        await launched.status()
+        await launched.log.to_the_end()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can become another user")
+@pytest.mark.parametrize("mode", [0o600, 0o777])
+async def test_another_users_process_cannot_use_the_control_socket(launch: Launch, run: Start, mode: int) -> None:
+    async with AsyncExitStack() as stack:
+        # The directories of pytest are closed to others: that would be no test.
+        read, write = os.pipe()
+        stack.callback(os.close, read)
+        stack.callback(os.close, write)
+        launched = await launch("import tempfile\n" + OPEN_DIRECTORY, workers=1)
+        async with launched.connect() as client:
+            path = await ask(client, "server.settings.control")
+            await ask(client, f"os.chmod({path!r}, {mode})")
+        other = await run(
+            "-c",
+            f"""
+import os, socket
+os.setgid(65534)
+os.setuid(65534)
+client = socket.socket(socket.AF_UNIX)
+try:
+    client.connect({path!r})
+    client.settimeout(30)
+    print("cut off" if client.recv(1) == b"" else "served")
+except ConnectionResetError:
+    print("cut off")
+except PermissionError:
+    print("cannot connect")
+""",
+        )
+        expected = "cannot connect" if mode == 0o600 else "cut off"
+        assert await other.told.to_the_end() == [expected], await other.log.to_the_end()
+
+
+# Removed by the master; a worker is given its path.
+OPEN_DIRECTORY = """
+from hubbub.program import assignment
+import atexit, shutil
+directory = None
+if assignment is None:
+    directory = tempfile.mkdtemp(dir="/var/tmp")
+    os.chmod(directory, 0o755)
+    atexit.register(shutil.rmtree, directory)
+server = Server(port=0, control=f"{directory}/here.sock")
+server.on("start", on_start)
+server.on("message", on_message)
+"""
