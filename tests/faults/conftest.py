@@ -2,17 +2,14 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import HubServer, hub_serving
-from server_process import Bystander, ServerProcess, serving
-
-StartServer = Callable[..., ServerProcess]
-StartHub = Callable[..., HubServer]
+from hub_server import HubServer, StartHub, hub_serving
+from server_process import Bystander, ServerProcess, StartServer, serving
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -141,3 +141,7 @@ def serving(log: Path, **options: Any) -> Iterator[ServerProcess]:
         server.stop()
     finally:
         server.kill()
+
+
+StartServer = Callable[..., ServerProcess]
+"""A fixture that starts one, with options, and ends it after the test."""

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from socket import SHUT_WR
 
 import pytest
-from conftest import StartServer
 from raw_peer import Peer, handshake
-from server_process import MIB, ServerProcess, serving, wait_until
+from server_process import MIB, ServerProcess, StartServer, serving, wait_until
 
 MAX_HEADER_SIZE = 4096
 

@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from conftest import StartHub
+from hub_server import StartHub
 from server_process import wait_until
 
 FORKS = {
@@ -21,6 +21,7 @@ async def test_the_death_of_a_worker_is_noticed_though_its_child_lives(start_hub
         child = await victim.ask(fork)
         try:
             os.kill(victim.pid, signal.SIGKILL)
+            await victim.ends()
             with server.publisher() as hub:
                 wait_until(lambda: victim.fd not in hub.connections(), "the connection is gone")
                 assert hub.push(victim.fd, "lost") is False

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import StartServer
 from raw_peer import CLOSE, TEXT, Peer, close_frame, frame, handshake
-from server_process import MIB, ServerProcess, serving, wait_until
+from server_process import MIB, ServerProcess, StartServer, serving, wait_until
 
 LIMIT = 64
 

@@ -1,9 +1,8 @@
 """Handlers that raise: 1011 or 500 for that one connection, a line in the log, and the server goes on."""
 
 import pytest
-from conftest import StartServer
 from raw_peer import Peer, handshake
-from server_process import wait_until
+from server_process import StartServer, wait_until
 
 KINDS = ["sync", "async", "threaded"]
 

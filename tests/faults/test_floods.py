@@ -8,9 +8,8 @@ from pathlib import Path
 from socket import SHUT_RDWR
 
 import pytest
-from conftest import StartServer
 from raw_peer import BINARY, CONTINUATION, PATIENCE, PING, TEXT, frame
-from server_process import MIB, Bystander, ServerProcess
+from server_process import MIB, Bystander, ServerProcess, StartServer
 from websockets.sync.client import connect
 
 # What never becomes a message: no handler is called, and no limit of a message's size is met.

@@ -7,9 +7,8 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable
 
-from conftest import StartHub
 from hub_client import HubClient, Lost, end
-from hub_server import HubServer
+from hub_server import HubServer, StartHub
 from server_process import wait_until
 
 from hubbub import Publisher

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from conftest import StartHub
 from hub_client import Lost
-from hub_server import HubServer
+from hub_server import HubServer, StartHub
 from sightings import Sightings
 
 SEATS = 60

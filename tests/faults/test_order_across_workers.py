@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import StartHub
 from hub_client import HubClient
+from hub_server import StartHub
 
 from hubbub import Publisher
 

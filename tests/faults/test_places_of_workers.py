@@ -4,8 +4,8 @@ import asyncio
 import os
 import signal
 
-from conftest import StartHub
 from hub_client import HubClient, Refused, end
+from hub_server import StartHub
 from raw_peer import Peer, handshake
 from server_process import wait_until
 

@@ -4,8 +4,8 @@ import asyncio
 import threading
 
 import pytest
-from conftest import StartServer
 from raw_peer import PATIENCE
+from server_process import StartServer
 
 from hubbub import Server
 

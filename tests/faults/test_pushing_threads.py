@@ -4,9 +4,8 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-from conftest import StartServer
 from raw_peer import Peer
-from server_process import MIB, wait_until
+from server_process import MIB, StartServer, wait_until
 
 THREADS = 8
 MESSAGES = 10_000

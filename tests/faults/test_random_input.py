@@ -4,7 +4,6 @@ import contextlib
 import random
 import socket
 
-from conftest import StartServer
 from raw_peer import (
     BINARY,
     COMPRESSION,
@@ -17,7 +16,7 @@ from raw_peer import (
     frame,
     handshake,
 )
-from server_process import ServerProcess
+from server_process import ServerProcess, StartServer
 
 HANDSHAKE = handshake(headers={"Sec-WebSocket-Extensions": COMPRESSION, "Origin": "http://localhost"})
 FRAMES = b"".join(

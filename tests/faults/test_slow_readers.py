@@ -4,9 +4,8 @@ import select
 import time
 
 import pytest
-from conftest import StartServer
 from raw_peer import BINARY, CLOSE, PING, PONG, Peer, close_frame, frame, handshake
-from server_process import MIB, wait_until
+from server_process import MIB, StartServer, wait_until
 
 SEND_QUEUE_SIZE = 4 * MIB
 SIZE = 64 * 1024

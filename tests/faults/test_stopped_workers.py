@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from conftest import StartHub
 from hub_client import HubClient, end
-from hub_server import HubServer, stopped
+from hub_server import HubServer, StartHub, stopped
 from server_process import MIB, wait_until
 
 from hubbub import Publisher
@@ -20,9 +19,7 @@ SIZE = 64 * 1024
 # The hub keeps 32 MiB for a worker, and its buffer grows by doubling.
 MOST_FOR_WORKER = 32 * MIB
 MOST_MEMORY = 96 * MIB
-# A worker that has not taken a connection for 50 ms gets no other; on a slow machine a few have been passed by then.
-HANDFUL = 3
-# Seconds between two connections, so that the hub notices.
+# Seconds in which a connection that nobody can serve must not be served.
 PAUSE = 0.1
 # Seconds between two pings, for the answer to one, and that a worker is stopped.
 PING_INTERVAL = 0.5
@@ -57,16 +54,9 @@ async def crossings(sender: HubClient, receiver: HubClient, count: int) -> float
     return time.monotonic() - begin
 
 
-async def connect_many(server: HubServer, count: int) -> tuple[list[HubClient], list[asyncio.Task[HubClient]]]:
-    """Connect again and again, and wait until all but a handful are served; these, and the attempts of the others."""
-    attempts = []
-    for _ in range(count):
-        attempts.append(asyncio.create_task(server.connect()))
-        await asyncio.wait(attempts[-1:], timeout=PAUSE)
-    waiting = set(attempts)
-    while len(waiting) > HANDFUL:
-        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    return [attempt.result() for attempt in attempts if attempt not in waiting], list(waiting)
+async def connect_many(server: HubServer, count: int) -> list[HubClient]:
+    """Connect again and again, and wait until all are served."""
+    return list(await asyncio.gather(*(server.connect() for _ in range(count))))
 
 
 def publish_much(hub: Publisher, topic: str, count: int) -> None:
@@ -94,11 +84,10 @@ async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) 
                 assert await asyncio.to_thread(hub.push, fd, "lost") is False
             # That may be five times slower on a machine that does other things too, but no more.
             assert await crossings(first, third, 500) < 5 * usual + 2
-            served, waiting = await connect_many(server, 20)
+            served = await connect_many(server, 20)
             for client in served:
                 assert await client.ask("server.worker_id") in (0, 2)
             await asyncio.sleep(max(0, began + STOP - time.monotonic()))
-        served += await asyncio.gather(*waiting)
         assert await victim.ask("1 + 1") == 2
         wait_until(lambda: CAUGHT_UP.search(server.log()) is not None, "it has caught up")
         dropped = sum(map(int, CAUGHT_UP.findall(server.log())))
@@ -134,7 +123,7 @@ async def test_a_handler_that_blocks_delays_nobody_in_other_workers(start_hub: S
     server = start_hub()
     async with server.clients() as (first, victim, third):
         async with blocked(victim, tmp_path):
-            served, waiting = await connect_many(server, 10)
+            served = await connect_many(server, 10)
             for client in (first, third, *served):
                 assert await client.ask("server.worker_id") in (0, 2)
                 assert await client.ask(f"server.push({first.fd}, 'hello')")
@@ -145,7 +134,7 @@ async def test_a_handler_that_blocks_delays_nobody_in_other_workers(start_hub: S
             assert await first.receive() == "from outside"
         for _ in (first, third, *served):
             assert await victim.receive() == "later"
-        await end([*served, *await asyncio.gather(*waiting)])
+        await end(served)
 
 
 async def test_connections_wait_while_all_workers_are_blocked(start_hub: StartHub, tmp_path: Path) -> None:

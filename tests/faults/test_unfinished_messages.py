@@ -1,8 +1,7 @@
 """Pushes that wait behind an unfinished message: what was promised arrives, and there is an end to promises."""
 
-from conftest import StartServer
 from raw_peer import BINARY, CONTINUATION, TEXT
-from server_process import MIB
+from server_process import MIB, StartServer
 
 BEGUN = (TEXT, b"begun", False)
 ENDED = (CONTINUATION, b" and ended", True)

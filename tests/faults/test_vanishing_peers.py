@@ -4,8 +4,8 @@ from collections.abc import Callable
 from socket import SHUT_WR
 
 import pytest
-from conftest import StartServer
 from raw_peer import BINARY, COMPRESSION, CONTINUATION, TEXT, Peer, deflated, frame, handshake
+from server_process import StartServer
 
 UNFINISHED = {
     "between frames": b"",

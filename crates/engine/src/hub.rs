@@ -175,6 +175,7 @@ impl Hub {
             questions: HashMap::new(),
             last_number: 0,
             accept_at: None,
+            misbehaved: 0,
             complained_at: None,
             last_chosen: 0,
             homeless: VecDeque::new(),
@@ -433,7 +434,8 @@ struct Routing {
     last_number: u64,
     /// Accepting has failed, and is tried again then.
     accept_at: Option<Instant>,
-    /// When a program was last complained of.
+    /// Programs that were cut off and not complained of yet, and when some last were.
+    misbehaved: u64,
     complained_at: Option<Instant>,
     /// The slot of the worker that got the last connection.
     last_chosen: usize,
@@ -471,6 +473,7 @@ impl Routing {
             self.move_untaken();
             self.flush();
             self.cut_off_the_silent();
+            self.complain();
         }
         self.desk.is_closed.store(true, Ordering::Release);
         // What is known for certain needs no margin: the next start goes on right there.
@@ -506,7 +509,8 @@ impl Routing {
         let wait = if !reads_programs || self.has_untaken() || !accepts && self.has_waiting_room() {
             Some(LOOK_AGAIN)
         } else {
-            self.peers.iter().any(|(_, peer)| peer.owes_something()).then_some(PATIENCE / 10)
+            let is_awaited = self.misbehaved > 0 || self.peers.iter().any(|(_, peer)| peer.owes_something());
+            is_awaited.then_some(COMPLAINT_INTERVAL)
         };
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
         match poll(&mut polled, wait.as_ref()) {
@@ -808,15 +812,7 @@ impl Routing {
                     self.find_home(handed);
                 }
             }
-            Kind::Program(_) => {
-                let has_complained =
-                    self.complained_at.is_some_and(|at| self.now.duration_since(at) < COMPLAINT_INTERVAL);
-                if matches!(cut, Cut::Misbehaved) && !has_complained {
-                    self.complained_at = Some(self.now);
-                    self.desk
-                        .tell(HubEvent::Warning("a program on the control socket misbehaved, and is cut off".into()));
-                }
-            }
+            Kind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
         }
         self.questions.retain(|_, asked| asked.asker != key);
     }
@@ -832,6 +828,20 @@ impl Routing {
         for key in overdue {
             self.cut_off(key, &Cut::Misbehaved);
         }
+    }
+
+    /// Tells of programs that misbehave, now and then.
+    fn complain(&mut self) {
+        if self.misbehaved == 0 || self.complained_at.is_some_and(|at| self.now.duration_since(at) < COMPLAINT_INTERVAL)
+        {
+            return;
+        }
+        let programs = match std::mem::take(&mut self.misbehaved) {
+            1 => "1 program on the control socket misbehaved, and is cut off".into(),
+            count => format!("{count} programs on the control socket misbehaved, and are cut off"),
+        };
+        self.desk.tell(HubEvent::Warning(programs));
+        self.complained_at = Some(self.now);
     }
 
     fn flush(&mut self) {
