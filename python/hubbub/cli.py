@@ -10,11 +10,12 @@ import importlib
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import IO, Any, NoReturn
 
@@ -127,7 +128,8 @@ def _find(target: str) -> Server:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             _fail_as_user(error)
-        raise Failure(f"there is no module {error.name!r}") from None
+        hint = f": {name.removesuffix('.py')}:{attribute} may be meant" if name.endswith(".py") else ""
+        raise Failure(f"there is no module {error.name!r}{hint}") from None
     except Exception as error:
         _fail_as_user(error)
     found: object = module
@@ -208,7 +210,7 @@ def _address(port: str | None, control: str | None) -> dict[str, Any]:
     except SettingsError as error:
         raise Failure(str(error)) from None
     if settings.control is None:
-        raise Failure("the variable HUBBUB_CONTROL says that there is no control socket: name one with --control")
+        raise Failure("there is no control socket to talk to: name one with --control, or a port with --port")
     return {"port": settings.port} if settings.control == "auto" else {"path": settings.control}
 
 
@@ -348,20 +350,42 @@ def stats(port: str | None, control: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(counted))
         return
-    columns = [counted, *counted["workers"]]
-    now = time.time()
-    rows = [
-        ["", "all", *(f"worker {worker['worker_id']}" for worker in counted["workers"])],
-        ["running for", *(shown_seconds(now - column["started_at"]) for column in columns)],
-    ]
-    for name in counted:
-        if name not in ("started_at", "workers"):
-            shown = shown_bytes if "bytes" in name else "{:,}".format
-            rows.append([name.replace("_", " "), *(shown(column[name]) for column in columns)])
-    print_table(rows, left={0})
+    columns = [stats_column("all", counted)]
+    columns += [stats_column(f"worker {worker['worker_id']}", worker) for worker in counted["workers"]]
+    names = ["", "running for", *(name.replace("_", " ") for name in countable(counted))]
+    for part in fitting(names, columns, shutil.get_terminal_size().columns):
+        print_table(list(zip(names, *part, strict=True)), left={0})
 
 
 # ---- for people ------------------------------------------------------------------------------------------
+
+
+def countable(counted: Mapping[str, Any]) -> list[str]:
+    """Return the names of what was counted."""
+    return [name for name in counted if name not in ("started_at", "workers", "worker_id")]
+
+
+def stats_column(title: str, counted: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a column: what was counted of the whole server or of a worker."""
+    cells = [title, shown_seconds(time.time() - counted["started_at"])]
+    for name in countable(counted):
+        cells.append((shown_bytes if "bytes" in name else "{:,}".format)(counted[name]))
+    return cells
+
+
+def fitting(names: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> Iterator[Sequence[Sequence[str]]]:
+    """Yield the columns in parts that are, beside their names, no wider than `width` if that can be."""
+    left = width - max(map(len, names))
+    part: list[Sequence[str]] = []
+    used = 0
+    for column in columns:
+        wide = 2 + max(map(len, column))
+        if part and used + wide > left:
+            yield part
+            part, used = [], 0
+        part.append(column)
+        used += wide
+    yield part
 
 
 def print_table(rows: Sequence[Sequence[str]], left: set[int]) -> None:

@@ -64,8 +64,8 @@ def path_for(port: int) -> str:
 def open_control(setting: str | None, port: int, *, is_temporary: bool = False) -> Control | None:
     """Open the control socket that the setting `control` asks for; `None` for none.
 
-    With "auto", a socket that another live server holds (it listens on the same port of another address) is left to
-    it, with a warning.
+    With "auto", one that cannot be had (another live server listens on the same port of another address, the directory
+    is another user's) is done without, with a warning.
 
     Args:
         setting: The setting, `control`.
@@ -73,22 +73,29 @@ def open_control(setting: str | None, port: int, *, is_temporary: bool = False) 
         is_temporary: It is any free one.
 
     Raises:
-        CannotServe: It cannot be had; the message says where, and why.
+        CannotServe: The one that `setting` names cannot be had; the message says where, and why.
     """
     if setting is None:
         return None
     try:
+        return _open(setting, port, is_temporary)
+    except CannotServe as refusal:
+        # Nobody asked for it by name; and no other user, whose directory lies in the way, may keep us from serving.
+        if setting != "auto":
+            raise
+        log.warning("no control socket: %s; `control` can name another path", refusal.strerror)
+        return None
+
+
+def _open(setting: str, port: int, is_temporary: bool) -> Control:
+    try:
         path = _path_in(_own_directory(), port) if setting == "auto" else os.path.abspath(setting)
         if len(os.fsencode(path)) > LONGEST_PATH:
             raise CannotServe(errno.ENAMETOOLONG, f"a socket's path has at most {LONGEST_PATH} bytes: {path}")
+        _refuse_what_is_no_socket(path)
         lease = _take_lease(path)
         if lease is None:
-            if setting != "auto":
-                raise CannotServe(errno.EADDRINUSE, f"the control socket {path} belongs to another running server")
-            log.warning(
-                "no control socket: %s belongs to another running server; `control` can name another path", path
-            )
-            return None
+            raise CannotServe(errno.EADDRINUSE, f"the control socket {path} belongs to another running server")
         try:
             return Control(path, _listen(path), lease, is_temporary and setting == "auto")
         except BaseException:
@@ -97,7 +104,7 @@ def open_control(setting: str | None, port: int, *, is_temporary: bool = False) 
     except CannotServe:
         raise
     except OSError as error:
-        place = error.filename if setting == "auto" else setting
+        place = error.filename or setting
         raise CannotServe(error.errno, f"cannot make the control socket: {place}: {error.strerror or error}") from error
 
 
@@ -146,11 +153,15 @@ def _take_lease(path: str) -> int | None:
     return lease
 
 
-def _listen(path: str) -> int:
-    """Return the descriptor of a socket that listens at `path`, in place of one that a killed server left there."""
+def _refuse_what_is_no_socket(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise CannotServe(errno.EEXIST, f"cannot make the control socket: {path} is something else")
+
+
+def _listen(path: str) -> int:
+    """Return the descriptor of a socket that listens at `path`, in place of one that a killed server left there."""
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)

@@ -32,6 +32,8 @@ log = logging.getLogger("hubbub")
 
 # Seconds that a leaving worker has beyond `shutdown_timeout`: for cancelled handlers, `worker_stop`, atexit functions.
 GRACE = 5.0
+# Seconds for a signal to the master, where one to a worker has come first.
+SIGNAL_GRACE = 0.2
 # Seconds before a worker is started again: the first time at once, then twice as long each time. One that has served
 # for a while has earned a fresh start.
 FIRST_DELAY = 0.1
@@ -93,14 +95,16 @@ class Reload:
 class Master:
     """The supervisor of all worker processes, and the hub between them."""
 
-    def __init__(self, server: object, settings: Settings, handlers: Mapping[str, Handler], start: int) -> None:
+    def __init__(
+        self, server: object, settings: Settings, handlers: Mapping[str, Handler], start: tuple[int, int]
+    ) -> None:
         """Make it.
 
         Args:
             server: What handlers are given as `server`.
             settings: The server's settings.
             handlers: By event.
-            start: Which `start()` of the program this is, counted from 1.
+            start: Which server of the program this is, and which of its `start()`s, both counted from 1.
         """
         self.port = settings.port
         self.worker = None
@@ -242,7 +246,9 @@ class Master:
             registry=self._hub.registry,
             master=os.getpid(),
             port=self.port,
-            start=self._start,
+            server=self._start[0],
+            start=self._start[1],
+            is_reload=self._all_serve.is_set(),
             settings=dataclasses.asdict(self._settings),
         )
         try:
@@ -309,6 +315,7 @@ class Master:
 
     def _ended(self, process: Process, status: int) -> None:
         """The process of a worker has ended."""
+        assert self._loop
         # It may have become ready in the very end.
         self._hear()
         del self._processes[process.slot]
@@ -320,8 +327,10 @@ class Master:
         died = f"{process.describe()} {_describe_end(status)}"
         if stage is Stage.STARTING:
             seat.starting = None
-            if not self._is_stopping:
-                self._failed(seat, f"{died} before it was ready" + ("" if status else ": it never reached start()"))
+            what = f"{died} before it was ready" + ("" if status else ": it never reached start()")
+            # Who signals every process of a group means the server, and its own signal may come later.
+            delay = SIGNAL_GRACE if -status in (signal.SIGTERM, signal.SIGINT) else 0
+            self._loop.call_later(delay, self._failed, seat, what)
         elif stage is Stage.SERVING or (status and process.serves_since is not None):
             log.error("%s", died)
         if stage is Stage.SERVING and not self._is_stopping:
@@ -333,6 +342,8 @@ class Master:
 
     def _failed(self, seat: Seat, what: str, status: int = PROGRAM_FAILED) -> None:
         """A worker has ended before it was ready, or could not be started at all."""
+        if self._is_stopping:
+            return
         log.error("%s", what)
         if not self._all_serve.is_set():
             self._status = status
@@ -392,6 +403,11 @@ class Master:
     def _begin_reload(self) -> None:
         if self._is_stopping:
             return
+        if self._reload and (starting := self._reload.seat.starting):
+            # It may have loaded the code of before, or be waiting in it for ever.
+            self._tell_to_leave(starting, "stop")
+            self._reload.seat.starting = None
+            self._reload = None
         if self._reload or not self._all_serve.is_set():
             self._reload_again = True
             return

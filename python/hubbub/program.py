@@ -1,17 +1,19 @@
 """This process: how its program was started, whether it can be run again, and what it is if a master did so.
 
-A worker is the same program once more, in a fresh interpreter. What the master gives it comes in one environment
-variable, which is taken out at `import hubbub`: no process that the program starts may take itself for a worker. It
-dies with its master, whatever the program does before or instead of `start()`.
+A worker is the same program once more, in a fresh interpreter. What the master gives it is in a file, whose descriptor
+comes in an environment variable that is taken out at `import hubbub`: no process that the program starts may take
+itself for a worker. It dies with its master, whatever the program does before or instead of `start()`.
 """
 
 import atexit
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +27,8 @@ import setproctitle
 from . import _core
 
 __all__ = ["Assignment", "Way", "Why"]
+
+log = logging.getLogger("hubbub")
 
 VARIABLE = "HUBBUB_WORKER"
 
@@ -49,8 +53,12 @@ class Assignment:
     """The master's process id."""
     port: int
     """The port that the master listens on."""
+    server: int
+    """Which server of the program this is for, counted from 1 as they are made."""
     start: int
-    """Which `start()` of the program this is for, counted from 1."""
+    """Which of its `start()`s, counted from 1."""
+    is_reload: bool
+    """Whether the program may be another one than the master's."""
     settings: dict[str, Any]
     """The master's settings, by name."""
 
@@ -128,9 +136,21 @@ def why_not_again() -> str | None:
         return "the workers would run this program again, but the directory that it was started in is gone"
     if _way.kind == "input":
         return "the workers would run this program again, but it came from standard input, which can be read once"
+    if _way.kind == "module" and not _finds_module():
+        return f"the workers would run this program again, but there is no module {_way.what} in {_directory}"
     if _way.kind == "script" and not os.path.exists(os.path.join(_directory, _way.what)):
         return f"the workers would run this program again, but there is no {_way.what} in {_directory}"
     return None
+
+
+def _finds_module() -> bool:
+    """Whether the module that is the program is found from the directory at `import hubbub` too."""
+    spec = sys.modules["__main__"].__spec__
+    if not spec or not spec.origin or not os.path.isabs(spec.origin):
+        return True
+    # Python looks in the directory that it is started in first, and that is not to count.
+    root = Path(spec.origin).parents[spec.name.count(".")]
+    return str(root) in {_directory, os.path.realpath(_directory or ""), *sys.path[1:]}
 
 
 def run_again(assignment: Assignment) -> subprocess.Popen[bytes]:
@@ -142,13 +162,17 @@ def run_again(assignment: Assignment) -> subprocess.Popen[bytes]:
     # A worker knows what to do with these two only after `import hubbub`. Born with them blocked, it finds out then.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        return subprocess.Popen(
-            [sys.executable, *sys.orig_argv[1:]],
-            cwd=_directory,
-            env=os.environ | {VARIABLE: json.dumps(asdict(assignment))},
-            pass_fds=(assignment.link, assignment.registry),
-            preexec_fn=_core.die_with_parent,
-        )
+        # The settings may be longer than a variable can be.
+        with tempfile.TemporaryFile() as file:
+            file.write(json.dumps(asdict(assignment)).encode())
+            file.flush()
+            return subprocess.Popen(
+                [sys.executable, *sys.orig_argv[1:]],
+                cwd=_directory,
+                env=os.environ | {VARIABLE: str(file.fileno())},
+                pass_fds=(assignment.link, assignment.registry, file.fileno()),
+                preexec_fn=_core.die_with_parent,
+            )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -161,11 +185,13 @@ def _take_assignment() -> Assignment | None:
     if (text := os.environ.pop(VARIABLE, None)) is None:
         return None
     try:
-        taken = Assignment(**json.loads(text))
+        with open(int(text), "rb") as file:
+            file.seek(0)
+            taken = Assignment(**json.load(file))
         for descriptor in (taken.link, taken.registry):
             os.set_inheritable(descriptor, False)
-    except (ValueError, TypeError, OSError):
-        sys.exit(f"hubbub: {VARIABLE} is set, but not by a master of this process")
+    except (ValueError, TypeError, OverflowError, OSError):
+        sys.exit(f"hubbub: {VARIABLE} is set, but not by a master of this process; how many is {VARIABLE}S")
     if sys.platform != "linux":
         threading.Thread(target=_watch, args=(taken.master,), name="hubbub-watch", daemon=True).start()
     if os.getppid() != taken.master:
@@ -200,21 +226,38 @@ def leave(error: BaseException | None = None) -> NoReturn:
 
     Not by raising SystemExit: what called `start()` is not to go on, whatever it catches.
     """
-    status = 0
+    status = _status_of(error)
+    if threading.current_thread() is threading.main_thread():
+        # It waits for threads that are no daemons, and tells those of executors to end.
+        threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    _exit(status)
+
+
+def end_child(error: BaseException | None = None) -> NoReturn:
+    """End this process, a forked child that has come back to what only its parent can go on with."""
+    if error is None:
+        log.warning(
+            "a forked child has come back from its handler to the event loop, which is its parent's: it is ended"
+        )
+    _exit(_status_of(error))
+
+
+def _status_of(error: BaseException | None) -> int:
+    """Return the exit status of a program that raised `error`, and tell why, as Python does."""
     match error:
-        case None:
-            pass
+        case None | SystemExit(code=None):
+            return 0
         case SystemExit(code=int(code)):
-            status = code & 0xFF
-        case SystemExit(code=None):
-            pass
+            return code & 0xFF
         case SystemExit(code=text):
             print(text, file=sys.stderr)
-            status = 1
         case _:
             sys.excepthook(type(error), error, error.__traceback__)
-            status = 1
-    atexit._run_exitfuncs()
+    return 1
+
+
+def _exit(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # It may be closed, or None, or nobody may be there to read it.
         with contextlib.suppress(Exception):
@@ -224,15 +267,15 @@ def leave(error: BaseException | None = None) -> NoReturn:
 
 # ---- calls of start() ------------------------------------------------------------------------------------
 
-_starts = 0
+_servers = 0
 _marked: list[object] | None = None
 
 
-def count_start() -> int:
-    """Count a call of `start()`, and return which one it is."""
-    global _starts
-    _starts += 1
-    return _starts
+def count_server() -> int:
+    """Count a server that is made, and return which one it is: the same in the master and in its workers."""
+    global _servers
+    _servers += 1
+    return _servers
 
 
 @contextlib.contextmanager
@@ -261,8 +304,9 @@ OnSignal = Callable[[int, FrameType | None], object]
 
 @contextlib.contextmanager
 def handling_signals(handlers: Mapping[signal.Signals, OnSignal]) -> Iterator[None]:
-    """Have signals handled by us, and then as before; in a thread that is not the main one, change nothing."""
+    """Have signals handled by us, and then as before; in a thread that is not the main one, Python allows none."""
     if threading.current_thread() is not threading.main_thread():
+        log.warning("start() was not called in the main thread: signals will not stop or reload the server")
         yield
         return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -123,15 +124,15 @@ class _Line:
     _executor: ThreadPoolExecutor | None
 
     def __init__(self, path: str | os.PathLike[str] | None, port: int, timeout: float) -> None:
-        self._path = None if path is None else os.fsdecode(path)
-        self._port = port
+        self.path = None if path is None else os.fsdecode(path)
+        self.port = port
         self.timeout = _checked(timeout)
         self._connection: _Connection | None = None
         self._be_new()
         _lines.add(self)
 
     def __repr__(self) -> str:
-        return f"port {self._port}" if self._path is None else repr(self._path)
+        return f"port {self.port}" if self.path is None else repr(self.path)
 
     def deadline(self, timeout: float | None) -> float:
         """Return when a call that begins now has to end, by the monotonic clock."""
@@ -202,7 +203,7 @@ class _Line:
         try:
             # Another thread may have made one meanwhile.
             if self._connection is None or self._connection.is_broken:
-                path = control.path_for(self._port) if self._path is None else self._path
+                path = control.path_for(self.port) if self.path is None else self.path
                 self._connection = _Connection(path, _left(deadline))
             return self._connection
         finally:
@@ -253,6 +254,10 @@ class _Sender:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self._line}>"
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        # In another process it is a publisher to the same server, with a connection of its own.
+        return partial(type(self), self._line.path, port=self._line.port, timeout=self._line.timeout), ()
 
 
 class Publisher(_Sender):

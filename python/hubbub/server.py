@@ -29,6 +29,8 @@ __all__ = ["Connections", "Server"]
 
 log = logging.getLogger("hubbub")
 
+LOG_LEVEL = next(setting.default for setting in Settings.describe() if setting.name == "log_level")
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A forked child has the sockets but must not use them; its copy of a server is not running.
@@ -86,6 +88,8 @@ class Server:
         self._keywords = {"host": host, "port": port, "workers": workers, **settings}
         self.settings = Settings.load(self._keywords)
         self._handlers: dict[str, Handler] = {}
+        self._number = program.count_server()
+        self._starts = 0
         self._role: Role | None = None
         self._embedded: Embedded | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -363,8 +367,10 @@ class Server:
         """
         if program.mark(self):
             return
-        number, assignment = program.count_start(), program.assignment
-        if assignment and number < assignment.start:
+        self._starts += 1
+        assignment = program.assignment
+        if assignment and (self._number, self._starts) != (assignment.server, assignment.start):
+            # The worker of another server, or of a later start, has nothing to do here.
             return
         if not log.hasHandlers():
             logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -379,9 +385,9 @@ class Server:
         if assignment:
             self._start_worker(assignment)
         else:
-            self._start_master(number)
+            self._start_master()
 
-    def _start_master(self, number: int) -> None:
+    def _start_master(self) -> None:
         """Be the master, or everything at once."""
         refusal = program.why_not_again()
         if refusal and self.settings.workers != 1:
@@ -390,14 +396,14 @@ class Server:
                 # Who is typing wants to go on.
                 raise RuntimeError(refusal)
             sys.exit(f"hubbub: {refusal}")
-        log.setLevel(self.settings.log_level.upper())
+        _set_log_level(self.settings.log_level)
         status = 0
         try:
             _refuse_what_is_not_there(self.settings)
             if refusal:
                 asyncio.run(self._run_embedded())
             else:
-                self._role = master = Master(self, self.settings, self._handlers, number)
+                self._role = master = Master(self, self.settings, self._handlers, (self._number, self._starts))
                 _running.add(self)
                 status = asyncio.run(master.run())
         except SettingsError as error:
@@ -430,9 +436,9 @@ class Server:
     def _start_worker(self, assignment: Assignment) -> NoReturn:
         """Be a worker, with the master's settings."""
         ours, self.settings = self.settings, Settings(**assignment.settings)
-        log.setLevel(self.settings.log_level.upper())
+        _set_log_level(self.settings.log_level)
         # One of them tells for all.
-        if assignment.worker_id == 0 and ours != self.settings:
+        if assignment.worker_id == 0 and assignment.is_reload and ours != self.settings:
             names = [
                 each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
             ]
@@ -501,7 +507,7 @@ class Server:
         _refuse_what_is_not_there(self.settings)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
-        log.setLevel(self.settings.log_level.upper())
+        _set_log_level(self.settings.log_level)
         control = None if self.settings.control == "auto" else self.settings.control
         embedded = Embedded(self, self.settings, self._handlers, control)
         await self._open(embedded)
@@ -573,10 +579,18 @@ def _after_fork() -> None:
             # Not where another thread than the event loop's has forked: nobody knows what that one was about to do.
             with contextlib.suppress(RuntimeError):
                 worker.reactor.abandon()
+            # Should it come back to the event loop, in a task: that is its parent's.
+            worker.loop.call_soon(worker.end_child)
         server._leave()
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _set_log_level(level: str) -> None:
+    """Set the logger's level, unless the program has and the setting was left alone."""
+    if log.level == logging.NOTSET or level != LOG_LEVEL:
+        log.setLevel(level.upper())
 
 
 def _refuse_what_is_not_there(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """The pool of threads for `threaded` handlers."""
 
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ class Pool:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._pid = os.getpid()
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
@@ -44,7 +46,7 @@ class Pool:
             del work
             if future.set_running_or_notify_cancel():
                 try:
-                    result = job()
+                    result = self._call(job)
                 except BaseException as error:
                     future.set_exception(error)
                     del error
@@ -53,3 +55,11 @@ class Pool:
                     del result
             del future, job
             self._idle.release()
+
+    def _call(self, job: Callable[[], Any]) -> Any:
+        try:
+            return job()
+        finally:
+            if os.getpid() != self._pid:
+                # The job has forked this process, which has none of the other threads.
+                os._exit(0)

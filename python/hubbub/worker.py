@@ -11,8 +11,9 @@ import math
 import socket
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
+from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .events import Accept, CloseCode, Refuse, Request, Response, forwarded
@@ -175,6 +176,10 @@ class Worker:
             self._timer.cancel()
         for timer in self._timers:
             timer.cancel()
+
+    def end_child(self, error: BaseException | None = None) -> NoReturn:
+        """End this process, a forked child that has come back from a handler: the event loop is its parent's."""
+        program.end_child(error)
 
     def dispose(self) -> None:
         """Let go of everything; no handler may be called after that."""
@@ -359,8 +364,12 @@ class Worker:
         """Count the subscribers of a topic in all workers."""
         count: asyncio.Future[int] = self.loop.create_future()
 
-        def answer(value: int) -> None:
-            if not count.done():
+        def answer(value: int | None) -> None:
+            if count.done():
+                return
+            if value is None:
+                count.set_exception(RuntimeError("too many such questions wait for their answers"))
+            else:
                 count.set_result(value)
 
         self.reactor.count_subscribers(topic, answer)

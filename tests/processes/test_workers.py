@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -240,7 +241,10 @@ async def test_settings_are_those_of_the_master(launch: Launch, program: Program
     launched = await launch("server = Server(port=0, max_message_size=os.getpid())\n" + RESTORE, workers=2)
     async with launched.connect() as client:
         assert int(await ask(client, "server.settings.max_message_size")) == launched.process.pid
-    # It is told when the code says something else, but once, not by each worker.
+    assert not any("max_message_size" in line for line in launched.log.all)
+    # At a reload it is told that the code says something else, but once, not by each worker.
+    launched.process.send_signal(signal.SIGHUP)
+    await launched.log.wait_for("INFO reloaded")
     await launched.stop()
     assert sum("max_message_size" in line for line in await launched.log.to_the_end()) == 1
 
@@ -275,3 +279,41 @@ async def test_the_log_has_a_line_for_all(launch: Launch) -> None:
         "INFO SIGTERM: stopping",
         "INFO stopped",
     ]
+
+
+async def test_a_worker_without_descriptors_leaves_connections_to_the_others(launch: Launch) -> None:
+    lines = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+    held = []
+
+    def use_up():
+        try:
+            while True:
+                held.append(os.dup(0))
+        except OSError:
+            return len(held)
+
+    def give_back():
+        while held:
+            os.close(held.pop())
+    """
+    launched = await launch(lines, workers=2)
+    async with launched.connect_to(0) as client, AsyncExitStack() as stack:
+        assert int(await ask(client, "use_up()")) > 100
+        others = [await stack.enter_async_context(launched.connect()) for _ in range(20)]
+        for other in others:
+            assert await ask(other, "server.worker_id") == "1"
+        await launched.log.wait_for("accepting pauses")
+        await ask(client, "give_back()")
+        async with launched.connect_to(0) as newcomer:
+            assert await ask(newcomer, "1 + 1") == "2"
+    await launched.stop()
+
+
+async def test_settings_may_be_longer_than_a_variable(launch: Launch) -> None:
+    origins = [f"https://customer{number}.example.com" for number in range(10_000)]
+    launched = await launch(workers=2, origins=origins)
+    async with launched.connect() as client:
+        assert await ask(client, "len(server.settings.origins)") == "10000"
+    await launched.stop()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 
 import pytest
@@ -13,7 +14,17 @@ from hubbub import Server, program
 from hubbub.program import Assignment, Way, way_of
 
 ASSIGNMENT = Assignment(
-    worker_id=1, workers=2, slot=3, link=4, registry=5, master=6, port=9501, start=1, settings={"port": 9501}
+    worker_id=1,
+    workers=2,
+    slot=3,
+    link=4,
+    registry=5,
+    master=6,
+    port=9501,
+    server=1,
+    start=1,
+    is_reload=False,
+    settings={"port": 9501},
 )
 
 
@@ -77,29 +88,41 @@ def test_a_forked_child_cannot_run_it_again() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
-def run(code: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    """Run Python code in a process of its own."""
+def run(code: str, *descriptors: int, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python code in a process of its own, which inherits `descriptors`."""
     return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environ, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", code],
+        pass_fds=descriptors,
+        env=os.environ | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
     )
 
 
-def test_a_variable_that_no_master_has_set_is_one_line() -> None:
-    ended = run("import hubbub", HUBBUB_WORKER="7")
-    assert ended.stderr == "hubbub: HUBBUB_WORKER is set, but not by a master of this process\n"
+@pytest.mark.parametrize("value", ["4", "777", str(2**40), "two", "-1"])
+def test_a_variable_that_no_master_has_set_is_one_line(value: str) -> None:
+    ended = run("import hubbub", HUBBUB_WORKER=value)
+    assert ended.stderr == (
+        "hubbub: HUBBUB_WORKER is set, but not by a master of this process; how many is HUBBUB_WORKERS\n"
+    )
     assert ended.returncode == 1
 
 
+def run_worker(code: str, **values: object) -> "subprocess.CompletedProcess[str]":
+    """Run Python with an assignment that has these values."""
+    with tempfile.TemporaryFile("w+") as file:
+        json.dump(asdict(ASSIGNMENT) | {"link": 0, "registry": 1, **values}, file)
+        file.flush()
+        return run(code, file.fileno(), HUBBUB_WORKER=str(file.fileno()))
+
+
 def test_a_worker_whose_master_is_gone_ends_at_import() -> None:
-    read, write = os.pipe()
-    assignment = asdict(ASSIGNMENT) | {"link": 0, "registry": 1, "master": os.getpid() + 1}
-    assert run("import hubbub; print('still there')", HUBBUB_WORKER=json.dumps(assignment)).stdout == ""
-    os.close(read)
-    os.close(write)
+    assert run_worker("import hubbub; print('still there')", master=os.getpid() + 1).stdout == ""
 
 
 def test_a_worker_takes_its_assignment_out_of_the_environment() -> None:
-    assignment = asdict(ASSIGNMENT) | {"link": 0, "registry": 1, "master": os.getpid()}
     code = """
 import os, signal, sys
 from hubbub import program
@@ -109,7 +132,7 @@ os.kill(os.getpid(), signal.SIGINT)
 os.kill(os.getpid(), signal.SIGHUP)
 sys.exit(7)
 """
-    ended = run(code, HUBBUB_WORKER=json.dumps(assignment))
+    ended = run_worker(code, master=os.getpid())
     assert (ended.returncode, ended.stderr) == (7, "")
 
 

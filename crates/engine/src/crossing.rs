@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use rustix::io::Errno;
 
 use crate::command::Command;
 use crate::connection::Stage;
@@ -28,17 +29,23 @@ pub(crate) const LINK: Token = Token(usize::MAX - 2);
 const MOST_UNSENT: usize = 64 * 1024 * 1024;
 /// A link on which so much waits is written at once, in the middle of a turn.
 const WRITE_AT: usize = 256 * 1024;
-/// Bytes of `pipe_message`s that may wait for their handlers.
-const MOST_PIPED: usize = 32 * 1024 * 1024;
+/// Bytes of `pipe_message`s that may wait for their handlers; and so of one of them.
+pub const MOST_PIPED: usize = 32 * 1024 * 1024;
 /// Handlers of `pipe_message` that may run at a time; more messages wait.
 const MOST_PIPE_HANDLERS: usize = 1024;
+/// Milliseconds until the next look whether there are descriptors again.
+const RETRY: u64 = 1000;
 /// Descriptors that a worker needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
 /// What the hub or another worker tells the application's side of this one.
 pub(crate) enum Notice {
     Leave(Leave),
-    Subscribers { number: u64, count: u64 },
+    /// `None`: too many such questions wait.
+    Subscribers {
+        number: u64,
+        count: Option<u64>,
+    },
 }
 
 pub(crate) struct PipeMessage {
@@ -62,6 +69,8 @@ pub(crate) struct Crossing {
     subscribes_sent: u64,
     /// Sockets that the hub has sent.
     sockets_come: u64,
+    /// This process had no descriptors left, and looks again at this time.
+    pub(crate) retry_at: Option<u64>,
 }
 
 impl Crossing {
@@ -118,13 +127,32 @@ impl Reactor {
         let link = Link::new(stream)?;
         let watched = std::os::fd::AsRawFd::as_raw_fd(&link.stream());
         self.poll.registry().register(&mut SourceFd(&watched), LINK, Interest::READABLE | Interest::WRITABLE)?;
-        let slot = self.shared.registry.slot(self.shared.slot);
         self.crossing.worker_id = self.shared.worker_id();
         self.crossing.link = Some(link);
+        self.has_room_again();
+        Ok(())
+    }
+
+    /// Tells the hub how many connections this worker can hold.
+    fn has_room_again(&mut self) {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let capacity = (self.most_connections() as u64).min(files.saturating_sub(SPARE_DESCRIPTORS).max(1));
-        slot.capacity.store(capacity, Ordering::Relaxed);
-        Ok(())
+        self.shared.registry.slot(self.shared.slot).capacity.store(capacity, Ordering::Relaxed);
+        self.crossing.retry_at = None;
+    }
+
+    /// Tells the hub that this worker can hold no more connections than it has, for now.
+    fn is_full(&mut self) {
+        self.shared.registry.slot(self.shared.slot).capacity.store(0, Ordering::Relaxed);
+        self.crossing.retry_at = Some(self.clock.now + RETRY);
+        self.accept_error = Some(Errno::MFILE.into());
+    }
+
+    /// Tries again what has failed for want of descriptors, if it is time.
+    pub(crate) fn retry_crossing(&mut self) {
+        if self.crossing.retry_at.is_some_and(|at| self.clock.now >= at) {
+            self.has_room_again();
+        }
     }
 
     /// Tells the hub that this worker takes connections.
@@ -254,7 +282,7 @@ impl Reactor {
         self.carry_out_waiting();
         let count = self.subscribers(topic) as u64;
         if self.crossing.link.is_none() {
-            self.crossing.notices.push_back(Notice::Subscribers { number, count });
+            self.crossing.notices.push_back(Notice::Subscribers { number, count: Some(count) });
             return;
         }
         // The hub asks the others; what is said here is said to them behind all that was asked for before.
@@ -349,7 +377,11 @@ impl Reactor {
                     link.send(&Message::Answer(number, answer));
                 }
             }
-            Message::Answer(number, Answer::Count(count)) => {
+            Message::Answer(number, answer) => {
+                let count = match answer {
+                    Answer::Count(count) => Some(count),
+                    _ => None,
+                };
                 self.crossing.notices.push_back(Notice::Subscribers { number, count });
             }
             Message::Sockets(inputs) => self.take_sockets(&inputs),
@@ -372,18 +404,18 @@ impl Reactor {
         let slot = shared.registry.slot(shared.slot);
         let mut sockets = sockets.into_iter();
         for input in inputs {
-            let socket = sockets.next();
             let number = self.crossing.sockets_come;
             self.crossing.sockets_come += 1;
+            let Some(socket) = sockets.next() else {
+                // This process may not have more descriptors. The hub will take back what is not taken here.
+                self.is_full();
+                continue;
+            };
             if slot.sockets_taken.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 // It took us too long: the hub has given it to another worker.
                 continue;
             }
-            let Some(socket) = socket.map(std::net::TcpStream::from) else {
-                // This process may not have so many descriptors.
-                add(&slot.sockets_done, 1);
-                continue;
-            };
+            let socket = std::net::TcpStream::from(socket);
             let peer: io::Result<SocketAddr> = socket.set_nonblocking(true).and_then(|()| socket.peer_addr());
             match peer {
                 Ok(peer) => self.adopt(TcpStream::from_std(socket), peer, input.to_vec()),

@@ -44,11 +44,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const ACCEPTED_AT_ONCE: usize = 64;
 /// Connections that may wait for a worker that takes them.
 const MOST_HOMELESS: usize = 1024;
-/// Bytes that may wait for one program.
-const MOST_FOR_PROGRAM: usize = 4 * 1024 * 1024;
+/// A program for which so much waits, or that asks so much at a time, is not listened to until that is less.
+const MUCH_FOR_PROGRAM: usize = 1024 * 1024;
+const MOST_ASKED: usize = 4096;
 /// Programs that may be connected at a time.
 const MOST_PROGRAMS: usize = 1024;
-/// Questions of one peer that may wait for their answers.
+/// Questions of one worker that may wait for their answers.
 const MOST_QUESTIONS: usize = 65_536;
 /// Time for a program's first word, and for the rest of a frame.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -145,9 +146,8 @@ impl Hub {
     ) -> io::Result<Self> {
         let registry = Registry::shared(max_connections)?;
         let lease = lease.map(File::from);
-        if let Some(file) = &lease {
-            registry.begin_above(read_lease(file)?);
-        }
+        let leased = lease.as_ref().map_or(Ok(0), read_lease)?;
+        let is_plausible = registry.begin_above(leased);
         let (thread_end, wake_thread) = pair()?;
         let (woken, wake_supervisor) = pair()?;
         let desk = Arc::new(Desk {
@@ -175,6 +175,7 @@ impl Hub {
             questions: HashMap::new(),
             last_number: 0,
             accept_at: None,
+            admit_at: None,
             misbehaved: 0,
             complained_at: None,
             last_chosen: 0,
@@ -184,6 +185,11 @@ impl Hub {
         routing.extend_lease()?;
         if let Some(control) = &routing.control {
             rustix::io::ioctl_fionbio(control, true)?;
+        }
+        if !is_plausible {
+            desk.tell(HubEvent::Warning(format!(
+                "the lease of connection ids is not plausible, and ignored: {leased}"
+            )));
         }
         let run = move || {
             let desk = Arc::clone(&routing.desk);
@@ -324,8 +330,6 @@ struct WorkerPeer {
     taken_at: Instant,
     /// The number of the first of them: how many were taken when that was last looked at.
     taken: u64,
-    /// When it last took something of what waits for it.
-    progress_at: Instant,
     /// Commands dropped since it is behind.
     dropped: u64,
 }
@@ -334,6 +338,8 @@ struct Program {
     has_greeted: bool,
     /// Since when its next word is under way.
     awaited_since: Instant,
+    /// It has said more, which waits until it has read the answers.
+    is_interrupted: bool,
 }
 
 /// An accepted connection, and what has been read from it.
@@ -379,6 +385,8 @@ enum Kind {
 struct Peer {
     link: Link,
     kind: Kind,
+    /// When it last took something of what waits for it.
+    progress_at: Instant,
     /// Questions of it that wait for their answers.
     asking: usize,
     serial: u64,
@@ -387,7 +395,13 @@ struct Peer {
 impl Peer {
     /// Whether it is a program whose first word, or the rest of one, is awaited.
     fn owes_something(&self) -> bool {
-        matches!(&self.kind, Kind::Program(program) if !program.has_greeted || !self.link.input.is_empty())
+        let is_awaited = |program: &Program| !program.has_greeted || !self.link.input.is_empty();
+        matches!(&self.kind, Kind::Program(program) if is_awaited(program) && !program.is_interrupted)
+    }
+
+    /// Whether it is a program that is not listened to until it has read its answers.
+    fn is_held_up(&self) -> bool {
+        matches!(self.kind, Kind::Program(_)) && (self.link.unsent() > MUCH_FOR_PROGRAM || self.asking >= MOST_ASKED)
     }
 }
 
@@ -434,6 +448,8 @@ struct Routing {
     last_number: u64,
     /// Accepting has failed, and is tried again then.
     accept_at: Option<Instant>,
+    /// The same for programs.
+    admit_at: Option<Instant>,
     /// Programs that were cut off and not complained of yet, and when some last were.
     misbehaved: u64,
     complained_at: Option<Instant>,
@@ -472,6 +488,8 @@ impl Routing {
             }
             self.move_untaken();
             self.flush();
+            self.resume();
+            self.flush();
             self.cut_off_the_silent();
             self.complain();
         }
@@ -479,13 +497,17 @@ impl Routing {
         // What is known for certain needs no margin: the next start goes on right there.
         let last = self.desk.registry.last();
         let _ = self.write_lease(last);
+        if let Some(file) = &self.lease {
+            // A forked child may hold it too, and with it the lock.
+            let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock);
+        }
     }
 
     fn wait(&mut self) -> io::Result<Ready> {
         let reads_programs = !self.is_congested();
         let accepts = !self.listeners.is_empty() && self.accept_at.is_none_or(|at| Instant::now() >= at);
         let accepts = accepts && self.choose().is_some();
-        let admits = self.peers.len() < MOST_PROGRAMS + SLOTS;
+        let admits = self.peers.len() < MOST_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
         let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 2);
         polled.push(PollFd::new(&self.woken, PollFlags::IN));
         if let Some(control) = self.control.as_ref().filter(|_| admits) {
@@ -498,19 +520,21 @@ impl Routing {
         let peers_begin = polled.len();
         for (_, peer) in &self.peers {
             let mut flags = PollFlags::empty();
-            if reads_programs || matches!(peer.kind, Kind::Worker(_)) {
+            if (reads_programs && !peer.is_held_up()) || matches!(peer.kind, Kind::Worker(_)) {
                 flags |= PollFlags::IN;
             }
-            if peer.link.unsent() > 0 {
+            if peer.link.unsent() > 0 && !peer.link.is_stuck {
                 flags |= PollFlags::OUT;
             }
             polled.push(PollFd::from_borrowed_fd(peer.link.stream(), flags));
         }
-        let wait = if !reads_programs || self.has_untaken() || !accepts && self.has_waiting_room() {
+        let is_stuck = self.peers.iter().any(|(_, peer)| peer.link.is_stuck);
+        let wait = if !reads_programs || is_stuck || self.has_untaken() || !accepts && self.has_waiting_room() {
             Some(LOOK_AGAIN)
         } else {
-            let is_awaited = self.misbehaved > 0 || self.peers.iter().any(|(_, peer)| peer.owes_something());
-            is_awaited.then_some(COMPLAINT_INTERVAL)
+            let is_awaited = |peer: &Peer| peer.owes_something() || peer.is_held_up();
+            let is_awaited = self.misbehaved > 0 || self.peers.iter().any(|(_, peer)| is_awaited(peer));
+            (is_awaited || self.admit_at.is_some()).then_some(COMPLAINT_INTERVAL)
         };
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
         match poll(&mut polled, wait.as_ref()) {
@@ -541,8 +565,8 @@ impl Routing {
     /// Whether programs have to wait until a worker has taken some of what waits for it.
     fn is_congested(&self) -> bool {
         self.peers.iter().any(|(_, peer)| match &peer.kind {
-            Kind::Worker(worker) => {
-                peer.link.unsent() > MUCH_FOR_WORKER && self.now.duration_since(worker.progress_at) < STALLED
+            Kind::Worker(_) => {
+                peer.link.unsent() > MUCH_FOR_WORKER && self.now.duration_since(peer.progress_at) < STALLED
             }
             Kind::Program(_) => false,
         })
@@ -587,7 +611,6 @@ impl Routing {
             untaken: VecDeque::new(),
             taken_at: self.now,
             taken: 0,
-            progress_at: self.now,
             dropped: 0,
         };
         self.workers[usize::from(slot)] = Some(self.add_peer(link, Kind::Worker(worker)));
@@ -595,7 +618,7 @@ impl Routing {
 
     fn add_peer(&mut self, link: Link, kind: Kind) -> usize {
         self.last_number += 1;
-        self.peers.insert(Peer { link, kind, asking: 0, serial: self.last_number })
+        self.peers.insert(Peer { link, kind, progress_at: self.now, asking: 0, serial: self.last_number })
     }
 
     fn tell_to_leave(&mut self, slot: u8, why: Leave) {
@@ -637,13 +660,23 @@ impl Routing {
     fn admit_programs(&mut self) {
         let Some(control) = &self.control else { return };
         let mut admitted = Vec::new();
-        while let Ok(stream) = rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
-            if is_ours(stream.as_fd()) && self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
-                admitted.extend(Link::new(stream));
+        self.admit_at = None;
+        while self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
+            match rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
+                Ok(stream) if is_ours(stream.as_fd()) => admitted.extend(Link::new(stream)),
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    self.desk.tell(HubEvent::Warning(format!("no more programs are let in for now: {error}")));
+                    self.admit_at = Some(self.now + COMPLAINT_INTERVAL);
+                    break;
+                }
             }
         }
         for link in admitted {
-            self.add_peer(link, Kind::Program(Program { has_greeted: false, awaited_since: self.now }));
+            let program = Program { has_greeted: false, awaited_since: self.now, is_interrupted: false };
+            self.add_peer(link, Kind::Program(program));
         }
     }
 
@@ -656,6 +689,10 @@ impl Routing {
         if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             return Ok(false);
         }
+        if peer.is_held_up() {
+            // It is not read, so this can only be its end.
+            return Err(Cut::Gone);
+        }
         let read = match &mut peer.kind {
             Kind::Worker(_) => peer.link.read(),
             Kind::Program(program) => {
@@ -666,10 +703,15 @@ impl Routing {
             }
         };
         match read {
-            Ok(Read::Some) => {}
-            Ok(Read::Nothing) => return Ok(false),
-            Ok(Read::End) | Err(_) => return Err(Cut::Gone),
+            Ok(Read::Some) => self.deal_with_input(key).map(|()| true),
+            Ok(Read::Nothing) => Ok(false),
+            Ok(Read::End) | Err(_) => Err(Cut::Gone),
         }
+    }
+
+    /// Deals with what has come from a peer, until its answers wait to be read.
+    fn deal_with_input(&mut self, key: usize) -> Result<(), Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let longest = match &peer.kind {
             Kind::Worker(_) => usize::MAX,
             Kind::Program(_) => self.send_queue_size + self.most_beside_payload,
@@ -677,8 +719,11 @@ impl Routing {
         let mut input = std::mem::take(&mut peer.link.input);
         let mut has_come = false;
         let result = loop {
+            if self.peers.get(key).is_some_and(Peer::is_held_up) {
+                break Ok(true);
+            }
             match input.next_frame(longest) {
-                Ok(None) => break Ok(()),
+                Ok(None) => break Ok(false),
                 Ok(Some(frame)) => {
                     has_come = true;
                     if let Err(cut) = self.deal_with(key, input.frame(frame)) {
@@ -690,13 +735,26 @@ impl Routing {
         };
         if let Some(peer) = self.peers.get_mut(key) {
             peer.link.input = input;
-            if let Kind::Program(program) = &mut peer.kind
-                && has_come
-            {
-                program.awaited_since = self.now;
+            if let Kind::Program(program) = &mut peer.kind {
+                program.is_interrupted = matches!(result, Ok(true));
+                if has_come {
+                    program.awaited_since = self.now;
+                }
             }
         }
-        result.map(|()| true)
+        result.map(|_| ())
+    }
+
+    /// Goes on with programs that have read their answers.
+    fn resume(&mut self) {
+        let is_due =
+            |peer: &Peer| matches!(&peer.kind, Kind::Program(program) if program.is_interrupted) && !peer.is_held_up();
+        let due: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(key, _)| key).collect();
+        for key in due {
+            if let Err(cut) = self.deal_with_input(key) {
+                self.cut_off(key, &cut);
+            }
+        }
     }
 
     fn deal_with(&mut self, key: usize, frame: &[u8]) -> Result<(), Cut> {
@@ -782,12 +840,13 @@ impl Routing {
         }
     }
 
-    /// Answers a peer; one that does not read its answers is let go.
+    /// Answers a peer.
     fn reply(&mut self, key: usize, number: u64, answer: Answer) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let limit = match peer.kind {
             Kind::Worker(_) => MOST_FOR_WORKER,
-            Kind::Program(_) => MOST_FOR_PROGRAM,
+            // It is not listened to while much waits, so this is not much more.
+            Kind::Program(_) => usize::MAX,
         };
         if peer.link.send_within(&Message::Answer(number, answer), limit) { Ok(()) } else { Err(Cut::Misbehaved) }
     }
@@ -821,7 +880,9 @@ impl Routing {
         let is_overdue = |peer: &Peer| match &peer.kind {
             Kind::Worker(_) => false,
             Kind::Program(program) => {
-                peer.owes_something() && self.now.duration_since(program.awaited_since) > PATIENCE
+                let has_waited_since = |at: Instant| self.now.duration_since(at) > PATIENCE;
+                peer.owes_something() && has_waited_since(program.awaited_since)
+                    || peer.link.unsent() > MUCH_FOR_PROGRAM && has_waited_since(peer.progress_at)
             }
         };
         let overdue: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_overdue(peer)).map(|(key, _)| key).collect();
@@ -849,18 +910,16 @@ impl Routing {
         for (key, peer) in &mut self.peers {
             let unsent = peer.link.unsent();
             if unsent == 0 {
-                if let Kind::Worker(worker) = &mut peer.kind {
-                    worker.progress_at = self.now;
-                }
+                peer.progress_at = self.now;
                 continue;
             }
             if peer.link.flush().is_err() {
                 gone.push(key);
             }
-            let Kind::Worker(worker) = &mut peer.kind else { continue };
             if peer.link.unsent() < unsent {
-                worker.progress_at = self.now;
+                peer.progress_at = self.now;
             }
+            let Kind::Worker(worker) = &mut peer.kind else { continue };
             if worker.dropped > 0 && peer.link.unsent() < MOST_FOR_WORKER / 2 {
                 let (worker_id, dropped) = (worker.worker_id, std::mem::take(&mut worker.dropped));
                 self.desk.registry.slot(worker.slot).is_behind.store(0, Ordering::Release);
@@ -898,11 +957,12 @@ impl Routing {
                     }
                 }
             }
-            Command::PipeMessage { to, .. } => {
-                if let Some(slot) = self.current.get(usize::from(*to)).copied().flatten() {
+            Command::PipeMessage { to, .. } => match self.current.get(usize::from(*to)).copied().flatten() {
+                Some(slot) => {
                     self.pass(slot, frame);
                 }
-            }
+                None => add(&self.desk.registry.header().past.commands_dropped, 1),
+            },
             Command::Subscribe { fd, .. } => {
                 let slot = Registry::slot_of(*fd);
                 // A publish that comes next goes there, though the worker has not heard of it yet.
@@ -974,7 +1034,7 @@ impl Routing {
         is_count: bool,
     ) -> Result<(), Cut> {
         if self.peers[key].asking >= MOST_QUESTIONS {
-            return Err(Cut::Misbehaved);
+            return self.reply(key, number, Answer::Refused);
         }
         self.last_number += 1;
         let own = self.last_number;

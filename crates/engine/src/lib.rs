@@ -31,6 +31,7 @@ mod watch;
 
 pub use codec::Malformed;
 pub use command::{Command, MOST_CONTROL_BYTES, is_topic};
+pub use crossing::MOST_PIPED;
 pub use hub::{Hub, HubEvent};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};
 pub use message::{Answer, Leave, Message, Question, VERSION};

@@ -36,6 +36,8 @@ pub(crate) struct Link {
     departing: VecDeque<(usize, Vec<Arc<OwnedFd>>)>,
     /// The stream took no more.
     pub(crate) blocked: bool,
+    /// The kernel lets no more descriptors be under way (unix(7)); it does not tell when it does.
+    pub(crate) is_stuck: bool,
 }
 
 /// What a read has brought.
@@ -62,6 +64,7 @@ impl Link {
             sent: 0,
             departing: VecDeque::new(),
             blocked: false,
+            is_stuck: false,
         })
     }
 
@@ -115,6 +118,7 @@ impl Link {
     /// # Errors
     /// The other end is gone.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.is_stuck = false;
         while self.sent < self.output.len() && !self.blocked {
             let next = self.departing.iter().map(|(at, _)| *at).find(|at| *at > self.sent);
             let bytes = &self.output[self.sent..next.unwrap_or(self.output.len())];
@@ -129,8 +133,10 @@ impl Link {
                 }
                 Err(Errno::AGAIN) => self.blocked = true,
                 Err(Errno::INTR) => {}
-                // The kernel holds too many descriptors that are under way (unix(7)): they are sent when it does not.
-                Err(Errno::TOOMANYREFS | Errno::NOBUFS) => break,
+                Err(Errno::TOOMANYREFS | Errno::NOBUFS) => {
+                    self.is_stuck = true;
+                    break;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -138,7 +144,7 @@ impl Link {
             self.output.clear();
             self.output.shrink_to(KEPT);
             self.sent = 0;
-        } else if self.sent > MOST_SENT {
+        } else if self.sent > MOST_SENT.max(self.output.len() / 2) {
             self.output.drain(..self.sent);
             for (at, _) in &mut self.departing {
                 *at -= self.sent;

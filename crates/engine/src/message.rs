@@ -54,6 +54,8 @@ pub enum Answer {
     Connections(Vec<Fd>),
     /// With the id of the worker whose connection it is.
     Info(Option<(u8, Info)>),
+    /// Too many questions wait already.
+    Refused,
 }
 
 /// What crosses.
@@ -112,6 +114,7 @@ const STATS: u8 = 3;
 const CONNECTIONS: u8 = 4;
 const INFO: u8 = 5;
 const FLUSH: u8 = 6;
+const REFUSED: u8 = 7;
 
 impl<'a> Message<'a> {
     /// Appends the whole frame.
@@ -264,6 +267,7 @@ impl Answer {
                     put_u64(out, *id);
                 }
             }
+            Self::Refused => out.push(REFUSED),
             Self::Info(info) => {
                 out.push(INFO);
                 if let Some((worker_id, info)) = info {
@@ -294,6 +298,7 @@ impl Answer {
                 }
                 Self::Connections(ids)
             }
+            REFUSED => Self::Refused,
             INFO if reader.is_empty() => Self::Info(None),
             INFO => Self::Info(Some((reader.u8()?, Info::decode(reader)?))),
             _ => return Err(Malformed),

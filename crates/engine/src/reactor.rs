@@ -142,8 +142,8 @@ pub enum Event<'a> {
     Subscribers {
         /// The question's.
         number: u64,
-        /// In all processes.
-        count: u64,
+        /// In all processes; `None`: too many such questions wait.
+        count: Option<u64>,
     },
     /// This worker is to leave.
     Leave(Leave),
@@ -365,6 +365,7 @@ impl Reactor {
             self.carry_out_some();
         }
         self.hear_hub();
+        self.retry_crossing();
         self.accept_waiting();
         Ok(())
     }
@@ -413,7 +414,7 @@ impl Reactor {
 
     /// How long until a deadline has to be judged.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let next = self.wheel.next().into_iter().chain(self.acceptor.retry_at).min()?;
+        let next = self.wheel.next().into_iter().chain(self.acceptor.retry_at).chain(self.crossing.retry_at).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now)))
     }
 

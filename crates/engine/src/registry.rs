@@ -33,6 +33,8 @@ pub const WORKERS: usize = 64;
 
 const COUNTER_BITS: u32 = 38;
 const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
+/// How far counters can be ahead of their clock: the 500 connections a second that it allows for, ten times over for a year.
+const MOST_AHEAD: u64 = 1 << 37;
 /// Unix time at which the counter's clock begins: 2026-01-01.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// In a row's `id`: the row is being written by the process of the slot in the lowest bits.
@@ -623,9 +625,14 @@ impl Registry {
 
     // ---- leasing counters --------------------------------------------------------------------------------------------------
 
-    /// Begins to give out counters above `first` if that is later than the clock says; to be called before any are.
-    pub(crate) fn begin_above(&self, first: u64) {
-        self.header().first.fetch_max(first & COUNTER, Ordering::Relaxed);
+    /// Begins to give out counters above `first` if that is later than the clock says; to be called before any are. False: it
+    /// is so much later that no server can have come there.
+    pub(crate) fn begin_above(&self, first: u64) -> bool {
+        let is_plausible = first < ticks(SystemTime::now()) + MOST_AHEAD;
+        if is_plausible {
+            self.header().first.fetch_max(first, Ordering::Relaxed);
+        }
+        is_plausible
     }
 
     /// The highest counter that has been given out.
@@ -719,13 +726,14 @@ impl Ids {
             registry.slot(self.slot).last.store(counter, Ordering::Release);
             let fd = u64::from(self.slot) << COUNTER_BITS | counter;
             let index = registry.index(fd);
+            // First the chunk: a row that is taken there is found, if this process dies now.
+            let (chunk, bit) = (index / ROWS_PER_CHUNK, index / ROWS_PER_CHUNK % 64);
+            let word = registry.chunk_word(chunk);
+            if word.load(Ordering::Relaxed) >> bit & 1 == 0 {
+                word.fetch_or(1 << bit, Ordering::AcqRel);
+            }
             let mark = TAKEN | u64::from(self.slot);
             if registry.row(index).id.compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                let (chunk, bit) = (index / ROWS_PER_CHUNK, index / ROWS_PER_CHUNK % 64);
-                let word = registry.chunk_word(chunk);
-                if word.load(Ordering::Relaxed) >> bit & 1 == 0 {
-                    word.fetch_or(1 << bit, Ordering::Relaxed);
-                }
                 return Some(fd);
             }
         }

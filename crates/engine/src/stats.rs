@@ -22,6 +22,9 @@ pub const COUNTS: [&str; 13] = [
     "restarts",
 ];
 
+/// How often a sum is tried that nothing is moved under.
+const MOST_TRIES: usize = 1000;
+
 /// A value for each of [`COUNTS`].
 pub type Counts = [u64; COUNTS.len()];
 
@@ -184,8 +187,8 @@ pub struct Stats {
 impl Registry {
     /// What all processes have counted.
     pub fn stats(&self) -> Stats {
-        loop {
-            // Only the hub moves counts from one place to another, and that lasts for microseconds.
+        // Only the hub moves counts from one place to another, and that lasts for microseconds; unless it is stopped then.
+        for _ in 0..MOST_TRIES {
             let before = self.header().generation.load(Ordering::Acquire);
             let stats = self.sum_up();
             if before.is_multiple_of(2) && self.header().generation.load(Ordering::Acquire) == before {
@@ -193,6 +196,7 @@ impl Registry {
             }
             std::thread::yield_now();
         }
+        self.sum_up()
     }
 
     fn sum_up(&self) -> Stats {

@@ -1,9 +1,11 @@
 //! Calling the handlers of `open`, `message`, `close` and `drain`.
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyValueError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{ffi, intern};
+
+use crate::reactor::is_forked;
 
 /// How a handler is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,17 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
+    /// Passes on what a handler has returned, unless this is a child that the handler has forked: its copy of the reactor is not
+    /// to be used, and it ends here.
+    #[inline]
+    fn in_parent<T>(&self, py: Python<'_>, result: PyResult<T>) -> PyResult<PyResult<T>> {
+        if is_forked() {
+            self.worker.bind(py).call_method1(intern!(py, "end_child"), (result.err(),))?;
+            return Err(PyRuntimeError::new_err("a forked child goes on"));
+        }
+        Ok(result)
+    }
+
     /// Calls `handler` with the first of `arguments` that it takes.
     ///
     /// # Errors
@@ -81,13 +94,13 @@ impl Runner {
     ) -> PyResult<Outcome> {
         let arguments = &arguments[..handler.count.min(arguments.len())];
         match handler.kind {
-            Kind::Sync => match contexts.run(py, || call(py, handler, arguments)) {
+            Kind::Sync => match self.in_parent(py, contexts.run(py, || call(py, handler, arguments)))? {
                 Ok(result) if result.is_none() => Ok(Outcome::Ended),
                 Ok(result) if is_coroutine(&result) => self.run_coroutine(py, event, fd, &result),
                 Ok(_) => Ok(Outcome::Ended),
                 Err(error) => self.failed(py, event, fd, error),
             },
-            Kind::Async => match call(py, handler, arguments) {
+            Kind::Async => match self.in_parent(py, call(py, handler, arguments))? {
                 Ok(coroutine) => self.run_coroutine(py, event, fd, &coroutine),
                 Err(error) => self.failed(py, event, fd, error),
             },
@@ -102,7 +115,7 @@ impl Runner {
 
     #[inline]
     fn run_coroutine(&self, py: Python<'_>, event: &str, fd: u64, coroutine: &Bound<'_, PyAny>) -> PyResult<Outcome> {
-        let task = match self.start_task.bind(py).call1((coroutine,)) {
+        let task = match self.in_parent(py, self.start_task.bind(py).call1((coroutine,)))? {
             Ok(task) => task,
             Err(error) => return self.failed(py, event, fd, error),
         };

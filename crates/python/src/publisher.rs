@@ -202,6 +202,7 @@ fn to_python(py: Python<'_>, answer: Answer) -> PyResult<Bound<'_, PyAny>> {
         Answer::Count(count) => count.into_bound_py_any(py),
         Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
         Answer::Connections(ids) => ids.into_bound_py_any(py),
+        Answer::Refused => Ok(py.None().into_bound(py)),
         Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
     }
 }

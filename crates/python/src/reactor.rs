@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Borrow, Command, DataOpcode, Fd, InUse, LoopCell, Mine, PushError, Registry, Shared, Token};
+use engine::{Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Token};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -21,6 +21,14 @@ use wire::http::{valid_header_name, valid_header_value};
 use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::handlers::{Handler, Runner};
 use crate::values::{InfoTuple, info_tuple, stats_dict};
+
+/// This process is a forked child of one that had a reactor.
+static IS_FORKED: AtomicBool = AtomicBool::new(false);
+
+#[inline]
+pub(crate) fn is_forked() -> bool {
+    IS_FORKED.load(Ordering::Relaxed)
+}
 
 /// The handlers that are called from here; the others are the worker's.
 #[derive(Default)]
@@ -125,7 +133,7 @@ impl Reactor {
     }
 
     /// Tells whoever has asked how many subscribers a topic has.
-    pub(crate) fn subscribers_counted(&self, py: Python<'_>, number: u64, count: u64) -> PyResult<()> {
+    pub(crate) fn subscribers_counted(&self, py: Python<'_>, number: u64, count: Option<u64>) -> PyResult<()> {
         let callback = self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         callback.map_or(Ok(()), |callback| callback.call1(py, (count,)).map(|_| ()))
     }
@@ -230,6 +238,9 @@ impl Reactor {
 
     /// Runs one turn; to be called by the event loop when `fileno()` is readable, or a deadline has come.
     fn turn(&self, py: Python<'_>) -> PyResult<()> {
+        if is_forked() {
+            self.runner.worker.bind(py).call_method0(intern!(py, "end_child"))?;
+        }
         if self.in_turn.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
@@ -348,6 +359,7 @@ impl Reactor {
 
     /// Lets go of every descriptor, in a forked child; nothing else may be called afterwards.
     fn abandon(&self) -> PyResult<()> {
+        IS_FORKED.store(true, Ordering::Relaxed);
         self.engine().map(|mut engine| engine.abandon())
     }
 
@@ -392,6 +404,11 @@ impl Reactor {
     fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
         let is_text = matches!(data, Data::Text(_));
         let payload = data.payload()?;
+        if payload.len() > MOST_PIPED {
+            let message =
+                format!("a message of {} bytes is larger than {MOST_PIPED}, the most there is", payload.len());
+            return Err(PyValueError::new_err(message));
+        }
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| {
                 engine.send_message(worker_id, is_text, payload);
@@ -408,7 +425,7 @@ impl Reactor {
     }
 
     /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback` is given
-    /// the number in a turn.
+    /// the number in a turn, or `None` if too many such questions wait.
     fn count_subscribers(&self, py: Python<'_>, topic: &str, callback: Py<PyAny>) -> PyResult<()> {
         check_topic(topic)?;
         let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;

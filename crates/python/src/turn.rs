@@ -22,7 +22,7 @@ enum Step {
     Closed(Fd, u16, String),
     Drained(Fd),
     PipeMessage(u8, Py<PyAny>),
-    Subscribers(u64, u64),
+    Subscribers(u64, Option<u64>),
     Leave(Leave),
     AcceptPaused(String),
 }
