@@ -5,6 +5,8 @@ use std::sync::Arc;
 use wire::deflate::Deflater;
 use wire::frame::{self, Opcode};
 
+use crate::sending::DataOpcode;
+
 /// Smallest window that permessage-deflate can be negotiated with here.
 const FEWEST_WINDOW_BITS: u8 = 9;
 
@@ -44,6 +46,16 @@ impl<'a> Fanout<'a> {
         }
         self.compressed[index].get_or_insert_with(|| unreachable!("filled above"))
     }
+}
+
+/// The frames of messages that go to the same connections, one behind the other.
+pub(crate) fn together(messages: &[(DataOpcode, &[u8])]) -> Arc<[u8]> {
+    let room = messages.iter().map(|(_, payload)| frame::MAX_SERVER_HEADER + payload.len()).sum();
+    let mut bytes = Vec::with_capacity(room);
+    for (opcode, payload) in messages {
+        frame::encode(&mut bytes, (*opcode).into(), true, false, payload);
+    }
+    bytes.into()
 }
 
 fn encode(opcode: Opcode, compressed: bool, payload: &[u8]) -> Arc<[u8]> {

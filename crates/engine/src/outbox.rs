@@ -26,18 +26,23 @@ const SLICES: usize = 64;
 #[derive(Default)]
 pub(crate) struct Pool {
     free: Vec<Vec<u8>>,
+    /// Bytes of memory that these have.
+    kept: usize,
     gather: Vec<u8>,
 }
 
 impl Pool {
-    const KEPT: usize = 64;
+    const MOST_KEPT: usize = 4 * 1024 * 1024;
 
     fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_default()
+        let buffer = self.free.pop().unwrap_or_default();
+        self.kept -= buffer.capacity();
+        buffer
     }
 
     fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.free.len() < Self::KEPT && buffer.capacity() <= 2 * CHUNK {
+        if self.kept + buffer.capacity() <= Self::MOST_KEPT && (1..=2 * CHUNK).contains(&buffer.capacity()) {
+            self.kept += buffer.capacity();
             buffer.clear();
             self.free.push(buffer);
         }

@@ -6,7 +6,7 @@ use wire::frame::{self, Opcode};
 use crate::command::Command;
 use crate::connection::{Connection, Stage, Wait};
 use crate::crossing::Source;
-use crate::fanout::Fanout;
+use crate::fanout::{self, Fanout};
 use crate::message::{Input, Message, content};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry, add};
@@ -313,6 +313,39 @@ impl Reactor {
         self.tools.keys = keys;
     }
 
+    /// Carries out several publishes to one topic, or broadcasts, that came one right behind the other: each connection is
+    /// visited once for all of them.
+    pub(crate) fn fan_out_together(&mut self, topic: Option<&str>, messages: &[(DataOpcode, &[u8])], exclude: &[Fd]) {
+        let excluded: rustc_hash::FxHashSet<Fd> = exclude.iter().copied().collect();
+        let frames = fanout::together(messages);
+        let bytes: usize = messages.iter().map(|(_, payload)| payload.len()).sum();
+        let mut keys = std::mem::take(&mut self.tools.keys);
+        match topic {
+            Some(topic) => keys.extend(self.topics.subscribers(topic)),
+            None => keys.extend(self.connections.iter().filter(|(_, it)| it.open).map(|(key, _)| key as u32)),
+        }
+        for key in keys.drain(..) {
+            let key = key as usize;
+            let connection = &mut self.connections[key];
+            if !excluded.is_empty() && excluded.contains(&connection.fd) {
+                continue;
+            }
+            let has_room = connection.cost() + frames.len() <= self.settings.send_queue_size;
+            if connection.open && connection.fragmented.is_none() && connection.window_bits().is_none() && has_room {
+                connection.outbox.share(&mut self.tools.pool, &frames);
+                let row = self.shared.registry.row(connection.row);
+                add(&row.messages_out, messages.len() as u64);
+                add(&row.bytes_out, bytes as u64);
+                self.queued(key);
+            } else {
+                for (opcode, payload) in messages {
+                    self.deliver(key, *opcode, &mut Fanout::new((*opcode).into(), payload));
+                }
+            }
+        }
+        self.tools.keys = keys;
+    }
+
     fn deliver(&mut self, key: usize, opcode: DataOpcode, message: &mut Fanout<'_>) {
         let payload = message.payload();
         match &self.connections[key] {
@@ -382,7 +415,7 @@ impl Reactor {
         self.has_time_after(is_for_many)
     }
 
-    fn has_time_after(&mut self, is_for_many: bool) -> bool {
+    pub(crate) fn has_time_after(&mut self, is_for_many: bool) -> bool {
         !(is_for_many && self.is_over_time()) && self.has_budget()
     }
 
