@@ -443,7 +443,7 @@ class Server:
                 each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
             ]
             log.warning("changed in the code, in effect when the server is next started: %s", ", ".join(names))
-        process = WorkerProcess(self, self.settings, self._handlers, assignment, self._entered)
+        process = WorkerProcess(self, self.settings, self._handlers, assignment, self._entered, self._leave)
         self._role = process
         process.run()
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
+from .errors import NotRunning
 from .events import Accept, CloseCode, Refuse, Request, Response, forwarded
 from .handlers import Handler
 from .program import Why
@@ -353,9 +354,16 @@ class Worker:
             self.caller.run("a timer's function", job, then)
 
     def add_timer(self, seconds: float, repeats: bool, job: Callable[[], Any]) -> Timer:
-        """Begin a timer, from any thread."""
-        timer = Timer(self.loop, self._run_timer, seconds, repeats, job)
-        self.loop.call_soon_threadsafe(self._timers.add, timer)
+        """Begin a timer, from any thread.
+
+        Raises:
+            NotRunning: The event loop has just been closed.
+        """
+        try:
+            timer = Timer(self.loop, self._run_timer, seconds, repeats, job)
+            self.loop.call_soon_threadsafe(self._timers.add, timer)
+        except RuntimeError:
+            raise NotRunning("the server has just stopped") from None
         return timer
 
     # ---- looking -----------------------------------------------------------------------------------------

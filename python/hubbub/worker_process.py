@@ -26,6 +26,7 @@ class WorkerProcess:
         handlers: Mapping[str, Handler],
         assignment: Assignment,
         entered: Callable[[], None],
+        left: Callable[[], None],
     ) -> None:
         """Make it.
 
@@ -35,6 +36,7 @@ class WorkerProcess:
             handlers: By event.
             assignment: What the master wants of this process.
             entered: Is called as soon as there is a `worker`.
+            left: Is called when it serves no more; threads of the program may go on.
         """
         self.port = assignment.port
         self.worker: Worker | None = None
@@ -43,6 +45,7 @@ class WorkerProcess:
         self._handlers = handlers
         self._assignment = assignment
         self._entered = entered
+        self._left = left
 
     def run(self) -> NoReturn:
         """Serve until the master says that it is enough, or a handler has raised SystemExit; then end the process."""
@@ -91,6 +94,7 @@ class WorkerProcess:
             worker.close()
             raise
         finally:
+            self._left()
             worker.dispose()
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
