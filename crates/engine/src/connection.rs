@@ -145,36 +145,22 @@ pub(crate) struct Ending {
     pub(crate) reason: String,
 }
 
+/// What every message touches stands first, side by side.
+#[repr(C)]
 pub(crate) struct Connection {
-    /// Tells this connection from others that had its key.
-    pub(crate) serial: u32,
     /// 0 until the handshake is accepted.
     pub(crate) fd: Fd,
     /// The registry's row of `fd`.
     pub(crate) row: usize,
-    pub(crate) socket: Option<TcpStream>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) stage: Stage,
-    /// Input that could not be used yet.
-    pub(crate) input: Vec<u8>,
     pub(crate) outbox: Outbox,
-    pub(crate) lane: Lane,
-    pub(crate) subscriptions: Subscriptions,
     pub(crate) fragmented: Option<Box<Fragmented>>,
-    pub(crate) ending: Option<Box<Ending>>,
-    pub(crate) wait: Wait,
-    pub(crate) since: u64,
-    /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
-    pub(crate) timer_at: u64,
-    pub(crate) received_at: u64,
     /// When the peer last took some of what is queued.
     pub(crate) progress_at: u64,
-    /// Where in `input` the unused part begins.
-    pub(crate) used: usize,
-    /// Since when the socket has not been read because the handler lags.
-    pub(crate) paused_at: Option<u64>,
-    /// The code of the Close frame that we sent first; 0: none.
-    pub(crate) our_code: u16,
+    pub(crate) socket: Option<TcpStream>,
+    /// Tells this connection from others that had its key.
+    pub(crate) serial: u32,
+    /// It counts among the open WebSockets.
+    pub(crate) open: bool,
     /// The socket may have input.
     pub(crate) readable: bool,
     /// The peer has closed its end, or the connection is broken: there is an end to be read.
@@ -191,10 +177,26 @@ pub(crate) struct Connection {
     pub(crate) passed_half: bool,
     /// It stands in the reactor's list of drained outboxes.
     pub(crate) drained: bool,
-    /// It counts among the open WebSockets.
-    pub(crate) open: bool,
     /// The `close` event's handler has ended (or there is none to come).
     pub(crate) forgotten: bool,
+    /// The code of the Close frame that we sent first; 0: none.
+    pub(crate) our_code: u16,
+    pub(crate) received_at: u64,
+    /// Since when the socket has not been read because the handler lags.
+    pub(crate) paused_at: Option<u64>,
+    pub(crate) lane: Lane,
+    pub(crate) ending: Option<Box<Ending>>,
+    /// Input that could not be used yet.
+    pub(crate) input: Vec<u8>,
+    /// Where in `input` the unused part begins.
+    pub(crate) used: usize,
+    pub(crate) stage: Stage,
+    pub(crate) wait: Wait,
+    pub(crate) since: u64,
+    /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
+    pub(crate) timer_at: u64,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) peer: SocketAddr,
 }
 
 impl Connection {
