@@ -98,67 +98,34 @@ impl Totals {
 
     /// Adds what a process has counted that is gone; it has no connections any more.
     pub(crate) fn add_counts(&self, counts: &Counts) {
-        let [
-            _,
-            accepted,
-            refused,
-            closed,
-            messages_in,
-            messages_out,
-            bytes_in,
-            bytes_out,
-            _,
-            slow,
-            dropped,
-            commands,
-            _,
-        ] = counts;
-        for (cell, count) in [
-            (&self.accepted, accepted),
-            (&self.refused, refused),
-            (&self.closed, closed),
-            (&self.messages_in, messages_in),
-            (&self.messages_out, messages_out),
-            (&self.bytes_in, bytes_in),
-            (&self.bytes_out, bytes_out),
-            (&self.slow_consumers_closed, slow),
-            (&self.messages_dropped, dropped),
-            (&self.commands_dropped, commands),
-        ] {
+        let counted = counts[..QUEUED_BYTES].iter().chain(&counts[QUEUED_BYTES + 1..RESTARTS]);
+        for (cell, count) in self.cells().into_iter().zip(counted).skip(CONNECTIONS + 1) {
             add(cell, *count);
         }
     }
 
     /// Begins anew.
     pub(crate) fn clear(&self) {
-        let Self {
-            connections,
-            accepted,
-            refused,
-            closed,
-            messages_in,
-            messages_out,
-            bytes_in,
-            bytes_out,
-            slow_consumers_closed,
-            messages_dropped,
-            commands_dropped,
-        } = self;
-        for cell in [
-            connections,
-            accepted,
-            refused,
-            closed,
-            messages_in,
-            messages_out,
-            bytes_in,
-            bytes_out,
-            slow_consumers_closed,
-            messages_dropped,
-            commands_dropped,
-        ] {
+        for cell in self.cells() {
             cell.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// In the order of [`Counts`], which also has `queued_bytes` and `restarts`.
+    fn cells(&self) -> [&AtomicU64; COUNTS.len() - 2] {
+        [
+            &self.connections,
+            &self.accepted,
+            &self.refused,
+            &self.closed,
+            &self.messages_in,
+            &self.messages_out,
+            &self.bytes_in,
+            &self.bytes_out,
+            &self.slow_consumers_closed,
+            &self.messages_dropped,
+            &self.commands_dropped,
+        ]
     }
 }
 

@@ -1,14 +1,10 @@
 //! What callers pass: ids, data, opcodes, topics; and the errors that say what was wrong with them.
 
-use engine::{DataOpcode, Fd};
+use engine::{DataOpcode, Fd, MOST_CONTROL_BYTES, is_topic};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
 use wire::error::may_be_sent;
-
-/// A control frame's payload (RFC 6455 §5.5); less two for the code of a Close frame.
-const MOST_CONTROL_BYTES: usize = 125;
-const MOST_TOPIC_BYTES: usize = 255;
 
 /// A connection's id. Any int is taken: one that cannot be an id is 0, which no connection has.
 pub(crate) struct FdArgument(pub(crate) Fd);
@@ -139,7 +135,7 @@ pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
 
 /// Checks a topic's name.
 pub(crate) fn check_topic(topic: &str) -> PyResult<()> {
-    if topic.is_empty() || topic.len() > MOST_TOPIC_BYTES {
+    if !is_topic(topic) {
         let length = topic.len();
         return Err(PyValueError::new_err(format!("a topic has 1 to 255 bytes of UTF-8, not {length}")));
     }
