@@ -1,0 +1,120 @@
+//! Accepting connections, and passing them to workers: now, or again where the first does not take them.
+
+use super::*;
+
+impl Routing {
+    /// The worker to pass the next connection to: of those that take them, the one that has the fewest.
+    pub(super) fn choose(&mut self) -> Option<u8> {
+        let now = Instant::now();
+        let desk = Arc::clone(&self.desk);
+        let mut best: Option<(u64, usize, u8)> = None;
+        for place in 0..SLOTS {
+            // Among those that have equally many, each gets one in turn.
+            let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
+            let Some((link, worker)) = self.worker(slot) else { continue };
+            if worker.stage != Stage::Ready {
+                continue;
+            }
+            worker.see_taken(&desk.registry, now);
+            let row = desk.registry.slot(slot);
+            let load = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
+            let is_full = load >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
+            let is_best = best.is_none_or(|(least, earliest, _)| (load, place) < (least, earliest));
+            if is_best && !is_full && !worker.is_slow_to_take(now) {
+                best = Some((load, place, slot));
+            }
+        }
+        best.map(|(_, _, slot)| slot)
+    }
+
+    /// Passes a connection to a worker that takes it; `false`: there is none now.
+    pub(super) fn hand_over(&mut self, handed: &Handed) -> bool {
+        let Some(slot) = self.choose() else { return false };
+        self.last_chosen = slot.into();
+        let now = Instant::now();
+        let Some((link, worker)) = self.worker(slot) else { return false };
+        if worker.untaken.is_empty() {
+            worker.taken_at = now;
+        }
+        worker.handed += 1;
+        worker.untaken.push_back(handed.clone());
+        link.send_sockets(vec![Arc::clone(&handed.socket)], vec![&handed.input]);
+        true
+    }
+
+    /// Has connections taken by others that their worker does not take.
+    pub(super) fn move_untaken(&mut self) {
+        let desk = Arc::clone(&self.desk);
+        for slot in 0..SLOTS as u8 {
+            let now = Instant::now();
+            let Some((_, worker)) = self.worker(slot) else { continue };
+            worker.see_taken(&desk.registry, now);
+            if !worker.is_slow_to_take(now) {
+                continue;
+            }
+            while self.choose().is_some() {
+                let Some(handed) = self.worker(slot).and_then(|(_, worker)| worker.take_back(&desk.registry)) else {
+                    break;
+                };
+                self.find_home(handed);
+            }
+        }
+        while let Some(handed) = self.homeless.pop_front() {
+            if !self.hand_over(&handed) {
+                self.homeless.push_front(handed);
+                break;
+            }
+        }
+    }
+
+    /// Passes a connection to another worker, now or when there is one.
+    pub(super) fn find_home(&mut self, handed: Handed) {
+        if !self.hand_over(&handed) && self.homeless.len() < MOST_HOMELESS {
+            self.homeless.push_back(handed);
+        }
+    }
+
+    /// Whether a connection waits to be taken.
+    pub(super) fn has_untaken(&self) -> bool {
+        let waits = |peer: &Peer| matches!(&peer.kind, Kind::Worker(worker) if !worker.untaken.is_empty());
+        !self.homeless.is_empty() || self.peers.iter().any(|(_, peer)| waits(peer))
+    }
+
+    pub(super) fn accept(&mut self) {
+        if let Err(error) = self.extend_lease() {
+            self.pause_accepting(&format!("the lease of connection ids cannot be written: {error}"));
+            return;
+        }
+        let listeners = std::mem::take(&mut self.listeners);
+        let mut failed = None;
+        for listener in &listeners {
+            for _ in 0..ACCEPTED_AT_ONCE {
+                if self.choose().is_none() {
+                    break;
+                }
+                match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                    Ok(socket) => self.find_home(Handed { socket: Arc::new(socket), input: Vec::new() }),
+                    Err(Errno::AGAIN) => break,
+                    Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL)) => {
+                        failed = Some(error);
+                        break;
+                    }
+                    // The one connection failed before it was taken (accept(2) names a dozen such errors).
+                    Err(_) => {}
+                }
+            }
+        }
+        self.listeners = listeners;
+        if let Some(error) = failed {
+            self.pause_accepting(&io::Error::from(error).to_string());
+        }
+    }
+
+    pub(super) fn pause_accepting(&mut self, why: &str) {
+        let is_first = self.accept_at.is_none_or(|at| self.now.duration_since(at) > PATIENCE);
+        if is_first {
+            self.desk.tell(HubEvent::Warning(format!("accepting pauses: {why}")));
+        }
+        self.accept_at = Some(self.now + RETRY);
+    }
+}
