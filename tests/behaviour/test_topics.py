@@ -9,7 +9,7 @@ from application import KINDS, Note, add
 from running import Running, Serve
 from websockets.asyncio.client import ClientConnection
 
-from hubbub import Frame, Request, Server
+from hubbub import Frame, Opcode, Request, Server
 
 
 def tells_fd(server: Server, note: Note) -> None:
@@ -247,6 +247,57 @@ async def test_what_can_be_pushed_can_be_published(serve: Serve) -> None:
             await running.server.publish("news", data)
             await running.server.broadcast(data)
             assert await member.receives(data, data)
+
+
+async def test_what_a_handler_sends_to_all_comes_before_the_end_that_follows_its_message(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        def on_message(server: Server, frame: Frame) -> None:
+            server.broadcast(frame.data)
+            server.broadcast("and again")
+
+    running = await serve(application)
+    for last in (Opcode.CLOSE, Opcode.CONTINUATION):
+        async with running.raw() as peer:
+            await peer.upgrade()
+            peer.send_frame(Opcode.TEXT, b"one")
+            peer.send_frame(Opcode.TEXT, b"two")
+            peer.send_frame(last)
+            texts = [(await peer.frame()).payload for _ in range(4)]
+            assert texts == [b"one", b"and again", b"two", b"and again"]
+            assert (await peer.frame()).opcode == Opcode.CLOSE
+
+
+async def test_who_comes_later_is_not_sent_what_was_for_all_before(serve_here: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("open")
+        def on_open(server: Server, request: Request) -> None:
+            server.broadcast(f"{request.path} is here")
+
+    running = await serve_here(application)
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(running.raw()) for _ in range(20)]
+        for number, peer in enumerate(peers):
+            peer.ask_for_upgrade(path=f"/{number}")
+        for number, peer in enumerate(peers):
+            await peer.answer()
+            assert (await peer.frame()).payload.decode() == f"/{number} is here"
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_one_message_after_the_other_for_all_arrives_whole_and_in_order(serve: Serve, compression: bool) -> None:
+    messages = [f"{number}" * (1 + 997 * number % 3000) for number in range(100)]
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        def on_message(server: Server, frame: Frame) -> None:
+            for message in messages:
+                server.broadcast(message)
+
+    running = await serve(application, compression=True)
+    async with running.connect(compression="deflate" if compression else None) as client:
+        await client.send("go")
+        assert [await client.recv() for _ in messages] == messages
 
 
 async def test_what_cannot_be_pushed_cannot_be_published(serve: Serve, subtests: pytest.Subtests) -> None:

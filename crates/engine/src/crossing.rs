@@ -6,7 +6,6 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +19,7 @@ use crate::codec::Malformed;
 use crate::command::Command;
 use crate::connection::Stage;
 use crate::link::{Link, MOST_SOCKETS, Read};
-use crate::message::{Answer, Input, Leave, Message, Question, content};
+use crate::message::{Answer, Leave, Message, Question, content};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::sending::DataOpcode;
@@ -31,8 +30,6 @@ pub(crate) const LINK: Token = Token(usize::MAX - 2);
 const MOST_UNSENT: usize = 64 * 1024 * 1024;
 /// A link on which so much waits is written at once, in the middle of a turn.
 const WRITE_AT: usize = 256 * 1024;
-/// Bytes of messages for many that are carried out together.
-const MUCH_TOGETHER: usize = 32 * 1024;
 /// Bytes of `pipe_message`s that may wait for their handlers; and so of one of them.
 pub const MOST_PIPED: usize = 32 * 1024 * 1024;
 /// Handlers of `pipe_message` that may run at a time; more messages wait.
@@ -120,17 +117,6 @@ pub(crate) enum Source {
     Thread,
     /// The hub, on behalf of whomever.
     Hub,
-}
-
-/// Whom a command for many is for: the topic (`None`: all connections) and the excluded ids; and its message.
-type FanOut<'a, 'b> = ((Option<&'a str>, &'b [Fd]), (DataOpcode, &'a [u8]));
-
-fn fan_out_of<'a, 'b>(command: &'b Command<'a>) -> Option<FanOut<'a, 'b>> {
-    match command {
-        Command::Publish { topic, opcode, payload, exclude } => Some(((Some(topic), exclude), (*opcode, payload))),
-        Command::Broadcast { opcode, payload, exclude } => Some(((None, exclude), (*opcode, payload))),
-        _ => None,
-    }
 }
 
 impl Reactor {
@@ -345,8 +331,8 @@ impl Reactor {
             let mut has_time = true;
             let malformed = loop {
                 match input.next_frame(usize::MAX) {
-                    Ok(Some(frame)) => match self.deal_with_next(frame, &mut input) {
-                        Ok(goes_on) => has_time = goes_on,
+                    Ok(Some(frame)) => match Message::decode(content(input.frame(frame))) {
+                        Ok(message) => has_time = self.deal_with(message),
                         Err(Malformed) => break true,
                     },
                     Ok(None) => break false,
@@ -371,33 +357,6 @@ impl Reactor {
                 }
             }
         }
-    }
-
-    /// Deals with a frame, and with those behind it that can be carried out together with it. False: the turn's time is over.
-    fn deal_with_next(&mut self, frame: Range<usize>, input: &mut Input) -> Result<bool, Malformed> {
-        let mut end = frame.end;
-        let message = Message::decode(content(input.frame(frame)))?;
-        let Message::Command(command) = &message else { return Ok(self.deal_with(message)) };
-        let Some((whom, first)) = fan_out_of(command) else { return Ok(self.deal_with(message)) };
-        let mut together = vec![first];
-        let mut bytes = first.1.len();
-        while bytes < MUCH_TOGETHER
-            && let Some(frame) = input.frame_at(end, usize::MAX)?
-            && let next = frame.end
-            && let Message::Command(command) = Message::decode(content(input.frame(frame)))?
-            && let Some((others, another)) = fan_out_of(&command)
-            && others == whom
-        {
-            together.push(another);
-            bytes += another.1.len();
-            end = next;
-        }
-        if together.len() == 1 {
-            return Ok(self.deal_with(message));
-        }
-        self.fan_out_together(whom.0, &together, whom.1);
-        input.take_to(end);
-        Ok(self.has_time_after(true))
     }
 
     /// False: the turn's time is over.

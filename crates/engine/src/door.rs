@@ -127,6 +127,7 @@ impl Reactor {
         client: Option<SocketAddr>,
     ) -> Option<Fd> {
         self.clock.read();
+        self.settle();
         let (key, asked) = self.asked(token)?;
         let Asked::Handshake(upgrade) = asked else {
             return None;

@@ -16,6 +16,7 @@ use crate::registry::add;
 
 impl Reactor {
     pub(crate) fn end_of_input(&mut self, key: usize) {
+        self.settle();
         let connection = &mut self.connections[key];
         connection.ended = true;
         match connection.stage {
@@ -31,6 +32,7 @@ impl Reactor {
     }
 
     pub(crate) fn closed_by_peer(&mut self, key: usize, code: Option<u16>, reason: String) {
+        self.settle();
         let connection = &mut self.connections[key];
         if let Stage::WebSocket(protocol) = &mut connection.stage
             && !protocol.close_sent()
@@ -46,6 +48,7 @@ impl Reactor {
 
     /// Fails the connection (RFC 6455 §7.1.7): what the peer sends is not understood from here on.
     pub(crate) fn fail(&mut self, key: usize, code: u16, reason: &str) {
+        self.settle();
         let connection = &mut self.connections[key];
         let Stage::WebSocket(protocol) = &mut connection.stage else {
             return;

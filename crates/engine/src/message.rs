@@ -368,19 +368,7 @@ impl Input {
     /// # Errors
     /// It says that it is longer than `longest`.
     pub(crate) fn next_frame(&mut self, longest: usize) -> Result<Option<Range<usize>>, Malformed> {
-        let frame = self.frame_at(self.begin, longest)?;
-        if let Some(frame) = &frame {
-            self.begin = frame.end;
-        }
-        Ok(frame)
-    }
-
-    /// The frame that begins there, without taking it.
-    ///
-    /// # Errors
-    /// As those of [`Input::next_frame`].
-    pub(crate) fn frame_at(&self, begin: usize, longest: usize) -> Result<Option<Range<usize>>, Malformed> {
-        let come = &self.bytes[begin..self.end];
+        let come = &self.bytes[self.begin..self.end];
         let Some(header) = come.first_chunk::<HEADER>() else {
             return Ok(None);
         };
@@ -388,12 +376,12 @@ impl Input {
         if length > longest {
             return Err(Malformed);
         }
-        Ok((come.len() >= HEADER + length).then_some(begin..begin + HEADER + length))
-    }
-
-    /// Takes everything up to there.
-    pub(crate) fn take_to(&mut self, end: usize) {
-        self.begin = end;
+        if come.len() < HEADER + length {
+            return Ok(None);
+        }
+        let begin = self.begin;
+        self.begin += HEADER + length;
+        Ok(Some(begin..self.begin))
     }
 
     /// A frame, with its header.

@@ -24,6 +24,7 @@ use wire::http::Head;
 use crate::acceptor::Acceptor;
 use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::crossing::{Crossing, LINK};
+use crate::fanout::Gathered;
 use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
 use crate::registry::{Fd, Ids, Registry, add};
@@ -210,6 +211,8 @@ pub struct Reactor {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     pub(crate) dirty: Vec<u32>,
+    /// Messages for many connections that are not queued yet.
+    pub(crate) gathered: Gathered,
     /// No new connections, and no further request on an old one.
     pub(crate) stopping: bool,
     /// Nothing more is handed to handlers but what ends.
@@ -266,6 +269,7 @@ impl Reactor {
             clock: Clock::new(),
             ids,
             dirty: Vec::new(),
+            gathered: Gathered::default(),
             stopping: false,
             quiet: false,
             poll,
@@ -388,6 +392,7 @@ impl Reactor {
 
     /// Writes what is queued, once for each connection.
     pub fn flush(&mut self) {
+        self.settle();
         self.crossing.flush();
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
@@ -404,6 +409,7 @@ impl Reactor {
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
             || !self.dirty.is_empty()
+            || !self.gathered.is_empty()
             || !self.drained.is_empty()
             || !self.gone.is_empty()
             || !self.commands.is_empty()
@@ -469,6 +475,7 @@ impl Reactor {
 
     /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
     pub fn close_all(&mut self, code: u16, reason: &str) {
+        self.settle();
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.connections[key].stage {

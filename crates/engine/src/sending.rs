@@ -6,7 +6,7 @@ use wire::frame::{self, Opcode};
 use crate::command::Command;
 use crate::connection::{Connection, Stage, Wait};
 use crate::crossing::Source;
-use crate::fanout::{self, Fanout};
+use crate::fanout::Fanout;
 use crate::message::{Input, Message, content};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry, add};
@@ -76,6 +76,7 @@ impl Reactor {
     /// [`PushError::NotUtf8`]: a fragment makes its text message invalid; nothing was queued.
     #[inline]
     pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
+        self.settle();
         let Some(key) = self.open_key(fd) else {
             return Ok(self.push_away(fd, opcode, finish, payload));
         };
@@ -109,7 +110,7 @@ impl Reactor {
             (false, payload)
         };
         connection.outbox.append(&mut tools.pool, |out| frame::encode(out, opcode.into(), true, compressed, body));
-        self.shared.count_out(connection.row, payload.len());
+        self.shared.count_out(connection.row, 1, payload.len());
         self.queued(key);
     }
 
@@ -140,7 +141,7 @@ impl Reactor {
         connection.fragmented.get_or_insert_default().unfinished = unfinished;
         add(&self.shared.registry.row(connection.row).bytes_out, payload.len() as u64);
         if finish {
-            self.shared.count_out(connection.row, 0);
+            self.shared.count_out(connection.row, 1, 0);
         }
         self.queued(key);
         if finish {
@@ -188,6 +189,7 @@ impl Reactor {
 
     /// Queues a ping with at most 125 bytes.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> bool {
+        self.settle();
         let Some(key) = self.open_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Ping { fd, payload });
         };
@@ -220,6 +222,7 @@ impl Reactor {
 
     /// Begins the closing handshake behind what is queued. False: there is no such open connection.
     pub fn disconnect(&mut self, fd: Fd, code: u16, reason: &str) -> bool {
+        self.settle();
         let Some(key) = self.open_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Disconnect { fd, code, reason });
         };
@@ -237,6 +240,7 @@ impl Reactor {
 
     /// Sends our Close frame, the first of the two, and waits for the peer's.
     pub(crate) fn send_close(&mut self, key: usize, code: u16, reason: &str) {
+        self.settle();
         let connection = &mut self.connections[key];
         let Stage::WebSocket(protocol) = &mut connection.stage else {
             return;
@@ -256,6 +260,7 @@ impl Reactor {
 
     /// Subscribes an open connection. False: there is none.
     pub fn subscribe(&mut self, fd: Fd, topic: &str) -> bool {
+        self.settle();
         let Some(key) = self.open_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Subscribe { fd, topic });
         };
@@ -265,6 +270,7 @@ impl Reactor {
 
     /// Ends a subscription. False: there is no such open connection.
     pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
+        self.settle();
         let Some(key) = self.open_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Unsubscribe { fd, topic });
         };
@@ -284,9 +290,7 @@ impl Reactor {
     }
 
     fn publish_here(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        let mut keys = std::mem::take(&mut self.tools.keys);
-        keys.extend(self.topics.subscribers(topic));
-        self.fan_out(keys, opcode, payload, exclude);
+        self.gather(Some(topic), opcode, payload, exclude);
     }
 
     /// Queues a message for every open connection, of every process, whose id is not in `exclude`.
@@ -296,58 +300,67 @@ impl Reactor {
     }
 
     fn broadcast_here(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        let mut keys = std::mem::take(&mut self.tools.keys);
-        keys.extend(self.connections.iter().filter(|(_, connection)| connection.open).map(|(key, _)| key as u32));
-        self.fan_out(keys, opcode, payload, exclude);
+        self.gather(None, opcode, payload, exclude);
     }
 
-    fn fan_out(&mut self, mut keys: Vec<u32>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        let excluded: rustc_hash::FxHashSet<Fd> = exclude.iter().copied().collect();
-        let mut message = Fanout::new(opcode.into(), payload);
-        for key in keys.drain(..) {
-            let key = key as usize;
-            if excluded.is_empty() || !excluded.contains(&self.connections[key].fd) {
-                self.deliver(key, opcode, &mut message);
-            }
+    /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next one may
+    /// be for the same, and each of them is then visited once for both.
+    fn gather(&mut self, topic: Option<&str>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        if !self.gathered.takes(topic, payload, exclude) {
+            self.settle();
+            self.gathered.begin(topic, exclude);
         }
-        self.tools.keys = keys;
+        self.gathered.push(opcode, payload);
     }
 
-    /// Carries out several publishes to one topic, or broadcasts, that came one right behind the other: each connection is
-    /// visited once for all of them.
-    pub(crate) fn fan_out_together(&mut self, topic: Option<&str>, messages: &[(DataOpcode, &[u8])], exclude: &[Fd]) {
-        let excluded: rustc_hash::FxHashSet<Fd> = exclude.iter().copied().collect();
-        let frames = fanout::together(messages);
-        let bytes: usize = messages.iter().map(|(_, payload)| payload.len()).sum();
+    /// Queues the messages that have been gathered. Whatever they could be told apart from comes behind this: another message,
+    /// a subscription, a connection that opens.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if !self.gathered.is_empty() {
+            self.fan_out();
+        }
+    }
+
+    fn fan_out(&mut self) {
+        let mut gathered = std::mem::take(&mut self.gathered);
         let mut keys = std::mem::take(&mut self.tools.keys);
-        match topic {
+        match gathered.topic() {
             Some(topic) => keys.extend(self.topics.subscribers(topic)),
             None => keys.extend(self.connections.iter().filter(|(_, it)| it.open).map(|(key, _)| key as u32)),
         }
+        let excluded: rustc_hash::FxHashSet<Fd> = gathered.exclude().iter().copied().collect();
+        let mut messages = gathered.messages();
         for key in keys.drain(..) {
             let key = key as usize;
-            let connection = &mut self.connections[key];
-            if !excluded.is_empty() && excluded.contains(&connection.fd) {
-                continue;
-            }
-            let has_room = connection.cost() + frames.len() <= self.settings.send_queue_size;
-            if connection.open && connection.fragmented.is_none() && connection.window_bits().is_none() && has_room {
-                connection.outbox.share(&mut self.tools.pool, &frames);
-                let row = self.shared.registry.row(connection.row);
-                add(&row.messages_out, messages.len() as u64);
-                add(&row.bytes_out, bytes as u64);
-                self.queued(key);
-            } else {
-                for (opcode, payload) in messages {
-                    self.deliver(key, *opcode, &mut Fanout::new((*opcode).into(), payload));
-                }
+            if excluded.is_empty() || !excluded.contains(&self.connections[key].fd) {
+                self.deliver(key, &mut messages);
             }
         }
+        drop(messages);
+        gathered.clear();
         self.tools.keys = keys;
+        self.gathered = gathered;
     }
 
-    fn deliver(&mut self, key: usize, opcode: DataOpcode, message: &mut Fanout<'_>) {
-        let payload = message.payload();
+    fn deliver(&mut self, key: usize, messages: &mut Fanout<'_>) {
+        let connection = &mut self.connections[key];
+        let window = connection.window_bits();
+        let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
+        if !(connection.open && connection.fragmented.is_none() && window.is_none() && has_room) {
+            for index in 0..messages.len() {
+                self.deliver_one(key, index, messages);
+            }
+            return;
+        }
+        connection.outbox.share(&mut self.tools.pool, messages.together());
+        self.shared.count_out(connection.row, messages.len(), messages.bytes());
+        self.queued(key);
+    }
+
+    /// Delivers message number `index` alone: its connection is compressed, or takes some of the messages at most.
+    fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout<'_>) {
+        let (opcode, payload) = messages.get(index);
         match &self.connections[key] {
             connection if !connection.open => return,
             Connection { fragmented: Some(fragmented), .. } => {
@@ -365,12 +378,12 @@ impl Reactor {
         let tools = &mut self.tools;
         let frame = match connection.window_bits() {
             Some(bits) if payload.len() >= self.settings.compression_threshold => {
-                message.compressed(bits, &mut tools.deflater)
+                messages.compressed(index, bits, &mut tools.deflater)
             }
-            _ => message.plain(),
+            _ => messages.plain(index),
         };
         connection.outbox.share(&mut tools.pool, frame);
-        self.shared.count_out(connection.row, payload.len());
+        self.shared.count_out(connection.row, 1, payload.len());
         self.queued(key);
     }
 

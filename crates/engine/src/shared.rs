@@ -122,9 +122,9 @@ impl Shared {
 
     /// Counts a message that was queued for a connection.
     #[inline]
-    pub(crate) fn count_out(&self, row: usize, bytes: usize) {
+    pub(crate) fn count_out(&self, row: usize, messages: usize, bytes: usize) {
         let row = self.registry.row(row);
-        add(&row.messages_out, 1);
+        add(&row.messages_out, messages as u64);
         add(&row.bytes_out, bytes as u64);
     }
 
