@@ -205,11 +205,17 @@ class Worker:
         self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self.caller.context)
 
     def make_request(
-        self, method: str, path: str, query: str, headers: list[tuple[str, str]], client: tuple[str, int]
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: list[tuple[str, str]],
+        client: tuple[str, int],
+        body: bytes,
     ) -> Request:
-        """Make the `Request` of a parsed head."""
+        """Make the `Request` of a parsed head and its body."""
         client, scheme = forwarded(headers, client, "http", self._settings.trusted_proxies)
-        return Request(method, path, query, headers, client, scheme)
+        return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
         """Ask the `handshake` handler."""
