@@ -267,7 +267,7 @@ impl Outbox {
     fn advance(&mut self, mut count: usize, pool: &mut Pool) {
         self.bytes -= count;
         self.preface = self.preface.saturating_sub(count);
-        while let Some(first) = self.chunks.front() {
+        while let Some(first @ (Chunk::Own(_) | Chunk::Shared(_))) = self.chunks.front() {
             let left = first.bytes().len() - self.sent;
             if count < left {
                 self.sent += count;
