@@ -79,9 +79,9 @@ class StaticFiles:
     server.on("request", StaticFiles("public"))
     ```
 
-    It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A path
-    that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic link, and
-    names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`.
+    It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A
+    path that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic
+    link, and names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`.
     """
 
     def __init__(self, directory: str | os.PathLike[str], index: str = "index.html") -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from application import KINDS
 from raw_client import RawClient
-from running import all_from
+from running import all_from, refuses_connections
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
@@ -490,13 +490,3 @@ async def test_the_limit_of_open_files_is_raised(run: Run, max_connections: int,
         program.process.terminate()
         assert (f"max_connections={max_connections}" in await program.errors()) is warns
         assert await program.status() == 0
-
-
-async def refuses_connections(port: int) -> None:
-    """Wait until nobody listens on the port."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionError:
-            return
-        writer.close()
