@@ -168,6 +168,11 @@ def test_symbolic_links_are_followed_within_the_directory(site: Path) -> None:
         assert body(ask(site, path)) == CONTENT
 
 
+def test_a_link_has_the_media_type_of_its_own_name(site: Path) -> None:
+    (site / "current.js").symlink_to("digits.txt")
+    assert ask(site, "/current.js").content_type == "text/javascript; charset=utf-8"
+
+
 def test_symbolic_links_that_lead_outside_are_404(site: Path) -> None:
     (site / "link.txt").symlink_to("../secret.txt")
     (site / "linked").symlink_to("..")

@@ -131,6 +131,10 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let Stage::Finishing { linger, shut } = &mut connection.stage else {
             if matches!(connection.stage, Stage::Head { .. }) {
+                if connection.wait == Wait::KeepAlive {
+                    // However long the answer took, the time between two requests begins here.
+                    connection.since = self.clock.now;
+                }
                 self.make_ready(key);
             }
             return;
