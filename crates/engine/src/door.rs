@@ -1,5 +1,6 @@
 //! HTTP: what stands before a WebSocket, and beside it on the same port.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use wire::handshake;
@@ -8,6 +9,7 @@ use wire::protocol::Protocol;
 
 use crate::connection::{Asked, Stage, Wait};
 use crate::reactor::{Reactor, Token};
+use crate::refusals::Refused;
 use crate::registry::{Fd, add};
 
 /// Seconds after which a client that was refused for lack of room may try again.
@@ -29,41 +31,43 @@ impl Reactor {
     /// Checks a request head. Returns it, and whether it asks for a WebSocket, if it is to be handed up; otherwise it
     /// has been answered.
     pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<(Head, bool)> {
-        let asked = head.and_then(|head| {
-            if head.wants_upgrade() {
-                let upgrade = handshake::check(&head, self.settings.compression)?;
-                if !self.settings.origins.allows_head(&head) {
-                    return Err(FOREIGN_ORIGIN);
+        let (head, rejection) = match head {
+            Ok(head) => match self.examine(&head) {
+                Ok(asked) => {
+                    let is_upgrade = matches!(asked, Asked::Handshake(_));
+                    self.connections[key].stage = Stage::Asked(asked);
+                    self.wait(key, Wait::Nothing);
+                    return Some((head, is_upgrade));
                 }
-                if self.stopping {
-                    return Err(STOPPING);
-                }
-                if !self.has_room() {
-                    return Err(NO_ROOM);
-                }
-                return Ok((head, Asked::Handshake(Box::new(upgrade))));
+                Err(rejection) => (Some(head), rejection),
+            },
+            Err(rejection) => (None, rejection),
+        };
+        self.reject(key, &rejection, head);
+        None
+    }
+
+    fn examine(&self, head: &Head) -> Result<Asked, Rejection> {
+        if head.wants_upgrade() {
+            let upgrade = handshake::check(head, self.settings.compression)?;
+            if !self.settings.origins.allows_head(head) {
+                return Err(FOREIGN_ORIGIN);
             }
-            if !matches!(http::body_length(&head)?, BodyLength::None | BodyLength::Length(0)) {
-                return Err(NO_BODIES);
+            if self.stopping {
+                return Err(STOPPING);
             }
-            if !matches!(head.method(), "GET" | "HEAD") {
-                return Err(NO_SUCH_METHOD);
+            if !self.has_room() {
+                return Err(NO_ROOM);
             }
-            let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
-            Ok((head, asked))
-        });
-        match asked {
-            Ok((head, asked)) => {
-                let is_upgrade = matches!(asked, Asked::Handshake(_));
-                self.connections[key].stage = Stage::Asked(asked);
-                self.wait(key, Wait::Nothing);
-                Some((head, is_upgrade))
-            }
-            Err(rejection) => {
-                self.reject(key, &rejection);
-                None
-            }
+            return Ok(Asked::Handshake(Box::new(upgrade)));
         }
+        if !matches!(http::body_length(head)?, BodyLength::None | BodyLength::Length(0)) {
+            return Err(NO_BODIES);
+        }
+        if !matches!(head.method(), "GET" | "HEAD") {
+            return Err(NO_SUCH_METHOD);
+        }
+        Ok(Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() })
     }
 
     /// An id for a new connection, if there may be one more in the whole server.
@@ -83,16 +87,15 @@ impl Reactor {
     }
 
     pub(crate) fn reject_too_large(&mut self, key: usize) {
-        self.reject(key, &TOO_LARGE);
+        self.reject(key, &TOO_LARGE, None);
     }
 
     pub(crate) fn reject_too_slow(&mut self, key: usize) {
-        self.reject(key, &TOO_SLOW);
+        self.reject(key, &TOO_SLOW, None);
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
-    fn reject(&mut self, key: usize, rejection: &Rejection) {
-        add(&self.shared.totals().refused, 1);
+    fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Head>) {
         let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         headers.extend_from_slice(rejection.headers);
         let body = format!("{}\n", rejection.reason);
@@ -100,7 +103,26 @@ impl Reactor {
         self.connections[key].outbox.append(&mut self.tools.pool, |out| {
             http::write_response(out, rejection.status, &headers, body.as_bytes(), false, false, date);
         });
+        self.turned_away(Refused {
+            peer: self.connections[key].peer,
+            status: Some(rejection.status),
+            reason: Cow::Borrowed(rejection.reason),
+            sent: body.len(),
+            head,
+            others: 0,
+        });
         self.finish_sending(key, true);
+    }
+
+    /// Counts a client that no handler gets to see, and has it told of.
+    pub(crate) fn turned_away(&mut self, refused: Refused) {
+        self.count_refused(refused.status);
+        self.refusals.push(refused);
+    }
+
+    fn count_refused(&self, status: Option<u16>) {
+        add(&self.shared.totals().refused, 1);
+        self.shared.measured().refused(status);
     }
 
     /// The subprotocols that a handshake offers; the one of `settings` that the server would choose.
@@ -133,11 +155,11 @@ impl Reactor {
             return None;
         };
         if self.stopping {
-            self.reject(key, &STOPPING);
+            self.reject(key, &STOPPING, None);
             return None;
         }
         let Some(fd) = self.new_id() else {
-            self.reject(key, &NO_ROOM);
+            self.reject(key, &NO_ROOM, None);
             return None;
         };
         let chosen =
@@ -166,7 +188,7 @@ impl Reactor {
         let Some((key, Asked::Handshake(upgrade))) = self.asked(token) else {
             return;
         };
-        add(&self.shared.totals().refused, 1);
+        self.count_refused(Some(101));
         let mut protocol = Protocol::new(None);
         let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
         let connection = &mut self.connections[key];
@@ -191,7 +213,7 @@ impl Reactor {
         let (head_only, keep_alive) = match asked {
             Asked::Request { head_only, keep_alive } => (head_only, keep_alive && !self.stopping),
             Asked::Handshake(_) => {
-                add(&self.shared.totals().refused, 1);
+                self.count_refused(Some(status));
                 (false, false)
             }
         };
