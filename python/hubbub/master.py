@@ -23,6 +23,7 @@ from .caller import Caller
 from .control import Control, open_control
 from .handlers import Handler
 from .listening import listen, raise_file_limit
+from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
 
@@ -119,6 +120,7 @@ class Master:
         self._reload_again = False
         self._is_stopping = False
         self._status = 0
+        self._exposition: Exposition | None = None
 
     async def run(self) -> int:
         """Serve until a signal or `shutdown()`, and stop gracefully; return the exit status.
@@ -143,6 +145,8 @@ class Master:
             # Under nohup it is ignored, and stays so.
             handlers[signal.SIGHUP] = lambda number, frame: self.reload()
         try:
+            if settings.metrics_port:
+                self._exposition = Exposition(settings.metrics_port, self._hub.metrics)
             with program.titled("master", self.port), program.handling_signals(handlers):
                 await self._supervise()
         finally:
@@ -188,13 +192,15 @@ class Master:
     def _accept(self) -> None:
         for listener in self._listeners:
             self._hub.listen(listener.detach())
-        count = len(self._seats)
-        workers = "1 worker" if count == 1 else f"{count} workers"
-        log.info("listening on %s port %d, %s", self._settings.host, self.port, workers)
+        log.info("listening on %s port %d, %s", self._settings.host, self.port, self._workers())
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:
             self._reload_again = False
             self._begin_reload()
+
+    def _workers(self) -> str:
+        count = len(self._seats)
+        return "1 worker" if count == 1 else f"{count} workers"
 
     async def _either(self, *events: asyncio.Event) -> None:
         tasks = [asyncio.ensure_future(event.wait()) for event in events]
@@ -210,6 +216,8 @@ class Master:
             process.popen.kill()
         for listener in self._listeners:
             listener.close()
+        if self._exposition:
+            self._exposition.close()
         if control:
             control.remove()
         self._loop.remove_reader(self._hub.fileno())
