@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import program
+from . import program, systemd
 from ._core import Hub
 from .caller import Caller
 from .control import Control, open_control
@@ -193,10 +193,14 @@ class Master:
         for listener in self._listeners:
             self._hub.listen(listener.detach())
         log.info("listening on %s port %d, %s", self._settings.host, self.port, self._workers())
+        self._tell_ready()
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:
             self._reload_again = False
             self._begin_reload()
+
+    def _tell_ready(self) -> None:
+        systemd.notify("READY=1", f"STATUS=listening on port {self.port}, {self._workers()}")
 
     def _workers(self) -> str:
         count = len(self._seats)
@@ -420,6 +424,7 @@ class Master:
             self._reload_again = True
             return
         log.info("reloading")
+        systemd.reloading()
         self._reload_again = False
         first, *others = self._seats
         self._reload = Reload(deque(others), first)
@@ -449,6 +454,7 @@ class Master:
 
     def _end_reload(self) -> None:
         self._reload = None
+        self._tell_ready()
         if self._reload_again:
             self._begin_reload()
 
@@ -464,6 +470,7 @@ class Master:
         if reason:
             log.info("%s: stopping", reason)
         self._is_stopping = True
+        systemd.notify("STOPPING=1")
         self._hub.stop_accepting()
         for seat in self._seats:
             if seat.next_attempt:
