@@ -27,6 +27,7 @@ use crate::crossing::{Crossing, LINK};
 use crate::fanout::Gathered;
 use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
+use crate::refusals::{Refusals, Refused};
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -148,6 +149,8 @@ pub enum Event<'a> {
         /// In all processes; `None`: too many such questions wait.
         count: Option<u64>,
     },
+    /// A client was turned away.
+    Refused(Box<Refused>),
     /// This worker is to leave.
     Leave(Leave),
     /// Accepting has paused because of this error, and will be tried again.
@@ -183,13 +186,17 @@ impl Clock {
     }
 
     fn begin_turn(&mut self) {
-        self.read();
         self.turn = Instant::now();
+        self.set(self.turn);
     }
 
     /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
     pub(crate) fn read(&mut self) {
-        self.now = self.started.elapsed().as_millis() as u64;
+        self.set(Instant::now());
+    }
+
+    fn set(&mut self, now: Instant) {
+        self.now = now.duration_since(self.started).as_millis() as u64;
         self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     }
 
@@ -223,6 +230,7 @@ pub struct Reactor {
     events: Events,
     acceptor: Acceptor,
     pub(crate) accept_error: Option<io::Error>,
+    pub(crate) refusals: Refusals,
     /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
     keys: Vec<u32>,
     pub(crate) ready: VecDeque<u32>,
@@ -278,6 +286,7 @@ impl Reactor {
             events: Events::with_capacity(READINESS),
             acceptor: Acceptor::default(),
             accept_error: None,
+            refusals: Refusals::default(),
             ready: VecDeque::new(),
             drained: Vec::new(),
             gone: Vec::new(),
@@ -390,6 +399,7 @@ impl Reactor {
                 add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             }
         }
+        self.shared.measured().turn(self.clock.turn.elapsed());
     }
 
     /// Writes what is queued, once for each connection.
@@ -417,6 +427,7 @@ impl Reactor {
             || !self.commands.is_empty()
             || self.crossing.has_work()
             || self.accept_error.is_some()
+            || !self.refusals.is_empty()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 

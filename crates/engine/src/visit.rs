@@ -64,10 +64,12 @@ impl Reactor {
         let mut take = Some(take);
         loop {
             if !self.has_budget() {
-                return None;
+                return self.refusal(&mut take);
             }
             let Some(visit) = &mut self.visit else {
-                let key = self.ready.pop_front()?;
+                let Some(key) = self.ready.pop_front() else {
+                    return self.refusal(&mut take);
+                };
                 self.begin_visit(key as usize);
                 continue;
             };
@@ -123,6 +125,12 @@ impl Reactor {
             _ => Payload::Binary(&message.payload),
         };
         take(Event::PipeMessage { from: message.from, payload })
+    }
+
+    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are any.
+    fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let refused = self.refusals.pop()?;
+        take.take().map(|take| take(Event::Refused(refused)))
     }
 
     /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is
@@ -242,7 +250,7 @@ impl Reactor {
         match request.body.decode(visit.unused(&self.tools.buffer)) {
             Ok(taken) => visit.from += taken,
             Err(rejection) => {
-                self.reject(key, &rejection);
+                self.reject(key, &rejection, None);
                 return None;
             }
         }
