@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from application import KINDS, Note, add
+from application import KINDS, Note, add, interrupted
 from raw_client import RawClient
 from running import Remote, Running, Serve
 
@@ -61,16 +61,7 @@ async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str) -> None
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_exception_that_is_no_error_is_500_too(serve: Serve, kind: str) -> None:
-    class Interruption(BaseException):
-        """One that `except Exception` does not catch."""
-
-    def application(server: Server, note: Note) -> None:
-        def interrupt(server: Server, request: Request) -> None:
-            raise Interruption
-
-        add(server, "request", kind, interrupt)
-
-    running = await serve(application)
+    running = await serve(interrupted("request", kind))
     async with running.raw() as client:
         client.ask()
         assert (await client.answer()).status == 500
