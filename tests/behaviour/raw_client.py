@@ -50,6 +50,12 @@ class RawClient:
     async def __aexit__(self, *_: object) -> None:
         self._writer.transport.abort()
 
+    @property
+    def address(self) -> str:
+        """Its own end of the connection, as the server's log has it."""
+        host, port = self._socket.getsockname()
+        return f"{host}:{port}"
+
     def send(self, data: str | bytes) -> None:
         self._writer.write(data.encode() if isinstance(data, str) else data)
 
