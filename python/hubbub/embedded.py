@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ._core import Hub
 from .control import Control, open_control
 from .handlers import Handler
-from .listening import listen, raise_file_limit
+from .listening import describe, listen, raise_file_limit
 from .settings import Settings
 from .worker import Worker
 
@@ -86,7 +86,7 @@ class Embedded:
             await worker.start(self._listeners)
         finally:
             self._close_listeners()
-        log.info("listening on %s port %d", self._settings.host, self.port)
+        log.info("listening on %s", describe(self._settings, self.port))
         await worker.caller.call("start", self._server)
 
     async def until_left(self) -> None:

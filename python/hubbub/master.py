@@ -22,7 +22,7 @@ from ._core import Hub
 from .caller import Caller
 from .control import Control, open_control
 from .handlers import Handler
-from .listening import listen, raise_file_limit
+from .listening import describe, listen, raise_file_limit
 from .program import Assignment, Why
 from .settings import Settings
 
@@ -190,7 +190,7 @@ class Master:
             self._hub.listen(listener.detach())
         count = len(self._seats)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        log.info("listening on %s port %d, %s", self._settings.host, self.port, workers)
+        log.info("listening on %s, %s", describe(self._settings, self.port), workers)
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:
             self._reload_again = False

@@ -18,6 +18,7 @@ from .embedded import Embedded
 from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
+from .listening import check_certificate
 from .master import Master
 from .program import Assignment
 from .settings import Settings
@@ -594,18 +595,15 @@ def _set_log_level(level: str) -> None:
 
 
 def _refuse_what_is_not_there(settings: Settings) -> None:
-    """Better no server than one without the TLS that it was told to use.
+    """Better no server than one without what it was told to use.
 
     Raises:
-        SettingsError: A file is missing, or this version does not have what is asked for.
+        SettingsError: The certificate cannot be used, or this version does not have what is asked for.
     """
-    for name in ("ssl_certfile", "ssl_keyfile"):
-        if (path := getattr(settings, name)) is not None and not os.path.isfile(path):
-            raise SettingsError(f"{name}: there is no file {path!r}")
-    for name in ("ssl_certfile", "ssl_keyfile", "metrics_port"):
-        if (value := getattr(settings, name)) is not None:
-            raise SettingsError(
-                f"{name}: {value!r} is not allowed, for this version does not have it yet; allowed is None"
-            )
+    check_certificate(settings)
+    if (value := settings.metrics_port) is not None:
+        raise SettingsError(
+            f"metrics_port: {value!r} is not allowed, for this version does not have it yet; allowed is None"
+        )
     if settings.access_log:
         raise SettingsError("access_log: True is not allowed, for this version does not have it yet; allowed is False")

@@ -51,6 +51,8 @@ CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
+# Seconds between two lines in the log that somebody was refused.
+REFUSAL_LOG_INTERVAL = 1.0
 
 
 class Worker:
@@ -99,6 +101,7 @@ class Worker:
         # The stop waits no longer for handlers: what they did not let happen has happened.
         self._left_behind = False
         self._next_pause_logged = 0.0
+        self._next_refusal_logged = 0.0
         self.reactor = Reactor(server, self, settings, slot, link, registry)
         for event in ("open", "message", "close", "drain"):
             if handler := handlers.get(event):
@@ -208,7 +211,8 @@ class Worker:
         self, method: str, path: str, query: str, headers: list[tuple[str, str]], client: tuple[str, int]
     ) -> Request:
         """Make the `Request` of a parsed head."""
-        client, scheme = forwarded(headers, client, "http", self._settings.trusted_proxies)
+        scheme = "https" if self._settings.ssl_certfile else "http"
+        client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         return Request(method, path, query, headers, client, scheme)
 
     def on_handshake(self, token: int, request: Request) -> None:
@@ -258,6 +262,20 @@ class Worker:
         if now >= self._next_pause_logged:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
+
+    def refused(self, client: tuple[str, int], reason: str) -> None:
+        """Log that somebody was refused before there was a request; of many, some."""
+        now = self.loop.time()
+        if now >= self._next_refusal_logged:
+            self._next_refusal_logged = now + REFUSAL_LOG_INTERVAL
+            log.info("refused %s port %d: %s", *client, reason)
+
+    def certificate_read(self, error: str | None) -> None:
+        """Log that the files of the certificate have changed."""
+        if error is None:
+            log.info("worker %d: the certificate was read again, for new connections", self.worker_id)
+        else:
+            log.warning("worker %d: the certificate of before stays: %s", self.worker_id, error)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 

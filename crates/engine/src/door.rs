@@ -9,6 +9,7 @@ use wire::protocol::Protocol;
 use crate::connection::{Asked, Stage, Wait};
 use crate::reactor::{Reactor, Token};
 use crate::registry::{Fd, add};
+use crate::tls;
 
 /// Seconds after which a client that was refused for lack of room may try again.
 const RETRY_AFTER: &str = "5";
@@ -21,6 +22,8 @@ const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
+const PLAIN_HTTP: Rejection =
+    Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
 const NO_BODIES: Rejection = Rejection { status: 413, reason: "request bodies are not taken here", headers: &[] };
 const NO_SUCH_METHOD: Rejection =
     Rejection { status: 405, reason: "only GET and HEAD are answered here", headers: &[("Allow", "GET, HEAD")] };
@@ -88,6 +91,19 @@ impl Reactor {
 
     pub(crate) fn reject_too_slow(&mut self, key: usize) {
         self.reject(key, &TOO_SLOW);
+    }
+
+    /// Answers HTTP on a port that speaks TLS.
+    pub(crate) fn reject_plain(&mut self, key: usize) {
+        self.reject(key, &PLAIN_HTTP);
+    }
+
+    /// Answers TLS on a port that speaks plain HTTP.
+    pub(crate) fn alert_that_there_is_no_tls(&mut self, key: usize) {
+        let alert = |out: &mut Vec<u8>| out.extend_from_slice(tls::NO_TLS_HERE);
+        self.connections[key].outbox.append(&mut self.tools.pool, alert);
+        self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
+        self.finish_sending(key, true);
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.

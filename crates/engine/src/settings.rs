@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wire::origin::OriginPolicy;
 
+use crate::tls::CertificateFiles;
+
 /// What happens to a connection whose outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
@@ -30,7 +32,7 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// Time for the pong; `None`: it may take for ever.
     pub ping_timeout: Option<Duration>,
-    /// Time for a whole request head.
+    /// Time for a whole request head, the TLS handshake before it included.
     pub handshake_timeout: Duration,
     /// Time for the peer's answer to a Close frame, and for its end of the TCP connection.
     pub close_timeout: Duration,
@@ -46,4 +48,6 @@ pub struct Settings {
     pub compression_threshold: usize,
     /// Of a request head; above it 431.
     pub max_header_size: usize,
+    /// Where there is a certificate, its port speaks TLS and nothing else.
+    pub certificate: Option<CertificateFiles>,
 }

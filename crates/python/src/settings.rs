@@ -1,11 +1,29 @@
 //! The engine's settings from the Python `Settings`, which has checked them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Settings, SlowConsumer};
+use engine::{CertificateFiles, Settings, SlowConsumer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::origin::OriginPolicy;
+
+/// Reads the certificate and the key that the settings name, if they do, as the reactor will.
+///
+/// Raises:
+///     ValueError: They cannot be used; one line that names the setting and the file, and says why.
+#[pyfunction]
+pub(crate) fn check_certificate(settings: &Bound<'_, PyAny>) -> PyResult<()> {
+    certificate(settings)?.map_or(Ok(()), |files| files.check()).map_err(PyValueError::new_err)
+}
+
+/// # Errors
+/// An attribute is missing or has another type: not a `hubbub.Settings`.
+fn certificate(settings: &Bound<'_, PyAny>) -> PyResult<Option<CertificateFiles>> {
+    let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
+    let files = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
+    Ok(files.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }))
+}
 
 /// # Errors
 /// An attribute is missing or has another type: not a `hubbub.Settings`.
@@ -37,5 +55,6 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         compression: settings.getattr("compression")?.extract()?,
         compression_threshold: size("compression_threshold")?,
         max_header_size: size("max_header_size")?,
+        certificate: certificate(settings)?,
     })
 }

@@ -25,6 +25,8 @@ enum Step {
     Subscribers(u64, Option<u64>),
     Leave(Leave),
     AcceptPaused(String),
+    Refused(SocketAddr, String),
+    CertificateRead(Option<String>),
 }
 
 impl Step {
@@ -50,6 +52,8 @@ impl Step {
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
             Event::Leave(why) => Self::Leave(why),
             Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
+            Event::Refused { peer, reason } => Self::Refused(peer, reason),
+            Event::CertificateRead(result) => Self::CertificateRead(result.err()),
         }
     }
 }
@@ -97,6 +101,13 @@ impl Reactor {
                 }
                 Step::AcceptPaused(error) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
+                }
+                Step::Refused(peer, reason) => {
+                    let (host, port) = (peer.ip().to_canonical().to_string(), peer.port());
+                    self.runner.worker.bind(py).call_method1(intern!(py, "refused"), ((host, port), reason))?;
+                }
+                Step::CertificateRead(error) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;
                 }
             }
         }
