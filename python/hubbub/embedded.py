@@ -86,7 +86,7 @@ class Embedded:
             await worker.start(self._listeners)
         finally:
             self._close_listeners()
-        log.info("listening on %s", describe(self._settings, self.port))
+        log.info("listening on %s", describe(self._settings.host, self.port, self._settings.ssl_certfile))
         await worker.caller.call("start", self._server)
 
     async def until_left(self) -> None:

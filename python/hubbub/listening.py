@@ -10,7 +10,6 @@ import socket
 
 from . import _core
 from .errors import CannotServe, SettingsError
-from .settings import Settings
 
 __all__ = ["check_certificate", "describe", "listen", "raise_file_limit"]
 
@@ -65,21 +64,23 @@ async def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
     raise CannotServe(refusal.errno, f"cannot listen on {host} port {port}: {os.strerror(refusal.errno or 0)}")
 
 
-def check_certificate(settings: Settings) -> None:
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
     """Read the certificate and its key, if there are any, as the engine will.
 
     Raises:
         SettingsError: They cannot be used; the message names the setting and the file, and says why.
     """
+    if certfile is None or keyfile is None:
+        return
     try:
-        _core.check_certificate(settings)
+        _core.check_certificate(certfile, keyfile)
     except ValueError as error:
         raise SettingsError(str(error)) from None
 
 
-def describe(settings: Settings, port: int) -> str:
+def describe(host: str, port: int, certfile: str | None) -> str:
     """Return for the log where a server listens, and whether it speaks TLS."""
-    return f"{settings.host} port {port}" + (" (TLS)" if settings.ssl_certfile else "")
+    return f"{host} port {port}" + (" (TLS)" if certfile else "")
 
 
 def raise_file_limit(connections: int | None = None) -> None:

@@ -190,7 +190,8 @@ class Master:
             self._hub.listen(listener.detach())
         count = len(self._seats)
         workers = "1 worker" if count == 1 else f"{count} workers"
-        log.info("listening on %s, %s", describe(self._settings, self.port), workers)
+        where = describe(self._settings.host, self.port, self._settings.ssl_certfile)
+        log.info("listening on %s, %s", where, workers)
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:
             self._reload_again = False

@@ -600,7 +600,7 @@ def _refuse_what_is_not_there(settings: Settings) -> None:
     Raises:
         SettingsError: The certificate cannot be used, or this version does not have what is asked for.
     """
-    check_certificate(settings)
+    check_certificate(settings.ssl_certfile, settings.ssl_keyfile)
     if (value := settings.metrics_port) is not None:
         raise SettingsError(
             f"metrics_port: {value!r} is not allowed, for this version does not have it yet; allowed is None"

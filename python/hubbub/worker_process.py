@@ -53,7 +53,7 @@ class WorkerProcess:
         raise_file_limit()
         try:
             # The master could use it, but a worker may come much later.
-            check_certificate(self._settings)
+            check_certificate(self._settings.ssl_certfile, self._settings.ssl_keyfile)
         except SettingsError as error:
             program.leave(SystemExit(f"hubbub: {error}"))
         # The program may have set handlers of its own meanwhile.

@@ -8,21 +8,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::origin::OriginPolicy;
 
-/// Reads the certificate and the key that the settings name, if they do, as the reactor will.
+/// Reads a certificate and its key as the reactor will.
 ///
 /// Raises:
 ///     ValueError: They cannot be used; one line that names the setting and the file, and says why.
 #[pyfunction]
-pub(crate) fn check_certificate(settings: &Bound<'_, PyAny>) -> PyResult<()> {
-    certificate(settings)?.map_or(Ok(()), |files| files.check()).map_err(PyValueError::new_err)
-}
-
-/// # Errors
-/// An attribute is missing or has another type: not a `hubbub.Settings`.
-fn certificate(settings: &Bound<'_, PyAny>) -> PyResult<Option<CertificateFiles>> {
-    let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
-    let files = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
-    Ok(files.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }))
+pub(crate) fn check_certificate(certfile: PathBuf, keyfile: PathBuf) -> PyResult<()> {
+    CertificateFiles { certfile, keyfile }.check().map_err(PyValueError::new_err)
 }
 
 /// # Errors
@@ -38,6 +30,8 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
     } else {
         OriginPolicy::parse_list(&origins).map_err(|error| PyValueError::new_err(error.to_string()))?
     };
+    let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
+    let certificate = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
     let slow_consumer: String = settings.getattr("slow_consumer")?.extract()?;
     Ok(Settings {
         max_connections: size("max_connections")?,
@@ -55,6 +49,6 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         compression: settings.getattr("compression")?.extract()?,
         compression_threshold: size("compression_threshold")?,
         max_header_size: size("max_header_size")?,
-        certificate: certificate(settings)?,
+        certificate: certificate.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
     })
 }
