@@ -8,6 +8,7 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import socket
 import weakref
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from .events import Accept, CloseCode, Refuse, Request, Response, forwarded
 from .handlers import Handler
 from .program import Why
 from .settings import Settings
+from .static import FileResponse
 from .timers import Timer
 
 __all__ = ["Worker"]
@@ -208,12 +210,18 @@ class Worker:
         self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self.caller.context)
 
     def make_request(
-        self, method: str, path: str, query: str, headers: list[tuple[str, str]], client: tuple[str, int]
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: list[tuple[str, str]],
+        client: tuple[str, int],
+        body: bytes,
     ) -> Request:
-        """Make the `Request` of a parsed head."""
+        """Make the `Request` of a parsed head and its body."""
         scheme = "https" if self._settings.ssl_certfile else "http"
         client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
-        return Request(method, path, query, headers, client, scheme)
+        return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
         """Ask the `handshake` handler."""
@@ -347,7 +355,13 @@ class Worker:
                 raise TypeError(f"a request handler returns Response, str, bytes or None, not {type(answer).__name__}")
 
     def _respond(self, token: int, response: Response) -> None:
-        self.reactor.respond(token, response.status, list(response.headers.items()), response.body)
+        headers = list(response.headers.items())
+        if isinstance(response, FileResponse):
+            # The reactor sends it, and is done with it, when it likes.
+            descriptor = os.dup(response.descriptor)
+            self.reactor.respond_file(token, response.status, headers, descriptor, response.offset, response.length)
+        else:
+            self.reactor.respond(token, response.status, headers, response.body)
 
     # ---- other handlers, timers --------------------------------------------------------------------------
 

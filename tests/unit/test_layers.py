@@ -21,6 +21,7 @@ LAYERS = [
         "hubbub.listening",
         "hubbub.program",
         "hubbub.settings",
+        "hubbub.static",
         "hubbub.threads",
         "hubbub.timers",
     },

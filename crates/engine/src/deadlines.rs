@@ -81,7 +81,7 @@ impl Reactor {
                 self.finish_sending(key, true);
             }
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, true),
-            Wait::Head => self.reject_too_slow(key),
+            Wait::Head | Wait::Body => self.reject_too_slow(key),
             Wait::KeepAlive => self.finish_sending(key, true),
             Wait::Ping => {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };

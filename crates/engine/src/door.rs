@@ -1,13 +1,16 @@
 //! HTTP: what stands before a WebSocket, and beside it on the same port.
 
+use std::fs::File;
 use std::net::SocketAddr;
 
-use wire::handshake;
-use wire::http::{self, BodyLength, Head, Rejection};
+use wire::body::BodyDecoder;
+use wire::handshake::{self, Upgrade};
+use wire::http::{self, Head, Rejection};
 use wire::protocol::Protocol;
 
-use crate::connection::{Asked, Stage, Wait};
-use crate::reactor::{Reactor, Token};
+use crate::connection::{Asked, Stage, Unfinished, Wait};
+use crate::outbox::{Outbox, Pool};
+use crate::reactor::{Event, Reactor, Token};
 use crate::registry::{Fd, add};
 use crate::tls;
 
@@ -15,7 +18,7 @@ use crate::tls;
 const RETRY_AFTER: &str = "5";
 
 const TOO_LARGE: Rejection = Rejection { status: 431, reason: "the request head is too large", headers: &[] };
-const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request head took too long", headers: &[] };
+const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request took too long", headers: &[] };
 const FOREIGN_ORIGIN: Rejection =
     Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
 const NO_ROOM: Rejection =
@@ -24,49 +27,89 @@ const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
 const PLAIN_HTTP: Rejection =
     Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
-const NO_BODIES: Rejection = Rejection { status: 413, reason: "request bodies are not taken here", headers: &[] };
-const NO_SUCH_METHOD: Rejection =
-    Rejection { status: 405, reason: "only GET and HEAD are answered here", headers: &[("Allow", "GET, HEAD")] };
+/// It would show a page what the browser keeps from it, cookies for one (RFC 9110 §9.3.8).
+const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
 
 impl Reactor {
-    /// Checks a request head. Returns it, and whether it asks for a WebSocket, if it is to be handed up; otherwise it
-    /// has been answered.
-    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<(Head, bool)> {
-        let asked = head.and_then(|head| {
-            if head.wants_upgrade() {
-                let upgrade = handshake::check(&head, self.settings.compression)?;
-                if !self.settings.origins.allows_head(&head) {
-                    return Err(FOREIGN_ORIGIN);
-                }
-                if self.stopping {
-                    return Err(STOPPING);
-                }
-                if !self.has_room() {
-                    return Err(NO_ROOM);
-                }
-                return Ok((head, Asked::Handshake(Box::new(upgrade))));
-            }
-            if !matches!(http::body_length(&head)?, BodyLength::None | BodyLength::Length(0)) {
-                return Err(NO_BODIES);
-            }
-            if !matches!(head.method(), "GET" | "HEAD") {
-                return Err(NO_SUCH_METHOD);
-            }
-            let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
-            Ok((head, asked))
+    /// Deals with a request head. The event, if it is to be handed up; otherwise it has been answered, or its body is
+    /// awaited.
+    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
+        let entered = head.and_then(|head| match head.wants_upgrade() {
+            true => self.enter_handshake(key, head).map(Some),
+            false => self.enter_request(key, head),
         });
-        match asked {
-            Ok((head, asked)) => {
-                let is_upgrade = matches!(asked, Asked::Handshake(_));
-                self.connections[key].stage = Stage::Asked(asked);
-                self.wait(key, Wait::Nothing);
-                Some((head, is_upgrade))
-            }
-            Err(rejection) => {
-                self.reject(key, &rejection);
-                None
-            }
+        entered.unwrap_or_else(|rejection| {
+            self.reject(key, &rejection);
+            None
+        })
+    }
+
+    fn enter_handshake(&mut self, key: usize, head: Head) -> Result<Event<'static>, Rejection> {
+        let upgrade = self.check_handshake(&head)?;
+        let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade)));
+        Ok(Event::Handshake { token, head, peer })
+    }
+
+    fn check_handshake(&self, head: &Head) -> Result<Upgrade, Rejection> {
+        let upgrade = handshake::check(head, self.settings.compression)?;
+        if !self.settings.origins.allows_head(head) {
+            return Err(FOREIGN_ORIGIN);
         }
+        if self.stopping {
+            return Err(STOPPING);
+        }
+        if !self.has_room() {
+            return Err(NO_ROOM);
+        }
+        Ok(upgrade)
+    }
+
+    /// The event for a request without a body; `None`: the body is still to be read.
+    fn enter_request(&mut self, key: usize, head: Head) -> Result<Option<Event<'static>>, Rejection> {
+        let length = http::body_length(&head)?;
+        if head.method() == "TRACE" {
+            return Err(NO_TRACES);
+        }
+        let expects_continue = head.expects_continue()?;
+        let body = BodyDecoder::new(length, self.settings.max_body_size)?;
+        if body.is_complete() {
+            return Ok(Some(self.request(key, head, Vec::new())));
+        }
+        let connection = &mut self.connections[key];
+        connection.stage = Stage::Body(Box::new(Unfinished { head, body }));
+        if connection.wait == Wait::Head {
+            connection.wait = Wait::Body;
+            self.arm(key);
+        } else {
+            // Head and body have begun together; the time since the last request is not theirs.
+            self.wait(key, Wait::Body);
+        }
+        if expects_continue {
+            self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
+            self.queued(key);
+        }
+        Ok(None)
+    }
+
+    /// The event for a request whose body has been read.
+    pub(crate) fn enter_with_body(&mut self, key: usize) -> Option<Event<'static>> {
+        let stage = std::mem::replace(&mut self.connections[key].stage, Stage::Head { scanned: 0 });
+        let Stage::Body(request) = stage else { return None };
+        Some(self.request(key, request.head, request.body.into_content()))
+    }
+
+    fn request(&mut self, key: usize, head: Head, body: Vec<u8>) -> Event<'static> {
+        let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
+        let (token, peer) = self.await_answer(key, asked);
+        Event::Request { token, head, peer, body }
+    }
+
+    /// The connection waits for its handler; returns the handler's name for it, and the peer.
+    fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
+        self.connections[key].stage = Stage::Asked(asked);
+        self.wait(key, Wait::Nothing);
+        let connection = &self.connections[key];
+        (Token { key: key as u32, serial: connection.serial }, connection.peer)
     }
 
     /// An id for a new connection, if there may be one more in the whole server.
@@ -93,6 +136,10 @@ impl Reactor {
         self.reject(key, &TOO_SLOW);
     }
 
+    pub(crate) fn reject_stopping(&mut self, key: usize) {
+        self.reject(key, &STOPPING);
+    }
+
     /// Answers HTTP on a port that speaks TLS.
     pub(crate) fn reject_plain(&mut self, key: usize) {
         self.reject(key, &PLAIN_HTTP);
@@ -107,7 +154,7 @@ impl Reactor {
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
-    fn reject(&mut self, key: usize, rejection: &Rejection) {
+    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection) {
         add(&self.shared.totals().refused, 1);
         let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         headers.extend_from_slice(rejection.headers);
@@ -200,6 +247,34 @@ impl Reactor {
 
     /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been checked.
     pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) {
+        self.answer(token, status, headers, body.len(), |outbox, pool| {
+            outbox.append(pool, |out| out.extend_from_slice(body));
+        });
+    }
+
+    /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if they
+    /// are not there any more by then, the connection is cut.
+    pub fn respond_file(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(String, String)],
+        file: File,
+        offset: u64,
+        length: usize,
+    ) {
+        self.answer(token, status, headers, length, |outbox, _| outbox.append_file(file, offset, length));
+    }
+
+    /// Sends a response, and with `put_body` its body of `length` bytes, if it is to have one.
+    fn answer(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(String, String)],
+        length: usize,
+        put_body: impl FnOnce(&mut Outbox, &mut Pool),
+    ) {
         self.clock.read();
         let Some((key, asked)) = self.asked(token) else {
             return;
@@ -215,8 +290,11 @@ impl Reactor {
         let keep_alive = keep_alive && !connection.ended;
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
-            http::write_response(out, status, headers, body, head_only, keep_alive, date);
+            http::write_response_head(out, status, headers, length as u64, keep_alive, date);
         });
+        if !head_only && !http::is_bodiless(status) {
+            put_body(&mut connection.outbox, &mut self.tools.pool);
+        }
         if keep_alive {
             self.wait(key, Wait::KeepAlive);
             self.queued(key);

@@ -18,7 +18,7 @@ use rustls::server::{NoServerSessionStorage, ServerConnectionData, UnbufferedSer
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, InconsistentKeys, ServerConfig};
+use rustls::{Error, InconsistentKeys, InvalidMessage, ServerConfig};
 
 /// Milliseconds between two looks at the files.
 const LOOK_INTERVAL: u64 = 1000;
@@ -26,6 +26,9 @@ const LOOK_INTERVAL: u64 = 1000;
 const MOST_FILE: u64 = 1024 * 1024;
 /// Payload of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
+/// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has no
+/// certificate to show needs as much.
+const MOST_KEPT: usize = 2 * RECORD;
 /// More than what encryption adds to a record, and what rustls may send before it.
 const RECORD_OVERHEAD: usize = 64;
 
@@ -272,6 +275,9 @@ impl Session {
         }
         if input.is_empty() || self.input_ended {
             self.incoming = Vec::new();
+        } else if input.len() > MOST_KEPT {
+            self.end_in_failure();
+            return Err(InvalidMessage::HandshakePayloadTooLarge.into());
         } else {
             self.incoming.clear();
             self.incoming.extend_from_slice(input);
@@ -281,14 +287,18 @@ impl Session {
 
     /// Takes from rustls what it says after a failure, and nothing else: what comes behind it is not looked at.
     fn take_alerts(&mut self, mut input: &mut [u8], sealed: &mut Vec<u8>) {
-        (self.input_ended, self.output_ended) = (true, true);
-        self.incoming = Vec::new();
+        self.end_in_failure();
         while self.rustls.wants_write() {
             let UnbufferedStatus { discard, state, .. } = self.rustls.process_tls_records(input);
             let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
             encode(&mut data, sealed);
             input = &mut input[discard..];
         }
+    }
+
+    fn end_in_failure(&mut self) {
+        (self.input_ended, self.output_ended) = (true, true);
+        self.incoming = Vec::new();
     }
 
     /// Encrypts `plain` behind what is in `sealed`.
