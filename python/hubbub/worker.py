@@ -8,6 +8,7 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import socket
 import weakref
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from .handlers import Handler
 from .logs import shown
 from .program import Why
 from .settings import Settings
+from .static import FileResponse
 from .timers import Timer
 from .visitors import Visitors
 
@@ -213,11 +215,17 @@ class Worker:
         self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self.caller.context)
 
     def make_request(
-        self, method: str, path: str, query: str, headers: list[tuple[str, str]], client: tuple[str, int]
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: list[tuple[str, str]],
+        client: tuple[str, int],
+        body: bytes,
     ) -> Request:
-        """Make the `Request` of a parsed head."""
+        """Make the `Request` of a parsed head and its body."""
         client, scheme = forwarded(headers, client, "http", self._settings.trusted_proxies)
-        return Request(method, path, query, headers, client, scheme)
+        return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
         """Ask the `handshake` handler, if there is one."""
@@ -306,6 +314,9 @@ class Worker:
         """Call the handler, and `answer` with its result when it is there."""
 
         def then(result: object, error: BaseException | None) -> None:
+            if self.caller.is_stopping and isinstance(error, asyncio.CancelledError):
+                self._respond(token, STOPPING)
+                return
             try:
                 if error:
                     raise error
@@ -365,8 +376,16 @@ class Worker:
                 raise TypeError(f"a request handler returns Response, str, bytes or None, not {type(answer).__name__}")
 
     def _respond(self, token: int, response: Response) -> None:
-        self.reactor.respond(token, response.status, list(response.headers.items()), response.body)
-        self._visitors.answered(token, response.status, len(response.body))
+        headers = list(response.headers.items())
+        if isinstance(response, FileResponse):
+            # The reactor sends it, and is done with it, when it likes.
+            descriptor = os.dup(response.descriptor)
+            self.reactor.respond_file(token, response.status, headers, descriptor, response.offset, response.length)
+            length = response.length
+        else:
+            self.reactor.respond(token, response.status, headers, response.body)
+            length = len(response.body)
+        self._visitors.answered(token, response.status, length)
 
     # ---- other handlers, timers --------------------------------------------------------------------------
 

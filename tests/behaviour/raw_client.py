@@ -126,6 +126,10 @@ class RawClient:
             pass
         return struct.unpack("!H", frame.payload[:2])[0], frame.payload[2:].decode()
 
+    async def some(self) -> bytes:
+        """Read what is there, once there is something."""
+        return await self._reader.read(self._limit)
+
     async def rest(self) -> bytes:
         """Read until the server closes the connection."""
         return await self._reader.read()

@@ -22,6 +22,7 @@ LAYERS = [
         "hubbub.metrics",
         "hubbub.program",
         "hubbub.settings",
+        "hubbub.static",
         "hubbub.systemd",
         "hubbub.threads",
         "hubbub.timers",

@@ -103,7 +103,7 @@ pub enum Event<'a> {
         /// Where it came from.
         peer: SocketAddr,
     },
-    /// A plain HTTP request. To be answered with [`Reactor::respond`].
+    /// A plain HTTP request. To be answered with [`Reactor::respond`] or [`Reactor::respond_file`].
     Request {
         /// For the answer.
         token: Token,
@@ -111,6 +111,8 @@ pub enum Event<'a> {
         head: Head,
         /// Where it came from.
         peer: SocketAddr,
+        /// The whole body, at most `max_body_size` bytes.
+        body: Vec<u8>,
     },
     /// A whole message, in order.
     Message {
@@ -484,14 +486,19 @@ impl Reactor {
         self.connections.iter().filter(|(_, connection)| connection.open).map(|(_, connection)| connection.fd).collect()
     }
 
-    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
+    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests, once an
+    /// answer that is on its way is out.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         self.settle();
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.connections[key].stage {
                 Stage::WebSocket(_) if self.connections[key].open => self.send_close(key, code, reason),
-                Stage::Head { .. } => self.finish_sending(key, false),
+                Stage::Head { .. } => {
+                    let is_answering = self.connections[key].is_answering();
+                    self.finish_sending(key, is_answering);
+                }
+                Stage::Body(_) => self.reject_stopping(key),
                 _ => {}
             }
         }

@@ -4,6 +4,7 @@
 //! steps. Calls from other threads go through [`Shared`] as commands.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -491,6 +492,25 @@ impl Reactor {
     ) -> PyResult<()> {
         check_headers(&headers)?;
         self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers, body))
+    }
+
+    /// The same with `length` bytes of an open file, from `offset` on, for a body; takes the descriptor over, whatever
+    /// happens. The bytes are read as the peer takes them.
+    #[expect(clippy::too_many_arguments, reason = "a response, and a part of a file")]
+    fn respond_file(
+        &self,
+        py: Python<'_>,
+        token: u64,
+        status: u16,
+        headers: Vec<(String, String)>,
+        descriptor: RawFd,
+        offset: u64,
+        length: usize,
+    ) -> PyResult<()> {
+        let file = File::from(taken_over(descriptor));
+        check_headers(&headers)?;
+        let token = Token::from_bits(token);
+        self.on_loop(py, |engine| engine.respond_file(token, status, &headers, file, offset, length))
     }
 
     /// A suspended handler of the connection has ended.

@@ -17,7 +17,7 @@ use crate::reactor::{Reactor, address, in_use};
 /// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
 enum Step {
     Handshake(Token, Box<Head>, SocketAddr),
-    Request(Token, Box<Head>, SocketAddr),
+    Request(Token, Box<Head>, SocketAddr, Py<PyBytes>),
     Message(Fd, Py<PyAny>, Opcode),
     Closed(Fd, u16, String),
     Drained(Fd),
@@ -39,7 +39,9 @@ impl Step {
                 Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
             }
             Event::Handshake { token, head, peer } => Self::Handshake(token, Box::new(head), peer),
-            Event::Request { token, head, peer } => Self::Request(token, Box::new(head), peer),
+            Event::Request { token, head, peer, body } => {
+                Self::Request(token, Box::new(head), peer, PyBytes::new(py, &body).unbind())
+            }
             Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
             Event::Drained { fd } => Self::Drained(fd),
             Event::PipeMessage { from, payload: Payload::Text(text) } => {
@@ -86,8 +88,8 @@ impl Reactor {
                     continue;
                 }
                 Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
-                Step::Request(token, head, peer) => {
-                    let request = self.request(py, &head, peer)?;
+                Step::Request(token, head, peer, body) => {
+                    let request = self.request(py, &head, peer, body.bind(py))?;
                     let worker = self.runner.worker.bind(py);
                     worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
                 }
@@ -146,13 +148,13 @@ impl Reactor {
     fn handshake(&self, py: Python<'_>, token: Token, head: &Head, peer: SocketAddr) -> PyResult<()> {
         let worker = self.runner.worker.bind(py);
         if worker.getattr(intern!(py, "decides_handshakes"))?.is_truthy()? {
-            let request = self.request(py, head, peer)?;
+            let request = self.request(py, head, peer, &PyBytes::new(py, b""))?;
             worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
             return Ok(());
         }
         let wants_request = self.handlers.open.get().is_some_and(|open| open.wants(1));
         let request = if wants_request || head.get("x-forwarded-for").is_some() {
-            Some(self.request(py, head, peer)?)
+            Some(self.request(py, head, peer, &PyBytes::new(py, b""))?)
         } else {
             None
         };
@@ -213,7 +215,7 @@ impl Reactor {
     /// Tells the worker of a client that was turned away.
     fn refused(&self, py: Python<'_>, refused: &Refused) -> PyResult<()> {
         let request = match &refused.head {
-            Some(head) => Some(self.request(py, head, refused.peer)?),
+            Some(head) => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
             None => None,
         };
         let (client, reason) = (client_tuple(refused.peer), refused.reason.as_ref());
@@ -221,14 +223,20 @@ impl Reactor {
         self.runner.worker.bind(py).call_method1(intern!(py, "on_refused"), arguments).map(|_| ())
     }
 
-    /// The Python `Request` of a head.
-    fn request<'py>(&self, py: Python<'py>, head: &Head, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+    /// The Python `Request` of a head and a body.
+    fn request<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Head,
+        peer: SocketAddr,
+        body: &Bound<'py, PyBytes>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (path, query) = head.path_and_query();
         let headers = PyList::empty(py);
         for (name, value) in head.headers() {
             headers.append((name, latin1(value)))?;
         }
-        let arguments = (head.method(), path, query, headers, client_tuple(peer));
+        let arguments = (head.method(), path, query, headers, client_tuple(peer), body);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
 }
