@@ -6,7 +6,7 @@ from typing import Any, final
 from .events import Data, Opcode, Request
 from .settings import Settings
 
-__all__ = ["Frame", "Hub", "Publisher", "Reactor", "Watcher", "__version__", "die_with_parent"]
+__all__ = ["Frame", "Hub", "Publisher", "Reactor", "Watcher", "__version__", "check_certificate", "die_with_parent"]
 
 __version__: str
 
@@ -27,6 +27,7 @@ class Frame:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+def check_certificate(certfile: str, keyfile: str) -> None: ...
 def die_with_parent() -> bool: ...
 
 @final

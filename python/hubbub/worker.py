@@ -224,7 +224,8 @@ class Worker:
         body: bytes,
     ) -> Request:
         """Make the `Request` of a parsed head and its body."""
-        client, scheme = forwarded(headers, client, "http", self._settings.trusted_proxies)
+        scheme = "https" if self._settings.ssl_certfile else "http"
+        client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
@@ -290,6 +291,13 @@ class Worker:
         if now >= self._next_pause_logged:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
+
+    def certificate_read(self, error: str | None) -> None:
+        """Log that the files of the certificate have changed."""
+        if error is None:
+            log.info("worker %d: the certificate was read again, for new connections", self.worker_id)
+        else:
+            log.warning("worker %d: the certificate of before stays: %s", self.worker_id, error)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 

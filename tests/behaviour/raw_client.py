@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import struct
 from typing import NamedTuple, Self
 
@@ -30,13 +31,14 @@ class RawFrame(NamedTuple):
 
 
 class RawClient:
-    """A TCP connection to the server; use it with `async with`."""
+    """A TCP connection to the server, or TLS over one; use it with `async with`."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
         """Prepare to connect; a `receive_buffer` of few bytes makes a client that soon takes no more."""
         self._address = ("127.0.0.1", port)
         # Only where the protocol is named does asyncio see to it that small writes go out at once.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
+        self._tls = tls
         self._limit = receive_buffer or 64 * 1024
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -44,7 +46,10 @@ class RawClient:
     async def __aenter__(self) -> Self:
         self._socket.setblocking(False)
         await asyncio.get_running_loop().sock_connect(self._socket, self._address)
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=self._limit)
+        host = self._address[0] if self._tls else None
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=self._socket, limit=self._limit, ssl=self._tls, server_hostname=host
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -65,7 +70,10 @@ class RawClient:
 
     def end(self) -> None:
         """Close our half of the TCP connection."""
-        self._writer.write_eof()
+        if self._tls:
+            self._socket.shutdown(socket.SHUT_WR)
+        else:
+            self._writer.write_eof()
 
     def reset(self) -> None:
         """Break the TCP connection off."""
