@@ -89,7 +89,7 @@ impl CertificateFiles {
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .map_err(unusable)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         // Tickets leave the state of a session to its client; rustls changes their key by itself. A new certificate has a new
         // ticketer, so nobody goes on with the old one.
         config.ticketer = ring::Ticketer::new().map_err(unusable)?;
