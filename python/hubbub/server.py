@@ -400,7 +400,7 @@ class Server:
         _set_log_level(self.settings.log_level)
         status = 0
         try:
-            _refuse_what_is_not_there(self.settings)
+            check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
             if refusal:
                 asyncio.run(self._run_embedded())
             else:
@@ -505,7 +505,7 @@ class Server:
         self._role_of("reload").reload()
 
     async def _open_embedded(self) -> Embedded:
-        _refuse_what_is_not_there(self.settings)
+        check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
         _set_log_level(self.settings.log_level)
@@ -589,21 +589,13 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _set_log_level(level: str) -> None:
-    """Set the logger's level, unless the program has and the setting was left alone."""
+    """Set the logger's level, unless the program has and the setting was left alone.
+
+    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
+    logger stays.
+    """
     if log.level == logging.NOTSET or level != LOG_LEVEL:
         log.setLevel(level.upper())
-
-
-def _refuse_what_is_not_there(settings: Settings) -> None:
-    """Better no server than one without what it was told to use.
-
-    Raises:
-        SettingsError: The certificate cannot be used, or this version does not have what is asked for.
-    """
-    check_certificate(settings.ssl_certfile, settings.ssl_keyfile)
-    if (value := settings.metrics_port) is not None:
-        raise SettingsError(
-            f"metrics_port: {value!r} is not allowed, for this version does not have it yet; allowed is None"
-        )
-    if settings.access_log:
-        raise SettingsError("access_log: True is not allowed, for this version does not have it yet; allowed is False")
+    access = logging.getLogger("hubbub.access")
+    if access.level == logging.NOTSET:
+        access.setLevel(logging.INFO)

@@ -2,8 +2,7 @@
 
 A test gives its application (a function that registers handlers) to `serve`, and talks to what it gets as a
 client. What the handlers see, they tell through `note`. So it does not say in which process the server runs, and is run
-over each of the ways of serving: within this process, the same over TLS, and in processes of its own, one worker or
-several.
+over each of the ways of serving: within this process, the same over TLS, and in processes, one worker or several.
 
 What is about the process that serves uses `serve_here`, or a `Server` of its own.
 """

@@ -55,6 +55,12 @@ class RawClient:
     async def __aexit__(self, *_: object) -> None:
         self._writer.transport.abort()
 
+    @property
+    def address(self) -> str:
+        """Its own end of the connection, as the server's log has it."""
+        host, port = self._socket.getsockname()
+        return f"{host}:{port}"
+
     def send(self, data: str | bytes) -> None:
         self._writer.write(data.encode() if isinstance(data, str) else data)
 
@@ -124,6 +130,10 @@ class RawClient:
         while (frame := await self.frame()).opcode != Opcode.CLOSE:
             pass
         return struct.unpack("!H", frame.payload[:2])[0], frame.payload[2:].decode()
+
+    async def some(self) -> bytes:
+        """Read what is there, once there is something."""
+        return await self._reader.read(self._limit)
 
     async def rest(self) -> bytes:
         """Read until the server closes the connection."""

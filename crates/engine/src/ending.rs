@@ -11,7 +11,8 @@ use std::time::Duration;
 use wire::error::close_code;
 
 use crate::connection::{Ending, Stage, Wait};
-use crate::reactor::{Incident, Reactor, WRITE_BUDGET};
+use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::refusals::Refused;
 use crate::registry::add;
 
 impl Reactor {
@@ -73,6 +74,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
             connection.ending = Some(Box::new(Ending { code, reason }));
+            self.shared.measured().closed(code);
             self.make_ready(key);
         }
     }
@@ -143,9 +145,9 @@ impl Reactor {
 
     /// The one place where a failed TLS handshake is known.
     pub(crate) fn refuse_tls(&mut self, key: usize, reason: &str) {
-        add(&self.shared.totals().refused, 1);
         let peer = self.connections[key].peer;
-        self.note(Incident::Refused { peer, reason: format!("the TLS handshake failed: {reason}") });
+        let reason = format!("the TLS handshake failed: {reason}").into();
+        self.turned_away(Refused { peer, status: None, reason, sent: 0, head: None, others: 0 });
     }
 
     /// Nothing is left to be sent: a connection that only waited for this is closed.

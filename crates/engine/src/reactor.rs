@@ -27,6 +27,7 @@ use crate::crossing::{Crossing, LINK};
 use crate::fanout::Gathered;
 use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
+use crate::refusals::{Refusals, Refused};
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -50,8 +51,6 @@ const TURN_TIME: Duration = Duration::from_millis(10);
 pub(crate) const STEPS_PER_LOOK: u32 = 8;
 /// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
 const SPARE_CONNECTIONS: usize = 1000;
-/// Things to be told of connections that are no WebSockets; of more at a time, only the count goes on.
-const MOST_INCIDENTS: usize = 64;
 /// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more of
 /// them the caches have forgotten a socket by then.
 const READINESS: usize = 64;
@@ -151,15 +150,10 @@ pub enum Event<'a> {
         /// In all processes; `None`: too many such questions wait.
         count: Option<u64>,
     },
+    /// A client was turned away.
+    Refused(Box<Refused>),
     /// This worker is to leave.
     Leave(Leave),
-    /// Someone was refused before a handler could have known of them, or never came as far as a request.
-    Refused {
-        /// Where they came from.
-        peer: SocketAddr,
-        /// What was wrong; may quote the peer's TLS alert, and nothing else that it sent.
-        reason: String,
-    },
     /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.
     CertificateRead(Result<(), String>),
     /// Accepting has paused because of this error, and will be tried again.
@@ -197,13 +191,17 @@ impl Clock {
     }
 
     fn begin_turn(&mut self) {
-        self.read();
         self.turn = Instant::now();
+        self.set(self.turn);
     }
 
     /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
     pub(crate) fn read(&mut self) {
-        self.now = self.started.elapsed().as_millis() as u64;
+        self.set(Instant::now());
+    }
+
+    fn set(&mut self, now: Instant) {
+        self.now = now.duration_since(self.started).as_millis() as u64;
         self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     }
 
@@ -237,6 +235,7 @@ pub struct Reactor {
     events: Events,
     acceptor: Acceptor,
     pub(crate) accept_error: Option<io::Error>,
+    pub(crate) refusals: Refusals,
     /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
     keys: Vec<u32>,
     pub(crate) ready: VecDeque<u32>,
@@ -253,15 +252,9 @@ pub struct Reactor {
     pub(crate) crossing: Crossing,
     /// For TLS connections, if this server speaks TLS.
     certificate: Option<Certificate>,
-    /// Events about connections that have no id, and about the certificate.
-    pub(crate) incidents: VecDeque<Incident>,
+    /// What came of reading it again, to be told.
+    pub(crate) certificate_read: Option<Result<(), String>>,
     serial: u32,
-}
-
-/// What is told of connections that are no WebSockets.
-pub(crate) enum Incident {
-    Refused { peer: SocketAddr, reason: String },
-    CertificateRead(Result<(), String>),
 }
 
 impl Reactor {
@@ -305,6 +298,7 @@ impl Reactor {
             events: Events::with_capacity(READINESS),
             acceptor: Acceptor::default(),
             accept_error: None,
+            refusals: Refusals::default(),
             ready: VecDeque::new(),
             drained: Vec::new(),
             gone: Vec::new(),
@@ -315,7 +309,7 @@ impl Reactor {
             commands: Input::default(),
             crossing: Crossing::default(),
             certificate,
-            incidents: VecDeque::new(),
+            certificate_read: None,
             serial: 0,
         })
     }
@@ -419,6 +413,7 @@ impl Reactor {
                 add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             }
         }
+        self.shared.measured().turn(self.clock.turn.elapsed());
     }
 
     /// Writes what is queued, once for each connection.
@@ -446,7 +441,8 @@ impl Reactor {
             || !self.commands.is_empty()
             || self.crossing.has_work()
             || self.accept_error.is_some()
-            || !self.incidents.is_empty()
+            || !self.refusals.is_empty()
+            || self.certificate_read.is_some()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
@@ -686,17 +682,10 @@ impl Reactor {
         let Some(certificate) = &mut self.certificate else { return Ok(None) };
         let refreshed = certificate.refresh(self.clock.now);
         let session = certificate.session()?;
-        if let Some(result) = refreshed {
-            self.note(Incident::CertificateRead(result));
+        if refreshed.is_some() {
+            self.certificate_read = refreshed;
         }
         Ok(Some(Box::new(session)))
-    }
-
-    /// Keeps something to be told; if too much of it waits, it is left out.
-    pub(crate) fn note(&mut self, incident: Incident) {
-        if self.incidents.len() < MOST_INCIDENTS {
-            self.incidents.push_back(incident);
-        }
     }
 
     // ---- finding -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
 use crate::crossing::{Notice, PipeMessage};
-use crate::reactor::{Event, Incident, Payload, Reactor, STEPS_PER_LOOK};
+use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::tls;
 
@@ -84,11 +84,8 @@ impl Reactor {
         if let Some(message) = self.crossing.next_pipe_message() {
             return Some(self.pipe_message(&message, take));
         }
-        if let Some(incident) = self.incidents.pop_front() {
-            return Some(take(match incident {
-                Incident::Refused { peer, reason } => Event::Refused { peer, reason },
-                Incident::CertificateRead(result) => Event::CertificateRead(result),
-            }));
+        if let Some(result) = self.certificate_read.take() {
+            return Some(take(Event::CertificateRead(result)));
         }
         while let Some(fd) = self.drained.pop() {
             if self.is_drained(fd) {
@@ -98,10 +95,12 @@ impl Reactor {
         let mut take = Some(take);
         loop {
             if !self.has_budget() {
-                return None;
+                return self.refusal(&mut take);
             }
             let Some(visit) = &mut self.visit else {
-                let key = self.ready.pop_front()?;
+                let Some(key) = self.ready.pop_front() else {
+                    return self.refusal(&mut take);
+                };
                 self.begin_visit(key as usize);
                 continue;
             };
@@ -157,6 +156,12 @@ impl Reactor {
             _ => Payload::Binary(&message.payload),
         };
         take(Event::PipeMessage { from: message.from, payload })
+    }
+
+    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are any.
+    fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let refused = self.refusals.pop()?;
+        take.take().map(|take| take(Event::Refused(refused)))
     }
 
     /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is
@@ -280,7 +285,7 @@ impl Reactor {
         match request.body.decode(visit.unused(&self.tools.buffer)) {
             Ok(taken) => visit.from += taken,
             Err(rejection) => {
-                self.reject(key, &rejection);
+                self.reject(key, &rejection, None);
                 return None;
             }
         }
