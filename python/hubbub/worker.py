@@ -55,6 +55,8 @@ CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
 # clients come back at the rate at which they are sent away.
 CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
+# Seconds that a worker which is replaced waits for connections in the middle of their TLS handshake or first request.
+NEWCOMERS_GRACE = 1.0
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
 
@@ -137,6 +139,9 @@ class Worker:
         deadline = self.loop.time() + self._settings.shutdown_timeout
         if self._why != "stop":
             self.reactor.return_sockets()
+            # Those whose TLS handshake has begun cannot be taken over by another worker.
+            patience = self.loop.time() + NEWCOMERS_GRACE
+            await self.caller.until(lambda: not self.reactor.newcomers(), min(patience, deadline))
         if self._why == "replace":
             await self._close_by_and_by()
         self._is_leaving = True

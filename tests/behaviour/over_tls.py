@@ -50,20 +50,17 @@ class Certificate:
 
 
 @contextlib.asynccontextmanager
-async def serve_over_tls(application: Application, settings: dict[str, Any]) -> AsyncIterator[Running]:
-    """Serve here, over TLS."""
-    certificate = any_certificate()
-    async with serve_embedded(application, certificate.settings | settings) as running:
-        running.tls = certificate.trusted
-        yield running
-
-
-@contextlib.asynccontextmanager
-async def serve_in_processes_over_tls(
-    workers: int, certificate: Certificate, application: Application, settings: dict[str, Any]
+async def serve_over_tls(
+    application: Application, settings: dict[str, Any], certificate: Certificate | None = None, workers: int = 0
 ) -> AsyncIterator[Running]:
-    """Serve in so many workers, over TLS."""
-    async with serve_in_processes(workers, application, certificate.settings | settings) as running:
+    """Serve over TLS, with any certificate unless one is given: in so many workers, or without any here."""
+    certificate = certificate or any_certificate()
+    settings = certificate.settings | settings
+    async with (
+        serve_in_processes(workers, application, settings)
+        if workers
+        else serve_embedded(application, settings) as running
+    ):
         running.tls = certificate.trusted
         yield running
 

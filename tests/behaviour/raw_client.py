@@ -110,10 +110,7 @@ class RawClient:
         )
 
     def send_frame(self, opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> None:
-        mask = os.urandom(4)
-        key = (mask * (len(payload) // 4 + 1))[: len(payload)]
-        masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(len(payload))
-        self.send(bytes([fin << 7 | opcode]) + _length(len(payload)) + mask + masked)
+        self.send(masked_frame(opcode, payload, fin=fin))
 
     def send_close(self, code: CloseCode | int, reason: str = "") -> None:
         self.send_frame(Opcode.CLOSE, struct.pack("!H", code) + reason.encode())
@@ -144,6 +141,14 @@ class RawClient:
 
     def _socket_option(self, option: int, value: bytes) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def masked_frame(opcode: Opcode, payload: bytes, *, fin: bool = True) -> bytes:
+    """Return a client's frame."""
+    mask = os.urandom(4)
+    key = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(len(payload))
+    return bytes([fin << 7 | opcode]) + _length(len(payload)) + mask + masked
 
 
 def _length(length: int) -> bytes:

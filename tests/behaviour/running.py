@@ -118,6 +118,11 @@ class Running:
         for worker in self.workers:
             await worker.run(lambda server, note: note.goes_on.set())
 
+    @property
+    def scheme(self) -> str:
+        """The scheme of a request, as the server sees it."""
+        return "https" if self.tls else "http"
+
     def connect(self, path: str = "/", **options: Any) -> connect:
         """Return a WebSocket client, which asks for no compression and sends no pings unless told to."""
         options = {"compression": None, "ping_interval": None, "proxy": None, **options}

@@ -519,6 +519,13 @@ impl Reactor {
         }
     }
 
+    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which nothing has
+    /// been asked, they cannot be given to another worker.
+    pub fn newcomers(&self) -> usize {
+        let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
+        self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
+    }
+
     /// Closes what is still there, without a word more.
     pub fn abort_all(&mut self) {
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
