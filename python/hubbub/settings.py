@@ -423,7 +423,7 @@ class Settings:
     handshake_timeout: float = _setting(
         10.0,
         Seconds(),
-        "Time for a client to send its whole request, and a second more for each 16 KiB of its body that have come. "
+        "Time for a client to send its whole request. Each 16 KiB of its body that come give back a second of it. "
         "Raising it lets slow attackers hold sockets longer.",
     )
     close_timeout: float = _setting(

@@ -392,15 +392,22 @@ async def test_a_trickle_does_not_prolong_the_time_for_a_body(serve: Serve) -> N
 
 
 async def test_a_long_body_may_take_longer_than_handshake_timeout(serve: Serve) -> None:
-    running = await serve(mirror, handshake_timeout=0.5)
-    body = b"x" * 1_000_000
+    running = await serve(mirror, handshake_timeout=2)
+    part, parts = b"x" * 100_000, 4
     async with running.raw() as client:
-        client.ask("/", f"Content-Length: {len(body)}", method="POST")
-        client.send(body[:-1])
-        # Of the minute that so much body may take.
-        await time_passes(0.8)
-        client.send(body[-1:])
-        assert (await client.answer()).body == body
+        client.ask("/", f"Content-Length: {parts * len(part)}", method="POST")
+        for _ in range(parts):
+            await time_passes(0.8)
+            client.send(part)
+        assert (await client.answer()).body == parts * part
+
+
+async def test_who_has_sent_much_of_a_body_may_not_stop_for_long(serve: Serve) -> None:
+    running = await serve(mirror, handshake_timeout=0.5)
+    async with running.raw() as client:
+        client.ask("/", "Content-Length: 1000000", method="POST")
+        client.send(b"x" * 999_999)
+        assert (await client.answer()).status == 408
 
 
 async def test_a_client_that_leaves_within_a_body_is_not_answered(serve: Serve) -> None:

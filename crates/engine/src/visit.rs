@@ -290,7 +290,8 @@ impl Reactor {
             }
         }
         let seconds = request.body.content().len() / BODY_PER_SECOND - before / BODY_PER_SECOND;
-        connection.since += 1000 * seconds as u64;
+        // Not more than all of it: who has sent much may not stop for long.
+        connection.since = (connection.since + 1000 * seconds as u64).min(self.clock.now);
         if !request.body.is_complete() {
             self.read_more();
             return None;
