@@ -56,7 +56,7 @@ CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
 CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
 # Seconds that a worker which is replaced waits for connections in the middle of their TLS handshake or first request.
-NEWCOMERS_GRACE = 1.0
+NEWCOMERS_GRACE = 5.0
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
 

@@ -19,8 +19,9 @@ from raw_client import RawClient
 from running import Running, Serve
 from tls_peer import HANDSHAKE_RECORD, TlsPeer
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
-from hubbub import Opcode, Server, SettingsError
+from hubbub import CloseCode, Opcode, Server, SettingsError
 
 CHOICES = {"1.1": "-tls1_1", "1.2": "-tls1_2", "1.3": "-tls1_3"}
 MEGABYTE = 1024 * 1024
@@ -388,6 +389,50 @@ async def test_a_broken_certificate_is_not_taken(exchange: Exchange, tmp_path: P
     await until_told(running, "the certificate was read again")
     assert await is_served(running, other.trusted)
     assert running.log.text.count("the certificate of before stays") == 2 * len(running.workers)
+
+
+@pytest.fixture
+async def reloading(tmp_path: Path) -> AsyncIterator[Exchange]:
+    """The same, in workers that can be replaced."""
+    certificate = Certificate.make(tmp_path)
+    async with serve_over_tls(echo, {}, certificate, workers=3) as running:
+        yield running, certificate
+
+
+async def test_a_reload_takes_the_new_certificate(reloading: Exchange, tmp_path: Path) -> None:
+    running, _ = reloading
+    after = Certificate.make(tmp_path).trusted
+    await running.server.reload()
+    await running.log.tells("hubbub INFO reloaded")
+    assert await is_served(running, after)
+    assert "the certificate was read again" not in running.log.text
+
+
+async def test_nobody_is_refused_while_workers_are_replaced(reloading: Exchange) -> None:
+    running, certificate = reloading
+    has_ended = asyncio.Event()
+    attempts = 0
+    codes = set()
+
+    async def connect_again_and_again() -> None:
+        nonlocal attempts
+        while not has_ended.is_set():
+            async with connect(f"wss://{HOST}:{running.port}/", ssl=certificate.trusted, proxy=None) as client:
+                attempts += 1
+                try:
+                    await client.send("hello")
+                    assert await client.recv() == "hello"
+                except ConnectionClosed as closed:
+                    codes.add(closed.rcvd and closed.rcvd.code)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(connect_again_and_again())
+        await running.server.reload()
+        await running.log.tells("hubbub INFO reloaded")
+        has_ended.set()
+    assert attempts >= 8
+    assert codes <= {CloseCode.SERVICE_RESTART}
 
 
 # ---- files that cannot be used ---------------------------------------------------------------------------
