@@ -175,16 +175,7 @@ fn connections_are_spread_evenly_and_given_back_ones_go_to_others() {
     let hub = hub();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
-    let mut reactors: Vec<engine::Reactor> = (0..2)
-        .map(|worker_id| {
-            let (slot, link) = hub.add_worker(worker_id).expect("a slot");
-            let registry = engine::Registry::open(memory(&hub)).expect("the registry");
-            let mut reactor = engine::Reactor::new(settings(), registry, slot).expect("a reactor");
-            reactor.join(link).expect("joined");
-            reactor.tell_ready();
-            reactor
-        })
-        .collect();
+    let mut reactors = [reactor(&hub, 0).0, reactor(&hub, 1).0];
     hub.listen(OwnedFd::from(listener));
     let clients: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(address).expect("connected")).collect();
     turn_until(&mut reactors, |reactors| reactors.iter().map(engine::Reactor::len).sum::<usize>() == 10);
@@ -194,6 +185,34 @@ fn connections_are_spread_evenly_and_given_back_ones_go_to_others() {
     turn_until(&mut reactors, |reactors| reactors[1].len() == 10);
     assert!(reactors[0].is_empty());
     drop(clients);
+}
+
+#[test]
+fn what_a_worker_does_not_take_is_passed_to_another_and_not_back() {
+    let hub = hub();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    // This one runs no turns.
+    let (_slow, link_of_slow) = reactor(&hub, 0);
+    let mut quick = [reactor(&hub, 1).0];
+    hub.listen(OwnedFd::from(listener));
+    let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("connected")).collect();
+    turn_until(&mut quick, |quick| quick[0].len() == clients.len());
+    // The other one has fewer connections all the time, but at most once a place in the queue for each of them.
+    let waiting = rustix::io::ioctl_fionread(&link_of_slow).expect("a number");
+    assert!(waiting <= 32 * clients.len() as u64, "{waiting} bytes");
+}
+
+/// A worker that takes connections as soon as it runs turns, and its end of the link.
+fn reactor(hub: &Hub, worker_id: u8) -> (engine::Reactor, OwnedFd) {
+    let (slot, link) = hub.add_worker(worker_id).expect("a slot");
+    let registry = engine::Registry::open(memory(hub)).expect("the registry");
+    let mut reactor = engine::Reactor::new(settings(), registry, slot).expect("a reactor");
+    let copy = link.try_clone().expect("a descriptor");
+    reactor.join(link).expect("joined");
+    reactor.tell_ready();
+    wait_for(hub, |event| *event == HubEvent::Ready(slot));
+    (reactor, copy)
 }
 
 /// Runs turns; a reactor that is told to leave gives back what it has.

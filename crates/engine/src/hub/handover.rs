@@ -19,33 +19,33 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const MOST_HOMELESS: usize = 1024;
 
 impl Routing {
-    /// The worker to pass the next connection to: of those that take them, the one that has the fewest.
-    pub(super) fn choose(&mut self) -> Option<u8> {
+    /// The worker to pass the next connection to, `but` this one: of those that take them, the one that has the fewest.
+    pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);
-        let mut best: Option<(u64, usize, u8)> = None;
+        let mut best: Option<(bool, u64, usize, u8)> = None;
         for place in 0..SLOTS {
             // Among those that have equally many, each gets one in turn.
             let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
             let Some((link, worker)) = self.worker(slot) else { continue };
-            if worker.stage != Stage::Ready {
+            if worker.stage != Stage::Ready || Some(slot) == but {
                 continue;
             }
             worker.see_taken(&desk.registry, now);
             let row = desk.registry.slot(slot);
             let load = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
             let is_full = load >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
-            let is_best = best.is_none_or(|(least, earliest, _)| (load, place) < (least, earliest));
-            if is_best && !is_full && !worker.is_slow_to_take(now) {
-                best = Some((load, place, slot));
+            let rank = (worker.is_resting(now), load, place, slot);
+            if best.is_none_or(|best| rank < best) && !is_full && !worker.is_slow_to_take(now) {
+                best = Some(rank);
             }
         }
-        best.map(|(_, _, slot)| slot)
+        best.map(|(.., slot)| slot)
     }
 
-    /// Passes a connection to a worker that takes it; `false`: there is none now.
-    pub(super) fn hand_over(&mut self, handed: &Handed) -> bool {
-        let Some(slot) = self.choose() else { return false };
+    /// Passes a connection to a worker that takes it, `but` this one; `false`: there is none now.
+    fn hand_over(&mut self, handed: &Handed, but: Option<u8>) -> bool {
+        let Some(slot) = self.choose(but) else { return false };
         self.last_chosen = slot.into();
         let now = Instant::now();
         let Some((link, worker)) = self.worker(slot) else { return false };
@@ -68,24 +68,26 @@ impl Routing {
             if !worker.is_slow_to_take(now) {
                 continue;
             }
-            while self.choose().is_some() {
-                let Some(handed) = self.worker(slot).and_then(|(_, worker)| worker.take_back(&desk.registry)) else {
+            // Without any of those it seems idle, and to itself it must not go: these two would go on for ever.
+            while self.choose(Some(slot)).is_some() {
+                let Some(handed) = self.worker(slot).and_then(|(_, worker)| worker.take_back(&desk.registry, now))
+                else {
                     break;
                 };
-                self.find_home(handed);
+                self.find_home(handed, Some(slot));
             }
         }
         while let Some(handed) = self.homeless.pop_front() {
-            if !self.hand_over(&handed) {
+            if !self.hand_over(&handed, None) {
                 self.homeless.push_front(handed);
                 break;
             }
         }
     }
 
-    /// Passes a connection to another worker, now or when there is one.
-    pub(super) fn find_home(&mut self, handed: Handed) {
-        if !self.hand_over(&handed) && self.homeless.len() < MOST_HOMELESS {
+    /// Passes a connection to a worker, `but` this one, now or when there is one.
+    pub(super) fn find_home(&mut self, handed: Handed, but: Option<u8>) {
+        if !self.hand_over(&handed, but) && self.homeless.len() < MOST_HOMELESS {
             self.homeless.push_back(handed);
         }
     }
@@ -105,11 +107,11 @@ impl Routing {
         let mut failed = None;
         for listener in &listeners {
             for _ in 0..ACCEPTED_AT_ONCE {
-                if self.choose().is_none() {
+                if self.choose(None).is_none() {
                     break;
                 }
                 match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                    Ok(socket) => self.find_home(Handed { socket: Arc::new(socket), input: Vec::new() }),
+                    Ok(socket) => self.find_home(Handed { socket: Arc::new(socket), input: Vec::new() }, None),
                     Err(Errno::AGAIN) => break,
                     Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL)) => {
                         failed = Some(error);

@@ -12,6 +12,8 @@ use crate::registry::Registry;
 
 /// A worker that has not taken a socket for so long gets no other.
 const SLOW_TO_TAKE: Duration = Duration::from_millis(50);
+/// How long others are preferred to it after that.
+const REST: Duration = Duration::from_millis(500);
 /// A program for which so much waits, or that asks so much at a time, is not listened to until that is less.
 pub(super) const MUCH_FOR_PROGRAM: usize = 1024 * 1024;
 pub(super) const MOST_ASKED: usize = 4096;
@@ -36,6 +38,8 @@ pub(super) struct WorkerPeer {
     pub(super) taken_at: Instant,
     /// The number of the first of them: how many were taken when that was last looked at.
     pub(super) taken: u64,
+    /// It was too slow, and gets no socket before this if another worker can have it.
+    pub(super) rests_until: Option<Instant>,
     /// Commands dropped since it is behind.
     pub(super) dropped: u64,
 }
@@ -69,13 +73,18 @@ impl WorkerPeer {
     }
 
     /// Takes a socket back; it will not be the worker's any more.
-    pub(super) fn take_back(&mut self, registry: &Registry) -> Option<Handed> {
+    pub(super) fn take_back(&mut self, registry: &Registry, now: Instant) -> Option<Handed> {
         let handed = self.untaken.pop_front()?;
         let (cell, next) = (&registry.slot(self.slot).sockets_taken, self.taken + 1);
         let is_ours = cell.compare_exchange(self.taken, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.taken = next;
         self.handed -= u64::from(is_ours);
+        self.rests_until = Some(now + REST);
         is_ours.then_some(handed)
+    }
+
+    pub(super) fn is_resting(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|at| now < at)
     }
 
     pub(super) fn is_slow_to_take(&self, now: Instant) -> bool {

@@ -152,7 +152,7 @@ impl Routing {
     fn wait(&mut self) -> io::Result<Ready> {
         let reads_programs = !self.is_congested();
         let accepts = !self.listeners.is_empty() && self.accept_at.is_none_or(|at| Instant::now() >= at);
-        let accepts = accepts && self.choose().is_some();
+        let accepts = accepts && self.choose(None).is_some();
         let admits = self.peers.len() < MOST_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
         let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 2);
         polled.push(PollFd::new(&self.woken, PollFlags::IN));
@@ -257,6 +257,7 @@ impl Routing {
             untaken: VecDeque::new(),
             taken_at: self.now,
             taken: 0,
+            rests_until: None,
             dropped: 0,
         };
         self.workers[usize::from(slot)] = Some(self.add_peer(link, Kind::Worker(worker)));
@@ -436,7 +437,7 @@ impl Routing {
                 let sockets = self.peers[key].link.take_sockets();
                 for (socket, input) in sockets.into_iter().zip(inputs) {
                     // It leaves, and nothing has been asked on this one yet.
-                    self.find_home(Handed { socket: Arc::new(socket), input: input.to_vec() });
+                    self.find_home(Handed { socket: Arc::new(socket), input: input.to_vec() }, None);
                 }
             }
             Message::Ready => {
@@ -513,8 +514,8 @@ impl Routing {
                     self.answered(worker.slot, number, &Answer::Count(0));
                 }
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
-                while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry) {
-                    self.find_home(handed);
+                while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry, self.now) {
+                    self.find_home(handed, None);
                 }
             }
             Kind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
