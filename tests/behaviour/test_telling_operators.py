@@ -297,7 +297,7 @@ async def test_a_handler_that_holds_the_event_loop_is_named(serve: Serve, event:
     async with running.connect() as client:
         await client.send("x")
     name = "take_time" if kind == "sync" else "at_once"
-    await running.log.tells(f"slow.<locals>.{name} (the handler of {event}) held the event loop for 1")
+    await running.log.tells(f"slow.<locals>.{name} (the handler of {event}) held the event loop for ")
 
 
 async def test_a_request_handler_is_named_too(serve: Serve) -> None:
@@ -305,7 +305,7 @@ async def test_a_request_handler_is_named_too(serve: Serve) -> None:
     async with running.raw() as client:
         client.ask()
         assert (await client.answer()).status == 404
-    await running.log.tells("take_time (the handler of request) held the event loop for 1")
+    await running.log.tells("take_time (the handler of request) held the event loop for ")
 
 
 async def test_so_is_the_function_of_a_timer(serve: Serve) -> None:
@@ -313,7 +313,7 @@ async def test_so_is_the_function_of_a_timer(serve: Serve) -> None:
         server.on("worker_start", lambda server: server.after(0, time.sleep, 0.15))
 
     running = await serve(application)
-    await running.log.tells("slow: time.sleep (a timer's function) held the event loop for 1")
+    await running.log.tells("slow: time.sleep (a timer's function) held the event loop for ")
 
 
 async def test_threads_hold_nothing(serve: Serve) -> None:
