@@ -1,6 +1,7 @@
 """A server that is made, and does not run yet."""
 
 import inspect
+
 from hubbub import Server
 
 
