@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -22,6 +22,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import CloseCode, Opcode, Server, SettingsError
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+Installed = Callable[..., str]
 
 CHOICES = {"1.1": "-tls1_1", "1.2": "-tls1_2", "1.3": "-tls1_3"}
 MEGABYTE = 1024 * 1024
@@ -42,18 +47,6 @@ async def running() -> AsyncIterator[Running]:
         yield running
 
 
-@pytest.fixture
-def installed() -> Callable[[str], str]:
-    """Find a program of the system."""
-
-    def installed(name: str) -> str:
-        path = shutil.which(name)
-        assert path, f"THIS CANNOT BE TESTED: there is no {name} on the PATH"
-        return path
-
-    return installed
-
-
 async def output_of(program: str, *arguments: str | Path, says: bytes = b"") -> tuple[int, str]:
     """Run a program; return its exit status and all that it printed."""
     process = await asyncio.create_subprocess_exec(
@@ -72,7 +65,7 @@ async def output_of(program: str, *arguments: str | Path, says: bytes = b"") -> 
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
-async def test_openssl_speaks_both_versions(running: Running, installed: Callable[[str], str], version: str) -> None:
+async def test_openssl_speaks_both_versions(running: Running, installed: Installed, version: str) -> None:
     status, output = await output_of(
         installed("openssl"),
         *("s_client", "-connect", f"{HOST}:{running.port}", CHOICES[version], "-CAfile", any_certificate().authority),
@@ -86,7 +79,7 @@ async def test_openssl_speaks_both_versions(running: Running, installed: Callabl
     assert "https /here" in output
 
 
-async def test_older_versions_are_refused(running: Running, installed: Callable[[str], str]) -> None:
+async def test_older_versions_are_refused(running: Running, installed: Installed) -> None:
     status, output = await output_of(
         installed("openssl"),
         *("s_client", "-connect", f"{HOST}:{running.port}", CHOICES["1.1"], "-cipher", "DEFAULT@SECLEVEL=0"),
@@ -96,7 +89,7 @@ async def test_older_versions_are_refused(running: Running, installed: Callable[
     await running.log.tells("the TLS handshake failed")
 
 
-async def test_a_key_update_goes_unnoticed(running: Running, installed: Callable[[str], str]) -> None:
+async def test_a_key_update_goes_unnoticed(running: Running, installed: Installed) -> None:
     process = await asyncio.create_subprocess_exec(
         installed("openssl"),
         *("s_client", "-connect", f"{HOST}:{running.port}", "-tls1_3"),
@@ -114,7 +107,7 @@ async def test_a_key_update_goes_unnoticed(running: Running, installed: Callable
     assert await process.wait() == 0
 
 
-async def test_curl_asks_over_https(running: Running, installed: Callable[[str], str]) -> None:
+async def test_curl_asks_over_https(running: Running, installed: Installed) -> None:
     url = f"https://{HOST}:{running.port}/there"
     trusting = ("--silent", "--show-error", "--cacert", str(any_certificate().authority))
     assert await output_of(installed("curl"), *trusting, "-w", " %{http_version}", url) == (0, "https /there 1.1")
@@ -134,6 +127,27 @@ async def test_websocket_client_speaks_wss(running: Running) -> None:
     assert await asyncio.to_thread(talk) == "hello"
     fd = await running.opened()
     assert await running.noted() == ("close", fd, 1000)
+
+
+async def test_a_browser_speaks_https_and_wss(page: "Page") -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
+        server.on("request", lambda server, request: "<title>a page</title>")
+
+    assert page.context.browser
+    untrusting = await page.context.browser.new_page(ignore_https_errors=True)
+    async with serve_over_tls(application, {}) as running:
+        # Its origin is this server's, on a port that is not the default one.
+        await untrusting.goto(f"https://{HOST}:{running.port}/")
+        answer = await untrusting.evaluate(
+            """() => new Promise((resolve, reject) => {
+                const socket = new WebSocket(`wss://${location.host}/`)
+                socket.onopen = () => socket.send("hello")
+                socket.onmessage = (event) => resolve(event.data)
+                socket.onclose = (event) => reject(event.code)
+            })"""
+        )
+        assert answer == "hello"
 
 
 async def test_many_connections_at_once(running: Running) -> None:
@@ -292,7 +306,7 @@ async def test_plain_http_on_a_tls_port_is_told_so(running: Running) -> None:
         assert await client.rest() == b""
 
 
-async def test_tls_on_a_plain_port_gets_an_alert(serve_here: Serve, installed: Callable[[str], str]) -> None:
+async def test_tls_on_a_plain_port_gets_an_alert(serve_here: Serve, installed: Installed) -> None:
     running = await serve_here(echo)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert.handshake.failure"):
         async with connect(f"wss://{HOST}:{running.port}/", ssl=any_certificate().trusted, proxy=None):

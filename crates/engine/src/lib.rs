@@ -4,6 +4,7 @@
 //! thread, [`Command`]s through [`Shared`] from every other). Nothing here knows Python.
 
 mod acceptor;
+mod certificate;
 mod clock;
 mod codec;
 mod command;
@@ -33,6 +34,7 @@ mod topics;
 mod visit;
 mod watch;
 
+pub use certificate::CertificateFiles;
 pub use clock::coarse_now;
 pub use codec::Malformed;
 pub use command::{Command, MOST_CONTROL_BYTES, is_topic};
@@ -49,7 +51,6 @@ pub use sending::{DataOpcode, PushError};
 pub use settings::{Settings, SlowConsumer};
 pub use shared::Shared;
 pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
-pub use tls::CertificateFiles;
 pub use watch::Watcher;
 
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.

@@ -22,6 +22,7 @@ use wire::deflate::{Deflater, Inflater};
 use wire::http::Head;
 
 use crate::acceptor::Acceptor;
+use crate::certificate::Certificate;
 use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::crossing::{Crossing, LINK};
 use crate::fanout::Gathered;
@@ -32,7 +33,7 @@ use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::timers::Wheel;
-use crate::tls::{Certificate, Session};
+use crate::tls::Session;
 use crate::topics::Topics;
 use crate::visit::Visit;
 

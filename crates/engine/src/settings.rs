@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wire::origin::OriginPolicy;
 
-use crate::tls::CertificateFiles;
+use crate::certificate::CertificateFiles;
 
 /// What happens to a connection whose outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

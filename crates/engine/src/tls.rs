@@ -5,25 +5,15 @@
 //! no event would tell of; a [`Session`] keeps only the beginning of a record that has not come whole. What an outbox holds is
 //! encrypted as the socket takes it; ciphertext that waits stands in the outbox, and counts as unsent.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
 use std::sync::Arc;
 
-use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ServerConnectionData, UnbufferedServerConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, InconsistentKeys, InvalidMessage, ServerConfig};
+use rustls::{Error, InvalidMessage, ServerConfig};
 
-/// Milliseconds between two looks at the files.
-const LOOK_INTERVAL: u64 = 1000;
-/// Bytes of a file; more is no certificate or key.
-const MOST_FILE: u64 = 1024 * 1024;
 /// Payload of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
 /// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has no
@@ -41,151 +31,6 @@ pub(crate) fn is_tls(input: &[u8]) -> bool {
     matches!(input, [22, 3, ..])
 }
 
-/// Where the certificate chain and its private key are: PEM files.
-#[derive(Clone, Debug)]
-pub struct CertificateFiles {
-    /// The chain, the server's own certificate first.
-    pub certfile: PathBuf,
-    /// PKCS #8, PKCS #1 or SEC 1, not encrypted.
-    pub keyfile: PathBuf,
-}
-
-impl CertificateFiles {
-    /// Whether a server could use them.
-    ///
-    /// # Errors
-    /// One line for people that names the setting, the file, and what is wrong with it.
-    pub fn check(&self) -> Result<(), String> {
-        self.load().map(|_| ())
-    }
-
-    fn load(&self) -> Result<Arc<ServerConfig>, String> {
-        let (certfile, keyfile) = (&self.certfile, &self.keyfile);
-        let wrong_chain = |why: &dyn std::fmt::Display| format!("ssl_certfile: {certfile:?} {why}");
-        let wrong_key = |why: &dyn std::fmt::Display| format!("ssl_keyfile: {keyfile:?} {why}");
-        let chain = read(certfile).map_err(|error| wrong_chain(&error))?;
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
-            .collect::<Result<_, _>>()
-            .map_err(|error| wrong_chain(&format_args!("is not well-formed PEM: {error}")))?;
-        if chain.is_empty() {
-            return Err(wrong_chain(&"has no certificate in it (PEM)"));
-        }
-        let key = read(keyfile).map_err(|error| wrong_key(&error))?;
-        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| match error {
-            _ if is_encrypted(&key) => wrong_key(&"is encrypted: give the key without a password"),
-            pem::Error::NoItemsFound => wrong_key(&"has no private key in it (PEM)"),
-            error => wrong_key(&format_args!("is not well-formed PEM: {error}")),
-        })?;
-        let unusable = |error: Error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                wrong_key(&format_args!("is not the key of the certificate in {certfile:?}"))
-            }
-            Error::InvalidCertificate(why) => wrong_chain(&format_args!("cannot be used: {why:?}")),
-            error => wrong_key(&format_args!("cannot be used: {error}")),
-        };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(unusable)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Tickets leave the state of a session to its client; rustls changes their key by itself. A new certificate has a new
-        // ticketer, so nobody goes on with the old one.
-        config.ticketer = ring::Ticketer::new().map_err(unusable)?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Arc::new(config))
-    }
-
-    fn versions(&self) -> [Option<Version>; 2] {
-        [&self.certfile, &self.keyfile].map(|path| Version::of(path))
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot_read = |error: io::Error| format!("cannot be read: {error}");
-    let mut content = Vec::new();
-    // A pipe would have us wait for its other end.
-    if !path.metadata().map_err(cannot_read)?.is_file() {
-        return Err("is not a file".into());
-    }
-    let file = File::open(path).map_err(cannot_read)?;
-    file.take(MOST_FILE + 1).read_to_end(&mut content).map_err(cannot_read)?;
-    if content.len() as u64 > MOST_FILE {
-        return Err("is too large for a PEM file".into());
-    }
-    Ok(content)
-}
-
-/// As PKCS #8 says it, and as PKCS #1 and SEC 1 do.
-fn is_encrypted(key: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(key);
-    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
-}
-
-/// What of a file changes when its content or its permissions do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Version {
-    fn of(path: &Path) -> Option<Self> {
-        let metadata = path.metadata().ok()?;
-        Some(Self {
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-}
-
-/// The certificate in use, and what its files were when they were last read.
-pub(crate) struct Certificate {
-    files: CertificateFiles,
-    config: Arc<ServerConfig>,
-    versions: [Option<Version>; 2],
-    looked_at: u64,
-}
-
-impl Certificate {
-    /// # Errors
-    /// Those of [`CertificateFiles::check`].
-    pub(crate) fn new(files: CertificateFiles) -> Result<Self, String> {
-        // Before they are read: what changes meanwhile is seen by the next look.
-        let versions = files.versions();
-        Ok(Self { config: files.load()?, files, versions, looked_at: 0 })
-    }
-
-    /// Reads the files again if they have changed, looking at them now and then only. The result is that of such a
-    /// reading; the certificate of before stays if it failed.
-    pub(crate) fn refresh(&mut self, now: u64) -> Option<Result<(), String>> {
-        if now < self.looked_at + LOOK_INTERVAL {
-            return None;
-        }
-        self.looked_at = now;
-        let versions = self.files.versions();
-        if versions == self.versions {
-            return None;
-        }
-        self.versions = versions;
-        Some(self.files.load().map(|config| self.config = config))
-    }
-
-    /// The state of a new connection.
-    ///
-    /// # Errors
-    /// rustls's, which would be a fault of ours.
-    pub(crate) fn session(&self) -> Result<Session, Error> {
-        let rustls = UnbufferedServerConnection::new(Arc::clone(&self.config))?;
-        Ok(Session { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false })
-    }
-}
-
 /// The TLS state of one connection.
 pub(crate) struct Session {
     rustls: UnbufferedServerConnection,
@@ -200,6 +45,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// That of a new connection.
+    ///
+    /// # Errors
+    /// rustls's, which would be a fault of ours.
+    pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        let rustls = UnbufferedServerConnection::new(config)?;
+        Ok(Self { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false })
+    }
+
     /// rustls has seen nothing of what came from the socket, if anything has come.
     pub(crate) fn is_fresh(&self) -> bool {
         !self.is_fed
@@ -369,14 +223,17 @@ fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, sealed: &mut Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::sync::OnceLock;
 
     use proptest::prelude::*;
     use proptest::sample::Index;
-    use rustls::pki_types::ServerName;
+    use rustls::crypto::ring;
+    use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::version::{TLS12, TLS13};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+    use crate::certificate::{Certificate, CertificateFiles};
 
     /// A server's configuration, and the certificate that its clients trust.
     fn server() -> &'static (Certificate, CertificateDer<'static>) {
