@@ -51,6 +51,23 @@ test("without an answer the connection is replaced, and nothing that is kept get
   assert.deepEqual(lines.slice(3), ["state connecting", "state open", "open"]);
 });
 
+test("from the question to the answer messages are kept: over a dead connection they would be lost", () => {
+  const socket = opened(ASKING);
+  world.clock.pass(30);
+  for (const text of ["1", "2"]) assert.equal(socket.send(text), true);
+  assert.deepEqual(world.socket.sent, ["ping"]);
+  socket.onmessage = () => socket.send("3");
+  world.socket.says("pong");
+  assert.deepEqual(world.socket.sent, ["ping", "1", "2", "3"]);
+
+  world.clock.pass(30);
+  socket.send("4");
+  world.clock.pass(10.5);
+  world.socket.opens();
+  socket.send("5");
+  assert.deepEqual(world.sockets.map(({ sent }) => sent), [["ping", "1", "2", "3", "ping"], ["4", "5"]]);
+});
+
 test("while messages come nothing is asked", () => {
   opened(ASKING);
   for (let second = 0; second < 300; second++) {
@@ -72,9 +89,10 @@ test("without a message to ask with, silence alone decides", () => {
   world.socket.says("tick");
   world.clock.pass(39.9);
   assert.equal(socket.state, "open");
+  socket.send("not kept: it may bring the sign of life");
+  assert.equal(world.socket.sent.length, 1);
   world.clock.pass(0.1);
   assert.equal(socket.state, "waiting");
-  assert.deepEqual(world.sockets[0].sent, []);
 });
 
 test("each connection is watched anew", () => {
@@ -97,7 +115,10 @@ for (const [what, happens] of [
     world.clock.pass(5);
     happens();
     assert.deepEqual(world.socket.sent, ["ping"]);
-    world.clock.pass(10);
+    world.clock.pass(5);
+    happens();
+    assert.deepEqual(world.socket.sent, ["ping"], "it was asked already");
+    world.clock.pass(5);
     assert.equal(socket.state, "waiting");
   });
 

@@ -32,7 +32,10 @@ export interface Options {
 
   /** After so long without a message the connection is suspected of being dead. Default: 0, never. */
   heartbeat?: number;
-  /** Sent on suspicion, so that the application on the server can answer it with any message. Default: nothing is sent. */
+  /**
+   * Sent on suspicion, and when the network returns or the tab becomes visible, for the application on the server to
+   * answer with any message; until then, what is sent is kept. Default: nothing is sent.
+   */
   heartbeatMessage?: Sendable;
   /** A connection that says nothing for so long after suspicion is replaced. Default: 10. */
   heartbeatTimeout?: number;

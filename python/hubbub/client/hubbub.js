@@ -122,10 +122,12 @@ class Socket extends EventTarget {
   #queue = [];
   #queuedBytes = 0;
 
-  // How many attempts failed since a connection lasted; when this one opened, and when it last said something.
+  // How many attempts failed since a connection lasted; when this one opened, when it last said something, and whether
+  // it has been silent for so long that it may be dead.
   #failures = 0;
   #openedAt = 0;
   #heardAt = 0;
+  #suspected = false;
 
   /**
    * @param {string | URL} address
@@ -260,23 +262,26 @@ class Socket extends EventTarget {
 
   #opened() {
     this.#openedAt = this.#heardAt = performance.now();
+    this.#suspected = false;
     clearTimeout(this.#timer);
     this.#watch();
     this.#enter("open");
     // Listeners go first: on a new connection an application has to say who it is before it goes on.
     if (this.#state === "open") this.dispatchEvent(new Event("open"));
-    let kept;
-    while (this.#canSend() && (kept = this.#queue.shift())) {
-      this.#queuedBytes -= kept.size;
-      this.#socket?.send(kept.data);
-    }
+    this.#sendKept();
   }
 
   /** @param {MessageEvent} event */
   #received({ data, origin }) {
-    this.#heardAt = performance.now();
     // A browser's socket that was told to close says nothing more either.
-    if (this.#state === "open") this.dispatchEvent(new MessageEvent("message", { data, origin }));
+    if (this.#state !== "open") return;
+    this.#heardAt = performance.now();
+    if (this.#suspected) {
+      this.#suspected = false;
+      this.#watch();
+      this.#sendKept();
+    }
+    this.dispatchEvent(new MessageEvent("message", { data, origin }));
   }
 
   /** @param {CloseEvent} event */
@@ -316,7 +321,7 @@ class Socket extends EventTarget {
   #wake() {
     if (this.#state === "waiting") this.#attempt();
     // After a night's sleep or another network the connection may be dead without the browser's knowing.
-    else if (this.#state === "open" && this.#heartbeatMessage !== undefined) this.#probe();
+    else if (this.#state === "open" && this.#heartbeatMessage !== undefined) this.#suspect();
   }
 
   /** Wait until nothing was received for so long that it has to be asked whether the connection lives. */
@@ -326,21 +331,30 @@ class Socket extends EventTarget {
     // The timer is not set anew for each message: when it fires, it is seen how long the silence was.
     const left = heartbeat - (performance.now() - this.#heardAt) / 1000;
     if (left > 0) this.#arm(left, () => this.#watch());
-    else this.#probe();
+    else this.#suspect();
   }
 
-  #probe() {
+  #suspect() {
     const { heartbeat, heartbeatTimeout } = this.#limits;
-    if (!heartbeat) return;
-    const askedAt = performance.now();
+    if (!heartbeat || this.#suspected) return;
     if (this.#heartbeatMessage !== undefined && this.#canSend()) this.#socket?.send(this.#heartbeatMessage);
-    // Not `>`: some browsers' clocks are coarse on purpose.
-    this.#arm(heartbeatTimeout, () => (this.#heardAt >= askedAt ? this.#watch() : this.#giveUp()));
+    this.#suspected = true;
+    this.#arm(heartbeatTimeout, () => this.#giveUp());
   }
 
-  /** Between a socket's end and its `close` event the browser would silently drop what it is given. */
   #canSend() {
-    return this.#state === "open" && this.#socket?.readyState === this.OPEN;
+    // Between a socket's end and its `close` event the browser would silently drop what it is given.
+    if (this.#state !== "open" || this.#socket?.readyState !== this.OPEN) return false;
+    // Until the server has answered, what is sent now is safer here.
+    return !this.#suspected || this.#heartbeatMessage === undefined;
+  }
+
+  #sendKept() {
+    let kept;
+    while (this.#canSend() && (kept = this.#queue.shift())) {
+      this.#queuedBytes -= kept.size;
+      this.#socket?.send(kept.data);
+    }
   }
 
   /** @param {Parameters<typeof closeEvent>[0]} details */
