@@ -28,9 +28,17 @@ test("while open, and the server does not answer: no other attempt", () => {
   const lines = record(socket);
   world.socket.opens();
   socket.close();
+  assert.deepEqual(world.socket.closedWith, []);
   world.socket.ends(1006);
   assert.deepEqual(lines, ["state open", "open", "state closed", "error", "close 1006 - broken"]);
   assert.equal(world.sockets.length, 1);
+});
+
+test("while open, with a reason and no code: it is 1000's", () => {
+  const socket = connect("/chat");
+  world.socket.opens();
+  socket.close(undefined, "bye");
+  assert.deepEqual(world.socket.closedWith, [1000, "bye"]);
 });
 
 test("while connecting: the attempt is given up", async () => {

@@ -58,8 +58,9 @@ class FakeWebSocket extends EventTarget {
     this.sent.push(data);
   }
 
-  close(code, reason) {
-    this.closedWith = [code, reason];
+  close(...codeAndReason) {
+    if (codeAndReason.length && codeAndReason[0] === undefined) throw new DOMException("0", "InvalidAccessError");
+    this.closedWith = codeAndReason;
     this.readyState = 2;
   }
 

@@ -222,9 +222,11 @@ class Socket extends EventTarget {
     const closing = this.#state === "open" ? this.#socket : null;
     if (!closing) this.#abandon();
     this.#end();
-    if (closing) closing.close(code, reason);
     // Later, as a browser does it: the caller may yet add its listener.
-    else queueMicrotask(() => this.dispatchEvent(closeEvent(BROKEN)));
+    if (!closing) queueMicrotask(() => this.dispatchEvent(closeEvent(BROKEN)));
+    // To Chromium a code that is undefined is a wrong one.
+    else if (code === undefined && !reason) closing.close();
+    else closing.close(code ?? 1000, reason);
   }
 
   #attempt() {
