@@ -61,7 +61,7 @@ fuzz_target!(|input: Input<'_>| {
     let head = match Head::parse(&bytes[..at_once.unwrap_or(bytes.len())]) {
         Ok(head) => head,
         Err(rejection) => {
-            assert!(matches!(rejection.status, 400 | 431 | 505), "{rejection:?}");
+            assert!(matches!(rejection.status, 400 | 431 | 501 | 505), "{rejection:?}");
             return;
         }
     };
@@ -79,5 +79,8 @@ fuzz_target!(|input: Input<'_>| {
         assert!(matches!(rejection.status, 400 | 501), "{rejection:?}");
     }
     head.keep_alive();
+    if let Err(rejection) = head.expects_continue() {
+        assert_eq!(rejection.status, 417, "{rejection:?}");
+    }
     OriginPolicy::Same.allows_head(&head);
 });

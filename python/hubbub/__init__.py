@@ -7,6 +7,7 @@ from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, 
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
 from .settings import Settings
+from .static import StaticFiles
 from .timers import Timer
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Server",
     "Settings",
     "SettingsError",
+    "StaticFiles",
     "Timer",
     "__version__",
     "client_path",

@@ -588,9 +588,16 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _set_log_level(level: str) -> None:
-    """Set the logger's level, unless the program has and the setting was left alone."""
+    """Set the logger's level, unless the program has and the setting was left alone.
+
+    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
+    logger stays.
+    """
     if log.level == logging.NOTSET or level != LOG_LEVEL:
         log.setLevel(level.upper())
+    access = logging.getLogger("hubbub.access")
+    if access.level == logging.NOTSET:
+        access.setLevel(logging.INFO)
 
 
 def _refuse_what_is_not_there(settings: Settings) -> None:
@@ -602,10 +609,8 @@ def _refuse_what_is_not_there(settings: Settings) -> None:
     for name in ("ssl_certfile", "ssl_keyfile"):
         if (path := getattr(settings, name)) is not None and not os.path.isfile(path):
             raise SettingsError(f"{name}: there is no file {path!r}")
-    for name in ("ssl_certfile", "ssl_keyfile", "metrics_port"):
+    for name in ("ssl_certfile", "ssl_keyfile"):
         if (value := getattr(settings, name)) is not None:
             raise SettingsError(
                 f"{name}: {value!r} is not allowed, for this version does not have it yet; allowed is None"
             )
-    if settings.access_log:
-        raise SettingsError("access_log: True is not allowed, for this version does not have it yet; allowed is False")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from application import KINDS, Note, add
+from application import KINDS, Note, add, interrupted
 from running import Running, Serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
@@ -94,16 +94,7 @@ async def test_an_exception_or_a_wrong_answer_is_500(doorkept: Running) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_exception_that_is_no_error_is_500_too(serve: Serve, kind: str) -> None:
-    class Interruption(BaseException):
-        """One that `except Exception` does not catch."""
-
-    def application(server: Server, note: Note) -> None:
-        def interrupt(server: Server, request: Request) -> None:
-            raise Interruption
-
-        add(server, "handshake", kind, interrupt)
-
-    assert (await refusal(await serve(application))).status_code == 500
+    assert (await refusal(await serve(interrupted("handshake", kind)))).status_code == 500
 
 
 async def test_a_refused_connection_has_no_events_and_counts_as_refused(serve: Serve) -> None:

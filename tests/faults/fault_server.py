@@ -19,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+from forking import fork_away
+
 from hubbub import Frame, Opcode, Request, Server
 
 options = json.loads(sys.argv[1])
@@ -238,15 +240,6 @@ def fork() -> int:
     """Fork a child that has copies of all sockets, and lives on; its pid."""
     pools.append(ProcessPoolExecutor(1, mp_context=get_context("fork")))
     return pools[-1].submit(os.getpid).result()
-
-
-def fork_away() -> int:
-    """Fork a child that nobody waits for, with copies of all sockets; it ends after a minute at most."""
-    if pid := os.fork():
-        return pid
-    signal.alarm(60)
-    while True:
-        signal.pause()
 
 
 def end_child() -> None:

@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
+use wire::body::BodyDecoder;
 use wire::handshake::Upgrade;
+use wire::http::Head;
 use wire::protocol::Protocol;
 
 use crate::outbox::Outbox;
@@ -19,6 +21,8 @@ use crate::topics::Subscriptions;
 pub(crate) enum Stage {
     /// The head of a request is being read; `scanned` bytes of it have been searched for its end.
     Head { scanned: usize },
+    /// A request's body is being read.
+    Body(Box<Unfinished>),
     /// A request was handed up, and its answer is awaited. Nothing is read meanwhile.
     Asked(Asked),
     /// The handshake is done.
@@ -28,6 +32,12 @@ pub(crate) enum Stage {
     Finishing { linger: bool, shut: bool },
     /// The socket is closed; only the `close` event is still to come, or its handler to end.
     Gone,
+}
+
+/// A request whose body is not whole yet.
+pub(crate) struct Unfinished {
+    pub(crate) head: Head,
+    pub(crate) body: BodyDecoder,
 }
 
 /// What is needed to answer a request.
@@ -43,6 +53,8 @@ pub(crate) enum Wait {
     Nothing,
     /// The whole head of a request.
     Head,
+    /// The body behind it; `since` is still that of the head, moved by what has arrived.
+    Body,
     /// The next request on an idle HTTP connection.
     KeepAlive,
     /// The time to send a ping; `since` is that of the last one.
@@ -58,7 +70,7 @@ impl Wait {
     pub(crate) fn limit(self, settings: &Settings) -> Option<u64> {
         let limit = match self {
             Self::Nothing => None,
-            Self::Head => Some(settings.handshake_timeout),
+            Self::Head | Self::Body => Some(settings.handshake_timeout),
             Self::KeepAlive => Some(settings.keep_alive_timeout),
             Self::Ping => settings.ping_interval,
             Self::Pong => settings.ping_timeout,

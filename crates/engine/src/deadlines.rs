@@ -77,7 +77,7 @@ impl Reactor {
         match connection.wait {
             Wait::Nothing => {}
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, true),
-            Wait::Head => self.reject_too_slow(key),
+            Wait::Head | Wait::Body => self.reject_too_slow(key),
             Wait::KeepAlive => self.finish_sending(key, true),
             Wait::Ping => {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };

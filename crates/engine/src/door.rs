@@ -1,69 +1,127 @@
 //! HTTP: what stands before a WebSocket, and beside it on the same port.
 
+use std::borrow::Cow;
+use std::fs::File;
 use std::net::SocketAddr;
 
-use wire::handshake;
-use wire::http::{self, BodyLength, Head, Rejection};
+use wire::body::BodyDecoder;
+use wire::handshake::{self, Upgrade};
+use wire::http::{self, Head, Rejection};
 use wire::protocol::Protocol;
 
-use crate::connection::{Asked, Stage, Wait};
-use crate::reactor::{Reactor, Token};
+use crate::connection::{Asked, Stage, Unfinished, Wait};
+use crate::outbox::{Outbox, Pool};
+use crate::reactor::{Event, Reactor, Token};
+use crate::refusals::Refused;
 use crate::registry::{Fd, add};
 
 /// Seconds after which a client that was refused for lack of room may try again.
 const RETRY_AFTER: &str = "5";
 
 const TOO_LARGE: Rejection = Rejection { status: 431, reason: "the request head is too large", headers: &[] };
-const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request head took too long", headers: &[] };
+const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request took too long", headers: &[] };
 const FOREIGN_ORIGIN: Rejection =
     Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
 const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
-const NO_BODIES: Rejection = Rejection { status: 413, reason: "request bodies are not taken here", headers: &[] };
-const NO_SUCH_METHOD: Rejection =
-    Rejection { status: 405, reason: "only GET and HEAD are answered here", headers: &[("Allow", "GET, HEAD")] };
+/// It would show a page what the browser keeps from it, cookies for one (RFC 9110 §9.3.8).
+const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
+
+/// What a request that may be answered asks for.
+enum Entry {
+    Handshake(Upgrade),
+    Request { body: BodyDecoder, expects_continue: bool },
+}
 
 impl Reactor {
-    /// Checks a request head. Returns it, and whether it asks for a WebSocket, if it is to be handed up; otherwise it
-    /// has been answered.
-    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<(Head, bool)> {
-        let asked = head.and_then(|head| {
-            if head.wants_upgrade() {
-                let upgrade = handshake::check(&head, self.settings.compression)?;
-                if !self.settings.origins.allows_head(&head) {
-                    return Err(FOREIGN_ORIGIN);
+    /// Deals with a request head. The event, if it is to be handed up; otherwise it has been answered, or its body is
+    /// awaited.
+    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
+        let (head, rejection) = match head {
+            Ok(head) => match self.examine(&head) {
+                Ok(Entry::Handshake(upgrade)) => {
+                    let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade)));
+                    return Some(Event::Handshake { token, head, peer });
                 }
-                if self.stopping {
-                    return Err(STOPPING);
+                Ok(Entry::Request { body, .. }) if body.is_complete() => {
+                    return Some(self.request(key, head, Vec::new()));
                 }
-                if !self.has_room() {
-                    return Err(NO_ROOM);
+                Ok(Entry::Request { body, expects_continue }) => {
+                    self.await_body(key, Unfinished { head, body }, expects_continue);
+                    return None;
                 }
-                return Ok((head, Asked::Handshake(Box::new(upgrade))));
-            }
-            if !matches!(http::body_length(&head)?, BodyLength::None | BodyLength::Length(0)) {
-                return Err(NO_BODIES);
-            }
-            if !matches!(head.method(), "GET" | "HEAD") {
-                return Err(NO_SUCH_METHOD);
-            }
-            let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
-            Ok((head, asked))
-        });
-        match asked {
-            Ok((head, asked)) => {
-                let is_upgrade = matches!(asked, Asked::Handshake(_));
-                self.connections[key].stage = Stage::Asked(asked);
-                self.wait(key, Wait::Nothing);
-                Some((head, is_upgrade))
-            }
-            Err(rejection) => {
-                self.reject(key, &rejection);
-                None
-            }
+                Err(rejection) => (Some(head), rejection),
+            },
+            Err(rejection) => (None, rejection),
+        };
+        self.reject(key, &rejection, head);
+        None
+    }
+
+    fn examine(&self, head: &Head) -> Result<Entry, Rejection> {
+        if head.wants_upgrade() {
+            return self.check_handshake(head).map(Entry::Handshake);
         }
+        let length = http::body_length(head)?;
+        if head.method() == "TRACE" {
+            return Err(NO_TRACES);
+        }
+        let expects_continue = head.expects_continue()?;
+        let body = BodyDecoder::new(length, self.settings.max_body_size)?;
+        Ok(Entry::Request { body, expects_continue })
+    }
+
+    fn check_handshake(&self, head: &Head) -> Result<Upgrade, Rejection> {
+        let upgrade = handshake::check(head, self.settings.compression)?;
+        if !self.settings.origins.allows_head(head) {
+            return Err(FOREIGN_ORIGIN);
+        }
+        if self.stopping {
+            return Err(STOPPING);
+        }
+        if !self.has_room() {
+            return Err(NO_ROOM);
+        }
+        Ok(upgrade)
+    }
+
+    fn await_body(&mut self, key: usize, request: Unfinished, expects_continue: bool) {
+        let connection = &mut self.connections[key];
+        connection.stage = Stage::Body(Box::new(request));
+        if connection.wait == Wait::Head {
+            connection.wait = Wait::Body;
+            self.arm(key);
+        } else {
+            // Head and body have begun together; the time since the last request is not theirs.
+            self.wait(key, Wait::Body);
+        }
+        if expects_continue {
+            self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
+            self.queued(key);
+        }
+    }
+
+    /// The event for a request whose body has been read.
+    pub(crate) fn enter_with_body(&mut self, key: usize) -> Option<Event<'static>> {
+        let stage = std::mem::replace(&mut self.connections[key].stage, Stage::Head { scanned: 0 });
+        let Stage::Body(request) = stage else { return None };
+        Some(self.request(key, request.head, request.body.into_content()))
+    }
+
+    fn request(&mut self, key: usize, head: Head, body: Vec<u8>) -> Event<'static> {
+        let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
+        let (token, peer) = self.await_answer(key, asked);
+        Event::Request { token, head, peer, body }
+    }
+
+    /// The connection waits for its handler; returns the handler's name for it, and the peer.
+    fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
+        self.connections[key].stage = Stage::Asked(asked);
+        self.wait(key, Wait::Nothing);
+        let connection = &self.connections[key];
+        (Token { key: key as u32, serial: connection.serial }, connection.peer)
     }
 
     /// An id for a new connection, if there may be one more in the whole server.
@@ -83,16 +141,23 @@ impl Reactor {
     }
 
     pub(crate) fn reject_too_large(&mut self, key: usize) {
-        self.reject(key, &TOO_LARGE);
+        self.reject(key, &TOO_LARGE, None);
     }
 
     pub(crate) fn reject_too_slow(&mut self, key: usize) {
-        self.reject(key, &TOO_SLOW);
+        self.reject(key, &TOO_SLOW, None);
+    }
+
+    pub(crate) fn reject_stopping(&mut self, key: usize) {
+        self.reject(key, &STOPPING, None);
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
-    fn reject(&mut self, key: usize, rejection: &Rejection) {
-        add(&self.shared.totals().refused, 1);
+    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Head>) {
+        let head = head.or_else(|| match std::mem::replace(&mut self.connections[key].stage, Stage::Gone) {
+            Stage::Body(request) => Some(request.head),
+            _ => None,
+        });
         let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         headers.extend_from_slice(rejection.headers);
         let body = format!("{}\n", rejection.reason);
@@ -100,7 +165,26 @@ impl Reactor {
         self.connections[key].outbox.append(&mut self.tools.pool, |out| {
             http::write_response(out, rejection.status, &headers, body.as_bytes(), false, false, date);
         });
+        self.turned_away(Refused {
+            peer: self.connections[key].peer,
+            status: Some(rejection.status),
+            reason: Cow::Borrowed(rejection.reason),
+            sent: body.len(),
+            head,
+            others: 0,
+        });
         self.finish_sending(key, true);
+    }
+
+    /// Counts a client that no handler gets to see, and has it told of.
+    pub(crate) fn turned_away(&mut self, refused: Refused) {
+        self.count_refused(refused.status);
+        self.refusals.push(refused);
+    }
+
+    fn count_refused(&self, status: Option<u16>) {
+        add(&self.shared.totals().refused, 1);
+        self.shared.measured().refused(status);
     }
 
     /// The subprotocols that a handshake offers; the one of `settings` that the server would choose.
@@ -133,11 +217,11 @@ impl Reactor {
             return None;
         };
         if self.stopping {
-            self.reject(key, &STOPPING);
+            self.reject(key, &STOPPING, None);
             return None;
         }
         let Some(fd) = self.new_id() else {
-            self.reject(key, &NO_ROOM);
+            self.reject(key, &NO_ROOM, None);
             return None;
         };
         let chosen =
@@ -166,7 +250,7 @@ impl Reactor {
         let Some((key, Asked::Handshake(upgrade))) = self.asked(token) else {
             return;
         };
-        add(&self.shared.totals().refused, 1);
+        self.count_refused(Some(101));
         let mut protocol = Protocol::new(None);
         let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
         let connection = &mut self.connections[key];
@@ -184,6 +268,34 @@ impl Reactor {
 
     /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been checked.
     pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) {
+        self.answer(token, status, headers, body.len(), |outbox, pool| {
+            outbox.append(pool, |out| out.extend_from_slice(body));
+        });
+    }
+
+    /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if they
+    /// are not there any more by then, the connection is cut.
+    pub fn respond_file(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(String, String)],
+        file: File,
+        offset: u64,
+        length: usize,
+    ) {
+        self.answer(token, status, headers, length, |outbox, _| outbox.append_file(file, offset, length));
+    }
+
+    /// Sends a response, and with `put_body` its body of `length` bytes, if it is to have one.
+    fn answer(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(String, String)],
+        length: usize,
+        put_body: impl FnOnce(&mut Outbox, &mut Pool),
+    ) {
         self.clock.read();
         let Some((key, asked)) = self.asked(token) else {
             return;
@@ -191,7 +303,7 @@ impl Reactor {
         let (head_only, keep_alive) = match asked {
             Asked::Request { head_only, keep_alive } => (head_only, keep_alive && !self.stopping),
             Asked::Handshake(_) => {
-                add(&self.shared.totals().refused, 1);
+                self.count_refused(Some(status));
                 (false, false)
             }
         };
@@ -199,8 +311,11 @@ impl Reactor {
         let keep_alive = keep_alive && !connection.ended;
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
-            http::write_response(out, status, headers, body, head_only, keep_alive, date);
+            http::write_response_head(out, status, headers, length as u64, keep_alive, date);
         });
+        if !head_only && !http::is_bodiless(status) {
+            put_body(&mut connection.outbox, &mut self.tools.pool);
+        }
         if keep_alive {
             self.wait(key, Wait::KeepAlive);
             self.queued(key);

@@ -69,6 +69,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
             connection.ending = Some(Box::new(Ending { code, reason }));
+            self.shared.measured().closed(code);
             self.make_ready(key);
         }
     }

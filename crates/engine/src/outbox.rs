@@ -2,9 +2,12 @@
 //!
 //! Frames made for this connection alone are appended to one growing buffer; frames of a fan-out are shared with the
 //! other outboxes and only referred to. Every chunk begins with a frame, so that the frame under way can be found again.
+//! In an HTTP connection's outbox are responses instead, the last of which may end in a part of a file.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -21,6 +24,8 @@ const CHUNK_COST: usize = 64;
 const COPIED: usize = 512;
 /// Slices of one `writev`.
 const SLICES: usize = 64;
+/// Bytes of a file that are read at a time; two such pieces may be in memory. A buffer of that size can be used again.
+const PIECE: usize = 2 * CHUNK;
 
 /// Buffers that wait to be used again, so that a busy connection does not allocate for every turn.
 #[derive(Default)]
@@ -52,14 +57,35 @@ impl Pool {
 enum Chunk {
     Own(Vec<u8>),
     Shared(Arc<[u8]>),
+    File(Box<FilePart>),
 }
 
 impl Chunk {
+    /// What can be written at once: nothing of a file before it is read.
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
+            Self::File(_) => &[],
         }
+    }
+}
+
+/// What is still to be read of a file.
+struct FilePart {
+    file: File,
+    offset: u64,
+    left: usize,
+}
+
+impl FilePart {
+    /// Reads the next piece into an empty `buffer`.
+    fn read_piece(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.resize(self.left.min(PIECE), 0);
+        self.file.read_exact_at(buffer, self.offset)?;
+        self.offset += buffer.len() as u64;
+        self.left -= buffer.len();
+        Ok(())
     }
 }
 
@@ -155,13 +181,44 @@ impl Outbox {
         self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
     }
 
+    /// Queues `length` bytes of a file, from `offset` on, which are read as they are sent. Nothing may be queued behind
+    /// them before they are out.
+    pub(crate) fn append_file(&mut self, file: File, offset: u64, length: usize) {
+        if length > 0 {
+            self.bytes += length;
+            self.chunks.push_back(Chunk::File(Box::new(FilePart { file, offset, left: length })));
+        }
+    }
+
+    /// Reads the next piece of a file, once what was queued before it is nearly out.
+    fn read_ahead(&mut self, pool: &mut Pool) -> io::Result<()> {
+        let Some(Chunk::File(part)) = self.chunks.back_mut() else { return Ok(()) };
+        if self.bytes - part.left > SMALL {
+            return Ok(());
+        }
+        let mut piece = pool.take();
+        part.read_piece(&mut piece)?;
+        let is_last = part.left == 0;
+        self.chunks.push_back(Chunk::Own(piece));
+        let last = self.chunks.len() - 1;
+        self.chunks.swap(last - 1, last);
+        if is_last {
+            self.chunks.pop_back();
+        }
+        Ok(())
+    }
+
     /// Writes until nothing is left, the socket is full, or `budget` bytes are written.
+    ///
+    /// # Errors
+    /// The socket's; those of reading a file, which ends too early too.
     pub(crate) fn write_to(&mut self, socket: &mut impl Write, pool: &mut Pool, budget: usize) -> io::Result<Progress> {
         let mut written = 0;
         while self.bytes > 0 {
             if written >= budget {
                 return Ok(Progress::OverBudget);
             }
+            self.read_ahead(pool)?;
             match self.write_once(socket, pool) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
@@ -210,7 +267,7 @@ impl Outbox {
     fn advance(&mut self, mut count: usize, pool: &mut Pool) {
         self.bytes -= count;
         self.preface = self.preface.saturating_sub(count);
-        while let Some(first) = self.chunks.front() {
+        while let Some(first @ (Chunk::Own(_) | Chunk::Shared(_))) = self.chunks.front() {
             let left = first.bytes().len() - self.sent;
             if count < left {
                 self.sent += count;
@@ -328,6 +385,46 @@ mod tests {
         let progress = outbox.write_to(&mut socket(usize::MAX), &mut pool, 10_000).expect("no error");
         assert_eq!(progress, Progress::OverBudget);
         assert!(!outbox.is_empty());
+    }
+
+    /// A file that nobody else can find, with this content.
+    fn file_of(content: &[u8]) -> File {
+        let path =
+            std::env::temp_dir().join(format!("outbox-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let mut options = File::options();
+        let mut file = options.read(true).write(true).create(true).truncate(true).open(&path).expect("a file");
+        std::fs::remove_file(path).expect("removed");
+        file.write_all(content).expect("written");
+        file
+    }
+
+    #[test]
+    fn a_part_of_a_file_follows_what_is_queued_and_is_read_piece_by_piece() {
+        let content: Vec<u8> = (0..3 * PIECE as u32).map(|number| number as u8 ^ (number >> 8) as u8).collect();
+        let (offset, length) = (1000, 2 * PIECE + 17);
+        for room in [999, PIECE, usize::MAX] {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.append(&mut pool, |out| out.extend_from_slice(b"HTTP/1.1 200 ..."));
+            outbox.append_file(file_of(&content), offset as u64, length);
+            let mut all = Vec::new();
+            while !outbox.is_empty() {
+                let mut socket = socket(room);
+                outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
+                all.extend(socket.taken);
+                let in_memory: usize = outbox.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
+                assert!(in_memory <= 2 * PIECE, "{in_memory}");
+            }
+            assert_eq!(all, [b"HTTP/1.1 200 ...", &content[offset..offset + length]].concat());
+            assert!(outbox.chunks.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_file_that_has_become_shorter_is_an_error() {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append_file(file_of(b"short"), 0, 6);
+        let error = outbox.write_to(&mut socket(usize::MAX), &mut pool, usize::MAX).expect_err("an error");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::crossing::{Crossing, LINK};
 use crate::fanout::Gathered;
 use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
+use crate::refusals::{Refusals, Refused};
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -102,7 +103,7 @@ pub enum Event<'a> {
         /// Where it came from.
         peer: SocketAddr,
     },
-    /// A plain HTTP request. To be answered with [`Reactor::respond`].
+    /// A plain HTTP request. To be answered with [`Reactor::respond`] or [`Reactor::respond_file`].
     Request {
         /// For the answer.
         token: Token,
@@ -110,6 +111,8 @@ pub enum Event<'a> {
         head: Head,
         /// Where it came from.
         peer: SocketAddr,
+        /// The whole body, at most `max_body_size` bytes.
+        body: Vec<u8>,
     },
     /// A whole message, in order.
     Message {
@@ -146,6 +149,8 @@ pub enum Event<'a> {
         /// In all processes; `None`: too many such questions wait.
         count: Option<u64>,
     },
+    /// A client was turned away.
+    Refused(Box<Refused>),
     /// This worker is to leave.
     Leave(Leave),
     /// Accepting has paused because of this error, and will be tried again.
@@ -181,13 +186,17 @@ impl Clock {
     }
 
     fn begin_turn(&mut self) {
-        self.read();
         self.turn = Instant::now();
+        self.set(self.turn);
     }
 
     /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
     pub(crate) fn read(&mut self) {
-        self.now = self.started.elapsed().as_millis() as u64;
+        self.set(Instant::now());
+    }
+
+    fn set(&mut self, now: Instant) {
+        self.now = now.duration_since(self.started).as_millis() as u64;
         self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     }
 
@@ -221,6 +230,7 @@ pub struct Reactor {
     events: Events,
     acceptor: Acceptor,
     pub(crate) accept_error: Option<io::Error>,
+    pub(crate) refusals: Refusals,
     /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
     keys: Vec<u32>,
     pub(crate) ready: VecDeque<u32>,
@@ -276,6 +286,7 @@ impl Reactor {
             events: Events::with_capacity(READINESS),
             acceptor: Acceptor::default(),
             accept_error: None,
+            refusals: Refusals::default(),
             ready: VecDeque::new(),
             drained: Vec::new(),
             gone: Vec::new(),
@@ -388,6 +399,7 @@ impl Reactor {
                 add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             }
         }
+        self.shared.measured().turn(self.clock.turn.elapsed());
     }
 
     /// Writes what is queued, once for each connection.
@@ -415,6 +427,7 @@ impl Reactor {
             || !self.commands.is_empty()
             || self.crossing.has_work()
             || self.accept_error.is_some()
+            || !self.refusals.is_empty()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
@@ -473,14 +486,19 @@ impl Reactor {
         self.connections.iter().filter(|(_, connection)| connection.open).map(|(_, connection)| connection.fd).collect()
     }
 
-    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
+    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests, once an
+    /// answer that is on its way is out.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         self.settle();
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.connections[key].stage {
                 Stage::WebSocket(_) if self.connections[key].open => self.send_close(key, code, reason),
-                Stage::Head { .. } => self.finish_sending(key, false),
+                Stage::Head { .. } => {
+                    let is_answering = self.connections[key].is_answering();
+                    self.finish_sending(key, is_answering);
+                }
+                Stage::Body(_) => self.reject_stopping(key),
                 _ => {}
             }
         }

@@ -8,7 +8,7 @@ use crate::connection::{Connection, Stage, Wait};
 use crate::crossing::Source;
 use crate::fanout::Fanout;
 use crate::message::{Input, Message, content};
-use crate::reactor::Reactor;
+use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
 
@@ -556,7 +556,7 @@ impl Reactor {
             self.dirty.push(key as u32);
         }
         if unsent >= WRITE_AT && !connection.blocked {
-            self.write_out(key, usize::MAX);
+            self.write_out(key, WRITE_BUDGET);
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// Time for the pong; `None`: it may take for ever.
     pub ping_timeout: Option<Duration>,
-    /// Time for a whole request head.
+    /// Time for a whole request head; a body may take a second more for each 16 KiB of it that arrive.
     pub handshake_timeout: Duration,
     /// Time for the peer's answer to a Close frame, and for its end of the TCP connection.
     pub close_timeout: Duration,
@@ -46,4 +46,6 @@ pub struct Settings {
     pub compression_threshold: usize,
     /// Of a request head; above it 431.
     pub max_header_size: usize,
+    /// Of a request body; above it 413.
+    pub max_body_size: usize,
 }

@@ -9,11 +9,14 @@ use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
 use crate::crossing::{Notice, PipeMessage};
-use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK, Token};
+use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 
 /// Messages of one connection before it is another's turn.
 const MESSAGES_PER_VISIT: usize = 64;
+
+/// So many bytes of a body give it a second more to arrive in: a long one on a slow line is no trickle.
+const BODY_PER_SECOND: usize = 16 * 1024;
 
 /// A read of so many bytes may hold enough frames to take a good part of a turn's time.
 const LARGE_READ: usize = 4096;
@@ -28,6 +31,13 @@ pub(crate) struct Visit {
     to: usize,
     messages_left: usize,
     has_read: bool,
+}
+
+impl Visit {
+    /// What is not used yet; `buffer` is the reactor's.
+    fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
+        &self.own.as_deref().unwrap_or(buffer)[self.from..self.to]
+    }
 }
 
 impl Reactor {
@@ -54,10 +64,12 @@ impl Reactor {
         let mut take = Some(take);
         loop {
             if !self.has_budget() {
-                return None;
+                return self.refusal(&mut take);
             }
             let Some(visit) = &mut self.visit else {
-                let key = self.ready.pop_front()?;
+                let Some(key) = self.ready.pop_front() else {
+                    return self.refusal(&mut take);
+                };
                 self.begin_visit(key as usize);
                 continue;
             };
@@ -90,6 +102,7 @@ impl Reactor {
             let value = match &connection.stage {
                 Stage::WebSocket(_) => self.receive(&mut take),
                 Stage::Head { .. } => self.read_head(&mut take),
+                Stage::Body(_) => self.read_body(&mut take),
                 Stage::Finishing { .. } => {
                     visit.from = visit.to;
                     self.read_more();
@@ -112,6 +125,12 @@ impl Reactor {
             _ => Payload::Binary(&message.payload),
         };
         take(Event::PipeMessage { from: message.from, payload })
+    }
+
+    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are any.
+    fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let refused = self.refusals.pop()?;
+        take.take().map(|take| take(Event::Refused(refused)))
     }
 
     /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is
@@ -199,24 +218,15 @@ impl Reactor {
             self.end_visit(false);
             return None;
         }
-        let input = match &visit.own {
-            Some(own) => &own[visit.from..visit.to],
-            None => &self.tools.buffer[visit.from..visit.to],
-        };
+        let input = visit.unused(&self.tools.buffer);
         let limit = self.settings.max_header_size;
         match http::find_head_end(input, scanned) {
             Some(end) if end <= limit => {
                 let head = Head::parse(&input[..end]);
                 *scanned = 0;
                 visit.from += end;
-                let (head, is_upgrade) = self.enter(key, head)?;
+                let event = self.enter(key, head)?;
                 self.events_left = self.events_left.saturating_sub(1);
-                let connection = &self.connections[key];
-                let (token, peer) = (Token { key: key as u32, serial: connection.serial }, connection.peer);
-                let event = match is_upgrade {
-                    true => Event::Handshake { token, head, peer },
-                    false => Event::Request { token, head, peer },
-                };
                 return take.take().map(|take| take(event));
             }
             None if input.len() <= limit => {
@@ -228,6 +238,31 @@ impl Reactor {
             _ => self.reject_too_large(key),
         }
         None
+    }
+
+    /// Decodes what has come of a request's body. The request is the event once that is whole.
+    fn read_body<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let visit = self.visit.as_mut()?;
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Stage::Body(request) = &mut connection.stage else { return None };
+        let before = request.body.content().len();
+        match request.body.decode(visit.unused(&self.tools.buffer)) {
+            Ok(taken) => visit.from += taken,
+            Err(rejection) => {
+                self.reject(key, &rejection, None);
+                return None;
+            }
+        }
+        let seconds = request.body.content().len() / BODY_PER_SECOND - before / BODY_PER_SECOND;
+        connection.since += 1000 * seconds as u64;
+        if !request.body.is_complete() {
+            self.read_more();
+            return None;
+        }
+        let event = self.enter_with_body(key)?;
+        self.events_left = self.events_left.saturating_sub(1);
+        take.take().map(|take| take(event))
     }
 
     /// Whether a connection that was put on the list of drained ones still is: it may have been sent more since.

@@ -236,6 +236,7 @@ fn settings() -> engine::Settings {
         compression: false,
         compression_threshold: 1000,
         max_header_size: 1000,
+        max_body_size: 1000,
     }
 }
 

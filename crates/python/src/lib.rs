@@ -9,6 +9,7 @@ mod hub;
 mod publisher;
 mod reactor;
 mod settings;
+mod stopwatch;
 mod turn;
 mod values;
 mod watch;

@@ -4,6 +4,7 @@
 //! steps. Calls from other threads go through [`Shared`] as commands.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +21,8 @@ use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::handlers::{Handler, Runner};
-use crate::values::{InfoTuple, info_tuple, stats_dict};
+use crate::stopwatch::Stopwatch;
+use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
 
 /// This process is a forked child of one that had a reactor.
 static IS_FORKED: AtomicBool = AtomicBool::new(false);
@@ -185,9 +187,13 @@ impl Reactor {
         }
         Ok(Self {
             shared: Arc::clone(engine.shared()),
-            engine: LoopCell::new(engine),
             handlers: Handlers::default(),
-            runner: Runner { start_task: worker.getattr("start_task")?.unbind(), worker: worker.unbind() },
+            runner: Runner {
+                start_task: worker.getattr("start_task")?.unbind(),
+                worker: worker.unbind(),
+                stopwatch: Stopwatch::new(Arc::clone(engine.shared())),
+            },
+            engine: LoopCell::new(engine),
             server,
             send_queue_size,
             in_turn: AtomicBool::new(false),
@@ -373,6 +379,16 @@ impl Reactor {
         stats_dict(py, &self.shared.registry.stats())
     }
 
+    /// What all processes have measured; see `hubbub.metrics`.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        metrics_dict(py, &self.shared.registry.metrics())
+    }
+
+    /// A handler that was called from Python has held the event loop for so many seconds.
+    fn handler_held(&self, seconds: f64) {
+        self.runner.stopwatch.held(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    }
+
     // ---- the other processes of the server -----------------------------------------------------------------------------
 
     /// Tells the hub, if there is one, that this worker takes connections.
@@ -476,6 +492,25 @@ impl Reactor {
     ) -> PyResult<()> {
         check_headers(&headers)?;
         self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers, body))
+    }
+
+    /// The same with `length` bytes of an open file, from `offset` on, for a body; takes the descriptor over, whatever
+    /// happens. The bytes are read as the peer takes them.
+    #[expect(clippy::too_many_arguments, reason = "a response, and a part of a file")]
+    fn respond_file(
+        &self,
+        py: Python<'_>,
+        token: u64,
+        status: u16,
+        headers: Vec<(String, String)>,
+        descriptor: RawFd,
+        offset: u64,
+        length: usize,
+    ) -> PyResult<()> {
+        let file = File::from(taken_over(descriptor));
+        check_headers(&headers)?;
+        let token = Token::from_bits(token);
+        self.on_loop(py, |engine| engine.respond_file(token, status, &headers, file, offset, length))
     }
 
     /// A suspended handler of the connection has ended.

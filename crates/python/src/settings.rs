@@ -37,5 +37,6 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         compression: settings.getattr("compression")?.extract()?,
         compression_threshold: size("compression_threshold")?,
         max_header_size: size("max_header_size")?,
+        max_body_size: size("max_body_size")?,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use engine::{Event, Fd, Leave, Payload, Token};
+use engine::{Event, Fd, Leave, Payload, Refused, Token};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 use pyo3::{ffi, intern};
@@ -17,12 +17,13 @@ use crate::reactor::{Reactor, address, in_use};
 /// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
 enum Step {
     Handshake(Token, Box<Head>, SocketAddr),
-    Request(Token, Box<Head>, SocketAddr),
+    Request(Token, Box<Head>, SocketAddr, Py<PyBytes>),
     Message(Fd, Py<PyAny>, Opcode),
     Closed(Fd, u16, String),
     Drained(Fd),
     PipeMessage(u8, Py<PyAny>),
     Subscribers(u64, Option<u64>),
+    Refused(Box<Refused>),
     Leave(Leave),
     AcceptPaused(String),
 }
@@ -38,7 +39,9 @@ impl Step {
                 Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
             }
             Event::Handshake { token, head, peer } => Self::Handshake(token, Box::new(head), peer),
-            Event::Request { token, head, peer } => Self::Request(token, Box::new(head), peer),
+            Event::Request { token, head, peer, body } => {
+                Self::Request(token, Box::new(head), peer, PyBytes::new(py, &body).unbind())
+            }
             Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
             Event::Drained { fd } => Self::Drained(fd),
             Event::PipeMessage { from, payload: Payload::Text(text) } => {
@@ -48,6 +51,7 @@ impl Step {
                 Self::PipeMessage(from, PyBytes::new(py, bytes).into_any().unbind())
             }
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
+            Event::Refused(refused) => Self::Refused(refused),
             Event::Leave(why) => Self::Leave(why),
             Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
         }
@@ -62,12 +66,14 @@ impl Reactor {
     pub(crate) fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
         let mine = self.mine()?;
         mine.borrow().map_err(in_use)?.begin()?;
+        self.runner.stopwatch.restart();
         // Messages of one connection come together, so its id is made into an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         let mut contexts = Contexts::default();
         loop {
             let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
                 if mine.borrow().map_err(in_use)?.go_on()? {
+                    self.runner.stopwatch.restart();
                     continue;
                 }
                 return Ok(());
@@ -79,10 +85,11 @@ impl Reactor {
                         _ => &last.insert((fd, fd.into_pyobject(py)?)).1,
                     };
                     self.message(py, fd, id, data, opcode, &mut contexts)?;
+                    continue;
                 }
                 Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
-                Step::Request(token, head, peer) => {
-                    let request = self.request(py, &head, peer)?;
+                Step::Request(token, head, peer, body) => {
+                    let request = self.request(py, &head, peer, body.bind(py))?;
                     let worker = self.runner.worker.bind(py);
                     worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
                 }
@@ -92,6 +99,7 @@ impl Reactor {
                     self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
                 }
                 Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
+                Step::Refused(refused) => self.refused(py, &refused)?,
                 Step::Leave(why) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
                 }
@@ -99,6 +107,8 @@ impl Reactor {
                     self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
                 }
             }
+            // Handlers that were called from Python are measured there.
+            self.runner.stopwatch.restart();
         }
     }
 
@@ -138,13 +148,13 @@ impl Reactor {
     fn handshake(&self, py: Python<'_>, token: Token, head: &Head, peer: SocketAddr) -> PyResult<()> {
         let worker = self.runner.worker.bind(py);
         if worker.getattr(intern!(py, "decides_handshakes"))?.is_truthy()? {
-            let request = self.request(py, head, peer)?;
+            let request = self.request(py, head, peer, &PyBytes::new(py, b""))?;
             worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
             return Ok(());
         }
         let wants_request = self.handlers.open.get().is_some_and(|open| open.wants(1));
         let request = if wants_request || head.get("x-forwarded-for").is_some() {
-            Some(self.request(py, head, peer)?)
+            Some(self.request(py, head, peer, &PyBytes::new(py, b""))?)
         } else {
             None
         };
@@ -168,6 +178,7 @@ impl Reactor {
             return Ok(());
         };
         let server = self.server.bind(py).clone();
+        self.runner.stopwatch.restart();
         let mut contexts = Contexts::default();
         match request {
             Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request], &mut contexts),
@@ -201,17 +212,38 @@ impl Reactor {
         self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
     }
 
-    /// The Python `Request` of a head.
-    fn request<'py>(&self, py: Python<'py>, head: &Head, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+    /// Tells the worker of a client that was turned away.
+    fn refused(&self, py: Python<'_>, refused: &Refused) -> PyResult<()> {
+        let request = match &refused.head {
+            Some(head) => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
+            None => None,
+        };
+        let (client, reason) = (client_tuple(refused.peer), refused.reason.as_ref());
+        let arguments = (client, request, refused.status, reason, refused.sent, refused.others);
+        self.runner.worker.bind(py).call_method1(intern!(py, "on_refused"), arguments).map(|_| ())
+    }
+
+    /// The Python `Request` of a head and a body.
+    fn request<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Head,
+        peer: SocketAddr,
+        body: &Bound<'py, PyBytes>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (path, query) = head.path_and_query();
         let headers = PyList::empty(py);
         for (name, value) in head.headers() {
             headers.append((name, latin1(value)))?;
         }
-        let client = (peer.ip().to_canonical().to_string(), peer.port());
-        let arguments = (head.method(), path, query, headers, client);
+        let arguments = (head.method(), path, query, headers, client_tuple(peer), body);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
+}
+
+/// What Python calls a client: its address and port.
+fn client_tuple(peer: SocketAddr) -> (String, u16) {
+    (peer.ip().to_canonical().to_string(), peer.port())
 }
 
 /// A `str` of valid UTF-8. That of ASCII is its bytes, which saves CPython from looking at each of them again.

@@ -74,7 +74,8 @@ impl Head {
     /// line ends other than CRLF, empty lines in front, folded headers (§5.2), space before a colon
     /// (§5.1), control bytes, a target that is neither a path nor an absolute URI (nor `*` for
     /// OPTIONS, §3.2), a missing, repeated or invalid Host (§3.2). 431 for more than
-    /// [`MAX_HEADERS`] headers. 505 for a version other than HTTP/1.0 and HTTP/1.1.
+    /// [`MAX_HEADERS`] headers. 501 for CONNECT, whose target is no resource of ours (RFC 9110
+    /// §9.3.6). 505 for a version other than HTTP/1.0 and HTTP/1.1.
     pub fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
         check_lines(bytes)?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -161,12 +162,33 @@ impl Head {
             && (self.minor_version == 1 || self.has_token("connection", "keep-alive"))
     }
 
+    /// Whether the client waits for a 100 before it sends the body. HTTP/1.0 knows no expectations
+    /// (RFC 9110 §10.1.1).
+    ///
+    /// # Errors
+    ///
+    /// 417 for any other expectation.
+    pub fn expects_continue(&self) -> Result<bool, Rejection> {
+        let mut expectations = self.get_all("expect").flat_map(list_elements).peekable();
+        if self.minor_version == 0 || expectations.peek().is_none() {
+            return Ok(false);
+        }
+        if expectations.all(|expectation| expectation.eq_ignore_ascii_case(b"100-continue")) {
+            Ok(true)
+        } else {
+            Err(Rejection::new(417, "no expectation but 100-continue can be met", &[]))
+        }
+    }
+
     /// Whether this is meant as a WebSocket handshake, be it a faulty one.
     pub fn wants_upgrade(&self) -> bool {
         self.has_token("upgrade", "websocket") || self.get("sec-websocket-key").is_some()
     }
 
     fn check_target(&self) -> Result<(), Rejection> {
+        if self.method == "CONNECT" {
+            return Err(Rejection::new(501, "there are no tunnels here", &[]));
+        }
         let target = self.target.as_str();
         let known_form = target.starts_with('/')
             || absolute_form(target).is_some_and(|(authority, _)| is_authority(authority.as_bytes()))
@@ -406,11 +428,15 @@ pub const fn reason_phrase(status: u16) -> &'static str {
 /// writes them.
 const FRAMING_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
-/// Appends a whole response.
-///
-/// `headers` have passed [`valid_header_name`] and [`valid_header_value`]; Connection,
-/// Content-Length, Date and Transfer-Encoding among them are left out in favour of our own. `date`
-/// is the Date header's value (RFC 9110 §5.6.7). With `head_only` (for HEAD) the body is only
+/// What tells a client that waits for it to go on with the body (RFC 9110 §15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Whether a response with this status has no body, whatever it announces (RFC 9112 §6.3).
+pub const fn is_bodiless(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
+}
+
+/// Appends a whole response: [`write_response_head`], and the body. With `head_only` (for HEAD) the body is only
 /// announced; a status of 1xx, 204 or 304 has none (RFC 9112 §6.3).
 pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
@@ -421,12 +447,30 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     keep_alive: bool,
     date: &str,
 ) {
-    let bodiless = matches!(status, 100..=199 | 204 | 304);
+    write_response_head(out, status, headers, body.len() as u64, keep_alive, date);
+    if !head_only && !is_bodiless(status) {
+        out.extend_from_slice(body);
+    }
+}
+
+/// Appends the head of a response whose body has `length` bytes.
+///
+/// `headers` have passed [`valid_header_name`] and [`valid_header_value`]; Connection,
+/// Content-Length, Date and Transfer-Encoding among them are left out in favour of our own. `date`
+/// is the Date header's value (RFC 9110 §5.6.7).
+pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &[(N, V)],
+    length: u64,
+    keep_alive: bool,
+    date: &str,
+) {
     write_line(out, &[b"HTTP/1.1 ", status.to_string().as_bytes(), b" ", reason_phrase(status).as_bytes()]);
     write_headers(out, headers, &FRAMING_HEADERS);
     write_line(out, &[b"Date: ", date.as_bytes()]);
-    if !bodiless {
-        write_line(out, &[b"Content-Length: ", body.len().to_string().as_bytes()]);
+    if !is_bodiless(status) {
+        write_line(out, &[b"Content-Length: ", length.to_string().as_bytes()]);
     }
     // RFC 9110 §7.8: a sender of Upgrade names it in Connection too, and 426 has to come with an
     // Upgrade.
@@ -434,9 +478,6 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     let persistence: &[u8] = if keep_alive { b"keep-alive" } else { b"close" };
     write_line(out, &[b"Connection: ", if upgrade { b"upgrade, " } else { b"" }, persistence]);
     write_line(out, &[]);
-    if !head_only && !bodiless {
-        out.extend_from_slice(body);
-    }
 }
 
 /// Appends `headers` less those whose names, in lower case, are in `reserved`.

@@ -116,7 +116,29 @@ fn bad_targets_are_refused() {
     ] {
         assert_rejected(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
     }
-    assert_rejected("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 400);
+}
+
+#[test]
+fn tunnels_are_refused() {
+    assert_rejected("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 501);
+    assert_rejected("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 501);
+}
+
+#[test]
+fn expectations_are_met_or_refused() {
+    for (lines, expected) in [
+        ("", Ok(false)),
+        ("Expect:\r\n", Ok(false)),
+        ("Expect: 100-continue\r\n", Ok(true)),
+        ("expect: 100-Continue, 100-continue\r\n", Ok(true)),
+        ("Expect: 100-continue\r\nExpect: a-cookie\r\n", Err(417)),
+        ("Expect: 100-continue=1\r\n", Err(417)),
+    ] {
+        let expectation = with_lines(lines).expects_continue().map_err(|rejection| rejection.status);
+        assert_eq!(expectation, expected, "{lines}");
+    }
+    let old = parsed("GET / HTTP/1.0\r\nExpect: a-cookie\r\n\r\n");
+    assert_eq!(old.expects_continue(), Ok(false));
 }
 
 #[test]

@@ -1,0 +1,235 @@
+//! Request bodies: the bytes behind a head in, the content out (RFC 9112 §6, §7.1).
+//!
+//! Nothing is kept but content that has arrived and the line under way: a length that a peer only claims
+//! costs nothing. Where RFC 9112 would let a server be lenient about chunks, this is not: a proxy in front
+//! that reads a chunk's line otherwise would see the next request begin elsewhere (RFC 9112 §11.2).
+
+use crate::http::{BodyLength, Rejection, is_token_byte, valid_header_name, valid_header_value};
+
+/// The longest line with a chunk's size, its extensions included; above it 400.
+pub const MAX_CHUNK_LINE: usize = 256;
+/// Bytes of all chunk extensions and trailers of one body; above it 431.
+pub const MAX_EXTRAS: usize = 16 * 1024;
+
+/// As many hexadecimal digits as a `u64` holds.
+const MAX_SIZE_DIGITS: usize = 16;
+
+const TOO_LARGE: Rejection = Rejection { status: 413, reason: "the request body is too large", headers: &[] };
+const TOO_MANY_EXTRAS: Rejection =
+    Rejection { status: 431, reason: "the chunk extensions and trailers are too large", headers: &[] };
+
+/// What comes next.
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    /// So many bytes, the last of the body.
+    Rest(u64),
+    /// The line with a chunk's size.
+    ChunkSize,
+    /// So many bytes of a chunk.
+    Chunk(u64),
+    /// The empty line behind a chunk's bytes.
+    ChunkEnd,
+    /// A trailer, or the empty line that ends them and the body.
+    Trailer,
+    /// Nothing: the body is whole.
+    End,
+}
+
+/// Decodes one request's body.
+#[derive(Clone, Debug)]
+pub struct BodyDecoder {
+    expected: Expected,
+    limit: usize,
+    content: Vec<u8>,
+    /// What has arrived of a line.
+    line: Vec<u8>,
+    extras: usize,
+}
+
+impl BodyDecoder {
+    /// A decoder for a body of at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// 413 if `length` is more than that.
+    pub fn new(length: BodyLength, limit: usize) -> Result<Self, Rejection> {
+        let expected = match length {
+            BodyLength::None | BodyLength::Length(0) => Expected::End,
+            BodyLength::Length(length) if length > limit as u64 => return Err(TOO_LARGE),
+            BodyLength::Length(length) => Expected::Rest(length),
+            BodyLength::Chunked => Expected::ChunkSize,
+        };
+        Ok(Self { expected, limit, content: Vec::new(), line: Vec::new(), extras: 0 })
+    }
+
+    /// Whether the body is whole.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.expected, Expected::End)
+    }
+
+    /// The content that has arrived.
+    pub fn content(&self) -> &[u8] {
+        &self.content
+    }
+
+    /// The content, as far as it has arrived.
+    pub fn into_content(self) -> Vec<u8> {
+        self.content
+    }
+
+    /// Decodes the next bytes, and returns how many of them belong to the body: all, unless it ends among
+    /// them ([`Self::is_complete`]).
+    ///
+    /// # Errors
+    ///
+    /// 400 for chunks that break the grammar (RFC 9112 §7.1), also where servers are often lenient: white
+    /// space around a size or in an extension, a bare CR or LF, more than [`MAX_CHUNK_LINE`] bytes in front
+    /// of a chunk. 413 for a chunk that makes the body too large, before its bytes are there. 431 for more
+    /// than [`MAX_EXTRAS`] bytes of extensions and trailers. The decoder is of no use afterwards.
+    pub fn decode(&mut self, input: &[u8]) -> Result<usize, Rejection> {
+        let mut rest = input;
+        while !rest.is_empty() {
+            match self.expected {
+                Expected::End => break,
+                Expected::Rest(left) => {
+                    let left = self.take_content(&mut rest, left);
+                    self.expected = if left == 0 { Expected::End } else { Expected::Rest(left) };
+                }
+                Expected::Chunk(left) => {
+                    let left = self.take_content(&mut rest, left);
+                    self.expected = if left == 0 { Expected::ChunkEnd } else { Expected::Chunk(left) };
+                }
+                Expected::ChunkSize | Expected::ChunkEnd | Expected::Trailer => self.take_line(&mut rest)?,
+            }
+        }
+        Ok(input.len() - rest.len())
+    }
+
+    /// Takes at most `left` bytes of content; returns how many are still to come.
+    fn take_content(&mut self, rest: &mut &[u8], left: u64) -> u64 {
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+        let (content, behind) = rest.split_at(count);
+        self.content.extend_from_slice(content);
+        *rest = behind;
+        left - count as u64
+    }
+
+    /// Takes what is there of a line, and deals with it if that is all of it.
+    fn take_line(&mut self, rest: &mut &[u8]) -> Result<(), Rejection> {
+        let line_feed = rest.iter().position(|&byte| byte == b'\n');
+        let (part, behind) = rest.split_at(line_feed.map_or(rest.len(), |index| index + 1));
+        *rest = behind;
+        if self.line.len() + part.len() > self.longest_line() {
+            return Err(match self.expected {
+                Expected::Trailer => TOO_MANY_EXTRAS,
+                Expected::ChunkEnd => Rejection::bad_request("a chunk is longer than its size"),
+                _ => Rejection::bad_request("the line of a chunk's size is too long"),
+            });
+        }
+        self.line.extend_from_slice(part);
+        if line_feed.is_none() {
+            return Ok(());
+        }
+        let line = std::mem::take(&mut self.line);
+        let Some(line) = line.strip_suffix(b"\r\n") else {
+            return Err(Rejection::bad_request("a line of a chunked body does not end in CRLF"));
+        };
+        self.expected = match self.expected {
+            Expected::ChunkSize => self.chunk(line)?,
+            // There was only room for its CRLF.
+            Expected::ChunkEnd => Expected::ChunkSize,
+            _ if line.is_empty() => Expected::End,
+            _ => self.trailer(line)?,
+        };
+        Ok(())
+    }
+
+    /// The most bytes that the line under way may have, its end included.
+    fn longest_line(&self) -> usize {
+        match self.expected {
+            Expected::ChunkEnd => b"\r\n".len(),
+            Expected::Trailer => MAX_EXTRAS - self.extras + b"\r\n".len(),
+            _ => MAX_CHUNK_LINE,
+        }
+    }
+
+    /// Reads `chunk-size [ chunk-ext ]` (RFC 9112 §7.1); the last chunk has the size 0.
+    fn chunk(&mut self, line: &[u8]) -> Result<Expected, Rejection> {
+        let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (size, extensions) = line.split_at(digits);
+        let size = str::from_utf8(size)
+            .ok()
+            .filter(|size| size.len() <= MAX_SIZE_DIGITS)
+            .and_then(|size| u64::from_str_radix(size, 16).ok())
+            .ok_or(Rejection::bad_request("invalid chunk size"))?;
+        if !are_extensions(extensions) {
+            return Err(Rejection::bad_request("invalid chunk extension"));
+        }
+        self.count_extras(extensions.len())?;
+        if size > (self.limit - self.content.len()) as u64 {
+            return Err(TOO_LARGE);
+        }
+        Ok(if size == 0 { Expected::Trailer } else { Expected::Chunk(size) })
+    }
+
+    /// Checks a trailer as any header, and drops it: nobody has asked for it (RFC 9112 §7.1.2).
+    fn trailer(&mut self, line: &[u8]) -> Result<Expected, Rejection> {
+        self.count_extras(line.len())?;
+        let colon = line.iter().position(|&byte| byte == b':').unwrap_or_default();
+        let (name, value) = line.split_at(colon);
+        if valid_header_name(name) && valid_header_value(value) {
+            Ok(Expected::Trailer)
+        } else {
+            Err(Rejection::bad_request("invalid trailer"))
+        }
+    }
+
+    fn count_extras(&mut self, length: usize) -> Result<(), Rejection> {
+        self.extras += length;
+        if self.extras > MAX_EXTRAS { Err(TOO_MANY_EXTRAS) } else { Ok(()) }
+    }
+}
+
+/// Whether this is `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )` (RFC 9112 §7.1.1), without the white space
+/// that only a sender of bad manners puts there.
+fn are_extensions(mut bytes: &[u8]) -> bool {
+    while let Some(extension) = bytes.strip_prefix(b";") {
+        let (name, behind) = split_token(extension);
+        if name.is_empty() {
+            return false;
+        }
+        bytes = match behind.strip_prefix(b"=") {
+            None => behind,
+            Some(value) => match split_value(value) {
+                None => return false,
+                Some(behind) => behind,
+            },
+        };
+    }
+    bytes.is_empty()
+}
+
+/// What stands behind the token or quoted string (RFC 9110 §5.6.4) that `bytes` begin with.
+fn split_value(bytes: &[u8]) -> Option<&[u8]> {
+    let Some(mut quoted) = bytes.strip_prefix(b"\"") else {
+        let (token, behind) = split_token(bytes);
+        return (!token.is_empty()).then_some(behind);
+    };
+    loop {
+        quoted = match quoted {
+            [b'"', behind @ ..] => return Some(behind),
+            [b'\\', escaped, behind @ ..] if is_text(*escaped) => behind,
+            [byte, behind @ ..] if *byte != b'\\' && is_text(*byte) => behind,
+            _ => return None,
+        };
+    }
+}
+
+fn split_token(bytes: &[u8]) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().take_while(|byte| is_token_byte(**byte)).count())
+}
+
+/// A byte that may stand in a quoted string, escaped or not.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}

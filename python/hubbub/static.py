@@ -1,0 +1,219 @@
+"""Files of a directory as answers to requests (RFC 9110 §8, §13, §14)."""
+
+import errno
+import mimetypes
+import os
+import re
+import stat
+import time
+from email.utils import formatdate, parsedate_to_datetime
+from urllib.parse import quote
+
+from .events import Request, Response
+
+__all__ = ["FileResponse", "StaticFiles"]
+
+# What a page needs, whatever the version of Python and the machine's own list say.
+_FIXED_TYPES = {
+    ".avif": "image/avif",
+    ".css": "text/css",
+    ".gz": "application/gzip",
+    ".htm": "text/html",
+    ".html": "text/html",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".txt": "text/plain",
+    ".wasm": "application/wasm",
+    ".webmanifest": "application/manifest+json",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+}
+# A new instance knows the types that Python brings along, and none of the machine's.
+_PYTHONS_TYPES = mimetypes.MimeTypes().types_map[True]
+
+_METHODS = ("GET", "HEAD")
+_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# One range: from here to there, or so many at the end. A list of them, or what is malformed, does not match and is
+# answered with the whole file. Nobody needs more digits, and `int` takes its time with many.
+_RANGE = re.compile(r"bytes=(?:([0-9]{1,300})-([0-9]{0,300})|-([0-9]{1,300}))", re.IGNORECASE)
+# No name has a slash or NUL in it, and what takes a backslash for a slash would look elsewhere than we do.
+_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
+
+# That a name leads nowhere, or not to a file.
+_NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
+
+# A browser is not to take a text for a script.
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+
+
+class FileResponse(Response):
+    """A response whose body is a part of an open file, which is closed with the last reference to the response."""
+
+    __slots__ = ("descriptor", "length", "offset")
+
+    descriptor: int
+    offset: int
+    length: int
+
+    def __init__(self, descriptor: int, offset: int, length: int, status: int, headers: dict[str, str]) -> None:
+        """Take over `descriptor`, of whose file `length` bytes are sent from `offset` on."""
+        object.__setattr__(self, "descriptor", descriptor)
+        object.__setattr__(self, "offset", offset)
+        object.__setattr__(self, "length", length)
+        super().__init__(status=status, headers=headers)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class StaticFiles:
+    """A `request` handler that answers with the files of a directory.
+
+    ```python
+    server.on("request", StaticFiles("public"))
+    ```
+
+    It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A
+    path that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic
+    link, and names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], index: str = "index.html") -> None:
+        """Serve the files of `directory`.
+
+        Args:
+            directory: May be replaced while it is served, by way of a symbolic link for example.
+            index: The name of the file that stands for a directory.
+
+        Raises:
+            NotADirectoryError: `directory` is none, or not there.
+            ValueError: `index` is no plain name of a file.
+        """
+        self._directory = os.path.abspath(os.fspath(directory))
+        self._index = index
+        if not os.path.isdir(self._directory):
+            raise NotADirectoryError(f"the directory of StaticFiles is no directory: {self._directory}")
+        if not _NAME.fullmatch(index):
+            raise ValueError(f"the index of StaticFiles is no plain name of a file: {index!r}")
+
+    def __call__(self, server: object, request: Request) -> Response:
+        """Answer a request."""
+        if request.method not in _METHODS:
+            return _refusal(405, "only GET and HEAD are answered here", {"Allow": ", ".join(_METHODS)})
+        try:
+            return self._answer(request)
+        except PermissionError:
+            return _refusal(403, "this may not be read")
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return _NOT_FOUND
+            raise
+
+    def _answer(self, request: Request) -> Response:
+        root, *names = request.path.split("/")
+        is_directory = names[-1:] == [""]
+        if is_directory:
+            names[-1] = self._index
+        if root or not names or not all(map(_NAME.fullmatch, names)):
+            return _NOT_FOUND
+        path = self._inside(names)
+        if path is None:
+            return _NOT_FOUND
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode) and not is_directory:
+            query = f"?{request.query_string}" if request.query_string else ""
+            return Response.redirect(f"{quote(request.path)}/{query}", status=301)
+        # Opening a device or a pipe may do something, or wait.
+        if not stat.S_ISREG(status.st_mode):
+            return _NOT_FOUND
+        return _file_response(request, path)
+
+    def _inside(self, names: list[str]) -> str | None:
+        """Return the path that `names` lead to, without symbolic links; `None` if it is outside of the directory."""
+        root = os.path.realpath(self._directory, strict=True)
+        path = os.path.realpath(os.path.join(root, *names), strict=True)
+        return path if path.startswith(os.path.join(root, "")) else None
+
+
+def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
+    return Response(f"{reason}\n", status, {**_NO_SNIFFING, **(headers or {})}, "text/plain; charset=utf-8")
+
+
+_NOT_FOUND = _refusal(404, "there is nothing here")
+
+
+def _file_response(request: Request, path: str) -> Response:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+    status = os.fstat(descriptor)
+    file = FileResponse(descriptor, 0, status.st_size, 200, _headers(path, status))
+    if not stat.S_ISREG(status.st_mode):
+        return _NOT_FOUND
+    if _is_unchanged(request, file):
+        kept = {name: file.headers[name] for name in ("ETag", "Last-Modified", *_NO_SNIFFING)}
+        return Response(status=304, headers=kept)
+    return _part(request, file)
+
+
+def _headers(path: str, status: os.stat_result) -> dict[str, str]:
+    return {
+        "Content-Type": _media_type(path),
+        "ETag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
+        # A time to come is none at which it can have been changed (RFC 9110 §8.8.2.1).
+        "Last-Modified": formatdate(int(min(status.st_mtime, time.time())), usegmt=True),
+        "Accept-Ranges": "bytes",
+        **_NO_SNIFFING,
+    }
+
+
+def _media_type(path: str) -> str:
+    suffix = os.path.splitext(path)[1].lower()
+    media_type = _FIXED_TYPES.get(suffix) or _PYTHONS_TYPES.get(suffix) or "application/octet-stream"
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
+
+
+def _is_unchanged(request: Request, file: FileResponse) -> bool:
+    """Whether the client has this already (RFC 9110 §13.1.2, §13.1.3)."""
+    tags = request.headers.get("if-none-match")
+    if tags is not None:
+        return tags.strip() == "*" or file.headers["ETag"] in _ENTITY_TAG.findall(tags)
+    since = _seconds(request.headers.get("if-modified-since", ""))
+    modified = _seconds(file.headers["Last-Modified"])
+    return since is not None and modified is not None and modified <= since
+
+
+def _seconds(date: str) -> float | None:
+    """Return the Unix time of an HTTP date; `None` if it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _part(request: Request, file: FileResponse) -> Response:
+    """Return the range that is asked for (RFC 9110 §14.2), or the whole file."""
+    asked = _RANGE.fullmatch(request.headers.get("range", ""))
+    if request.method != "GET" or not asked or not _is_same(request, file):
+        return file
+    size, (first, last, suffix) = file.length, asked.groups()
+    if suffix:
+        start, end = max(size - int(suffix), 0), size
+    else:
+        start, end = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < start:
+            return file
+    if start >= end:
+        return _refusal(416, "the file ends before that", {"Content-Range": f"bytes */{size}"})
+    headers = {**file.headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+    return FileResponse(os.dup(file.descriptor), start, end - start, 206, headers)
+
+
+def _is_same(request: Request, file: FileResponse) -> bool:
+    """Whether the file is still that of which the client has the other parts (RFC 9110 §13.1.5)."""
+    known = request.headers.get("if-range")
+    return known is None or known in (file.headers["ETag"], file.headers["Last-Modified"])
