@@ -34,6 +34,15 @@ test("while open, and the server does not answer: no other attempt", () => {
   assert.equal(world.sockets.length, 1);
 });
 
+test("the codes at the borders of what a page may send are sent", () => {
+  for (const code of [1000, 3000, 4999]) {
+    const socket = connect("/chat");
+    world.socket.opens();
+    socket.close(code);
+    assert.deepEqual(world.socket.closedWith, [code, ""]);
+  }
+});
+
 test("while open, with a reason and no code: it is 1000's", () => {
   const socket = connect("/chat");
   world.socket.opens();

@@ -95,6 +95,16 @@ test("Infinity is never", () => {
   assert.equal(world.socket.closedWith, null);
 });
 
+test("extensions are those of the connection", () => {
+  const socket = connect("/chat");
+  assert.equal(socket.extensions, "");
+  world.socket.extensions = "permessage-deflate";
+  world.socket.opens();
+  assert.equal(socket.extensions, "permessage-deflate");
+  world.socket.ends();
+  assert.equal(socket.extensions, "");
+});
+
 test("constants and readyState are those of a WebSocket", async () => {
   const socket = connect("/chat");
   assert.deepEqual([socket.CONNECTING, socket.OPEN, socket.CLOSING, socket.CLOSED], [0, 1, 2, 3]);

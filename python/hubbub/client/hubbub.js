@@ -328,16 +328,15 @@ class Socket extends EventTarget {
 
   /** Wait until nothing was received for so long that it has to be asked whether the connection lives. */
   #watch() {
-    const { heartbeat } = this.#limits;
-    if (!heartbeat) return;
     // The timer is not set anew for each message: when it fires, it is seen how long the silence was.
-    const left = heartbeat - (performance.now() - this.#heardAt) / 1000;
+    const left = this.#limits.heartbeat - (performance.now() - this.#heardAt) / 1000;
     if (left > 0) this.#arm(left, () => this.#watch());
     else this.#suspect();
   }
 
   #suspect() {
     const { heartbeat, heartbeatTimeout } = this.#limits;
+    // Without a heartbeat nothing is ever suspected.
     if (!heartbeat || this.#suspected) return;
     if (this.#heartbeatMessage !== undefined && this.#canSend()) this.#socket?.send(this.#heartbeatMessage);
     this.#suspected = true;
