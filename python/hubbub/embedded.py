@@ -9,7 +9,7 @@ from typing import Any
 from ._core import Hub
 from .control import Control, open_control
 from .handlers import Handler
-from .listening import listen, raise_file_limit
+from .listening import describe, listen, raise_file_limit
 from .metrics import Exposition
 from .settings import Settings
 from .worker import Worker
@@ -91,7 +91,7 @@ class Embedded:
             await worker.start(self._listeners)
         finally:
             self._close_listeners()
-        log.info("listening on %s port %d", self._settings.host, self.port)
+        log.info("listening on %s", describe(self._settings.host, self.port, self._settings.ssl_certfile))
         await worker.caller.call("start", self._server)
 
     async def until_left(self) -> None:

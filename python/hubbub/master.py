@@ -22,7 +22,7 @@ from ._core import Hub
 from .caller import Caller
 from .control import Control, open_control
 from .handlers import Handler
-from .listening import listen, raise_file_limit
+from .listening import describe, listen, raise_file_limit
 from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
@@ -192,7 +192,8 @@ class Master:
     def _accept(self) -> None:
         for listener in self._listeners:
             self._hub.listen(listener.detach())
-        log.info("listening on %s port %d, %s", self._settings.host, self.port, self._workers())
+        where = describe(self._settings.host, self.port, self._settings.ssl_certfile)
+        log.info("listening on %s, %s", where, self._workers())
         self._tell_ready()
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:

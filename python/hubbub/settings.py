@@ -423,7 +423,8 @@ class Settings:
     handshake_timeout: float = _setting(
         10.0,
         Seconds(),
-        "Time for a client to send its whole request. Raising it lets slow attackers hold sockets longer.",
+        "Time for a client to send its whole request. Each 16 KiB of its body that come give back a second of it. "
+        "Raising it lets slow attackers hold sockets longer.",
     )
     close_timeout: float = _setting(
         5.0,

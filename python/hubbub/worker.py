@@ -55,6 +55,8 @@ CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
 # clients come back at the rate at which they are sent away.
 CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
+# Seconds that a worker which is replaced waits for connections in the middle of their TLS handshake or first request.
+NEWCOMERS_GRACE = 5.0
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
 
@@ -137,6 +139,9 @@ class Worker:
         deadline = self.loop.time() + self._settings.shutdown_timeout
         if self._why != "stop":
             self.reactor.return_sockets()
+            # Those whose TLS handshake has begun cannot be taken over by another worker.
+            patience = self.loop.time() + NEWCOMERS_GRACE
+            await self.caller.until(lambda: not self.reactor.newcomers(), min(patience, deadline))
         if self._why == "replace":
             await self._close_by_and_by()
         self._is_leaving = True
@@ -224,7 +229,8 @@ class Worker:
         body: bytes,
     ) -> Request:
         """Make the `Request` of a parsed head and its body."""
-        client, scheme = forwarded(headers, client, "http", self._settings.trusted_proxies)
+        scheme = "https" if self._settings.ssl_certfile else "http"
+        client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
@@ -291,6 +297,13 @@ class Worker:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
 
+    def certificate_read(self, error: str | None) -> None:
+        """Log that the files of the certificate have changed."""
+        if error is None:
+            log.info("worker %d: the certificate was read again, for new connections", self.worker_id)
+        else:
+            log.warning("worker %d: the certificate of before stays: %s", self.worker_id, error)
+
     # ---- handlers that run on ----------------------------------------------------------------------------
 
     def _task_ended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
@@ -314,6 +327,9 @@ class Worker:
         """Call the handler, and `answer` with its result when it is there."""
 
         def then(result: object, error: BaseException | None) -> None:
+            if self.caller.is_stopping and isinstance(error, asyncio.CancelledError):
+                self._respond(token, STOPPING)
+                return
             try:
                 if error:
                     raise error

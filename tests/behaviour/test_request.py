@@ -392,15 +392,22 @@ async def test_a_trickle_does_not_prolong_the_time_for_a_body(serve: Serve) -> N
 
 
 async def test_a_long_body_may_take_longer_than_handshake_timeout(serve: Serve) -> None:
-    running = await serve(mirror, handshake_timeout=0.5)
-    body = b"x" * 1_000_000
+    running = await serve(mirror, handshake_timeout=2)
+    part, parts = b"x" * 100_000, 4
     async with running.raw() as client:
-        client.ask("/", f"Content-Length: {len(body)}", method="POST")
-        client.send(body[:-1])
-        # Of the minute that so much body may take.
-        await time_passes(0.8)
-        client.send(body[-1:])
-        assert (await client.answer()).body == body
+        client.ask("/", f"Content-Length: {parts * len(part)}", method="POST")
+        for _ in range(parts):
+            await time_passes(0.8)
+            client.send(part)
+        assert (await client.answer()).body == parts * part
+
+
+async def test_who_has_sent_much_of_a_body_may_not_stop_for_long(serve: Serve) -> None:
+    running = await serve(mirror, handshake_timeout=0.5)
+    async with running.raw() as client:
+        client.ask("/", "Content-Length: 1000000", method="POST")
+        client.send(b"x" * 999_999)
+        assert (await client.answer()).status == 408
 
 
 async def test_a_client_that_leaves_within_a_body_is_not_answered(serve: Serve) -> None:
@@ -549,20 +556,23 @@ async def test_an_answer_under_way_still_goes_out_when_the_server_stops(serve: S
 async def test_an_answer_whose_handler_still_runs_goes_out_when_the_server_stops(serve: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         @server.on("request")
-        async def on_request(server: Server, request: Request) -> bytes:
-            note(server.worker_id)
-            await note.goes_on.wait()
-            return LONG
+        async def on_request(server: Server, request: Request) -> str | bytes:
+            if request.path == "/long":
+                note(server.worker_id)
+                await note.goes_on.wait()
+                return LONG
+            return str(server.worker_id)
 
     running = await serve(application)
-    async with running.raw() as client:
-        client.ask("/", "Content-Length: 5", method="POST")
-        client.send("Hello")
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(running.raw())
+        client.ask("/long")
         (worker_id,) = await running.noted()
+        worker = running.workers[worker_id]
+        balancer = await connection_to(running, worker, stack)
         stopping = asyncio.create_task(running.stop())
-        await refuses_connections(running.port)
-        # The others may have ended.
-        await running.workers[worker_id].run(lambda server, note: note.goes_on.set())
+        await says_that_it_stops(balancer)
+        await worker.run(lambda server, note: note.goes_on.set())
         answer = await client.answer()
         assert (answer.body, answer.headers["connection"]) == (LONG, "close")
         assert await client.rest() == b""
@@ -630,11 +640,7 @@ async def test_health_path_is_503_on_connections_that_are_still_open_while_the_s
         worker = await running.owner(await running.opened())
         balancer = await connection_to(running, worker, stack)
         stopping = asyncio.create_task(running.stop())
-        statuses = [200]
-        while statuses[-1] == 200:
-            balancer.ask("/health")
-            statuses.append((await balancer.answer()).status)
-        assert statuses[-1] == 503
+        await says_that_it_stops(balancer)
         await worker.run(lambda server, note: note.goes_on.set())
         await client.wait_closed()
     await stopping
@@ -647,3 +653,12 @@ async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack)
         client.ask("/")
         if (await client.answer()).body == str(worker.worker_id).encode():
             return client
+
+
+async def says_that_it_stops(client: RawClient) -> None:
+    """Ask a worker for its health until the answer is 503."""
+    status = 200
+    while status == 200:
+        client.ask("/health")
+        status = (await client.answer()).status
+    assert status == 503

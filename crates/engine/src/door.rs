@@ -14,6 +14,7 @@ use crate::outbox::{Outbox, Pool};
 use crate::reactor::{Event, Reactor, Token};
 use crate::refusals::Refused;
 use crate::registry::{Fd, add};
+use crate::tls;
 
 /// Seconds after which a client that was refused for lack of room may try again.
 const RETRY_AFTER: &str = "5";
@@ -26,6 +27,8 @@ const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
+const PLAIN_HTTP: Rejection =
+    Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
 /// It would show a page what the browser keeps from it, cookies for one (RFC 9110 §9.3.8).
 const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
 
@@ -150,6 +153,19 @@ impl Reactor {
 
     pub(crate) fn reject_stopping(&mut self, key: usize) {
         self.reject(key, &STOPPING, None);
+    }
+
+    /// Answers HTTP on a port that speaks TLS.
+    pub(crate) fn reject_plain(&mut self, key: usize) {
+        self.reject(key, &PLAIN_HTTP, None);
+    }
+
+    /// Answers TLS on a port that speaks plain HTTP.
+    pub(crate) fn alert_that_there_is_no_tls(&mut self, key: usize) {
+        let alert = |out: &mut Vec<u8>| out.extend_from_slice(tls::NO_TLS_HERE);
+        self.connections[key].outbox.append(&mut self.tools.pool, alert);
+        self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
+        self.finish_sending(key, true);
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.

@@ -28,6 +28,7 @@ mod settings;
 mod shared;
 mod stats;
 mod timers;
+mod tls;
 mod topics;
 mod visit;
 mod watch;
@@ -48,6 +49,7 @@ pub use sending::{DataOpcode, PushError};
 pub use settings::{Settings, SlowConsumer};
 pub use shared::Shared;
 pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
+pub use tls::CertificateFiles;
 pub use watch::Watcher;
 
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.

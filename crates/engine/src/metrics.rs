@@ -15,7 +15,7 @@ use crate::stats::Stats;
 const CLOSE_CODES: [u16; 18] =
     [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015, 3000, 4000];
 /// The statuses of refusals that are told apart. 101: refused with a close code. 0: every other, and none at all.
-const STATUSES: [u16; 15] = [101, 400, 401, 403, 404, 405, 408, 413, 417, 426, 429, 431, 500, 503, 0];
+const STATUSES: [u16; 17] = [101, 400, 401, 403, 404, 405, 408, 413, 417, 426, 429, 431, 500, 501, 503, 505, 0];
 /// Upper bounds of the times that are counted together, in nanoseconds; the last bucket has none.
 const BOUNDS: [u64; 19] = [
     1_000,

@@ -32,6 +32,7 @@ use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::timers::Wheel;
+use crate::tls::{Certificate, Session};
 use crate::topics::Topics;
 use crate::visit::Visit;
 
@@ -153,6 +154,8 @@ pub enum Event<'a> {
     Refused(Box<Refused>),
     /// This worker is to leave.
     Leave(Leave),
+    /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.
+    CertificateRead(Result<(), String>),
     /// Accepting has paused because of this error, and will be tried again.
     AcceptPaused {
         /// As the kernel gave it.
@@ -168,6 +171,8 @@ pub(crate) struct Tools {
     pub(crate) deflated: Vec<u8>,
     pub(crate) keys: Vec<u32>,
     pub(crate) buffer: Box<[u8]>,
+    /// For what TLS connections read; where there are none, it is empty.
+    pub(crate) ciphertext: Box<[u8]>,
 }
 
 /// Milliseconds since the reactor was made, and what that is in Unix time and in HTTP's.
@@ -245,6 +250,10 @@ pub struct Reactor {
     /// Commands of other threads that are being carried out.
     pub(crate) commands: Input,
     pub(crate) crossing: Crossing,
+    /// For TLS connections, if this server speaks TLS.
+    certificate: Option<Certificate>,
+    /// What came of reading it again, to be told.
+    pub(crate) certificate_read: Option<Result<(), String>>,
     serial: u32,
 }
 
@@ -252,7 +261,7 @@ impl Reactor {
     /// A reactor without listening sockets. `slot` is this process's part of the ids, and its place in the registry.
     ///
     /// # Errors
-    /// The kernel gives no epoll descriptor.
+    /// The kernel gives no epoll descriptor; the certificate cannot be used.
     pub fn new(settings: Settings, registry: Registry, slot: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -262,6 +271,8 @@ impl Reactor {
         let announcer = Arc::clone(&shared);
         topics.announce(move |bit, is_wanted| announcer.registry.set_interest(slot, bit, is_wanted));
         let buffer = vec![0; READ_BUDGET.max(settings.max_header_size)].into();
+        let certificate = settings.certificate.clone().map(Certificate::new).transpose().map_err(io::Error::other)?;
+        let ciphertext = vec![0; if certificate.is_some() { READ_BUDGET } else { 0 }].into();
         Ok(Self {
             keys: vec![0; shared.registry.rows()],
             settings,
@@ -275,6 +286,7 @@ impl Reactor {
                 deflated: Vec::new(),
                 keys: Vec::new(),
                 buffer,
+                ciphertext,
             },
             clock: Clock::new(),
             ids,
@@ -296,6 +308,8 @@ impl Reactor {
             steps: 0,
             commands: Input::default(),
             crossing: Crossing::default(),
+            certificate,
+            certificate_read: None,
             serial: 0,
         })
     }
@@ -428,6 +442,7 @@ impl Reactor {
             || self.crossing.has_work()
             || self.accept_error.is_some()
             || !self.refusals.is_empty()
+            || self.certificate_read.is_some()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
@@ -504,6 +519,13 @@ impl Reactor {
         }
     }
 
+    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which nothing has
+    /// been asked, they cannot be given to another worker.
+    pub fn newcomers(&self) -> usize {
+        let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
+        self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
+    }
+
     /// Closes what is still there, without a word more.
     pub fn abort_all(&mut self) {
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
@@ -563,7 +585,11 @@ impl Reactor {
             return;
         };
         let unsent = connection.outbox.len();
-        let progress = connection.outbox.write_to(&mut Raw(socket), &mut self.tools.pool, budget);
+        let (outbox, pool) = (&mut connection.outbox, &mut self.tools.pool);
+        let progress = match &mut connection.tls {
+            None => outbox.write_to(&mut Raw(socket), pool, budget),
+            Some(session) => outbox.write_sealed_to(&mut Raw(socket), session, pool, budget),
+        };
         if connection.outbox.len() < unsent {
             connection.progress_at = self.clock.now;
         }
@@ -621,6 +647,11 @@ impl Reactor {
         // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
         let _ = socket.set_nodelay(true);
         self.serial = self.serial.wrapping_add(1);
+        let Ok(tls) = self.tls_session() else {
+            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the clear.
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+            return;
+        };
         let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
         let connection = &mut self.connections[key];
         let registered = connection.socket.as_mut().map(|socket| {
@@ -628,7 +659,14 @@ impl Reactor {
         });
         if let Some(Ok(())) = registered {
             let has_input = !input.is_empty();
-            connection.input = input;
+            match tls {
+                None => connection.input = input,
+                Some(mut session) => {
+                    session.keep(input);
+                    connection.tls = Some(session);
+                    connection.readable = has_input;
+                }
+            }
             self.wait(key, Wait::Head);
             if has_input {
                 self.make_ready(key);
@@ -637,6 +675,17 @@ impl Reactor {
             self.connections.remove(key);
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
         }
+    }
+
+    /// The TLS state of a new connection, if this server speaks TLS; with the certificate of now.
+    fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
+        let Some(certificate) = &mut self.certificate else { return Ok(None) };
+        let refreshed = certificate.refresh(self.clock.now);
+        let session = certificate.session()?;
+        if refreshed.is_some() {
+            self.certificate_read = refreshed;
+        }
+        Ok(Some(Box::new(session)))
     }
 
     // ---- finding -----------------------------------------------------------------------------------------------------------

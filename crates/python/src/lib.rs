@@ -28,6 +28,8 @@ mod _core {
     #[pymodule_export]
     use super::reactor::Reactor;
     #[pymodule_export]
+    use super::settings::check_certificate;
+    #[pymodule_export]
     use super::watch::Watcher;
     use super::*;
 

@@ -534,6 +534,11 @@ impl Reactor {
         self.on_loop(py, |engine| engine.close_all(code, reason))
     }
 
+    /// Connections in the middle of a TLS handshake, or of their first request behind it.
+    fn newcomers(&self) -> PyResult<usize> {
+        Ok(self.engine()?.newcomers())
+    }
+
     /// Closes what is still there, without a word more.
     fn abort_all(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::abort_all)

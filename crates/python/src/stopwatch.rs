@@ -31,7 +31,7 @@ impl Stopwatch {
     /// What has passed until now is no handler's time.
     #[inline]
     pub(crate) fn restart(&self) {
-        self.since.store(coarse_now().as_nanos() as u64, Ordering::Relaxed);
+        self.since.store(coarse_now(), Ordering::Relaxed);
     }
 
     /// A handler is about to be called; `None`: this call is none of those that are measured.
@@ -46,7 +46,7 @@ impl Stopwatch {
         if let Some(begin) = begin {
             self.shared.measured().handler(begin.elapsed());
         }
-        let now = coarse_now().as_nanos() as u64;
+        let now = coarse_now();
         let held = now.saturating_sub(self.since.load(Ordering::Relaxed));
         self.since.store(now, Ordering::Relaxed);
         (held > TOO_LONG).then(|| Duration::from_nanos(held))

@@ -26,6 +26,7 @@ enum Step {
     Refused(Box<Refused>),
     Leave(Leave),
     AcceptPaused(String),
+    CertificateRead(Option<String>),
 }
 
 impl Step {
@@ -54,6 +55,7 @@ impl Step {
             Event::Refused(refused) => Self::Refused(refused),
             Event::Leave(why) => Self::Leave(why),
             Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
+            Event::CertificateRead(result) => Self::CertificateRead(result.err()),
         }
     }
 }
@@ -105,6 +107,9 @@ impl Reactor {
                 }
                 Step::AcceptPaused(error) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
+                }
+                Step::CertificateRead(error) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;
                 }
             }
             // Handlers that were called from Python are measured there.
