@@ -290,6 +290,9 @@ class Worker:
         """Call the handler, and `answer` with its result when it is there."""
 
         def then(result: object, error: BaseException | None) -> None:
+            if self.caller.is_stopping and isinstance(error, asyncio.CancelledError):
+                self._respond(token, STOPPING)
+                return
             try:
                 if error:
                     raise error

@@ -1,5 +1,8 @@
 """The handshake: who gets in, and what the others are told."""
 
+import asyncio
+import contextlib
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -342,23 +345,101 @@ async def test_what_is_no_handshake_is_told_so(serve: Serve) -> None:
             assert await client.rest() == b""
 
 
-async def test_a_client_that_leaves_while_the_handler_decides(serve: Serve) -> None:
-    def application(server: Server, note: Note) -> None:
-        @server.on("handshake")
-        async def on_handshake(server: Server, request: Request) -> None:
-            note("asked")
-            await note.goes_on.wait()
-            note("decided")
+# Handlers that take their time.
 
-        server.on("open", lambda server: note("open"))
-        server.on("close", lambda server, fd, code: note("close", code))
 
-    running = await serve(application)
-    async with running.raw() as client:
-        client.ask_for_upgrade()
-        await running.noted()
-    await running.go_on()
-    assert await running.noted() == ("decided",)
+def hesitates(server: Server, note: Note, kind: str) -> None:
+    """Let the handshakes of /slow wait for `Running.go_on`, in a task or in a thread."""
+
+    async def wait() -> None:
+        note("asked")
+        await note.goes_on.wait()
+        note("decided")
+
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @server.on("worker_start")
+    async def on_worker_start(server: Server) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    async def in_task(server: Server, request: Request) -> None:
+        if request.path == "/slow":
+            await wait()
+
+    def in_thread(server: Server, request: Request) -> None:
+        if request.path == "/slow":
+            asyncio.run_coroutine_threadsafe(wait(), loops[0]).result()
+
+    server.on("handshake", in_task if kind == "async" else in_thread, threaded=kind == "threaded")
+    server.on("open", lambda server, request: note("open", request.path))
+    server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
+    server.on("close", lambda server, fd, code: note("close", code))
+
+
+@pytest.fixture(params=["async", "threaded"])
+async def hesitating(serve: Serve, request: pytest.FixtureRequest) -> Running:
+    """A server with a handshake handler that hesitates."""
+    kind = request.param
+    return await serve(lambda server, note: hesitates(server, note, kind), shutdown_timeout=0.5)
+
+
+async def test_a_slow_handler_holds_up_nobody(hesitating: Running) -> None:
+    async with AsyncExitStack() as stack:
+        # Some for each worker, and fewer than there are threads.
+        slow = [await stack.enter_async_context(hesitating.raw()) for _ in range(6)]
+        for client in slow:
+            client.ask_for_upgrade(path="/slow")
+            assert await hesitating.noted() == ("asked",)
+        for number in range(10):
+            async with hesitating.connect("/quick") as quick:
+                assert await hesitating.noted() == ("open", "/quick")
+                await quick.send(str(number))
+                assert await quick.recv() == str(number)
+            assert await hesitating.noted() == ("close", 1000)
+        await hesitating.go_on()
+        assert [(await client.answer()).status for client in slow] == [101] * 6
+
+
+async def test_a_client_that_leaves_while_the_handler_decides(hesitating: Running) -> None:
+    async with hesitating.raw() as client:
+        client.ask_for_upgrade(path="/slow")
+        await hesitating.noted()
+    await hesitating.go_on()
+    assert await hesitating.noted() == ("decided",)
     # It is accepted as if it were there; that it is not, is found out then.
-    assert await running.noted() == ("open",)
-    assert await running.noted() == ("close", 1006)
+    assert await hesitating.noted() == ("open", "/slow")
+    assert await hesitating.noted() == ("close", 1006)
+
+
+async def test_a_stop_waits_for_the_handler_and_then_answers_503(serve_here: Serve) -> None:
+    running = await serve_here(lambda server, note: hesitates(server, note, "async"))
+    async with running.raw() as client:
+        client.ask_for_upgrade(path="/slow")
+        assert await running.noted() == ("asked",)
+        stopping = asyncio.create_task(running.stop())
+        await refuses_connections(running)
+        await running.go_on()
+        answer = await client.answer()
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) > 0
+        await stopping
+    assert running.notes.all == [("asked",), ("decided",)]
+
+
+async def refuses_connections(running: Running) -> None:
+    """Wait until the server takes no connections any more."""
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            async with running.raw():
+                await asyncio.sleep(0)
+
+
+async def test_a_stop_cancels_a_handler_that_does_not_end(hesitating: Running) -> None:
+    async with hesitating.raw() as client:
+        client.ask_for_upgrade(path="/slow")
+        assert await hesitating.noted() == ("asked",)
+        await hesitating.stop()
+        # A thread cannot be cancelled, so where one decides there is no answer.
+        assert (await client.rest()).partition(b"\r\n")[0] in (b"HTTP/1.1 503 Service Unavailable", b"")
+    assert "handler of handshake failed" not in hesitating.log.text
+    assert hesitating.notes.all == [("asked",)]

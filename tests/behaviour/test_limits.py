@@ -1,6 +1,10 @@
 """Limits: of sizes, of queues, of time."""
 
 import asyncio
+import contextlib
+import socket
+import threading
+from contextlib import AsyncExitStack, ExitStack
 
 import pytest
 from application import Note
@@ -170,6 +174,30 @@ async def messages_in(running: Running, fd: int) -> int:
     info = await running.server.info(fd)
     assert isinstance(info, ConnectionInfo)
     return info.messages_in
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_threads_is_how_many_threaded_handlers_run_at_a_time(serve_here: Serve, threads: int) -> None:
+    def application(server: Server, note: Note) -> None:
+        # Opens when so many run at the same time.
+        barrier = threading.Barrier(threads)
+        at_work: set[int] = set()
+
+        def on_message(server: Server, frame: Frame) -> None:
+            at_work.add(frame.fd)
+            barrier.wait()
+            note(len(at_work))
+            barrier.wait()
+            at_work.discard(frame.fd)
+
+        server.on("message", on_message, threaded=True)
+
+    running = await serve_here(application, threads=threads)
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            client = await stack.enter_async_context(running.connect())
+            await client.send("work")
+        assert [await running.noted() for _ in range(4)] == [(threads,)] * 4
 
 
 # What goes out.
@@ -403,6 +431,16 @@ async def test_no_pong_in_time_is_1011_and_then_the_socket_is_closed(serve: Serv
     assert "1011" in reason
 
 
+async def test_without_ping_timeout_a_pong_may_take_for_ever(serve: Serve) -> None:
+    running = await serve(tells_all, ping_interval=0.01, ping_timeout=None)
+    async with running.raw() as client:
+        await client.upgrade()
+        fd = await running.opened()
+        for _ in range(20):
+            assert (await client.frame()).opcode == Opcode.PING
+        assert await running.server.exists(fd)
+
+
 async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         server.on("close", lambda server, fd, code: note("close", code))
@@ -497,5 +535,20 @@ async def test_another_client_gets_in_after_one_was_refused(serve: Serve) -> Non
         await running.server.disconnect(fd)
         assert await all_from(first) == []
     assert await running.noted() == ("close", 1000, "")
+    async with running.connect():
+        await running.opened()
+
+
+async def test_backlog_is_how_many_wait_to_be_accepted(serve_here: Serve) -> None:
+    running = await serve_here(tells_all, backlog=2)
+    with ExitStack() as stack:
+        # While the event loop of the server is kept from running, by this: nobody is accepted.
+        connected = 0
+        with contextlib.suppress(TimeoutError):
+            while connected < 10:
+                stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=0.2))
+                connected += 1
+        # Linux lets one more in.
+        assert 2 <= connected <= 3
     async with running.connect():
         await running.opened()

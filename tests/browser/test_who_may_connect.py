@@ -1,0 +1,89 @@
+"""What a page learns: it may connect to its own server, to no other one, and can read why it was refused."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from playwright.async_api import Page
+
+from hubbub import Refuse, Request, Server
+
+# Installing a browser may take longer than a test is given.
+pytestmark = pytest.mark.timeout(60, func_only=True)
+
+PAGE = "<!doctype html><title>a page</title>"
+
+# Opens a WebSocket, and tells how it went: the subprotocol, the code of the end, and the greeting or the reason.
+TRY = """([url, protocols]) => new Promise((resolve) => {
+    const socket = new WebSocket(url, protocols);
+    let greeting = "";
+    socket.onmessage = (event) => { greeting = event.data; socket.close(4000); };
+    socket.onclose = (event) => resolve([socket.protocol, event.code, greeting || event.reason]);
+})"""
+GREETED = ["", 4000, "welcome"]
+# A page is told no more than this of a handshake that failed.
+FAILED = ["", 1006, ""]
+
+
+def site(**settings: Any) -> Server:
+    """Return a server of a page, which greets who connects to it and has not /refused as its path."""
+    server = Server(port=0, control=None, **settings)
+
+    @server.on("handshake")
+    def on_handshake(server: Server, request: Request) -> Refuse | None:
+        return Refuse(4401, "log in first") if request.path == "/refused" else None
+
+    server.on("request", lambda server: PAGE)
+    server.on("open", lambda server, request: server.push(request.fd, "welcome"))
+    return server
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """Runs servers until the end of the test."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def try_from(page: Page, server: Server, path: str = "/", protocols: tuple[str, ...] = ()) -> list[object]:
+    """Connect from the page, and return what `TRY` tells."""
+    result = await page.evaluate(TRY, [f"ws://127.0.0.1:{server.port}{path}", list(protocols)])
+    assert isinstance(result, list)
+    return result
+
+
+async def test_a_page_may_connect_to_its_own_server_and_no_other_one(page: Page, stack: AsyncExitStack) -> None:
+    own, other, open_to_all = site(), site(), site(origins="*")
+    for server in (own, other, open_to_all):
+        await stack.enter_async_context(server)
+    await page.goto(f"http://127.0.0.1:{own.port}/")
+    assert await try_from(page, own) == GREETED
+    assert await try_from(page, other) == FAILED
+    assert other.stats()["accepted"] == 0
+    assert await try_from(page, open_to_all) == GREETED
+
+
+async def test_a_page_may_connect_if_its_origin_is_listed(page: Page, stack: AsyncExitStack) -> None:
+    own = await stack.enter_async_context(site())
+    friend = await stack.enter_async_context(site(origins=[f"http://127.0.0.1:{own.port}"]))
+    stranger = await stack.enter_async_context(site(origins=["https://app.example.com"]))
+    await page.goto(f"http://127.0.0.1:{own.port}/")
+    assert await try_from(page, friend) == GREETED
+    assert await try_from(page, stranger) == FAILED
+
+
+async def test_a_page_can_read_why_it_was_refused(page: Page, stack: AsyncExitStack) -> None:
+    server = await stack.enter_async_context(site())
+    await page.goto(f"http://127.0.0.1:{server.port}/")
+    assert await try_from(page, server, "/refused") == ["", 4401, "log in first"]
+
+
+async def test_a_page_gets_the_subprotocol_that_the_server_prefers(page: Page, stack: AsyncExitStack) -> None:
+    server = await stack.enter_async_context(site(subprotocols=["chat.v2", "chat.v1"]))
+    await page.goto(f"http://127.0.0.1:{server.port}/")
+    assert await try_from(page, server, "/", ("chat.v1", "chat.v2")) == ["chat.v2", 4000, "welcome"]
+    # With a Refuse too: a browser would otherwise fail the handshake, and tell no code.
+    assert await try_from(page, server, "/refused", ("chat.v1",)) == ["chat.v1", 4401, "log in first"]
+    # A browser that offers subprotocols accepts no answer without one.
+    assert await try_from(page, server, "/", ("unknown",)) == FAILED

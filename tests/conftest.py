@@ -1,0 +1,93 @@
+"""What tests of several kinds need: programs that the system has, or can have, and a page in a real browser."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+# No sandbox, because CI runs as root; and nothing that would ask the network for anything but our page.
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+Installed = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def installed() -> Installed:
+    """Find programs, and install what is missing.
+
+    `installed("nginx")` returns a path; further names are others under which the program may be found. On Debian as
+    root, what is not on the PATH is installed with apt-get, from the package with the first name. Where that cannot
+    be, the test is skipped, or fails if CI=true.
+    """
+
+    def installed(package: str, *other_names: str) -> str:
+        names = (package, *other_names)
+        path = _find(names)
+        if path is None:
+            _install(package)
+            path = _find(names)
+        if path is None:
+            unavailable(f"there is no {package} on the PATH, and it could not be installed by apt-get")
+        return path
+
+    return installed
+
+
+def _find(names: tuple[str, ...]) -> str | None:
+    # Debian's daemons are where only the PATH of root leads.
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+def _install(package: str) -> None:
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    without_questions = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for step in (["update"], ["install", "--yes", package]):
+        subprocess.run(
+            ["apt-get", "--quiet", *step], env=without_questions, stdout=subprocess.DEVNULL, timeout=600, check=False
+        )
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test loudly; with CI=true, where everything must be there, let it fail."""
+    reason = f"THIS WAS NOT TESTED: {reason}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def chromium(installed: Installed) -> str:
+    """The path of the system's Chromium: Playwright brings none that this project could rely on."""
+    return installed(*CHROMIUM_NAMES)
+
+
+@pytest.fixture
+async def page(chromium: str) -> AsyncIterator["Page"]:
+    """An empty page of a browser that is this test's own."""
+    # Most runs open no page, and it takes long to load.
+    from playwright.async_api import async_playwright, expect
+
+    # An expectation has 5 s to come true unless told, which a busy machine may need for its first page alone.
+    expect.set_options(timeout=20_000)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield await browser.new_page()
+        await browser.close()
