@@ -17,7 +17,7 @@ test: build .venv/test
 	$(RUN) -m pytest
 	$(RUN) tests/conformance/run.py
 
-lint: build .venv/test .venv/lint .venv/bench
+lint: build .venv/test .venv/lint .venv/bench tests/client/node_modules/made
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
@@ -26,6 +26,7 @@ lint: build .venv/test .venv/lint .venv/bench
 	$(BIN)/mypy python
 	for part in examples/* benchmarks tests/[a-z]*; do $(BIN)/mypy $$part || exit 1; done
 	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
+	tests/client/node_modules/.bin/tsc --project tests/client
 
 format:
 	cargo fmt --all
@@ -48,7 +49,7 @@ bench: build .venv/bench
 	$(RUN) benchmarks/run.py
 
 clean:
-	rm -rf .venv .cache target fuzz/target
+	rm -rf .venv .cache target fuzz/target tests/client/node_modules
 
 .venv/made:
 	$(PYTHON) -m venv .venv
@@ -58,4 +59,10 @@ clean:
 # One dependency group of pyproject.toml each.
 .venv/build .venv/test .venv/lint .venv/bench: pyproject.toml .venv/made
 	$(BIN)/python -m pip install --quiet --group $(notdir $@)
+	touch $@
+
+# TypeScript, which checks the browser client.
+tests/client/node_modules/made: tests/client/package-lock.json
+	@command -v npm >/dev/null || { echo "Checking hubbub.js needs npm: install Node.js 20.19 or later with it." >&2; exit 1; }
+	npm ci --prefix tests/client --silent --no-audit --no-fund
 	touch $@

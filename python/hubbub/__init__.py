@@ -1,6 +1,7 @@
 """Hubbub: a WebSocket server engine. A few lines of callbacks, many connections, push from anywhere."""
 
 from ._core import Frame, __version__
+from .client import client_path
 from .errors import HubbubError, NotRunning, SettingsError
 from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response
 from .publisher import AsyncPublisher, Publisher
@@ -28,4 +29,5 @@ __all__ = [
     "StaticFiles",
     "Timer",
     "__version__",
+    "client_path",
 ]

@@ -1,6 +1,22 @@
 //! Accepting connections, and passing them to workers: now, or again where the first does not take them.
 
-use super::*;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+
+use super::HubEvent;
+use super::peer::{Handed, Kind, Peer, Stage};
+use super::thread::{MUCH_FOR_WORKER, PATIENCE, RETRY, Routing};
+use crate::registry::SLOTS;
+
+/// Connections accepted from one listening socket before it is something else's turn.
+const ACCEPTED_AT_ONCE: usize = 64;
+/// Connections that may wait for a worker that takes them.
+const MOST_HOMELESS: usize = 1024;
 
 impl Routing {
     /// The worker to pass the next connection to: of those that take them, the one that has the fewest.
@@ -81,7 +97,7 @@ impl Routing {
     }
 
     pub(super) fn accept(&mut self) {
-        if let Err(error) = self.extend_lease() {
+        if let Err(error) = self.lease.extend(&self.desk.registry) {
             self.pause_accepting(&format!("the lease of connection ids cannot be written: {error}"));
             return;
         }

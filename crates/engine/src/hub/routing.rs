@@ -1,6 +1,17 @@
 //! Where commands and questions go.
 
-use super::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::HubEvent;
+use super::peer::Cut;
+use super::thread::{Asked, MOST_FOR_WORKER, Routing};
+use crate::command::Command;
+use crate::message::{Answer, Message, Question};
+use crate::registry::{Fd, Registry, add, topic_bit};
+
+/// Questions of one worker that may wait for their answers.
+const MOST_QUESTIONS: usize = 65_536;
 
 impl Routing {
     /// Passes a command on to whom it is for, but for the one it comes from.

@@ -1,0 +1,126 @@
+//! Whom the hub speaks with: workers, and other programs.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::codec::Malformed;
+use crate::link::Link;
+use crate::registry::Registry;
+
+/// A worker that has not taken a socket for so long gets no other.
+const SLOW_TO_TAKE: Duration = Duration::from_millis(50);
+/// A program for which so much waits, or that asks so much at a time, is not listened to until that is less.
+pub(super) const MUCH_FOR_PROGRAM: usize = 1024 * 1024;
+pub(super) const MOST_ASKED: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It takes no connections yet.
+    Starting,
+    Ready,
+    /// It takes none any more.
+    Leaving,
+}
+
+pub(super) struct WorkerPeer {
+    pub(super) slot: u8,
+    pub(super) worker_id: u8,
+    pub(super) stage: Stage,
+    /// Sockets that were passed to it and not taken back.
+    pub(super) handed: u64,
+    /// Those that it has not taken yet, in their order, and since when it has taken none.
+    pub(super) untaken: VecDeque<Handed>,
+    pub(super) taken_at: Instant,
+    /// The number of the first of them: how many were taken when that was last looked at.
+    pub(super) taken: u64,
+    /// Commands dropped since it is behind.
+    pub(super) dropped: u64,
+}
+
+pub(super) struct Program {
+    pub(super) has_greeted: bool,
+    /// Since when its next word is under way.
+    pub(super) awaited_since: Instant,
+    /// It has said more, which waits until it has read the answers.
+    pub(super) is_interrupted: bool,
+}
+
+/// An accepted connection, and what has been read from it.
+#[derive(Clone)]
+pub(super) struct Handed {
+    pub(super) socket: Arc<OwnedFd>,
+    pub(super) input: Vec<u8>,
+}
+
+impl WorkerPeer {
+    /// Sees which sockets it has taken meanwhile.
+    pub(super) fn see_taken(&mut self, registry: &Registry, now: Instant) {
+        let taken = registry.slot(self.slot).sockets_taken.load(Ordering::Acquire);
+        if taken != self.taken || self.untaken.is_empty() {
+            self.taken_at = now;
+        }
+        while self.taken < taken {
+            self.untaken.pop_front();
+            self.taken += 1;
+        }
+    }
+
+    /// Takes a socket back; it will not be the worker's any more.
+    pub(super) fn take_back(&mut self, registry: &Registry) -> Option<Handed> {
+        let handed = self.untaken.pop_front()?;
+        let (cell, next) = (&registry.slot(self.slot).sockets_taken, self.taken + 1);
+        let is_ours = cell.compare_exchange(self.taken, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        self.taken = next;
+        self.handed -= u64::from(is_ours);
+        is_ours.then_some(handed)
+    }
+
+    pub(super) fn is_slow_to_take(&self, now: Instant) -> bool {
+        !self.untaken.is_empty() && now.duration_since(self.taken_at) > SLOW_TO_TAKE
+    }
+}
+
+pub(super) enum Kind {
+    Worker(WorkerPeer),
+    Program(Program),
+}
+
+pub(super) struct Peer {
+    pub(super) link: Link,
+    pub(super) kind: Kind,
+    /// When it last took something of what waits for it.
+    pub(super) progress_at: Instant,
+    /// Questions of it that wait for their answers.
+    pub(super) asking: usize,
+    pub(super) serial: u64,
+}
+
+impl Peer {
+    /// Whether it is a program whose first word, or the rest of one, is awaited.
+    pub(super) fn owes_something(&self) -> bool {
+        let is_awaited = |program: &Program| !program.has_greeted || !self.link.input.is_empty();
+        matches!(&self.kind, Kind::Program(program) if is_awaited(program) && !program.is_interrupted)
+    }
+
+    /// Whether it is a program that is not listened to until it has read its answers.
+    pub(super) fn is_held_up(&self) -> bool {
+        matches!(self.kind, Kind::Program(_)) && (self.link.unsent() > MUCH_FOR_PROGRAM || self.asking >= MOST_ASKED)
+    }
+}
+
+/// Why a peer is let go.
+pub(super) enum Cut {
+    /// It is gone.
+    Gone,
+    /// It does not speak our language, or breaks its rules.
+    Misbehaved,
+}
+
+impl From<Malformed> for Cut {
+    fn from(_: Malformed) -> Self {
+        Self::Misbehaved
+    }
+}

@@ -1,0 +1,603 @@
+//! The hub's thread: waits for its peers, hears them, and writes what waits for them.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SocketFlags;
+use slab::Slab;
+
+use super::lease::Lease;
+use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, WorkerPeer};
+use super::{Desk, HubEvent, Request, lock};
+use crate::command::Command;
+use crate::link::{Link, Read};
+use crate::message::{Answer, Leave, Message, Question, VERSION, content};
+use crate::registry::{SLOTS, WORKERS, add};
+
+/// Bytes that may wait for one worker.
+pub(super) const MOST_FOR_WORKER: usize = 32 * 1024 * 1024;
+/// Programs are not read while so much waits for a worker that still takes some of it.
+pub(super) const MUCH_FOR_WORKER: usize = 4 * 1024 * 1024;
+/// A worker that has taken nothing for so long holds no program up.
+const STALLED: Duration = Duration::from_millis(200);
+/// When to look again at what nobody tells of.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// Programs that may be connected at a time.
+const MOST_PROGRAMS: usize = 1024;
+/// Time for a program's first word, and for the rest of a frame.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a command beside its payload and the ids that it excludes.
+const MOST_FIELDS: usize = 1024;
+/// Between two complaints about programs.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long accepting pauses after a failure.
+pub(super) const RETRY: Duration = Duration::from_millis(100);
+
+/// A question that workers are asked on somebody's behalf.
+pub(super) struct Asked {
+    pub(super) asker: usize,
+    pub(super) serial: u64,
+    pub(super) number: u64,
+    /// The slots that have not answered, a bit each.
+    pub(super) waiting: u128,
+    /// Of those that have: the sum, or 1 for "done".
+    pub(super) sum: u64,
+    pub(super) is_count: bool,
+}
+
+pub(super) struct Routing {
+    pub(super) desk: Arc<Desk>,
+    pub(super) woken: UnixStream,
+    pub(super) send_queue_size: usize,
+    pub(super) most_beside_payload: usize,
+    pub(super) control: Option<OwnedFd>,
+    pub(super) lease: Lease,
+    pub(super) listeners: Vec<OwnedFd>,
+    pub(super) peers: Slab<Peer>,
+    /// Keys of peers by slot.
+    pub(super) workers: [Option<usize>; SLOTS],
+    /// The slot that does a worker id's work.
+    pub(super) current: [Option<u8>; WORKERS],
+    pub(super) questions: HashMap<u64, Asked>,
+    pub(super) last_number: u64,
+    /// Accepting has failed, and is tried again then.
+    pub(super) accept_at: Option<Instant>,
+    /// The same for programs.
+    pub(super) admit_at: Option<Instant>,
+    /// Programs that were cut off and not complained of yet, and when some last were.
+    pub(super) misbehaved: u64,
+    pub(super) complained_at: Option<Instant>,
+    /// The slot of the worker that got the last connection.
+    pub(super) last_chosen: usize,
+    /// Connections whose worker is gone, or leaves, while no other takes them.
+    pub(super) homeless: VecDeque<Handed>,
+    pub(super) now: Instant,
+}
+
+impl Routing {
+    pub(super) fn new(
+        desk: Arc<Desk>,
+        woken: UnixStream,
+        send_queue_size: usize,
+        control: Option<OwnedFd>,
+        lease: Lease,
+    ) -> Self {
+        Self {
+            woken,
+            send_queue_size,
+            // Nobody has more ids to exclude than there are rows.
+            most_beside_payload: MOST_FIELDS + 8 * desk.registry.rows(),
+            desk,
+            control,
+            lease,
+            listeners: Vec::new(),
+            peers: Slab::new(),
+            workers: [None; SLOTS],
+            current: [None; WORKERS],
+            questions: HashMap::new(),
+            last_number: 0,
+            accept_at: None,
+            admit_at: None,
+            misbehaved: 0,
+            complained_at: None,
+            last_chosen: 0,
+            homeless: VecDeque::new(),
+            now: Instant::now(),
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    self.desk.tell(HubEvent::Warning(format!("the hub cannot wait for its peers: {error}")));
+                    std::thread::sleep(RETRY);
+                    continue;
+                }
+            };
+            self.now = Instant::now();
+            if ready.woken && !self.carry_out_requests() {
+                break;
+            }
+            for (key, flags) in ready.peers {
+                if let Err(cut) = self.serve(key, flags) {
+                    self.cut_off(key, &cut);
+                }
+            }
+            if ready.control {
+                self.admit_programs();
+            }
+            if ready.listeners {
+                self.accept();
+            }
+            self.move_untaken();
+            self.flush();
+            self.resume();
+            self.flush();
+            self.cut_off_the_silent();
+            self.complain();
+        }
+        self.desk.is_closed.store(true, Ordering::Release);
+        self.lease.conclude(&self.desk.registry);
+    }
+
+    fn wait(&mut self) -> io::Result<Ready> {
+        let reads_programs = !self.is_congested();
+        let accepts = !self.listeners.is_empty() && self.accept_at.is_none_or(|at| Instant::now() >= at);
+        let accepts = accepts && self.choose().is_some();
+        let admits = self.peers.len() < MOST_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
+        let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 2);
+        polled.push(PollFd::new(&self.woken, PollFlags::IN));
+        if let Some(control) = self.control.as_ref().filter(|_| admits) {
+            polled.push(PollFd::new(control, PollFlags::IN));
+        }
+        let listeners_begin = polled.len();
+        if accepts {
+            polled.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        }
+        let peers_begin = polled.len();
+        for (_, peer) in &self.peers {
+            let mut flags = PollFlags::empty();
+            if (reads_programs && !peer.is_held_up()) || matches!(peer.kind, Kind::Worker(_)) {
+                flags |= PollFlags::IN;
+            }
+            if peer.link.unsent() > 0 && !peer.link.is_stuck {
+                flags |= PollFlags::OUT;
+            }
+            polled.push(PollFd::from_borrowed_fd(peer.link.stream(), flags));
+        }
+        let is_stuck = self.peers.iter().any(|(_, peer)| peer.link.is_stuck);
+        let wait = if !reads_programs || is_stuck || self.has_untaken() || !accepts && self.has_waiting_room() {
+            Some(LOOK_AGAIN)
+        } else {
+            let is_awaited = |peer: &Peer| peer.owes_something() || peer.is_held_up();
+            let is_awaited = self.misbehaved > 0 || self.peers.iter().any(|(_, peer)| is_awaited(peer));
+            (is_awaited || self.admit_at.is_some()).then_some(COMPLAINT_INTERVAL)
+        };
+        let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
+        match poll(&mut polled, wait.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
+        let mut ready = Ready {
+            woken: is_ready(&polled[0]),
+            control: polled[1..listeners_begin].iter().any(is_ready),
+            listeners: polled[listeners_begin..peers_begin].iter().any(is_ready),
+            peers: Vec::new(),
+        };
+        for ((key, _), polled) in self.peers.iter().zip(&polled[peers_begin..]) {
+            if is_ready(polled) {
+                ready.peers.push((key, polled.revents()));
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Whether connections wait in the kernel for a worker that takes them, which nobody will tell of.
+    fn has_waiting_room(&self) -> bool {
+        let is_ready = |peer: &Peer| matches!(&peer.kind, Kind::Worker(worker) if worker.stage == Stage::Ready);
+        !self.listeners.is_empty() && self.peers.iter().any(|(_, peer)| is_ready(peer))
+    }
+
+    /// Whether programs have to wait until a worker has taken some of what waits for it.
+    fn is_congested(&self) -> bool {
+        self.peers.iter().any(|(_, peer)| match &peer.kind {
+            Kind::Worker(_) => {
+                peer.link.unsent() > MUCH_FOR_WORKER && self.now.duration_since(peer.progress_at) < STALLED
+            }
+            Kind::Program(_) => false,
+        })
+    }
+
+    // ---- requests of the supervisor ----------------------------------------------------------------------------------------
+
+    /// False: the hub is to end.
+    fn carry_out_requests(&mut self) -> bool {
+        while matches!((&self.woken).read(&mut [0; 256]), Ok(256)) {}
+        let requests = std::mem::take(&mut *lock(&self.desk.requests));
+        for request in requests {
+            match request {
+                Request::Listen(listener) => {
+                    if rustix::io::ioctl_fionbio(&listener, true).is_ok() {
+                        self.listeners.push(listener);
+                    }
+                }
+                Request::Add { slot, worker_id, stream } => self.add_worker(slot, worker_id, stream),
+                Request::Leave { slot, why } => self.tell_to_leave(slot, why),
+                Request::Ended { slot } => self.clear(slot),
+                Request::StopAccepting => {
+                    for listener in self.listeners.drain(..) {
+                        // A forked child may hold it too, and the kernel would go on taking connections for nobody.
+                        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+                    }
+                }
+                Request::Close => return false,
+            }
+        }
+        true
+    }
+
+    fn add_worker(&mut self, slot: u8, worker_id: u8, stream: OwnedFd) {
+        let Ok(link) = Link::new(stream) else { return };
+        self.desk.registry.revive(slot, worker_id);
+        let worker = WorkerPeer {
+            slot,
+            worker_id,
+            stage: Stage::Starting,
+            handed: 0,
+            untaken: VecDeque::new(),
+            taken_at: self.now,
+            taken: 0,
+            dropped: 0,
+        };
+        self.workers[usize::from(slot)] = Some(self.add_peer(link, Kind::Worker(worker)));
+    }
+
+    fn add_peer(&mut self, link: Link, kind: Kind) -> usize {
+        self.last_number += 1;
+        self.peers.insert(Peer { link, kind, progress_at: self.now, asking: 0, serial: self.last_number })
+    }
+
+    fn tell_to_leave(&mut self, slot: u8, why: Leave) {
+        if let Some((peer, worker)) = self.worker(slot) {
+            worker.stage = Stage::Leaving;
+            peer.send(&Message::Leave(why));
+        }
+    }
+
+    pub(super) fn worker(&mut self, slot: u8) -> Option<(&mut Link, &mut WorkerPeer)> {
+        let peer = self.peers.get_mut(self.workers[usize::from(slot)]?)?;
+        match &mut peer.kind {
+            Kind::Worker(worker) => Some((&mut peer.link, worker)),
+            Kind::Program(_) => None,
+        }
+    }
+
+    /// A worker's process is gone.
+    fn clear(&mut self, slot: u8) {
+        // What it had sent while it lived still counts.
+        while let Some(key) = self.workers[usize::from(slot)] {
+            match self.serve(key, PollFlags::IN) {
+                Ok(true) => {}
+                Ok(false) => self.cut_off(key, &Cut::Gone),
+                Err(cut) => self.cut_off(key, &cut),
+            }
+        }
+        self.desk.registry.clear(slot);
+        lock(&self.desk.slots)[usize::from(slot)] = false;
+        for (_, peer) in &mut self.peers {
+            if matches!(peer.kind, Kind::Worker(_)) {
+                peer.link.send(&Message::SenderGone);
+            }
+        }
+    }
+
+    // ---- peers -------------------------------------------------------------------------------------------------------------
+
+    fn admit_programs(&mut self) {
+        let Some(control) = &self.control else { return };
+        let mut admitted = Vec::new();
+        self.admit_at = None;
+        while self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
+            match rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
+                Ok(stream) if is_ours(stream.as_fd()) => admitted.extend(Link::new(stream)),
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    let error = io::Error::from(error);
+                    self.desk.tell(HubEvent::Warning(format!("no more programs are let in for now: {error}")));
+                    self.admit_at = Some(self.now + COMPLAINT_INTERVAL);
+                    break;
+                }
+            }
+        }
+        for link in admitted {
+            let program = Program { has_greeted: false, awaited_since: self.now, is_interrupted: false };
+            self.add_peer(link, Kind::Program(program));
+        }
+    }
+
+    /// Reads once from a peer and deals with what has come. False: nothing has.
+    fn serve(&mut self, key: usize, flags: PollFlags) -> Result<bool, Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(false) };
+        if flags.contains(PollFlags::OUT) {
+            peer.link.blocked = false;
+        }
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return Ok(false);
+        }
+        if peer.is_held_up() {
+            // It is not read, so this can only be its end.
+            return Err(Cut::Gone);
+        }
+        let read = match &mut peer.kind {
+            Kind::Worker(_) => peer.link.read(),
+            Kind::Program(program) => {
+                if program.has_greeted && peer.link.input.is_empty() {
+                    program.awaited_since = self.now;
+                }
+                peer.link.read_bytes()
+            }
+        };
+        match read {
+            Ok(Read::Some) => self.deal_with_input(key).map(|()| true),
+            Ok(Read::Nothing) => Ok(false),
+            Ok(Read::End) | Err(_) => Err(Cut::Gone),
+        }
+    }
+
+    /// Deals with what has come from a peer, until its answers wait to be read.
+    fn deal_with_input(&mut self, key: usize) -> Result<(), Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        let longest = match &peer.kind {
+            Kind::Worker(_) => usize::MAX,
+            Kind::Program(_) => self.send_queue_size + self.most_beside_payload,
+        };
+        let mut input = std::mem::take(&mut peer.link.input);
+        let mut has_come = false;
+        let result = loop {
+            if self.peers.get(key).is_some_and(Peer::is_held_up) {
+                break Ok(true);
+            }
+            match input.next_frame(longest) {
+                Ok(None) => break Ok(false),
+                Ok(Some(frame)) => {
+                    has_come = true;
+                    if let Err(cut) = self.deal_with(key, input.frame(frame)) {
+                        break Err(cut);
+                    }
+                }
+                Err(malformed) => break Err(malformed.into()),
+            }
+        };
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.link.input = input;
+            if let Kind::Program(program) = &mut peer.kind {
+                program.is_interrupted = matches!(result, Ok(true));
+                if has_come {
+                    program.awaited_since = self.now;
+                }
+            }
+        }
+        result.map(|_| ())
+    }
+
+    /// Goes on with programs that have read their answers.
+    fn resume(&mut self) {
+        let is_due =
+            |peer: &Peer| matches!(&peer.kind, Kind::Program(program) if program.is_interrupted) && !peer.is_held_up();
+        let due: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(key, _)| key).collect();
+        for key in due {
+            if let Err(cut) = self.deal_with_input(key) {
+                self.cut_off(key, &cut);
+            }
+        }
+    }
+
+    fn deal_with(&mut self, key: usize, frame: &[u8]) -> Result<(), Cut> {
+        let message = Message::decode(content(frame))?;
+        let peer = self.peers.get_mut(key).ok_or(Cut::Gone)?;
+        match &mut peer.kind {
+            Kind::Worker(worker) => {
+                let slot = worker.slot;
+                self.hear_worker(key, slot, message, frame)
+            }
+            Kind::Program(program) if !program.has_greeted => {
+                let Message::Hello { .. } = message else { return Err(Cut::Misbehaved) };
+                program.has_greeted = true;
+                let welcome = Message::Welcome { version: VERSION, send_queue_size: self.send_queue_size as u64 };
+                peer.link.send(&welcome);
+                Ok(())
+            }
+            Kind::Program(_) => self.hear_program(key, message, frame),
+        }
+    }
+
+    fn hear_worker(&mut self, key: usize, slot: u8, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
+        match message {
+            Message::Command(command) => {
+                self.route(Some(slot), &command, frame);
+                if let Command::Subscribe { .. } = command {
+                    add(&self.desk.registry.slot(slot).subscribes_routed, 1);
+                }
+            }
+            Message::Ask(number, Question::Subscribers(topic)) => self.ask_subscribers(key, number, topic)?,
+            Message::Answer(number, answer) => self.answered(slot, number, &answer),
+            Message::Sockets(inputs) => {
+                let sockets = self.peers[key].link.take_sockets();
+                for (socket, input) in sockets.into_iter().zip(inputs) {
+                    // It leaves, and nothing has been asked on this one yet.
+                    self.find_home(Handed { socket: Arc::new(socket), input: input.to_vec() });
+                }
+            }
+            Message::Ready => {
+                if let Some((_, worker)) = self.worker(slot)
+                    && worker.stage == Stage::Starting
+                {
+                    worker.stage = Stage::Ready;
+                    let worker_id = usize::from(worker.worker_id);
+                    self.current[worker_id % WORKERS] = Some(slot);
+                }
+                let _ = self.lease.extend(&self.desk.registry);
+                self.desk.tell(HubEvent::Ready(slot));
+            }
+            Message::Leaving => {
+                self.tell_to_leave(slot, Leave::Terminate);
+                self.desk.tell(HubEvent::Leaving(slot));
+            }
+            Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
+            Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),
+            _ => return Err(Cut::Misbehaved),
+        }
+        Ok(())
+    }
+
+    fn hear_program(&mut self, key: usize, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
+        match message {
+            Message::Command(command) if command.is_allowed(self.send_queue_size) => {
+                self.route(None, &command, frame);
+                Ok(())
+            }
+            Message::Ask(number, question) => {
+                let registry = &self.desk.registry;
+                let answer = match question {
+                    Question::Do(command) if command.is_allowed(self.send_queue_size) => {
+                        return self.ask_owner(key, number, command);
+                    }
+                    Question::Do(_) => return Err(Cut::Misbehaved),
+                    Question::Subscribers(topic) => return self.ask_subscribers(key, number, topic),
+                    Question::Stats => Answer::Stats(registry.stats().into()),
+                    Question::Connections => Answer::Connections(registry.open_ids()),
+                    Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
+                    Question::Flush => Answer::Done(true),
+                };
+                self.reply(key, number, answer)
+            }
+            _ => Err(Cut::Misbehaved),
+        }
+    }
+
+    /// Answers a peer.
+    pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) -> Result<(), Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        let limit = match peer.kind {
+            Kind::Worker(_) => MOST_FOR_WORKER,
+            // It is not listened to while much waits, so this is not much more.
+            Kind::Program(_) => usize::MAX,
+        };
+        if peer.link.send_within(&Message::Answer(number, answer), limit) { Ok(()) } else { Err(Cut::Misbehaved) }
+    }
+
+    pub(super) fn cut_off(&mut self, key: usize, cut: &Cut) {
+        let Some(peer) = self.peers.try_remove(key) else { return };
+        match peer.kind {
+            Kind::Worker(mut worker) => {
+                let slot = usize::from(worker.slot);
+                self.workers[slot] = None;
+                self.desk.registry.bury(worker.slot);
+                let current = &mut self.current[usize::from(worker.worker_id) % WORKERS];
+                if *current == Some(worker.slot) {
+                    *current = None;
+                }
+                let unanswered: Vec<u64> = self.questions.keys().copied().collect();
+                for number in unanswered {
+                    self.answered(worker.slot, number, &Answer::Count(0));
+                }
+                worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
+                while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry) {
+                    self.find_home(handed);
+                }
+            }
+            Kind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
+        }
+        self.questions.retain(|_, asked| asked.asker != key);
+    }
+
+    fn cut_off_the_silent(&mut self) {
+        let is_overdue = |peer: &Peer| match &peer.kind {
+            Kind::Worker(_) => false,
+            Kind::Program(program) => {
+                let has_waited_since = |at: Instant| self.now.duration_since(at) > PATIENCE;
+                peer.owes_something() && has_waited_since(program.awaited_since)
+                    || peer.link.unsent() > MUCH_FOR_PROGRAM && has_waited_since(peer.progress_at)
+            }
+        };
+        let overdue: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_overdue(peer)).map(|(key, _)| key).collect();
+        for key in overdue {
+            self.cut_off(key, &Cut::Misbehaved);
+        }
+    }
+
+    /// Tells of programs that misbehave, now and then.
+    fn complain(&mut self) {
+        if self.misbehaved == 0 || self.complained_at.is_some_and(|at| self.now.duration_since(at) < COMPLAINT_INTERVAL)
+        {
+            return;
+        }
+        let programs = match std::mem::take(&mut self.misbehaved) {
+            1 => "1 program on the control socket misbehaved, and is cut off".into(),
+            count => format!("{count} programs on the control socket misbehaved, and are cut off"),
+        };
+        self.desk.tell(HubEvent::Warning(programs));
+        self.complained_at = Some(self.now);
+    }
+
+    fn flush(&mut self) {
+        let mut gone = Vec::new();
+        for (key, peer) in &mut self.peers {
+            let unsent = peer.link.unsent();
+            if unsent == 0 {
+                peer.progress_at = self.now;
+                continue;
+            }
+            if peer.link.flush().is_err() {
+                gone.push(key);
+            }
+            if peer.link.unsent() < unsent {
+                peer.progress_at = self.now;
+            }
+            let Kind::Worker(worker) = &mut peer.kind else { continue };
+            if worker.dropped > 0 && peer.link.unsent() < MOST_FOR_WORKER / 2 {
+                let (worker_id, dropped) = (worker.worker_id, std::mem::take(&mut worker.dropped));
+                self.desk.registry.slot(worker.slot).is_behind.store(0, Ordering::Release);
+                let text = format!("worker {worker_id} has caught up; {dropped} commands for it were dropped");
+                self.desk.tell(HubEvent::Warning(text));
+            }
+        }
+        for key in gone {
+            // What it had sent before can still be read, and then its end.
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.link.discard();
+            }
+        }
+    }
+}
+
+struct Ready {
+    woken: bool,
+    control: bool,
+    listeners: bool,
+    peers: Vec<(usize, PollFlags)>,
+}
+
+/// Whether the process at the other end is the same user's, or root's.
+#[cfg(target_os = "linux")]
+fn is_ours(stream: BorrowedFd<'_>) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(stream).map(|peer| peer.uid);
+    peer.is_ok_and(|uid| uid == rustix::process::geteuid() || uid.is_root())
+}
+
+/// The socket's directory and mode let nobody else in.
+#[cfg(not(target_os = "linux"))]
+fn is_ours(_: BorrowedFd<'_>) -> bool {
+    true
+}

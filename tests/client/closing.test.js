@@ -1,0 +1,133 @@
+/** `close()` in each state: what the page hears, and that nothing is left behind. */
+
+import assert from "node:assert/strict";
+import { afterEach, test } from "node:test";
+import { connect } from "../../python/hubbub/client/hubbub.js";
+import { record, world } from "./world.js";
+
+afterEach(() => {
+  assert.equal(world.clock.timers.size, 0, "a timer was left running");
+  assert.equal(world.listening, 0, "a listener was left on the page");
+});
+
+test("while open: the closing handshake is the browser's, and its outcome is told", () => {
+  const socket = connect("/chat");
+  const lines = record(socket);
+  world.socket.opens();
+  socket.close(4000, "bye");
+  assert.deepEqual(world.socket.closedWith, [4000, "bye"]);
+  assert.equal(socket.readyState, socket.CLOSING);
+  world.socket.says("after close()");
+  world.socket.ends(4000, "bye");
+  assert.equal(socket.readyState, socket.CLOSED);
+  assert.deepEqual(lines, ["state open", "open", "state closed", "close 4000 bye clean"]);
+});
+
+test("while open, and the server does not answer: no other attempt", () => {
+  const socket = connect("/chat");
+  const lines = record(socket);
+  world.socket.opens();
+  socket.close();
+  world.socket.ends(1006);
+  assert.deepEqual(lines, ["state open", "open", "state closed", "error", "close 1006 - broken"]);
+  assert.equal(world.sockets.length, 1);
+});
+
+test("while connecting: the attempt is given up", async () => {
+  const socket = connect("/chat");
+  const lines = record(socket);
+  socket.close();
+  assert.notEqual(world.socket.closedWith, null);
+  assert.equal(socket.state, "closed");
+  assert.deepEqual(lines, ["state closed"]);
+  await null;
+  world.socket.opens();
+  world.socket.ends();
+  assert.deepEqual(lines, ["state closed", "close 1006 - broken"]);
+});
+
+test("while waiting: there is no other attempt, whatever happens", async () => {
+  const socket = connect("/chat");
+  world.socket.ends();
+  const lines = record(socket);
+  socket.close(1000, "bye");
+  await null;
+  world.online = true;
+  world.visible = true;
+  world.clock.pass(3600);
+  assert.deepEqual(lines, ["state closed", "close 1006 - broken"]);
+  assert.equal(world.sockets.length, 1);
+});
+
+test("while offline", () => {
+  world.online = false;
+  connect("/chat").close();
+  world.online = true;
+  assert.equal(world.sockets.length, 0);
+});
+
+test("twice, and when closed: the second changes nothing", async () => {
+  for (const end of [() => world.socket.ends(1000), () => {}]) {
+    const socket = connect("/chat");
+    const lines = record(socket);
+    world.socket.opens();
+    socket.close(4000);
+    socket.close(4001);
+    end();
+    socket.close(4002);
+    assert.deepEqual(world.socket.closedWith, [4000, ""]);
+    await null;
+    assert.ok(lines.filter((line) => line.startsWith("close")).length <= 1);
+  }
+});
+
+test("a listener added after close() still hears of it", async () => {
+  const socket = connect("/chat");
+  socket.close();
+  const lines = record(socket);
+  await null;
+  assert.deepEqual(lines, ["close 1006 - broken"]);
+});
+
+test("in a listener of open: what was kept is not sent any more", () => {
+  for (const type of ["state", "open"]) {
+    const socket = connect("/chat");
+    socket.send("kept");
+    socket.addEventListener(type, () => socket.close());
+    const lines = record(socket);
+    world.socket.opens();
+    assert.deepEqual(world.socket.sent, [], type);
+    assert.equal(socket.state, "closed");
+    assert.equal(lines.includes("open"), type === "open");
+  }
+});
+
+test("what was kept is forgotten, and nothing more is taken", () => {
+  const socket = connect("/chat");
+  socket.send("kept");
+  socket.close();
+  assert.equal(socket.bufferedAmount, 0);
+  assert.equal(socket.send("more"), false);
+});
+
+test("codes and reasons that a page may not send are refused in each state, as the browser does", () => {
+  const socket = connect("/chat");
+  const refuse = () => {
+    for (const code of [0, 999, 1001, 1005, 2999, 5000, NaN]) {
+      assert.throws(() => socket.close(code), { name: "InvalidAccessError" });
+    }
+    assert.throws(() => socket.close(1000, "好".repeat(42)), { name: "SyntaxError" });
+  };
+  refuse();
+  world.socket.opens();
+  refuse();
+  assert.equal(socket.state, "open");
+  world.socket.ends();
+  refuse();
+  assert.equal(socket.state, "waiting");
+  world.clock.pass(1);
+  world.socket.opens();
+  socket.close(1000, "好".repeat(41));
+  refuse();
+  assert.deepEqual(world.socket.closedWith, [1000, "好".repeat(41)]);
+});
