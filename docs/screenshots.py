@@ -63,7 +63,10 @@ async def send(person: ClientConnection, **message: object) -> None:
 
 async def open_chat(browser: Browser, port: str, width: int, height: int, scheme: Literal["light", "dark"]) -> Page:
     page = await browser.new_page(
-        viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce", device_scale_factor=1.5
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        reduced_motion="reduce",
+        device_scale_factor=1.5,
     )
     await page.goto(f"http://127.0.0.1:{port}/#{ROOM}")
     await page.get_by_role("textbox", name="Nickname").fill("Mira")
@@ -81,7 +84,7 @@ async def hold_conversation(page: Page, people: dict[str, ClientConnection]) -> 
         await expect(messages).to_have_count(number + 1)
         await expect(messages.last).to_contain_text(text)
         # Until the server has told it back, what others say is put before it.
-        await expect(page.get_by_text("Waiting to be sent")).to_have_count(0)
+        await expect(page.get_by_text("Waiting to be sent", exact=True)).to_have_count(0)
     await send(people[TYPING], type="typing")
     await expect(page.get_by_text(f"{TYPING} is typing")).to_be_visible()
 

@@ -1,13 +1,14 @@
 """A chat with rooms, for any number of workers: what `hubbub demo` runs, and what a chat of your own may begin with.
 
-A room is a topic: who is in it is subscribed, and what is said in it is published, whichever worker a connection
-belongs to. A worker knows only the people whose connections are its own. Messages are JSON objects: the `case`s show
-those that the page sends, and `tell` and `as_json` make those that it gets.
+A room is a topic: who is in it is subscribed, and what is said in it is published. A worker knows the people whose
+connections are its own, and what they have said lately. Who joins is pushed that by all workers, and may be told
+something twice; the ids of messages tell the page. Messages are JSON objects: the `case`s show what the page sends.
 """
 
 import asyncio
 import json
 import time
+from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +17,14 @@ from hubbub import Frame, Request, Response, Server, StaticFiles, client_path
 # Lengths in characters, times in seconds.
 NAME_LENGTH, ROOM_LENGTH, TEXT_LENGTH = 32, 40, 2000
 PAUSE, COUNT_DELAY = 0.05, 0.2
+MOST_REMEMBERED = 50
 # The page loads nothing but our own files, and talks to nobody but us, whatever gets into it.
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = Path(__file__).with_name("page")
 page_files, client_files = StaticFiles(PAGE), StaticFiles(client_path().parent)
 server = Server("127.0.0.1", 9501, max_message_size=16 * 1024)
 people: dict[int, "Person"] = {}
-counted_soon: set[str] = set()
+recent: deque[tuple[str, str]] = deque(maxlen=MOST_REMEMBERED)
 
 
 class Person(NamedTuple):
@@ -54,10 +56,15 @@ async def on_message(server: Server, frame: Frame) -> None:
         case {"type": "join", "room": str(room), "name": str(name), "back": bool(back)}:
             leave(server, fd)
             join(fd, Person(name.strip()[:NAME_LENGTH] or "Guest", f"room {room[:ROOM_LENGTH]}"), back)
-        case {"type": "say", "id": str(message_id), "text": str(text)} if person:
-            say(fd, person, message_id, text.strip())
+        case {"type": "say", "id": str(key), "text": str(text)} if person and 0 < len(text) <= TEXT_LENGTH:
+            # Who says it is told too: all put it where its time belongs, so that they see the same order.
+            said = as_json("said", id=key, who=fd, name=person.name, text=text, time=time.time())
+            recent.append((person.room, said))
+            server.publish(person.room, said)
+        case {"type": "say", "id": str(key)} if person:
+            server.push(fd, as_json("refused", id=key, why=f"a message has 1 to {TEXT_LENGTH:,} characters"))
         case {"type": "typing"} if person:
-            tell(person.room, "typing", exclude=(fd,), who=fd, name=person.name)
+            server.publish(person.room, as_json("typing", who=fd, name=person.name), exclude=[fd])
         case {"type": "alive"}:
             server.push(fd, as_json("alive"))
         case _:
@@ -69,37 +76,31 @@ async def on_message(server: Server, frame: Frame) -> None:
 def join(fd: int, person: Person, back: bool) -> None:
     people[fd] = person
     server.subscribe(fd, person.room)
-    tell(person.room, "came", exclude=(fd,), name=person.name, back=back, time=time.time())
-    server.after(0, count, person.room)
+    server.publish(person.room, as_json("came", name=person.name, back=back, time=time.time()), exclude=[fd])
+    server.after(COUNT_DELAY, count, person.room)
+    for worker_id in range(server.settings.worker_count):
+        server.send_message(f"{fd} {person.room}", worker_id)
+
+
+@server.on("pipe_message")
+def on_pipe_message(server: Server, worker_id: int, data: str) -> None:
+    fd, room = data.split(" ", 1)
+    for said_in, said in recent:
+        if said_in == room:
+            server.push(int(fd), said)
 
 
 @server.on("close")
 def leave(server: Server, fd: int) -> None:
     if person := people.pop(fd, None):
         server.unsubscribe(fd, person.room)
-        tell(person.room, "went", who=fd, name=person.name, time=time.time())
-        server.after(0, count, person.room)
-
-
-def say(fd: int, person: Person, message_id: str, text: str) -> None:
-    if 0 < len(text) <= TEXT_LENGTH:
-        # Who says it is told too: everybody puts it where its time belongs, so all see the same order.
-        tell(person.room, "said", id=message_id, who=fd, name=person.name, text=text, time=time.time())
-    else:
-        server.push(fd, as_json("refused", id=message_id, why=f"{len(text):,} of {TEXT_LENGTH:,} characters"))
+        server.publish(person.room, as_json("went", who=fd, name=person.name, time=time.time()))
+        server.after(COUNT_DELAY, count, person.room)
 
 
 async def count(room: str) -> None:
-    # Many changes are counted once; and so late that, when two workers count, the last one to tell is right.
-    if room not in counted_soon:
-        counted_soon.add(room)
-        await asyncio.sleep(COUNT_DELAY)
-        counted_soon.discard(room)
-        tell(room, "people", count=await server.subscribers(room))
-
-
-def tell(room: str, kind: str, exclude: tuple[int, ...] = (), **what: object) -> None:
-    server.publish(room, as_json(kind, **what), exclude=exclude)
+    # So late that, when two workers count at about the same time, both are right.
+    server.publish(room, as_json("people", count=await server.subscribers(room)))
 
 
 def as_json(kind: str, **what: object) -> str:

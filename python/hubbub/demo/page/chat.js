@@ -22,6 +22,8 @@ const title = document.title;
 
 /** @type {{ id: string, room: string, text: string }[]} */
 let outbox = [];
+// The ids of all that was said here: who comes back into a room is told again what was said in it.
+const ownIds = new Set();
 // The server tells them; it is the one that has them kept.
 let limits = { name: Infinity, room: Infinity, text: Infinity };
 let name = "";
@@ -82,7 +84,7 @@ const hear = {
   },
 
   said(said) {
-    const own = outbox.some(({ id }) => id === said.id);
+    const own = ownIds.has(said.id);
     outbox = outbox.filter(({ id }) => id !== said.id);
     typing.stopped(said.who);
     if (log.said({ ...said, own }) && !own && document.hidden) {
@@ -169,6 +171,7 @@ composer.addEventListener("submit", (event) => {
 
   const said = { id: newId(), room: currentRoom(), text };
   outbox.push(said);
+  ownIds.add(said.id);
   log.said({ ...said, name, own: true });
   log.toEnd();
   if (socket.state === "open") tell("say", { id: said.id, text });
