@@ -16,8 +16,7 @@ from hubbub import Frame, Request, Response, Server, StaticFiles, client_path
 
 # Lengths in characters, times in seconds.
 NAME_LENGTH, ROOM_LENGTH, TEXT_LENGTH = 32, 40, 2000
-PAUSE, COUNT_DELAY = 0.05, 0.2
-MOST_REMEMBERED = 50
+PAUSE, COUNT_DELAY, MOST_REMEMBERED = 0.05, 0.2, 50
 # The page loads nothing but our own files, and talks to nobody but us, whatever gets into it.
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = Path(__file__).with_name("page")
@@ -34,7 +33,8 @@ class Person(NamedTuple):
 
 @server.on("start")
 def on_start(server: Server) -> None:
-    print(f"Open http://{server.settings.host}:{server.port}/ in a browser. Ctrl-C stops the server.", flush=True)
+    scheme = "https" if server.settings.ssl_certfile else "http"
+    print(f"Open {scheme}://{server.settings.host}:{server.port}/ in a browser. Ctrl-C stops the server.", flush=True)
 
 
 @server.on("request")

@@ -1,8 +1,8 @@
 /**
  * What was said in the room, and who came and went, in the order of the server's time.
  *
- * What the server has not told back yet stands at the end. Names and texts only ever become `textContent`: they are
- * data, whatever tags are in them.
+ * What the server has not told back yet stands at the end. Names and texts only ever become text, never markup,
+ * whatever tags are in them.
  */
 
 const MOST_SHOWN = 500;
