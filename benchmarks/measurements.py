@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from certificate import Certificate
 from plan import Server, Workload
 from processes import LoadGenerator, Run, ServerProcess
 
@@ -35,17 +36,19 @@ class Bench:
         seconds: About how long one measurement takes, but for memory.
         server_core: The core that servers run on, `None` for any.
         load_core: The core that the load generator runs on, `None` for any.
+        certificate: Of the servers that speak TLS.
     """
 
     binaries: Path
     seconds: float
     server_core: int | None
     load_core: int | None
+    certificate: Certificate
 
     def start(self, server: Server, workload: Workload) -> ServerProcess:
         """Start a server for a workload, and wait until it listens."""
         serves = server.echo if workload.serves == "echo" else workload.serves
-        return ServerProcess(server, serves, self.binaries, self.server_core)
+        return ServerProcess(server, serves, self.binaries, self.server_core, self.certificate)
 
     @property
     def load(self) -> LoadGenerator:

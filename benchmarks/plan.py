@@ -20,6 +20,7 @@ class Server:
         echo: What its `--workload` is called where messages come back to their sender.
         load: Options of the load generator that are meant for this server.
         variant_of: The server that this is another way to run; it has no column of its own in the results.
+        tls: Whether it speaks TLS.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Server:
     echo: str = "echo"
     load: tuple[str, ...] = ()
     variant_of: str | None = None
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ class Target:
     at_least: float | None = None
 
 
-def hubbub(how: str, *options: str, echo: str = "echo", load: tuple[str, ...] = ()) -> Server:
+def hubbub(how: str, *options: str, echo: str = "echo", load: tuple[str, ...] = (), tls: bool = False) -> Server:
     """Hubbub, run in another way than with one worker and handlers that are `def`."""
-    return Server(f"hubbub, {how}", "hubbub_server.py", ("hubbub",), options, echo, load, variant_of="hubbub")
+    return Server(f"hubbub, {how}", "hubbub_server.py", ("hubbub",), options, echo, load, "hubbub", tls)
 
 
 SERVERS = {
@@ -83,6 +85,7 @@ SERVERS = {
         Server("hubbub", "hubbub_server.py", ("hubbub",)),
         hubbub("async def", echo="echo-async"),
         hubbub("embedded", "--embedded"),
+        hubbub("wss", tls=True),
         hubbub("2 workers", "--workers", "2"),
         hubbub("4 workers", "--workers", "4"),
         hubbub("same worker", "--workers", "2", load=("--to", "same")),
@@ -119,7 +122,7 @@ WORKLOADS = (
         1,
         64,
         "echo, 64 connections, 1 message in flight on each, 64 bytes",
-        (*ONE_OF_EACH, "hubbub, async def", "hubbub, 2 workers"),
+        (*ONE_OF_EACH, "hubbub, async def", "hubbub, wss", "hubbub, 2 workers"),
     ),
     echo(
         "x16",
@@ -227,6 +230,7 @@ TARGETS = (
     Target("idle", "hubbub", None, 1024),
     Target("handshake", "hubbub, embedded", "picows", 0.40),
     Target("handshake", "hubbub", "picows", 0.45),
+    Target("x1", "hubbub, wss", "hubbub", 1.35),
     Target("x1", "hubbub, 2 workers", "hubbub", 1.10),
     Target("cross-push", "hubbub, other worker", "hubbub, same worker", 1.8),
     Target("broadcast-4000", "hubbub, 4 workers", "bare loop", 1.2),

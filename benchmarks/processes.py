@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from certificate import Certificate
 from plan import PEERS, Server
 
 START_SECONDS = 30.0
@@ -78,10 +79,14 @@ class Process:
 class ServerProcess(Process):
     """A running server."""
 
-    def __init__(self, server: Server, workload: str, binaries: Path, core: int | None) -> None:
+    def __init__(
+        self, server: Server, workload: str, binaries: Path, core: int | None, certificate: Certificate
+    ) -> None:
         python = server.program.endswith(".py")
         program = [sys.executable, str(PEERS / server.program)] if python else [str(binaries / server.program)]
-        super().__init__(server.name, [*program, "--workload", workload, *server.options], core)
+        tls = ["--certificate", str(certificate.chain), str(certificate.key)] if server.tls else []
+        self.load_options = ["--tls", str(certificate.authority)] if server.tls else []
+        super().__init__(server.name, [*program, "--workload", workload, *server.options, *tls], core)
         try:
             self.port = int(self.read_line(START_SECONDS))
         except BaseException:
@@ -147,7 +152,8 @@ class LoadGenerator:
 
     @contextlib.contextmanager
     def _started(self, server: ServerProcess, load: tuple[str, ...]) -> Iterator[Process]:
-        command = [str(self.binaries / "load"), "--port", str(server.port), "--stepped", *load]
+        options = ["--port", str(server.port), "--stepped", *server.load_options]
+        command = [str(self.binaries / "load"), *options, *load]
         with Process("the load generator", command, self.core) as process:
             try:
                 process.read_line(RUN_SECONDS)

@@ -2,7 +2,7 @@
 
     python benchmarks/run.py [--quick] [--only NAME ...] [--servers NAME ...] [--check]
 
-Needs hubbub, picows, uvloop and websockets in this Python, and cargo. Linux only. A complete run writes
+Needs hubbub, picows, trustme, uvloop and websockets in this Python, and cargo. Linux only. A complete run writes
 `results.json` and the tables of `README.md`; a partial or quick one prints the tables.
 """
 
@@ -14,10 +14,12 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import report
+from certificate import Certificate
 from measurements import Bench, LoadMeasurement, Measurement, MemoryMeasurement, Sample
 from plan import SERVERS, WORKLOADS, Server, Workload
 from processes import Failed
@@ -34,15 +36,16 @@ def main() -> int:
     arguments = parse_arguments()
     rounds, seconds = (3, 0.3) if arguments.quick else (9, 1.0)
     server_core, load_core = cores()
-    bench = Bench(build(), seconds, server_core, load_core)
     workloads = [workload for workload in WORKLOADS if workload.name in arguments.only]
     servers = [SERVERS[name] for name in arguments.servers]
     try:
-        results = {
-            workload.name: measure(bench, workload, taking_part, rounds)
-            for workload in workloads
-            if (taking_part := [server for server in servers if server.name in workload.servers])
-        }
+        with tempfile.TemporaryDirectory() as directory:
+            bench = Bench(build(), seconds, server_core, load_core, Certificate.make(Path(directory)))
+            results = {
+                workload.name: measure(bench, workload, taking_part, rounds)
+                for workload in workloads
+                if (taking_part := [server for server in servers if server.name in workload.servers])
+            }
     except Failed as failure:
         print(f"benchmark: {failure}", file=sys.stderr)
         return 1

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 IMAGES = Path(__file__).with_name("images")
 ROOM = "garden"
-SIZES = {"phone": (390, 844), "desktop": (1280, 800)}
+SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 # Who says what; "Mira" is whose page it is.

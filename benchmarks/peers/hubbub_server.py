@@ -10,7 +10,10 @@ from hubbub import Frame, Request, Server
 
 def main(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
-    server = Server("127.0.0.1", arguments.port, workers=arguments.workers, origins="*")
+    chain, key = arguments.certificate
+    server = Server(
+        "127.0.0.1", arguments.port, workers=arguments.workers, origins="*", ssl_certfile=chain, ssl_keyfile=key
+    )
     recipients: dict[int, list[int]] = {}
 
     def echo(server: Server, frame: Frame) -> None:
@@ -66,4 +69,5 @@ if __name__ == "__main__":
     processes = argparse.ArgumentParser(add_help=False)
     processes.add_argument("--workers", type=int, default=1, help="worker processes")
     processes.add_argument("--embedded", action="store_true", help="all in this process, without a master")
+    processes.add_argument("--certificate", nargs=2, default=(None, None), help="PEM files of a chain and its key")
     main(command_line("echo", "echo-async", "fanout", "broadcast", "push", parents=[processes]))

@@ -1,13 +1,14 @@
 //! Opening and closing connections: blocking, many at a time, because neither is timed with messages.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 use crate::frame;
+use crate::stream::{Stream, Tls};
 
 /// How many connections are opened or closed at the same time: fewer than any server's backlog.
 pub const PARALLEL: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
@@ -21,12 +22,14 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Where a server listens, and how long it may be silent.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Target {
     /// The port on 127.0.0.1.
     pub port: u16,
     /// For how long nothing may come before the run fails.
     pub timeout: Duration,
+    /// How to speak TLS, if it does.
+    pub tls: Option<Tls>,
 }
 
 impl Target {
@@ -35,7 +38,7 @@ impl Target {
     /// # Errors
     ///
     /// One that says which connection was refused, or not upgraded in time.
-    pub fn open(&self, path: &str, count: usize) -> io::Result<Vec<TcpStream>> {
+    pub fn open(&self, path: &str, count: usize) -> io::Result<Vec<Stream>> {
         let mut streams = Vec::with_capacity(count);
         while streams.len() < count {
             let parallel = PARALLEL.get().min(count - streams.len());
@@ -49,7 +52,7 @@ impl Target {
     /// # Errors
     ///
     /// As of [`Target::open`].
-    pub fn open_at_once(&self, path: &str, first: usize, count: usize) -> io::Result<Vec<TcpStream>> {
+    pub fn open_at_once(&self, path: &str, first: usize, count: usize) -> io::Result<Vec<Stream>> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
@@ -63,21 +66,20 @@ impl Target {
                 .map_err(|error| named("connecting", number, &error))?;
             streams.push(stream);
         }
-        for (number, stream) in (first..).zip(&streams) {
+        for (number, stream) in (first..).zip(&mut streams) {
             read_upgrade(stream).map_err(|error| named("the handshake of", number, &error))?;
         }
         Ok(streams)
     }
 
-    fn connect(&self, number: usize) -> io::Result<TcpStream> {
+    fn connect(&self, number: usize) -> io::Result<Stream> {
         let source = Ipv4Addr::new(127, 0, 0, 1 + (number % SOURCES) as u8);
         let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &SocketAddrV4::new(source, 0))?;
         connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port))?;
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(self.timeout))?;
-        stream.set_write_timeout(Some(self.timeout))?;
+        let stream = Stream::new(socket.into(), self.tls.as_ref())?;
+        stream.set_timeout(self.timeout)?;
         Ok(stream)
     }
 }
@@ -87,8 +89,8 @@ impl Target {
 /// # Errors
 ///
 /// One that says which connection did not end in time.
-pub fn close(streams: impl IntoIterator<Item = TcpStream>) -> io::Result<()> {
-    let mut streams: Vec<TcpStream> = streams.into_iter().collect();
+pub fn close(streams: impl IntoIterator<Item = Stream>) -> io::Result<()> {
+    let mut streams: Vec<Stream> = streams.into_iter().collect();
     let mut closing = Vec::new();
     frame::append(&mut closing, frame::CLOSE, Some([1, 2, 3, 4]), &1000_u16.to_be_bytes());
     for (index, batch) in streams.chunks_mut(PARALLEL.get()).enumerate() {
@@ -111,7 +113,7 @@ pub fn named(doing: &str, number: usize, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{doing} connection {number}: {error}"))
 }
 
-fn read_upgrade(mut stream: &TcpStream) -> io::Result<()> {
+fn read_upgrade(stream: &mut Stream) -> io::Result<()> {
     let mut response = [0; 4096];
     let mut length = 0;
     while !response[..length].ends_with(b"\r\n\r\n") {
@@ -128,7 +130,7 @@ fn read_upgrade(mut stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-fn read_end(stream: &mut TcpStream) -> io::Result<()> {
+fn read_end(stream: &mut Stream) -> io::Result<()> {
     let mut ignored = [0; 4096];
     while stream.read(&mut ignored)? > 0 {}
     Ok(())

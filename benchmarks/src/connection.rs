@@ -1,17 +1,17 @@
 //! A non-blocking WebSocket connection after its handshake.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 
 use crate::frame::{self, Frame};
 use crate::poller::Poller;
+use crate::stream::Stream;
 
 /// Bytes of a read buffer that one event loop shares among its connections.
 pub const READ_BUFFER: usize = 512 * 1024;
 
 /// A socket, the start of a frame whose end is still to come, and output that found no room.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     token: usize,
     partial: Vec<u8>,
     unsent: Vec<u8>,
@@ -23,14 +23,15 @@ impl Connection {
     /// # Errors
     ///
     /// The operating system's own.
-    pub fn new(stream: TcpStream, token: usize) -> io::Result<Self> {
+    pub fn new(stream: impl Into<Stream>, token: usize) -> io::Result<Self> {
+        let stream = stream.into();
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, token, partial: Vec::new(), unsent: Vec::new() })
     }
 
     /// Gives the socket back, for blocking use.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 
@@ -66,12 +67,12 @@ impl Connection {
         if bytes.is_empty() {
             return Ok(());
         }
-        if !self.unsent.is_empty() {
+        if !self.unsent.is_empty() || self.stream.has_unsent() {
             self.unsent.extend_from_slice(bytes);
             return Ok(());
         }
-        let written = write_some(&self.stream, bytes)?;
-        if written < bytes.len() {
+        let written = write_some(&mut self.stream, bytes)?;
+        if written < bytes.len() || self.stream.has_unsent() {
             self.unsent.extend_from_slice(&bytes[written..]);
             poller.watch(&self.stream, self.token, true)?;
         }
@@ -84,16 +85,16 @@ impl Connection {
     ///
     /// The operating system's own.
     pub fn flush(&mut self, poller: &Poller) -> io::Result<()> {
-        let written = write_some(&self.stream, &self.unsent)?;
+        let written = write_some(&mut self.stream, &self.unsent)?;
         self.unsent.drain(..written);
-        if self.unsent.is_empty() {
+        if self.unsent.is_empty() && !self.stream.has_unsent() {
             poller.watch(&self.stream, self.token, false)?;
         }
         Ok(())
     }
 }
 
-fn write_some(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
     match stream.write(bytes) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         result => result,

@@ -12,4 +12,5 @@ pub mod frame;
 pub mod limits;
 pub mod messages;
 pub mod poller;
+pub mod stream;
 pub mod workload;

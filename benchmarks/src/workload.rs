@@ -8,7 +8,6 @@ pub mod push;
 pub mod receive;
 
 use std::io;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -19,6 +18,7 @@ use crate::connection::{Connection, READ_BUFFER};
 use crate::control::Control;
 use crate::frame::{self, Frame};
 use crate::poller::Poller;
+use crate::stream::Stream;
 
 /// Runs and times `work`, which returns how many messages or handshakes it did. The result has the
 /// seconds of the clock, and the CPU seconds of this process, to show that it was not the limit.
@@ -47,7 +47,7 @@ struct Clients {
 }
 
 impl Clients {
-    fn new(streams: Vec<TcpStream>, timeout: Duration) -> io::Result<Self> {
+    fn new(streams: Vec<Stream>, timeout: Duration) -> io::Result<Self> {
         let poller = Poller::new()?;
         let mut connections = Vec::with_capacity(streams.len());
         for (number, stream) in streams.into_iter().enumerate() {

@@ -11,11 +11,13 @@ import functools
 import inspect
 import logging
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from .handlers import Handler
+from .logs import Throttle, name_of
 from .threads import Pool
 
 __all__ = ["CANCEL_GRACE", "Caller"]
@@ -25,6 +27,10 @@ log = logging.getLogger("hubbub")
 # Seconds that a stop lets cancelled tasks clean up, and how often it looks whether they have.
 CANCEL_GRACE = 1.0
 STOP_POLL = 0.01
+# Seconds for which a handler may hold the event loop before the log says so.
+TOO_LONG = 0.1
+# At the begin and the end of a server nobody waits for the event loop.
+UNHURRIED = frozenset(f"the handler of {event}" for event in ("worker_start", "worker_stop", "start", "shutdown"))
 
 
 class Caller:
@@ -45,11 +51,15 @@ class Caller:
         self.running: set[asyncio.Future[Any] | Future[Any]] = set()
         # Whoever is cancelled from now on is not to be complained of.
         self.is_stopping = False
+        # Is given the seconds for which a handler has held the event loop.
+        self.held: Callable[[float], None] = _ignore
+        self._slow: dict[str, Throttle] = {}
         self._pool = Pool(threads)
         self._is_closed = False
 
     def perform(
         self,
+        what: str,
         job: Callable[[], Any],
         then: Callable[[object, BaseException | None], None],
         *,
@@ -57,7 +67,8 @@ class Caller:
     ) -> None:
         """Call `job`, sync or async, in its own context, and `then` with its result or its exception.
 
-        SystemExit and KeyboardInterrupt are not given to `then`: they end the event loop.
+        SystemExit and KeyboardInterrupt are not given to `then`: they end the event loop. `what` names the job where
+        the log tells of it.
         """
 
         def ended(future: asyncio.Future[Any] | Future[Any]) -> None:
@@ -91,9 +102,7 @@ class Caller:
             thread.add_done_callback(tell)
             return
         try:
-            result = context.run(job)
-            if inspect.iscoroutine(result):
-                result = self.start_task(result)
+            result = self._begin_job(what, job, context)
         except BaseException as error:
             failed(error)
             return
@@ -105,6 +114,29 @@ class Caller:
             self.running.add(result)
             result.add_done_callback(ended, context=self.context)
 
+    def _begin_job(self, what: str, job: Callable[[], Any], context: contextvars.Context) -> Any:
+        """Call a job, and start its task if it is async; see how long that holds the event loop."""
+        begin = time.perf_counter()
+        try:
+            result = context.run(job)
+            return self.start_task(result) if inspect.iscoroutine(result) else result
+        finally:
+            seconds = time.perf_counter() - begin
+            self.held(seconds)
+            if seconds > TOO_LONG and what not in UNHURRIED:
+                self.was_slow(what, job, seconds)
+
+    def was_slow(self, what: str, function: Callable[..., object], seconds: float) -> None:
+        """Log that a handler, or a timer's function, has held the event loop for too long; not each time."""
+        name = name_of(function)
+        throttle = self._slow.get(name)
+        if throttle is None:
+            throttle = self._slow[name] = Throttle(
+                self.loop, 1, lambda others: log.warning("slow: %s, %d more times", name, others)
+            )
+        if throttle.passes():
+            log.warning("slow: %s (%s) held the event loop for %.0f ms", name, what, seconds * 1000)
+
     def run(self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False) -> None:
         """Call `job`, and `then` once it has ended; a failure is logged."""
 
@@ -113,7 +145,7 @@ class Caller:
                 log.error("%s failed", what, exc_info=error)
             then()
 
-        self.perform(job, ended, in_thread=in_thread)
+        self.perform(what, job, ended, in_thread=in_thread)
 
     def begin(self, event: str, then: Callable[[], None], *arguments: object) -> None:
         """Call the handler of an event of no connection, if there is one, and `then` once it has ended."""
@@ -159,10 +191,17 @@ class Caller:
     def close(self) -> None:
         """Let go of everything; nothing is called after that."""
         self._is_closed = True
+        self.held = _ignore
         self._pool.close()
+        for throttle in self._slow.values():
+            throttle.close()
         for future in self.running:
             if future.done() and not future.cancelled():
                 future.exception()  # Known already: it has ended the event loop.
+
+
+def _ignore(seconds: float) -> None:
+    """Be told how long a handler took, where nobody wants to know."""
 
 
 def _task_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]:

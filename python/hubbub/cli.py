@@ -24,6 +24,7 @@ import click
 from . import __version__, _core, program
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
+from .logs import shown_client
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
 from .settings import Settings
@@ -414,11 +415,6 @@ def print_table(rows: Sequence[Sequence[str]], left: set[int]) -> None:
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         click.echo("  ".join(cells).rstrip())
-
-
-def shown_client(client: tuple[str, int]) -> str:
-    host, port = client
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def shown_bytes(count: int) -> str:

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from ._core import Hub
 from .control import Control, open_control
 from .handlers import Handler
-from .listening import listen, raise_file_limit
+from .listening import describe, listen, raise_file_limit
+from .metrics import Exposition
 from .settings import Settings
 from .worker import Worker
 
@@ -39,6 +41,7 @@ class Embedded:
         self._control_setting = control
         self._control: Control | None = None
         self._hub: Hub | None = None
+        self._exposition: Exposition | None = None
         self._is_to_leave = False
 
     async def open(self) -> None:
@@ -62,6 +65,8 @@ class Embedded:
                 self.worker.loop.add_reader(hub.fileno(), self._hear)
             else:
                 self.worker = Worker(self._server, settings, self._handlers)
+            if settings.metrics_port:
+                self._exposition = Exposition(settings.metrics_port, self._measure)
         except BaseException:
             self._close_listeners()
             raise
@@ -86,7 +91,7 @@ class Embedded:
             await worker.start(self._listeners)
         finally:
             self._close_listeners()
-        log.info("listening on %s port %d", self._settings.host, self.port)
+        log.info("listening on %s", describe(self._settings.host, self.port, self._settings.ssl_certfile))
         await worker.caller.call("start", self._server)
 
     async def until_left(self) -> None:
@@ -121,6 +126,9 @@ class Embedded:
 
     def let_go(self) -> None:
         """End without another word to anyone; what is closed already is left alone."""
+        if self._exposition:
+            self._exposition.close()
+            self._exposition = None
         if worker := self.worker:
             self.worker = None
             worker.close()
@@ -132,6 +140,10 @@ class Embedded:
         if self._hub:
             self._hub.close()
         self._control = self._hub = None
+
+    def _measure(self) -> dict[str, Any]:
+        assert self.worker
+        return self.worker.reactor.metrics()
 
     def _hear(self) -> None:
         """Log what the hub says; nothing else that it reports is for a server without processes."""

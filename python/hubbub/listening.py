@@ -1,4 +1,4 @@
-"""Listening sockets, and how many files may be open."""
+"""Listening sockets, the certificate that they speak TLS with, and how many files may be open."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,10 @@ import os
 import resource
 import socket
 
-from .errors import CannotServe
+from . import _core
+from .errors import CannotServe, SettingsError
 
-__all__ = ["listen", "raise_file_limit"]
+__all__ = ["check_certificate", "describe", "listen", "raise_file_limit"]
 
 log = logging.getLogger("hubbub")
 
@@ -61,6 +62,25 @@ async def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
         listener.close()
     assert refusal is not None
     raise CannotServe(refusal.errno, f"cannot listen on {host} port {port}: {os.strerror(refusal.errno or 0)}")
+
+
+def check_certificate(certfile: str | None, keyfile: str | None) -> None:
+    """Read the certificate and its key, if there are any, as the engine will.
+
+    Raises:
+        SettingsError: They cannot be used; the message names the setting and the file, and says why.
+    """
+    if certfile is None or keyfile is None:
+        return
+    try:
+        _core.check_certificate(certfile, keyfile)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+def describe(host: str, port: int, certfile: str | None) -> str:
+    """Return for the log where a server listens, and whether it speaks TLS."""
+    return f"{host} port {port}" + (" (TLS)" if certfile else "")
 
 
 def raise_file_limit(connections: int | None = None) -> None:

@@ -17,12 +17,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import program
+from . import program, systemd
 from ._core import Hub
 from .caller import Caller
 from .control import Control, open_control
 from .handlers import Handler
-from .listening import listen, raise_file_limit
+from .listening import describe, listen, raise_file_limit
+from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
 
@@ -119,6 +120,7 @@ class Master:
         self._reload_again = False
         self._is_stopping = False
         self._status = 0
+        self._exposition: Exposition | None = None
 
     async def run(self) -> int:
         """Serve until a signal or `shutdown()`, and stop gracefully; return the exit status.
@@ -143,6 +145,8 @@ class Master:
             # Under nohup it is ignored, and stays so.
             handlers[signal.SIGHUP] = lambda number, frame: self.reload()
         try:
+            if settings.metrics_port:
+                self._exposition = Exposition(settings.metrics_port, self._hub.metrics)
             with program.titled("master", self.port), program.handling_signals(handlers):
                 await self._supervise()
         finally:
@@ -188,13 +192,20 @@ class Master:
     def _accept(self) -> None:
         for listener in self._listeners:
             self._hub.listen(listener.detach())
-        count = len(self._seats)
-        workers = "1 worker" if count == 1 else f"{count} workers"
-        log.info("listening on %s port %d, %s", self._settings.host, self.port, workers)
+        where = describe(self._settings.host, self.port, self._settings.ssl_certfile)
+        log.info("listening on %s, %s", where, self._workers())
+        self._tell_ready()
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:
             self._reload_again = False
             self._begin_reload()
+
+    def _tell_ready(self) -> None:
+        systemd.notify("READY=1", f"STATUS=listening on port {self.port}, {self._workers()}")
+
+    def _workers(self) -> str:
+        count = len(self._seats)
+        return "1 worker" if count == 1 else f"{count} workers"
 
     async def _either(self, *events: asyncio.Event) -> None:
         tasks = [asyncio.ensure_future(event.wait()) for event in events]
@@ -210,6 +221,8 @@ class Master:
             process.popen.kill()
         for listener in self._listeners:
             listener.close()
+        if self._exposition:
+            self._exposition.close()
         if control:
             control.remove()
         self._loop.remove_reader(self._hub.fileno())
@@ -412,6 +425,7 @@ class Master:
             self._reload_again = True
             return
         log.info("reloading")
+        systemd.reloading()
         self._reload_again = False
         first, *others = self._seats
         self._reload = Reload(deque(others), first)
@@ -441,6 +455,7 @@ class Master:
 
     def _end_reload(self) -> None:
         self._reload = None
+        self._tell_ready()
         if self._reload_again:
             self._begin_reload()
 
@@ -456,6 +471,7 @@ class Master:
         if reason:
             log.info("%s: stopping", reason)
         self._is_stopping = True
+        systemd.notify("STOPPING=1")
         self._hub.stop_accepting()
         for seat in self._seats:
             if seat.next_attempt:

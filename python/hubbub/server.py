@@ -18,6 +18,7 @@ from .embedded import Embedded
 from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
+from .listening import check_certificate
 from .master import Master
 from .program import Assignment
 from .settings import Settings
@@ -399,7 +400,7 @@ class Server:
         _set_log_level(self.settings.log_level)
         status = 0
         try:
-            _refuse_what_is_not_there(self.settings)
+            check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
             if refusal:
                 asyncio.run(self._run_embedded())
             else:
@@ -504,7 +505,7 @@ class Server:
         self._role_of("reload").reload()
 
     async def _open_embedded(self) -> Embedded:
-        _refuse_what_is_not_there(self.settings)
+        check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
         _set_log_level(self.settings.log_level)
@@ -588,24 +589,13 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _set_log_level(level: str) -> None:
-    """Set the logger's level, unless the program has and the setting was left alone."""
+    """Set the logger's level, unless the program has and the setting was left alone.
+
+    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
+    logger stays.
+    """
     if log.level == logging.NOTSET or level != LOG_LEVEL:
         log.setLevel(level.upper())
-
-
-def _refuse_what_is_not_there(settings: Settings) -> None:
-    """Better no server than one without the TLS that it was told to use.
-
-    Raises:
-        SettingsError: A file is missing, or this version does not have what is asked for.
-    """
-    for name in ("ssl_certfile", "ssl_keyfile"):
-        if (path := getattr(settings, name)) is not None and not os.path.isfile(path):
-            raise SettingsError(f"{name}: there is no file {path!r}")
-    for name in ("ssl_certfile", "ssl_keyfile", "metrics_port"):
-        if (value := getattr(settings, name)) is not None:
-            raise SettingsError(
-                f"{name}: {value!r} is not allowed, for this version does not have it yet; allowed is None"
-            )
-    if settings.access_log:
-        raise SettingsError("access_log: True is not allowed, for this version does not have it yet; allowed is False")
+    access = logging.getLogger("hubbub.access")
+    if access.level == logging.NOTSET:
+        access.setLevel(logging.INFO)

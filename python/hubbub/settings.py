@@ -423,7 +423,8 @@ class Settings:
     handshake_timeout: float = _setting(
         10.0,
         Seconds(),
-        "Time for a client to send its whole request. Raising it lets slow attackers hold sockets longer.",
+        "Time for a client to send its whole request, and a second more for each 16 KiB of its body that have come. "
+        "Raising it lets slow attackers hold sockets longer.",
     )
     close_timeout: float = _setting(
         5.0,
@@ -496,7 +497,8 @@ class Settings:
     metrics_port: int | None = _setting(
         None,
         OrNone(Integer(1, 65535)),
-        "The port on 127.0.0.1 at which Prometheus finds `/metrics`; None turns it off.",
+        "The port on 127.0.0.1 at which Prometheus finds `/metrics`; None turns it off. Needs the package "
+        "prometheus-client (`hubbub[metrics]`).",
     )
     control: str | None = _setting(
         "auto",
@@ -507,7 +509,7 @@ class Settings:
     log_level: str = _setting(
         "info",
         Choice(("debug", "info", "warning", "error", "critical")),
-        "The level of the logger `hubbub`.",
+        "The level of the logger `hubbub`; the access log does not depend on it.",
     )
     backlog: int = _setting(
         4096,
@@ -519,7 +521,7 @@ class Settings:
         False,
         Flag(),
         "Log a line for each handshake and request to the logger `hubbub.access`. Each line is formatted "
-        "and written in Python.",
+        "and written in Python. Their level is INFO, whatever `log_level` says.",
     )
 
     def __post_init__(self) -> None:

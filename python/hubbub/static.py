@@ -79,9 +79,9 @@ class StaticFiles:
     server.on("request", StaticFiles("public"))
     ```
 
-    It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A path
-    that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic link, and
-    names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`.
+    It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A
+    path that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic
+    link, and names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`.
     """
 
     def __init__(self, directory: str | os.PathLike[str], index: str = "index.html") -> None:
@@ -116,11 +116,12 @@ class StaticFiles:
             raise
 
     def _answer(self, request: Request) -> Response:
-        root, *names = request.path.split("/")
+        # In front of the first slash stands nothing, unless it is the `*` of OPTIONS.
+        before, *names = request.path.split("/")
         is_directory = names[-1:] == [""]
         if is_directory:
             names[-1] = self._index
-        if root or not names or not all(map(_NAME.fullmatch, names)):
+        if before or not names or not all(map(_NAME.fullmatch, names)):
             return _NOT_FOUND
         path = self._inside(names)
         if path is None:
@@ -132,7 +133,7 @@ class StaticFiles:
         # Opening a device or a pipe may do something, or wait.
         if not stat.S_ISREG(status.st_mode):
             return _NOT_FOUND
-        return _file_response(request, path)
+        return _file_response(request, path, _media_type(names[-1]))
 
     def _inside(self, names: list[str]) -> str | None:
         """Return the path that `names` lead to, without symbolic links; `None` if it is outside of the directory."""
@@ -148,10 +149,10 @@ def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) ->
 _NOT_FOUND = _refusal(404, "there is nothing here")
 
 
-def _file_response(request: Request, path: str) -> Response:
+def _file_response(request: Request, path: str, media_type: str) -> Response:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
     status = os.fstat(descriptor)
-    file = FileResponse(descriptor, 0, status.st_size, 200, _headers(path, status))
+    file = FileResponse(descriptor, 0, status.st_size, 200, _headers(media_type, status))
     if not stat.S_ISREG(status.st_mode):
         return _NOT_FOUND
     if _is_unchanged(request, file):
@@ -160,9 +161,9 @@ def _file_response(request: Request, path: str) -> Response:
     return _part(request, file)
 
 
-def _headers(path: str, status: os.stat_result) -> dict[str, str]:
+def _headers(media_type: str, status: os.stat_result) -> dict[str, str]:
     return {
-        "Content-Type": _media_type(path),
+        "Content-Type": media_type,
         "ETag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
         # A time to come is none at which it can have been changed (RFC 9110 §8.8.2.1).
         "Last-Modified": formatdate(int(min(status.st_mtime, time.time())), usegmt=True),
@@ -171,8 +172,8 @@ def _headers(path: str, status: os.stat_result) -> dict[str, str]:
     }
 
 
-def _media_type(path: str) -> str:
-    suffix = os.path.splitext(path)[1].lower()
+def _media_type(name: str) -> str:
+    suffix = os.path.splitext(name)[1].lower()
     media_type = _FIXED_TYPES.get(suffix) or _PYTHONS_TYPES.get(suffix) or "application/octet-stream"
     return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 

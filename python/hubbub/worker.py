@@ -20,10 +20,12 @@ from .caller import CANCEL_GRACE, Caller
 from .errors import NotRunning
 from .events import Accept, CloseCode, Refuse, Request, Response, forwarded
 from .handlers import Handler
+from .logs import shown
 from .program import Why
 from .settings import Settings
 from .static import FileResponse
 from .timers import Timer
+from .visitors import Visitors
 
 __all__ = ["Worker"]
 
@@ -38,6 +40,8 @@ UPGRADE_REQUIRED = Response(
     headers={"Upgrade": "websocket"},
     content_type="text/plain; charset=utf-8",
 )
+SWITCHING_PROTOCOLS = 101
+
 HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
 STOPPING = Response("the server is stopping\n", status=503, content_type="text/plain; charset=utf-8")
 
@@ -51,6 +55,8 @@ CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
 # clients come back at the rate at which they are sent away.
 CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
+# Seconds that a worker which is replaced waits for connections in the middle of their TLS handshake or first request.
+NEWCOMERS_GRACE = 1.0
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
 
@@ -83,7 +89,8 @@ class Worker:
             registry: The descriptor of the server's shared memory, if there is a hub.
         """
         self.worker_id = worker_id
-        self.decides_handshakes = "handshake" in handlers
+        # Without this the reactor accepts them by itself.
+        self.decides_handshakes = "handshake" in handlers or settings.access_log
         self.caller = Caller(handlers, settings.threads)
         self.loop = self.caller.loop
         self.start_task = self.caller.start_task
@@ -93,6 +100,7 @@ class Worker:
         self._server = server
         self._settings = settings
         self._handlers = handlers
+        self._visitors = Visitors(self.loop, access_log=settings.access_log)
         self._workers = workers
         # The event loop keeps those that still wait.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
@@ -102,6 +110,7 @@ class Worker:
         self._left_behind = False
         self._next_pause_logged = 0.0
         self.reactor = Reactor(server, self, settings, slot, link, registry)
+        self.caller.held = self.reactor.handler_held
         for event in ("open", "message", "close", "drain"):
             if handler := handlers.get(event):
                 self.reactor.on(event, handler.callable, handler.count, handler.kind)
@@ -130,6 +139,9 @@ class Worker:
         deadline = self.loop.time() + self._settings.shutdown_timeout
         if self._why != "stop":
             self.reactor.return_sockets()
+            # Those whose TLS handshake has begun cannot be taken over by another worker.
+            patience = self.loop.time() + NEWCOMERS_GRACE
+            await self.caller.until(lambda: not self.reactor.newcomers(), min(patience, deadline))
         if self._why == "replace":
             await self._close_by_and_by()
         self._is_leaving = True
@@ -187,6 +199,7 @@ class Worker:
     def dispose(self) -> None:
         """Let go of everything; no handler may be called after that."""
         self.caller.close()
+        self._visitors.close()
         # The reactor holds this worker too. Without the circle, its descriptors are closed at once.
         del self.reactor
 
@@ -216,15 +229,21 @@ class Worker:
         body: bytes,
     ) -> Request:
         """Make the `Request` of a parsed head and its body."""
-        client, scheme = forwarded(headers, client, "http", self._settings.trusted_proxies)
+        scheme = "https" if self._settings.ssl_certfile else "http"
+        client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
-        """Ask the `handshake` handler."""
-        self._ask("handshake", request, functools.partial(self._decide, token, request), token)
+        """Ask the `handshake` handler, if there is one."""
+        self._visitors.asked(token, request)
+        if "handshake" in self._handlers:
+            self._ask("handshake", request, functools.partial(self._decide, token, request), token)
+        else:
+            self._accept(token, request, None, [])
 
     def on_request(self, token: int, request: Request) -> None:
         """Ask the `request` handler."""
+        self._visitors.asked(token, request)
         if self._is_leaving:
             self._respond(token, STOPPING)
         elif request.path == self._settings.health_path:
@@ -247,7 +266,8 @@ class Worker:
                 self.handler_failed(event, fd, error)
             self._handler_ended(event, fd)
 
-        self.caller.perform(functools.partial(handler, *arguments), then, in_thread=True)
+        job = functools.partial(handler, *arguments)
+        self.caller.perform(f"the handler of {event}", job, then, in_thread=True)
 
     def handler_failed(self, event: str, fd: int, error: BaseException) -> None:
         """Log what a handler raised; after `open` and `message` the connection is closed with 1011."""
@@ -260,12 +280,29 @@ class Worker:
         if event in ("open", "message"):
             self.reactor.disconnect(fd, CloseCode.INTERNAL_ERROR, "the handler failed")
 
+    def handler_was_slow(self, event: str, handler: Callable[..., Any], seconds: float) -> None:
+        """Log that a handler has held the event loop for too long."""
+        self.caller.was_slow(f"the handler of {event}", handler, seconds)
+
+    def on_refused(
+        self, client: tuple[str, int], request: Request | None, status: int | None, reason: str, sent: int, others: int
+    ) -> None:
+        """Log that the reactor has turned somebody away."""
+        self._visitors.turned_away(client, request, status, reason, sent, others)
+
     def accept_paused(self, error: str) -> None:
         """Log that no connection can be accepted for now; not for each attempt, though each is told of."""
         now = self.loop.time()
         if now >= self._next_pause_logged:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
+
+    def certificate_read(self, error: str | None) -> None:
+        """Log that the files of the certificate have changed."""
+        if error is None:
+            log.info("worker %d: the certificate was read again, for new connections", self.worker_id)
+        else:
+            log.warning("worker %d: the certificate of before stays: %s", self.worker_id, error)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 
@@ -298,34 +335,46 @@ class Worker:
                     raise error
                 answer(result)
             except BaseException as failure:
-                log.error("the handler of %s failed (%s)", event, request.path, exc_info=failure)
+                log.error("the handler of %s failed (%s)", event, shown(request.path), exc_info=failure)
                 self._respond(token, FAILED)
 
         handler = self._handlers[event]
         job = functools.partial(handler.callable, *(self._server, request)[: handler.count])
-        self.caller.perform(job, then, in_thread=handler.kind == "threaded")
+        self.caller.perform(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
 
     def _decide(self, token: int, request: Request, decision: object) -> None:
         """Carry out what a `handshake` handler has returned."""
         match decision:
             case None | True:
-                self.reactor.accept(token, request, None, [])
+                self._accept(token, request, None, [])
             case False:
-                self._respond(token, FORBIDDEN)
+                self._refuse(token, request, FORBIDDEN)
             case Accept(subprotocol=subprotocol, headers=headers):
                 offered, _ = self.reactor.offered_subprotocols(token)
                 if subprotocol is not None and subprotocol not in offered:
                     raise ValueError(f"subprotocol {subprotocol!r} is none that the client offers: {offered}")
-                self.reactor.accept(token, request, subprotocol, list(headers.items()))
+                self._accept(token, request, subprotocol, list(headers.items()))
             case Refuse(code=code, reason=reason):
                 self.reactor.refuse(token, code, reason)
+                self._visitors.refused(request, f"close code {code} {reason}")
+                self._visitors.answered(token, SWITCHING_PROTOCOLS)
             case Response():
-                self._respond(token, decision)
+                self._refuse(token, request, decision)
             case _:
                 raise TypeError(
                     "a handshake handler returns None, a bool, Accept, Refuse or Response, "
                     f"not {type(decision).__name__}"
                 )
+
+    def _accept(self, token: int, request: Request, subprotocol: str | None, headers: list[tuple[str, str]]) -> None:
+        if self.reactor.accept(token, request, subprotocol, headers) is None:
+            self._visitors.left(token)
+        else:
+            self._visitors.answered(token, SWITCHING_PROTOCOLS)
+
+    def _refuse(self, token: int, request: Request, response: Response) -> None:
+        self._visitors.refused(request, f"{response.status} by the handshake handler")
+        self._respond(token, response)
 
     def _answer(self, token: int, answer: object) -> None:
         """Send what a `request` handler has returned."""
@@ -345,8 +394,11 @@ class Worker:
             # The reactor sends it, and is done with it, when it likes.
             descriptor = os.dup(response.descriptor)
             self.reactor.respond_file(token, response.status, headers, descriptor, response.offset, response.length)
+            length = response.length
         else:
             self.reactor.respond(token, response.status, headers, response.body)
+            length = len(response.body)
+        self._visitors.answered(token, response.status, length)
 
     # ---- other handlers, timers --------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ from types import FrameType
 from typing import NoReturn
 
 from . import program
+from .errors import SettingsError
 from .handlers import Handler
-from .listening import raise_file_limit
+from .listening import check_certificate, raise_file_limit
 from .program import Assignment
 from .settings import Settings
 from .worker import Worker
@@ -50,6 +51,11 @@ class WorkerProcess:
     def run(self) -> NoReturn:
         """Serve until the master says that it is enough, or a handler has raised SystemExit; then end the process."""
         raise_file_limit()
+        try:
+            # The master could use it, but a worker may come much later.
+            check_certificate(self._settings.ssl_certfile, self._settings.ssl_keyfile)
+        except SettingsError as error:
+            program.leave(SystemExit(f"hubbub: {error}"))
         # The program may have set handlers of its own meanwhile.
         program.leave_signals_to_master()
         try:

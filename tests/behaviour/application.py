@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from hubbub import Server
+from hubbub import Request, Server
 
 KINDS = ("sync", "async", "suspending", "threaded")
 """The ways in which a handler can run."""
@@ -28,6 +28,19 @@ Application = Callable[[Server, Note], Any]
 
 Job = Callable[[Server, Note], Any]
 """What a test has done in a worker, in its event loop; may be async. Arguments, result and errors are pickled."""
+
+
+class Interruption(BaseException):
+    """One that `except Exception` does not catch."""
+
+
+def interrupted(event: str, kind: str) -> Application:
+    """Return an application that raises what is no error in the handler of one event."""
+
+    def interrupt(server: Server, request: Request) -> None:
+        raise Interruption
+
+    return lambda server, note: add(server, event, kind, interrupt)
 
 
 def add(server: Server, event: str, kind: str, handler: Callable[..., Any]) -> None:

@@ -2,7 +2,7 @@
 
 A test gives its application (a function that registers handlers) to `serve`, and talks to what it gets as a
 client. What the handlers see, they tell through `note`. So it does not say in which process the server runs, and is run
-over each of the ways of serving: within this process, and in processes of its own, one worker or several.
+over each of the ways of serving: within this process, the same over TLS, and in processes, one worker or several.
 
 What is about the process that serves uses `serve_here`, or a `Server` of its own.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from application import Application
 from embedded import serve_embedded
+from over_tls import serve_over_tls
 from running import Running, Serve
 
 from processes import serve_in_processes
@@ -23,6 +24,7 @@ Way = Callable[[Application, dict[str, Any]], AbstractAsyncContextManager[Runnin
 
 WAYS: dict[str, Way] = {
     "embedded": serve_embedded,
+    "tls": serve_over_tls,
     "workers1": functools.partial(serve_in_processes, 1),
     "workers3": functools.partial(serve_in_processes, 3),
 }

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import struct
 from typing import NamedTuple, Self
 
@@ -30,13 +31,14 @@ class RawFrame(NamedTuple):
 
 
 class RawClient:
-    """A TCP connection to the server; use it with `async with`."""
+    """A TCP connection to the server, or TLS over one; use it with `async with`."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(self, port: int, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
         """Prepare to connect; a `receive_buffer` of few bytes makes a client that soon takes no more."""
         self._address = ("127.0.0.1", port)
         # Only where the protocol is named does asyncio see to it that small writes go out at once.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
+        self._tls = tls
         self._limit = receive_buffer or 64 * 1024
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -44,11 +46,20 @@ class RawClient:
     async def __aenter__(self) -> Self:
         self._socket.setblocking(False)
         await asyncio.get_running_loop().sock_connect(self._socket, self._address)
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket, limit=self._limit)
+        host = self._address[0] if self._tls else None
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=self._socket, limit=self._limit, ssl=self._tls, server_hostname=host
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.transport.abort()
+
+    @property
+    def address(self) -> str:
+        """Its own end of the connection, as the server's log has it."""
+        host, port = self._socket.getsockname()
+        return f"{host}:{port}"
 
     def send(self, data: str | bytes) -> None:
         self._writer.write(data.encode() if isinstance(data, str) else data)
@@ -59,7 +70,10 @@ class RawClient:
 
     def end(self) -> None:
         """Close our half of the TCP connection."""
-        self._writer.write_eof()
+        if self._tls:
+            self._socket.shutdown(socket.SHUT_WR)
+        else:
+            self._writer.write_eof()
 
     def reset(self) -> None:
         """Break the TCP connection off."""
@@ -96,10 +110,7 @@ class RawClient:
         )
 
     def send_frame(self, opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> None:
-        mask = os.urandom(4)
-        key = (mask * (len(payload) // 4 + 1))[: len(payload)]
-        masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(len(payload))
-        self.send(bytes([fin << 7 | opcode]) + _length(len(payload)) + mask + masked)
+        self.send(masked_frame(opcode, payload, fin=fin))
 
     def send_close(self, code: CloseCode | int, reason: str = "") -> None:
         self.send_frame(Opcode.CLOSE, struct.pack("!H", code) + reason.encode())
@@ -120,12 +131,24 @@ class RawClient:
             pass
         return struct.unpack("!H", frame.payload[:2])[0], frame.payload[2:].decode()
 
+    async def some(self) -> bytes:
+        """Read what is there, once there is something."""
+        return await self._reader.read(self._limit)
+
     async def rest(self) -> bytes:
         """Read until the server closes the connection."""
         return await self._reader.read()
 
     def _socket_option(self, option: int, value: bytes) -> None:
         self._socket.setsockopt(socket.SOL_SOCKET, option, value)
+
+
+def masked_frame(opcode: Opcode, payload: bytes, *, fin: bool = True) -> bytes:
+    """Return a client's frame."""
+    mask = os.urandom(4)
+    key = (mask * (len(payload) // 4 + 1))[: len(payload)]
+    masked = (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(len(payload))
+    return bytes([fin << 7 | opcode]) + _length(len(payload)) + mask + masked
 
 
 def _length(length: int) -> bytes:

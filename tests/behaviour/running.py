@@ -1,6 +1,7 @@
 """A server that runs one test's application, as the test sees it."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -98,6 +99,8 @@ class Running:
         self.notes = serving.notes
         self.log = serving.log
         self.port = serving.port
+        self.tls: ssl.SSLContext | None = None
+        """What clients trust, where the server speaks TLS."""
         self.stop = serving.stop
         """Stop gracefully; the end of the test does so anyway."""
         self.workers = [Remote(serving, worker_id) for worker_id in range(serving.workers)]
@@ -115,14 +118,19 @@ class Running:
         for worker in self.workers:
             await worker.run(lambda server, note: note.goes_on.set())
 
+    @property
+    def scheme(self) -> str:
+        """The scheme of a request, as the server sees it."""
+        return "https" if self.tls else "http"
+
     def connect(self, path: str = "/", **options: Any) -> connect:
         """Return a WebSocket client, which asks for no compression and sends no pings unless told to."""
         options = {"compression": None, "ping_interval": None, "proxy": None, **options}
-        return connect(f"ws://127.0.0.1:{self.port}{path}", **options)
+        return connect(f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}{path}", ssl=self.tls, **options)
 
     def raw(self, receive_buffer: int | None = None) -> RawClient:
         """Return a client that sends and sees bytes."""
-        return RawClient(self.port, receive_buffer)
+        return RawClient(self.port, receive_buffer, self.tls)
 
     async def noted(self) -> tuple[Any, ...]:
         """Wait for what the application tells next."""
@@ -143,6 +151,16 @@ async def all_from(client: ClientConnection) -> list[str | bytes]:
             messages.append(await client.recv())
         except ConnectionClosed:
             return messages
+
+
+async def refuses_connections(port: int) -> None:
+    """Wait until nobody listens on the port."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionError:
+            return
+        writer.close()
 
 
 async def time_passes(seconds: float) -> None:

@@ -116,8 +116,8 @@ async def test_task_groups_and_other_tasks_work_in_a_handler(serve: Serve) -> No
         assert [await client.recv() for _ in range(4)] == ["0", "1", "2", "from a thread"]
 
 
-async def test_a_handler_may_ask_another_server(serve: Serve) -> None:
-    back = await serve(
+async def test_a_handler_may_ask_another_server(serve: Serve, serve_here: Serve) -> None:
+    back = await serve_here(
         lambda server, note: server.on("message", lambda server, frame: server.push(frame.fd, "from behind"))
     )
 

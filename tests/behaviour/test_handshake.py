@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from application import KINDS, Note, add
+from application import KINDS, Note, add, interrupted
 from running import Running, Serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
@@ -97,16 +97,7 @@ async def test_an_exception_or_a_wrong_answer_is_500(doorkept: Running) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_exception_that_is_no_error_is_500_too(serve: Serve, kind: str) -> None:
-    class Interruption(BaseException):
-        """One that `except Exception` does not catch."""
-
-    def application(server: Server, note: Note) -> None:
-        def interrupt(server: Server, request: Request) -> None:
-            raise Interruption
-
-        add(server, "handshake", kind, interrupt)
-
-    assert (await refusal(await serve(application))).status_code == 500
+    assert (await refusal(await serve(interrupted("handshake", kind)))).status_code == 500
 
 
 async def test_a_refused_connection_has_no_events_and_counts_as_refused(serve: Serve) -> None:
@@ -158,7 +149,7 @@ async def test_the_request_tells_what_the_client_sent(serve: Serve) -> None:
     ) as client:
         pairs = [("a", "1"), ("a", "2"), ("b", " ")]
         assert await running.noted() == ("GET", "/café", "a=1&a=2&b=%20", {"a": "2", "b": " "}, pairs)
-        assert await running.noted() == ("1, 2", "b", ["x", "y"], "http")
+        assert await running.noted() == ("1, 2", "b", ["x", "y"], running.scheme)
         assert await running.noted() == (*client.local_address, b"", "https://app.example.com")
 
 
@@ -177,7 +168,7 @@ async def test_a_trusted_proxy_tells_who_the_client_is(serve: Serve) -> None:
 
     running = await serve(application, trusted_proxies=[])
     async with running.connect(additional_headers=forwarded) as client:
-        assert await running.noted() == (client.local_address, "http", client.local_address)
+        assert await running.noted() == (client.local_address, running.scheme, client.local_address)
 
 
 # Subprotocols.

@@ -18,8 +18,6 @@ def test_workers_is_a_keyword_that_tools_can_see() -> None:
     ("name", "settings"),
     [
         ("ssl_certfile", {"ssl_certfile": __file__, "ssl_keyfile": __file__}),
-        ("metrics_port", {"metrics_port": 9100}),
-        ("access_log", {"access_log": True}),
     ],
 )
 async def test_a_setting_that_would_do_nothing_is_refused_with_its_value(name: str, settings: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 It is embedded in this program, so that memory and descriptors are those of one process, and prints its port once it
 accepts connections. Its only argument is JSON: `settings` (keywords of `Server`), `kind` of the message handler (sync,
-async or threaded), `descriptors` (how many the process may have), and `events` (further handlers: handshake, request).
+async or threaded), `descriptors` (how many the process may have), `events` (further handlers: handshake, request), and
+`directory` (what the request handler serves).
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from hubbub import Frame, Opcode, Request, Server
+from forking import fork_away
+
+from hubbub import Frame, Opcode, Request, Response, Server, StaticFiles
 
 options = json.loads(sys.argv[1])
 if descriptors := options.get("descriptors"):
@@ -35,6 +38,8 @@ MUCH = 4_000_000
 # How often a bystander is told the next number, in seconds.
 BEAT = 0.005
 
+# Serves `/files/...` out of a directory that has a `files`.
+files = StaticFiles(options["directory"]) if "directory" in options else None
 paths: dict[int, str] = {}
 fds: defaultdict[str, list[int]] = defaultdict(list)
 counts: Counter[int] = Counter()
@@ -126,9 +131,13 @@ def raise_error(server: Server, request: Request) -> None:
     raise RuntimeError(f"as it was asked to, at {request.path}")
 
 
-def page(server: Server, request: Request) -> bytes:
+def page(server: Server, request: Request) -> bytes | Response:
     if request.path == "/raise":
         raise_error(server, request)
+    if request.method == "POST":
+        return request.body
+    if files and request.path.startswith("/files/"):
+        return files(server, request)
     return LONG_PAGE if request.path == "/long" else PAGE
 
 
@@ -238,15 +247,6 @@ def fork() -> int:
     """Fork a child that has copies of all sockets, and lives on; its pid."""
     pools.append(ProcessPoolExecutor(1, mp_context=get_context("fork")))
     return pools[-1].submit(os.getpid).result()
-
-
-def fork_away() -> int:
-    """Fork a child that nobody waits for, with copies of all sockets; it ends after a minute at most."""
-    if pid := os.fork():
-        return pid
-    signal.alarm(60)
-    while True:
-        signal.pause()
 
 
 def end_child() -> None:

@@ -89,10 +89,11 @@ async def main(case: str) -> None:
     async with server:
         without = descriptors()
         with await connect(server, request):
+            websockets = len(server.connections)
             before(server)
             network("down")
             # The socket of the peer stays.
-            await until(lambda: descriptors() == without + 1)
+            await until(lambda: descriptors() == without + 1 and len(closes) == websockets)
             told = {
                 "closes": closes,
                 "connections": server.stats()["connections"],

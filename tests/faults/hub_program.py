@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from forking import fork_away  # noqa: F401 - expressions call it
 from sightings import Sightings
 
 from hubbub import Frame, Request, Server
@@ -74,17 +75,8 @@ def call(calls: list[list[Any]]) -> None:
         getattr(server, name)(*arguments)
 
 
-def fork_away() -> int:
-    """Fork a child that nobody waits for; it ends after a minute at most."""
-    if pid := os.fork():
-        return pid
-    signal.alarm(60)
-    while True:
-        signal.pause()
-
-
 def multiprocess_away() -> int | None:
-    """The same with a child of multiprocessing."""
+    """Do what `fork_away` does, with a child of multiprocessing."""
     process = multiprocessing.get_context("fork").Process(target=signal.pause)
     process.start()
     return process.pid

@@ -1,22 +1,20 @@
 """Random bytes, and requests and frames with something changed in them: no crash, no hang, no leak."""
 
-import contextlib
 import random
-import socket
 
+from hostile import feed, mutate
 from raw_peer import (
     BINARY,
     COMPRESSION,
     CONTINUATION,
     PING,
     TEXT,
-    Peer,
     close_frame,
     deflated,
     frame,
     handshake,
 )
-from server_process import ServerProcess, StartServer
+from server_process import StartServer
 
 HANDSHAKE = handshake(headers={"Sec-WebSocket-Extensions": COMPRESSION, "Origin": "http://localhost"})
 FRAMES = b"".join(
@@ -30,26 +28,6 @@ FRAMES = b"".join(
         close_frame(1000, b"bye"),
     ]
 )
-
-
-def feed(server: ServerProcess, data: bytes) -> None:
-    """Send `data` and nothing more; the server must then end the connection, in whatever way."""
-    with Peer(server.port) as peer, contextlib.suppress(ConnectionError):
-        peer.send(data)
-        peer.socket.shutdown(socket.SHUT_WR)
-        peer.read_end()
-
-
-def mutate(source: random.Random, data: bytes) -> bytes:
-    """Change, remove, repeat or insert a few bytes somewhere."""
-    mutated = bytearray(data)
-    for _ in range(source.randint(1, 4)):
-        start = source.randrange(len(mutated) + 1)
-        end = start + source.choice([0, 1, 1, 2, 8])
-        mutated[start:end] = source.choice(
-            [b"", source.randbytes(1), source.randbytes(4), bytes(mutated[start:end]) * 2]
-        )
-    return bytes(mutated)
 
 
 def test_5000_random_inputs(start_server: StartServer) -> None:

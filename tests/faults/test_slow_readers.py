@@ -1,7 +1,9 @@
 """Readers that do not read: memory stays bounded, the policy applies, the counters count."""
 
+import os
 import select
 import time
+from pathlib import Path
 
 import pytest
 from raw_peer import BINARY, CLOSE, PING, PONG, Peer, close_frame, frame, handshake
@@ -148,3 +150,45 @@ def test_who_reads_a_page_slowly_is_not_cut_off(start_server: StartServer, conne
             data = peer.socket.recv(100_000)
             assert data
             received += len(data)
+
+
+FILE_SIZE = 2 << 30
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A directory for `StaticFiles` with a file of 2 GB, which takes no space."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "sparse").touch()
+    os.truncate(tmp_path / "files" / "sparse", FILE_SIZE)
+    return tmp_path
+
+
+def test_a_file_of_2_gb_for_slow_readers_takes_little_memory(start_server: StartServer, directory: Path) -> None:
+    server = start_server(events=["request"], directory=str(directory))
+    before = server.memory()
+    peers = [Peer(server.port, receive_buffer=4096) for _ in range(20)]
+    for peer in peers:
+        peer.send(b"GET /files/sparse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for peer in peers:
+        # Far more than is read at a time, and than the kernel's buffers hold.
+        head = peer.socket.recv(1)
+        received = len(head)
+        while received < 10 * MIB:
+            received += len(peer.socket.recv(1 << 16))
+    assert server.memory() - before < len(peers) * 256 * 1024 + 4 * MIB
+    for peer in peers:
+        peer.socket.close()
+
+
+def test_who_takes_nothing_of_a_file_is_cut_off(start_server: StartServer, directory: Path) -> None:
+    server = start_server(
+        settings={"keep_alive_timeout": 0.5, "close_timeout": 0.5}, events=["request"], directory=str(directory)
+    )
+    descriptors = server.descriptors()
+    with Peer(server.port, receive_buffer=4096) as peer:
+        peer.send(b"GET /files/sparse HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: server.descriptors() == descriptors + 2, "the file is open")
+        wait_until(lambda: server.descriptors() == descriptors, "socket and file are closed")
+        with pytest.raises(ConnectionResetError):
+            peer.read_end()

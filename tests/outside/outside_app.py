@@ -1,8 +1,15 @@
-"""What `outside_server.py` runs: tells each connection its id, subscribes it to what it asks for, and echoes."""
+"""What `outside_server.py` runs: tells each connection its id, subscribes it to what it asks for, and echoes.
 
-from hubbub import Frame, Request, Server
+By HTTP it serves the Python files of this directory, and tells what else it is asked for.
+"""
+
+import hashlib
+from pathlib import Path
+
+from hubbub import Frame, Request, Response, Server, StaticFiles
 
 server = Server()
+files = StaticFiles(Path(__file__).parent)
 
 
 @server.on("start")
@@ -23,6 +30,14 @@ def on_open(server: Server, request: Request) -> None:
 def on_message(server: Server, frame: Frame) -> None:
     """Echo."""
     server.push(frame.fd, frame.data)
+
+
+@server.on("request")
+def on_request(server: Server, request: Request) -> Response:
+    """Answer."""
+    if request.path.endswith(".py"):
+        return files(server, request)
+    return Response.json([request.method, len(request.body), hashlib.sha256(request.body).hexdigest()])
 
 
 server.start()

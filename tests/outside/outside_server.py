@@ -34,13 +34,14 @@ class OutsideServer:
         """Start it; what it logs goes to a file in `directory`."""
         self.control = str(directory / "control.sock")
         self._log = directory / "log"
-        self._port = 0
+        # Any free one at first; then it stays.
+        self.port = 0
         self.start()
 
     def start(self) -> None:
         """Start it (anew), and wait until it accepts connections."""
         command = [sys.executable, "-m", "hubbub", "run", "outside_app:server", "--app-dir", str(APP_DIR)]
-        options = ["--port", str(self._port), "--workers", "2", "--control", self.control]
+        options = ["--port", str(self.port), "--workers", "2", "--control", self.control]
         options += ["--send-queue-size", str(SEND_QUEUE_SIZE)]
         with self._log.open("ab") as log:
             self._master = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=log)
@@ -48,7 +49,7 @@ class OutsideServer:
         with self._master.stdout as stdout:
             line = stdout.readline()
         assert line, self.log()
-        self._port = int(line)
+        self.port = int(line)
 
     def log(self) -> str:
         """What it has logged."""
@@ -58,7 +59,7 @@ class OutsideServer:
     def client(self, *topics: str) -> Iterator["Client"]:
         """Connect a client that is subscribed to some topics."""
         query = "&".join(f"{topic}=1" for topic in topics)
-        with connect(f"ws://127.0.0.1:{self._port}/?{query}", proxy=None) as connection:
+        with connect(f"ws://127.0.0.1:{self.port}/?{query}", proxy=None) as connection:
             yield Client(connection)
 
     def freeze(self) -> None:

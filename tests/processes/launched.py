@@ -9,28 +9,34 @@ import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 
 # What every program begins and ends with. It tells its events line by line. A message is an expression, evaluated in
-# the worker that has the connection; the answer is its value.
+# the worker that has the connection; the answer is its value. One that has other handlers for messages begins anew with
+# `server = new_server(...)`.
 BEGIN = """
 import asyncio, ctypes, os, signal, sys, threading, time
 from hubbub import NotRunning, Server
 
-server = Server(port=0, **SETTINGS)
-
 def tell(*values):
+    # A line in one piece, for several processes write.
     os.write(1, (" ".join(map(str, values)) + "\\n").encode())
 
-@server.on("start")
 def on_start(server):
     tell("port", server.port)
 
-@server.on("message")
 def on_message(server, frame):
     server.push(frame.fd, str(eval(frame.data)))
+
+def new_server(**settings):
+    server = Server(port=0, **settings)
+    server.on("start", on_start)
+    return server
+
+server = new_server(**SETTINGS)
+server.on("message", on_message)
 """
 END = """
 server.start()
@@ -41,6 +47,11 @@ server.on("worker_start", lambda server, worker_id: tell("worker_start", worker_
 server.on("worker_stop", lambda server, worker_id: tell("worker_stop", worker_id))
 server.on("shutdown", lambda server: tell("shutdown"))
 server.on("close", lambda server, fd, code: tell("close", code))
+"""
+BLOCK = """
+def block():
+    tell("blocks")
+    time.sleep(3600)
 """
 
 
@@ -129,9 +140,10 @@ class Launched:
             raise AssertionError(await self.log.to_the_end())
         self.port = int((await waiting).split()[1])
 
-    def connect(self) -> connect:
+    def connect(self, **options: Any) -> connect:
         """Return a client."""
-        return connect(f"ws://127.0.0.1:{self.port}", proxy=None, ping_interval=None, compression=None)
+        options = {"proxy": None, "ping_interval": None, "compression": None, **options}
+        return connect(f"ws://127.0.0.1:{self.port}", **options)
 
     @contextlib.asynccontextmanager
     async def connect_to(self, worker_id: int) -> AsyncIterator[ClientConnection]:
@@ -142,6 +154,15 @@ class Launched:
                 if await ask(client, "server.worker_id") == str(worker_id):
                     yield client
                     return
+
+    async def refuses_connections(self) -> None:
+        """Wait until nobody listens on the port."""
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except ConnectionError:
+                return
+            writer.close()
 
     def workers(self) -> dict[int, int]:
         """Return the pids of the processes that have a worker's title, by the worker's number."""
@@ -166,6 +187,12 @@ class Launch(Protocol):
     """The fixture `launch`: starts `source(lines, **settings)`, which ends with the test if not before."""
 
     async def __call__(self, lines: str = "", **settings: object) -> Launched: ...
+
+
+class Run(Protocol):
+    """The fixture `run`: starts Python with arguments, in the test's directory; it ends with the test if not before."""
+
+    async def __call__(self, *arguments: str | Path, **environ: str) -> Launched: ...
 
 
 async def start(*arguments: str | Path, cwd: Path | None = None, **environ: str) -> Launched:

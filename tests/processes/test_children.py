@@ -22,8 +22,7 @@ async def later(server, frame):
     await asyncio.sleep(0)
     work(server, frame)
 
-server = Server(port=0, workers=1)
-server.on("start", on_start)
+server = new_server(workers=1)
 """
 
 
@@ -60,8 +59,7 @@ async def test_a_pool_of_processes_ends_with_its_worker(launch: Launch) -> None:
     lines = """
     from concurrent.futures import ProcessPoolExecutor
     pool = ProcessPoolExecutor(1)
-    server = Server(port=0, workers=2)
-    server.on("start", on_start)
+    server = new_server(workers=2)
 
     @server.on("message")
     async def on_message(server, frame):

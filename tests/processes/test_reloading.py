@@ -195,7 +195,11 @@ async def test_a_stop_during_a_reload(launch: Launch, program: ProgramFile) -> N
 
 
 async def test_changed_settings_are_logged_and_wait_for_the_next_start(launch: Launch, program: ProgramFile) -> None:
-    launched = await launch("server = Server(port=0, workers=2, threads=4)\n" + AGAIN)
+    lines = """
+    server = new_server(workers=2, threads=4)
+    server.on("message", on_message)
+    """
+    launched = await launch(lines)
     program.change("workers=2, threads=4", "workers=3, threads=5")
     launched.process.send_signal(signal.SIGHUP)
     assert (await launched.log.wait_for("changed in the code")).endswith("workers, threads")
@@ -204,12 +208,6 @@ async def test_changed_settings_are_logged_and_wait_for_the_next_start(launch: L
         assert await ask(client, "server.settings.threads, server.settings.workers") == "(4, 2)"
     await launched.stop()
     assert sum("changed in the code" in line for line in launched.log.all) == 1
-
-
-AGAIN = """
-server.on("start", on_start)
-server.on("message", on_message)
-"""
 
 
 async def test_sighup_to_the_whole_group_is_one_reload(launch: Launch) -> None:

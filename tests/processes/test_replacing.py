@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from launched import LIFE, Launch, Launched, ProgramFile, ask, end, gone, start, until
+from launched import BLOCK, LIFE, Launch, Launched, ProgramFile, ask, end, gone, start, until
 from websockets.exceptions import ConnectionClosed
 
 
@@ -83,7 +83,7 @@ async def test_sigterm_ends_one_worker_gracefully(launch: Launch) -> None:
 
 
 async def test_sigterm_is_heeded_by_the_others_while_a_handler_blocks_that_worker(launch: Launch) -> None:
-    launched = await launch("def block():\n    tell('blocks')\n    time.sleep(3600)", workers=1, shutdown_timeout=0.1)
+    launched = await launch(BLOCK, workers=1, shutdown_timeout=0.1)
     pid = launched.workers()[0]
     async with launched.connect() as client:
         await client.send("block()")
@@ -192,7 +192,7 @@ async def test_one_that_cannot_start_later_on_is_tried_again(launch: Launch, pro
 
 
 async def test_workers_die_with_the_master_also_one_that_sleeps(launch: Launch) -> None:
-    launched = await launch("def block():\n    tell('blocks')\n    time.sleep(3600)", workers=2)
+    launched = await launch(BLOCK, workers=2)
     workers = launched.workers()
     async with launched.connect_to(1) as client:
         await client.send("block()")

@@ -6,32 +6,11 @@ import pty
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
 
 import pytest
-from launched import Launch, Launched, ProgramFile, ask, end, source, start
-
-
-class Start(Protocol):
-    """The fixture `run`: starts Python with arguments."""
-
-    async def __call__(self, *arguments: str | Path, **environ: str) -> Launched: ...
-
-
-@pytest.fixture
-async def run(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start Python, in the test's directory."""
-    async with AsyncExitStack() as stack:
-
-        async def run(*arguments: str | Path, **environ: str) -> Launched:
-            launched = await start(*arguments, cwd=tmp_path, **environ)
-            stack.push_async_callback(end, launched)
-            return launched
-
-        yield run
+from launched import Launch, Launched, ProgramFile, Run, ask, source
 
 
 async def check_it_serves(launched: Launched, workers: int = 2) -> None:
@@ -61,27 +40,27 @@ async def is_refused(launched: Launched, *words: str) -> None:
 # ---- that can be run again -------------------------------------------------------------------------------
 
 
-async def test_a_script(run: Start, program: ProgramFile) -> None:
+async def test_a_script(run: Run, program: ProgramFile) -> None:
     program.write(workers=2)
     await check_it_serves(await run("-u", program.path))
 
 
-async def test_a_script_with_a_relative_path(run: Start, program: ProgramFile) -> None:
+async def test_a_script_with_a_relative_path(run: Run, program: ProgramFile) -> None:
     program.write(workers=2)
     await check_it_serves(await run(program.name))
 
 
-async def test_a_script_that_goes_elsewhere(run: Start, program: ProgramFile) -> None:
+async def test_a_script_that_goes_elsewhere(run: Run, program: ProgramFile) -> None:
     program.write('os.chdir("/")', workers=2)
     await check_it_serves(await run(program.name))
 
 
-async def test_a_script_is_given_its_arguments_again(run: Start, program: ProgramFile) -> None:
+async def test_a_script_is_given_its_arguments_again(run: Run, program: ProgramFile) -> None:
     program.write("assert sys.argv[1:] == ['--option', 'two words'], sys.argv", workers=2)
     await check_it_serves(await run(program.name, "--option", "two words"))
 
 
-async def test_a_module(run: Start, tmp_path: Path) -> None:
+async def test_a_module(run: Run, tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -89,18 +68,18 @@ async def test_a_module(run: Start, tmp_path: Path) -> None:
     await check_it_serves(await run("-m", "package.app"))
 
 
-async def test_a_package(run: Start, tmp_path: Path) -> None:
+async def test_a_package(run: Run, tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "__main__.py").write_text(source(workers=2))
     await check_it_serves(await run("package"))
 
 
-async def test_a_command(run: Start) -> None:
+async def test_a_command(run: Run) -> None:
     await check_it_serves(await run("-c", source(workers=2)))
 
 
-async def test_a_console_script(run: Start, tmp_path: Path) -> None:
+async def test_a_console_script(run: Run, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(f"def main():\n    exec({source(workers=2)!r}, globals())\n")
     script = tmp_path / "bin" / "serve"
     script.parent.mkdir()
@@ -110,7 +89,7 @@ async def test_a_console_script(run: Start, tmp_path: Path) -> None:
     await check_it_serves(await run("-c", f"import os; os.execl({str(script)!r}, 'serve')", PYTHONPATH=str(tmp_path)))
 
 
-async def test_a_start_in_a_thread(run: Start, program: ProgramFile) -> None:
+async def test_a_start_in_a_thread(run: Run, program: ProgramFile) -> None:
     text = source(workers=2)
     in_thread = "thread = threading.Thread(target=server.start)\nthread.start()\nthread.join()"
     program.write_text(text.replace("server.start()", in_thread, 1))
@@ -122,12 +101,11 @@ async def test_a_start_in_a_thread(run: Start, program: ProgramFile) -> None:
     assert await launched.status() == 0
 
 
-async def test_one_server_after_the_other(run: Start, program: ProgramFile) -> None:
+async def test_one_server_after_the_other(run: Run, program: ProgramFile) -> None:
     second = """
     server.start()
     tell("the first has ended")
-    first, server = server, Server(port=0, workers=1)
-    server.on("start", on_start)
+    first, server = server, new_server(workers=1)
     server.on("message", lambda server, frame: server.push(frame.fd, "the second"))
     """
     program.write(second, workers=1)
@@ -162,26 +140,24 @@ async def feed(launched: Launched, text: str) -> None:
     stdin.close()
 
 
-async def test_standard_input_is_refused(run: Start) -> None:
+async def test_standard_input_is_refused(run: Run) -> None:
     launched = await run("-")
     await feed(launched, source(workers=2))
     await is_refused(launched, "standard input", "workers=1")
 
 
-async def test_without_a_number_standard_input_is_refused(run: Start) -> None:
+async def test_without_a_number_standard_input_is_refused(run: Run) -> None:
     launched = await run()
     await feed(launched, source())
     await is_refused(launched, "standard input", "workers=1")
 
 
-async def test_a_script_that_is_not_there_from_where_it_was_started_is_refused(
-    run: Start, program: ProgramFile
-) -> None:
+async def test_a_script_that_is_not_there_from_where_it_was_started_is_refused(run: Run, program: ProgramFile) -> None:
     program.write_text("import os\nos.chdir('/')\n" + source(workers=2))
     await is_refused(await run(program.name), "no app.py in /")
 
 
-async def test_a_child_of_multiprocessing_is_refused(run: Start, program: ProgramFile) -> None:
+async def test_a_child_of_multiprocessing_is_refused(run: Run, program: ProgramFile) -> None:
     lines = """
     import multiprocessing
     if __name__ == "__main__":
@@ -196,7 +172,7 @@ async def test_a_child_of_multiprocessing_is_refused(run: Start, program: Progra
         await is_refused(await run(program.path, method), "only a child")
 
 
-async def test_with_one_worker_standard_input_is_served_in_one_process(run: Start, tmp_path: Path) -> None:
+async def test_with_one_worker_standard_input_is_served_in_one_process(run: Run, tmp_path: Path) -> None:
     lines = """
     def error_of_reload():
         try:
@@ -250,7 +226,7 @@ async def test_what_is_typed_in_is_refused_but_for_one_worker() -> None:
 # ---- what cannot be served -------------------------------------------------------------------------------
 
 
-async def test_a_port_in_use_is_one_line(run: Start, program: ProgramFile) -> None:
+async def test_a_port_in_use_is_one_line(run: Run, program: ProgramFile) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -259,19 +235,55 @@ async def test_a_port_in_use_is_one_line(run: Start, program: ProgramFile) -> No
         await is_refused(await run(program.path), str(port), "in use")
 
 
-async def test_a_host_that_is_unknown_is_one_line(run: Start, program: ProgramFile) -> None:
+async def test_a_host_that_is_unknown_is_one_line(run: Run, program: ProgramFile) -> None:
     program.write('server = Server("host.invalid")')
     await is_refused(await run(program.path), "host.invalid")
 
 
-async def test_a_certificate_that_is_missing_is_one_line(run: Start, program: ProgramFile) -> None:
+async def test_a_certificate_that_is_missing_is_one_line(run: Run, program: ProgramFile) -> None:
     program.write(ssl_certfile="missing.pem", ssl_keyfile="missing.key")
     await is_refused(await run(program.path), "ssl_certfile", "missing.pem")
 
 
-async def test_a_control_socket_that_cannot_be_is_one_line(run: Start, program: ProgramFile, tmp_path: Path) -> None:
+async def test_a_control_socket_that_cannot_be_is_one_line(run: Run, program: ProgramFile, tmp_path: Path) -> None:
     program.write(control=str(tmp_path / "missing" / "here.sock"))
     await is_refused(await run(program.path), "control socket", "missing")
+
+
+# ---- what the start does and tells -----------------------------------------------------------------------
+
+
+async def test_a_worker_start_that_raises_is_logged_and_the_server_serves(launch: Launch) -> None:
+    lines = """
+    @server.on("worker_start")
+    def on_worker_start(server):
+        raise LookupError("in worker_start")
+    """
+    launched = await launch(lines, workers=1)
+    async with launched.connect() as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
+    assert "LookupError: in worker_start" in await launched.log.to_the_end()
+
+
+async def test_log_level_is_that_of_the_logger(launch: Launch) -> None:
+    launched = await launch(workers=1, log_level="error")
+    await launched.stop()
+    assert await launched.log.to_the_end() == []
+
+
+@pytest.mark.parametrize(("max_connections", "warns"), [(256, False), (257, True)])
+async def test_the_limit_of_open_files_is_raised(launch: Launch, max_connections: int, warns: bool) -> None:
+    lines = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+    server.on("worker_start", lambda: tell("files", *resource.getrlimit(resource.RLIMIT_NOFILE)))
+    """
+    launched = await launch(lines, workers=1, max_connections=max_connections)
+    assert launched.told.all[0] == "files 256 256"
+    await launched.stop()
+    log = await launched.log.to_the_end()
+    assert any(f"max_connections={max_connections}" in line for line in log) is warns
 
 
 # ---- the control socket ----------------------------------------------------------------------------------
@@ -290,7 +302,7 @@ async def test_the_control_socket_is_removed_with_the_server(launch: Launch, tmp
 
 
 async def test_a_second_server_on_another_address_leaves_the_control_socket_to_the_first(
-    launch: Launch, run: Start, tmp_path: Path
+    launch: Launch, run: Run, tmp_path: Path
 ) -> None:
     first = await launch(workers=1)
     program = ProgramFile(tmp_path / "second.py")
@@ -303,7 +315,7 @@ async def test_a_second_server_on_another_address_leaves_the_control_socket_to_t
     assert path.exists()
 
 
-async def test_a_second_server_with_the_same_path_is_refused(launch: Launch, run: Start, tmp_path: Path) -> None:
+async def test_a_second_server_with_the_same_path_is_refused(launch: Launch, run: Run, tmp_path: Path) -> None:
     control = str(tmp_path / "here.sock")
     await launch(workers=1, control=control)
     program = ProgramFile(tmp_path / "second.py")
@@ -323,7 +335,7 @@ async def test_a_killed_server_can_be_started_again_at_once(launch: Launch, tmp_
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can become another user")
 @pytest.mark.parametrize("mode", [0o600, 0o777])
-async def test_another_users_process_cannot_use_the_control_socket(launch: Launch, run: Start, mode: int) -> None:
+async def test_another_users_process_cannot_use_the_control_socket(launch: Launch, run: Run, mode: int) -> None:
     async with AsyncExitStack() as stack:
         # The directories of pytest are closed to others: that would be no test.
         read, write = os.pipe()
@@ -363,7 +375,6 @@ if assignment is None:
     directory = tempfile.mkdtemp(dir="/var/tmp")
     os.chmod(directory, 0o755)
     atexit.register(shutil.rmtree, directory)
-server = Server(port=0, control=f"{directory}/here.sock")
-server.on("start", on_start)
+server = new_server(control=f"{directory}/here.sock")
 server.on("message", on_message)
 """

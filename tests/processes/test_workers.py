@@ -117,8 +117,7 @@ async def test_ids_are_the_servers(launch: Launch) -> None:
 
 async def test_subscribers_of_all_workers_are_counted(launch: Launch) -> None:
     lines = """
-    server = Server(port=0, workers=2)
-    server.on("start", on_start)
+    server = new_server(workers=2)
 
     @server.on("message")
     async def on_message(server, frame):
@@ -238,7 +237,11 @@ async def test_a_forked_child_of_a_worker_is_not_running(launch: Launch) -> None
 
 
 async def test_settings_are_those_of_the_master(launch: Launch, program: ProgramFile) -> None:
-    launched = await launch("server = Server(port=0, max_message_size=os.getpid())\n" + RESTORE, workers=2)
+    lines = """
+    server = new_server(workers=2, max_message_size=os.getpid())
+    server.on("message", on_message)
+    """
+    launched = await launch(lines)
     async with launched.connect() as client:
         assert int(await ask(client, "server.settings.max_message_size")) == launched.process.pid
     assert not any("max_message_size" in line for line in launched.log.all)
@@ -247,12 +250,6 @@ async def test_settings_are_those_of_the_master(launch: Launch, program: Program
     await launched.log.wait_for("INFO reloaded")
     await launched.stop()
     assert sum("max_message_size" in line for line in await launched.log.to_the_end()) == 1
-
-
-RESTORE = """
-server.on("start", on_start)
-server.on("message", on_message)
-"""
 
 
 async def test_the_echo_example_runs_with_several_workers(tmp_path: Path) -> None:

@@ -14,16 +14,19 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 # From the bottom to the top. A module may import from the layers below its own, not from beside it.
 LAYERS = [
     {"hubbub.client", "hubbub.errors"},
-    {"hubbub.events"},
+    {"hubbub.events", "hubbub.logs"},
     {
         "hubbub.control",
         "hubbub.handlers",
         "hubbub.listening",
+        "hubbub.metrics",
         "hubbub.program",
         "hubbub.settings",
         "hubbub.static",
+        "hubbub.systemd",
         "hubbub.threads",
         "hubbub.timers",
+        "hubbub.visitors",
     },
     {"hubbub.caller"},
     {"hubbub.master", "hubbub.worker"},

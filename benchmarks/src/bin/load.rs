@@ -2,12 +2,14 @@
 //! back, and prints one line of JSON.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use benchmarks::client::Target;
 use benchmarks::control::Control;
 use benchmarks::limits;
+use benchmarks::stream::Tls;
 use benchmarks::workload::echo::{self, Echo};
 use benchmarks::workload::fanout::{self, Fanout};
 use benchmarks::workload::handshake::{self, Handshake};
@@ -28,6 +30,9 @@ struct Arguments {
     /// Wait for a line on standard input before the messages start, and before the connections close
     #[arg(long)]
     stepped: bool,
+    /// Speak TLS, and trust servers that the authority in this PEM file has signed
+    #[arg(long, value_name = "FILE")]
+    tls: Option<PathBuf>,
     #[command(subcommand)]
     workload: Workload,
 }
@@ -60,7 +65,11 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> io::Result<()> {
     limits::raise_open_files()?;
-    let target = Target { port: arguments.port, timeout: Duration::from_secs_f64(arguments.timeout) };
+    let target = Target {
+        port: arguments.port,
+        timeout: Duration::from_secs_f64(arguments.timeout),
+        tls: arguments.tls.as_deref().map(Tls::trusting).transpose()?,
+    };
     let control = Control { stepped: arguments.stepped };
     match &arguments.workload {
         Workload::Echo(options) => echo::run(options, target, control),

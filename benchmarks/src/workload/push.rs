@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
 
 use clap::ValueEnum;
 
@@ -13,6 +12,7 @@ use crate::client::{self, Target};
 use crate::control::Control;
 use crate::frame;
 use crate::messages;
+use crate::stream::Stream;
 use crate::workload::fanout::Publishing;
 use crate::workload::{Clients, timed};
 
@@ -54,7 +54,7 @@ enum Worker {
 ///
 /// Connections that are not in two workers, a lost one, a wrong or missing message, or silence.
 pub fn run(options: &Push, target: Target, control: Control) -> io::Result<()> {
-    let [mut own, mut others] = open(options.recipients + 1, target)?;
+    let [mut own, mut others] = open(options.recipients + 1, &target)?;
     let mut sender = own.pop().expect("one more than there are recipients").stream;
     let pool = match options.to {
         Worker::Same => &mut own,
@@ -75,16 +75,16 @@ pub fn run(options: &Push, target: Target, control: Control) -> io::Result<()> {
 
 /// A connection of a worker, and the id that the server knows it by.
 struct Member {
-    stream: TcpStream,
+    stream: Stream,
     id: String,
 }
 
 /// Opens connections until there are `enough` in each of the two workers of a server.
-fn open(enough: usize, target: Target) -> io::Result<[Vec<Member>; 2]> {
+fn open(enough: usize, target: &Target) -> io::Result<[Vec<Member>; 2]> {
     let mut workers = BTreeMap::<String, Vec<Member>>::new();
     for _ in 0..MOST_BATCHES {
-        for (number, stream) in target.open("/", enough)?.into_iter().enumerate() {
-            let (worker, id) = ask(&stream).map_err(|error| client::named("asking who is", number, &error))?;
+        for (number, mut stream) in target.open("/", enough)?.into_iter().enumerate() {
+            let (worker, id) = ask(&mut stream).map_err(|error| client::named("asking who is", number, &error))?;
             workers.entry(worker).or_default().push(Member { stream, id });
         }
         if workers.len() == 2 && workers.values().all(|members| members.len() >= enough) {
@@ -98,7 +98,7 @@ fn open(enough: usize, target: Target) -> io::Result<[Vec<Member>; 2]> {
 }
 
 /// Asks the server for the worker and the id of a connection.
-fn ask(mut stream: &TcpStream) -> io::Result<(String, String)> {
+fn ask(stream: &mut Stream) -> io::Result<(String, String)> {
     stream.write_all(&text("who"))?;
     let mut answer = [0; 64];
     let mut length = 0;

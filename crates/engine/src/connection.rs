@@ -15,6 +15,7 @@ use crate::outbox::Outbox;
 use crate::registry::Fd;
 use crate::sending::DataOpcode;
 use crate::settings::Settings;
+use crate::tls::Session;
 use crate::topics::Subscriptions;
 
 /// Where a connection stands.
@@ -168,6 +169,8 @@ pub(crate) struct Connection {
     pub(crate) fragmented: Option<Box<Fragmented>>,
     /// When the peer last took some of what is queued.
     pub(crate) progress_at: u64,
+    /// `None`: it speaks no TLS.
+    pub(crate) tls: Option<Box<Session>>,
     pub(crate) socket: Option<TcpStream>,
     /// Tells this connection from others that had its key.
     pub(crate) serial: u32,
@@ -225,6 +228,7 @@ impl Connection {
             lane: Lane::default(),
             subscriptions: Subscriptions::default(),
             fragmented: None,
+            tls: None,
             ending: None,
             wait: Wait::Head,
             since: now,
@@ -250,6 +254,21 @@ impl Connection {
     /// An HTTP answer is still on its way out.
     pub(crate) fn is_answering(&self) -> bool {
         matches!(self.stage, Stage::Head { .. }) && !self.outbox.is_empty()
+    }
+
+    /// There is something to be sent before it may be closed; with TLS at least that it is.
+    pub(crate) fn has_last_words(&self) -> bool {
+        !self.outbox.is_empty() || self.tls.as_ref().is_some_and(|session| session.may_end_output())
+    }
+
+    /// Its TLS handshake has begun, and is not done.
+    pub(crate) fn is_in_tls_handshake(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.is_handshaking() && !session.is_fresh())
+    }
+
+    /// The peer has sent a part of something.
+    pub(crate) fn is_mid_input(&self) -> bool {
+        !self.input.is_empty() || self.tls.as_ref().is_some_and(|session| session.kept() > 0)
     }
 
     /// Bytes that wait to be sent.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::codec::Malformed;
 use crate::command::Command;
-use crate::connection::Stage;
+use crate::connection::{Connection, Stage};
 use crate::link::{Link, MOST_SOCKETS, Read};
 use crate::message::{Answer, Leave, Message, Question, content};
 use crate::reactor::Reactor;
@@ -297,8 +297,12 @@ impl Reactor {
         }
         // What has been read already goes along.
         self.end_visit(true);
-        let is_fresh = |stage: &Stage| matches!(stage, Stage::Head { .. });
-        let fresh = self.connections.iter().filter(|(_, it)| is_fresh(&it.stage) && it.outbox.is_empty());
+        // The state of a TLS handshake cannot be given away.
+        let is_fresh = |it: &Connection| {
+            let has_no_tls = it.tls.as_ref().is_none_or(|session| session.is_fresh());
+            matches!(it.stage, Stage::Head { .. }) && it.outbox.is_empty() && has_no_tls
+        };
+        let fresh = self.connections.iter().filter(|(_, it)| is_fresh(it));
         let keys: Vec<usize> = fresh.map(|(key, _)| key).collect();
         for batch in keys.chunks(MOST_SOCKETS) {
             let mut sockets = Vec::with_capacity(batch.len());

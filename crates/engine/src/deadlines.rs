@@ -54,7 +54,7 @@ impl Reactor {
         };
         if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
             // A peer in the middle of a frame cannot send a pong; while more of the frame comes, it is alive.
-            if protocol.is_mid_frame() || !connection.input.is_empty() {
+            if protocol.is_mid_frame() || connection.is_mid_input() {
                 connection.since = connection.since.max(connection.received_at);
             }
             // Nor can it answer a ping that still waits behind what it is reading.
@@ -76,6 +76,10 @@ impl Reactor {
         }
         match connection.wait {
             Wait::Nothing => {}
+            Wait::Head if connection.is_in_tls_handshake() => {
+                self.refuse_tls(key, "it took too long");
+                self.finish_sending(key, true);
+            }
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, true),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
             Wait::KeepAlive => self.finish_sending(key, true),

@@ -1,5 +1,6 @@
 //! HTTP: what stands before a WebSocket, and beside it on the same port.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::net::SocketAddr;
 
@@ -11,7 +12,9 @@ use wire::protocol::Protocol;
 use crate::connection::{Asked, Stage, Unfinished, Wait};
 use crate::outbox::{Outbox, Pool};
 use crate::reactor::{Event, Reactor, Token};
+use crate::refusals::Refused;
 use crate::registry::{Fd, add};
+use crate::tls;
 
 /// Seconds after which a client that was refused for lack of room may try again.
 const RETRY_AFTER: &str = "5";
@@ -24,27 +27,53 @@ const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
+const PLAIN_HTTP: Rejection =
+    Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
 /// It would show a page what the browser keeps from it, cookies for one (RFC 9110 §9.3.8).
 const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
+
+/// What a request that may be answered asks for.
+enum Entry {
+    Handshake(Upgrade),
+    Request { body: BodyDecoder, expects_continue: bool },
+}
 
 impl Reactor {
     /// Deals with a request head. The event, if it is to be handed up; otherwise it has been answered, or its body is
     /// awaited.
     pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
-        let entered = head.and_then(|head| match head.wants_upgrade() {
-            true => self.enter_handshake(key, head).map(Some),
-            false => self.enter_request(key, head),
-        });
-        entered.unwrap_or_else(|rejection| {
-            self.reject(key, &rejection);
-            None
-        })
+        let (head, rejection) = match head {
+            Ok(head) => match self.examine(&head) {
+                Ok(Entry::Handshake(upgrade)) => {
+                    let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade)));
+                    return Some(Event::Handshake { token, head, peer });
+                }
+                Ok(Entry::Request { body, .. }) if body.is_complete() => {
+                    return Some(self.request(key, head, Vec::new()));
+                }
+                Ok(Entry::Request { body, expects_continue }) => {
+                    self.await_body(key, Unfinished { head, body }, expects_continue);
+                    return None;
+                }
+                Err(rejection) => (Some(head), rejection),
+            },
+            Err(rejection) => (None, rejection),
+        };
+        self.reject(key, &rejection, head);
+        None
     }
 
-    fn enter_handshake(&mut self, key: usize, head: Head) -> Result<Event<'static>, Rejection> {
-        let upgrade = self.check_handshake(&head)?;
-        let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade)));
-        Ok(Event::Handshake { token, head, peer })
+    fn examine(&self, head: &Head) -> Result<Entry, Rejection> {
+        if head.wants_upgrade() {
+            return self.check_handshake(head).map(Entry::Handshake);
+        }
+        let length = http::body_length(head)?;
+        if head.method() == "TRACE" {
+            return Err(NO_TRACES);
+        }
+        let expects_continue = head.expects_continue()?;
+        let body = BodyDecoder::new(length, self.settings.max_body_size)?;
+        Ok(Entry::Request { body, expects_continue })
     }
 
     fn check_handshake(&self, head: &Head) -> Result<Upgrade, Rejection> {
@@ -61,19 +90,9 @@ impl Reactor {
         Ok(upgrade)
     }
 
-    /// The event for a request without a body; `None`: the body is still to be read.
-    fn enter_request(&mut self, key: usize, head: Head) -> Result<Option<Event<'static>>, Rejection> {
-        let length = http::body_length(&head)?;
-        if head.method() == "TRACE" {
-            return Err(NO_TRACES);
-        }
-        let expects_continue = head.expects_continue()?;
-        let body = BodyDecoder::new(length, self.settings.max_body_size)?;
-        if body.is_complete() {
-            return Ok(Some(self.request(key, head, Vec::new())));
-        }
+    fn await_body(&mut self, key: usize, request: Unfinished, expects_continue: bool) {
         let connection = &mut self.connections[key];
-        connection.stage = Stage::Body(Box::new(Unfinished { head, body }));
+        connection.stage = Stage::Body(Box::new(request));
         if connection.wait == Wait::Head {
             connection.wait = Wait::Body;
             self.arm(key);
@@ -85,7 +104,6 @@ impl Reactor {
             self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
             self.queued(key);
         }
-        Ok(None)
     }
 
     /// The event for a request whose body has been read.
@@ -126,20 +144,36 @@ impl Reactor {
     }
 
     pub(crate) fn reject_too_large(&mut self, key: usize) {
-        self.reject(key, &TOO_LARGE);
+        self.reject(key, &TOO_LARGE, None);
     }
 
     pub(crate) fn reject_too_slow(&mut self, key: usize) {
-        self.reject(key, &TOO_SLOW);
+        self.reject(key, &TOO_SLOW, None);
     }
 
     pub(crate) fn reject_stopping(&mut self, key: usize) {
-        self.reject(key, &STOPPING);
+        self.reject(key, &STOPPING, None);
+    }
+
+    /// Answers HTTP on a port that speaks TLS.
+    pub(crate) fn reject_plain(&mut self, key: usize) {
+        self.reject(key, &PLAIN_HTTP, None);
+    }
+
+    /// Answers TLS on a port that speaks plain HTTP.
+    pub(crate) fn alert_that_there_is_no_tls(&mut self, key: usize) {
+        let alert = |out: &mut Vec<u8>| out.extend_from_slice(tls::NO_TLS_HERE);
+        self.connections[key].outbox.append(&mut self.tools.pool, alert);
+        self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
+        self.finish_sending(key, true);
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
-    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection) {
-        add(&self.shared.totals().refused, 1);
+    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Head>) {
+        let head = head.or_else(|| match std::mem::replace(&mut self.connections[key].stage, Stage::Gone) {
+            Stage::Body(request) => Some(request.head),
+            _ => None,
+        });
         let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         headers.extend_from_slice(rejection.headers);
         let body = format!("{}\n", rejection.reason);
@@ -147,7 +181,26 @@ impl Reactor {
         self.connections[key].outbox.append(&mut self.tools.pool, |out| {
             http::write_response(out, rejection.status, &headers, body.as_bytes(), false, false, date);
         });
+        self.turned_away(Refused {
+            peer: self.connections[key].peer,
+            status: Some(rejection.status),
+            reason: Cow::Borrowed(rejection.reason),
+            sent: body.len(),
+            head,
+            others: 0,
+        });
         self.finish_sending(key, true);
+    }
+
+    /// Counts a client that no handler gets to see, and has it told of.
+    pub(crate) fn turned_away(&mut self, refused: Refused) {
+        self.count_refused(refused.status);
+        self.refusals.push(refused);
+    }
+
+    fn count_refused(&self, status: Option<u16>) {
+        add(&self.shared.totals().refused, 1);
+        self.shared.measured().refused(status);
     }
 
     /// The subprotocols that a handshake offers; the one of `settings` that the server would choose.
@@ -180,11 +233,11 @@ impl Reactor {
             return None;
         };
         if self.stopping {
-            self.reject(key, &STOPPING);
+            self.reject(key, &STOPPING, None);
             return None;
         }
         let Some(fd) = self.new_id() else {
-            self.reject(key, &NO_ROOM);
+            self.reject(key, &NO_ROOM, None);
             return None;
         };
         let chosen =
@@ -213,7 +266,7 @@ impl Reactor {
         let Some((key, Asked::Handshake(upgrade))) = self.asked(token) else {
             return;
         };
-        add(&self.shared.totals().refused, 1);
+        self.count_refused(Some(101));
         let mut protocol = Protocol::new(None);
         let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
         let connection = &mut self.connections[key];
@@ -266,7 +319,7 @@ impl Reactor {
         let (head_only, keep_alive) = match asked {
             Asked::Request { head_only, keep_alive } => (head_only, keep_alive && !self.stopping),
             Asked::Handshake(_) => {
-                add(&self.shared.totals().refused, 1);
+                self.count_refused(Some(status));
                 (false, false)
             }
         };

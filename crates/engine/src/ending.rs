@@ -11,7 +11,8 @@ use std::time::Duration;
 use wire::error::close_code;
 
 use crate::connection::{Ending, Stage, Wait};
-use crate::reactor::Reactor;
+use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::refusals::Refused;
 use crate::registry::add;
 
 impl Reactor {
@@ -19,11 +20,15 @@ impl Reactor {
         self.settle();
         let connection = &mut self.connections[key];
         connection.ended = true;
+        if connection.is_in_tls_handshake() && !matches!(connection.stage, Stage::Finishing { .. }) {
+            self.refuse_tls(key, "the client hung up");
+        }
+        let connection = &mut self.connections[key];
         match connection.stage {
             // It may have closed its end only, and still read the answer.
             Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
-            Stage::Head { .. } if !connection.outbox.is_empty() => self.finish_sending(key, false),
-            Stage::WebSocket(_) if !connection.outbox.is_empty() => {
+            Stage::Head { .. } if connection.has_last_words() => self.finish_sending(key, false),
+            Stage::WebSocket(_) if connection.has_last_words() => {
                 self.end_abnormally(key);
                 self.finish_sending(key, false);
             }
@@ -69,6 +74,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
             connection.ending = Some(Box::new(Ending { code, reason }));
+            self.shared.measured().closed(code);
             self.make_ready(key);
         }
     }
@@ -126,16 +132,43 @@ impl Reactor {
         }
     }
 
+    /// The TLS of a connection has failed; what rustls says to that is in its outbox.
+    pub(crate) fn fail_tls(&mut self, key: usize, reason: &str) {
+        let connection = &mut self.connections[key];
+        connection.outbox.discard_plain(&mut self.tools.pool);
+        if connection.is_in_tls_handshake() {
+            self.refuse_tls(key, reason);
+        }
+        self.end_abnormally(key);
+        self.finish_sending(key, true);
+    }
+
+    /// The one place where a failed TLS handshake is known.
+    pub(crate) fn refuse_tls(&mut self, key: usize, reason: &str) {
+        let peer = self.connections[key].peer;
+        let reason = format!("the TLS handshake failed: {reason}").into();
+        self.turned_away(Refused { peer, status: None, reason, sent: 0, head: None, others: 0 });
+    }
+
     /// Nothing is left to be sent: a connection that only waited for this is closed.
     pub(crate) fn all_sent(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let Stage::Finishing { linger, shut } = &mut connection.stage else {
             if matches!(connection.stage, Stage::Head { .. }) {
+                if connection.wait == Wait::KeepAlive {
+                    // However long the answer took, the time between two requests begins here.
+                    connection.since = self.clock.now;
+                }
                 self.make_ready(key);
             }
             return;
         };
-        if !*linger || connection.ended {
+        if let Some(session) = &mut connection.tls
+            && session.end_output(connection.outbox.sealed())
+        {
+            // Without it the peer could not tell our end from somebody else's cut (RFC 8446 §6.1).
+            self.write_out(key, WRITE_BUDGET);
+        } else if !*linger || connection.ended {
             self.abort(key);
         } else if !*shut {
             *shut = true;

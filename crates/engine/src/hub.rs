@@ -26,6 +26,7 @@ use lease::Lease;
 use thread::Routing;
 
 use crate::message::Leave;
+use crate::metrics::Metrics;
 use crate::registry::{Registry, SLOTS};
 
 /// Log entries that may wait for the supervisor.
@@ -205,6 +206,11 @@ impl Hub {
         if let Some(count) = self.desk.registry.header().restarts.get(usize::from(worker_id)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What all processes have measured.
+    pub fn metrics(&self) -> Metrics {
+        self.desk.registry.metrics()
     }
 
     /// Gives up the listening sockets.

@@ -4,6 +4,7 @@
 //! thread, [`Command`]s through [`Shared`] from every other). Nothing here knows Python.
 
 mod acceptor;
+mod clock;
 mod codec;
 mod command;
 mod connection;
@@ -16,32 +17,39 @@ mod hub;
 mod link;
 mod loop_cell;
 mod message;
+mod metrics;
 mod outbox;
 mod publisher;
 mod reactor;
+mod refusals;
 mod registry;
 mod sending;
 mod settings;
 mod shared;
 mod stats;
 mod timers;
+mod tls;
 mod topics;
 mod visit;
 mod watch;
 
+pub use clock::coarse_now;
 pub use codec::Malformed;
 pub use command::{Command, MOST_CONTROL_BYTES, is_topic};
 pub use crossing::MOST_PIPED;
 pub use hub::{Hub, HubEvent};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};
 pub use message::{Answer, Leave, Message, Question, VERSION};
+pub use metrics::{Measured, Metrics, Times};
 pub use publisher::{Publisher, PublisherError};
 pub use reactor::{Event, Payload, Reactor, Token};
+pub use refusals::Refused;
 pub use registry::{Fd, Info, Registry};
 pub use sending::{DataOpcode, PushError};
 pub use settings::{Settings, SlowConsumer};
 pub use shared::Shared;
 pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
+pub use tls::CertificateFiles;
 pub use watch::Watcher;
 
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.

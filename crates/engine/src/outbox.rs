@@ -14,6 +14,8 @@ use mio::net::TcpStream;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use wire::frame;
 
+use crate::tls::Session;
+
 /// A buffer that has grown to this is not appended to any more: a new one is begun.
 const CHUNK: usize = 64 * 1024;
 /// Chunks up to this length are copied together before they are written: cheaper than a longer `writev`.
@@ -134,20 +136,32 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// Unsent bytes at the front that are no frames: the answer to the handshake.
     preface: usize,
+    /// Before all that: what TLS has encrypted already, or says by itself.
+    sealed: Vec<u8>,
 }
 
 impl Outbox {
+    /// Bytes that wait, encrypted or not.
     pub(crate) fn len(&self) -> usize {
-        self.bytes
+        self.bytes + self.sealed.len()
     }
 
     /// The memory that this takes, roughly: a queue of tiny frames is mostly what holds them.
     pub(crate) fn cost(&self) -> usize {
-        self.bytes + self.chunks.len() * CHUNK_COST
+        self.len() + self.chunks.len() * CHUNK_COST
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.len() == 0
+    }
+
+    pub(crate) fn has_sealed(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    /// What TLS has to say goes behind what it has encrypted up to now.
+    pub(crate) fn sealed(&mut self) -> &mut Vec<u8> {
+        &mut self.sealed
     }
 
     /// Lets `write` append whole frames (or, before any frame, a response) and counts them.
@@ -235,6 +249,69 @@ impl Outbox {
         Ok(Progress::Empty)
     }
 
+    /// The same through TLS: a part of what waits is encrypted when the part before has been written.
+    pub(crate) fn write_sealed_to(
+        &mut self,
+        socket: &mut impl Write,
+        session: &mut Session,
+        pool: &mut Pool,
+        budget: usize,
+    ) -> io::Result<Progress> {
+        let mut written = 0;
+        loop {
+            while !self.sealed.is_empty() {
+                match socket.write(&self.sealed) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        written += count;
+                        self.sealed.drain(..count);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            pool.give(std::mem::take(&mut self.sealed));
+            if self.bytes == 0 {
+                return Ok(Progress::Empty);
+            }
+            if written >= budget {
+                return Ok(Progress::OverBudget);
+            }
+            self.read_ahead(pool)?;
+            self.sealed = pool.take();
+            let count = self.seal(session, pool)?;
+            self.advance(count, pool);
+        }
+    }
+
+    /// Encrypts what comes next, up to `CHUNK` bytes; returns how many.
+    fn seal(&mut self, session: &mut Session, pool: &mut Pool) -> io::Result<usize> {
+        let Some(first) = self.chunks.front() else { return Ok(0) };
+        let mut plain = &first.bytes()[self.sent..];
+        if self.chunks.len() > 1 && plain.len() < CHUNK {
+            self.gather(plain, pool);
+            plain = &pool.gather;
+        }
+        let plain = &plain[..plain.len().min(CHUNK)];
+        session.seal(plain, &mut self.sealed)?;
+        Ok(plain.len())
+    }
+
+    /// Copies `first`, the rest of the first chunk (shorter than `CHUNK`), and what comes behind it together, up to
+    /// `CHUNK` bytes.
+    fn gather(&self, first: &[u8], pool: &mut Pool) {
+        pool.gather.clear();
+        pool.gather.extend_from_slice(first);
+        for chunk in self.chunks.iter().skip(1) {
+            let bytes = chunk.bytes();
+            pool.gather.extend_from_slice(&bytes[..bytes.len().min(CHUNK - pool.gather.len())]);
+            if pool.gather.len() >= CHUNK {
+                break;
+            }
+        }
+    }
+
     fn write_once(&self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<usize> {
         let Some(first) = self.chunks.front() else {
             return Ok(0);
@@ -244,14 +321,7 @@ impl Outbox {
             return socket.write(rest);
         }
         if self.bytes <= self.chunks.len() * SMALL {
-            pool.gather.clear();
-            pool.gather.extend_from_slice(rest);
-            for chunk in self.chunks.iter().skip(1) {
-                if pool.gather.len() >= CHUNK {
-                    break;
-                }
-                pool.gather.extend_from_slice(chunk.bytes());
-            }
+            self.gather(rest, pool);
             return socket.write(&pool.gather);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -293,8 +363,15 @@ impl Outbox {
         let bytes = first.bytes();
         let end = if self.preface > 0 { self.sent + self.preface } else { end_of_frame_under_way(bytes, self.sent) };
         let rest = bytes[self.sent..end].to_vec();
-        self.clear(pool);
+        self.discard_plain(pool);
         self.append(pool, |out| out.extend_from_slice(&rest));
+    }
+
+    /// Throws away what TLS has not encrypted yet.
+    pub(crate) fn discard_plain(&mut self, pool: &mut Pool) {
+        let sealed = std::mem::take(&mut self.sealed);
+        self.clear(pool);
+        self.sealed = sealed;
     }
 
     pub(crate) fn clear(&mut self, pool: &mut Pool) {

@@ -27,10 +27,12 @@ use crate::crossing::{Crossing, LINK};
 use crate::fanout::Gathered;
 use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
+use crate::refusals::{Refusals, Refused};
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::timers::Wheel;
+use crate::tls::{Certificate, Session};
 use crate::topics::Topics;
 use crate::visit::Visit;
 
@@ -148,8 +150,12 @@ pub enum Event<'a> {
         /// In all processes; `None`: too many such questions wait.
         count: Option<u64>,
     },
+    /// A client was turned away.
+    Refused(Box<Refused>),
     /// This worker is to leave.
     Leave(Leave),
+    /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.
+    CertificateRead(Result<(), String>),
     /// Accepting has paused because of this error, and will be tried again.
     AcceptPaused {
         /// As the kernel gave it.
@@ -165,6 +171,8 @@ pub(crate) struct Tools {
     pub(crate) deflated: Vec<u8>,
     pub(crate) keys: Vec<u32>,
     pub(crate) buffer: Box<[u8]>,
+    /// For what TLS connections read; where there are none, it is empty.
+    pub(crate) ciphertext: Box<[u8]>,
 }
 
 /// Milliseconds since the reactor was made, and what that is in Unix time and in HTTP's.
@@ -183,13 +191,17 @@ impl Clock {
     }
 
     fn begin_turn(&mut self) {
-        self.read();
         self.turn = Instant::now();
+        self.set(self.turn);
     }
 
     /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
     pub(crate) fn read(&mut self) {
-        self.now = self.started.elapsed().as_millis() as u64;
+        self.set(Instant::now());
+    }
+
+    fn set(&mut self, now: Instant) {
+        self.now = now.duration_since(self.started).as_millis() as u64;
         self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     }
 
@@ -223,6 +235,7 @@ pub struct Reactor {
     events: Events,
     acceptor: Acceptor,
     pub(crate) accept_error: Option<io::Error>,
+    pub(crate) refusals: Refusals,
     /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
     keys: Vec<u32>,
     pub(crate) ready: VecDeque<u32>,
@@ -237,6 +250,10 @@ pub struct Reactor {
     /// Commands of other threads that are being carried out.
     pub(crate) commands: Input,
     pub(crate) crossing: Crossing,
+    /// For TLS connections, if this server speaks TLS.
+    certificate: Option<Certificate>,
+    /// What came of reading it again, to be told.
+    pub(crate) certificate_read: Option<Result<(), String>>,
     serial: u32,
 }
 
@@ -244,7 +261,7 @@ impl Reactor {
     /// A reactor without listening sockets. `slot` is this process's part of the ids, and its place in the registry.
     ///
     /// # Errors
-    /// The kernel gives no epoll descriptor.
+    /// The kernel gives no epoll descriptor; the certificate cannot be used.
     pub fn new(settings: Settings, registry: Registry, slot: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -254,6 +271,8 @@ impl Reactor {
         let announcer = Arc::clone(&shared);
         topics.announce(move |bit, is_wanted| announcer.registry.set_interest(slot, bit, is_wanted));
         let buffer = vec![0; READ_BUDGET.max(settings.max_header_size)].into();
+        let certificate = settings.certificate.clone().map(Certificate::new).transpose().map_err(io::Error::other)?;
+        let ciphertext = vec![0; if certificate.is_some() { READ_BUDGET } else { 0 }].into();
         Ok(Self {
             keys: vec![0; shared.registry.rows()],
             settings,
@@ -267,6 +286,7 @@ impl Reactor {
                 deflated: Vec::new(),
                 keys: Vec::new(),
                 buffer,
+                ciphertext,
             },
             clock: Clock::new(),
             ids,
@@ -278,6 +298,7 @@ impl Reactor {
             events: Events::with_capacity(READINESS),
             acceptor: Acceptor::default(),
             accept_error: None,
+            refusals: Refusals::default(),
             ready: VecDeque::new(),
             drained: Vec::new(),
             gone: Vec::new(),
@@ -287,6 +308,8 @@ impl Reactor {
             steps: 0,
             commands: Input::default(),
             crossing: Crossing::default(),
+            certificate,
+            certificate_read: None,
             serial: 0,
         })
     }
@@ -390,6 +413,7 @@ impl Reactor {
                 add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             }
         }
+        self.shared.measured().turn(self.clock.turn.elapsed());
     }
 
     /// Writes what is queued, once for each connection.
@@ -417,6 +441,8 @@ impl Reactor {
             || !self.commands.is_empty()
             || self.crossing.has_work()
             || self.accept_error.is_some()
+            || !self.refusals.is_empty()
+            || self.certificate_read.is_some()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
@@ -493,6 +519,13 @@ impl Reactor {
         }
     }
 
+    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which nothing has
+    /// been asked, they cannot be given to another worker.
+    pub fn newcomers(&self) -> usize {
+        let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
+        self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
+    }
+
     /// Closes what is still there, without a word more.
     pub fn abort_all(&mut self) {
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
@@ -552,7 +585,11 @@ impl Reactor {
             return;
         };
         let unsent = connection.outbox.len();
-        let progress = connection.outbox.write_to(&mut Raw(socket), &mut self.tools.pool, budget);
+        let (outbox, pool) = (&mut connection.outbox, &mut self.tools.pool);
+        let progress = match &mut connection.tls {
+            None => outbox.write_to(&mut Raw(socket), pool, budget),
+            Some(session) => outbox.write_sealed_to(&mut Raw(socket), session, pool, budget),
+        };
         if connection.outbox.len() < unsent {
             connection.progress_at = self.clock.now;
         }
@@ -610,6 +647,11 @@ impl Reactor {
         // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
         let _ = socket.set_nodelay(true);
         self.serial = self.serial.wrapping_add(1);
+        let Ok(tls) = self.tls_session() else {
+            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the clear.
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+            return;
+        };
         let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
         let connection = &mut self.connections[key];
         let registered = connection.socket.as_mut().map(|socket| {
@@ -617,7 +659,14 @@ impl Reactor {
         });
         if let Some(Ok(())) = registered {
             let has_input = !input.is_empty();
-            connection.input = input;
+            match tls {
+                None => connection.input = input,
+                Some(mut session) => {
+                    session.keep(input);
+                    connection.tls = Some(session);
+                    connection.readable = has_input;
+                }
+            }
             self.wait(key, Wait::Head);
             if has_input {
                 self.make_ready(key);
@@ -626,6 +675,17 @@ impl Reactor {
             self.connections.remove(key);
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
         }
+    }
+
+    /// The TLS state of a new connection, if this server speaks TLS; with the certificate of now.
+    fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
+        let Some(certificate) = &mut self.certificate else { return Ok(None) };
+        let refreshed = certificate.refresh(self.clock.now);
+        let session = certificate.session()?;
+        if refreshed.is_some() {
+            self.certificate_read = refreshed;
+        }
+        Ok(Some(Box::new(session)))
     }
 
     // ---- finding -----------------------------------------------------------------------------------------------------------

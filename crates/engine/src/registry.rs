@@ -21,6 +21,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustc_hash::FxBuildHasher;
 
 use crate::codec::{Malformed, Reader, put_u64};
+use crate::metrics::Measured;
 use crate::stats::{COMMANDS_DROPPED, Counts, TRAFFIC, Totals, ended};
 
 /// A connection's id: host 8 bits, slot 7 bits, counter 38 bits; so JavaScript's numbers hold it. Never 0, never reused.
@@ -66,8 +67,9 @@ pub(crate) struct Header {
     pub(crate) started_at: AtomicU64,
     /// How often the worker of an id was replaced after it had died.
     pub(crate) restarts: [AtomicU64; WORKERS],
-    /// The counts of processes that are gone.
+    /// What processes that are gone have counted and measured.
     pub(crate) past: Totals,
+    pub(crate) past_measured: Measured,
 }
 
 /// One worker process.
@@ -87,6 +89,7 @@ pub(crate) struct Slot {
     /// Subscriptions for which others asked, carried out.
     pub(crate) subscribes_done: AtomicU64,
     pub(crate) totals: Totals,
+    pub(crate) measured: Measured,
     // Written by the hub.
     pub(crate) worker_id: AtomicU64,
     /// Subscriptions asked for by this process that the hub has passed on.
@@ -395,6 +398,8 @@ impl Registry {
         header.generation.fetch_add(1, Ordering::AcqRel);
         header.past.add_counts(&ended(self.counts_of(slot)));
         gone.totals.clear();
+        header.past_measured.add_all(&gone.measured);
+        gone.measured.clear();
         for index in self.touched_rows() {
             let id = &self.row(index).id;
             let found = id.load(Ordering::Acquire);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wire::origin::OriginPolicy;
 
+use crate::tls::CertificateFiles;
+
 /// What happens to a connection whose outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
@@ -30,7 +32,8 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// Time for the pong; `None`: it may take for ever.
     pub ping_timeout: Option<Duration>,
-    /// Time for a whole request head; a body may take a second more for each 16 KiB of it that arrive.
+    /// Time for a whole request head, the TLS handshake before it included; a body may take a second more for each 16 KiB of
+    /// it that arrive.
     pub handshake_timeout: Duration,
     /// Time for the peer's answer to a Close frame, and for its end of the TCP connection.
     pub close_timeout: Duration,
@@ -48,4 +51,6 @@ pub struct Settings {
     pub max_header_size: usize,
     /// Of a request body; above it 413.
     pub max_body_size: usize,
+    /// Where there is a certificate, its port speaks TLS and nothing else.
+    pub certificate: Option<CertificateFiles>,
 }

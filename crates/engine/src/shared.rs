@@ -11,6 +11,7 @@ use mio::Waker;
 
 use crate::command::Command;
 use crate::message::Message;
+use crate::metrics::Measured;
 use crate::registry::{Fd, Registry, Reservation, add};
 use crate::sending::DataOpcode;
 use crate::stats::Totals;
@@ -47,6 +48,11 @@ impl Shared {
     /// What this process has counted.
     pub fn totals(&self) -> &Totals {
         &self.registry.slot(self.slot).totals
+    }
+
+    /// What this process has measured; for the reactor's thread only.
+    pub fn measured(&self) -> &Measured {
+        &self.registry.slot(self.slot).measured
     }
 
     /// The id of this process's worker.

@@ -154,19 +154,24 @@ pub struct Stats {
 impl Registry {
     /// What all processes have counted.
     pub fn stats(&self) -> Stats {
+        self.while_nothing_moves(|| self.sum_up())
+    }
+
+    /// A sum of what all processes have counted.
+    pub(crate) fn while_nothing_moves<T>(&self, sum_up: impl Fn() -> T) -> T {
         // Only the hub moves counts from one place to another, and that lasts for microseconds; unless it is stopped then.
         for _ in 0..MOST_TRIES {
             let before = self.header().generation.load(Ordering::Acquire);
-            let stats = self.sum_up();
+            let sum = sum_up();
             if before.is_multiple_of(2) && self.header().generation.load(Ordering::Acquire) == before {
-                return stats;
+                return sum;
             }
             std::thread::yield_now();
         }
-        self.sum_up()
+        sum_up()
     }
 
-    fn sum_up(&self) -> Stats {
+    pub(crate) fn sum_up(&self) -> Stats {
         let header = self.header();
         let mut totals = header.past.counts(std::iter::empty());
         let mut workers: [Option<WorkerStats>; WORKERS] = [const { None }; WORKERS];

@@ -11,6 +11,7 @@ use crate::connection::{Ending, Message, Stage, Wait};
 use crate::crossing::{Notice, PipeMessage};
 use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
+use crate::tls;
 
 /// Messages of one connection before it is another's turn.
 const MESSAGES_PER_VISIT: usize = 64;
@@ -38,6 +39,33 @@ impl Visit {
     fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
         &self.own.as_deref().unwrap_or(buffer)[self.from..self.to]
     }
+
+    /// Makes room in the reactor's buffer. What is left of its input is short (a partial header, a partial head).
+    #[inline]
+    fn keep_rest(&mut self, buffer: &[u8]) {
+        if self.from < self.to && self.own.is_none() {
+            self.own = Some(buffer[self.from..self.to].to_vec());
+            self.to -= self.from;
+            self.from = 0;
+        }
+    }
+
+    /// Goes on with `input`, which lies at the front of the reactor's buffer, behind what is left.
+    #[inline]
+    fn append(&mut self, input: &[u8]) {
+        match &mut self.own {
+            Some(own) if self.from < self.to => {
+                own.drain(..self.from);
+                own.extend_from_slice(input);
+                self.to = own.len();
+            }
+            _ => {
+                self.own = None;
+                self.to = input.len();
+            }
+        }
+        self.from = 0;
+    }
 }
 
 impl Reactor {
@@ -56,6 +84,9 @@ impl Reactor {
         if let Some(message) = self.crossing.next_pipe_message() {
             return Some(self.pipe_message(&message, take));
         }
+        if let Some(result) = self.certificate_read.take() {
+            return Some(take(Event::CertificateRead(result)));
+        }
         while let Some(fd) = self.drained.pop() {
             if self.is_drained(fd) {
                 return Some(take(Event::Drained { fd }));
@@ -64,10 +95,12 @@ impl Reactor {
         let mut take = Some(take);
         loop {
             if !self.has_budget() {
-                return None;
+                return self.refusal(&mut take);
             }
             let Some(visit) = &mut self.visit else {
-                let key = self.ready.pop_front()?;
+                let Some(key) = self.ready.pop_front() else {
+                    return self.refusal(&mut take);
+                };
                 self.begin_visit(key as usize);
                 continue;
             };
@@ -123,6 +156,12 @@ impl Reactor {
             _ => Payload::Binary(&message.payload),
         };
         take(Event::PipeMessage { from: message.from, payload })
+    }
+
+    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are any.
+    fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let refused = self.refusals.pop()?;
+        take.take().map(|take| take(Event::Refused(refused)))
     }
 
     /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is
@@ -211,6 +250,10 @@ impl Reactor {
             return None;
         }
         let input = visit.unused(&self.tools.buffer);
+        if tls::is_tls(input) && connection.tls.is_none() {
+            self.alert_that_there_is_no_tls(key);
+            return None;
+        }
         let limit = self.settings.max_header_size;
         match http::find_head_end(input, scanned) {
             Some(end) if end <= limit => {
@@ -242,7 +285,7 @@ impl Reactor {
         match request.body.decode(visit.unused(&self.tools.buffer)) {
             Ok(taken) => visit.from += taken,
             Err(rejection) => {
-                self.reject(key, &rejection);
+                self.reject(key, &rejection, None);
                 return None;
             }
         }
@@ -310,23 +353,29 @@ impl Reactor {
     /// The input is used up as far as it goes: reads once, behind what is left of it, or ends the visit.
     fn read_more(&mut self) {
         let Some(visit) = &mut self.visit else { return };
-        let connection = &mut self.connections[visit.key];
+        let key = visit.key;
+        let connection = &mut self.connections[key];
         let Some(socket) = connection.socket.as_ref().filter(|_| connection.readable && !visit.has_read) else {
             self.end_visit(false);
             return;
         };
         visit.has_read = true;
-        if visit.from < visit.to && visit.own.is_none() {
-            // What is left is short (a partial header, a partial head), and the buffer is needed.
-            visit.own = Some(self.tools.buffer[visit.from..visit.to].to_vec());
-            visit.to -= visit.from;
-            visit.from = 0;
+        visit.keep_rest(&self.tools.buffer);
+        if connection.tls.as_ref().is_some_and(|session| session.input_has_ended()) {
+            connection.readable = false;
+            self.end_of_input(key);
+            return;
         }
-        let room = &mut self.tools.buffer[..];
+        // What comes to a connection that is finishing is thrown away, and need not be decrypted for that.
+        let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing { .. }));
+        let room = match session {
+            None => &mut self.tools.buffer[..],
+            Some(session) => session.room_behind_kept(&mut self.tools.ciphertext),
+        };
+        let is_sealed = session.is_some();
         match rustix::io::read(socket, &mut *room).map_err(io::Error::from) {
             Ok(0) => {
                 connection.readable = false;
-                let key = visit.key;
                 self.end_of_input(key);
             }
             Ok(count) => {
@@ -340,28 +389,51 @@ impl Reactor {
                     let row = self.shared.registry.row(connection.row);
                     row.last_received_at.store(self.clock.unix, Ordering::Relaxed);
                 }
-                match &mut visit.own {
-                    Some(own) if visit.from < visit.to => {
-                        own.drain(..visit.from);
-                        own.extend_from_slice(&room[..count]);
-                        visit.to = own.len();
-                    }
-                    _ => {
-                        visit.own = None;
-                        visit.to = count;
-                    }
+                match is_sealed {
+                    false => visit.append(&room[..count]),
+                    true => self.decrypt(key, count),
                 }
-                visit.from = 0;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 connection.readable = false;
+                if is_sealed && connection.tls.as_ref().is_some_and(|session| session.has_unseen()) {
+                    self.decrypt(key, 0);
+                    return;
+                }
                 self.end_visit(false);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => visit.has_read = false,
-            Err(_) => {
-                let key = visit.key;
-                self.abort(key);
+            Err(_) => self.abort(key),
+        }
+    }
+
+    /// Goes on with what `count` bytes, read behind those that were kept, are decrypted to.
+    fn decrypt(&mut self, key: usize, count: usize) {
+        let Some(visit) = &mut self.visit else { return };
+        let connection = &mut self.connections[key];
+        let Some(session) = &mut connection.tls else { return };
+        let tools = &mut self.tools;
+        let input = session.kept() + count;
+        if session.is_fresh() && tools.ciphertext[..input].first().is_some_and(u8::is_ascii_alphabetic) {
+            connection.tls = None;
+            self.reject_plain(key);
+            return;
+        }
+        if session.is_handshaking() {
+            // Its signature takes about as long as hundreds of messages.
+            self.steps = STEPS_PER_LOOK;
+        }
+        let decrypted = session.receive(&mut tools.ciphertext[..input], &mut tools.buffer, connection.outbox.sealed());
+        // The end that it has told of is still to be dealt with, behind what came before.
+        connection.readable |= session.input_has_ended();
+        match decrypted {
+            Ok(count) => {
+                visit.append(&tools.buffer[..count]);
+                if connection.outbox.has_sealed() {
+                    self.queued(key);
+                }
             }
+            Err(error) => self.fail_tls(key, &error.to_string()),
         }
     }
 }

@@ -237,6 +237,7 @@ fn settings() -> engine::Settings {
         compression_threshold: 1000,
         max_header_size: 1000,
         max_body_size: 1000,
+        certificate: None,
     }
 }
 

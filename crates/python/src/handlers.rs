@@ -1,11 +1,14 @@
 //! Calling the handlers of `open`, `message`, `close` and `drain`.
 
+use std::time::Duration;
+
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{ffi, intern};
 
 use crate::reactor::is_forked;
+use crate::stopwatch::Stopwatch;
 
 /// How a handler is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +67,7 @@ pub(crate) struct Runner {
     pub(crate) worker: Py<PyAny>,
     /// Makes a task of a coroutine.
     pub(crate) start_task: Py<PyAny>,
+    pub(crate) stopwatch: Stopwatch,
 }
 
 impl Runner {
@@ -93,24 +97,49 @@ impl Runner {
         contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
         let arguments = &arguments[..handler.count.min(arguments.len())];
-        match handler.kind {
-            Kind::Sync => match self.in_parent(py, contexts.run(py, || call(py, handler, arguments)))? {
-                Ok(result) if result.is_none() => Ok(Outcome::Ended),
-                Ok(result) if is_coroutine(&result) => self.run_coroutine(py, event, fd, &result),
-                Ok(_) => Ok(Outcome::Ended),
-                Err(error) => self.failed(py, event, fd, error),
-            },
-            Kind::Async => match self.in_parent(py, call(py, handler, arguments))? {
+        if handler.kind == Kind::Threaded {
+            let arguments = PyTuple::new(py, arguments)?;
+            let worker = self.worker.bind(py);
+            worker.call_method1(intern!(py, "run_in_thread"), (event, fd, &handler.callable, arguments))?;
+            return Ok(Outcome::Suspended);
+        }
+        let begin = self.stopwatch.begin();
+        let outcome = self.run_here(py, event, fd, handler, arguments, contexts);
+        if let Some(held) = self.stopwatch.end(begin) {
+            self.was_slow(py, event, handler, held)?;
+        }
+        outcome
+    }
+
+    /// As `run`, for a handler that is not threaded: as long as this takes, it holds the event loop.
+    #[inline]
+    fn run_here<'py>(
+        &self,
+        py: Python<'py>,
+        event: &'static str,
+        fd: u64,
+        handler: &Handler,
+        arguments: &[Bound<'py, PyAny>],
+        contexts: &mut Contexts<'py>,
+    ) -> PyResult<Outcome> {
+        if handler.kind == Kind::Async {
+            return match self.in_parent(py, call(py, handler, arguments))? {
                 Ok(coroutine) => self.run_coroutine(py, event, fd, &coroutine),
                 Err(error) => self.failed(py, event, fd, error),
-            },
-            Kind::Threaded => {
-                let arguments = PyTuple::new(py, arguments)?;
-                let worker = self.worker.bind(py);
-                worker.call_method1(intern!(py, "run_in_thread"), (event, fd, &handler.callable, arguments))?;
-                Ok(Outcome::Suspended)
-            }
+            };
         }
+        match self.in_parent(py, contexts.run(py, || call(py, handler, arguments)))? {
+            Ok(result) if result.is_none() => Ok(Outcome::Ended),
+            Ok(result) if is_coroutine(&result) => self.run_coroutine(py, event, fd, &result),
+            Ok(_) => Ok(Outcome::Ended),
+            Err(error) => self.failed(py, event, fd, error),
+        }
+    }
+
+    #[cold]
+    fn was_slow(&self, py: Python<'_>, event: &str, handler: &Handler, held: Duration) -> PyResult<()> {
+        let arguments = (event, &handler.callable, held.as_secs_f64());
+        self.worker.bind(py).call_method1(intern!(py, "handler_was_slow"), arguments).map(|_| ())
     }
 
     #[inline]

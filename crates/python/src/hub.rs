@@ -5,8 +5,10 @@ use std::os::fd::{IntoRawFd, RawFd};
 use engine::{HubEvent, Leave};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::reactor::taken_over;
+use crate::values::metrics_dict;
 
 /// A level of Python's `logging`.
 const WARNING: u8 = 30;
@@ -92,6 +94,11 @@ impl Hub {
     /// Counts that a worker was replaced after it had died.
     fn restarted(&self, worker_id: u8) {
         self.hub.restarted(worker_id);
+    }
+
+    /// What all processes have measured; see `hubbub.metrics`. From any thread.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        metrics_dict(py, &self.hub.metrics())
     }
 
     /// Gives up the listening sockets.

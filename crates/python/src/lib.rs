@@ -9,6 +9,7 @@ mod hub;
 mod publisher;
 mod reactor;
 mod settings;
+mod stopwatch;
 mod turn;
 mod values;
 mod watch;
@@ -26,6 +27,8 @@ mod _core {
     use super::publisher::Publisher;
     #[pymodule_export]
     use super::reactor::Reactor;
+    #[pymodule_export]
+    use super::settings::check_certificate;
     #[pymodule_export]
     use super::watch::Watcher;
     use super::*;

@@ -21,7 +21,8 @@ use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_ping, check_topic, excluded, not_utf8};
 use crate::handlers::{Handler, Runner};
-use crate::values::{InfoTuple, info_tuple, stats_dict};
+use crate::stopwatch::Stopwatch;
+use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
 
 /// This process is a forked child of one that had a reactor.
 static IS_FORKED: AtomicBool = AtomicBool::new(false);
@@ -186,9 +187,13 @@ impl Reactor {
         }
         Ok(Self {
             shared: Arc::clone(engine.shared()),
-            engine: LoopCell::new(engine),
             handlers: Handlers::default(),
-            runner: Runner { start_task: worker.getattr("start_task")?.unbind(), worker: worker.unbind() },
+            runner: Runner {
+                start_task: worker.getattr("start_task")?.unbind(),
+                worker: worker.unbind(),
+                stopwatch: Stopwatch::new(Arc::clone(engine.shared())),
+            },
+            engine: LoopCell::new(engine),
             server,
             send_queue_size,
             in_turn: AtomicBool::new(false),
@@ -374,6 +379,16 @@ impl Reactor {
         stats_dict(py, &self.shared.registry.stats())
     }
 
+    /// What all processes have measured; see `hubbub.metrics`.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        metrics_dict(py, &self.shared.registry.metrics())
+    }
+
+    /// A handler that was called from Python has held the event loop for so many seconds.
+    fn handler_held(&self, seconds: f64) {
+        self.runner.stopwatch.held(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    }
+
     // ---- the other processes of the server -----------------------------------------------------------------------------
 
     /// Tells the hub, if there is one, that this worker takes connections.
@@ -517,6 +532,11 @@ impl Reactor {
     fn close_all(&self, py: Python<'_>, code: i64, reason: &str) -> PyResult<()> {
         let code = check_close(code, reason)?;
         self.on_loop(py, |engine| engine.close_all(code, reason))
+    }
+
+    /// Connections in the middle of a TLS handshake, or of their first request behind it.
+    fn newcomers(&self) -> PyResult<usize> {
+        Ok(self.engine()?.newcomers())
     }
 
     /// Closes what is still there, without a word more.

@@ -1,11 +1,21 @@
 //! The engine's settings from the Python `Settings`, which has checked them.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Settings, SlowConsumer};
+use engine::{CertificateFiles, Settings, SlowConsumer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::origin::OriginPolicy;
+
+/// Reads a certificate and its key as the reactor will.
+///
+/// Raises:
+///     ValueError: They cannot be used; one line that names the setting and the file, and says why.
+#[pyfunction]
+pub(crate) fn check_certificate(certfile: PathBuf, keyfile: PathBuf) -> PyResult<()> {
+    CertificateFiles { certfile, keyfile }.check().map_err(PyValueError::new_err)
+}
 
 /// # Errors
 /// An attribute is missing or has another type: not a `hubbub.Settings`.
@@ -20,6 +30,8 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
     } else {
         OriginPolicy::parse_list(&origins).map_err(|error| PyValueError::new_err(error.to_string()))?
     };
+    let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
+    let certificate = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
     let slow_consumer: String = settings.getattr("slow_consumer")?.extract()?;
     Ok(Settings {
         max_connections: size("max_connections")?,
@@ -38,5 +50,6 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         compression_threshold: size("compression_threshold")?,
         max_header_size: size("max_header_size")?,
         max_body_size: size("max_body_size")?,
+        certificate: certificate.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
     })
 }

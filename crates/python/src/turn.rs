@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use engine::{Event, Fd, Leave, Payload, Token};
+use engine::{Event, Fd, Leave, Payload, Refused, Token};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 use pyo3::{ffi, intern};
@@ -23,8 +23,10 @@ enum Step {
     Drained(Fd),
     PipeMessage(u8, Py<PyAny>),
     Subscribers(u64, Option<u64>),
+    Refused(Box<Refused>),
     Leave(Leave),
     AcceptPaused(String),
+    CertificateRead(Option<String>),
 }
 
 impl Step {
@@ -50,8 +52,10 @@ impl Step {
                 Self::PipeMessage(from, PyBytes::new(py, bytes).into_any().unbind())
             }
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
+            Event::Refused(refused) => Self::Refused(refused),
             Event::Leave(why) => Self::Leave(why),
             Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
+            Event::CertificateRead(result) => Self::CertificateRead(result.err()),
         }
     }
 }
@@ -64,12 +68,14 @@ impl Reactor {
     pub(crate) fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
         let mine = self.mine()?;
         mine.borrow().map_err(in_use)?.begin()?;
+        self.runner.stopwatch.restart();
         // Messages of one connection come together, so its id is made into an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         let mut contexts = Contexts::default();
         loop {
             let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
                 if mine.borrow().map_err(in_use)?.go_on()? {
+                    self.runner.stopwatch.restart();
                     continue;
                 }
                 return Ok(());
@@ -81,6 +87,7 @@ impl Reactor {
                         _ => &last.insert((fd, fd.into_pyobject(py)?)).1,
                     };
                     self.message(py, fd, id, data, opcode, &mut contexts)?;
+                    continue;
                 }
                 Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
                 Step::Request(token, head, peer, body) => {
@@ -94,13 +101,19 @@ impl Reactor {
                     self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
                 }
                 Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
+                Step::Refused(refused) => self.refused(py, &refused)?,
                 Step::Leave(why) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
                 }
                 Step::AcceptPaused(error) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
                 }
+                Step::CertificateRead(error) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;
+                }
             }
+            // Handlers that were called from Python are measured there.
+            self.runner.stopwatch.restart();
         }
     }
 
@@ -170,6 +183,7 @@ impl Reactor {
             return Ok(());
         };
         let server = self.server.bind(py).clone();
+        self.runner.stopwatch.restart();
         let mut contexts = Contexts::default();
         match request {
             Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request], &mut contexts),
@@ -203,6 +217,17 @@ impl Reactor {
         self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
     }
 
+    /// Tells the worker of a client that was turned away.
+    fn refused(&self, py: Python<'_>, refused: &Refused) -> PyResult<()> {
+        let request = match &refused.head {
+            Some(head) => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
+            None => None,
+        };
+        let (client, reason) = (client_tuple(refused.peer), refused.reason.as_ref());
+        let arguments = (client, request, refused.status, reason, refused.sent, refused.others);
+        self.runner.worker.bind(py).call_method1(intern!(py, "on_refused"), arguments).map(|_| ())
+    }
+
     /// The Python `Request` of a head and a body.
     fn request<'py>(
         &self,
@@ -216,10 +241,14 @@ impl Reactor {
         for (name, value) in head.headers() {
             headers.append((name, latin1(value)))?;
         }
-        let client = (peer.ip().to_canonical().to_string(), peer.port());
-        let arguments = (head.method(), path, query, headers, client, body);
+        let arguments = (head.method(), path, query, headers, client_tuple(peer), body);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
+}
+
+/// What Python calls a client: its address and port.
+fn client_tuple(peer: SocketAddr) -> (String, u16) {
+    (peer.ip().to_canonical().to_string(), peer.port())
 }
 
 /// A `str` of valid UTF-8. That of ASCII is its bytes, which saves CPython from looking at each of them again.

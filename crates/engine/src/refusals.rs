@@ -1,0 +1,78 @@
+//! Clients that were turned away, until they are told of.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use wire::http::Head;
+
+/// Those that may wait; each holds a request's head.
+const MOST: usize = 64;
+
+/// A client that was turned away before any handler has seen it.
+#[derive(Debug)]
+pub struct Refused {
+    /// Where it came from.
+    pub peer: SocketAddr,
+    /// What it was answered; `None`: it did not come to that.
+    pub status: Option<u16>,
+    /// Why, in words.
+    pub reason: Cow<'static, str>,
+    /// Bytes of the answer's body.
+    pub sent: usize,
+    /// What it has asked for, if that could be read.
+    pub head: Option<Head>,
+    /// How many others were turned away since the one before this that nothing else is told of.
+    pub others: u64,
+}
+
+/// A bounded list of them. Those that it has no room for are counted.
+#[derive(Default)]
+pub(crate) struct Refusals {
+    waiting: VecDeque<Box<Refused>>,
+    left_out: u64,
+}
+
+impl Refusals {
+    pub(crate) fn push(&mut self, refused: Refused) {
+        if self.waiting.len() < MOST {
+            self.waiting.push_back(Box::new(refused));
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Box<Refused>> {
+        let mut refused = self.waiting.pop_front()?;
+        refused.others = std::mem::take(&mut self.left_out);
+        Some(refused)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_without_room_are_counted_and_told_once() {
+        let mut refusals = Refusals::default();
+        for _ in 0..MOST + 5 {
+            refusals.push(Refused {
+                peer: "192.0.2.7:443".parse().expect("an address"),
+                status: Some(400),
+                reason: "why".into(),
+                sent: 4,
+                head: None,
+                others: 0,
+            });
+        }
+        let told: Vec<u64> = std::iter::from_fn(|| refusals.pop()).map(|refused| refused.others).collect();
+        assert_eq!(told.len(), MOST);
+        assert_eq!(told.iter().sum::<u64>(), 5);
+        assert!(refusals.is_empty());
+    }
+}
