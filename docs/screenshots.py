@@ -23,11 +23,11 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 # Who says what; "Mira" is whose page it is.
 CONVERSATION = [
-    ("Jonas", "Good morning! Who waters the tomatoes today?"),
+    ("Jonas", "Hello everybody! Who waters the tomatoes tomorrow?"),
     ("Mira", "I can, after lunch 🍅"),
     ("小雨", "谢谢!我昨天已经把黄瓜浇好了。"),
-    ("小雨", "晚上再来看看。"),
-    ("ليلى", "صباح الخير! سأحضر معي شتلات النعناع والريحان."),
+    ("小雨", "明天再来看看。"),
+    ("ليلى", "مرحبا! سأحضر معي شتلات النعناع والريحان."),
     (
         "Jonas",
         "Perfect. The beans need a new trellis as well: the wind has torn the old one down, and they are "

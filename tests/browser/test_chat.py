@@ -387,7 +387,7 @@ async def test_escape_instead_of_a_nickname_makes_a_guest(page: Page, chat: Prog
 
 async def test_text_runs_in_its_own_direction_and_never_out_of_the_page(page: Page, chat: Program) -> None:
     await page.set_viewport_size({"width": 390, "height": 844})
-    await join(page, chat.url, "ليلى")
+    await join(page, f"{chat.url}#{'room' * 10}", "ليلى")
     await say(page, "صباح الخير")
     await expect(texts(page)).to_have_css("direction", "rtl")
     await message_field(page).fill("W" * 500)
