@@ -7,10 +7,10 @@ MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
 # The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
 RUST_TESTS := -p wire -p engine
 
-.PHONY: demo test lint format build conformance fuzz bench clean
+.PHONY: demo test lint format build conformance fuzz bench screenshots clean
 
 demo: build
-	$(RUN) examples/echo/app.py
+	$(RUN) -m hubbub demo
 
 test: build .venv/test
 	cargo test --quiet $(RUST_TESTS)
@@ -24,7 +24,7 @@ lint: build .venv/test .venv/lint .venv/bench tests/client/node_modules/made
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy python
-	for part in examples/* benchmarks tests/[a-z]*; do $(BIN)/mypy $$part || exit 1; done
+	for part in examples/* benchmarks docs tests/[a-z]*; do $(BIN)/mypy $$part || exit 1; done
 	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
 	tests/client/node_modules/.bin/tsc --project tests/client
 
@@ -47,6 +47,10 @@ fuzz:
 
 bench: build .venv/bench
 	$(RUN) benchmarks/run.py
+
+# The pictures in docs/images; they need Chromium, and fonts for Chinese, Arabic and emoji.
+screenshots: build .venv/test
+	$(RUN) docs/screenshots.py
 
 clean:
 	rm -rf .venv .cache target fuzz/target tests/client/node_modules

@@ -106,13 +106,30 @@ def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
     directory = os.path.abspath(app_dir)
     sys.path.insert(0, directory)
     program.name = target
+    server = _configured(target, options)
+    with _reloading(server, directory) if reload and not program.assignment else contextlib.nullcontext():
+        server.start()
+
+
+@main.command()
+@_every_setting
+def demo(**options: str | None) -> None:
+    """Run a chat to try out: open the address that is printed, in two windows.
+
+    It is made to be copied, too: its server and its page are in the directory demo of the package.
+    """
+    program.name = "demo"
+    _configured("hubbub.demo.chat:server", options).start()
+
+
+def _configured(target: str, options: Mapping[str, str | None]) -> Server:
+    """Return the server that the user's module has under that name, with the options of the command line."""
     try:
         server = _find(target)
         server._lay_over({name: text for name, text in options.items() if text is not None})
     except SettingsError as error:
         raise Failure(str(error)) from None
-    with _reloading(server, directory) if reload and not program.assignment else contextlib.nullcontext():
-        server.start()
+    return server
 
 
 def _find(target: str) -> Server:

@@ -1,18 +1,13 @@
 """The echo example, used as a person would: a real browser, the example as a process of its own."""
 
-import asyncio
-import os
-import re
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from playwright.async_api import Page, expect
+from programs import EXAMPLES, Program, running
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "echo"
+EXAMPLE = EXAMPLES / "echo"
+APP = str(EXAMPLE / "app.py")
 GREETING = "你好,WebSocket!"
 ANSWER = "this is server"
 
@@ -20,36 +15,10 @@ ANSWER = "this is server"
 pytestmark = pytest.mark.timeout(60, func_only=True)
 
 
-class Server(NamedTuple):
-    url: str
-    port: str
-
-
-@asynccontextmanager
-async def running_example(port: str = "0") -> AsyncIterator[Server]:
-    """Run the example, give its address as it prints it, and stop it with SIGTERM at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(EXAMPLE / "app.py"),
-        env=os.environ | {"HUBBUB_PORT": port},
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(30):
-            line = (await process.stdout.readline()).decode()
-        address = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
-        assert address, f"the example printed {line!r} instead of its address"
-        yield Server(url=address[0], port=address[1])
-    finally:
-        process.terminate()
-        await process.communicate()
-
-
 @pytest.fixture
-async def example() -> AsyncIterator[Server]:
-    async with running_example() as server:
-        yield server
+async def example() -> AsyncIterator[Program]:
+    async with running(APP) as program:
+        yield program
 
 
 async def join(page: Page, nickname: str) -> None:
@@ -72,7 +41,7 @@ async def expect_log(page: Page, *entries: str) -> None:
     await expect(page.get_by_role("log").get_by_role("listitem")).to_have_text(entries, use_inner_text=True)
 
 
-async def test_a_person_says_hello_and_is_answered(page: Page, example: Server) -> None:
+async def test_a_person_says_hello_and_is_answered(page: Page, example: Program) -> None:
     async with page.expect_console_message(lambda message: "is open" in message.text):
         await page.goto(example.url)
     await join(page, "Ada")
@@ -81,14 +50,14 @@ async def test_a_person_says_hello_and_is_answered(page: Page, example: Server) 
     await expect(page.get_by_role("textbox", name="Message")).to_have_value("")
 
 
-async def test_the_page_works_opened_as_a_file(page: Page, example: Server) -> None:
+async def test_the_page_works_opened_as_a_file(page: Page, example: Program) -> None:
     await page.goto(f"{(EXAMPLE / 'websocket_client.html').as_uri()}?port={example.port}")
     await join(page, "Ada")
     await say(page, GREETING)
     await expect_log(page, f"You Ada: {GREETING}", f"Server {ANSWER}")
 
 
-async def test_markup_in_a_nickname_and_a_message_stays_text(page: Page, example: Server) -> None:
+async def test_markup_in_a_nickname_and_a_message_stays_text(page: Page, example: Program) -> None:
     markup = "<img src=x onerror=document.title=1>"
     await page.goto(example.url)
     await join(page, markup)
@@ -98,7 +67,7 @@ async def test_markup_in_a_nickname_and_a_message_stays_text(page: Page, example
     await expect(page).to_have_title("Hubbub echo")
 
 
-async def test_escape_instead_of_a_nickname_makes_a_guest(page: Page, example: Server) -> None:
+async def test_escape_instead_of_a_nickname_makes_a_guest(page: Page, example: Program) -> None:
     await page.goto(example.url)
     await expect(page.get_by_role("dialog")).to_be_visible()
     await page.keyboard.press("Escape")
@@ -108,14 +77,14 @@ async def test_escape_instead_of_a_nickname_makes_a_guest(page: Page, example: S
 
 
 async def test_a_stopped_server_is_told_and_a_restarted_one_found_again(page: Page) -> None:
-    async with running_example() as example:
+    async with running(APP) as example:
         await page.goto(example.url)
         await join(page, "Ada")
         await expect(page.get_by_role("status")).to_have_text("Connected")
     await expect(page.get_by_role("status")).to_have_text("Not connected")
     await expect(page.get_by_role("alert")).to_contain_text("Start the server again")
 
-    async with running_example(example.port):
+    async with running(APP, port=example.port):
         await page.get_by_role("button", name="Connect again").click()
         await expect(page.get_by_role("alert")).to_be_hidden()
         await expect(page.get_by_role("textbox", name="Message")).to_be_focused()

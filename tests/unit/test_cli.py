@@ -6,8 +6,9 @@ from click.testing import CliRunner
 from hubbub import Settings, cli
 
 
-def test_every_setting_is_an_option_of_run_with_its_meaning_and_default() -> None:
-    shown = " ".join(CliRunner().invoke(cli.main, ["run", "--help"]).output.split())
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_every_setting_is_an_option_with_its_meaning_and_default(command: str) -> None:
+    shown = " ".join(CliRunner().invoke(cli.main, [command, "--help"]).output.split())
     for setting in Settings.describe():
         assert f"{setting.option} VALUE" in shown
     assert "[default: 1048576]" in shown

@@ -32,7 +32,7 @@ LAYERS = [
     {"hubbub.master", "hubbub.worker"},
     {"hubbub.embedded", "hubbub.publisher", "hubbub.worker_process"},
     {"hubbub.server"},
-    {"hubbub.cli"},
+    {"hubbub.cli", "hubbub.demo"},
 ]
 
 # The binding has no source here, and imports nothing of the package but for values.

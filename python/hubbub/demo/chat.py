@@ -1,0 +1,119 @@
+"""A chat with rooms, for any number of workers: what `hubbub demo` runs, and what a chat of your own may begin with.
+
+A room is a topic: who is in it is subscribed, and what is said in it is published. A worker knows the people whose
+connections are its own, and what they have said lately. Who joins is pushed that by all workers, and may be told
+something twice; the ids of messages tell the page. Messages are JSON objects: the `case`s show what the page sends.
+"""
+
+import asyncio
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+from hubbub import Frame, Request, Response, Server, StaticFiles, client_path
+
+# Lengths in characters, times in seconds.
+NAME_LENGTH, ROOM_LENGTH, TEXT_LENGTH = 32, 40, 2000
+PAUSE, COUNT_DELAY, MOST_REMEMBERED = 0.05, 0.2, 50
+# The page loads nothing but our own files, and talks to nobody but us, whatever gets into it.
+POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGE = Path(__file__).with_name("page")
+page_files, client_files = StaticFiles(PAGE), StaticFiles(client_path().parent)
+server = Server("127.0.0.1", 9501, max_message_size=16 * 1024)
+people: dict[int, "Person"] = {}
+recent: deque[tuple[str, str]] = deque(maxlen=MOST_REMEMBERED)
+
+
+class Person(NamedTuple):
+    name: str
+    room: str
+
+
+@server.on("start")
+def on_start(server: Server) -> None:
+    scheme = "https" if server.settings.ssl_certfile else "http"
+    print(f"Open {scheme}://{server.settings.host}:{server.port}/ in a browser. Ctrl-C stops the server.", flush=True)
+
+
+@server.on("request")
+def on_request(server: Server, request: Request) -> Response:
+    if request.path == "/":
+        return Response((PAGE / "index.html").read_text("utf-8"), headers={"Content-Security-Policy": POLICY})
+    return (client_files if request.path == "/hubbub.js" else page_files)(server, request)
+
+
+@server.on("open")
+def on_open(server: Server, request: Request) -> None:
+    server.push(request.fd, as_json("limits", name=NAME_LENGTH, room=ROOM_LENGTH, text=TEXT_LENGTH))
+
+
+@server.on("message")
+async def on_message(server: Server, frame: Frame) -> None:
+    fd, person = frame.fd, people.get(frame.fd)
+    match read(frame.data):
+        case {"type": "join", "room": str(room), "name": str(name), "back": bool(back)}:
+            leave(server, fd)
+            join(fd, Person(name.strip()[:NAME_LENGTH] or "Guest", f"room {room[:ROOM_LENGTH]}"), back)
+        case {"type": "say", "id": str(key), "text": str(text)} if person and 0 < len(text) <= TEXT_LENGTH:
+            # Who says it is told too: all put it where its time belongs, so that they see the same order.
+            said = as_json("said", id=key, who=fd, name=person.name, text=text, time=time.time())
+            recent.append((person.room, said))
+            server.publish(person.room, said)
+        case {"type": "say", "id": str(key)} if person:
+            server.push(fd, as_json("refused", id=key, why=f"a message has 1 to {TEXT_LENGTH:,} characters"))
+        case {"type": "typing"} if person:
+            server.publish(person.room, as_json("typing", who=fd, name=person.name), exclude=[fd])
+        case {"type": "alive"}:
+            server.push(fd, as_json("alive"))
+        case _:
+            server.disconnect(fd, 4400, "the chat's page does not send this")
+    # The next message of this connection is handled after this one: who floods is slowed down, and nobody else.
+    await asyncio.sleep(PAUSE)
+
+
+def join(fd: int, person: Person, back: bool) -> None:
+    people[fd] = person
+    server.subscribe(fd, person.room)
+    server.publish(person.room, as_json("came", name=person.name, back=back, time=time.time()), exclude=[fd])
+    server.after(COUNT_DELAY, count, person.room)
+    for worker_id in range(server.settings.worker_count):
+        server.send_message(f"{fd} {person.room}", worker_id)
+
+
+@server.on("pipe_message")
+def on_pipe_message(server: Server, worker_id: int, data: str) -> None:
+    fd, room = data.split(" ", 1)
+    for said_in, said in recent:
+        if said_in == room:
+            server.push(int(fd), said)
+
+
+@server.on("close")
+def leave(server: Server, fd: int) -> None:
+    if person := people.pop(fd, None):
+        server.unsubscribe(fd, person.room)
+        server.publish(person.room, as_json("went", who=fd, name=person.name, time=time.time()))
+        server.after(COUNT_DELAY, count, person.room)
+
+
+async def count(room: str) -> None:
+    # So late that, when two workers count at about the same time, both are right.
+    server.publish(room, as_json("people", count=await server.subscribers(room)))
+
+
+def as_json(kind: str, **what: object) -> str:
+    return json.dumps({"type": kind, **what}, ensure_ascii=False)
+
+
+def read(data: str | bytes) -> object:
+    try:
+        content = json.loads(data)
+        json.dumps(content, ensure_ascii=False).encode()  # Half a surrogate pair, as JSON can spell, cannot be sent on.
+        return content
+    except (ValueError, RecursionError):
+        return None
+
+
+server.start()
