@@ -284,6 +284,15 @@ async def test_a_foreign_origin_is_refused_before_the_handler_is_asked(serve: Se
     assert running.notes.all == []
 
 
+async def test_a_foreign_origin_is_judged_before_what_else_is_wrong(serve: Serve) -> None:
+    running = await serve(lambda server, note: None)
+    async with running.raw() as client:
+        offers = "Sec-WebSocket-Protocol: " + ",".join(f"p{number}" for number in range(1000))
+        assert (await client.upgrade("Origin: https://evil.example.com", offers)).status == 403
+    async with running.raw() as client:
+        assert (await client.upgrade(offers)).status == 400
+
+
 # Room.
 
 

@@ -77,10 +77,11 @@ impl Reactor {
     }
 
     fn check_handshake(&self, head: &Head) -> Result<Upgrade, Rejection> {
-        let upgrade = handshake::check(head, self.settings.compression)?;
+        // First: pages that may not connect should cost as little as they can.
         if !self.settings.origins.allows_head(head) {
             return Err(FOREIGN_ORIGIN);
         }
+        let upgrade = handshake::check(head, self.settings.compression)?;
         if self.stopping {
             return Err(STOPPING);
         }

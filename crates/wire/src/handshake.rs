@@ -15,6 +15,9 @@ const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// The only version there is.
 const VERSION: &[u8] = b"13";
 
+/// More subprotocols than this are refused: each is compared with those before it.
+pub const MAX_SUBPROTOCOLS: usize = 64;
+
 /// Headers of the 101 that this module writes, or that have no place in one.
 const RESERVED_HEADERS: [&str; 8] = [
     "connection",
@@ -45,8 +48,8 @@ pub struct Upgrade {
 ///
 /// 405 for a method other than GET. 426 for a version other than 13. 400 for HTTP/1.0 (which has no
 /// Upgrade), a body, Upgrade without `websocket`, Connection without `upgrade`, anything but one
-/// Sec-WebSocket-Key of 16 bytes in base64, a malformed or repeated subprotocol, malformed
-/// extensions.
+/// Sec-WebSocket-Key of 16 bytes in base64, a malformed or repeated subprotocol, more than
+/// [`MAX_SUBPROTOCOLS`] of them, malformed extensions.
 pub fn check(head: &Head, compression: bool) -> Result<Upgrade, Rejection> {
     if head.method() != "GET" {
         return Err(Rejection::new(405, "a WebSocket handshake is a GET request", &[("Allow", "GET")]));
@@ -110,6 +113,9 @@ fn offered_subprotocols(head: &Head) -> Result<Vec<String>, Rejection> {
             .ok()
             .filter(|_| valid_header_name(element))
             .ok_or(Rejection::bad_request("invalid Sec-WebSocket-Protocol"))?;
+        if offered.len() == MAX_SUBPROTOCOLS {
+            return Err(Rejection::bad_request("too many subprotocols"));
+        }
         if offered.iter().any(|earlier| earlier == name) {
             return Err(Rejection::bad_request("the same subprotocol twice"));
         }

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455 §4.2): what is accepted, what is refused and how, and the answer.
 
 use wire::deflate::Parameters;
-use wire::handshake::{Upgrade, check, choose_subprotocol, write_accept};
+use wire::handshake::{MAX_SUBPROTOCOLS, Upgrade, check, choose_subprotocol, write_accept};
 use wire::http::{Head, Rejection};
 
 const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
@@ -130,6 +130,13 @@ fn bad_subprotocols_are_refused() {
     assert_refused(check_and("Sec-WebSocket-Protocol: chat, chat\r\n"), 400);
     let repeated = "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat\r\n";
     assert_refused(check_and(repeated), 400);
+}
+
+#[test]
+fn too_many_subprotocols_are_refused() {
+    let lines = |count| (0..count).map(|number| format!("Sec-WebSocket-Protocol: p{number}\r\n")).collect::<String>();
+    assert_eq!(accepted(&lines(MAX_SUBPROTOCOLS)).protocols.len(), MAX_SUBPROTOCOLS);
+    assert_refused(check_and(&lines(MAX_SUBPROTOCOLS + 1)), 400);
 }
 
 #[test]
