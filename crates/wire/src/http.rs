@@ -103,6 +103,7 @@ impl Head {
         }
         head.check_target()?;
         head.check_host()?;
+        head.take_host_of_target();
         Ok(head)
     }
 
@@ -128,8 +129,8 @@ impl Head {
         self.minor_version
     }
 
-    /// Names and values of all headers, as sent; bytes of a value above 127 have no agreed meaning
-    /// (RFC 9110 §5.5).
+    /// Names and values of all headers, as sent, but the Host of an absolute target's; bytes of a value above 127 have
+    /// no agreed meaning (RFC 9110 §5.5).
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (&self.names[name.clone()], &self.values[value.clone()]))
     }
@@ -183,6 +184,17 @@ impl Head {
     /// Whether this is meant as a WebSocket handshake, be it a faulty one.
     pub fn wants_upgrade(&self) -> bool {
         self.has_token("upgrade", "websocket") || self.get("sec-websocket-key").is_some()
+    }
+
+    /// RFC 9112 §3.2.2: the Host beside an absolute target is ignored, and replaced by the target's.
+    fn take_host_of_target(&mut self) {
+        let Some((authority, _)) = absolute_form(&self.target) else { return };
+        for (name, value) in &mut self.headers {
+            if self.names[name.clone()].eq_ignore_ascii_case("host") {
+                *value = self.values.len()..self.values.len() + authority.len();
+                self.values.extend_from_slice(authority.as_bytes());
+            }
+        }
     }
 
     fn check_target(&self) -> Result<(), Rejection> {
@@ -323,7 +335,7 @@ pub enum BodyLength {
 ///
 /// 400 where readers could disagree about the end: Content-Length with Transfer-Encoding, repeated,
 /// or not a plain number; a Transfer-Encoding in HTTP/1.0, or one whose only chunked is not its
-/// last. 501 for codings other than chunked.
+/// last; one with empty elements. 501 for codings other than chunked.
 pub fn body_length(head: &Head) -> Result<BodyLength, Rejection> {
     let mut lengths = head.get_all("content-length");
     let length = lengths.next();
@@ -354,6 +366,8 @@ fn check_transfer_encoding(head: &Head) -> Result<(), Rejection> {
         Err(Rejection::bad_request("Transfer-Encoding must end in its only chunked"))
     } else if codings.len() > 1 {
         Err(Rejection::new(501, "no transfer coding but chunked is supported", &[]))
+    } else if !head.get_all("transfer-encoding").all(|value| is_chunked(&value)) {
+        Err(Rejection::bad_request("Transfer-Encoding has an empty element"))
     } else {
         Ok(())
     }

@@ -91,8 +91,11 @@ fn targets_in_every_form() {
 
 #[test]
 fn an_absolute_target_overrides_the_host() {
-    let head = parsed("GET http://b:81/ HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = parsed("GET http://b:81/ HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n");
     assert_eq!(head.authority(), Some(&b"b:81"[..]));
+    let headers: Vec<_> = head.headers().collect();
+    assert_eq!(headers, [("Host", &b"b:81"[..]), ("X", b"y")]);
+    assert_eq!(parsed("GET http://b/ HTTP/1.0\r\n\r\n").authority(), Some(&b"b"[..]));
     assert_eq!(parsed("GET / HTTP/1.1\r\nHost: a:1\r\n\r\n").authority(), Some(&b"a:1"[..]));
     assert_eq!(parsed("GET / HTTP/1.0\r\n\r\n").authority(), None);
 }
@@ -291,6 +294,8 @@ fn ambiguous_bodies_are_refused() {
         ("Transfer-Encoding: gzip\r\n", 400),
         ("Transfer-Encoding: chunked, gzip\r\n", 400),
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n", 400),
+        ("Transfer-Encoding: ,chunked,,\r\n", 400),
         ("Transfer-Encoding: xchunked\r\n", 400),
         ("Transfer-Encoding: gzip, chunked\r\n", 501),
     ] {
