@@ -21,7 +21,7 @@ from tls_peer import HANDSHAKE_RECORD, TlsPeer
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from hubbub import CloseCode, Opcode, Server, SettingsError
+from hubbub import CloseCode, Frame, Opcode, Server, SettingsError
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -218,14 +218,52 @@ async def test_a_message_may_come_in_many_records(running: Running) -> None:
         assert await client.exactly(102) == b"\x81\x64" + b"hello" * 20
 
 
+def altered(client: TlsPeer) -> bytes:
+    """Return a record that is not as it was made."""
+    client.tls.write(client.frame(b"altered"))
+    record = client.outgoing.read()
+    return record[:-1] + bytes([record[-1] ^ 1])
+
+
+def fatal_alert(client: TlsPeer) -> bytes:
+    """Return what the client says to a record that it cannot read."""
+    client.incoming.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(ssl.SSLError):
+        client.tls.read(1)
+    return client.outgoing.read()
+
+
+@pytest.mark.parametrize("bad", [altered, fatal_alert, lambda client: b"no record of TLS"])
+async def test_messages_before_a_bad_record_are_handled(bad: Callable[[TlsPeer], bytes]) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            note(frame.data)
+            server.push(frame.fd, frame.data)
+            await note.goes_on.wait()
+
+        server.on("close", lambda server, fd, code: note("close", code))
+
+    async with (
+        serve_over_tls(application, {}) as running,
+        TlsPeer(running.port, any_certificate().trusted) as client,
+    ):
+        await client.upgrade()
+        for message in (b"one", b"two"):
+            client.tls.write(client.frame(message))
+        # In one segment, so that they are read together.
+        await client.send_raw(client.outgoing.read() + bad(client))
+        assert await running.noted() == ("one",)
+        await running.go_on()
+        assert await running.noted() == ("two",)
+        assert await running.noted() == ("close", 1006)
+
+
 async def test_an_altered_record_ends_the_connection(running: Running) -> None:
     async with TlsPeer(running.port, any_certificate().trusted) as client:
         await client.upgrade()
         fd = await running.opened()
-        client.tls.write(client.frame(b"hello"))
-        record = bytearray(client.outgoing.read())
-        record[-1] ^= 1
-        await client.send_raw(record)
+        await client.send_raw(altered(client))
         with pytest.raises(ssl.SSLError, match=r"(?i)bad.record.mac"):
             await client.exactly(1)
         assert await running.noted() == ("close", fd, 1006)

@@ -312,7 +312,10 @@ impl Reactor {
                 let Some(mut socket) = connection.socket.take() else { continue };
                 let _ = self.poll.registry().deregister(&mut socket);
                 sockets.push(Arc::new(OwnedFd::from(std::net::TcpStream::from(socket))));
-                inputs.push(connection.input.split_off(connection.used));
+                inputs.push(match &mut connection.tls {
+                    Some(session) => session.take_kept(),
+                    None => connection.input.split_off(connection.used),
+                });
                 self.abort(*key);
             }
             if let Some(link) = self.crossing.link.as_mut().filter(|_| !sockets.is_empty()) {

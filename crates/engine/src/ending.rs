@@ -132,11 +132,9 @@ impl Reactor {
         }
     }
 
-    /// The TLS of a connection has failed; what rustls says to that is in its outbox.
+    /// The TLS of a connection has failed; what rustls says to that was in its outbox.
     pub(crate) fn fail_tls(&mut self, key: usize, reason: &str) {
-        let connection = &mut self.connections[key];
-        connection.outbox.discard_plain(&mut self.tools.pool);
-        if connection.is_in_tls_handshake() {
+        if self.connections[key].is_in_tls_handshake() {
             self.refuse_tls(key, reason);
         }
         self.end_abnormally(key);

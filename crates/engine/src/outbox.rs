@@ -249,7 +249,8 @@ impl Outbox {
         Ok(Progress::Empty)
     }
 
-    /// The same through TLS: a part of what waits is encrypted when the part before has been written.
+    /// The same through TLS: a part of what waits is encrypted when the part before has been written. Behind a fatal alert
+    /// or close_notify it is thrown away.
     pub(crate) fn write_sealed_to(
         &mut self,
         socket: &mut impl Write,
@@ -272,6 +273,10 @@ impl Outbox {
                 }
             }
             pool.give(std::mem::take(&mut self.sealed));
+            if session.output_has_ended() {
+                // What the peer has sent before may still be answered, but no more be sent.
+                self.clear(pool);
+            }
             if self.bytes == 0 {
                 return Ok(Progress::Empty);
             }

@@ -42,6 +42,8 @@ pub(crate) struct Session {
     input_ended: bool,
     /// We have said so, or sent a fatal alert.
     output_ended: bool,
+    /// Why nothing more can be read or sent, until it is dealt with.
+    failure: Option<Error>,
 }
 
 impl Session {
@@ -51,7 +53,7 @@ impl Session {
     /// rustls's, which would be a fault of ours.
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let rustls = UnbufferedServerConnection::new(config)?;
-        Ok(Self { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false })
+        Ok(Self { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false, failure: None })
     }
 
     /// rustls has seen nothing of what came from the socket, if anything has come.
@@ -74,14 +76,29 @@ impl Session {
         self.incoming.len()
     }
 
-    /// The peer's close_notify has come (RFC 8446 §6.1).
+    /// The peer's close_notify has come (RFC 8446 §6.1), or a failure.
     pub(crate) fn input_has_ended(&self) -> bool {
         self.input_ended
+    }
+
+    /// Why the input has ended, unless that is the peer's close_notify. What came before it is to be dealt with first.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// Nothing can be encrypted any more.
+    pub(crate) fn output_has_ended(&self) -> bool {
+        self.output_ended
     }
 
     /// Keeps what has been read from the socket before the session was made.
     pub(crate) fn keep(&mut self, input: Vec<u8>) {
         self.incoming = input;
+    }
+
+    /// Gives back what has been kept of the input, for another process.
+    pub(crate) fn take_kept(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.incoming)
     }
 
     /// Copies what is kept of the input to the front of `buffer`; returns the room behind it.
@@ -92,56 +109,54 @@ impl Session {
     }
 
     /// Decrypts `input`, which is what was kept and what has been read behind it, into `plain`, which has to be as long;
-    /// returns how much that is. What rustls has to say goes to `sealed`.
-    ///
-    /// # Errors
-    /// The peer's fault, or its alert; our alert is in `sealed`, and nothing more may be sent.
-    pub(crate) fn receive(
-        &mut self,
-        mut input: &mut [u8],
-        plain: &mut [u8],
-        sealed: &mut Vec<u8>,
-    ) -> Result<usize, Error> {
+    /// returns how much that is. What rustls has to say goes to `sealed`; so does our alert if the peer has made a fault,
+    /// behind which nothing more may be sent.
+    pub(crate) fn receive(&mut self, mut input: &mut [u8], plain: &mut [u8], sealed: &mut Vec<u8>) -> usize {
         self.is_fed = true;
         let mut count = 0;
         let mut goes_on = true;
         while goes_on {
             let UnbufferedStatus { mut discard, state, .. } = self.rustls.process_tls_records(input);
+            let mut failure = None;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        plain[count..][..record.payload.len()].copy_from_slice(record.payload);
-                        count += record.payload.len();
-                        discard += record.discard;
+                        match record {
+                            Ok(record) => {
+                                plain[count..][..record.payload.len()].copy_from_slice(record.payload);
+                                count += record.payload.len();
+                                discard += record.discard;
+                            }
+                            Err(error) => failure = Some(error),
+                        }
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, sealed),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.input_ended = true,
                 Ok(_) => goes_on = false,
-                Err(error) => {
-                    self.take_alerts(&mut input[discard..], sealed);
-                    return Err(error);
-                }
+                Err(error) => failure = Some(error),
             }
             input = &mut input[discard..];
+            if let Some(failure) = failure {
+                self.fail(failure);
+                self.take_alerts(input, sealed);
+                return count;
+            }
         }
         if input.is_empty() || self.input_ended {
             self.incoming = Vec::new();
         } else if input.len() > MOST_KEPT {
-            self.end_in_failure();
-            return Err(InvalidMessage::HandshakePayloadTooLarge.into());
+            self.fail(InvalidMessage::HandshakePayloadTooLarge.into());
         } else {
             self.incoming.clear();
             self.incoming.extend_from_slice(input);
         }
-        Ok(count)
+        count
     }
 
     /// Takes from rustls what it says after a failure, and nothing else: what comes behind it is not looked at.
     fn take_alerts(&mut self, mut input: &mut [u8], sealed: &mut Vec<u8>) {
-        self.end_in_failure();
         while self.rustls.wants_write() {
             let UnbufferedStatus { discard, state, .. } = self.rustls.process_tls_records(input);
             let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
@@ -150,9 +165,10 @@ impl Session {
         }
     }
 
-    fn end_in_failure(&mut self) {
+    fn fail(&mut self, failure: Error) {
         (self.input_ended, self.output_ended) = (true, true);
         self.incoming = Vec::new();
+        self.failure = Some(failure);
     }
 
     /// Encrypts `plain` behind what is in `sealed`.
@@ -293,9 +309,9 @@ mod tests {
         let mut buffer = vec![0; session.kept() + bytes.len()];
         session.room_behind_kept(&mut buffer).copy_from_slice(bytes);
         let mut plain = vec![0; buffer.len()];
-        let count = session.receive(&mut buffer, &mut plain, sealed)?;
+        let count = session.receive(&mut buffer, &mut plain, sealed);
         plain.truncate(count);
-        Ok(plain)
+        session.take_failure().map_or(Ok(plain), Err)
     }
 
     fn shake_hands(session: &mut Session, client: &mut ClientConnection) {

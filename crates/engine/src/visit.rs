@@ -362,9 +362,12 @@ impl Reactor {
         };
         visit.has_read = true;
         visit.keep_rest(&self.tools.buffer);
-        if connection.tls.as_ref().is_some_and(|session| session.input_has_ended()) {
+        if let Some(session) = connection.tls.as_mut().filter(|session| session.input_has_ended()) {
             connection.readable = false;
-            self.end_of_input(key);
+            match session.take_failure() {
+                Some(failure) => self.fail_tls(key, &failure.to_string()),
+                None => self.end_of_input(key),
+            }
             return;
         }
         // What comes to a connection that is finishing is thrown away, and need not be decrypted for that.
@@ -424,17 +427,12 @@ impl Reactor {
             // Its signature takes about as long as hundreds of messages.
             self.steps = STEPS_PER_LOOK;
         }
-        let decrypted = session.receive(&mut tools.ciphertext[..input], &mut tools.buffer, connection.outbox.sealed());
-        // The end that it has told of is still to be dealt with, behind what came before.
+        let count = session.receive(&mut tools.ciphertext[..input], &mut tools.buffer, connection.outbox.sealed());
+        // The end or failure that it has told of is still to be dealt with, behind what came before.
         connection.readable |= session.input_has_ended();
-        match decrypted {
-            Ok(count) => {
-                visit.append(&tools.buffer[..count]);
-                if connection.outbox.has_sealed() {
-                    self.queued(key);
-                }
-            }
-            Err(error) => self.fail_tls(key, &error.to_string()),
+        visit.append(&tools.buffer[..count]);
+        if connection.outbox.has_sealed() {
+            self.queued(key);
         }
     }
 }
