@@ -298,11 +298,14 @@ class Worker:
             log.warning("accepting pauses: %s", error)
 
     def certificate_read(self, error: str | None) -> None:
-        """Log that the files of the certificate have changed."""
+        """Log that the files of the certificate have changed; each worker reads them, and one says so to everybody."""
+        is_first = self.worker_id == 0
         if error is None:
-            log.info("worker %d: the certificate was read again, for new connections", self.worker_id)
+            level = logging.INFO if is_first else logging.DEBUG
+            log.log(level, "worker %d: the certificate was read again, for new connections", self.worker_id)
         else:
-            log.warning("worker %d: the certificate of before stays: %s", self.worker_id, error)
+            level = logging.WARNING if is_first else logging.DEBUG
+            log.log(level, "worker %d: the certificate of before stays: %s", self.worker_id, error)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import re
+import resource
 import shutil
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,8 @@ import trustme
 import websocket
 from application import Note
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from over_tls import HOST, Certificate, any_certificate, serve_over_tls
 from raw_client import RawClient
 from running import Running, Serve
@@ -384,16 +390,18 @@ Exchange = tuple[Running, Certificate]
 async def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Exchange]:
     """A server with a certificate of its own, which the test may change."""
     certificate = Certificate.make(tmp_path)
-    async with serve_over_tls(echo, {}, certificate, workers=request.param) as running:
+    # At this level every worker tells what it reads.
+    async with serve_over_tls(echo, {"log_level": "debug"}, certificate, workers=request.param) as running:
         yield running, certificate
 
 
 async def until_told(running: Running, text: str) -> None:
     """Connect until every worker has told something of the certificate: they look when somebody comes."""
     while not all(f"worker {worker.worker_id}: {text}" in running.log.text for worker in running.workers):
-        _, writer = await asyncio.open_connection(HOST, running.port)
-        writer.close()
-        await writer.wait_closed()
+        # Together, for each goes to the worker that has the fewest: one after the other might all go to the same.
+        async with AsyncExitStack() as together:
+            for _ in range(2 * len(running.workers)):
+                await together.enter_async_context(RawClient(running.port))
 
 
 async def is_served(running: Running, trusted: ssl.SSLContext) -> bool:
@@ -428,6 +436,13 @@ async def test_a_broken_certificate_is_not_taken(exchange: Exchange, tmp_path: P
     chain = certificate.certfile.read_bytes()
     certificate.certfile.write_bytes(chain[: len(chain) // 4])
     await until_told(running, "the certificate of before stays: ssl_certfile: ")
+    if len(running.workers) > 1:
+        lines = [line for line in running.log.text.splitlines() if "the certificate of before stays" in line]
+        assert sorted(line.split(": ssl_certfile")[0].split("hubbub ")[1] for line in lines) == [
+            "DEBUG worker 1: the certificate of before stays",
+            "DEBUG worker 2: the certificate of before stays",
+            "WARNING worker 0: the certificate of before stays",
+        ]
     assert await is_served(running, before)
 
     # The chain alone is new, for now: the key is still that of the old one.
@@ -441,6 +456,26 @@ async def test_a_broken_certificate_is_not_taken(exchange: Exchange, tmp_path: P
     await until_told(running, "the certificate was read again")
     assert await is_served(running, other.trusted)
     assert running.log.text.count("the certificate of before stays") == 2 * len(running.workers)
+
+
+async def test_a_certificate_that_could_not_be_read_for_another_reason_is_read_later(tmp_path: Path) -> None:
+    certificate = Certificate.make(tmp_path)
+    async with serve_over_tls(echo, {}, certificate) as running:
+        after = Certificate.make(tmp_path).trusted
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        first_free = os.dup(0)
+        os.close(first_free)
+        # The two ends of one connection, and no file.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 2, before[1]))
+        try:
+            while "Too many open files" not in running.log.text:
+                async with RawClient(running.port) as client:
+                    client.ask("/")
+                    assert (await client.answer()).status == 400
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        await until_told(running, "the certificate was read again")
+        assert await is_served(running, after)
 
 
 @pytest.fixture
@@ -513,6 +548,25 @@ def other_key(certificate: Certificate) -> None:
     shutil.copy(Certificate.make(certificate.keyfile.parent / "other").keyfile, certificate.keyfile)
 
 
+def unusable_key(make: Callable[[], PrivateKeyTypes]) -> Callable[[Certificate], Any]:
+    def spoil(certificate: Certificate) -> None:
+        form = serialization.PrivateFormat.PKCS8
+        written = make().private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        certificate.keyfile.write_bytes(written)
+
+    return spoil
+
+
+def turn_chain_round(certificate: Certificate) -> None:
+    begin = "-----BEGIN"
+    _, *chain = certificate.certfile.read_text().split(begin)
+    certificate.certfile.write_text("".join(begin + each for each in reversed(chain)))
+
+
+NOT_THE_KEY = r"is not the key of the first certificate in '.*' \(the server's own must come first\)"
+ACCEPTED = r"cannot be used: the key has to be RSA \(2048 to 4096 bits\), ECDSA \(P-256 or P-384\), or Ed25519"
+
+
 def encrypt(form: serialization.PrivateFormat) -> Callable[[Certificate], Any]:
     return lambda certificate: certificate.keyfile.write_bytes(pem(certificate.keyfile, form, b"secret"))
 
@@ -526,7 +580,10 @@ def encrypt(form: serialization.PrivateFormat) -> Callable[[Certificate], Any]:
         ("ssl_certfile", "has no certificate in it", lambda it: it.certfile.write_bytes(b"")),
         ("ssl_certfile", "has no certificate in it", lambda it: shutil.copy(it.keyfile, it.certfile)),
         ("ssl_keyfile", "has no private key in it", lambda it: shutil.copy(it.certfile, it.keyfile)),
-        ("ssl_keyfile", "is not the key of the certificate in", other_key),
+        ("ssl_keyfile", NOT_THE_KEY, other_key),
+        ("ssl_keyfile", NOT_THE_KEY, turn_chain_round),
+        ("ssl_keyfile", ACCEPTED, unusable_key(lambda: rsa.generate_private_key(65537, 1024))),
+        ("ssl_keyfile", ACCEPTED, unusable_key(lambda: ec.generate_private_key(ec.SECP256K1()))),
         ("ssl_keyfile", "is encrypted", encrypt(serialization.PrivateFormat.PKCS8)),
         ("ssl_keyfile", "is encrypted", encrypt(serialization.PrivateFormat.TraditionalOpenSSL)),
     ],
@@ -540,5 +597,5 @@ async def test_what_cannot_be_used_is_named(
         async with Server(port=0, **certificate.settings):
             pass
     path = getattr(certificate, setting.removeprefix("ssl_"))
-    assert str(refused.value).startswith(f'{setting}: "{path}" {reason}')
+    assert re.match(f"{setting}: '{re.escape(str(path))}' {reason}", str(refused.value))
     assert "\n" not in str(refused.value)

@@ -18,6 +18,8 @@ use crate::tls::Session;
 const LOOK_INTERVAL: u64 = 1000;
 /// Bytes of a file; more is no certificate or key.
 const MOST_FILE: u64 = 1024 * 1024;
+/// Of those that ring can sign with.
+const ACCEPTED_KEYS: &str = "the key has to be RSA (2048 to 4096 bits), ECDSA (P-256 or P-384), or Ed25519";
 
 /// Where the certificate chain and its private key are: PEM files.
 #[derive(Clone, Debug)]
@@ -39,8 +41,8 @@ impl CertificateFiles {
 
     fn load(&self) -> Result<Arc<ServerConfig>, String> {
         let (certfile, keyfile) = (&self.certfile, &self.keyfile);
-        let wrong_chain = |why: &dyn std::fmt::Display| format!("ssl_certfile: {certfile:?} {why}");
-        let wrong_key = |why: &dyn std::fmt::Display| format!("ssl_keyfile: {keyfile:?} {why}");
+        let wrong_chain = |why: &dyn std::fmt::Display| format!("ssl_certfile: {} {why}", quoted(certfile));
+        let wrong_key = |why: &dyn std::fmt::Display| format!("ssl_keyfile: {} {why}", quoted(keyfile));
         let chain = read(certfile).map_err(|error| wrong_chain(&error))?;
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
             .collect::<Result<_, _>>()
@@ -56,8 +58,13 @@ impl CertificateFiles {
         })?;
         let unusable = |error: Error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                wrong_key(&format_args!("is not the key of the certificate in {certfile:?}"))
+                let certfile = quoted(certfile);
+                wrong_key(&format_args!(
+                    "is not the key of the first certificate in {certfile} (the server's own must come first)"
+                ))
             }
+            // All that it says of a key of another kind.
+            Error::General(_) => wrong_key(&format_args!("cannot be used: {ACCEPTED_KEYS}")),
             Error::InvalidCertificate(why) => wrong_chain(&format_args!("cannot be used: {why:?}")),
             error => wrong_key(&format_args!("cannot be used: {error}")),
         };
@@ -78,6 +85,11 @@ impl CertificateFiles {
     fn versions(&self) -> [Option<Version>; 2] {
         [&self.certfile, &self.keyfile].map(|path| Version::of(path))
     }
+}
+
+/// As Python's messages quote a text, on one line.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().escape_debug())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -128,6 +140,13 @@ pub(crate) struct Certificate {
     config: Arc<ServerConfig>,
     versions: [Option<Version>; 2],
     looked_at: u64,
+    failure: Option<Failure>,
+}
+
+/// Why the files could not be used at the last look.
+struct Failure {
+    reason: String,
+    is_told: bool,
 }
 
 impl Certificate {
@@ -136,22 +155,36 @@ impl Certificate {
     pub(crate) fn new(files: CertificateFiles) -> Result<Self, String> {
         // Before they are read: what changes meanwhile is seen by the next look.
         let versions = files.versions();
-        Ok(Self { config: files.load()?, files, versions, looked_at: 0 })
+        Ok(Self { config: files.load()?, files, versions, looked_at: 0, failure: None })
     }
 
     /// Reads the files again if they have changed, looking at them now and then only. The result is that of such a
     /// reading; the certificate of before stays if it failed.
+    ///
+    /// After a failure they are read at each look, as its cause need not be in the files. It is told once, and not before
+    /// the second look: files are renewed one after the other.
     pub(crate) fn refresh(&mut self, now: u64) -> Option<Result<(), String>> {
         if now < self.looked_at + LOOK_INTERVAL {
             return None;
         }
         self.looked_at = now;
         let versions = self.files.versions();
-        if versions == self.versions {
+        if versions == self.versions && self.failure.is_none() {
             return None;
         }
         self.versions = versions;
-        Some(self.files.load().map(|config| self.config = config))
+        let before = self.failure.take();
+        let reason = match self.files.load() {
+            Ok(config) => {
+                self.config = config;
+                return Some(Ok(()));
+            }
+            Err(reason) => reason,
+        };
+        let before = before.filter(|before| before.reason == reason);
+        let (is_new, was_told) = (before.is_none(), before.is_some_and(|before| before.is_told));
+        self.failure = Some(Failure { reason: reason.clone(), is_told: !is_new });
+        (!is_new && !was_told).then_some(Err(reason))
     }
 
     /// The state of a new connection.
@@ -160,5 +193,51 @@ impl Certificate {
     /// rustls's, which would be a fault of ours.
     pub(crate) fn session(&self) -> Result<Session, Error> {
         Session::new(Arc::clone(&self.config))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a new chain, and its key where that is wanted.
+    fn renew(files: &CertificateFiles, with_key: bool) -> String {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&files.certfile, made.cert.pem()).expect("written");
+        let key = made.signing_key.serialize_pem();
+        if with_key {
+            std::fs::write(&files.keyfile, &key).expect("written");
+        }
+        key
+    }
+
+    #[test]
+    fn half_a_renewal_is_told_only_if_it_stays_so() {
+        let directory = std::env::temp_dir().join(format!("certificate-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+        renew(&files, true);
+        let mut certificate = Certificate::new(files.clone()).expect("a usable certificate");
+        let mut now = 0;
+        let mut look = || {
+            now += LOOK_INTERVAL;
+            certificate.refresh(now)
+        };
+        assert_eq!(look(), None);
+
+        let key = renew(&files, false);
+        assert_eq!(look(), None);
+        std::fs::write(&files.keyfile, key).expect("written");
+        assert_eq!(look(), Some(Ok(())));
+        assert_eq!(look(), None);
+
+        let key = renew(&files, false);
+        assert_eq!(look(), None);
+        let told = look().expect("told").expect_err("half a renewal");
+        assert!(told.starts_with("ssl_keyfile: "), "{told}");
+        assert_eq!(look(), None);
+        std::fs::write(&files.keyfile, key).expect("written");
+        assert_eq!(look(), Some(Ok(())));
+        std::fs::remove_dir_all(directory).expect("removed");
     }
 }
