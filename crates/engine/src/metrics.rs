@@ -76,6 +76,11 @@ impl Measured {
         self.took(TURNS, time);
     }
 
+    /// How many turns there were.
+    pub(crate) fn count_turns(&self) -> u64 {
+        self.0[TURNS.start..TURNS.end - 1].iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
+    }
+
     /// A handler has taken so long.
     pub fn handler(&self, time: Duration) {
         self.took(HANDLERS, time);

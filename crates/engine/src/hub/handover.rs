@@ -19,7 +19,8 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const MOST_HOMELESS: usize = 1024;
 
 impl Routing {
-    /// The worker to pass the next connection to, `but` this one: of those that take them, the one that has the fewest.
+    /// The worker to pass a connection to: of those that take them, the one that has the fewest. One that was too slow and is
+    /// still stuck comes last; a connection that is taken from a worker, `but` this one, goes to none of those.
     pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);
@@ -32,10 +33,14 @@ impl Routing {
                 continue;
             }
             worker.see_taken(&desk.registry, now);
+            let is_stuck = worker.is_stuck(&desk.registry);
+            if is_stuck && but.is_some() {
+                continue;
+            }
             let row = desk.registry.slot(slot);
             let load = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
             let is_full = load >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
-            let rank = (worker.is_resting(now), load, place, slot);
+            let rank = (is_stuck, load, place, slot);
             if best.is_none_or(|best| rank < best) && !is_full && !worker.is_slow_to_take(now) {
                 best = Some(rank);
             }
@@ -70,8 +75,7 @@ impl Routing {
             }
             // Without any of those it seems idle, and to itself it must not go: these two would go on for ever.
             while self.choose(Some(slot)).is_some() {
-                let Some(handed) = self.worker(slot).and_then(|(_, worker)| worker.take_back(&desk.registry, now))
-                else {
+                let Some(handed) = self.worker(slot).and_then(|(_, worker)| worker.take_back(&desk.registry)) else {
                     break;
                 };
                 self.find_home(handed, Some(slot));

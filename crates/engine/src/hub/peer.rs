@@ -12,8 +12,6 @@ use crate::registry::Registry;
 
 /// A worker that has not taken a socket for so long gets no other.
 const SLOW_TO_TAKE: Duration = Duration::from_millis(50);
-/// How long others are preferred to it after that.
-const REST: Duration = Duration::from_millis(500);
 /// A program for which so much waits, or that asks so much at a time, is not listened to until that is less.
 pub(super) const MUCH_FOR_PROGRAM: usize = 1024 * 1024;
 pub(super) const MOST_ASKED: usize = 4096;
@@ -38,8 +36,8 @@ pub(super) struct WorkerPeer {
     pub(super) taken_at: Instant,
     /// The number of the first of them: how many were taken when that was last looked at.
     pub(super) taken: u64,
-    /// It was too slow, and gets no socket before this if another worker can have it.
-    pub(super) rests_until: Option<Instant>,
+    /// How many turns it had made when it was too slow to take something.
+    pub(super) slow_at_turn: Option<u64>,
     /// Commands dropped since it is behind.
     pub(super) dropped: u64,
 }
@@ -73,18 +71,19 @@ impl WorkerPeer {
     }
 
     /// Takes a socket back; it will not be the worker's any more.
-    pub(super) fn take_back(&mut self, registry: &Registry, now: Instant) -> Option<Handed> {
+    pub(super) fn take_back(&mut self, registry: &Registry) -> Option<Handed> {
         let handed = self.untaken.pop_front()?;
         let (cell, next) = (&registry.slot(self.slot).sockets_taken, self.taken + 1);
         let is_ours = cell.compare_exchange(self.taken, next, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         self.taken = next;
         self.handed -= u64::from(is_ours);
-        self.rests_until = Some(now + REST);
+        self.slow_at_turn = Some(registry.slot(self.slot).measured.count_turns());
         is_ours.then_some(handed)
     }
 
-    pub(super) fn is_resting(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|at| now < at)
+    /// Whether it was too slow, and has not come to itself since.
+    pub(super) fn is_stuck(&self, registry: &Registry) -> bool {
+        self.slow_at_turn == Some(registry.slot(self.slot).measured.count_turns())
     }
 
     pub(super) fn is_slow_to_take(&self, now: Instant) -> bool {

@@ -257,7 +257,7 @@ impl Routing {
             untaken: VecDeque::new(),
             taken_at: self.now,
             taken: 0,
-            rests_until: None,
+            slow_at_turn: None,
             dropped: 0,
         };
         self.workers[usize::from(slot)] = Some(self.add_peer(link, Kind::Worker(worker)));
@@ -514,7 +514,7 @@ impl Routing {
                     self.answered(worker.slot, number, &Answer::Count(0));
                 }
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
-                while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry, self.now) {
+                while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry) {
                     self.find_home(handed, None);
                 }
             }
