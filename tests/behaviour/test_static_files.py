@@ -1,6 +1,7 @@
 """Files of a directory over real connections."""
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -110,8 +111,9 @@ async def test_a_connection_whose_file_shrinks_is_cut(serve: Serve, site: Path) 
         begin = await client.some()
         assert b"Content-Length: 200000000\r\n" in begin
         os.truncate(site / "sparse.bin", 0)
-        with pytest.raises(ConnectionResetError):
-            await client.rest()
+        # A reset, or an end, where another process has not let go of the connection yet: either comes too early.
+        with contextlib.suppress(ConnectionResetError):
+            assert len(begin + await client.rest()) < 200_000_000
 
 
 PATHS_OUTSIDE = [
