@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -553,13 +555,17 @@ async def test_an_answer_under_way_still_goes_out_when_the_server_stops(serve: S
     await stopping
 
 
-async def test_an_answer_whose_handler_still_runs_goes_out_when_the_server_stops(serve: Serve) -> None:
+async def test_an_answer_whose_handler_still_runs_goes_out_when_the_server_stops(serve: Serve, tmp_path: Path) -> None:
+    # A worker that stops runs no jobs of the test's any more.
+    goes_on = tmp_path / "goes on"
+    os.mkfifo(goes_on)
+
     def application(server: Server, note: Note) -> None:
         @server.on("request")
         async def on_request(server: Server, request: Request) -> str | bytes:
             if request.path == "/long":
                 note(server.worker_id)
-                await note.goes_on.wait()
+                await asyncio.to_thread(goes_on.read_bytes)
                 return LONG
             return str(server.worker_id)
 
@@ -572,7 +578,7 @@ async def test_an_answer_whose_handler_still_runs_goes_out_when_the_server_stops
         balancer = await connection_to(running, worker, stack)
         stopping = asyncio.create_task(running.stop())
         await says_that_it_stops(balancer)
-        await worker.run(lambda server, note: note.goes_on.set())
+        goes_on.write_bytes(b"")
         answer = await client.answer()
         assert (answer.body, answer.headers["connection"]) == (LONG, "close")
         assert await client.rest() == b""
