@@ -502,6 +502,11 @@ class Refuse:
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Reading an address takes its time, which clients are not to have as much of as fits into a head.
+MOST_PROXIES = 32
+# An IPv6 address of the longest kind, with the longest name of an interface.
+_LONGEST_ADDRESS = 45 + 1 + 15
+
 _FORWARDED_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
@@ -514,7 +519,8 @@ def forwarded(
     """Return who the client is and which scheme it used, as far as trusted proxies tell.
 
     Each proxy appends the address that it was called from to X-Forwarded-For, so that list is read from its
-    right end, and what stands left of the first address that is no trusted proxy is hearsay.
+    right end, and what stands left of the first address that is no trusted proxy is hearsay. Nobody has more than
+    `MOST_PROXIES` of them in a row: such a list is not believed.
 
     Args:
         headers: The request's pairs, names in any case.
@@ -536,28 +542,31 @@ def forwarded(
     if not addresses and not schemes:
         return client, scheme
 
-    networks = _networks(trusted)
-    if not _is_trusted(_address(client[0]), networks):
+    peer = _judged(client[0], trusted)
+    if not peer or not peer.is_trusted:
         return client, scheme
     if schemes:
         # The last one is what the trusted peer wrote itself.
         scheme = _FORWARDED_SCHEMES.get(schemes[-1].strip().lower(), scheme)
-    return _forwarded_client(addresses, networks) or client, scheme
+    return _forwarded_client(addresses, trusted) or client, scheme
 
 
-def _forwarded_client(addresses: list[str], networks: tuple[_Network, ...]) -> tuple[str, int] | None:
-    """Return the rightmost address that is no trusted proxy, or the leftmost; `None` for a malformed one."""
+def _forwarded_client(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int] | None:
+    """Return the rightmost address that is no trusted proxy, or the leftmost.
+
+    `None` for a malformed one, and for more proxies than there can be.
+    """
     client = None
-    for entry in reversed(addresses):
+    for entry in reversed(addresses[-MOST_PROXIES:]):
         host, port = _split_port(entry.strip())
-        address = _address(host)
+        judged = _judged(host, trusted)
         # A zone (fe80::1%eth0) means nothing on another host, and may be any text.
-        if address is None or "%" in host:
+        if judged is None or "%" in host:
             return None
-        client = str(address), port
-        if not _is_trusted(address, networks):
-            break
-    return client
+        client = judged.address, port
+        if not judged.is_trusted:
+            return client
+    return client if len(addresses) <= MOST_PROXIES else None
 
 
 # As some proxies write it: "192.0.2.1:4711" and "[2001:db8::1]:4711".
@@ -583,8 +592,22 @@ def _address(text: str) -> _Address | None:
     return address
 
 
-def _is_trusted(address: _Address | None, networks: tuple[_Network, ...]) -> bool:
-    return address is not None and any(address in network for network in networks)
+class _Judged(NamedTuple):
+    address: str
+    is_trusted: bool
+
+
+def _judged(text: str, trusted: tuple[str, ...]) -> _Judged | None:
+    """Return the address in its shortest form, and whether it is a trusted proxy's; `None` if it is none."""
+    return _judged_before(text, trusted) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=1024)  # Proxies are few, and many clients come again and again.
+def _judged_before(text: str, trusted: tuple[str, ...]) -> _Judged | None:
+    address = _address(text)
+    if address is None:
+        return None
+    return _Judged(str(address), any(address in network for network in _networks(trusted)))
 
 
 @lru_cache(maxsize=8)  # A process has one such tuple, from its settings.

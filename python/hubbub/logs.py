@@ -73,11 +73,16 @@ class Throttle:
     def passes(self) -> bool:
         """Tell whether a line may be written now; if not, it is counted."""
         self._begin()
-        if self._passed < self._lines:
-            self._passed += 1
-            return True
-        self._others += 1
-        return False
+        if self.is_full:
+            self._others += 1
+            return False
+        self._passed += 1
+        return True
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a line would only be counted now."""
+        return self._passed >= self._lines
 
     def count(self, others: int) -> None:
         """Count so many lines as not written."""

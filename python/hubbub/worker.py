@@ -284,6 +284,10 @@ class Worker:
         """Log that a handler has held the event loop for too long."""
         self.caller.was_slow(f"the handler of {event}", handler, seconds)
 
+    def wants_refusals(self) -> bool:
+        """Tell whether it matters now what those have asked for whom the reactor turns away."""
+        return self._visitors.wants_details
+
     def on_refused(
         self, client: tuple[str, int], request: Request | None, status: int | None, reason: str, sent: int, others: int
     ) -> None:

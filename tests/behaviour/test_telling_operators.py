@@ -11,7 +11,9 @@ import pytest
 from application import Note
 from running import Running, Serve
 
-from hubbub import Accept, Refuse, Request, Response, Server
+from hubbub import Accept, Frame, Refuse, Request, Response, Server
+from hubbub.worker import Worker
+from processes import serve_in_processes
 
 FOREIGN = "Origin: https://evil.example"
 
@@ -110,6 +112,25 @@ async def test_a_flood_of_refusals_is_ten_lines_and_a_number(serve_here: Serve) 
     await running.stop()
     assert running.log.text.count("refused 127.0.0.1") == 10
     assert "... and refused 10 more\n" in running.log.text
+
+
+async def test_what_is_only_counted_is_not_looked_at(serve_here: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a refused client has sent may take its time to read."""
+    made: list[Request] = []
+    make_request = Worker.make_request
+
+    def make(worker: Worker, *parts: Any) -> Request:
+        made.append(make_request(worker, *parts))
+        return made[-1]
+
+    monkeypatch.setattr(Worker, "make_request", make)
+    running = await serve_here(nothing)
+    for _ in range(15):
+        async with running.raw() as client:
+            assert (await client.upgrade(FOREIGN)).status == 403
+    await running.stop()
+    assert len(made) == 10
+    assert "... and refused 5 more\n" in running.log.text
 
 
 async def test_refusals_that_are_not_listed_are_counted(serve_here: Serve) -> None:

@@ -464,6 +464,20 @@ def test_nobody_is_trusted_if_nobody_is_listed() -> None:
     )
 
 
+def test_a_list_of_more_proxies_than_there_can_be_is_not_believed() -> None:
+    peer = ("10.0.0.1", 4711)
+    for_value = ", ".join(["192.0.2.9", *["10.0.0.2"] * 31])
+    assert seen_through(("X-Forwarded-For", for_value))[0] == ("192.0.2.9", 0)
+    assert seen_through(("X-Forwarded-For", f"{for_value}, 10.0.0.2"))[0] == peer
+    assert seen_through(("X-Forwarded-For", ", ".join(["10.0.0.2"] * 33)))[0] == peer
+    assert seen_through(*[("X-Forwarded-For", "10.0.0.2")] * 33)[0] == peer
+
+
+def test_what_stands_left_of_the_client_is_not_read() -> None:
+    for_value = ", ".join(["nonsense"] * 2000 + ["192.0.2.9", "10.0.0.2"])
+    assert seen_through(("X-Forwarded-For", for_value))[0] == ("192.0.2.9", 0)
+
+
 @pytest.mark.parametrize(
     ("header", "address", "port"),
     [
