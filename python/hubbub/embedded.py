@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,10 @@ class Embedded:
         self._control: Control | None = None
         self._hub: Hub | None = None
         self._exposition: Exposition | None = None
+        # What was measured last. Scrapes have threads of their own, and one may still be under way when there is no
+        # worker any more.
+        self._measured: dict[str, Any] | None = None
+        self._measuring = threading.Lock()
         self._is_to_leave = False
 
     async def open(self) -> None:
@@ -127,10 +132,12 @@ class Embedded:
     def let_go(self) -> None:
         """End without another word to anyone; what is closed already is left alone."""
         if self._exposition:
+            self._measure()
             self._exposition.close()
             self._exposition = None
-        if worker := self.worker:
-            self.worker = None
+        with self._measuring:
+            worker, self.worker = self.worker, None
+        if worker:
             worker.close()
             worker.dispose()
             if self._hub:
@@ -142,8 +149,11 @@ class Embedded:
         self._control = self._hub = None
 
     def _measure(self) -> dict[str, Any]:
-        assert self.worker
-        return self.worker.reactor.metrics()
+        with self._measuring:
+            if self.worker:
+                self._measured = self.worker.reactor.metrics()
+            assert self._measured
+            return self._measured
 
     def _hear(self) -> None:
         """Log what the hub says; nothing else that it reports is for a server without processes."""

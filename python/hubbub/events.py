@@ -382,7 +382,7 @@ class Response:
         Raises:
             TypeError: One of them has a wrong type.
             ValueError: `status` is out of range, has no body but is given one, or a header is malformed (a
-                control character in it, say), reserved, or given twice.
+                control character in it, say), reserved, or given twice, differently.
         """
         if not isinstance(status, int) or isinstance(status, bool):
             raise TypeError(f"status is an int, not {status!r}")
@@ -393,8 +393,9 @@ class Response:
             raise ValueError(f"a response with status {status} has no body")
         checked = _checked_headers(headers, _FRAMING_HEADERS)
         named = next((value for name, value in checked.items() if name.lower() == "content-type"), None)
-        if named is not None and content_type is not None:
-            raise ValueError("the content type is given twice, in headers and as content_type")
+        # The same may stand in both, as it does where `dataclasses.replace` gives the parts of another response.
+        if named is not None and content_type not in (None, named):
+            raise ValueError("the content type is given twice, differently, in headers and as content_type")
         if named is None:
             named = content_type or _default_content_type(body)
             if named is not None:
@@ -446,7 +447,11 @@ def _body_bytes(body: Data) -> bytes:
         return body.encode()
     if isinstance(body, bytes):
         return body
-    return bytes(memoryview(body))
+    try:
+        return bytes(memoryview(body))
+    except TypeError:
+        wanted = "a body is str or bytes-like (for JSON there is Response.json)"
+        raise TypeError(f"{wanted}, not {type(body).__name__}") from None
 
 
 def _default_content_type(body: Data) -> str | None:
@@ -460,8 +465,8 @@ class Accept:
     """The answer of a `handshake` handler that accepts, and says how.
 
     Args:
-        subprotocol: The subprotocol to speak, one of those that the client offered; `None` leaves the choice
-            to the server's `subprotocols`.
+        subprotocol: The subprotocol to speak. A client that does not offer it is refused with 400, as it would have
+            to fail the connection (RFC 6455 §4.1); `None` leaves the choice to the server's `subprotocols`.
         headers: Headers for the 101 response, Set-Cookie for example.
 
     Raises:
@@ -502,6 +507,11 @@ class Refuse:
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Reading an address takes its time, which clients are not to have as much of as fits into a head.
+MOST_PROXIES = 32
+# An IPv6 address of the longest kind, with the longest name of an interface.
+_LONGEST_ADDRESS = 45 + 1 + 15
+
 _FORWARDED_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 
@@ -514,7 +524,8 @@ def forwarded(
     """Return who the client is and which scheme it used, as far as trusted proxies tell.
 
     Each proxy appends the address that it was called from to X-Forwarded-For, so that list is read from its
-    right end, and what stands left of the first address that is no trusted proxy is hearsay.
+    right end, and what stands left of the first address that is no trusted proxy is hearsay. Nobody has more than
+    `MOST_PROXIES` of them in a row: such a list is not believed.
 
     Args:
         headers: The request's pairs, names in any case.
@@ -536,28 +547,31 @@ def forwarded(
     if not addresses and not schemes:
         return client, scheme
 
-    networks = _networks(trusted)
-    if not _is_trusted(_address(client[0]), networks):
+    peer = _judged(client[0], trusted)
+    if not peer or not peer.is_trusted:
         return client, scheme
     if schemes:
         # The last one is what the trusted peer wrote itself.
         scheme = _FORWARDED_SCHEMES.get(schemes[-1].strip().lower(), scheme)
-    return _forwarded_client(addresses, networks) or client, scheme
+    return _forwarded_client(addresses, trusted) or client, scheme
 
 
-def _forwarded_client(addresses: list[str], networks: tuple[_Network, ...]) -> tuple[str, int] | None:
-    """Return the rightmost address that is no trusted proxy, or the leftmost; `None` for a malformed one."""
+def _forwarded_client(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int] | None:
+    """Return the rightmost address that is no trusted proxy, or the leftmost.
+
+    `None` for a malformed one, and for more proxies than there can be.
+    """
     client = None
-    for entry in reversed(addresses):
+    for entry in reversed(addresses[-MOST_PROXIES:]):
         host, port = _split_port(entry.strip())
-        address = _address(host)
+        judged = _judged(host, trusted)
         # A zone (fe80::1%eth0) means nothing on another host, and may be any text.
-        if address is None or "%" in host:
+        if judged is None or "%" in host:
             return None
-        client = str(address), port
-        if not _is_trusted(address, networks):
-            break
-    return client
+        client = judged.address, port
+        if not judged.is_trusted:
+            return client
+    return client if len(addresses) <= MOST_PROXIES else None
 
 
 # As some proxies write it: "192.0.2.1:4711" and "[2001:db8::1]:4711".
@@ -583,8 +597,22 @@ def _address(text: str) -> _Address | None:
     return address
 
 
-def _is_trusted(address: _Address | None, networks: tuple[_Network, ...]) -> bool:
-    return address is not None and any(address in network for network in networks)
+class _Judged(NamedTuple):
+    address: str
+    is_trusted: bool
+
+
+def _judged(text: str, trusted: tuple[str, ...]) -> _Judged | None:
+    """Return the address in its shortest form, and whether it is a trusted proxy's; `None` if it is none."""
+    return _judged_before(text, trusted) if len(text) <= _LONGEST_ADDRESS else None
+
+
+@lru_cache(maxsize=1024)  # Proxies are few, and many clients come again and again.
+def _judged_before(text: str, trusted: tuple[str, ...]) -> _Judged | None:
+    address = _address(text)
+    if address is None:
+        return None
+    return _Judged(str(address), any(address in network for network in _networks(trusted)))
 
 
 @lru_cache(maxsize=8)  # A process has one such tuple, from its settings.

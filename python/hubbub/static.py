@@ -1,12 +1,15 @@
 """Files of a directory as answers to requests (RFC 9110 §8, §13, §14)."""
 
+import contextlib
 import errno
 import mimetypes
 import os
 import re
 import stat
 import time
+from collections.abc import Mapping
 from email.utils import formatdate, parsedate_to_datetime
+from types import MappingProxyType
 from urllib.parse import quote
 
 from .events import Request, Response
@@ -38,7 +41,7 @@ _FIXED_TYPES = {
 _PYTHONS_TYPES = mimetypes.MimeTypes().types_map[True]
 
 _METHODS = ("GET", "HEAD")
-_ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 # One range: from here to there, or so many at the end. A list of them, or what is malformed, does not match and is
 # answered with the whole file. Nobody needs more digits, and `int` takes its time with many.
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,300})-([0-9]{0,300})|-([0-9]{1,300}))", re.IGNORECASE)
@@ -50,6 +53,14 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errn
 
 # A browser is not to take a text for a script.
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+_OWN_HEADERS = {
+    "accept-ranges",
+    "content-range",
+    "content-type",
+    "etag",
+    "last-modified",
+    *(name.lower() for name in _NO_SNIFFING),
+}
 
 
 class FileResponse(Response):
@@ -61,15 +72,30 @@ class FileResponse(Response):
     offset: int
     length: int
 
-    def __init__(self, descriptor: int, offset: int, length: int, status: int, headers: dict[str, str]) -> None:
+    def __init__(self, descriptor: int, offset: int, length: int, status: int, headers: Mapping[str, str]) -> None:
         """Take over `descriptor`, of whose file `length` bytes are sent from `offset` on."""
         object.__setattr__(self, "descriptor", descriptor)
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "length", length)
-        super().__init__(status=status, headers=headers)
+        # Not by the constructor of `Response`, which would store a body.
+        object.__setattr__(self, "status", status)
+        object.__setattr__(self, "headers", MappingProxyType(dict(headers)))
+        object.__setattr__(self, "content_type", headers["Content-Type"])
+
+    @property
+    def body(self) -> bytes:
+        """What is sent, read from the file each time, and all of it in memory, however long it is."""
+        parts, offset, end = [], self.offset, self.offset + self.length
+        # The file may have become shorter.
+        while part := os.pread(self.descriptor, end - offset, offset):
+            parts.append(part)
+            offset += len(part)
+        return b"".join(parts)
 
     def __del__(self) -> None:
-        os.close(self.descriptor)
+        # There is none where it was called with other arguments: `dataclasses.replace` gives those of `Response`.
+        with contextlib.suppress(AttributeError):
+            os.close(self.descriptor)
 
 
 class StaticFiles:
@@ -81,20 +107,30 @@ class StaticFiles:
 
     It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A
     path that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic
-    link, and names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`.
+    link, and names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`. Of
+    one with a file, `body` reads the file; such a response cannot be copied with `dataclasses.replace`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], index: str = "index.html") -> None:
+    def __init__(
+        self, directory: str | os.PathLike[str], index: str = "index.html", *, headers: Mapping[str, str] = {}
+    ) -> None:
         """Serve the files of `directory`.
 
         Args:
             directory: May be replaced while it is served, by way of a symbolic link for example.
             index: The name of the file that stands for a directory.
+            headers: Further headers for each answer with a file, and for each 304: Cache-Control, for example. Those
+                about what is in the file are written by `StaticFiles` itself, and are not among the answers that a path
+                leads nowhere.
 
         Raises:
             NotADirectoryError: `directory` is none, or not there.
-            ValueError: `index` is no plain name of a file.
+            TypeError: `headers` is no mapping of `str` to `str`.
+            ValueError: `index` is no plain name of a file, or a header is malformed, or not for you to write.
         """
+        self._headers = Response(headers=headers).headers
+        if own := next((name for name in self._headers if name.lower() in _OWN_HEADERS), None):
+            raise ValueError(f"the header {own} is written by StaticFiles itself")
         self._directory = os.path.abspath(os.fspath(directory))
         self._index = index
         if not os.path.isdir(self._directory):
@@ -133,7 +169,7 @@ class StaticFiles:
         # Opening a device or a pipe may do something, or wait.
         if not stat.S_ISREG(status.st_mode):
             return _NOT_FOUND
-        return _file_response(request, path, _media_type(names[-1]))
+        return _file_response(request, path, _media_type(names[-1]), self._headers)
 
     def _inside(self, names: list[str]) -> str | None:
         """Return the path that `names` lead to, without symbolic links; `None` if it is outside of the directory."""
@@ -149,14 +185,16 @@ def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) ->
 _NOT_FOUND = _refusal(404, "there is nothing here")
 
 
-def _file_response(request: Request, path: str, media_type: str) -> Response:
+def _file_response(request: Request, path: str, media_type: str, further: Mapping[str, str]) -> Response:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
     status = os.fstat(descriptor)
-    file = FileResponse(descriptor, 0, status.st_size, 200, _headers(media_type, status))
+    file = FileResponse(descriptor, 0, status.st_size, 200, {**_headers(media_type, status), **further})
     if not stat.S_ISREG(status.st_mode):
         return _NOT_FOUND
+    if _is_another(request, file):
+        return _refusal(412, "the file is another one by now")
     if _is_unchanged(request, file):
-        kept = {name: file.headers[name] for name in ("ETag", "Last-Modified", *_NO_SNIFFING)}
+        kept = {name: file.headers[name] for name in ("ETag", "Last-Modified", *_NO_SNIFFING, *further)}
         return Response(status=304, headers=kept)
     return _part(request, file)
 
@@ -178,11 +216,23 @@ def _media_type(name: str) -> str:
     return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
+def _is_another(request: Request, file: FileResponse) -> bool:
+    """Whether the client wants only what was there before (RFC 9110 §13.1.1, §13.1.4)."""
+    tags = request.headers.get("if-match")
+    if tags is not None:
+        # Compared strongly: a weak tag is none of ours.
+        return tags.strip() != "*" and file.headers["ETag"] not in _ENTITY_TAG.findall(tags)
+    since = _seconds(request.headers.get("if-unmodified-since", ""))
+    modified = _seconds(file.headers["Last-Modified"])
+    return since is not None and modified is not None and modified > since
+
+
 def _is_unchanged(request: Request, file: FileResponse) -> bool:
     """Whether the client has this already (RFC 9110 §13.1.2, §13.1.3)."""
     tags = request.headers.get("if-none-match")
     if tags is not None:
-        return tags.strip() == "*" or file.headers["ETag"] in _ENTITY_TAG.findall(tags)
+        known = [tag.removeprefix("W/") for tag in _ENTITY_TAG.findall(tags)]
+        return tags.strip() == "*" or file.headers["ETag"] in known
     since = _seconds(request.headers.get("if-modified-since", ""))
     modified = _seconds(file.headers["Last-Modified"])
     return since is not None and modified is not None and modified <= since

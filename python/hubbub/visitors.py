@@ -55,6 +55,11 @@ class Visitors:
         """The `handshake` handler has refused a handshake; `what` is what the client was told."""
         self._tell(shown_client(request.client), request, what)
 
+    @property
+    def wants_details(self) -> bool:
+        """Whether `turned_away` would tell what was asked for: else nobody need find that out."""
+        return self._logs_access or not self._throttle.is_full
+
     def turned_away(
         self, client: tuple[str, int], request: Request | None, status: int | None, reason: str, sent: int, others: int
     ) -> None:
@@ -62,7 +67,7 @@ class Visitors:
 
         Args:
             client: The peer of the socket.
-            request: What was asked for, if that could be read.
+            request: What was asked for, if that could be read and somebody wants to know.
             status: Of the answer, if there was one.
             reason: Why.
             sent: Bytes of the answer's body.

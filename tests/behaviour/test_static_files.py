@@ -162,6 +162,23 @@ async def test_another_handler_can_ask_for_files(serve: Serve, site: Path) -> No
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+async def test_another_handler_can_add_to_what_they_gave(serve: Serve, site: Path) -> None:
+    def application(server: Server, note: Note) -> None:
+        files = StaticFiles(site, headers={"Cache-Control": "max-age=60"})
+
+        @server.on("request")
+        def on_request(server: Server, request: Request) -> Response:
+            given = files(server, request)
+            return Response(given.body, given.status, {**given.headers, "X-More": "1"})
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask("/long.bin")
+        answer = await client.answer()
+        assert (answer.body, answer.headers["x-more"]) == (LONG, "1")
+        assert answer.headers["cache-control"] == "max-age=60"
+
+
 async def test_a_handshake_may_be_refused_with_a_file(serve: Serve, site: Path) -> None:
     def application(server: Server, note: Note) -> None:
         server.on("handshake", StaticFiles(site))

@@ -242,3 +242,17 @@ async def test_an_embedded_server_serves_its_own() -> None:
     # It can be started again.
     async with server:
         assert (await scrape(port))["hubbub_accepted_total"] == 0
+
+
+async def test_a_scrape_under_way_at_the_stop_is_answered(capfd: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    async with Server(port=0, metrics_port=port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        # Who came before this one has been let in.
+        await fetch(port)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    answer = (await reader.read()).decode()
+    writer.close()
+    assert " 200 " in answer.partition("\n")[0]
+    assert "hubbub_accepted_total 0.0" in answer
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """The values: what a request tells, and what an answer may hold."""
 
+import dataclasses
 from typing import Any
 from urllib.parse import quote
 
@@ -464,6 +465,20 @@ def test_nobody_is_trusted_if_nobody_is_listed() -> None:
     )
 
 
+def test_a_list_of_more_proxies_than_there_can_be_is_not_believed() -> None:
+    peer = ("10.0.0.1", 4711)
+    for_value = ", ".join(["192.0.2.9", *["10.0.0.2"] * 31])
+    assert seen_through(("X-Forwarded-For", for_value))[0] == ("192.0.2.9", 0)
+    assert seen_through(("X-Forwarded-For", f"{for_value}, 10.0.0.2"))[0] == peer
+    assert seen_through(("X-Forwarded-For", ", ".join(["10.0.0.2"] * 33)))[0] == peer
+    assert seen_through(*[("X-Forwarded-For", "10.0.0.2")] * 33)[0] == peer
+
+
+def test_what_stands_left_of_the_client_is_not_read() -> None:
+    for_value = ", ".join(["nonsense"] * 2000 + ["192.0.2.9", "10.0.0.2"])
+    assert seen_through(("X-Forwarded-For", for_value))[0] == ("192.0.2.9", 0)
+
+
 @pytest.mark.parametrize(
     ("header", "address", "port"),
     [
@@ -524,3 +539,19 @@ def test_whatever_was_forwarded_the_client_has_an_address(for_value: str, proto:
     assert address == peer or address.isascii()
     assert 0 <= port <= 65535
     assert scheme in ("http", "https")
+
+
+# What a body may be.
+
+
+@pytest.mark.parametrize("body", [{"a": 1}, None, 1])
+def test_a_body_that_is_none_is_refused_with_what_it_may_be(body: object) -> None:
+    with pytest.raises(TypeError, match=f"str or bytes-like .*Response.json.*, not {type(body).__name__}"):
+        Response(body)  # type: ignore[arg-type]
+
+
+def test_a_response_can_be_made_of_another_one() -> None:
+    response = Response("page", headers={"X-Other": "1"})
+    replaced = dataclasses.replace(response, status=201, headers={**response.headers, "X-More": "2"})
+    assert (replaced.body, replaced.status) == (b"page", 201)
+    assert dict(replaced.headers) == {**response.headers, "X-More": "2"}

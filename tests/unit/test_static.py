@@ -1,5 +1,6 @@
 """Files of a directory: which paths lead to one, what is told of it, and which part of it is sent."""
 
+import dataclasses
 import errno
 import gc
 import os
@@ -226,6 +227,45 @@ def test_descriptors_are_closed_with_the_responses(site: Path) -> None:
     assert set(os.listdir("/dev/fd")) == before
 
 
+# The response as handlers have it.
+
+
+@pytest.mark.parametrize(("headers", "expected"), [([], CONTENT), ([("Range", "bytes=2-4")], b"234")])
+def test_the_body_is_what_is_sent(site: Path, headers: list[tuple[str, str]], expected: bytes) -> None:
+    response = ask(site, "/digits.txt", *headers)
+    assert isinstance(response, FileResponse)
+    assert response.body == expected
+    assert Response(response.body, response.status, {**response.headers, "X-More": "1"}).body == expected
+
+
+@pytest.mark.filterwarnings("error")
+def test_it_cannot_be_replaced(site: Path) -> None:
+    before = set(os.listdir("/dev/fd"))
+    with pytest.raises(TypeError):
+        dataclasses.replace(ask(site, "/digits.txt"), status=201)
+    gc.collect()
+    assert set(os.listdir("/dev/fd")) == before
+
+
+def test_headers_are_sent_with_each_file(site: Path) -> None:
+    files = StaticFiles(site, headers={"Cache-Control": "max-age=60"})
+
+    def of(path: str, *headers: tuple[str, str]) -> tuple[int, str | None]:
+        response = files(None, Request("GET", path, "", list(headers), ("192.0.2.7", 4711), "http"))
+        return response.status, response.headers.get("Cache-Control")
+
+    assert of("/digits.txt") == (200, "max-age=60")
+    assert of("/digits.txt", ("Range", "bytes=1-2")) == (206, "max-age=60")
+    assert of("/digits.txt", ("If-None-Match", "*")) == (304, "max-age=60")
+    assert of("/missing") == (404, None)
+
+
+@pytest.mark.parametrize("header", [{"etag": "x"}, {"Content-Length": "1"}, {"X": "a\nb"}])
+def test_a_header_that_is_not_to_be_sent_is_refused(site: Path, header: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(header))):
+        StaticFiles(site, headers=header)
+
+
 # What is told of a file.
 
 
@@ -315,6 +355,27 @@ def test_conditions(site: Path, headers: dict[str, str], status: int) -> None:
         assert response.status == status
         assert (response.headers["ETag"], response.headers["Last-Modified"]) == (tag, MODIFIED_DATE)
         assert (response.content_type is None) == (status == 304)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"If-Match": OWN_TAG}, 200),
+        ({"If-Match": f'"another", {OWN_TAG}'}, 200),
+        ({"If-Match": "*"}, 200),
+        ({"If-Match": '"another"'}, 412),
+        ({"If-Match": f"W/{OWN_TAG}"}, 412),
+        ({"If-Unmodified-Since": MODIFIED_DATE}, 200),
+        ({"If-Unmodified-Since": formatdate(MODIFIED - 1, usegmt=True)}, 412),
+        ({"If-Unmodified-Since": "yesterday"}, 200),
+        ({"If-Match": OWN_TAG, "If-Unmodified-Since": formatdate(0, usegmt=True)}, 200),
+        ({"If-Match": '"another"', "If-None-Match": "*"}, 412),
+    ],
+)
+def test_who_wants_the_file_of_before_gets_no_other_one(site: Path, headers: dict[str, str], status: int) -> None:
+    tag = ask(site, "/digits.txt").headers["ETag"]
+    pairs = [(name, value.replace(OWN_TAG, tag)) for name, value in headers.items()]
+    assert ask(site, "/digits.txt", *pairs).status == status
 
 
 # Ranges.

@@ -219,9 +219,11 @@ impl Reactor {
 
     /// Tells the worker of a client that was turned away.
     fn refused(&self, py: Python<'_>, refused: &Refused) -> PyResult<()> {
+        // Making a request of what a client has sent takes its time: not for those that are only counted.
+        let is_wanted = self.runner.worker.bind(py).call_method0(intern!(py, "wants_refusals"))?.is_truthy()?;
         let request = match &refused.head {
-            Some(head) => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
-            None => None,
+            Some(head) if is_wanted => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
+            _ => None,
         };
         let (client, reason) = (client_tuple(refused.peer), refused.reason.as_ref());
         let arguments = (client, request, refused.status, reason, refused.sent, refused.others);
