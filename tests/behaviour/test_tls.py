@@ -239,7 +239,12 @@ def fatal_alert(client: TlsPeer) -> bytes:
     return client.outgoing.read()
 
 
-@pytest.mark.parametrize("bad", [altered, fatal_alert, lambda client: b"no record of TLS"])
+def garbage(client: TlsPeer) -> bytes:
+    """Return what is no record at all."""
+    return b"no record of TLS"
+
+
+@pytest.mark.parametrize("bad", [altered, fatal_alert, garbage])
 async def test_messages_before_a_bad_record_are_handled(bad: Callable[[TlsPeer], bytes]) -> None:
     def application(server: Server, note: Note) -> None:
         @server.on("message")

@@ -61,7 +61,6 @@ BAD_HANDSHAKES: dict[str, tuple[int, bytes]] = {
     "more than max_header_size in the first line": (431, handshake("/" + "a" * MAX_HEADER_SIZE)),
     "a line that never ends": (431, b"G" * (MAX_HEADER_SIZE + 1)),
     "more than 128 headers": (431, GOOD[:-2] + b"X: a\r\n" * 124 + b"\r\n"),
-    "TLS": (400, bytes.fromhex("16030100c8010000c40303") + b"\r\n\r\n"),
     "HTTP/2 at once": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "another protocol": (400, b"EHLO localhost\r\n\r\n"),
 }
@@ -113,6 +112,17 @@ def test_a_bad_handshake_is_told_its_status(
         assert answer.headers.items() >= HEADERS.get(status, {}).items()
         assert answer.body.decode().endswith("\n")
         assert peer.read_end() == b""
+    assert server.ask("stats")["refused"] == refused + 1
+
+
+@pytest.mark.usefixtures("bystander")
+@pytest.mark.parametrize("send", [send_whole, send_in_pieces, send_with_more])
+def test_tls_is_told_by_an_alert_that_there_is_none(server: ServerProcess, send: Callable[[Peer, bytes], None]) -> None:
+    refused = server.ask("stats")["refused"]
+    with Peer(server.port) as peer:
+        send(peer, bytes.fromhex("16030100c8010000c40303") + bytes(100))
+        # A fatal one: handshake_failure (RFC 8446 §6).
+        assert peer.read_end() == bytes.fromhex("15030100020228")
     assert server.ask("stats")["refused"] == refused + 1
 
 
