@@ -37,10 +37,14 @@ class Visitors:
             self._asked[token] = request, time.perf_counter()
 
     def answered(self, token: int, status: int, sent: int = 0) -> None:
-        """Whoever has asked was given that answer, with so many bytes of a body.
+        """Whoever has asked was given that answer, with so many bytes of a body."""
+        self._ended(token, status, sent)
 
-        Not for those who were gone by then: `left`.
-        """
+    def hung_up(self, token: int) -> None:
+        """Whoever has asked had hung up before there was an answer."""
+        self._ended(token, None, 0)
+
+    def _ended(self, token: int, status: int | None, sent: int) -> None:
         if asked := self._asked.pop(token, None):
             request, begin = asked
             sent = 0 if request.method == "HEAD" else sent
@@ -48,7 +52,7 @@ class Visitors:
             _log_access(shown_client(request.client), request, status, sent, f"{milliseconds:.1f} ms")
 
     def left(self, token: int) -> None:
-        """Whoever has asked is gone, or was turned away by the reactor."""
+        """Whoever has asked is gone, or was turned away by the reactor, which tells of it."""
         self._asked.pop(token, None)
 
     def refused(self, request: Request, what: str) -> None:

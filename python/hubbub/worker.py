@@ -53,7 +53,13 @@ NO_HEALTH_METHOD = Response(
     content_type="text/plain; charset=utf-8",
 )
 HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
-STOPPING = Response("the server is stopping\n", status=503, content_type="text/plain; charset=utf-8")
+STOPPING = Response(
+    "the server is stopping\n",
+    status=503,
+    # As long as the reactor tells those whom it refuses.
+    headers={"Retry-After": "5"},
+    content_type="text/plain; charset=utf-8",
+)
 
 CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
     "stop": (CloseCode.GOING_AWAY, "the server is stopping"),
@@ -144,6 +150,7 @@ class Worker:
     async def stop(self) -> None:
         """Stop gracefully: no new connections, running handlers end, all connections are closed.
 
+        Who has asked for something is answered, unless the whole server stops: then there is nobody else to ask.
         Past `shutdown_timeout` what still runs is cancelled, and what is still open is cut off.
         """
         deadline = self.loop.time() + self._settings.shutdown_timeout
@@ -155,19 +162,22 @@ class Worker:
         if self._why == "replace":
             await self._close_by_and_by()
         self._is_leaving = True
-        self.reactor.stop_accepting()
+        self.reactor.stop_accepting(self._why == "stop")
         for timer in self._timers:
             timer.cancel()
-        handlers_have_ended = await self.caller.until_idle(deadline)
+        all_is_answered = await self.caller.until(self._all_is_answered, deadline)
         self.caller.is_stopping = True
-        if not handlers_have_ended:
+        if not all_is_answered:
             self.caller.cancel()
             # Whoever used up the time: the other connections get their closing handshake all the same.
             deadline = self.loop.time() + CANCEL_GRACE
         self.reactor.close_all(*CLOSING[self._why])
         if not await self.caller.until(self._is_quiet, deadline):
             self.caller.cancel()
-            self.reactor.abort_all()
+            if cut := self.reactor.abort_all():
+                log.warning(
+                    "worker %d: %d answers were cut off, which took longer than shutdown_timeout", self.worker_id, cut
+                )
             await self.caller.until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
         if self.caller.running:
             log.warning("%d handlers do not end, and are left behind", len(self.caller.running))
@@ -192,7 +202,7 @@ class Worker:
     def close(self) -> None:
         """Let go of the event loop, at once; what is queued is written as far as it goes."""
         self.caller.is_stopping = self._left_behind = True
-        self.reactor.stop_accepting()
+        self.reactor.stop_accepting(True)
         self.reactor.turn()
         self.reactor.abort_all()
         self.reactor.turn()
@@ -212,6 +222,14 @@ class Worker:
         self._visitors.close()
         # The reactor holds this worker too. Without the circle, its descriptors are closed at once.
         del self.reactor
+
+    def _all_is_answered(self) -> bool:
+        """Whether no handler runs, and, unless the server stops, nobody is still to be answered."""
+        if self.caller.running or self._why == "stop":
+            return not self.caller.running
+        # What has come on the connections that are kept for further requests would be lost when they are closed.
+        self.reactor.turn()
+        return not self.caller.running and not self.reactor.unanswered()
 
     def _is_quiet(self) -> bool:
         """Whether no connection is left and no handler runs."""
@@ -254,7 +272,7 @@ class Worker:
     def on_request(self, token: int, request: Request) -> None:
         """Ask the `request` handler."""
         self._visitors.asked(token, request)
-        if self._is_leaving:
+        if self._is_leaving and self._why == "stop":
             self._respond(token, STOPPING)
         elif request.path == self._settings.health_path:
             self._respond(token, HEALTHY if request.method in HEALTH_METHODS else NO_HEALTH_METHOD)
@@ -415,12 +433,15 @@ class Worker:
         if isinstance(response, FileResponse):
             # The reactor sends it, and is done with it, when it likes.
             descriptor = os.dup(response.descriptor)
-            self.reactor.respond_file(token, response.status, headers, descriptor, response.offset, response.length)
-            length = response.length
+            offset, length = response.offset, response.length
+            is_there = self.reactor.respond_file(token, response.status, headers, descriptor, offset, length)
         else:
-            self.reactor.respond(token, response.status, headers, response.body)
+            is_there = self.reactor.respond(token, response.status, headers, response.body)
             length = len(response.body)
-        self._visitors.answered(token, response.status, length)
+        if is_there:
+            self._visitors.answered(token, response.status, length)
+        else:
+            self._visitors.hung_up(token)
 
     # ---- other handlers, timers --------------------------------------------------------------------------
 

@@ -516,6 +516,25 @@ async def test_an_idle_http_connection_is_closed_after_keep_alive_timeout(serve:
         assert await client.rest() == b""
 
 
+async def test_who_has_hung_up_takes_no_place_while_the_handler_goes_on(serve_here: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("request")
+        async def on_request(server: Server) -> None:
+            note()
+            await note.goes_on.wait()
+
+    running = await serve_here(application, max_connections=1)
+    # So many connections there may be besides WebSockets.
+    for _ in range(1001):
+        async with running.raw() as client:
+            client.ask("/")
+            assert await running.noted() == ()
+    async with running.raw() as client:
+        client.ask("/health")
+        assert (await client.answer()).status == 200
+    await running.go_on()
+
+
 async def test_a_websocket_has_no_such_timeouts(serve: Serve) -> None:
     running = await serve(tells_all, keep_alive_timeout=0.2, handshake_timeout=0.2, ping_interval=None)
     async with running.raw() as client:

@@ -514,6 +514,14 @@ async def test_other_codings_are_501(serve: Serve) -> None:
         assert await client.rest() == b""
 
 
+async def test_who_asks_for_a_head_is_refused_without_a_body(serve: Serve) -> None:
+    running = await serve(site)
+    async with running.raw() as client:
+        client.ask("/", "Expect: nonsense", method="HEAD")
+        assert (await client.answer(has_body=False)).status == 417
+        assert await client.rest() == b""
+
+
 # Long answers, slow readers, and the stop.
 
 LONG = bytes(range(256)) * 40_000
@@ -687,8 +695,8 @@ async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack)
 
 async def says_that_it_stops(client: RawClient) -> None:
     """Ask a worker for its health until the answer is 503."""
-    status = 200
+    status, headers = 200, {}
     while status == 200:
         client.ask("/health")
-        status = (await client.answer()).status
-    assert status == 503
+        status, headers, _ = await client.answer()
+    assert (status, headers["retry-after"]) == (503, "5")

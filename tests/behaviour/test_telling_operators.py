@@ -43,6 +43,17 @@ def doorkeeper(server: Server, note: Note) -> None:
         }[request.path]
 
 
+def waiting(server: Server, note: Note) -> None:
+    """Answers when it is told to."""
+
+    async def wait(server: Server, request: Request) -> None:
+        note(request.path)
+        await note.goes_on.wait()
+
+    server.on("handshake", wait)
+    server.on("request", wait)
+
+
 # ---- who was turned away ---------------------------------------------------------------------------------------------
 
 
@@ -78,6 +89,17 @@ async def test_one_for_whom_there_is_no_room_is_told(serve: Serve) -> None:
     async with running.connect(), running.raw() as client:
         assert (await client.upgrade(path="/chat")).status == 503
         await running.log.tells(f"refused {client.address} GET /chat: 503 too many connections\n")
+
+
+async def test_one_for_whom_there_is_no_room_any_more_is_told_too(serve_here: Serve) -> None:
+    running = await serve_here(waiting, max_connections=1)
+    async with running.raw() as one, running.raw() as other:
+        for client in (one, other):
+            client.ask_for_upgrade(path="/chat")
+            assert await running.noted() == ("/chat",)
+        await running.go_on()
+        assert {(await one.answer()).status, (await other.answer()).status} == {101, 503}
+        await running.log.tells(" GET /chat: 503 too many connections\n")
 
 
 @pytest.mark.parametrize(
@@ -311,6 +333,20 @@ async def test_a_line_has_the_client_the_duration_the_origin_and_the_agent(serve
     assert int(sent) > 0
     assert float(milliseconds) >= 0
     assert [unit, origin, " ".join(agent)] == ["ms", '"https://app.example"', r'"a \"b\""']
+
+
+async def test_who_has_hung_up_before_the_answer_has_no_status(serve_here: Serve) -> None:
+    running = await serve_here(waiting, access_log=True)
+    async with running.raw() as client:
+        client.ask("/slow")
+        assert await running.noted() == ("/slow",)
+        gone = client.address
+    async with running.raw() as other:
+        # What the server sees of this one it sees behind the end of the other.
+        other.ask("/health")
+        assert (await other.answer()).status == 200
+        await running.go_on()
+        await running.log.tells(f'{gone} "GET /slow" - 0 ')
 
 
 async def test_open_runs_as_ever_with_an_access_log(serve: Serve) -> None:

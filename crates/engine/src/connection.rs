@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mio::net::TcpStream;
 use wire::body::BodyDecoder;
@@ -43,8 +44,12 @@ pub(crate) struct Unfinished {
 
 /// What is needed to answer a request.
 pub(crate) enum Asked {
-    Handshake(Box<Upgrade>),
-    Request { head_only: bool, keep_alive: bool },
+    /// The head is for the log, should there be no room by then.
+    Handshake(Box<Upgrade>, Arc<Head>),
+    Request {
+        head_only: bool,
+        keep_alive: bool,
+    },
 }
 
 /// What a connection waits for, since `Connection::since`.
@@ -180,6 +185,8 @@ pub(crate) struct Connection {
     pub(crate) readable: bool,
     /// The peer has closed its end, or the connection is broken: there is an end to be read.
     pub(crate) hung_up: bool,
+    /// It has given up its place: nobody waits for the answer of its handler any more.
+    pub(crate) abandoned: bool,
     /// The end of its input has been read.
     pub(crate) ended: bool,
     /// The socket took no more; the kernel will say when it does.
@@ -240,6 +247,7 @@ impl Connection {
             our_code: 0,
             readable: false,
             hung_up: false,
+            abandoned: false,
             ended: false,
             blocked: false,
             queued: false,

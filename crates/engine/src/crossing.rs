@@ -20,7 +20,7 @@ use crate::command::Command;
 use crate::connection::{Connection, Stage};
 use crate::link::{Link, MOST_SOCKETS, Read};
 use crate::message::{Answer, Leave, Message, Question, content};
-use crate::reactor::Reactor;
+use crate::reactor::{Phase, Reactor};
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::sending::DataOpcode;
 
@@ -290,8 +290,10 @@ impl Reactor {
         self.tell(&Message::Ask(number, Question::Subscribers(topic)));
     }
 
-    /// Gives connections on which nothing has been asked back to the hub, for another worker.
+    /// Gives connections on which nothing has been asked back to the hub, for another worker; the others end with their
+    /// next answer.
     pub fn return_sockets(&mut self) {
+        self.enter_phase(Phase::Leaving);
         if self.crossing.link.is_none() {
             return;
         }

@@ -80,7 +80,8 @@ impl Reactor {
                 self.refuse_tls(key, "it took too long");
                 self.finish_sending(key, true);
             }
-            Wait::Head if connection.input.is_empty() => self.finish_sending(key, true),
+            // Nothing of its input can be lost: it has sent none.
+            Wait::Head if connection.input.is_empty() => self.finish_sending(key, false),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
             Wait::KeepAlive => self.finish_sending(key, true),
             Wait::Ping => {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use wire::body::BodyDecoder;
 use wire::handshake::{self, Upgrade};
@@ -11,7 +12,7 @@ use wire::protocol::Protocol;
 
 use crate::connection::{Asked, Stage, Unfinished, Wait};
 use crate::outbox::{Outbox, Pool};
-use crate::reactor::{Event, Reactor, Token};
+use crate::reactor::{Event, Phase, Reactor, Token};
 use crate::refusals::Refused;
 use crate::registry::{Fd, add};
 use crate::tls;
@@ -45,7 +46,8 @@ impl Reactor {
         let (head, rejection) = match head {
             Ok(head) => match self.examine(&head) {
                 Ok(Entry::Handshake(upgrade)) => {
-                    let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade)));
+                    let head = Arc::new(head);
+                    let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade), Arc::clone(&head)));
                     return Some(Event::Handshake { token, head, peer });
                 }
                 Ok(Entry::Request { body, .. }) if body.is_complete() => {
@@ -55,7 +57,7 @@ impl Reactor {
                     self.await_body(key, Unfinished { head, body }, expects_continue);
                     return None;
                 }
-                Err(rejection) => (Some(head), rejection),
+                Err(rejection) => (Some(Arc::new(head)), rejection),
             },
             Err(rejection) => (None, rejection),
         };
@@ -82,7 +84,7 @@ impl Reactor {
             return Err(FOREIGN_ORIGIN);
         }
         let upgrade = handshake::check(head, self.settings.compression)?;
-        if self.stopping {
+        if self.phase == Phase::Refusing {
             return Err(STOPPING);
         }
         if !self.has_room() {
@@ -123,6 +125,7 @@ impl Reactor {
     /// The connection waits for its handler; returns the handler's name for it, and the peer.
     fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
         self.connections[key].stage = Stage::Asked(asked);
+        self.give_up_place_if_abandoned(key);
         self.wait(key, Wait::Nothing);
         let connection = &self.connections[key];
         (Token { key: key as u32, serial: connection.serial }, connection.peer)
@@ -170,23 +173,25 @@ impl Reactor {
     }
 
     /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
-    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Head>) {
+    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Arc<Head>>) {
         let head = head.or_else(|| match std::mem::replace(&mut self.connections[key].stage, Stage::Gone) {
-            Stage::Body(request) => Some(request.head),
+            Stage::Body(request) => Some(Arc::new(request.head)),
             _ => None,
         });
         let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
         headers.extend_from_slice(rejection.headers);
         let body = format!("{}\n", rejection.reason);
+        // RFC 9110 §9.3.2: no content in the response to HEAD.
+        let head_only = head.as_ref().is_some_and(|head| head.method() == "HEAD");
         let date = self.clock.date();
         self.connections[key].outbox.append(&mut self.tools.pool, |out| {
-            http::write_response(out, rejection.status, &headers, body.as_bytes(), false, false, date);
+            http::write_response(out, rejection.status, &headers, body.as_bytes(), head_only, false, date);
         });
         self.turned_away(Refused {
             peer: self.connections[key].peer,
             status: Some(rejection.status),
             reason: Cow::Borrowed(rejection.reason),
-            sent: body.len(),
+            sent: if head_only { 0 } else { body.len() },
             head,
             others: 0,
         });
@@ -208,7 +213,7 @@ impl Reactor {
     pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
         let connection = self.connections.get(token.key as usize).filter(|it| it.serial == token.serial);
         match connection.map(|connection| &connection.stage) {
-            Some(Stage::Asked(Asked::Handshake(upgrade))) => {
+            Some(Stage::Asked(Asked::Handshake(upgrade, _))) => {
                 let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
                 (upgrade.protocols.clone(), chosen.map(str::to_owned))
             }
@@ -230,15 +235,15 @@ impl Reactor {
         self.clock.read();
         self.settle();
         let (key, asked) = self.asked(token)?;
-        let Asked::Handshake(upgrade) = asked else {
+        let Asked::Handshake(upgrade, head) = asked else {
             return None;
         };
-        if self.stopping {
-            self.reject(key, &STOPPING, None);
+        if self.phase == Phase::Refusing {
+            self.reject(key, &STOPPING, Some(head));
             return None;
         }
         let Some(fd) = self.new_id() else {
-            self.reject(key, &NO_ROOM, None);
+            self.reject(key, &NO_ROOM, Some(head));
             return None;
         };
         let chosen =
@@ -264,7 +269,7 @@ impl Reactor {
     /// Does the upgrade and closes at once with `code`, which a browser's page can read (that of a refused handshake it
     /// cannot). The connection gets no id and has no events.
     pub fn refuse(&mut self, token: Token, code: u16, reason: &str) {
-        let Some((key, Asked::Handshake(upgrade))) = self.asked(token) else {
+        let Some((key, Asked::Handshake(upgrade, _))) = self.asked(token) else {
             return;
         };
         self.count_refused(Some(101));
@@ -284,10 +289,11 @@ impl Reactor {
     }
 
     /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been checked.
-    pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) {
+    /// False: as far as is known, the client was gone by then.
+    pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) -> bool {
         self.answer(token, status, headers, body.len(), |outbox, pool| {
             outbox.append(pool, |out| out.extend_from_slice(body));
-        });
+        })
     }
 
     /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if they
@@ -300,8 +306,8 @@ impl Reactor {
         file: File,
         offset: u64,
         length: usize,
-    ) {
-        self.answer(token, status, headers, length, |outbox, _| outbox.append_file(file, offset, length));
+    ) -> bool {
+        self.answer(token, status, headers, length, |outbox, _| outbox.append_file(file, offset, length))
     }
 
     /// Sends a response, and with `put_body` its body of `length` bytes, if it is to have one.
@@ -312,20 +318,21 @@ impl Reactor {
         headers: &[(String, String)],
         length: usize,
         put_body: impl FnOnce(&mut Outbox, &mut Pool),
-    ) {
+    ) -> bool {
         self.clock.read();
         let Some((key, asked)) = self.asked(token) else {
-            return;
+            return false;
         };
         let (head_only, keep_alive) = match asked {
-            Asked::Request { head_only, keep_alive } => (head_only, keep_alive && !self.stopping),
-            Asked::Handshake(_) => {
+            Asked::Request { head_only, keep_alive } => (head_only, keep_alive && self.phase == Phase::Serving),
+            Asked::Handshake(..) => {
                 self.count_refused(Some(status));
                 (false, false)
             }
         };
         let connection = &mut self.connections[key];
         let keep_alive = keep_alive && !connection.ended;
+        let is_there = !connection.hung_up;
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
             http::write_response_head(out, status, headers, length as u64, keep_alive, date);
@@ -340,5 +347,6 @@ impl Reactor {
         } else {
             self.finish_sending(key, true);
         }
+        is_there
     }
 }

@@ -101,7 +101,7 @@ pub enum Event<'a> {
         /// For the answer.
         token: Token,
         /// The request.
-        head: Head,
+        head: Arc<Head>,
         /// Where it came from.
         peer: SocketAddr,
     },
@@ -162,6 +162,19 @@ pub enum Event<'a> {
         /// As the kernel gave it.
         error: io::Error,
     },
+}
+
+/// How far the reactor is on its way out; it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It takes whoever comes.
+    Serving,
+    /// Each answer is the last one of its connection.
+    Leaving,
+    /// No further message is handed to a handler; who has asked already is still answered, and still let in.
+    Quiet,
+    /// Nobody is let in any more.
+    Refusing,
 }
 
 /// What is used for one connection at a time, and so is needed only once.
@@ -228,10 +241,9 @@ pub struct Reactor {
     pub(crate) dirty: Vec<u32>,
     /// Messages for many connections that are not queued yet.
     pub(crate) gathered: Gathered,
-    /// No new connections, and no further request on an old one.
-    pub(crate) stopping: bool,
-    /// Nothing more is handed to handlers but what ends.
-    pub(crate) quiet: bool,
+    pub(crate) phase: Phase,
+    /// How many connections have given up their places.
+    abandoned: usize,
     pub(crate) poll: Poll,
     events: Events,
     acceptor: Acceptor,
@@ -293,8 +305,8 @@ impl Reactor {
             ids,
             dirty: Vec::new(),
             gathered: Gathered::default(),
-            stopping: false,
-            quiet: false,
+            phase: Phase::Serving,
+            abandoned: 0,
             poll,
             events: Events::with_capacity(READINESS),
             acceptor: Acceptor::default(),
@@ -366,6 +378,7 @@ impl Reactor {
             return Err(error);
         }
         let mut woken = false;
+        let mut hung_up = false;
         for event in &self.events {
             match event.token() {
                 WAKER => woken = true,
@@ -377,6 +390,7 @@ impl Reactor {
                     };
                     connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
                     connection.hung_up |= event.is_read_closed() || event.is_error();
+                    hung_up |= connection.hung_up && matches!(connection.stage, Stage::Asked(_));
                     if connection.blocked && event.is_writable() {
                         connection.blocked = false;
                         if !connection.dirty && !connection.outbox.is_empty() {
@@ -390,6 +404,10 @@ impl Reactor {
                     }
                 }
             }
+        }
+        if hung_up {
+            let keys: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+            keys.into_iter().for_each(|key| self.give_up_place_if_abandoned(key));
         }
         if woken || !self.commands.is_empty() {
             self.carry_out_some();
@@ -410,8 +428,11 @@ impl Reactor {
         for key in self.gone.drain(..) {
             // Twice on the list is once too many: a key that is free already must not be taken from a newcomer.
             if self.connections.get(key as usize).is_some_and(|it| it.forgotten && matches!(it.stage, Stage::Gone)) {
-                self.connections.remove(key as usize);
-                add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+                if self.connections.remove(key as usize).abandoned {
+                    self.abandoned -= 1;
+                } else {
+                    add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+                }
             }
         }
         self.shared.measured().turn(self.clock.turn.elapsed());
@@ -482,15 +503,19 @@ impl Reactor {
         }
     }
 
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
-    pub fn stop_accepting(&mut self) {
+    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler. Without
+    /// `refuse`, who has asked for something is still answered, and handshakes are accepted: until [`Reactor::close_all`].
+    pub fn stop_accepting(&mut self, refuse: bool) {
         for mut listener in self.give_up_listeners() {
             let _ = self.poll.registry().deregister(&mut listener);
             // A forked child may hold it too, and the kernel would go on taking connections that nobody serves.
             let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
-        self.stopping = true;
-        self.quiet = true;
+        self.enter_phase(if refuse { Phase::Refusing } else { Phase::Quiet });
+    }
+
+    pub(crate) fn enter_phase(&mut self, phase: Phase) {
+        self.phase = self.phase.max(phase);
     }
 
     pub(crate) fn give_up_listeners(&mut self) -> Vec<TcpListener> {
@@ -506,6 +531,8 @@ impl Reactor {
     /// answer that is on its way is out.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         self.settle();
+        // Who was let in from here on would not be told to go.
+        self.enter_phase(Phase::Refusing);
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
             match self.connections[key].stage {
@@ -527,12 +554,28 @@ impl Reactor {
         self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
     }
 
-    /// Closes what is still there, without a word more.
-    pub fn abort_all(&mut self) {
+    /// Connections on which somebody has begun to ask for something, or waits for the answer of a handler.
+    pub fn unanswered(&self) -> usize {
+        let is_unanswered = |it: &Connection| match it.stage {
+            Stage::Head { .. } => !it.is_answering() && (it.readable || it.queued || it.is_mid_input()),
+            Stage::Body(_) | Stage::Asked(_) => true,
+            Stage::WebSocket(_) | Stage::Finishing { .. } | Stage::Gone => false,
+        };
+        self.connections.iter().filter(|(_, it)| is_unanswered(it)).count()
+    }
+
+    /// Closes what is still there, without a word more; returns how many HTTP answers were cut by that.
+    pub fn abort_all(&mut self) -> usize {
+        let is_answer = |it: &Connection| {
+            let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing { .. }) && it.fd == 0;
+            is_http && !it.outbox.is_empty()
+        };
+        let cut = self.connections.iter().filter(|(_, it)| is_answer(it)).count();
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.abort(key);
         }
+        cut
     }
 
     /// Waits for no handler that still runs: whatever comes next for their connections comes now.
@@ -635,7 +678,20 @@ impl Reactor {
     /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in the
     /// kernel's queue.
     fn has_space(&self) -> bool {
-        self.connections.len() < self.most_connections()
+        self.connections.len() - self.abandoned < self.most_connections()
+    }
+
+    /// Lets a newcomer take the place of a connection whose peer has hung up and whose handler has not ended. There may
+    /// be only so many of them: each still has a descriptor, and a handler.
+    pub(crate) fn give_up_place_if_abandoned(&mut self, key: usize) {
+        let most = self.most_connections();
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let waits_in_vain = connection.hung_up && matches!(connection.stage, Stage::Asked(_));
+        if waits_in_vain && !connection.abandoned && self.abandoned < most {
+            connection.abandoned = true;
+            self.abandoned += 1;
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+        }
     }
 
     pub(crate) fn most_connections(&self) -> usize {

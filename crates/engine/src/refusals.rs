@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use wire::http::Head;
 
@@ -21,7 +22,7 @@ pub struct Refused {
     /// Bytes of the answer's body.
     pub sent: usize,
     /// What it has asked for, if that could be read.
-    pub head: Option<Head>,
+    pub head: Option<Arc<Head>>,
     /// How many others were turned away since the one before this that nothing else is told of.
     pub others: u64,
 }

@@ -9,7 +9,7 @@ use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
 use crate::crossing::{Notice, PipeMessage};
-use crate::reactor::{Event, Payload, Reactor, STEPS_PER_LOOK};
+use crate::reactor::{Event, Payload, Phase, Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::tls;
 
@@ -172,7 +172,7 @@ impl Reactor {
         let key = visit.key;
         let connection = &mut self.connections[key];
         let Stage::WebSocket(protocol) = &mut connection.stage else { return None };
-        if protocol.is_open() && (self.quiet || connection.lane.is_full(&self.settings)) {
+        if protocol.is_open() && (self.phase >= Phase::Quiet || connection.lane.is_full(&self.settings)) {
             connection.paused_at.get_or_insert(self.clock.now);
             self.end_visit(false);
             return None;
@@ -373,6 +373,10 @@ impl Reactor {
         // What comes to a connection that is finishing is thrown away, and need not be decrypted for that.
         let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing { .. }));
         let room = match session {
+            // What stands behind a head is kept until the handler has answered: not more than a head's length of it.
+            None if matches!(connection.stage, Stage::Head { .. }) => {
+                &mut self.tools.buffer[..self.settings.max_header_size]
+            }
             None => &mut self.tools.buffer[..],
             Some(session) => session.room_behind_kept(&mut self.tools.ciphertext),
         };

@@ -489,7 +489,7 @@ impl Reactor {
         status: u16,
         headers: Vec<(String, String)>,
         body: &[u8],
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         check_headers(&headers)?;
         self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers, body))
     }
@@ -506,7 +506,7 @@ impl Reactor {
         descriptor: RawFd,
         offset: u64,
         length: usize,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let file = File::from(taken_over(descriptor));
         check_headers(&headers)?;
         let token = Token::from_bits(token);
@@ -523,9 +523,10 @@ impl Reactor {
         self.on_loop(py, |engine| engine.forget(fd.0))
     }
 
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
-    fn stop_accepting(&self, py: Python<'_>) -> PyResult<()> {
-        self.on_loop(py, engine::Reactor::stop_accepting)
+    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler. Without
+    /// `refuse`, who has asked for something is still answered, and handshakes are accepted, until `close_all`.
+    fn stop_accepting(&self, py: Python<'_>, refuse: bool) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.stop_accepting(refuse))
     }
 
     /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
@@ -539,8 +540,13 @@ impl Reactor {
         Ok(self.engine()?.newcomers())
     }
 
-    /// Closes what is still there, without a word more.
-    fn abort_all(&self, py: Python<'_>) -> PyResult<()> {
+    /// Connections on which somebody has begun to ask for something, or waits for the answer of a handler.
+    fn unanswered(&self) -> PyResult<usize> {
+        Ok(self.engine()?.unanswered())
+    }
+
+    /// Closes what is still there, without a word more; returns how many HTTP answers were cut by that.
+    fn abort_all(&self, py: Python<'_>) -> PyResult<usize> {
         self.on_loop(py, engine::Reactor::abort_all)
     }
 

@@ -1,6 +1,7 @@
 //! A turn as Python sees it: events become objects, and handlers are called with them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use engine::{Event, Fd, Leave, Payload, Refused, Token};
 use pyo3::prelude::*;
@@ -16,7 +17,7 @@ use crate::reactor::{Reactor, address, in_use};
 
 /// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
 enum Step {
-    Handshake(Token, Box<Head>, SocketAddr),
+    Handshake(Token, Arc<Head>, SocketAddr),
     Request(Token, Box<Head>, SocketAddr, Py<PyBytes>),
     Message(Fd, Py<PyAny>, Opcode),
     Closed(Fd, u16, String),
@@ -39,7 +40,7 @@ impl Step {
             Event::Message { fd, payload: Payload::Binary(bytes) } => {
                 Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
             }
-            Event::Handshake { token, head, peer } => Self::Handshake(token, Box::new(head), peer),
+            Event::Handshake { token, head, peer } => Self::Handshake(token, head, peer),
             Event::Request { token, head, peer, body } => {
                 Self::Request(token, Box::new(head), peer, PyBytes::new(py, &body).unbind())
             }
