@@ -29,6 +29,8 @@ CANCEL_GRACE = 1.0
 STOP_POLL = 0.01
 # Seconds for which a handler may hold the event loop before the log says so.
 TOO_LONG = 0.1
+# Failures of one handler that are told in an interval, with their tracebacks.
+FAILURES = 10
 # At the begin and the end of a server nobody waits for the event loop.
 UNHURRIED = frozenset(f"the handler of {event}" for event in ("worker_start", "worker_stop", "start", "shutdown"))
 
@@ -54,6 +56,7 @@ class Caller:
         # Is given the seconds for which a handler has held the event loop.
         self.held: Callable[[float], None] = _ignore
         self._slow: dict[str, Throttle] = {}
+        self._failed: dict[str, Throttle] = {}
         self._pool = Pool(threads)
         self._is_closed = False
 
@@ -137,12 +140,31 @@ class Caller:
         if throttle.passes():
             log.warning("slow: %s (%s) held the event loop for %.0f ms", name, what, seconds * 1000)
 
+    def has_failed(self, function: Callable[..., object], error: BaseException, told: str, *arguments: object) -> None:
+        """Log what a handler, or a timer's function, has raised; not each time, as clients may make it fail.
+
+        Args:
+            function: The handler.
+            error: What it has raised.
+            told: The line, in which `%s` stand for `arguments`.
+            arguments: Whatever of them a client has sent is escaped already.
+        """
+        name = name_of(function)
+        throttle = self._failed.get(name)
+        if throttle is None:
+            throttle = self._failed[name] = Throttle(
+                self.loop, FAILURES, lambda others: log.error("%s failed %d more times", name, others)
+            )
+        if throttle.passes():
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            log.error(told, *arguments, exc_info=None if is_cancelled else error)
+
     def run(self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False) -> None:
         """Call `job`, and `then` once it has ended; a failure is logged."""
 
         def ended(result: object, error: BaseException | None) -> None:
             if error and not (self.is_stopping and isinstance(error, asyncio.CancelledError)):
-                log.error("%s failed", what, exc_info=error)
+                self.has_failed(job, error, "%s failed", what)
             then()
 
         self.perform(what, job, ended, in_thread=in_thread)
@@ -193,7 +215,7 @@ class Caller:
         self._is_closed = True
         self.held = _ignore
         self._pool.close()
-        for throttle in self._slow.values():
+        for throttle in (*self._slow.values(), *self._failed.values()):
             throttle.close()
         for future in self.running:
             if future.done() and not future.cancelled():

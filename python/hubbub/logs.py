@@ -6,12 +6,16 @@ wrote, an escape sequence makes a terminal hide or change what stands there. And
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
+from types import TracebackType
 
-__all__ = ["Throttle", "name_of", "shown", "shown_client"]
+__all__ = ["LineFormatter", "Throttle", "name_of", "shown", "shown_client"]
 
 # Characters of one text of a client's.
 LONGEST = 500
+# Characters of a traceback: of its begin, and of its end.
+LONGEST_BEGIN, LONGEST_END = 4096, 4096
 # Seconds for which lines are counted.
 INTERVAL = 10.0
 
@@ -32,6 +36,10 @@ def shown(text: str) -> str:
 def _escaped(character: str) -> str:
     if character in '\\"':
         return "\\" + character
+    return _printable(character)
+
+
+def _printable(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
@@ -50,6 +58,25 @@ def name_of(function: Callable[..., object]) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     module = getattr(named, "__module__", None)
     return f"{module}.{named.__qualname__}" if module else named.__qualname__
+
+
+class LineFormatter(logging.Formatter):
+    """Formats records so that what a client has sent cannot pass for a record by way of an exception's message.
+
+    Of a traceback all lines but the first are indented, what is not printable is written as an escape, and if it is
+    long, its middle is left out.
+    """
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """Return the lines of a traceback."""
+        text = super().formatException(ei)
+        if len(text) > LONGEST_BEGIN + LONGEST_END:
+            text = f"{text[:LONGEST_BEGIN]}\n...\n{text[-LONGEST_END:]}"
+        # Backslashes and quotes stay as they are: code has many.
+        return "\n  ".join("".join(map(_printable, line)) for line in text.split("\n"))
 
 
 class Throttle:

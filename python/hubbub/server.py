@@ -19,6 +19,7 @@ from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
+from .logs import LineFormatter
 from .master import Master
 from .program import Assignment
 from .settings import Settings
@@ -374,7 +375,7 @@ class Server:
             # The worker of another server, or of a later start, has nothing to do here.
             return
         if not log.hasHandlers():
-            logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s")
+            _log_to_standard_error()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -586,6 +587,12 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _log_to_standard_error() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 def _set_log_level(level: str) -> None:

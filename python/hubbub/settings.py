@@ -509,7 +509,8 @@ class Settings:
     log_level: str = _setting(
         "info",
         Choice(("debug", "info", "warning", "error", "critical")),
-        "The level of the logger `hubbub`; the access log does not depend on it.",
+        "The level of the logger `hubbub`; the access log does not depend on it. Where the lines go, an embedded "
+        "server leaves to the program: see docs/deploy.md.",
     )
     backlog: int = _setting(
         4096,
@@ -521,7 +522,8 @@ class Settings:
         False,
         Flag(),
         "Log a line for each handshake and request to the logger `hubbub.access`. Each line is formatted "
-        "and written in Python. Their level is INFO, whatever `log_level` says.",
+        "and written in Python. Their level is INFO, whatever `log_level` says. Embedded in a program that sets no "
+        "logging up, they are written nowhere.",
     )
 
     def __post_init__(self) -> None:

@@ -274,9 +274,10 @@ class Worker:
         if isinstance(error, asyncio.CancelledError):
             if self.caller.is_stopping:
                 return
-            log.error("the handler of %s was cancelled (fd %d)", event, fd)
+            told = "the handler of %s was cancelled (fd %d)"
         else:
-            log.error("the handler of %s failed (fd %d)", event, fd, exc_info=error)
+            told = "the handler of %s failed (fd %d)"
+        self.caller.has_failed(self._handlers[event].callable, error, told, event, fd)
         if event in ("open", "message"):
             self.reactor.disconnect(fd, CloseCode.INTERNAL_ERROR, "the handler failed")
 
@@ -339,7 +340,8 @@ class Worker:
                     raise error
                 answer(result)
             except BaseException as failure:
-                log.error("the handler of %s failed (%s)", event, shown(request.path), exc_info=failure)
+                told = "the handler of %s failed (%s)"
+                self.caller.has_failed(handler.callable, failure, told, event, shown(request.path))
                 self._respond(token, FAILED)
 
         handler = self._handlers[event]

@@ -219,6 +219,55 @@ async def test_nor_does_it_where_a_handler_fails(serve: Serve) -> None:
     assert_harmless(running.log.text)
 
 
+async def test_nor_does_an_exception_that_quotes_the_client() -> None:
+    def application(server: Server, note: Note) -> None:
+        def fail(server: Server, request: Request) -> None:
+            raise ValueError(f"bad {request.path}")
+
+        async def fail_too(server: Server, frame: Frame) -> None:
+            raise ValueError(f"bad {frame.data!s}")
+
+        server.on("request", fail)
+        server.on("message", fail_too)
+
+    async with serve_in_processes(1, application, {}) as running:
+        async with running.raw() as client:
+            client.ask(Hostile.path)
+            assert (await client.answer()).status == 500
+        async with running.connect() as websocket:
+            await websocket.send("\nINJECTED\x1b[31m\u202e")
+            await websocket.wait_closed()
+        await running.log.tells(r"INJECTED\x1b[31m\u202e\x85")
+        await running.stop()
+    assert all(line.isprintable() for line in running.log.text.split("\n"))
+    assert not any(line.startswith("INJECTED") for line in running.log.text.splitlines())
+    assert running.log.text.count("ValueError: bad") == 2
+
+
+async def test_a_handler_that_fails_again_and_again_is_ten_tracebacks_and_a_number(serve_here: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        @server.on("request")
+        def on_request(server: Server, request: Request) -> None:
+            raise LookupError
+
+        @server.on("close")
+        async def on_close(server: Server) -> None:
+            raise LookupError
+
+    running = await serve_here(application)
+    for _ in range(15):
+        async with running.raw() as client:
+            client.ask()
+            assert (await client.answer()).status == 500
+    async with running.connect():
+        pass
+    await running.stop()
+    assert running.log.text.count("the handler of request failed") == 10
+    assert running.log.text.count("Traceback") == 11
+    assert "on_request failed 5 more times\n" in running.log.text
+    assert "the handler of close failed" in running.log.text
+
+
 # ---- who came --------------------------------------------------------------------------------------------------------
 
 

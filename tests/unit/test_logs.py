@@ -1,12 +1,13 @@
 """What may stand in a line of a log, and how many lines there may be."""
 
 import functools
+import logging
 from collections.abc import Callable as Function
 from dataclasses import dataclass
 
 import pytest
 
-from hubbub.logs import Throttle, name_of, shown, shown_client
+from hubbub.logs import LineFormatter, Throttle, name_of, shown, shown_client
 
 Callback = Function[[], None]
 
@@ -123,3 +124,24 @@ class Timer:
     callback: Callback
 
     def cancel(self) -> None: ...
+
+
+def logged(error: BaseException) -> str:
+    record = logging.LogRecord("hubbub", logging.ERROR, "", 0, "failed", (), (type(error), error, None))
+    return LineFormatter("%(levelname)s %(message)s").format(record)
+
+
+def test_an_exceptions_message_begins_no_line_of_the_log() -> None:
+    lines = logged(ValueError("bad\nERROR forged\x1b[31m\r\x85\u2028end")).split("\n")
+    assert lines == ["ERROR failed", "ValueError: bad", r"  ERROR forged\x1b[31m\r\x85\u2028end"]
+
+
+def test_backslashes_in_a_traceback_stay() -> None:
+    assert logged(ValueError(r'a "\d"')).endswith(r'ValueError: a "\d"')
+
+
+def test_the_middle_of_a_long_traceback_is_left_out() -> None:
+    text = logged(ValueError("begin\n" + "x\n" * 100_000 + "end"))
+    assert len(text) < 40_000
+    assert "ValueError: begin\n" in text
+    assert text.endswith("\n  end")
