@@ -382,7 +382,7 @@ class Response:
         Raises:
             TypeError: One of them has a wrong type.
             ValueError: `status` is out of range, has no body but is given one, or a header is malformed (a
-                control character in it, say), reserved, or given twice.
+                control character in it, say), reserved, or given twice, differently.
         """
         if not isinstance(status, int) or isinstance(status, bool):
             raise TypeError(f"status is an int, not {status!r}")
@@ -393,8 +393,9 @@ class Response:
             raise ValueError(f"a response with status {status} has no body")
         checked = _checked_headers(headers, _FRAMING_HEADERS)
         named = next((value for name, value in checked.items() if name.lower() == "content-type"), None)
-        if named is not None and content_type is not None:
-            raise ValueError("the content type is given twice, in headers and as content_type")
+        # The same may stand in both, as it does where `dataclasses.replace` gives the parts of another response.
+        if named is not None and content_type not in (None, named):
+            raise ValueError("the content type is given twice, differently, in headers and as content_type")
         if named is None:
             named = content_type or _default_content_type(body)
             if named is not None:
@@ -446,7 +447,11 @@ def _body_bytes(body: Data) -> bytes:
         return body.encode()
     if isinstance(body, bytes):
         return body
-    return bytes(memoryview(body))
+    try:
+        return bytes(memoryview(body))
+    except TypeError:
+        wanted = "a body is str or bytes-like (for JSON there is Response.json)"
+        raise TypeError(f"{wanted}, not {type(body).__name__}") from None
 
 
 def _default_content_type(body: Data) -> str | None:
@@ -460,8 +465,8 @@ class Accept:
     """The answer of a `handshake` handler that accepts, and says how.
 
     Args:
-        subprotocol: The subprotocol to speak, one of those that the client offered; `None` leaves the choice
-            to the server's `subprotocols`.
+        subprotocol: The subprotocol to speak. A client that does not offer it is refused with 400, as it would have
+            to fail the connection (RFC 6455 §4.1); `None` leaves the choice to the server's `subprotocols`.
         headers: Headers for the 101 response, Set-Cookie for example.
 
     Raises:

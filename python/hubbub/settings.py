@@ -492,7 +492,7 @@ class Settings:
     health_path: str | None = _setting(
         "/health",
         OrNone(Text("a path that begins with /, in ASCII, without a query", _is_request_path)),
-        "The path that answers 200 `ok`, and 503 while the worker stops; None turns it off.",
+        "The path that answers GET and HEAD with 200 `ok`, and with 503 while the worker stops; None turns it off.",
     )
     metrics_port: int | None = _setting(
         None,
@@ -553,7 +553,7 @@ class Settings:
             environ: The environment variables. An empty one counts as not set, so `HUBBUB_PORT=${PORT:-}`
                 may stand in a compose file. Unknown ones are ignored: Kubernetes injects
                 `HUBBUB_SERVICE_HOST` and more for a Service named hubbub, and a `HUBBUB_PORT` of the form
-                `tcp://10.0.0.1:80`, which is ignored too.
+                `tcp://10.0.0.1:80`, which is ignored too; as is such a `HUBBUB_METRICS_PORT`, of hubbub-metrics.
             options: What the command line gave, as text, by the name of the setting.
 
         Raises:
@@ -569,7 +569,7 @@ class Settings:
             variable = environ.get(setting.variable, "")
             if name in options:
                 values[name] = setting.read_text(options[name], f"option {setting.option}")
-            elif variable and not (name == "port" and variable.startswith("tcp://")):
+            elif variable and not (name in ("port", "metrics_port") and variable.startswith("tcp://")):
                 values[name] = setting.read_text(variable, f"variable {setting.variable}")
             elif name in keywords:
                 values[name] = keywords[name]

@@ -33,6 +33,9 @@ log = logging.getLogger("hubbub")
 
 FORBIDDEN = Response("the handshake was refused\n", status=403, content_type="text/plain; charset=utf-8")
 NOT_FOUND = Response("there is nothing here\n", status=404, content_type="text/plain; charset=utf-8")
+NOT_OFFERED = Response(
+    "the subprotocol that is spoken here is not offered\n", status=400, content_type="text/plain; charset=utf-8"
+)
 FAILED = Response("the server failed to answer\n", status=500, content_type="text/plain; charset=utf-8")
 UPGRADE_REQUIRED = Response(
     "this is a WebSocket server\n",
@@ -42,6 +45,13 @@ UPGRADE_REQUIRED = Response(
 )
 SWITCHING_PROTOCOLS = 101
 
+HEALTH_METHODS = ("GET", "HEAD")
+NO_HEALTH_METHOD = Response(
+    "only GET and HEAD are answered here\n",
+    status=405,
+    headers={"Allow": ", ".join(HEALTH_METHODS)},
+    content_type="text/plain; charset=utf-8",
+)
 HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
 STOPPING = Response("the server is stopping\n", status=503, content_type="text/plain; charset=utf-8")
 
@@ -247,7 +257,7 @@ class Worker:
         if self._is_leaving:
             self._respond(token, STOPPING)
         elif request.path == self._settings.health_path:
-            self._respond(token, HEALTHY)
+            self._respond(token, HEALTHY if request.method in HEALTH_METHODS else NO_HEALTH_METHOD)
         elif "request" not in self._handlers:
             self._respond(token, UPGRADE_REQUIRED)
         else:
@@ -358,8 +368,9 @@ class Worker:
             case Accept(subprotocol=subprotocol, headers=headers):
                 offered, _ = self.reactor.offered_subprotocols(token)
                 if subprotocol is not None and subprotocol not in offered:
-                    raise ValueError(f"subprotocol {subprotocol!r} is none that the client offers: {offered}")
-                self._accept(token, request, subprotocol, list(headers.items()))
+                    self._refuse(token, request, NOT_OFFERED)
+                else:
+                    self._accept(token, request, subprotocol, list(headers.items()))
             case Refuse(code=code, reason=reason):
                 self.reactor.refuse(token, code, reason)
                 self._visitors.refused(request, f"close code {code} {reason}")
@@ -387,12 +398,14 @@ class Worker:
         match answer:
             case Response():
                 self._respond(token, answer)
-            case str() | bytes():
+            case str() | bytes() | bytearray() | memoryview():
                 self._respond(token, Response(answer))
             case None:
                 self._respond(token, NOT_FOUND)
             case _:
-                raise TypeError(f"a request handler returns Response, str, bytes or None, not {type(answer).__name__}")
+                raise TypeError(
+                    f"a request handler returns Response, str, bytes-like or None, not {type(answer).__name__}"
+                )
 
     def _respond(self, token: int, response: Response) -> None:
         headers = list(response.headers.items())

@@ -67,6 +67,14 @@ async def test_accepted_with_a_subprotocol_and_headers(doorkept: Running) -> Non
         assert client.response.headers["Set-Cookie"] == "session=1"
 
 
+async def test_a_client_that_does_not_offer_the_subprotocol_is_refused(doorkept: Running) -> None:
+    for offered in (None, [Subprotocol("chat.v1")]):
+        assert (await refusal(doorkept, "/not-offered", subprotocols=offered)).status_code == 400
+    await doorkept.log.tells("GET /not-offered: 400 by the handshake handler")
+    await doorkept.stop()
+    assert "failed" not in doorkept.log.text
+
+
 async def test_false_is_403(doorkept: Running) -> None:
     assert (await refusal(doorkept, "/false")).status_code == 403
 
@@ -88,7 +96,7 @@ async def test_refuse_upgrades_and_closes_with_that_code(doorkept: Running) -> N
 
 
 async def test_an_exception_or_a_wrong_answer_is_500(doorkept: Running) -> None:
-    for path in ("/raise", "/nonsense", "/not-offered"):
+    for path in ("/raise", "/nonsense"):
         assert (await refusal(doorkept, path)).status_code == 500
         await doorkept.log.tells(f"the handler of handshake failed ({path})")
     async with doorkept.connect("/none"):

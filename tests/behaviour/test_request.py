@@ -602,6 +602,30 @@ async def test_health_path_answers_ok_with_and_without_a_handler(serve: Serve) -
             assert (answer.status, answer.body) == (200, b"ok")
 
 
+async def test_health_path_answers_get_and_head_only(serve: Serve) -> None:
+    running = await serve(lambda server, note: None)
+    async with running.raw() as client:
+        client.ask("/health", method="HEAD")
+        assert (await client.answer(has_body=False)).status == 200
+        client.ask("/health", method="POST")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_bytes_may_be_of_any_type_that_holds_them(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        kinds = {"/bytes": bytes, "/bytearray": bytearray, "/memoryview": memoryview}
+        server.on("request", lambda server, request: kinds[request.path](b"12345"))
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for path in ("/bytes", "/bytearray", "/memoryview"):
+            client.ask(path)
+            answer = await client.answer()
+            assert (answer.status, answer.body) == (200, b"12345")
+            assert answer.headers["content-type"] == "application/octet-stream"
+
+
 async def test_health_path_can_be_another_or_none(serve: Serve) -> None:
     running = await serve(lambda server, note: None, health_path="/alive")
     async with running.raw() as client:

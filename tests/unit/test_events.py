@@ -1,5 +1,6 @@
 """The values: what a request tells, and what an answer may hold."""
 
+import dataclasses
 from typing import Any
 from urllib.parse import quote
 
@@ -538,3 +539,19 @@ def test_whatever_was_forwarded_the_client_has_an_address(for_value: str, proto:
     assert address == peer or address.isascii()
     assert 0 <= port <= 65535
     assert scheme in ("http", "https")
+
+
+# What a body may be.
+
+
+@pytest.mark.parametrize("body", [{"a": 1}, None, 1])
+def test_a_body_that_is_none_is_refused_with_what_it_may_be(body: object) -> None:
+    with pytest.raises(TypeError, match=f"str or bytes-like .*Response.json.*, not {type(body).__name__}"):
+        Response(body)  # type: ignore[arg-type]
+
+
+def test_a_response_can_be_made_of_another_one() -> None:
+    response = Response("page", headers={"X-Other": "1"})
+    replaced = dataclasses.replace(response, status=201, headers={**response.headers, "X-More": "2"})
+    assert (replaced.body, replaced.status) == (b"page", 201)
+    assert dict(replaced.headers) == {**response.headers, "X-More": "2"}

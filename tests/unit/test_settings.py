@@ -112,6 +112,8 @@ def test_variables_that_are_no_setting_are_ignored() -> None:
 
 def test_the_port_that_kubernetes_injects_is_ignored() -> None:
     assert load(port=8080, environ={"HUBBUB_PORT": "tcp://10.96.0.7:9501"}).port == 8080
+    environ = {"HUBBUB_METRICS_PORT": "tcp://10.96.0.7:9102"}
+    assert load(metrics_port=9102, environ=environ).metrics_port == 9102
 
 
 # What text spells.
