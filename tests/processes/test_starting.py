@@ -263,7 +263,7 @@ async def test_a_worker_start_that_raises_is_logged_and_the_server_serves(launch
     async with launched.connect() as client:
         assert await ask(client, "1 + 1") == "2"
     await launched.stop()
-    assert "LookupError: in worker_start" in await launched.log.to_the_end()
+    assert "  LookupError: in worker_start" in await launched.log.to_the_end()
 
 
 async def test_log_level_is_that_of_the_logger(launch: Launch) -> None:
