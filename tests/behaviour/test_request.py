@@ -695,7 +695,7 @@ async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack)
 
 async def says_that_it_stops(client: RawClient) -> None:
     """Ask a worker for its health until the answer is 503."""
-    status, headers = 200, {}
+    status, headers = 200, dict[str, str]()
     while status == 200:
         client.ask("/health")
         status, headers, _ = await client.answer()
