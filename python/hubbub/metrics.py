@@ -40,7 +40,7 @@ GAUGES = {
 }
 TIMES = {
     "turns": ("hubbub_turn_seconds", "Turns of the reactors, the handlers that they call included."),
-    "handlers": ("hubbub_handler_seconds", "Time for which a handler's call holds the event loop, of every 16th call."),
+    "handlers": ("hubbub_handler_seconds", "Time for which a handler's call holds the event loop, of every 64th call."),
 }
 
 

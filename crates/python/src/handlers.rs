@@ -112,7 +112,7 @@ impl Runner {
     }
 
     /// As `run`, for a handler that is not threaded: as long as this takes, it holds the event loop.
-    #[inline]
+    #[inline(always)]
     fn run_here<'py>(
         &self,
         py: Python<'py>,
@@ -142,7 +142,7 @@ impl Runner {
         self.worker.bind(py).call_method1(intern!(py, "handler_was_slow"), arguments).map(|_| ())
     }
 
-    #[inline]
+    #[inline(always)]
     fn run_coroutine(&self, py: Python<'_>, event: &str, fd: u64, coroutine: &Bound<'_, PyAny>) -> PyResult<Outcome> {
         let task = match self.in_parent(py, self.start_task.bind(py).call1((coroutine,)))? {
             Ok(task) => task,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use engine::{Shared, coarse_now};
 
 /// Calls of which one is measured.
-const SAMPLED: u32 = 16;
+const SAMPLED: u32 = 64;
 /// Holding the event loop for more nanoseconds is complained of.
 const TOO_LONG: u64 = 100_000_000;
 
