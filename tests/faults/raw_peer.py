@@ -157,13 +157,13 @@ class Peer:
         """Tell whether something has come, an end included."""
         return bool(self._unread) or bool(select.select([self.socket], [], [], seconds)[0])
 
-    def read_answer(self) -> Answer:
-        """Read a response with its body."""
+    def read_answer(self, *, has_body: bool = True) -> Answer:
+        """Read a response with its body; that to a HEAD announces one, and has none (RFC 9110 §9.3.2)."""
         while (end := self._unread.find(b"\r\n\r\n")) < 0:
             self._read_more()
         status_line, *lines = self._take(end + 4)[:-4].decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = self._take(int(headers.get("content-length", 0)))
+        body = self._take(int(headers.get("content-length", 0)) if has_body else 0)
         return Answer(int(status_line.split()[1]), headers, body)
 
     def read_frame(self) -> Frame:

@@ -21,7 +21,7 @@ GET = b"GET /health?a=b HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.
 ABSOLUTE = b"HEAD http://localhost/ HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-\r\n\r\n"
 REQUESTS = [COUNTED, CHUNKED, EXPECTING, OLD, GET, ABSOLUTE]
 
-STATUSES = {100, 200, 400, 408, 413, 417, 431, 501, 505}
+STATUSES = {100, 200, 400, 405, 408, 413, 417, 431, 501, 505}
 
 
 def some_input(source: random.Random) -> bytes:
