@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 LAYERS = [
     {"hubbub.client", "hubbub.errors", "hubbub.forwarding"},
     {"hubbub.events", "hubbub.logs"},
+    {"hubbub.kinds"},
     {
         "hubbub.control",
         "hubbub.handlers",
