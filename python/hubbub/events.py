@@ -95,8 +95,9 @@ def check_close(code: int, reason: str) -> None:
         raise TypeError(f"a close code is an int and a reason a str, not {code!r} and {type(reason).__name__}")
     if code not in _SENDABLE and not 3000 <= code <= 4999:
         raise ValueError(f"close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
-    if len(reason.encode()) > _MAX_REASON_BYTES:
-        raise ValueError(f"the close reason has more than {_MAX_REASON_BYTES} bytes of UTF-8: {reason[:40]!r}...")
+    length = len(reason.encode())
+    if length > _MAX_REASON_BYTES:
+        raise ValueError(f"a close reason has at most {_MAX_REASON_BYTES} bytes of UTF-8 (RFC 6455 §5.5), not {length}")
 
 
 class ConnectionInfo(NamedTuple):
