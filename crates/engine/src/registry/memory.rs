@@ -1,0 +1,266 @@
+//! The memory of the table: how it is laid out, who writes what in it, and how it is mapped.
+
+use std::hash::BuildHasher;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use memmap2::MmapOptions;
+use rustc_hash::FxBuildHasher;
+
+use super::ids::ticks;
+use super::{COUNTER, Registry, SLOTS, TOPIC_BITS, WORKERS, unix_now};
+use crate::metrics::Measured;
+use crate::stats::{TRAFFIC, Totals};
+
+/// Rows that are looked through, or not, together.
+const ROWS_PER_CHUNK: usize = 64;
+
+/// Tells a mapping of this layout, by the version of the package.
+fn magic() -> u64 {
+    FxBuildHasher.hash_one((env!("CARGO_PKG_VERSION"), size_of::<Slot>(), size_of::<Row>()))
+}
+
+/// What there is once; written by the hub, or by the one process that there is.
+#[repr(C)]
+pub(crate) struct Header {
+    magic: AtomicU64,
+    rows: AtomicU64,
+    /// The slots that have a living process: a bit each.
+    pub(super) living: [AtomicU64; SLOTS / 64],
+    /// Odd while the counts of a slot that is gone are moved to `past`.
+    pub(crate) generation: AtomicU64,
+    /// Counters of ids begin above this.
+    pub(super) first: AtomicU64,
+    /// Counters of ids up to this one may be given out.
+    pub(super) leased: AtomicU64,
+    pub(crate) started_at: AtomicU64,
+    /// How often the worker of an id was replaced after it had died.
+    pub(crate) restarts: [AtomicU64; WORKERS],
+    /// What processes that are gone have counted and measured.
+    pub(crate) past: Totals,
+    pub(crate) past_measured: Measured,
+}
+
+/// One worker process.
+#[repr(C, align(128))]
+pub(crate) struct Slot {
+    // Written by the process itself.
+    /// The last counter that it has given out; the next process of this slot goes on from there.
+    pub(super) last: AtomicU64,
+    pub(crate) started_at: AtomicU64,
+    /// Sockets that were passed to it and taken: by it, or back by the hub, which took too long to be taken. Each of
+    /// the two takes the next one by counting on from the last.
+    pub(crate) sockets_taken: AtomicU64,
+    /// Those that it has taken and that are gone.
+    pub(crate) sockets_done: AtomicU64,
+    /// How many sockets it can hold.
+    pub(crate) capacity: AtomicU64,
+    /// Subscriptions for which others asked, carried out.
+    pub(crate) subscribes_done: AtomicU64,
+    pub(crate) totals: Totals,
+    pub(crate) measured: Measured,
+    // Written by the hub.
+    pub(crate) worker_id: AtomicU64,
+    /// Subscriptions asked for by this process that the hub has passed on.
+    pub(crate) subscribes_routed: AtomicU64,
+    /// Subscriptions passed to it.
+    pub(crate) subscribes_passed: AtomicU64,
+    /// Commands for it that were dropped because too many waited.
+    pub(crate) commands_dropped: AtomicU64,
+    /// 1 while that is so.
+    pub(crate) is_behind: AtomicU64,
+    // Written by whoever looks.
+    /// The highest counts of traffic that anyone was told; see [`Registry::counts_of`].
+    pub(super) told: [AtomicU64; TRAFFIC.end - TRAFFIC.start],
+}
+
+/// One connection; all times in milliseconds of Unix time. What a message touches lies in one cache line, the first.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(crate) struct Row {
+    /// 0 while the row is free, [`TAKEN`] while it is being written.
+    pub(super) id: AtomicU64,
+    /// 1 from acceptance until either side has said that it closes.
+    pub(super) open: AtomicU64,
+    pub(crate) last_received_at: AtomicU64,
+    pub(crate) messages_in: AtomicU64,
+    pub(crate) messages_out: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
+    /// Unsent bytes in the outbox.
+    pub(crate) queued_bytes: AtomicU64,
+    /// Bytes that others (threads, processes) have sent on their way to the outbox.
+    pub(crate) underway_bytes: AtomicU64,
+    pub(super) opened_at: AtomicU64,
+    pub(super) address: [AtomicU64; 2],
+    pub(super) port: AtomicU64,
+}
+
+/// Where the parts of the mapping begin.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    slots: usize,
+    topics: usize,
+    chunks: usize,
+    rows: usize,
+    end: usize,
+}
+
+impl Layout {
+    fn of(rows: usize) -> Self {
+        let slots = size_of::<Header>().next_multiple_of(4096);
+        let topics = (slots + SLOTS * size_of::<Slot>()).next_multiple_of(4096);
+        let chunks = topics + SLOTS * TOPIC_BITS / 8;
+        let chunk_words = rows.div_ceil(ROWS_PER_CHUNK).div_ceil(64);
+        let rows_begin = (chunks + chunk_words * 8).next_multiple_of(4096);
+        Self { slots, topics, chunks, rows: rows_begin, end: rows_begin + rows * size_of::<Row>() }
+    }
+}
+
+impl Registry {
+    /// A table of one process, with room for `connections` at a time.
+    ///
+    /// # Errors
+    /// The memory cannot be had.
+    pub fn private(connections: usize) -> io::Result<Self> {
+        let rows = rows_for(connections);
+        let layout = Layout::of(rows);
+        let map = MmapOptions::new().len(layout.end).map_anon()?;
+        let registry = Self { map: map.into(), memory: None, rows, layout };
+        registry.prepare();
+        registry.lease(COUNTER);
+        registry.revive(0, 0);
+        Ok(registry)
+    }
+
+    /// A table that other processes can open, by a descriptor that they inherit. No id may be given out before
+    /// [`Registry::lease`].
+    ///
+    /// # Errors
+    /// The memory cannot be had.
+    pub fn shared(connections: usize) -> io::Result<Self> {
+        let rows = rows_for(connections);
+        let layout = Layout::of(rows);
+        let memory = anonymous_file()?;
+        rustix::fs::ftruncate(&memory, layout.end as u64)?;
+        let map = MmapOptions::new().len(layout.end).map_raw(&memory)?;
+        let registry = Self { map, memory: Some(memory), rows, layout };
+        registry.prepare();
+        Ok(registry)
+    }
+
+    /// The table behind a descriptor that was inherited.
+    ///
+    /// # Errors
+    /// It is none, or one of another version of this library.
+    pub fn open(memory: OwnedFd) -> io::Result<Self> {
+        let other = || io::Error::other("the server runs another version of hubbub: start it anew");
+        let length = rustix::fs::fstat(&memory)?.st_size as usize;
+        if length < size_of::<Header>() {
+            return Err(other());
+        }
+        let map = MmapOptions::new().len(length).map_raw(&memory)?;
+        let mut registry = Self { map, memory: Some(memory), rows: 0, layout: Layout::of(0) };
+        let header = registry.header();
+        let (found, rows) = (header.magic.load(Ordering::Acquire), header.rows.load(Ordering::Relaxed) as usize);
+        if found != magic() || Layout::of(rows).end != length {
+            return Err(other());
+        }
+        (registry.rows, registry.layout) = (rows, Layout::of(rows));
+        Ok(registry)
+    }
+
+    fn prepare(&self) {
+        let header = self.header();
+        header.rows.store(self.rows as u64, Ordering::Relaxed);
+        header.first.store(ticks(SystemTime::now()), Ordering::Relaxed);
+        header.started_at.store(unix_now(), Ordering::Relaxed);
+        header.magic.store(magic(), Ordering::Release);
+    }
+
+    /// The descriptor by which others can open it.
+    pub fn memory(&self) -> Option<BorrowedFd<'_>> {
+        self.memory.as_ref().map(OwnedFd::as_fd)
+    }
+
+    // ---- the parts of the mapping -----------------------------------------------------------------------------------
+
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the mapping is page-aligned, zeroed at first, never unmapped before `self` is dropped, and at least
+        // this long; a header is all atomics, for which every bit pattern is valid. The file behind it is never
+        // shortened.
+        unsafe { &*self.map.as_ptr().cast::<Header>() }
+    }
+
+    pub(crate) fn slot(&self, slot: u8) -> &Slot {
+        assert!(usize::from(slot) < SLOTS);
+        // SAFETY: as for `header`; `Layout` keeps room for `SLOTS` of them from this page boundary on.
+        unsafe { &*self.map.as_ptr().add(self.layout.slots).cast::<Slot>().add(slot.into()) }
+    }
+
+    pub(super) fn topic_word(&self, slot: u8, bit: usize) -> &AtomicU64 {
+        assert!(usize::from(slot) < SLOTS && bit < TOPIC_BITS);
+        let word = (usize::from(slot) * TOPIC_BITS + bit) / 64;
+        // SAFETY: as for `header`; `Layout` keeps room for `SLOTS * TOPIC_BITS` bits from this page boundary on.
+        unsafe { &*self.map.as_ptr().add(self.layout.topics).cast::<AtomicU64>().add(word) }
+    }
+
+    fn chunk_word(&self, chunk: usize) -> &AtomicU64 {
+        assert!(chunk < self.rows.div_ceil(ROWS_PER_CHUNK));
+        // SAFETY: as for `header`; `Layout` keeps a bit for each chunk from this place on, which is a multiple of 8.
+        unsafe { &*self.map.as_ptr().add(self.layout.chunks).cast::<AtomicU64>().add(chunk / 64) }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    #[inline]
+    pub(crate) fn row(&self, index: usize) -> &Row {
+        assert!(index < self.rows);
+        // SAFETY: as for `header`; `Layout` keeps room for `rows` of them from this page boundary on.
+        unsafe { &*self.map.as_ptr().add(self.layout.rows).cast::<Row>().add(index) }
+    }
+
+    /// Counts a row among those that have ever been used.
+    pub(super) fn touch(&self, index: usize) {
+        let chunk = index / ROWS_PER_CHUNK;
+        let (word, mask) = (self.chunk_word(chunk), 1 << (chunk % 64));
+        if word.load(Ordering::Relaxed) & mask == 0 {
+            word.fetch_or(mask, Ordering::AcqRel);
+        }
+    }
+
+    /// The rows that have ever been used. Memory that nobody has touched is none yet, and looking at it would make it
+    /// some.
+    pub(super) fn touched_rows(&self) -> impl Iterator<Item = usize> {
+        let chunks = self.rows.div_ceil(ROWS_PER_CHUNK);
+        (0..chunks)
+            .filter(|chunk| self.chunk_word(*chunk).load(Ordering::Relaxed) >> (chunk % 64) & 1 == 1)
+            .flat_map(|chunk| chunk * ROWS_PER_CHUNK..((chunk + 1) * ROWS_PER_CHUNK).min(self.rows))
+    }
+}
+
+/// A quarter more than can be taken, so that a free row is found after a few steps.
+fn rows_for(connections: usize) -> usize {
+    (connections + connections / 4 + 1).next_power_of_two()
+}
+
+/// A file in memory, without a name.
+#[cfg(target_os = "linux")]
+pub(super) fn anonymous_file() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::memfd_create("hubbub", rustix::fs::MemfdFlags::CLOEXEC)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn anonymous_file() -> io::Result<OwnedFd> {
+    use rustix::fs::Mode;
+    use rustix::shm::{self, OFlags};
+    let name = format!("/hubbub-{}", std::process::id());
+    let memory = shm::open(&name, OFlags::CREATE | OFlags::EXCL | OFlags::RDWR, Mode::RUSR | Mode::WUSR)?;
+    shm::unlink(&name)?;
+    Ok(memory)
+}

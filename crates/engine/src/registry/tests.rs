@@ -1,0 +1,159 @@
+//! The table as one process and several see it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use super::memory::anonymous_file;
+use super::{COUNTER, Ids, Registry, add};
+use crate::stats::COMMANDS_DROPPED;
+
+fn client() -> SocketAddr {
+    "192.0.2.7:443".parse().expect("an address")
+}
+
+#[test]
+fn a_row_is_seen_from_claim_to_release() {
+    let registry = Registry::private(10).expect("memory");
+    let fd = Ids::new(0, &registry).next(&registry).expect("an id");
+    assert!(!registry.exists(fd));
+    assert_eq!(registry.open_ids(), []);
+    registry.claim(fd, client(), 5);
+    assert!(registry.exists(fd));
+    assert_eq!(registry.open_ids(), [fd]);
+    assert_eq!(registry.info(fd).expect("info").client, client());
+    registry.close(fd);
+    assert!(!registry.exists(fd));
+    assert_eq!(registry.info(fd).expect("info").opened_at, 5);
+    registry.release(fd);
+    assert_eq!(registry.info(fd), None);
+}
+
+#[test]
+fn ids_skip_taken_rows_and_never_come_again() {
+    let registry = Registry::private(4).expect("memory");
+    let ids = Ids::new(0, &registry);
+    let held = ids.next(&registry).expect("an id");
+    registry.claim(held, client(), 0);
+    let mut last = held;
+    for _ in 0..100 {
+        let fd = ids.next(&registry).expect("an id");
+        assert!(fd > last && fd < 1 << 53);
+        assert_ne!(registry.index(fd), registry.index(held));
+        registry.release(fd);
+        last = fd;
+    }
+}
+
+#[test]
+fn a_full_table_gives_no_id() {
+    let registry = Registry::private(2).expect("memory");
+    let ids = Ids::new(0, &registry);
+    for _ in 0..registry.rows() {
+        registry.claim(ids.next(&registry).expect("an id"), client(), 0);
+    }
+    assert_eq!(ids.next(&registry), None);
+}
+
+#[test]
+fn without_a_lease_there_is_no_id() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.revive(1, 0);
+    let ids = Ids::new(1, &registry);
+    assert_eq!(ids.next(&registry), None);
+    registry.lease(registry.last() + 3);
+    assert!(ids.next(&registry).is_some());
+}
+
+#[test]
+fn two_openings_of_the_same_memory_see_the_same() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.lease(COUNTER);
+    registry.revive(5, 2);
+    let memory = registry.memory().expect("it is shared").try_clone_to_owned().expect("a descriptor");
+    let other = Registry::open(memory).expect("the same version");
+    let fd = Ids::new(5, &other).next(&other).expect("an id");
+    other.claim(fd, client(), 7);
+    assert!(registry.exists(fd));
+    assert_eq!(registry.worker_of(fd), 2);
+    assert!(Registry::open(anonymous_file().expect("a file")).is_err());
+}
+
+#[test]
+fn what_a_dead_process_leaves_is_cleared_and_its_counts_are_kept() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.lease(COUNTER);
+    registry.revive(5, 2);
+    let ids = Ids::new(5, &registry);
+    assert!(registry.take_place(5, 10));
+    let fd = ids.next(&registry).expect("an id");
+    registry.claim(fd, client(), 7);
+    registry.row(registry.index(fd)).messages_in.store(3, Ordering::Relaxed);
+    add(&registry.slot(5).totals.accepted, 1);
+    let half_written = ids.next(&registry).expect("an id");
+    registry.set_interest(5, 77, true);
+    registry.bury(5);
+    assert!(!registry.exists(fd));
+    registry.clear(5);
+    assert_eq!(registry.row(registry.index(half_written)).id.load(Ordering::Relaxed), 0);
+    assert!(!registry.has_interest(5, 77));
+    let [connections, accepted, _, closed, messages_in, ..] = registry.stats().totals;
+    assert_eq!([connections, accepted, closed, messages_in], [0, 1, 1, 3]);
+    registry.revive(5, 2);
+    assert!(!registry.exists(fd));
+    assert!(Ids::new(5, &registry).next(&registry).expect("an id") > half_written);
+}
+
+#[test]
+fn what_a_process_has_counted_is_told_all_along_from_its_death_to_its_clearing() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.revive(5, 2);
+    assert!(registry.take_place(5, 10));
+    add(&registry.slot(5).totals.accepted, 1);
+    add(&registry.slot(5).commands_dropped, 7);
+    registry.bury(5);
+    let dead = registry.stats();
+    let [connections, accepted, _, closed, ..] = dead.totals;
+    assert_eq!([connections, accepted, closed, dead.totals[COMMANDS_DROPPED]], [0, 1, 1, 7]);
+    registry.clear(5);
+    assert_eq!(registry.stats().totals, dead.totals);
+}
+
+#[test]
+fn traffic_that_was_told_is_never_told_to_be_less() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.lease(COUNTER);
+    registry.revive(5, 2);
+    let fd = Ids::new(5, &registry).next(&registry).expect("an id");
+    registry.claim(fd, client(), 7);
+    registry.row(registry.index(fd)).bytes_in.store(100, Ordering::Relaxed);
+    let before = registry.stats().totals;
+    // It has ended, and is not yet counted among those that have.
+    registry.release(fd);
+    assert_eq!(registry.stats().totals, before);
+    add(&registry.slot(5).totals.bytes_in, 100);
+    assert_eq!(registry.stats().totals, before);
+}
+
+#[test]
+fn the_last_place_is_taken_once() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.revive(1, 0);
+    registry.revive(2, 1);
+    assert!(registry.take_place(1, 2) && registry.take_place(2, 2));
+    assert!(!registry.take_place(1, 2));
+    registry.give_place_back(2);
+    assert!(registry.take_place(1, 2));
+    assert_eq!(registry.connections(), 2);
+}
+
+#[test]
+fn interest_holds_while_a_subscription_is_on_its_way() {
+    let registry = Registry::shared(10).expect("memory");
+    registry.revive(1, 0);
+    assert!(!registry.has_interest(1, 9));
+    add(&registry.slot(1).subscribes_passed, 1);
+    assert!(registry.has_interest(1, 9));
+    registry.set_interest(1, 10, true);
+    add(&registry.slot(1).subscribes_done, 1);
+    assert!(!registry.has_interest(1, 9) && registry.has_interest(1, 10));
+}
