@@ -1,13 +1,15 @@
 //! The hub: a thread of the master that accepts connections and passes them to workers, and passes commands on.
 //!
-//! Between it and each worker there is a [`Link`]; other programs connect to its control socket. It looks at a command only
-//! to see whom it is for. It never waits for anyone: each worker has a bounded queue, and what does not fit is dropped and
-//! counted. A program that sends faster than the workers take is not read for a while; but not for long, if a worker has
-//! stopped taking anything.
+//! Between it and each worker there is a [`Link`]; other programs connect to its control socket. It looks at a command
+//! only to see whom it is for. It never waits for anyone: each worker has a bounded queue, and what does not fit is
+//! dropped and counted. A program that sends faster than the workers take is not read for a while; but not for long, if
+//! a worker has stopped taking anything.
 //!
-//! The supervisor asks with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`] is readable.
+//! The supervisor asks with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`] is
+//! readable.
 
 mod handover;
+mod hearing;
 mod lease;
 mod peer;
 mod routing;
@@ -101,8 +103,8 @@ pub struct Hub {
 impl Hub {
     /// Begins its thread.
     ///
-    /// `control` is a listening Unix socket for other programs. `lease` is a file that tells up to which counter ids have
-    /// been given out, ever: without it only the clock does.
+    /// `control` is a listening Unix socket for other programs. `lease` is a file that tells up to which counter ids
+    /// have been given out, ever: without it only the clock does.
     ///
     /// # Errors
     /// There is no memory for the registry, no thread, or the lease cannot be written.

@@ -19,8 +19,8 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const MOST_HOMELESS: usize = 1024;
 
 impl Routing {
-    /// The worker to pass a connection to: of those that take them, the one that has the fewest. One that was too slow and is
-    /// still stuck comes last; a connection that is taken from a worker, `but` this one, goes to none of those.
+    /// The worker to pass a connection to: of those that take them, the one that has the fewest. One that was too slow
+    /// and is still stuck comes last; a connection that is taken from a worker, `but` this one, goes to none of those.
     pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);

@@ -83,7 +83,7 @@ impl Routing {
         false
     }
 
-    // ---- questions ---------------------------------------------------------------------------------------------------------
+    // ---- questions --------------------------------------------------------------------------------------------------
 
     pub(super) fn ask_owner(&mut self, key: usize, number: u64, command: Command<'_>) -> Result<(), Cut> {
         let fd: Fd = command.fd().unwrap_or_default();
