@@ -1,10 +1,55 @@
-//! The clock for what is asked at every message.
+//! The time as a turn has it, and a coarse clock for what is asked at every message.
 
-use coarsetime::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since some moment that is the same for the whole process, as of the kernel's last tick: they may be some
 /// milliseconds old, and cost a fraction of an exact reading.
 #[inline]
 pub fn coarse_now() -> u64 {
-    Duration::from_ticks(Instant::now_without_cache_update().as_ticks()).as_nanos()
+    coarsetime::Duration::from_ticks(coarsetime::Instant::now_without_cache_update().as_ticks()).as_nanos()
+}
+
+/// Milliseconds since the reactor was made, and what that is in Unix time and in HTTP's.
+pub(crate) struct Clock {
+    started: Instant,
+    turn: Instant,
+    pub(crate) now: u64,
+    pub(crate) unix: u64,
+    date: (u64, String),
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        let started = Instant::now();
+        Self { started, turn: started, now: 0, unix: 0, date: (0, String::new()) }
+    }
+
+    pub(crate) fn begin_turn(&mut self) {
+        self.turn = Instant::now();
+        self.set(self.turn);
+    }
+
+    /// How long this turn takes already.
+    pub(crate) fn turn_time(&self) -> Duration {
+        self.turn.elapsed()
+    }
+
+    /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
+    pub(crate) fn read(&mut self) {
+        self.set(Instant::now());
+    }
+
+    fn set(&mut self, now: Instant) {
+        self.now = now.duration_since(self.started).as_millis() as u64;
+        self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    }
+
+    /// The value of a Date header (RFC 9110 §6.6.1).
+    pub(crate) fn date(&mut self) -> &str {
+        let second = self.unix / 1000;
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second)));
+        }
+        &self.date.1
+    }
 }

@@ -1,19 +1,19 @@
 //! The reactor: all sockets of one worker, driven in *turns* by the worker's own event loop.
 //!
-//! One turn: [`Reactor::begin`] asks the kernel what is ready, [`Reactor::next`] gives one event after the other (reading
-//! and parsing as it goes, so that nothing is parsed that is not handled), [`Reactor::finish`] writes once for each
-//! connection that has something to send and judges the deadlines. Between two events the caller may call anything on the
-//! reactor.
+//! One turn: [`Reactor::begin`] asks the kernel what is ready, [`Reactor::next`] gives one event after the other
+//! (reading and parsing as it goes, so that nothing is parsed that is not handled), [`Reactor::finish`] writes once for
+//! each connection that has something to send and judges the deadlines. Between two events the caller may call anything
+//! on the reactor.
 //!
-//! mio reports edges: what a turn leaves behind (input over the budget, accepts, writes) is not reported again, so it stays
-//! on the lists here, and [`Reactor::has_work`] tells that another turn is due.
+//! mio reports edges: what a turn leaves behind (input over the budget, accepts, writes) is not reported again, so it
+//! stays on the lists here, and [`Reactor::has_work`] tells that another turn is due.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mio::{Events, Poll, Waker};
 use slab::Slab;
@@ -22,6 +22,7 @@ use wire::http::Head;
 
 use crate::acceptor::Acceptor;
 use crate::certificate::Certificate;
+use crate::clock::Clock;
 use crate::connection::{Asked, Connection, Stage};
 use crate::crossing::{Crossing, LINK};
 use crate::fanout::Gathered;
@@ -48,8 +49,8 @@ const EVENTS_PER_TURN: usize = 1024;
 const TURN_TIME: Duration = Duration::from_millis(10);
 /// Steps of a turn (a message, a control frame, a read, a command) between two looks at the time.
 pub(crate) const STEPS_PER_LOOK: u32 = 8;
-/// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more of
-/// them the caches have forgotten a socket by then.
+/// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more
+/// of them the caches have forgotten a socket by then.
 const READINESS: usize = 64;
 
 /// Names a request until it is answered.
@@ -183,46 +184,6 @@ pub(crate) struct Tools {
     pub(crate) buffer: Box<[u8]>,
     /// For what TLS connections read; where there are none, it is empty.
     pub(crate) ciphertext: Box<[u8]>,
-}
-
-/// Milliseconds since the reactor was made, and what that is in Unix time and in HTTP's.
-pub(crate) struct Clock {
-    started: Instant,
-    turn: Instant,
-    pub(crate) now: u64,
-    pub(crate) unix: u64,
-    date: (u64, String),
-}
-
-impl Clock {
-    fn new() -> Self {
-        let started = Instant::now();
-        Self { started, turn: started, now: 0, unix: 0, date: (0, String::new()) }
-    }
-
-    fn begin_turn(&mut self) {
-        self.turn = Instant::now();
-        self.set(self.turn);
-    }
-
-    /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
-    pub(crate) fn read(&mut self) {
-        self.set(Instant::now());
-    }
-
-    fn set(&mut self, now: Instant) {
-        self.now = now.duration_since(self.started).as_millis() as u64;
-        self.unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-    }
-
-    /// The value of a Date header (RFC 9110 §6.6.1).
-    pub(crate) fn date(&mut self) -> &str {
-        let second = self.unix / 1000;
-        if self.date.0 != second {
-            self.date = (second, httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second)));
-        }
-        &self.date.1
-    }
 }
 
 /// See the file's head.
@@ -421,7 +382,7 @@ impl Reactor {
                 }
             }
         }
-        self.shared.measured().turn(self.clock.turn.elapsed());
+        self.shared.measured().turn(self.clock.turn_time());
     }
 
     /// Writes what is queued, once for each connection.
@@ -518,7 +479,7 @@ impl Reactor {
     }
 
     pub(crate) fn is_over_time(&self) -> bool {
-        self.clock.turn.elapsed() >= TURN_TIME
+        self.clock.turn_time() >= TURN_TIME
     }
 
     pub(crate) fn make_ready(&mut self, key: usize) {
