@@ -1,9 +1,12 @@
 //! What anyone can ask of a reactor, as a value and as bytes.
 //!
-//! The same bytes wait in the queue of a worker's other threads, cross the links between the processes and come over the
-//! control socket. Numbers are little-endian; see [`crate::message`] for what stands around a command.
+//! The same bytes wait in the queue of a worker's other threads, cross the links between the processes and come over
+//! the control socket. Numbers are little-endian; see [`crate::message`] for what stands around a command.
 
 use std::borrow::Cow;
+
+use wire::error::may_be_sent;
+use wire::frame::{MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 
 use crate::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 use crate::registry::Fd;
@@ -177,10 +180,8 @@ impl<'a> Command<'a> {
         };
         match self {
             Self::Push { opcode, finish, payload, .. } => is_message(opcode, *finish, payload),
-            Self::Ping { payload, .. } => payload.len() <= MOST_CONTROL_BYTES,
-            Self::Disconnect { code, reason, .. } => {
-                wire::error::may_be_sent(*code) && reason.len() <= MOST_CONTROL_BYTES - 2
-            }
+            Self::Ping { payload, .. } => payload.len() <= MAX_CONTROL_PAYLOAD,
+            Self::Disconnect { code, reason, .. } => may_be_sent(*code) && reason.len() <= MAX_CLOSE_REASON,
             Self::Subscribe { topic, .. } | Self::Unsubscribe { topic, .. } => is_topic(topic),
             Self::Publish { topic, opcode, payload, .. } => {
                 is_topic(topic) && *opcode != DataOpcode::Continuation && is_message(opcode, true, payload)
@@ -192,9 +193,6 @@ impl<'a> Command<'a> {
         }
     }
 }
-
-/// A control frame's payload (RFC 6455 §5.5); two less for the reason behind a close code.
-pub const MOST_CONTROL_BYTES: usize = 125;
 
 /// Whether a topic may be called so: 1 to 255 bytes.
 pub fn is_topic(name: &str) -> bool {

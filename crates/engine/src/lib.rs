@@ -39,7 +39,7 @@ mod watch;
 pub use certificate::CertificateFiles;
 pub use clock::coarse_now;
 pub use codec::Malformed;
-pub use command::{Command, MOST_CONTROL_BYTES, is_topic};
+pub use command::{Command, is_topic};
 pub use crossing::MOST_PIPED;
 pub use hub::{Hub, HubEvent};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};

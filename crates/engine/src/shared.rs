@@ -1,8 +1,9 @@
-//! The part of a reactor that every thread may touch: the registry, and a bounded queue of commands that wakes the reactor.
+//! The part of a reactor that every thread may touch: the registry, and a bounded queue of commands that wakes the
+//! reactor.
 //!
-//! The reactor carries the commands out (or passes them on to where they belong) in the order in which they came, so what
-//! one thread asks for reaches any one connection in the order of its calls. Nobody waits: a full queue refuses, and that
-//! is counted.
+//! The reactor carries the commands out (or passes them on to where they belong) in the order in which they came, so
+//! what one thread asks for reaches any one connection in the order of its calls. Nobody waits: a full queue refuses,
+//! and that is counted.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
@@ -113,7 +114,7 @@ impl Shared {
     }
 
     /// Makes the reactor's descriptor readable, once for any number of calls.
-    pub fn wake(&self) {
+    fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
             self.woken.store(false, Ordering::Release);
         }

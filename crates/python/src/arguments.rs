@@ -1,10 +1,11 @@
 //! What callers pass: ids, data, opcodes, topics; and the errors that say what was wrong with them.
 
-use engine::{DataOpcode, Fd, MOST_CONTROL_BYTES, is_topic};
+use engine::{DataOpcode, Fd, is_topic};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
 use wire::error::may_be_sent;
+use wire::frame::{MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 
 /// A connection's id. Any int is taken: one that cannot be an id is 0, which no connection has.
 pub(crate) struct FdArgument(pub(crate) Fd);
@@ -79,8 +80,8 @@ impl Data<'_> {
     /// The opcode and the payload of a message.
     ///
     /// # Errors
-    /// ValueError: the opcode is not one of a data frame, the payload is longer than `limit`, or a whole text message is
-    /// not UTF-8.
+    /// ValueError: the opcode is not one of a data frame, the payload is longer than `limit`, or a whole text message
+    /// is not UTF-8.
     #[inline]
     pub(crate) fn message(&self, opcode: Option<i64>, finish: bool, limit: usize) -> PyResult<(DataOpcode, &[u8])> {
         let opcode = match (opcode, self) {
@@ -111,7 +112,7 @@ pub(crate) fn not_utf8(detail: &str) -> PyErr {
 
 /// Checks a ping's payload.
 pub(crate) fn check_ping(payload: &[u8]) -> PyResult<()> {
-    if payload.len() > MOST_CONTROL_BYTES {
+    if payload.len() > MAX_CONTROL_PAYLOAD {
         let length = payload.len();
         return Err(PyValueError::new_err(format!("a ping carries at most 125 bytes (RFC 6455 §5.5), not {length}")));
     }
@@ -125,7 +126,7 @@ pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
         let message = format!("close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999");
         return Err(PyValueError::new_err(message));
     };
-    if reason.len() > MOST_CONTROL_BYTES - 2 {
+    if reason.len() > MAX_CLOSE_REASON {
         let length = reason.len();
         let message = format!("a close reason has at most 123 bytes of UTF-8 (RFC 6455 §5.5), not {length}");
         return Err(PyValueError::new_err(message));

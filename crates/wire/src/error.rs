@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Close codes (RFC 6455 §7.4.1, and the IANA registry for those above 1011).
+/// The close codes that the server itself sends and reports (RFC 6455 §7.4.1, and the IANA registry for those above
+/// 1011).
 pub mod close_code {
     /// The purpose of the connection is fulfilled.
     pub const NORMAL: u16 = 1000;
@@ -10,24 +11,16 @@ pub mod close_code {
     pub const GOING_AWAY: u16 = 1001;
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: u16 = 1002;
-    /// A kind of data that the receiver cannot take, such as binary where only text is understood.
-    pub const UNSUPPORTED_DATA: u16 = 1003;
     /// Reported for a Close without a code; never sent.
     pub const NO_STATUS: u16 = 1005;
     /// Reported for a connection that ended without a Close; never sent.
     pub const ABNORMAL: u16 = 1006;
     /// Data that does not fit the message's type, such as text that is not UTF-8.
     pub const INVALID_DATA: u16 = 1007;
-    /// A rule of the application was broken, and no other code fits.
-    pub const POLICY: u16 = 1008;
     /// A message larger than the receiver takes.
     pub const TOO_BIG: u16 = 1009;
-    /// The client had expected an extension that the server did not negotiate.
-    pub const MANDATORY_EXTENSION: u16 = 1010;
     /// The server met a condition that it did not foresee.
     pub const INTERNAL: u16 = 1011;
-    /// The server restarts; the client may reconnect.
-    pub const RESTART: u16 = 1012;
     /// The server is overloaded, or this client reads too slowly.
     pub const TRY_AGAIN: u16 = 1013;
 }

@@ -6,6 +6,9 @@ use crate::error::Error;
 /// The largest payload of a control frame, in bytes (RFC 6455 §5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
+/// The longest reason of a Close frame, in bytes: its code takes two (RFC 6455 §5.5.1).
+pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
+
 /// The longest header of a server's frame, in bytes: two and a 64-bit length, without a masking
 /// key.
 pub const MAX_SERVER_HEADER: usize = 10;
@@ -177,7 +180,7 @@ pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
         return encode(out, Opcode::Close, true, false, &[]);
     };
     let code = code.to_be_bytes();
-    let reason = cut(reason, MAX_CONTROL_PAYLOAD - code.len());
+    let reason = cut(reason, MAX_CLOSE_REASON);
     encode_header(out, Opcode::Close, true, false, code.len() + reason.len());
     out.extend_from_slice(&code);
     out.extend_from_slice(reason.as_bytes());
