@@ -39,8 +39,8 @@ impl Reactor {
         }
     }
 
-    /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in the
-    /// kernel's queue.
+    /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in
+    /// the kernel's queue.
     pub(crate) fn has_space(&self) -> bool {
         self.connections.len() - self.abandoned < self.most_connections()
     }
@@ -69,7 +69,8 @@ impl Reactor {
         let _ = socket.set_nodelay(true);
         self.serial = self.serial.wrapping_add(1);
         let Ok(tls) = self.tls_session() else {
-            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the clear.
+            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the
+            // clear.
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             return;
         };

@@ -75,8 +75,8 @@ impl CertificateFiles {
             .with_single_cert(chain, key)
             .map_err(unusable)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Tickets leave the state of a session to its client; rustls changes their key by itself. A new certificate has a new
-        // ticketer, so nobody goes on with the old one.
+        // Tickets leave the state of a session to its client; rustls changes their key by itself. A new certificate has
+        // a new ticketer, so nobody goes on with the old one.
         config.ticketer = ring::Ticketer::new().map_err(unusable)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Arc::new(config))
@@ -161,8 +161,8 @@ impl Certificate {
     /// Reads the files again if they have changed, looking at them now and then only. The result is that of such a
     /// reading; the certificate of before stays if it failed.
     ///
-    /// After a failure they are read at each look, as its cause need not be in the files. It is told once, and not before
-    /// the second look: files are renewed one after the other.
+    /// After a failure they are read at each look, as its cause need not be in the files. It is told once, and not
+    /// before the second look: files are renewed one after the other.
     pub(crate) fn refresh(&mut self, now: u64) -> Option<Result<(), String>> {
         if now < self.looked_at + LOOK_INTERVAL {
             return None;

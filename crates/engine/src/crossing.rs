@@ -183,8 +183,8 @@ impl Reactor {
         }
     }
 
-    /// Lets go of every descriptor, in a forked child: a connection would otherwise stay open when its own process is gone.
-    /// Nothing is told to anyone, and nothing else may be called afterwards.
+    /// Lets go of every descriptor, in a forked child: a connection would otherwise stay open when its own process is
+    /// gone. Nothing is told to anyone, and nothing else may be called afterwards.
     pub fn abandon(&mut self) {
         self.crossing.link = None;
         drop(self.acceptor.close());
@@ -193,7 +193,7 @@ impl Reactor {
         }
     }
 
-    // ---- going out ---------------------------------------------------------------------------------------------------------
+    // ---- going out --------------------------------------------------------------------------------------------------
 
     /// Whether `fd` is an open connection of another process.
     pub(crate) fn is_away(&self, fd: Fd) -> bool {
@@ -277,8 +277,8 @@ impl Reactor {
         self.crossing.pipe_handlers = self.crossing.pipe_handlers.saturating_sub(1);
     }
 
-    /// Asks all workers how many subscribers a topic has; [`crate::Event::Subscribers`] tells. What other threads of this
-    /// process have asked for until now counts.
+    /// Asks all workers how many subscribers a topic has; [`crate::Event::Subscribers`] tells. What other threads of
+    /// this process have asked for until now counts.
     pub fn count_subscribers(&mut self, number: u64, topic: &str) {
         self.carry_out_waiting();
         let count = self.subscribers(topic) as u64;
@@ -327,7 +327,7 @@ impl Reactor {
         self.crossing.flush();
     }
 
-    // ---- coming in ---------------------------------------------------------------------------------------------------------
+    // ---- coming in --------------------------------------------------------------------------------------------------
 
     /// Deals with what the hub has sent, as long as the turn's time lasts.
     pub(crate) fn hear_hub(&mut self) {

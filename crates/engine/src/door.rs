@@ -288,16 +288,16 @@ impl Reactor {
         self.make_ready(key);
     }
 
-    /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been checked.
-    /// False: as far as is known, the client was gone by then.
+    /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been
+    /// checked. False: as far as is known, the client was gone by then.
     pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) -> bool {
         self.answer(token, status, headers, body.len(), |outbox, pool| {
             outbox.append(pool, |out| out.extend_from_slice(body));
         })
     }
 
-    /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if they
-    /// are not there any more by then, the connection is cut.
+    /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if
+    /// they are not there any more by then, the connection is cut.
     pub fn respond_file(
         &mut self,
         token: Token,

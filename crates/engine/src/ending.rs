@@ -1,8 +1,8 @@
 //! How connections end.
 //!
-//! A WebSocket leaves the open ones as soon as either side says that it closes; its `close` event is due when the closing
-//! handshake is done, or cannot be done any more; its socket is closed when what was queued is sent; and its key is free when
-//! all that is over.
+//! A WebSocket leaves the open ones as soon as either side says that it closes; its `close` event is due when the
+//! closing handshake is done, or cannot be done any more; its socket is closed when what was queued is sent; and its
+//! key is free when all that is over.
 
 use std::net::Shutdown;
 use std::os::fd::AsFd;

@@ -4,8 +4,9 @@ use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::{Phase, Reactor};
 
 impl Reactor {
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler. Without
-    /// `refuse`, who has asked for something is still answered, and handshakes are accepted: until [`Reactor::close_all`].
+    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
+    /// Without `refuse`, who has asked for something is still answered, and handshakes are accepted: until
+    /// [`Reactor::close_all`].
     pub fn stop_accepting(&mut self, refuse: bool) {
         for mut listener in self.acceptor.close() {
             let _ = self.poll.registry().deregister(&mut listener);
@@ -39,8 +40,8 @@ impl Reactor {
         }
     }
 
-    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which nothing has
-    /// been asked, they cannot be given to another worker.
+    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which
+    /// nothing has been asked, they cannot be given to another worker.
     pub fn newcomers(&self) -> usize {
         let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
         self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()

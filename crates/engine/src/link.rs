@@ -1,7 +1,7 @@
 //! One end of a Unix stream over which frames go, and accepted sockets beside them.
 //!
-//! Nothing waits here: what the stream does not take stays in a bounded buffer. The descriptors of one `Sockets` frame are
-//! sent with the frame's first byte, so they have always come when the frame has.
+//! Nothing waits here: what the stream does not take stays in a bounded buffer. The descriptors of one `Sockets` frame
+//! are sent with the frame's first byte, so they have always come when the frame has.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};

@@ -15,8 +15,9 @@ pub struct LoopCell<T> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `mine` and `borrow` hand the value to no thread but the one that made the cell, and to that one only once at a time; all
-// else here is atomic or never changes. The value itself may end up being dropped by another thread, hence `Send`.
+// SAFETY: `mine` and `borrow` hand the value to no thread but the one that made the cell, and to that one only once at
+// a time; all else here is atomic or never changes. The value itself may end up being dropped by another thread, hence
+// `Send`.
 unsafe impl<T: Send> Sync for LoopCell<T> {}
 
 impl<T> LoopCell<T> {

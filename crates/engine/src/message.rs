@@ -1,7 +1,7 @@
 //! What crosses a link between the hub and a worker, or the control socket between the hub and another program.
 //!
-//! A frame is a length (four bytes, little-endian, of what follows), a byte that tells the kind, and the fields. Whoever
-//! connects to the control socket says [`Message::Hello`] first, and is answered with [`Message::Welcome`].
+//! A frame is a length (four bytes, little-endian, of what follows), a byte that tells the kind, and the fields.
+//! Whoever connects to the control socket says [`Message::Hello`] first, and is answered with [`Message::Welcome`].
 
 use std::ops::Range;
 
@@ -320,8 +320,8 @@ fn counts(reader: &mut Reader<'_>) -> Result<Counts, Malformed> {
     Ok(counts)
 }
 
-/// Bytes that have come, of which frames are taken from the front. Its memory grows with what has come, never with what a
-/// header claims.
+/// Bytes that have come, of which frames are taken from the front. Its memory grows with what has come, never with what
+/// a header claims.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     bytes: Vec<u8>,

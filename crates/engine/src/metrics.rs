@@ -1,5 +1,5 @@
-//! What is measured for operators, beside the counts of `stats`: how connections end, what is refused, and how long turns
-//! and handlers take.
+//! What is measured for operators, beside the counts of `stats`: how connections end, what is refused, and how long
+//! turns and handlers take.
 //!
 //! As the counts, it stands in the registry, each process's written by its reactor's thread alone, and goes on in the
 //! server's past when the process is gone.
@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::registry::{Registry, add};
 use crate::stats::Stats;
 
-/// The registered close codes (RFC 6455 §7.4.1), and the first of each range of free ones (§7.4.2), which stands for all.
+/// The registered close codes (RFC 6455 §7.4.1), and the first of each range of free ones (§7.4.2), which stands for
+/// all.
 const CLOSE_CODES: [u16; 18] =
     [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015, 3000, 4000];
 /// The statuses of refusals that are told apart. 101: refused with a close code. 0: every other, and none at all.
@@ -52,7 +53,8 @@ const CELLS: usize = HANDLERS.end;
 pub struct Measured([AtomicU64; CELLS]);
 
 impl Measured {
-    /// A WebSocket has ended with the code that its `close` event reports. Only those codes come here that RFC 6455 knows.
+    /// A WebSocket has ended with the code that its `close` event reports. Only those codes come here that RFC 6455
+    /// knows.
     pub(crate) fn closed(&self, code: u16) {
         let known = match code {
             3000..4000 => 3000,
@@ -111,8 +113,8 @@ impl Measured {
 /// How long something took, how often.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {
-    /// Upper bounds in seconds, with how often it took no longer than that, and longer than the bound before. The last one
-    /// is infinite.
+    /// Upper bounds in seconds, with how often it took no longer than that, and longer than the bound before. The last
+    /// one is infinite.
     pub buckets: Vec<(f64, u64)>,
     /// Seconds in all.
     pub sum: f64,
@@ -127,14 +129,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// How many WebSockets have ended with which close code: a registered one, 3000 for all of 3000 to 3999, 4000 for all of
-    /// 4000 to 4999. Those that a process has taken along when it died are in none.
+    /// How many WebSockets have ended with which close code: a registered one, 3000 for all of 3000 to 3999, 4000 for
+    /// all of 4000 to 4999. Those that a process has taken along when it died are in none.
     pub fn closed(&self) -> impl Iterator<Item = (u16, u64)> {
         CLOSE_CODES.into_iter().zip(self.cells[CLOSED].iter().copied())
     }
 
-    /// How many requests were refused with which status: 101 with a close code, 0 with a status that is not counted apart,
-    /// or with none.
+    /// How many requests were refused with which status: 101 with a close code, 0 with a status that is not counted
+    /// apart, or with none.
     pub fn refused(&self) -> impl Iterator<Item = (u16, u64)> {
         STATUSES.into_iter().zip(self.cells[REFUSED].iter().copied())
     }

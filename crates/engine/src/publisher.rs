@@ -1,8 +1,9 @@
 //! A client of the control socket: how other programs send commands and ask questions.
 //!
 //! Calls append to a buffer, and a thread writes all that is in it at a time: a loop of calls pays for no system call
-//! each, and what it sends travels in batches. A full buffer makes callers wait; it stays full when the hub, whose workers
-//! are slower than we are, does not read. Answers are read by the thread that waits in [`Publisher::next_answer`].
+//! each, and what it sends travels in batches. A full buffer makes callers wait; it stays full when the hub, whose
+//! workers are slower than we are, does not read. Answers are read by the thread that waits in
+//! [`Publisher::next_answer`].
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -143,7 +144,8 @@ impl Publisher {
         self.send_queue_size
     }
 
-    /// Sends a command or a question on its way, behind all that was sent before. An answer will bear the question's number.
+    /// Sends a command or a question on its way, behind all that was sent before. An answer will bear the question's
+    /// number.
     ///
     /// There is always room for [`Question::Flush`].
     ///
@@ -187,8 +189,8 @@ impl Publisher {
         if !self.abandoned.swap(true, Ordering::Relaxed) {
             // Now the line is never dropped, whoever else drops it.
             mem::forget(Arc::clone(&self.line));
-            // SAFETY: the descriptor is open, since the line is there, and nobody will close it, since the line is never
-            // dropped and nothing of it is used any more.
+            // SAFETY: the descriptor is open, since the line is there, and nobody will close it, since the line is
+            // never dropped and nothing of it is used any more.
             drop(unsafe { OwnedFd::from_raw_fd(self.line.stream.as_raw_fd()) });
         }
     }

@@ -32,8 +32,8 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// Time for the pong; `None`: it may take for ever.
     pub ping_timeout: Option<Duration>,
-    /// Time for a whole request head, the TLS handshake before it included; a body may take a second more for each 16 KiB of
-    /// it that arrive.
+    /// Time for a whole request head, the TLS handshake before it included; a body may take a second more for each 16
+    /// KiB of it that arrive.
     pub handshake_timeout: Duration,
     /// Time for the peer's answer to a Close frame, and for its end of the TCP connection.
     pub close_timeout: Duration,

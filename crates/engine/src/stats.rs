@@ -49,8 +49,8 @@ pub struct Totals {
     pub refused: AtomicU64,
     /// WebSockets closed.
     pub closed: AtomicU64,
-    /// The traffic of connections that are gone; that of the others stands in their rows, so that a message is counted in
-    /// one place.
+    /// The traffic of connections that are gone; that of the others stands in their rows, so that a message is counted
+    /// in one place.
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
@@ -67,7 +67,8 @@ impl Totals {
     /// The counts, with the traffic of open connections: messages and bytes in and out, unsent bytes.
     pub(crate) fn counts(&self, open: impl Iterator<Item = [u64; 5]>) -> Counts {
         let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        // They change meanwhile, or the process has died between two of them; but all that is open or closed was accepted.
+        // They change meanwhile, or the process has died between two of them; but all that is open or closed was
+        // accepted.
         let (closed, connections) = (get(&self.closed), get(&self.connections));
         fence(Ordering::Acquire);
         let accepted = get(&self.accepted);
@@ -159,7 +160,8 @@ impl Registry {
 
     /// A sum of what all processes have counted.
     pub(crate) fn while_nothing_moves<T>(&self, sum_up: impl Fn() -> T) -> T {
-        // Only the hub moves counts from one place to another, and that lasts for microseconds; unless it is stopped then.
+        // Only the hub moves counts from one place to another, and that lasts for microseconds; unless it is stopped
+        // then.
         for _ in 0..MOST_TRIES {
             let before = self.header().generation.load(Ordering::Acquire);
             let sum = sum_up();

@@ -48,7 +48,8 @@ impl Interests {
 }
 
 impl Topics {
-    /// Has `announce` called with a topic's bit when the first topic of that bit comes (true) and when the last one goes.
+    /// Has `announce` called with a topic's bit when the first topic of that bit comes (true) and when the last one
+    /// goes.
     pub(crate) fn announce(&mut self, announce: impl Fn(usize, bool) + Send + 'static) {
         self.interests = Some(Interests { counts: vec![0; TOPIC_BITS], announce: Box::new(announce) });
     }

@@ -129,7 +129,8 @@ fn is_python(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py") && !is_hidden(path)
 }
 
-/// Whether it is a directory where code of the program may live. A link to one is not followed: it may lead in a circle.
+/// Whether it is a directory where code of the program may live. A link to one is not followed: it may lead in a
+/// circle.
 fn is_searched(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
         && !is_hidden(path)

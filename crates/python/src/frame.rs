@@ -32,8 +32,8 @@ pub(crate) struct Frame {
 
 /// The frames of received messages, each its own for whoever keeps it.
 ///
-/// One that its handler has let go of is used again: nothing tells it from a new one, which would cost a tenth of a short
-/// message.
+/// One that its handler has let go of is used again: nothing tells it from a new one, which would cost a tenth of a
+/// short message.
 #[derive(Default)]
 pub(crate) struct Frames<'py> {
     spare: Option<Bound<'py, Frame>>,
@@ -73,8 +73,9 @@ impl<'py> Frames<'py> {
 fn replace(frame: &Bound<'_, Frame>, content: Frame) {
     let object = frame.as_ptr();
     let offset = ptr::from_ref(frame.get()).addr() - object.addr();
-    // SAFETY: the place lies `offset` bytes inside the object that `frame` keeps alive, and holds a `Frame`. No other reference to
-    // the object exists (see `Frames`), nor one to its content, and the interpreter's lock is held, so nobody looks on.
+    // SAFETY: the place lies `offset` bytes inside the object that `frame` keeps alive, and holds a `Frame`. No other
+    // reference to the object exists (see `Frames`), nor one to its content, and the interpreter's lock is held, so
+    // nobody looks on.
     let before = unsafe { object.byte_add(offset).cast::<Frame>().replace(content) };
     // Unlike `drop`, these need not find out first whether the thread is attached.
     before.fd.drop_ref(frame.py());

@@ -72,8 +72,8 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Passes on what a handler has returned, unless this is a child that the handler has forked: its copy of the reactor is not
-    /// to be used, and it ends here.
+    /// Passes on what a handler has returned, unless this is a child that the handler has forked: its copy of the
+    /// reactor is not to be used, and it ends here.
     #[inline]
     fn in_parent<T>(&self, py: Python<'_>, result: PyResult<T>) -> PyResult<PyResult<T>> {
         if is_forked() {
@@ -234,8 +234,8 @@ struct Entered<'a, 'py>(&'a Bound<'py, PyAny>);
 impl Drop for Entered<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is the context that was entered last: whoever entered another since has left it. No exception is set:
-        // pyo3 takes that of a call into its result.
+        // SAFETY: it is the context that was entered last: whoever entered another since has left it. No exception is
+        // set: pyo3 takes that of a call into its result.
         if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
             PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), None);
         }

@@ -26,7 +26,8 @@ pub(crate) fn leave_name(why: Leave) -> &'static str {
 /// Args:
 ///     settings: A `hubbub.Settings`.
 ///     control: The descriptor of a listening Unix socket for other programs, handed over, or `None`.
-///     lease: The descriptor of the file that keeps ids from being given out again after a restart, handed over, or `None`.
+///     lease: The descriptor of the file that keeps ids from being given out again after a restart, handed over, or
+///     `None`.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Hub {
     hub: engine::Hub,
@@ -53,7 +54,8 @@ impl Hub {
         self.hub.fileno()
     }
 
-    /// What has happened: `(what, slot or level, text)`, of which `what` is "ready", "leaving", "reload", "shutdown" or "log".
+    /// What has happened: `(what, slot or level, text)`, of which `what` is "ready", "leaving", "reload", "shutdown" or
+    /// "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
@@ -70,14 +72,15 @@ impl Hub {
         self.hub.listen(taken_over(descriptor));
     }
 
-    /// Makes place for a worker process. Returns its slot and the descriptor of its end of the link, which is the caller's.
+    /// Makes place for a worker process. Returns its slot and the descriptor of its end of the link, which is the
+    /// caller's.
     fn add_worker(&self, worker_id: u8) -> PyResult<(u8, RawFd)> {
         let (slot, link) = self.hub.add_worker(worker_id)?;
         Ok((slot, link.into_raw_fd()))
     }
 
-    /// Passes no more connections to a worker, and tells it to leave: to "stop", to be replaced ("replace"), or because it was
-    /// asked to ("terminate").
+    /// Passes no more connections to a worker, and tells it to leave: to "stop", to be replaced ("replace"), or because
+    /// it was asked to ("terminate").
     fn leave(&self, slot: u8, why: &str) -> PyResult<()> {
         let Some((_, leave)) = LEAVES.iter().find(|(name, _)| *name == why) else {
             return Err(PyValueError::new_err(format!("no reason to leave: {why}")));

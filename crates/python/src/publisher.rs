@@ -162,8 +162,8 @@ impl Publisher {
         self.engine.close();
     }
 
-    /// To be called in a forked child: lets go of its copy of the connection, which stays the parent's. Nothing else may
-    /// be called afterwards.
+    /// To be called in a forked child: lets go of its copy of the connection, which stays the parent's. Nothing else
+    /// may be called afterwards.
     fn abandon(&self) {
         self.engine.abandon();
     }

@@ -65,7 +65,8 @@ pub(crate) struct Reactor {
     scheduled: AtomicBool,
     /// The origin of `armed`.
     started: Instant,
-    /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX`: there is none.
+    /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX`: there is
+    /// none.
     armed: AtomicU64,
     /// Who is to be told how many subscribers a topic has, by the question's number.
     questions: Mutex<HashMap<u64, Py<PyAny>>>,
@@ -261,8 +262,8 @@ impl Reactor {
         result.and(finished)
     }
 
-    /// Runs the turn that `schedule_turn` has asked the event loop for. No other turn may take its place: each of the two
-    /// would schedule the next, and there would be more and more of them.
+    /// Runs the turn that `schedule_turn` has asked the event loop for. No other turn may take its place: each of the
+    /// two would schedule the next, and there would be more and more of them.
     fn scheduled_turn(&self, py: Python<'_>) -> PyResult<()> {
         self.scheduled.store(false, Ordering::Relaxed);
         self.turn(py)
@@ -391,7 +392,7 @@ impl Reactor {
         self.runner.stopwatch.held(Duration::try_from_secs_f64(seconds).unwrap_or_default());
     }
 
-    // ---- the other processes of the server -----------------------------------------------------------------------------
+    // ---- the other processes of the server --------------------------------------------------------------------------
 
     /// Tells the hub, if there is one, that this worker takes connections.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
@@ -417,8 +418,8 @@ impl Reactor {
         self.on_loop(py, engine::Reactor::return_sockets)
     }
 
-    /// Sends a message to the `pipe_message` handler of a worker, from any thread. What does not fit in the queues on the way
-    /// is dropped and counted.
+    /// Sends a message to the `pipe_message` handler of a worker, from any thread. What does not fit in the queues on
+    /// the way is dropped and counted.
     fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
         let is_text = matches!(data, Data::Text(_));
         let payload = data.payload()?;
@@ -442,8 +443,8 @@ impl Reactor {
         self.on_loop(py, engine::Reactor::pipe_message_done)
     }
 
-    /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback` is given
-    /// the number in a turn, or `None` if too many such questions wait.
+    /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback`
+    /// is given the number in a turn, or `None` if too many such questions wait.
     fn count_subscribers(&self, py: Python<'_>, topic: &str, callback: Py<PyAny>) -> PyResult<()> {
         check_topic(topic)?;
         let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
@@ -451,7 +452,7 @@ impl Reactor {
         self.on_loop(py, |engine| engine.count_subscribers(number, topic))
     }
 
-    // ---- handshakes and requests -----------------------------------------------------------------------------------------
+    // ---- handshakes and requests ------------------------------------------------------------------------------------
 
     /// The subprotocols that a handshake offers, and the one that the settings would choose.
     fn offered_subprotocols(&self, token: u64) -> PyResult<(Vec<String>, Option<String>)> {
@@ -525,8 +526,8 @@ impl Reactor {
         self.on_loop(py, |engine| engine.forget(fd.0))
     }
 
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler. Without
-    /// `refuse`, who has asked for something is still answered, and handshakes are accepted, until `close_all`.
+    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
+    /// Without `refuse`, who has asked for something is still answered, and handshakes are accepted, until `close_all`.
     fn stop_accepting(&self, py: Python<'_>, refuse: bool) -> PyResult<()> {
         self.on_loop(py, |engine| engine.stop_accepting(refuse))
     }

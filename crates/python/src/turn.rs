@@ -250,8 +250,8 @@ fn text_of<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
     if !text.is_ascii() || text.len() < 2 {
         return PyString::new(py, text);
     }
-    // SAFETY: the thread is attached (`py`). A new string of `len` characters below 128 is compact ASCII, so its data are
-    // `len` bytes right behind its head, which nobody else has seen yet; `text` has as many, all below 128.
+    // SAFETY: the thread is attached (`py`). A new string of `len` characters below 128 is compact ASCII, so its data
+    // are `len` bytes right behind its head, which nobody else has seen yet; `text` has as many, all below 128.
     unsafe {
         let string = ffi::PyUnicode_New(text.len() as ffi::Py_ssize_t, 127);
         if string.is_null() {

@@ -4,7 +4,8 @@ use engine::{COUNTS, Counts, Fd, Info, Metrics, Stats, Times};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict, PyList};
 
-/// `(fd, worker_id, client, opened_at, last_received_at, messages_in, messages_out, bytes_in, bytes_out, queued_bytes)`.
+/// `(fd, worker_id, client, opened_at, last_received_at, messages_in, messages_out, bytes_in, bytes_out,
+/// queued_bytes)`.
 pub(crate) type InfoTuple = (Fd, u8, (String, u16), f64, f64, u64, u64, u64, u64, u64);
 
 /// The values of a `hubbub.ConnectionInfo`.
@@ -36,8 +37,8 @@ pub(crate) fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<
     Ok(dict)
 }
 
-/// What `hubbub.metrics` tells of: `stats` as in [`stats_dict`]; `closed` and `refused`, counts by close code and status;
-/// `turns` and `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
+/// What `hubbub.metrics` tells of: `stats` as in [`stats_dict`]; `closed` and `refused`, counts by close code and
+/// status; `turns` and `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
 pub(crate) fn metrics_dict<'py>(py: Python<'py>, metrics: &Metrics) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("stats", stats_dict(py, &metrics.stats)?)?;
