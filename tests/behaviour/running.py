@@ -153,16 +153,6 @@ async def all_from(client: ClientConnection) -> list[str | bytes]:
             return messages
 
 
-async def refuses_connections(port: int) -> None:
-    """Wait until nobody listens on the port."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionError:
-            return
-        writer.close()
-
-
 async def time_passes(seconds: float) -> None:
     """Let so much time pass for the timers of a server.
 

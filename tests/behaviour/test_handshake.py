@@ -1,7 +1,6 @@
 """The handshake: who gets in, and what the others are told."""
 
 import asyncio
-import contextlib
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -12,6 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from hubbub import Accept, Refuse, Request, Response, Server
+from ports import refuses_connections
 
 ANSWERS: dict[str, Any] = {
     "/none": None,
@@ -425,21 +425,13 @@ async def test_a_stop_waits_for_the_handler_and_then_answers_503(serve_here: Ser
         client.ask_for_upgrade(path="/slow")
         assert await running.noted() == ("asked",)
         stopping = asyncio.create_task(running.stop())
-        await refuses_connections(running)
+        await refuses_connections(running.port)
         await running.go_on()
         answer = await client.answer()
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
         await stopping
     assert running.notes.all == [("asked",), ("decided",)]
-
-
-async def refuses_connections(running: Running) -> None:
-    """Wait until the server takes no connections any more."""
-    with contextlib.suppress(ConnectionRefusedError):
-        while True:
-            async with running.raw():
-                await asyncio.sleep(0)
 
 
 async def test_a_stop_cancels_a_handler_that_does_not_end(hesitating: Running) -> None:

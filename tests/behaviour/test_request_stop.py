@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from application import Note
 from raw_client import RawClient
-from running import Remote, Running, Serve, refuses_connections
+from running import Remote, Running, Serve
 
 from hubbub import Frame, Request, Server
+from ports import refuses_connections
 
 LONG = bytes(range(256)) * 40_000
 

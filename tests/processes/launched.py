@@ -155,15 +155,6 @@ class Launched:
                     yield client
                     return
 
-    async def refuses_connections(self) -> None:
-        """Wait until nobody listens on the port."""
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except ConnectionError:
-                return
-            writer.close()
-
     def workers(self) -> dict[int, int]:
         """Return the pids of the processes that have a worker's title, by the worker's number."""
         found = {}

@@ -7,6 +7,8 @@ from textwrap import dedent
 
 from launched import LIFE, Launch, ask
 
+from ports import refuses_connections
+
 
 async def test_handlers_that_run_may_end(launch: Launch) -> None:
     lines = """
@@ -25,7 +27,7 @@ async def test_handlers_that_run_may_end(launch: Launch) -> None:
         await client.send("hello")
         worker = int((await launched.told.wait_for("begins")).split()[1])
         launched.process.terminate()
-        await launched.refuses_connections()
+        await refuses_connections(launched.port)
         os.kill(worker, signal.SIGUSR1)
         assert [message async for message in client] == ["the answer"]
         assert client.close_code == 1001
@@ -136,7 +138,7 @@ async def test_a_large_answer_still_goes_out(launch: Launch) -> None:
             await client.send("server.push(frame.fd, bytes(3_000_000)) and tell('pushed')")
             await launched.told.wait_for("pushed")
             launched.process.terminate()
-            await launched.refuses_connections()
+            await refuses_connections(launched.port)
             client.transport.resume_reading()
             # The second is the value of the expression.
             assert [len(message) async for message in client] == [3_000_000, len("None")]

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 from launched import BLOCK, LIFE, Launch, ProgramFile, Run, ask, gone, signal_group
 
+from ports import refuses_connections
+
 END = ["shutdown", "start() has returned"]
 
 
@@ -62,7 +64,7 @@ async def test_a_second_signal_is_a_stop_at_once(launch: Launch) -> None:
         await launched.told.wait_for("busy")
         launched.process.terminate()
         # It has begun to stop when it takes no new connection any more.
-        await launched.refuses_connections()
+        await refuses_connections(launched.port)
         launched.process.terminate()
         assert await launched.status() != 0
         assert (await launched.told.to_the_end())[2:] == []
