@@ -1,17 +1,13 @@
 """The browser client: its own tests, which Node runs; its size, its place, and what is written about it."""
 
-import asyncio
 import gzip
 import os
 import re
 import subprocess
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
 
 import hubbub
 
@@ -75,23 +71,3 @@ def test_the_defaults_are_the_documented_ones() -> None:
     )
     assert {name: value for value, name in in_types} == defaults
     assert dict(in_documentation) == defaults
-
-
-async def test_the_documented_server_serves_the_client_and_answers_its_heartbeat(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HUBBUB_PORT", "0")
-    blocks = re.findall(r"^ *```python\n(.*?)```$", DOCUMENTATION.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    example: dict[str, Any] = {}
-    for block in blocks:
-        exec(textwrap.dedent(block), example)
-    async with example["server"] as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /hubbub.js HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-        assert b"text/javascript" in head
-        assert body == hubbub.client_path().read_bytes()
-        async with connect(f"ws://127.0.0.1:{server.port}/", proxy=None) as client:
-            await client.send("ping")
-            assert await client.recv() == "pong"

@@ -97,6 +97,8 @@ async def serving(
     *snippets: Snippet,
     arguments: Sequence[str] = ("app.py",),
     port: int | None = None,
+    begin: str = "",
+    end: str = "",
     replacing: Mapping[str, str] = {},
     files: Mapping[str, str] = {},
     environ: Mapping[str, str] = {},
@@ -106,13 +108,16 @@ async def serving(
     Args:
         snippets: What `app.py` is to be, one after the other.
         arguments: Of Python: `("-m", "hubbub", "run", "app:server")` runs it in another way.
-        port: Where it listens. `None` is for Hubbub, which is told by a variable to take any free one, and logs which. For
-            others, take a `free_port()`, and put it into the program with `replacing`, or among `arguments`.
-        replacing: What is exchanged in the program; each must be there once.
+        port: Where it listens. `None` is for Hubbub, which is told by a variable to take any free one, and logs which.
+            For others, take a `free_port()`, and put it into the program with `replacing`, or among `arguments`.
+        begin: What the page takes for granted, as lines above the blocks.
+        end: Lines below the blocks, such as `server.start()`.
+        replacing: What is exchanged in the blocks; each must be there once.
         files: What else is in the directory, by name.
         environ: Variables of the environment.
     """
-    async with _started(source(snippets, replacing), arguments, files, {"HUBBUB_PORT": "0", **environ}) as running:
+    program = begin + source(snippets, replacing) + end
+    async with _started(program, arguments, files, {"HUBBUB_PORT": "0", **environ}) as running:
         async with asyncio.timeout(SECONDS_TO_START):
             if port is None:
                 match = LISTENING.search(await running.printed("listening on "))
@@ -126,12 +131,18 @@ async def serving(
 
 async def output_of(
     *snippets: Snippet,
+    begin: str = "",
+    end: str = "",
     replacing: Mapping[str, str] = {},
     files: Mapping[str, str] = {},
     environ: Mapping[str, str] = {},
 ) -> str:
-    """Run blocks as a program that ends by itself, without an error; return what it has printed."""
-    async with _started(source(snippets, replacing), ("app.py",), files, environ) as running:
+    """Run blocks as a program that ends by itself, without an error; return what it has printed.
+
+    The arguments are those of `serving`.
+    """
+    program = begin + source(snippets, replacing) + end
+    async with _started(program, ("app.py",), files, environ) as running:
         status = await running.process.wait()
         await running._reader
         assert status == 0, running.lines
@@ -149,7 +160,7 @@ async def _started(
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *arguments),
             cwd=directory,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | environ,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -2,7 +2,8 @@
 
 A test says whose blocks it shows to work, by the page and the heading above them, and is given them in their order:
 
-    from snippets import Snippet, serving, shows
+    from as_process import serving
+    from snippets import Snippet, shows
 
     @shows("docs/start.md", "The server")
     async def test_the_server_answers(snippets: list[Snippet]) -> None:
@@ -11,15 +12,16 @@ A test says whose blocks it shows to work, by the page and the heading above the
             await client.send("hello")
             assert await client.recv() == "this is server"
 
-A heading's section ends at the next heading of its level or a higher one; a page's title has what stands above all other
-headings. There are three ways to run blocks; several that are given together are run as one, in that order:
+A heading's section ends at the next heading of its level or a higher one; that of a page's title at the next heading.
+There are three ways to run blocks; several that are given together are run as one, in that order:
 
 - `execute(block, server=server)`: a fragment, in this process, with the names that the page takes for granted;
 - `serving(block)`: a program that serves, as a process of its own, until the end of the `async with`;
 - `output_of(block)`: a program that ends by itself, as a process of its own.
 
-What differs between the reader's machine and a test's (a port, a file) is exchanged with `replacing`. A test fails that has not
-run all of its blocks, and `test_snippets.py` fails if there is a block that belongs to no test.
+What differs between the reader's machine and a test's (a port, a file) is exchanged with `replacing`. A test fails that
+has not run all of its blocks, and `test_snippets.py` fails if there is a block that belongs to no test. The last two ways
+are in `as_process.py`. Async tests, fixtures and time-outs are pytest's; only who shows what is special here.
 """
 
 import ast

@@ -7,7 +7,21 @@ import pytest
 from snippets import PAGES, SHOWN, Section, Snippet, execute, is_python, sections, snippets_of
 
 # Nothing that a Python could run hides behind another name.
-OTHER_LANGUAGES = {"caddy", "css", "dockerfile", "html", "ini", "js", "json", "nginx", "php", "sh", "text", "ts", "yaml"}
+OTHER_LANGUAGES = {
+    "caddy",
+    "css",
+    "dockerfile",
+    "html",
+    "ini",
+    "js",
+    "json",
+    "nginx",
+    "php",
+    "sh",
+    "text",
+    "ts",
+    "yaml",
+}
 
 
 def test_every_python_block_has_a_test_that_runs_it() -> None:
@@ -44,5 +58,5 @@ def test_a_traceback_points_into_the_page() -> None:
 
 
 def test_what_is_to_be_exchanged_must_be_there_once() -> None:
-    with pytest.raises(AssertionError, match="'2' does not stand once in docs/page.md:3"):
+    with pytest.raises(AssertionError, match=r"'2' does not stand once in docs/page\.md:3"):
         execute(Snippet("docs/page.md", 3, "python", "one = 1"), replacing={"2": "3"})
