@@ -1,6 +1,7 @@
 """What tests of several kinds need: programs that the system has, or can have, and a page in a real browser."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,9 @@ CHROMIUM_FLAGS = (
 )
 
 Installed = Callable[..., str]
+
+# The first that takes a .js file for the ES module that it is.
+NODE = (20, 19)
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +75,16 @@ def unavailable(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def node(installed: Installed) -> str:
+    """The path of a Node.js that is new enough for `hubbub.js`."""
+    path = installed("nodejs", "node")
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    if tuple(map(int, re.findall(r"\d+", printed)[:2])) < NODE:
+        unavailable(f"hubbub.js needs Node.js 20.19 or later, and {path} is older")
+    return path
 
 
 @pytest.fixture(scope="session")

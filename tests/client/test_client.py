@@ -1,10 +1,8 @@
 """The browser client: its own tests, which Node runs; its size, its place, and what is written about it."""
 
 import gzip
-import os
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,27 +12,8 @@ import hubbub
 HERE = Path(__file__).parent
 DOCUMENTATION = HERE.parents[1] / "docs" / "client.md"
 
-# The first that takes a .js file for the ES module that it is.
-NODE = (20, 19)
-
-
 # Installing Node may take longer than a test is given.
 pytestmark = pytest.mark.timeout(60, func_only=True)
-
-
-@pytest.fixture(scope="session")
-def node(installed: Callable[..., str]) -> str:
-    """The path of a Node that is new enough."""
-    path = installed("nodejs", "node")
-    if node_version(path) < NODE:
-        reason = f"THIS WAS NOT TESTED: hubbub.js needs Node.js 20.19 or later, and {path} is older"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    return path
-
-
-def node_version(path: str) -> tuple[int, ...]:
-    printed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
-    return tuple(map(int, re.findall(r"\d+", printed)[:2]))
 
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.js")), ids=lambda path: path.name)

@@ -15,7 +15,7 @@ from typing import Any
 from snippets import Snippet, source
 from websockets.asyncio.client import connect
 
-LISTENING = re.compile(r"listening on \S+:(\d+)")
+LISTENING = re.compile(r"listening on \S+ port (\d+)")
 SECONDS_TO_START = 30
 SECONDS_TO_STOP = 15
 

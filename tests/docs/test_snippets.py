@@ -19,6 +19,7 @@ OTHER_LANGUAGES = {
     "php",
     "sh",
     "text",
+    "toml",
     "ts",
     "yaml",
 }
