@@ -39,7 +39,8 @@ def stage() -> None:
             shutil.copy(source, target)
 
 
-FETCHED = {"img": "src", "script": "src", "iframe": "src", "source": "srcset"}
+# Elements whose `src` a browser fetches by itself.
+FETCHED = ("audio", "embed", "iframe", "img", "script", "video")
 
 
 class Page(HTMLParser):
@@ -60,12 +61,15 @@ class Page(HTMLParser):
             self.links.add(has["href"])
         elif tag == "link" and has.get("rel") != "canonical" and "href" in has:
             self.fetched.add(has["href"])
-        elif tag in FETCHED and FETCHED[tag] in has:
-            self.fetched.add(has[FETCHED[tag]])
+        elif tag in FETCHED and "src" in has:
+            self.fetched.add(has["src"])
+        # Candidates with their sizes: "wide.png 2x, narrow.png".
+        self.fetched |= {each.split()[0] for each in has.get("srcset", "").split(",") if each.strip()}
 
 
 def problems(site: Path) -> list[str]:
     """Return what is wrong with a site, line by line: links that lead nowhere, and what is fetched from elsewhere."""
+    site = site.resolve()
     pages = {path: Page(path) for path in site.rglob("*.html")}
     found = []
     for path, page in sorted(pages.items()):
@@ -73,9 +77,9 @@ def problems(site: Path) -> list[str]:
         found += [f"{where} fetches {url}" for url in sorted(page.fetched) if urlsplit(url).netloc]
         for url in sorted(page.links | page.fetched):
             parts = urlsplit(url)
-            if parts.scheme:
-                if parts.scheme in ("http", "https") and not parts.netloc:
-                    found.append(f"{where}: {url} is no address")
+            if parts.scheme in ("http", "https") and not parts.netloc:
+                found.append(f"{where}: {url} is no address")
+            if parts.scheme or parts.netloc:
                 continue
             # One that begins with a slash begins where the site does.
             base = site if parts.path.startswith("/") else path.parent

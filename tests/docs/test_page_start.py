@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(60, func_only=True)
 @shows(PAGE, "A server that answers")
 async def test_the_server_answers(snippets: list[Snippet]) -> None:
     async with serving(*snippets) as running:
-        assert f"listening on http://127.0.0.1:{running.port}" in "\n".join(running.lines)
+        assert f"listening on 127.0.0.1 port {running.port}" in "\n".join(running.lines)
         async with running.connect() as client:
             await running.printed("has come from 127.0.0.1")
             await client.send("hello")
