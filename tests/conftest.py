@@ -1,6 +1,7 @@
 """What tests of several kinds need: programs that the system has, or can have, and a page in a real browser."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -26,6 +27,9 @@ CHROMIUM_FLAGS = (
 
 Unavailable = Callable[[str], NoReturn]
 Installed = Callable[..., str]
+
+# The first that takes a .js file for the ES module that it is.
+NODE = (20, 19)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -85,6 +89,16 @@ def _install(package: str) -> None:
         subprocess.run(
             ["apt-get", "--quiet", *step], env=without_questions, stdout=subprocess.DEVNULL, timeout=600, check=False
         )
+
+
+@pytest.fixture(scope="session")
+def node(installed: Installed, unavailable: Unavailable) -> str:
+    """The path of a Node.js that is new enough for `hubbub.js`."""
+    path = installed("nodejs", "node")
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    if tuple(map(int, re.findall(r"\d+", printed)[:2])) < NODE:
+        unavailable(f"hubbub.js needs Node.js 20.19 or later, and {path} is older")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -39,11 +39,17 @@ class Opcode(IntEnum):
     """The opcodes of frames (RFC 6455 §5.2)."""
 
     CONTINUATION = 0x0
+    """A further fragment of a message."""
     TEXT = 0x1
+    """UTF-8: `str`."""
     BINARY = 0x2
+    """Any bytes: `bytes`."""
     CLOSE = 0x8
+    """Begins or answers the closing handshake (RFC 6455 §5.5.1)."""
     PING = 0x9
+    """Asks for a pong (RFC 6455 §5.5.2)."""
     PONG = 0xA
+    """Answers a ping (RFC 6455 §5.5.3)."""
 
 
 class CloseCode(IntEnum):
@@ -53,20 +59,35 @@ class CloseCode(IntEnum):
     """
 
     NORMAL_CLOSURE = 1000
+    """It has served its purpose."""
     GOING_AWAY = 1001
+    """The server stops, or the page is left."""
     PROTOCOL_ERROR = 1002
+    """The peer breaks the protocol."""
     UNSUPPORTED_DATA = 1003
+    """Text where binary data is wanted, or the reverse."""
     NO_STATUS_RCVD = 1005
+    """The peer gave no code. It cannot be sent."""
     ABNORMAL_CLOSURE = 1006
+    """The connection broke, without a closing handshake. It cannot be sent."""
     INVALID_FRAME_PAYLOAD_DATA = 1007
+    """A text message is not UTF-8."""
     POLICY_VIOLATION = 1008
+    """The peer does what it may not; where nothing else fits."""
     MESSAGE_TOO_BIG = 1009
+    """A message is longer than `max_message_size`."""
     MANDATORY_EXTENSION = 1010
+    """A client misses an extension that it needs."""
     INTERNAL_ERROR = 1011
+    """A handler failed, or no pong came in time."""
     SERVICE_RESTART = 1012
+    """The worker is replaced in a reload; come back."""
     TRY_AGAIN_LATER = 1013
+    """The client reads too slowly: see `slow_consumer`."""
     BAD_GATEWAY = 1014
+    """A proxy had no good answer from the server behind it."""
     TLS_HANDSHAKE = 1015
+    """There was no TLS connection. It cannot be sent."""
 
 
 # The others only tell how a connection ended; no frame may carry them (RFC 6455 §7.4.1).
@@ -116,13 +137,13 @@ class ConnectionInfo(NamedTuple):
     messages_in: int
     """Messages received."""
     messages_out: int
-    """Messages sent."""
+    """Messages queued for it."""
     bytes_in: int
-    """Bytes received."""
+    """Bytes of payload received."""
     bytes_out: int
-    """Bytes sent."""
+    """Bytes of payload queued for it."""
     queued_bytes: int
-    """Bytes in its outbox."""
+    """Bytes in its outbox that are not sent yet, frame headers included."""
 
 
 class Request:

@@ -50,7 +50,7 @@ class Role(Protocol):
 
 
 class Connections(Collection[int]):
-    """All open WebSockets, by id. Iterating takes a snapshot."""
+    """The ids of all open WebSockets, in all workers: `fd in …`, `len(…)`, and iteration, which takes a snapshot."""
 
     def __init__(self, server: "Server") -> None:
         """Look at what `server` has open, whenever asked."""
@@ -71,6 +71,11 @@ class Connections(Collection[int]):
 
 class Server:
     """A WebSocket server: handlers of its events, and methods to send from any handler, task, timer or thread."""
+
+    settings: Settings
+    """The settings that count: options of a command line before variables before keywords."""
+    connections: Connections
+    """The ids of all open WebSockets, in all workers. Asking it while the server is not running: `NotRunning`."""
 
     def __init__(
         self, host: str = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
@@ -112,13 +117,29 @@ class Server:
         """Register the handler of an event; without `handler`, return a decorator that does.
 
         A handler may be `def` or `async def`, and is given the first n of the event's arguments, n being the
-        positional parameters that it declares.
+        positional parameters that it declares. Those of one connection never overlap: `open`, its messages in order,
+        `close`. An exception in `open` or `message` closes the connection with 1011, one in `handshake` or `request`
+        is answered with 500; all are logged.
+
+        - `handshake` (server, request): a client asks for a WebSocket. `None` or `True` accepts it, `Accept` too, and
+          says how; `False` is 403, `Response` that answer, `Refuse` a close code.
+        - `open` (server, request): the handshake is done, and `request.fd` is the connection's id. It is the same
+          `Request` as in `handshake`.
+        - `message` (server, frame): a whole message; see `Frame`.
+        - `close` (server, fd, code, reason): once for each `open`, unless its worker was killed. `code` is that of
+          RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. Where the server closed it and the
+          peer never answered, it is 1006, with the server's code in `reason`.
+        - `drain` (server, fd): the outbox was more than half full, and is empty again. It may come while another
+          handler of that connection waits.
+        - `request` (server, request): plain HTTP. `Response`, `str` (as text/html), `bytes`, or `None` for 404. Without
+          a handler: 426.
+        - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop.
+        - `start`, `shutdown` (server): once, in the master or the embedding process: when all workers accept, and when
+          all have ended.
+        - `pipe_message` (server, worker_id, data): a worker has called `send_message`.
 
         Args:
-            event: `open` (server, request), `message` (server, frame), `close` (server, fd, code, reason),
-                `handshake` (server, request), `request` (server, request), `worker_start` and `worker_stop`
-                (server, worker_id), `start` and `shutdown` (server), `pipe_message` (server, worker_id, data),
-                or `drain` (server, fd).
+            event: The event's name.
             handler: The callable.
             threaded: Run a `def` handler in the worker's pool of `threads`, for code that blocks. The order
                 within a connection stays.
@@ -152,7 +173,7 @@ class Server:
         Args:
             fd: The connection's id, from `Request.fd` or `Frame.fd`.
             data: `str` goes as a text frame, bytes-like as a binary frame (RFC 6455 §5.6).
-            opcode: Overrides that choice: continuation, text or binary.
+            opcode: Overrides that choice: `Opcode.CONTINUATION`, `TEXT` or `BINARY`.
             finish: `False` sends a fragment; the next one to come is a continuation (RFC 6455 §5.4). Whatever else
                 is sent to that connection waits until the message has ended.
 
@@ -171,8 +192,12 @@ class Server:
     def ping(self, fd: int, data: Data = b"") -> bool:
         """Queue a ping (RFC 6455 §5.5.2); the pong is not reported.
 
+        Args:
+            fd: The connection's id.
+            data: At most 125 bytes; `str` goes as UTF-8.
+
         Returns:
-            `False` if there is no such open connection, or its outbox is full.
+            `True` if it was queued; `False` if there is no such open connection, or its outbox is full.
 
         Raises:
             TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
@@ -192,7 +217,7 @@ class Server:
             reason: At most 123 bytes of UTF-8.
 
         Returns:
-            `False` if there is no such open connection.
+            `True` if it has begun (from another thread: is on its way); `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
@@ -206,6 +231,10 @@ class Server:
 
         The frame is made once, and shared by all outboxes. A connection whose outbox is full is treated by
         `slow_consumer`.
+
+        Args:
+            data: `str` goes as a text message, bytes-like as a binary message.
+            exclude: Ids of those who are not to get it.
 
         Raises:
             TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
@@ -222,7 +251,7 @@ class Server:
             topic: A name of 1 to 255 bytes of UTF-8.
 
         Returns:
-            `False` if there is no such open connection.
+            `True` if it is subscribed; `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` is no `int`, or `topic` no `str`.
@@ -234,8 +263,12 @@ class Server:
     def unsubscribe(self, fd: int, topic: str) -> bool:
         """End a subscription; one that there is not is no error.
 
+        Args:
+            fd: The connection's id.
+            topic: A name of 1 to 255 bytes of UTF-8.
+
         Returns:
-            `False` if there is no such open connection.
+            `True` if it is not subscribed any more; `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` is no `int`, or `topic` no `str`.
@@ -245,7 +278,12 @@ class Server:
         return self._worker_of("unsubscribe").reactor.unsubscribe(fd, topic)
 
     def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
-        """Queue one message for every subscriber of a topic, less the ids in `exclude`; see `broadcast`.
+        """Queue one message for every subscriber of a topic, in all workers; see `broadcast`.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8. Nobody needs to be subscribed.
+            data: `str` goes as a text message, bytes-like as a binary message.
+            exclude: Ids of subscribers that are not to get it.
 
         Raises:
             TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
@@ -275,6 +313,9 @@ class Server:
 
     async def subscribers(self, topic: str) -> int:
         """Count the connections of all workers that are subscribed to a topic, one's own calls until now included.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
 
         Raises:
             TypeError: `topic` is no `str`.
@@ -317,6 +358,9 @@ class Server:
 
         A call that is due while the one before still runs is left out. What `fn` raises is logged.
 
+        Returns:
+            What cancels it.
+
         Raises:
             ValueError: `seconds` is not above 0.
             NotRunning: The server is not running.
@@ -329,6 +373,9 @@ class Server:
         """Call `fn(*args)` once, after so many seconds, in this worker; `fn` may be `async def`.
 
         What `fn` raises is logged.
+
+        Returns:
+            What cancels it.
 
         Raises:
             ValueError: `seconds` is below 0.
@@ -343,6 +390,10 @@ class Server:
 
         Messages from one caller to one worker arrive in the order of the calls; those for a worker that has just died
         are lost.
+
+        Args:
+            data: Arrives as it is, `str` or `bytes`.
+            worker_id: From 0 on, below `settings.worker_count`.
 
         Raises:
             TypeError: `data` is neither `str` nor `bytes`, or `worker_id` no `int`.
@@ -450,6 +501,10 @@ class Server:
 
     async def serve(self) -> None:
         """Serve in the running event loop until `shutdown()` or cancellation, and stop gracefully.
+
+        `async with server:` does so until the end of its block, and the server listens when it begins. There is one
+        worker, in this process, whatever `workers` says; signals are left to the program, and there is no control
+        socket unless `control` names one. Afterwards it may be served again, in another loop too.
 
         Raises:
             SettingsError: A file that a setting names is not there.

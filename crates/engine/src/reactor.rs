@@ -30,6 +30,7 @@ use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
 use crate::refusals::{Refusals, Refused};
 use crate::registry::{Fd, Ids, Registry, add};
+use crate::sending::Written;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::timers::Wheel;
@@ -387,9 +388,12 @@ impl Reactor {
 
     /// Writes what is queued, once for each connection.
     pub fn flush(&mut self) {
-        self.settle();
+        // The other workers first: they begin with their share while this one sees to its own.
         self.crossing.flush();
         let mut dirty = std::mem::take(&mut self.dirty);
+        if !self.gathered.is_empty() {
+            self.fan_out(Written::AtOnce);
+        }
         for key in dirty.drain(..) {
             if self.connections.get(key as usize).is_some_and(|connection| connection.dirty) {
                 self.write_out(key as usize, WRITE_BUDGET);
