@@ -18,9 +18,10 @@ use rustix::io::Errno;
 use crate::codec::Malformed;
 use crate::command::Command;
 use crate::connection::{Connection, Stage};
+use crate::leaving::Phase;
 use crate::link::{Link, MOST_SOCKETS, Read};
 use crate::message::{Answer, Leave, Message, Question, content};
-use crate::reactor::{Phase, Reactor};
+use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::sending::DataOpcode;
 

@@ -11,8 +11,10 @@ use wire::http::{self, Head, Rejection};
 use wire::protocol::Protocol;
 
 use crate::connection::{Asked, Stage, Unfinished, Wait};
+use crate::event::{Event, Token};
+use crate::leaving::Phase;
 use crate::outbox::{Outbox, Pool};
-use crate::reactor::{Event, Phase, Reactor, Token};
+use crate::reactor::Reactor;
 use crate::refusals::Refused;
 use crate::registry::{Fd, add};
 use crate::tls;

@@ -1,7 +1,20 @@
 //! How a worker leaves: nobody new is let in, those who are there are told to go, and who does not is cut off.
 
 use crate::connection::{Connection, Stage, Wait};
-use crate::reactor::{Phase, Reactor};
+use crate::reactor::Reactor;
+
+/// How far the reactor is on its way out; it never goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// It takes whoever comes.
+    Serving,
+    /// Each answer is the last one of its connection.
+    Leaving,
+    /// No further message is handed to a handler; who has asked already is still answered, and still let in.
+    Quiet,
+    /// Nobody is let in any more.
+    Refusing,
+}
 
 impl Reactor {
     /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.

@@ -10,7 +10,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +17,18 @@ use std::time::Duration;
 use mio::{Events, Poll, Waker};
 use slab::Slab;
 use wire::deflate::{Deflater, Inflater};
-use wire::http::Head;
 
 use crate::acceptor::Acceptor;
 use crate::certificate::Certificate;
 use crate::clock::Clock;
 use crate::connection::{Asked, Connection, Stage};
 use crate::crossing::{Crossing, LINK};
+use crate::event::Token;
 use crate::fanout::Gathered;
-use crate::message::{Input, Leave};
+use crate::leaving::Phase;
+use crate::message::Input;
 use crate::outbox::{Pool, Progress, Raw};
-use crate::refusals::{Refusals, Refused};
+use crate::refusals::Refusals;
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::sending::Written;
 use crate::settings::Settings;
@@ -53,127 +53,6 @@ pub(crate) const STEPS_PER_LOOK: u32 = 8;
 /// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more
 /// of them the caches have forgotten a socket by then.
 const READINESS: usize = 64;
-
-/// Names a request until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token {
-    pub(crate) key: u32,
-    pub(crate) serial: u32,
-}
-
-impl Token {
-    /// The token as one number.
-    pub fn to_bits(self) -> u64 {
-        u64::from(self.serial) << 32 | u64::from(self.key)
-    }
-
-    /// The token of a number; any number will do, and one that names nothing is answered with nothing.
-    pub fn from_bits(bits: u64) -> Self {
-        Self { key: bits as u32, serial: (bits >> 32) as u32 }
-    }
-}
-
-/// A message's content.
-#[derive(Debug)]
-pub enum Payload<'a> {
-    /// Valid UTF-8.
-    Text(&'a str),
-    /// Any bytes.
-    Binary(&'a [u8]),
-}
-
-impl Payload<'_> {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Binary(bytes) => bytes.len(),
-        }
-    }
-}
-
-/// What the reactor tells.
-pub enum Event<'a> {
-    /// Someone wants a WebSocket, and neither `origins` nor `max_connections` is against it. To be answered with
-    /// [`Reactor::accept`], [`Reactor::refuse`] or [`Reactor::respond`].
-    Handshake {
-        /// For the answer.
-        token: Token,
-        /// The request.
-        head: Arc<Head>,
-        /// Where it came from.
-        peer: SocketAddr,
-    },
-    /// A plain HTTP request. To be answered with [`Reactor::respond`] or [`Reactor::respond_file`].
-    Request {
-        /// For the answer.
-        token: Token,
-        /// The request.
-        head: Head,
-        /// Where it came from.
-        peer: SocketAddr,
-        /// The whole body, at most `max_body_size` bytes.
-        body: Vec<u8>,
-    },
-    /// A whole message, in order.
-    Message {
-        /// The connection.
-        fd: Fd,
-        /// Its content, to be copied.
-        payload: Payload<'a>,
-    },
-    /// The connection is over; the last event of its order. To be followed by [`Reactor::forget`].
-    Closed {
-        /// The connection.
-        fd: Fd,
-        /// RFC 6455 §7.1.5: the code that the peer sent, 1005 or 1006.
-        code: u16,
-        /// The peer's reason; with 1006 our own code, if we had sent one.
-        reason: String,
-    },
-    /// The outbox had passed half its limit and is empty again. Stands outside the connection's order.
-    Drained {
-        /// The connection.
-        fd: Fd,
-    },
-    /// Another worker has sent this; [`Reactor::pipe_message_done`] is to follow when its handler has ended.
-    PipeMessage {
-        /// The id of that worker.
-        from: u8,
-        /// Its content, to be copied.
-        payload: Payload<'a>,
-    },
-    /// A question of [`Reactor::count_subscribers`] is answered.
-    Subscribers {
-        /// The question's.
-        number: u64,
-        /// In all processes; `None`: too many such questions wait.
-        count: Option<u64>,
-    },
-    /// A client was turned away.
-    Refused(Box<Refused>),
-    /// This worker is to leave.
-    Leave(Leave),
-    /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.
-    CertificateRead(Result<(), String>),
-    /// Accepting has paused because of this error, and will be tried again.
-    AcceptPaused {
-        /// As the kernel gave it.
-        error: io::Error,
-    },
-}
-
-/// How far the reactor is on its way out; it never goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// It takes whoever comes.
-    Serving,
-    /// Each answer is the last one of its connection.
-    Leaving,
-    /// No further message is handed to a handler; who has asked already is still answered, and still let in.
-    Quiet,
-    /// Nobody is let in any more.
-    Refusing,
-}
 
 /// What is used for one connection at a time, and so is needed only once.
 pub(crate) struct Tools {

@@ -9,7 +9,9 @@ use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
 use crate::crossing::{Notice, PipeMessage};
-use crate::reactor::{Event, Payload, Phase, Reactor, STEPS_PER_LOOK};
+use crate::event::{Event, Payload};
+use crate::leaving::Phase;
+use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::tls;
 
