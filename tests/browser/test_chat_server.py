@@ -1,6 +1,7 @@
 """What the chat's server does with those who go around its page, and for people on all of its workers."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from programs import CHAT, Program, running
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -16,12 +18,20 @@ import hubbub
 
 MOST_CHARACTERS = 2000
 NAME_LENGTH = 32
+ROOMS = itertools.count()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chat() -> AsyncIterator[Program]:
+    """The chat, in which each test has a room of its own."""
+    async with running(*CHAT) as program:
+        yield program
 
 
 @pytest.fixture
-async def chat() -> AsyncIterator[Program]:
-    async with running(*CHAT) as program:
-        yield program
+def room() -> str:
+    """The name of a room in which nobody has been."""
+    return f"room {next(ROOMS)}"
 
 
 @pytest.fixture
@@ -58,8 +68,8 @@ def test_the_server_is_short_enough_to_be_copied() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x" * (MOST_CHARACTERS + 1)])
-async def test_a_text_beyond_the_limits_is_refused(stack: AsyncExitStack, chat: Program, text: str) -> None:
-    socket = await join(stack, chat, "limits")
+async def test_a_text_beyond_the_limits_is_refused(stack: AsyncExitStack, chat: Program, room: str, text: str) -> None:
+    socket = await join(stack, chat, room)
     await send(socket, "say", id="1", text=text)
     assert await hear(socket, "said", "refused") == {
         "type": "refused",
@@ -83,9 +93,9 @@ async def test_a_text_beyond_the_limits_is_refused(stack: AsyncExitStack, chat: 
     ],
 )
 async def test_what_the_page_does_not_send_ends_the_connection(
-    stack: AsyncExitStack, chat: Program, text: str | bytes
+    stack: AsyncExitStack, chat: Program, room: str, text: str | bytes
 ) -> None:
-    socket = await join(stack, chat, "nonsense")
+    socket = await join(stack, chat, room)
     await socket.send(text)
     with pytest.raises(ConnectionClosed):
         await hear(socket, "nothing")
@@ -100,17 +110,17 @@ async def test_nobody_speaks_without_having_joined(chat: Program) -> None:
         assert socket.close_code == 4400
 
 
-async def test_a_name_is_cut_to_its_length_and_none_is_a_guest(stack: AsyncExitStack, chat: Program) -> None:
-    first = await join(stack, chat, "names")
-    await join(stack, chat, "names", "  " + "x" * 100)
+async def test_a_name_is_cut_to_its_length_and_none_is_a_guest(stack: AsyncExitStack, chat: Program, room: str) -> None:
+    first = await join(stack, chat, room)
+    await join(stack, chat, room, "  " + "x" * 100)
     assert (await hear(first, "came"))["name"] == "x" * NAME_LENGTH
-    await join(stack, chat, "names", "   ")
+    await join(stack, chat, room, "   ")
     assert (await hear(first, "came"))["name"] == "Guest"
 
 
-async def test_many_people_are_counted_over_all_workers(stack: AsyncExitStack, chat: Program) -> None:
-    first = await join(stack, chat, "count")
-    others = [await join(stack, chat, "count") for _ in range(7)]
+async def test_many_people_are_counted_over_all_workers(stack: AsyncExitStack, chat: Program, room: str) -> None:
+    first = await join(stack, chat, room)
+    others = [await join(stack, chat, room) for _ in range(7)]
     while (await hear(first, "people"))["count"] != 8:
         pass
     for socket in others:
@@ -119,22 +129,24 @@ async def test_many_people_are_counted_over_all_workers(stack: AsyncExitStack, c
         pass
 
 
-async def test_who_joins_is_told_what_was_said_lately_on_every_worker(stack: AsyncExitStack, chat: Program) -> None:
+async def test_who_joins_is_told_what_was_said_lately_on_every_worker(
+    stack: AsyncExitStack, chat: Program, room: str
+) -> None:
     # They are spread over the workers.
     for number in range(4):
-        socket = await join(stack, chat, "lately")
+        socket = await join(stack, chat, room)
         await send(socket, "say", id=str(number), text=f"text {number}")
         await hear(socket, "said")
     late = await stack.enter_async_context(connect(f"ws://127.0.0.1:{chat.port}/chat"))
-    await send(late, "join", room="lately", name="Late", back=False)
+    await send(late, "join", room=room, name="Late", back=False)
     assert {(await hear(late, "said"))["id"] for _ in range(4)} == {"0", "1", "2", "3"}
 
 
-async def test_who_floods_is_slowed_down_and_nobody_else(stack: AsyncExitStack) -> None:
+async def test_who_floods_is_slowed_down_and_nobody_else(stack: AsyncExitStack, room: str) -> None:
     # What the server has read of the flood, it handles before it stops: that is to be little.
     async with running(*CHAT, "--receive-queue", "4") as chat:
-        flooder = await join(stack, chat, "flood")
-        other = await join(stack, chat, "flood")
+        flooder = await join(stack, chat, room)
+        other = await join(stack, chat, room)
         for number in range(400):
             await send(flooder, "say", id=f"f{number}", text="flood")
         await hear(flooder, "said")
