@@ -18,12 +18,18 @@ def notified() -> Iterator[socket.socket]:
         yield notified
 
 
-def test_a_path_is_told(notified: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def at_path(notified: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
+    """The socket at a path, of which this process has been told."""
     path = str(tmp_path / "notify")
     notified.bind(path)
     monkeypatch.setenv("NOTIFY_SOCKET", path)
+    return notified
+
+
+def test_a_path_is_told(at_path: socket.socket) -> None:
     systemd.notify("READY=1", "STATUS=fine")
-    assert notified.recv(1000) == b"READY=1\nSTATUS=fine"
+    assert at_path.recv(1000) == b"READY=1\nSTATUS=fine"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: the abstract namespace is Linux's")
@@ -36,15 +42,10 @@ def test_an_abstract_name_is_told(notified: socket.socket, monkeypatch: pytest.M
     assert notified.recv(1000) == b"STOPPING=1"
 
 
-def test_a_reload_is_told_with_its_time(
-    notified: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(tmp_path / "notify")
-    notified.bind(path)
-    monkeypatch.setenv("NOTIFY_SOCKET", path)
+def test_a_reload_is_told_with_its_time(at_path: socket.socket) -> None:
     before = time.monotonic()
     systemd.reloading()
-    reloading, when = notified.recv(1000).decode().split("\n")
+    reloading, when = at_path.recv(1000).decode().split("\n")
     assert reloading == "RELOADING=1"
     name, _, microseconds = when.partition("=")
     assert name == "MONOTONIC_USEC"
@@ -60,12 +61,7 @@ def test_nobody_there_is_no_failure(path: str | None, monkeypatch: pytest.Monkey
     systemd.notify("READY=1")
 
 
-def test_one_that_takes_nothing_holds_nobody_up(
-    notified: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(tmp_path / "notify")
-    notified.bind(path)
-    monkeypatch.setenv("NOTIFY_SOCKET", path)
+def test_one_that_takes_nothing_holds_nobody_up(at_path: socket.socket) -> None:
     for _ in range(2000):
         systemd.notify("READY=1")
-    assert notified.recv(1000) == b"READY=1"
+    assert at_path.recv(1000) == b"READY=1"
