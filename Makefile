@@ -6,6 +6,8 @@ RUN := PYTHONUNBUFFERED=1 $(BIN)/python
 MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
 # The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
 RUST_TESTS := -p wire -p engine
+# The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
+COMPILED := python tests/behaviour tests/faults
 
 .PHONY: demo test lint format build docs conformance fuzz bench screenshots clean
 
@@ -14,6 +16,7 @@ demo: build
 
 test: build .venv/test
 	cargo test --quiet $(RUST_TESTS)
+	$(BIN)/python -m compileall -q $(COMPILED)
 	$(RUN) -m pytest
 	$(RUN) tests/conformance/run.py
 
