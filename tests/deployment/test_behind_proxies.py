@@ -137,7 +137,7 @@ async def test_a_client_that_falls_silent_is_closed_with_1011(behind: Behind) ->
         # It reads nothing from here on, and so answers nothing.
         client.transport.pause_reading()
         assert await server.closed.get() == (1006, "1011")
-        # Without its answer, the client would give the proxy ten seconds.
+        # It would wait ten seconds for the answer to its own Close, which it does not read either.
         client.transport.abort()
 
 
