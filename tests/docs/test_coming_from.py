@@ -44,6 +44,19 @@ async def test_who_knows_an_id_can_send_there(connect: Connect) -> None:
         assert await ada.recv() == "0 is not here"
 
 
+@each_program("A conversation", "websockets")
+async def test_questions_are_asked_one_after_the_other(connect: Connect) -> None:
+    async with connect() as client:
+        assert await client.recv() == "what is your name?"
+        await client.send("Ada")
+        assert await client.recv() == "how many spoons of sugar, Ada?"
+        await client.send("two")
+        assert await client.recv() == "Ada takes two"
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.recv()
+        assert told(closed.value) == 1000
+
+
 @each_program("Rooms")
 async def test_what_is_said_reaches_the_room_and_no_other(connect: Connect) -> None:
     async with connect(room="garden") as ada, connect(room="kitchen") as edsger:
@@ -151,7 +164,7 @@ test("a question is answered", async () => {
 
 
 async def test_a_page_asks_and_is_answered(node: str) -> None:
-    (ask,) = [snippet for snippet in snippets_of("docs/coming-from/socketio.md") if snippet.language == "js"]
+    (ask,) = [snippet for snippet in snippets_of("docs/coming-from/socketio.md") if "function ask" in snippet.text]
     async with served(programs_of("socketio", "Named events")[-1]) as server:
         assert await passed_in_node(node, ASKING + ask.text, server.port) == 1
 
