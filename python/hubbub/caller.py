@@ -12,7 +12,7 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -48,7 +48,8 @@ class Caller:
         self.loop = asyncio.get_running_loop()
         # What the event loop calls runs in the context that the server was started in.
         self.context = contextvars.copy_context()
-        self.start_task = _task_starter(self.loop)
+        # What makes a task of a coroutine, started at once where Python can do so, and its keywords.
+        self.make_task, self.task_options = _task_maker(self.loop)
         self.handlers = handlers
         self.running: set[asyncio.Future[Any] | Future[Any]] = set()
         # Whoever is cancelled from now on is not to be complained of.
@@ -122,7 +123,7 @@ class Caller:
         begin = time.perf_counter()
         try:
             result = context.run(job)
-            return self.start_task(result) if inspect.iscoroutine(result) else result
+            return self.make_task(result, **self.task_options) if inspect.iscoroutine(result) else result
         finally:
             seconds = time.perf_counter() - begin
             self.held(seconds)
@@ -226,8 +227,7 @@ def _ignore(seconds: float) -> None:
     """Be told how long a handler took, where nobody wants to know."""
 
 
-def _task_starter(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]:
-    """Return what makes a task of a coroutine: started at once where Python can do so."""
+def _task_maker(loop: asyncio.AbstractEventLoop) -> tuple[Callable[..., asyncio.Task[Any]], dict[str, Any]]:
     if sys.version_info >= (3, 12):
-        return functools.partial(asyncio.Task, loop=loop, eager_start=True)
-    return loop.create_task
+        return asyncio.Task, {"loop": loop, "eager_start": True}
+    return loop.create_task, {}

@@ -109,7 +109,7 @@ class Worker:
         self.decides_handshakes = "handshake" in handlers or settings.access_log
         self.caller = Caller(handlers, settings.threads)
         self.loop = self.caller.loop
-        self.start_task = self.caller.start_task
+        self.make_task, self.task_options = self.caller.make_task, self.caller.task_options
         # Set when it is to leave, with `why`.
         self.is_to_leave = asyncio.Event()
         self._why: Why = "stop"

@@ -40,6 +40,35 @@ async def test_open_messages_and_close_tell_of_one_connection(serve: Serve) -> N
     assert await running.noted() == ("close",)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_frames_that_a_handler_keeps_stay_what_they_were(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        kept: list[Frame] = []
+
+        def keep_some(server: Server, frame: Frame) -> None:
+            if frame.data == "tell":
+                note([(kept_one.fd == frame.fd, kept_one.data, kept_one.opcode) for kept_one in kept])
+            elif len(frame.data) % 3:
+                kept.append(frame)
+
+        add(server, "message", kind, keep_some)
+
+    running = await serve(application)
+    messages = [letter * length for length, letter in enumerate("abcdefghij", 1)]
+    async with running.connect() as client, running.connect() as other:
+        for message in messages:
+            await client.send(message if len(message) % 2 else message.encode())
+        await other.send("mine")
+        await client.send("tell")
+        expected = [
+            (True, message, Opcode.TEXT) if len(message) % 2 else (True, message.encode(), Opcode.BINARY)
+            for message in messages
+            if len(message) % 3
+        ]
+        (told,) = await running.noted()
+        assert [one for one in told if one[1] != "mine"] == expected
+
+
 async def test_fragments_arrive_as_one_message(serve: Serve) -> None:
     running = await serve(echo)
     async with running.connect() as client:

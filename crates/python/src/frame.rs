@@ -1,6 +1,9 @@
 //! What a `message` handler is given.
 
+use std::ptr;
+
 use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt, PyString};
@@ -27,11 +30,55 @@ pub(crate) struct Frame {
     finish: bool,
 }
 
-impl Frame {
+/// The frames of received messages, each its own for whoever keeps it.
+///
+/// One that its handler has let go of is used again: nothing tells it from a new one, which would cost a tenth of a short
+/// message.
+#[derive(Default)]
+pub(crate) struct Frames<'py> {
+    spare: Option<Bound<'py, Frame>>,
+}
+
+impl<'py> Frames<'py> {
+    /// The frame of a message.
     #[inline]
-    pub(crate) fn received(fd: Py<PyInt>, data: Py<PyAny>, opcode: Opcode) -> Self {
-        Self { fd, data, opcode, finish: true }
+    pub(crate) fn take(
+        &mut self,
+        fd: &Bound<'py, PyInt>,
+        data: Py<PyAny>,
+        opcode: Opcode,
+    ) -> PyResult<Bound<'py, Frame>> {
+        let content = Frame { fd: fd.clone().unbind(), data, opcode, finish: true };
+        match self.spare.take() {
+            Some(frame) => {
+                replace(&frame, content);
+                Ok(frame)
+            }
+            None => Bound::new(fd.py(), content),
+        }
     }
+
+    /// Lets go of a frame whose handler has returned.
+    #[inline]
+    pub(crate) fn give_back(&mut self, frame: Bound<'py, Frame>) {
+        // SAFETY: the pointer is that of a live object.
+        if unsafe { ffi::Py_REFCNT(frame.as_ptr()) } == 1 {
+            self.spare = Some(frame);
+        }
+    }
+}
+
+/// Puts another content into a frame that nobody else has a reference to.
+#[inline]
+fn replace(frame: &Bound<'_, Frame>, content: Frame) {
+    let object = frame.as_ptr();
+    let offset = ptr::from_ref(frame.get()).addr() - object.addr();
+    // SAFETY: the place lies `offset` bytes inside the object that `frame` keeps alive, and holds a `Frame`. No other reference to
+    // the object exists (see `Frames`), nor one to its content, and the interpreter's lock is held, so nobody looks on.
+    let before = unsafe { object.byte_add(offset).cast::<Frame>().replace(content) };
+    // Unlike `drop`, these need not find out first whether the thread is attached.
+    before.fd.drop_ref(frame.py());
+    before.data.drop_ref(frame.py());
 }
 
 #[pymethods]

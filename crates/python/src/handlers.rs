@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{ffi, intern};
 
 use crate::reactor::is_forked;
@@ -65,8 +65,9 @@ pub(crate) enum Outcome {
 /// Runs handlers, and tells the worker (a Python object) what goes on or went wrong.
 pub(crate) struct Runner {
     pub(crate) worker: Py<PyAny>,
-    /// Makes a task of a coroutine.
-    pub(crate) start_task: Py<PyAny>,
+    /// Makes a task of a coroutine, with these keywords.
+    pub(crate) make_task: Py<PyAny>,
+    pub(crate) task_options: Py<PyDict>,
     pub(crate) stopwatch: Stopwatch,
 }
 
@@ -144,7 +145,8 @@ impl Runner {
 
     #[inline(always)]
     fn run_coroutine(&self, py: Python<'_>, event: &str, fd: u64, coroutine: &Bound<'_, PyAny>) -> PyResult<Outcome> {
-        let task = match self.in_parent(py, self.start_task.bind(py).call1((coroutine,)))? {
+        let task = self.make_task.bind(py).call((coroutine,), Some(self.task_options.bind(py)));
+        let task = match self.in_parent(py, task)? {
             Ok(task) => task,
             Err(error) => return self.failed(py, event, fd, error),
         };

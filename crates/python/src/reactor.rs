@@ -189,7 +189,8 @@ impl Reactor {
             shared: Arc::clone(engine.shared()),
             handlers: Handlers::default(),
             runner: Runner {
-                start_task: worker.getattr("start_task")?.unbind(),
+                make_task: worker.getattr("make_task")?.unbind(),
+                task_options: worker.getattr("task_options")?.cast_into::<PyDict>()?.unbind(),
                 worker: worker.unbind(),
                 stopwatch: Stopwatch::new(Arc::clone(engine.shared())),
             },
@@ -208,7 +209,8 @@ impl Reactor {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.server)?;
         visit.call(&self.runner.worker)?;
-        visit.call(&self.runner.start_task)?;
+        visit.call(&self.runner.make_task)?;
+        visit.call(&self.runner.task_options)?;
         let handlers = [&self.handlers.open, &self.handlers.message, &self.handlers.close, &self.handlers.drain];
         handlers.into_iter().filter_map(OnceLock::get).try_for_each(|handler| visit.call(handler.callable()))
     }

@@ -10,7 +10,7 @@ use pyo3::{ffi, intern};
 use wire::frame::Opcode;
 use wire::http::Head;
 
-use crate::frame::Frame;
+use crate::frame::Frames;
 use crate::handlers::{Contexts, Handler, Outcome};
 use crate::hub::leave_name;
 use crate::reactor::{Reactor, address, in_use};
@@ -73,6 +73,7 @@ impl Reactor {
         // Messages of one connection come together, so its id is made into an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         let mut contexts = Contexts::default();
+        let mut frames = Frames::default();
         loop {
             let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
                 if mine.borrow().map_err(in_use)?.go_on()? {
@@ -83,11 +84,16 @@ impl Reactor {
             };
             match step {
                 Step::Message(fd, data, opcode) => {
+                    let Some(handler) = self.handlers.message.get() else { continue };
                     let id = match &last {
                         Some((same, id)) if *same == fd => id,
                         _ => &last.insert((fd, fd.into_pyobject(py)?)).1,
                     };
-                    self.message(py, fd, id, data, opcode, &mut contexts)?;
+                    let frame = frames.take(id, data, opcode)?;
+                    let arguments = [self.server.bind(py).clone(), frame.as_any().clone()];
+                    self.run_in_order(py, "message", fd, handler, &arguments, &mut contexts)?;
+                    drop(arguments);
+                    frames.give_back(frame);
                     continue;
                 }
                 Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
@@ -116,22 +122,6 @@ impl Reactor {
             // Handlers that were called from Python are measured there.
             self.runner.stopwatch.restart();
         }
-    }
-
-    #[inline]
-    fn message<'py>(
-        &self,
-        py: Python<'py>,
-        fd: Fd,
-        id: &Bound<'py, PyInt>,
-        data: Py<PyAny>,
-        opcode: Opcode,
-        contexts: &mut Contexts<'py>,
-    ) -> PyResult<()> {
-        let Some(handler) = self.handlers.message.get() else { return Ok(()) };
-        let frame = Bound::new(py, Frame::received(id.clone().unbind(), data, opcode))?.into_any();
-        let server = self.server.bind(py).clone();
-        self.run_in_order(py, "message", fd, handler, &[server, frame], contexts)
     }
 
     /// Runs a handler that stands in its connection's order.
