@@ -20,8 +20,8 @@ There are three ways to run blocks; several that are given together are run as o
 - `output_of(block)`: a program that ends by itself, as a process of its own.
 
 What differs between the reader's machine and a test's (a port, a file) is exchanged with `replacing`. A test fails that
-has not run all of its blocks, and `test_snippets.py` fails if there is a block that belongs to no test. The last two ways
-are in `as_process.py`. Async tests, fixtures and time-outs are pytest's; only who shows what is special here.
+has not run all of its blocks, and `test_snippets.py` fails if there is a block that belongs to no test. The last two
+ways are in `as_process.py`.
 """
 
 import ast
