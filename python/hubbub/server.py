@@ -13,13 +13,12 @@ from functools import partial
 from types import BuiltinMethodType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
-from . import program
+from . import logs, program
 from .embedded import Embedded
 from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
-from .logs import LineFormatter
 from .master import Master
 from .program import Assignment
 from .settings import Settings
@@ -426,7 +425,7 @@ class Server:
             # The worker of another server, or of a later start, has nothing to do here.
             return
         if not log.hasHandlers():
-            _log_to_standard_error()
+            logs.to_standard_error()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -449,7 +448,7 @@ class Server:
                 # Who is typing wants to go on.
                 raise RuntimeError(refusal)
             sys.exit(f"hubbub: {refusal}")
-        _set_log_level(self.settings.log_level)
+        logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         status = 0
         try:
             check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
@@ -489,7 +488,7 @@ class Server:
     def _start_worker(self, assignment: Assignment) -> NoReturn:
         """Be a worker, with the master's settings."""
         ours, self.settings = self.settings, Settings(**assignment.settings)
-        _set_log_level(self.settings.log_level)
+        logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         # One of them tells for all.
         if assignment.worker_id == 0 and assignment.is_reload and ours != self.settings:
             names = [
@@ -564,7 +563,7 @@ class Server:
         check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
-        _set_log_level(self.settings.log_level)
+        logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         control = None if self.settings.control == "auto" else self.settings.control
         embedded = Embedded(self, self.settings, self._handlers, control)
         await self._open(embedded)
@@ -642,22 +641,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _log_to_standard_error() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logging.basicConfig(handlers=[handler])
-
-
-def _set_log_level(level: str) -> None:
-    """Set the logger's level, unless the program has and the setting was left alone.
-
-    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
-    logger stays.
-    """
-    if log.level == logging.NOTSET or level != LOG_LEVEL:
-        log.setLevel(level.upper())
-    access = logging.getLogger("hubbub.access")
-    if access.level == logging.NOTSET:
-        access.setLevel(logging.INFO)

@@ -28,6 +28,15 @@ enum Counted {
     Outbox,
 }
 
+/// When the sockets are written that messages for many are queued for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// With everything else of the turn.
+    WithTheTurn,
+    /// The turn is at its end: each right behind the queueing.
+    AtOnce,
+}
+
 /// The opcodes of data frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataOpcode {
@@ -99,7 +108,7 @@ impl Reactor {
     fn put(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
-        let window = connection.window_bits().filter(|_| payload.len() >= self.settings.compression_threshold);
+        let window = connection.window_bits.filter(|_| payload.len() >= self.settings.compression_threshold);
         if let Some(bits) = window {
             tools.deflated.clear();
             tools.deflater.deflate(payload, bits, &mut tools.deflated);
@@ -318,23 +327,29 @@ impl Reactor {
     #[inline]
     pub(crate) fn settle(&mut self) {
         if !self.gathered.is_empty() {
-            self.fan_out();
+            self.fan_out(Written::WithTheTurn);
         }
     }
 
-    fn fan_out(&mut self) {
+    pub(crate) fn fan_out(&mut self, written: Written) {
         let mut gathered = std::mem::take(&mut self.gathered);
         let mut keys = std::mem::take(&mut self.tools.keys);
         match gathered.topic() {
             Some(topic) => keys.extend(self.topics.subscribers(topic)),
-            None => keys.extend(self.connections.iter().filter(|(_, it)| it.open).map(|(key, _)| key as u32)),
+            None => keys.extend(0..self.connections.capacity() as u32),
         }
         let excluded: rustc_hash::FxHashSet<Fd> = gathered.exclude().iter().copied().collect();
         let mut messages = gathered.messages();
         for key in keys.drain(..) {
-            let key = key as usize;
-            if excluded.is_empty() || !excluded.contains(&self.connections[key].fd) {
-                self.deliver(key, &mut messages);
+            let Some(connection) = self.connections.get(key as usize) else { continue };
+            if !connection.open || (!excluded.is_empty() && excluded.contains(&connection.fd)) {
+                continue;
+            }
+            self.deliver(key as usize, &mut messages);
+            // Its state is still in the caches. What waits for the end of a turn waits for it.
+            if written == Written::AtOnce && self.dirty.last() == Some(&key) {
+                self.dirty.pop();
+                self.write_out(key as usize, WRITE_BUDGET);
             }
         }
         drop(messages);
@@ -345,7 +360,7 @@ impl Reactor {
 
     fn deliver(&mut self, key: usize, messages: &mut Fanout<'_>) {
         let connection = &mut self.connections[key];
-        let window = connection.window_bits();
+        let window = connection.window_bits;
         let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
         if !(connection.open && connection.fragmented.is_none() && window.is_none() && has_room) {
             for index in 0..messages.len() {
@@ -376,7 +391,7 @@ impl Reactor {
         }
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
-        let frame = match connection.window_bits() {
+        let frame = match connection.window_bits {
             Some(bits) if payload.len() >= self.settings.compression_threshold => {
                 messages.compressed(index, bits, &mut tools.deflater)
             }
