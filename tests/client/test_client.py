@@ -12,9 +12,6 @@ import hubbub
 HERE = Path(__file__).parent
 DOCUMENTATION = HERE.parents[1] / "docs" / "client.md"
 
-# Installing Node may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.js")), ids=lambda path: path.name)
 def test_in_node(node: str, file: Path) -> None:

@@ -202,6 +202,14 @@ impl Outbox {
         self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
     }
 
+    /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already. Nothing may
+    /// be queued before.
+    pub(crate) fn share_rest(&mut self, frames: &Arc<[u8]>, sent: usize) {
+        self.bytes = frames.len() - sent;
+        self.sent = sent;
+        self.chunks.push_back(Chunk::Shared(Arc::clone(frames)));
+    }
+
     /// Queues `length` bytes of a file, from `offset` on, which are read as they are sent. Nothing may be queued behind
     /// them before they are out.
     pub(crate) fn append_file(&mut self, file: File, offset: u64, length: usize) {
@@ -472,6 +480,21 @@ mod tests {
                 all.extend(socket.taken);
             }
             assert_eq!(all, expected);
+        }
+    }
+
+    #[test]
+    fn the_rest_of_frames_that_were_begun_elsewhere_leaves_before_what_follows() {
+        let shared: Arc<[u8]> = [frame_of(b"12345678"), frame_of(b"abcdefgh")].concat().into();
+        for sent in 1..shared.len() {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.share_rest(&shared, sent);
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"next")));
+            assert_eq!(outbox.len(), shared.len() - sent + frame_of(b"next").len());
+            let mut after = socket(usize::MAX);
+            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
+            assert_eq!(after.taken, [&shared[sent..], &frame_of(b"next")].concat());
+            assert!(outbox.is_empty());
         }
     }
 
