@@ -52,7 +52,7 @@ bench: build .venv/bench
 	$(RUN) benchmarks/run.py
 
 # The site, which is site/index.html; what is wrong with a page or a link fails it.
-docs: .venv/docs
+docs: build .venv/docs
 	$(RUN) scripts/docs.py
 
 # The pictures in docs/images; they need Chromium, and fonts for Chinese, Arabic and emoji.

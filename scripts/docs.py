@@ -92,7 +92,7 @@ def problems(site: Path) -> list[str]:
 
 
 def main() -> None:
-    subprocess.run([sys.executable, ROOT / "scripts" / "settings_page.py"], check=True)
+    subprocess.run([sys.executable, ROOT / "scripts" / "reference_pages.py"], check=True)
     stage()
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=STAGE)
     if built.returncode:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import pytest
-import socketio.exceptions
+import socketio.exceptions  # type: ignore[import-untyped]
 from as_process import Running, free_port, serving
 from snippets import Snippet, shows
 

@@ -5,12 +5,12 @@ A test says whose blocks it shows to work, by the page and the heading above the
     from as_process import serving
     from snippets import Snippet, shows
 
-    @shows("docs/start.md", "The server")
+    @shows("docs/start.md", "A server that answers")
     async def test_the_server_answers(snippets: list[Snippet]) -> None:
         (program,) = snippets
         async with serving(program) as running, running.connect() as client:
             await client.send("hello")
-            assert await client.recv() == "this is server"
+            assert await client.recv() == "you said: hello"
 
 A heading's section ends at the next heading of its level or a higher one; that of a page's title at the next heading.
 There are three ways to run blocks; several that are given together are run as one, in that order:

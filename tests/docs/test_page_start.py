@@ -32,7 +32,8 @@ async def visit(running: Running, page: Page) -> None:
 
 @shows(PAGE, "A page, and a room")
 async def test_what_is_said_in_one_window_is_seen_in_the_other(snippets: list[Snippet], page: Page) -> None:
-    other = await page.context.new_page()
+    assert page.context.browser
+    other = await page.context.browser.new_page()
     async with serving(*snippets) as running:
         await visit(running, page)
         await visit(running, other)

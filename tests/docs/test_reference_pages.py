@@ -1,4 +1,4 @@
-"""docs/settings.md says what hubbub/settings.py says."""
+"""docs/settings.md and docs/commands.md say what the program says."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ from snippets import ROOT, Snippet, sections, shows
 from hubbub import Settings
 
 
-def test_the_page_is_made_from_the_settings_as_they_are() -> None:
-    check = [sys.executable, str(ROOT / "scripts" / "settings_page.py"), "--check"]
+def test_the_pages_are_made_from_the_program_as_it_is() -> None:
+    check = [sys.executable, str(ROOT / "scripts" / "reference_pages.py"), "--check"]
     assert subprocess.run(check, capture_output=True, text=True, check=False).stderr == ""
 
 
