@@ -5,9 +5,9 @@ BIN := .venv/bin
 RUN := PYTHONUNBUFFERED=1 $(BIN)/python
 MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
 # The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
-RUST_TESTS := -p wire -p engine
+RUST_TESTS := -p wire -p engine -p benchmarks
 
-.PHONY: demo test lint format build conformance fuzz bench screenshots clean
+.PHONY: demo test lint format build conformance fuzz bench bench-all screenshots clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -17,7 +17,7 @@ test: build .venv/test
 	$(RUN) -m pytest
 	$(RUN) tests/conformance/run.py
 
-lint: build .venv/test .venv/lint .venv/bench tests/client/node_modules/made
+lint: build .venv/test .venv/lint .venv/bench-all tests/client/node_modules/made
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
@@ -46,7 +46,11 @@ fuzz:
 	fuzz/run 60
 
 bench: build .venv/bench
-	$(RUN) benchmarks/run.py
+	$(RUN) benchmarks/run.py bench
+
+# All peers and all workloads, and the plots; socketify needs libuv (Debian: libuv1).
+bench-all: build .venv/bench-all
+	$(RUN) benchmarks/run.py bench-all
 
 # The pictures in docs/images; they need Chromium, and fonts for Chinese, Arabic and emoji.
 screenshots: build .venv/test
@@ -61,7 +65,7 @@ clean:
 	touch $@
 
 # One dependency group of pyproject.toml each.
-.venv/build .venv/test .venv/lint .venv/bench: pyproject.toml .venv/made
+.venv/build .venv/test .venv/lint .venv/bench .venv/bench-all: pyproject.toml .venv/made
 	$(BIN)/python -m pip install --quiet --group $(notdir $@)
 	touch $@
 
