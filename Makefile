@@ -7,7 +7,7 @@ MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
 # The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
 RUST_TESTS := -p wire -p engine -p benchmarks
 
-.PHONY: demo test lint format build conformance fuzz bench bench-all screenshots clean
+.PHONY: demo test lint format build docs conformance fuzz bench bench-all screenshots clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -17,14 +17,14 @@ test: build .venv/test
 	$(RUN) -m pytest
 	$(RUN) tests/conformance/run.py
 
-lint: build .venv/test .venv/lint .venv/bench-all tests/client/node_modules/made
+lint: build docs .venv/test .venv/lint .venv/bench-all tests/client/node_modules/made
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy python
-	for part in examples/* benchmarks docs tests/[a-z]*; do $(BIN)/mypy $$part || exit 1; done
+	for part in examples/* benchmarks scripts tests/[a-z]*; do $(BIN)/mypy $$part || exit 1; done
 	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
 	tests/client/node_modules/.bin/tsc --project tests/client
 
@@ -52,12 +52,16 @@ bench: build .venv/bench
 bench-all: build .venv/bench-all
 	$(RUN) benchmarks/run.py bench-all
 
+# The site, which is site/index.html; what is wrong with a page or a link fails it.
+docs: .venv/docs
+	$(RUN) scripts/docs.py
+
 # The pictures in docs/images; they need Chromium, and fonts for Chinese, Arabic and emoji.
 screenshots: build .venv/test
-	$(RUN) docs/screenshots.py
+	$(RUN) scripts/screenshots.py
 
 clean:
-	rm -rf .venv .cache target fuzz/target tests/client/node_modules
+	rm -rf .venv .cache site target fuzz/target tests/client/node_modules
 
 .venv/made:
 	$(PYTHON) -m venv .venv
@@ -65,7 +69,7 @@ clean:
 	touch $@
 
 # One dependency group of pyproject.toml each.
-.venv/build .venv/test .venv/lint .venv/bench .venv/bench-all: pyproject.toml .venv/made
+.venv/build .venv/test .venv/lint .venv/bench .venv/bench-all .venv/docs: pyproject.toml .venv/made
 	$(BIN)/python -m pip install --quiet --group $(notdir $@)
 	touch $@
 

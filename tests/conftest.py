@@ -1,6 +1,7 @@
 """What tests of several kinds need: programs that the system has, or can have, and a page in a real browser."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -24,16 +25,41 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 
+Unavailable = Callable[[str], NoReturn]
 Installed = Callable[..., str]
+
+# The first that takes a .js file for the ES module that it is.
+NODE = (20, 19)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests that may have a program installed their time without their fixtures'."""
+    for item in items:
+        may_install = isinstance(item, pytest.Function) and "installed" in item.fixturenames
+        if may_install and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(func_only=True))
 
 
 @pytest.fixture(scope="session")
-def installed() -> Installed:
+def unavailable() -> Unavailable:
+    """Skip the test loudly, with what is missing; with CI=true, where everything must be there, let it fail."""
+
+    def unavailable(missing: str) -> NoReturn:
+        reason = f"NOT TESTED: {missing}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return unavailable
+
+
+@pytest.fixture(scope="session")
+def installed(unavailable: Unavailable) -> Installed:
     """Find programs, and install what is missing.
 
     `installed("nginx")` returns a path; further names are others under which the program may be found. On Debian as
     root, what is not on the PATH is installed with apt-get, from the package with the first name. Where that cannot
-    be, the test is skipped, or fails if CI=true.
+    be, it is `unavailable`.
     """
 
     def installed(package: str, *other_names: str) -> str:
@@ -65,12 +91,14 @@ def _install(package: str) -> None:
         )
 
 
-def unavailable(reason: str) -> NoReturn:
-    """Skip the test loudly; with CI=true, where everything must be there, let it fail."""
-    reason = f"THIS WAS NOT TESTED: {reason}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+@pytest.fixture(scope="session")
+def node(installed: Installed, unavailable: Unavailable) -> str:
+    """The path of a Node.js that is new enough for `hubbub.js`."""
+    path = installed("nodejs", "node")
+    printed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+    if tuple(map(int, re.findall(r"\d+", printed)[:2])) < NODE:
+        unavailable(f"hubbub.js needs Node.js 20.19 or later, and {path} is older")
+    return path
 
 
 @pytest.fixture(scope="session")

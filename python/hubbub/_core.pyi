@@ -12,17 +12,34 @@ __version__: str
 
 @final
 class Frame:
+    """One message, whole, as it came from a connection."""
+
     __match_args__: tuple[str, str, str, str] = ...
 
-    def __new__(cls, fd: int, data: str | bytes, opcode: int | None = None, finish: bool = True) -> Frame: ...
+    def __new__(cls, fd: int, data: str | bytes, opcode: int | None = None, finish: bool = True) -> Frame:
+        """Make a frame as a handler would be given it, for the tests of an application.
+
+        Raises:
+            TypeError: `data` is neither `str` nor `bytes`.
+            ValueError: `opcode` is no opcode.
+        """
+
     @property
-    def fd(self) -> int: ...
+    def fd(self) -> int:
+        """The connection's id."""
+
     @property
-    def data(self) -> str | bytes: ...
+    def data(self) -> str | bytes:
+        """`str` for a text message, `bytes` for a binary one (RFC 6455 §5.6)."""
+
     @property
-    def opcode(self) -> Opcode: ...
+    def opcode(self) -> Opcode:
+        """`Opcode.TEXT` or `Opcode.BINARY`."""
+
     @property
-    def finish(self) -> bool: ...
+    def finish(self) -> bool:
+        """Always `True` for a received message: fragments are merged (RFC 6455 §5.4)."""
+
     def __getnewargs__(self) -> tuple[int, str | bytes, int, bool]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...

@@ -4,12 +4,10 @@ Nothing in here does I/O or knows of a server. `Frame`, the one value that is ma
 class of the native core.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import lru_cache
 from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
@@ -25,7 +23,6 @@ __all__ = [
     "Request",
     "Response",
     "check_close",
-    "forwarded",
 ]
 
 if TYPE_CHECKING:
@@ -42,11 +39,17 @@ class Opcode(IntEnum):
     """The opcodes of frames (RFC 6455 §5.2)."""
 
     CONTINUATION = 0x0
+    """A further fragment of a message."""
     TEXT = 0x1
+    """UTF-8: `str`."""
     BINARY = 0x2
+    """Any bytes: `bytes`."""
     CLOSE = 0x8
+    """Begins or answers the closing handshake (RFC 6455 §5.5.1)."""
     PING = 0x9
+    """Asks for a pong (RFC 6455 §5.5.2)."""
     PONG = 0xA
+    """Answers a ping (RFC 6455 §5.5.3)."""
 
 
 class CloseCode(IntEnum):
@@ -56,20 +59,35 @@ class CloseCode(IntEnum):
     """
 
     NORMAL_CLOSURE = 1000
+    """It has served its purpose."""
     GOING_AWAY = 1001
+    """The server stops, or the page is left."""
     PROTOCOL_ERROR = 1002
+    """The peer breaks the protocol."""
     UNSUPPORTED_DATA = 1003
+    """Text where binary data is wanted, or the reverse."""
     NO_STATUS_RCVD = 1005
+    """The peer gave no code. It cannot be sent."""
     ABNORMAL_CLOSURE = 1006
+    """The connection broke, without a closing handshake. It cannot be sent."""
     INVALID_FRAME_PAYLOAD_DATA = 1007
+    """A text message is not UTF-8."""
     POLICY_VIOLATION = 1008
+    """The peer does what it may not; where nothing else fits."""
     MESSAGE_TOO_BIG = 1009
+    """A message is longer than `max_message_size`."""
     MANDATORY_EXTENSION = 1010
+    """A client misses an extension that it needs."""
     INTERNAL_ERROR = 1011
+    """A handler failed, or no pong came in time."""
     SERVICE_RESTART = 1012
+    """The worker is replaced in a reload; come back."""
     TRY_AGAIN_LATER = 1013
+    """The client reads too slowly: see `slow_consumer`."""
     BAD_GATEWAY = 1014
+    """A proxy had no good answer from the server behind it."""
     TLS_HANDSHAKE = 1015
+    """There was no TLS connection. It cannot be sent."""
 
 
 # The others only tell how a connection ended; no frame may carry them (RFC 6455 §7.4.1).
@@ -98,8 +116,9 @@ def check_close(code: int, reason: str) -> None:
         raise TypeError(f"a close code is an int and a reason a str, not {code!r} and {type(reason).__name__}")
     if code not in _SENDABLE and not 3000 <= code <= 4999:
         raise ValueError(f"close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
-    if len(reason.encode()) > _MAX_REASON_BYTES:
-        raise ValueError(f"the close reason has more than {_MAX_REASON_BYTES} bytes of UTF-8: {reason[:40]!r}...")
+    length = len(reason.encode())
+    if length > _MAX_REASON_BYTES:
+        raise ValueError(f"a close reason has at most {_MAX_REASON_BYTES} bytes of UTF-8 (RFC 6455 §5.5), not {length}")
 
 
 class ConnectionInfo(NamedTuple):
@@ -118,13 +137,13 @@ class ConnectionInfo(NamedTuple):
     messages_in: int
     """Messages received."""
     messages_out: int
-    """Messages sent."""
+    """Messages queued for it."""
     bytes_in: int
-    """Bytes received."""
+    """Bytes of payload received."""
     bytes_out: int
-    """Bytes sent."""
+    """Bytes of payload queued for it."""
     queued_bytes: int
-    """Bytes in its outbox."""
+    """Bytes in its outbox that are not sent yet, frame headers included."""
 
 
 class Request:
@@ -502,119 +521,3 @@ class Refuse:
 
     def __post_init__(self) -> None:
         check_close(self.code, self.reason)
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# Reading an address takes its time, which clients are not to have as much of as fits into a head.
-MOST_PROXIES = 32
-# An IPv6 address of the longest kind, with the longest name of an interface.
-_LONGEST_ADDRESS = 45 + 1 + 15
-
-_FORWARDED_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-
-
-def forwarded(
-    headers: Iterable[tuple[str, str]],
-    client: tuple[str, int],
-    scheme: str,
-    trusted: tuple[str, ...],
-) -> tuple[tuple[str, int], str]:
-    """Return who the client is and which scheme it used, as far as trusted proxies tell.
-
-    Each proxy appends the address that it was called from to X-Forwarded-For, so that list is read from its
-    right end, and what stands left of the first address that is no trusted proxy is hearsay. Nobody has more than
-    `MOST_PROXIES` of them in a row: such a list is not believed.
-
-    Args:
-        headers: The request's pairs, names in any case.
-        client: Address and port of the peer of the socket.
-        scheme: `http` or `https`, as the socket has it.
-        trusted: `Settings.trusted_proxies`.
-
-    Returns:
-        `client` and `scheme` themselves unless the peer is trusted; each of them too if its header is missing
-        or malformed. A forwarded client has the port 0 unless the header tells it.
-    """
-    addresses, schemes = [], []
-    for name, value in headers:
-        name = name.lower()
-        if name == "x-forwarded-for":
-            addresses += value.split(",")
-        elif name == "x-forwarded-proto":
-            schemes += value.split(",")
-    if not addresses and not schemes:
-        return client, scheme
-
-    peer = _judged(client[0], trusted)
-    if not peer or not peer.is_trusted:
-        return client, scheme
-    if schemes:
-        # The last one is what the trusted peer wrote itself.
-        scheme = _FORWARDED_SCHEMES.get(schemes[-1].strip().lower(), scheme)
-    return _forwarded_client(addresses, trusted) or client, scheme
-
-
-def _forwarded_client(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int] | None:
-    """Return the rightmost address that is no trusted proxy, or the leftmost.
-
-    `None` for a malformed one, and for more proxies than there can be.
-    """
-    client = None
-    for entry in reversed(addresses[-MOST_PROXIES:]):
-        host, port = _split_port(entry.strip())
-        judged = _judged(host, trusted)
-        # A zone (fe80::1%eth0) means nothing on another host, and may be any text.
-        if judged is None or "%" in host:
-            return None
-        client = judged.address, port
-        if not judged.is_trusted:
-            return client
-    return client if len(addresses) <= MOST_PROXIES else None
-
-
-# As some proxies write it: "192.0.2.1:4711" and "[2001:db8::1]:4711".
-_WITH_PORT = re.compile(r"\[([^\]]*)\](?::([0-9]{1,5}))?|([0-9.]+):([0-9]{1,5})")
-
-
-def _split_port(entry: str) -> tuple[str, int]:
-    match = _WITH_PORT.fullmatch(entry)
-    if not match:
-        return entry, 0
-    port = int(match[2] or match[4] or 0)
-    return match[1] or match[3] or "", port if port <= 65535 else 0
-
-
-def _address(text: str) -> _Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    # A listener on `::` sees IPv4 clients as ::ffff:192.0.2.1.
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped
-    return address
-
-
-class _Judged(NamedTuple):
-    address: str
-    is_trusted: bool
-
-
-def _judged(text: str, trusted: tuple[str, ...]) -> _Judged | None:
-    """Return the address in its shortest form, and whether it is a trusted proxy's; `None` if it is none."""
-    return _judged_before(text, trusted) if len(text) <= _LONGEST_ADDRESS else None
-
-
-@lru_cache(maxsize=1024)  # Proxies are few, and many clients come again and again.
-def _judged_before(text: str, trusted: tuple[str, ...]) -> _Judged | None:
-    address = _address(text)
-    if address is None:
-        return None
-    return _Judged(str(address), any(address in network for network in _networks(trusted)))
-
-
-@lru_cache(maxsize=8)  # A process has one such tuple, from its settings.
-def _networks(trusted: tuple[str, ...]) -> tuple[_Network, ...]:
-    return tuple(ipaddress.ip_network(entry, strict=False) for entry in trusted)

@@ -1,4 +1,4 @@
-"""What goes into a line of a log, and how many lines there may be.
+"""Where lines of the log go, what goes into one, and how many there may be.
 
 What a client has sent may be made to deceive whoever reads the log: a line break begins a line that the server never
 wrote, an escape sequence makes a terminal hide or change what stands there. And what clients do must not fill a disk.
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
-__all__ = ["LineFormatter", "Throttle", "name_of", "shown", "shown_client"]
+__all__ = ["LineFormatter", "Throttle", "name_of", "set_level", "shown", "shown_client", "to_standard_error"]
 
 # Characters of one text of a client's.
 LONGEST = 500
@@ -77,6 +77,30 @@ class LineFormatter(logging.Formatter):
             text = f"{text[:LONGEST_BEGIN]}\n...\n{text[-LONGEST_END:]}"
         # Backslashes and quotes stay as they are: code has many.
         return "\n  ".join("".join(map(_printable, line)) for line in text.split("\n"))
+
+
+def to_standard_error() -> None:
+    """Have what is logged written to standard error, in a program that has not set its logging up."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
+
+
+def set_level(level: str, *, default: object) -> None:
+    """Set the level of the logger `hubbub`, unless the program has set it and left the setting alone.
+
+    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
+    logger stays.
+
+    Args:
+        level: The setting `log_level`.
+        default: What that is if it is left alone.
+    """
+    log, access = logging.getLogger("hubbub"), logging.getLogger("hubbub.access")
+    if log.level == logging.NOTSET or level != default:
+        log.setLevel(level.upper())
+    if access.level == logging.NOTSET:
+        access.setLevel(logging.INFO)
 
 
 class Throttle:

@@ -239,16 +239,7 @@ class _Sender:
     """What a `Publisher` and an `AsyncPublisher` are made of."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, port: int = 9501, timeout: float = 5.0) -> None:
-        """Name the server; the first call connects to it, or `with`.
-
-        Args:
-            path: The server's control socket; without one, that of `port`.
-            port: The port of a server of the same user on this host with `control="auto"`.
-            timeout: The seconds that a call waits for the server, unless it is given its own.
-
-        Raises:
-            ValueError: `timeout` is not above 0.
-        """
+        """Name the server, as `Publisher` tells; the first call connects to it, or `with`."""
         self._line = _Line(path, port, timeout)
         weakref.finalize(self, _let_go, self._line).atexit = False
 
@@ -267,9 +258,17 @@ class Publisher(_Sender):
     one thread reach any one connection in their order, in any mix. What the server has not delivered when it ends is
     lost.
 
-    Every method raises:
-        ConnectionError: There is no server, or it ended before it answered; the message names the socket.
-        TimeoutError: The server has not reacted within `timeout` seconds.
+    `with Publisher(…) as hub:` connects at once, and closes at the end of its block. Every method raises
+    `ConnectionError`, whose message names the socket, if there is no server or it ended before it answered; and
+    `TimeoutError` if it has not reacted within `timeout` seconds, the publisher's own or those of the call.
+
+    Args:
+        path: The server's control socket; without one, that of `port`.
+        port: The port of a server of the same user on this host with `control="auto"`.
+        timeout: The seconds that a call waits for the server, unless it is given its own.
+
+    Raises:
+        ValueError: `timeout` is not above 0.
     """
 
     def push(self, fd: int, data: Data, opcode: int | None = None, *, timeout: float | None = None) -> bool:
@@ -279,7 +278,6 @@ class Publisher(_Sender):
             fd: The connection's id.
             data: `str` goes as a text message, bytes-like as a binary message (RFC 6455 §5.6).
             opcode: Overrides that choice: text or binary.
-            timeout: Seconds, instead of the publisher's own.
 
         Returns:
             `True` if it was queued; `False` if there is no such open connection, or its outbox is full.
@@ -298,10 +296,9 @@ class Publisher(_Sender):
             fd: The connection's id.
             code: 1000 to 1003, 1007 to 1014, or 3000 to 4999.
             reason: At most 123 bytes of UTF-8.
-            timeout: Seconds, instead of the publisher's own.
 
         Returns:
-            `False` if there is no such open connection.
+            `True` if it has begun; `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
@@ -314,6 +311,11 @@ class Publisher(_Sender):
 
         It is on its way when this returns, and nobody answers. It waits only while the server takes less than it is
         sent.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            data: `str` goes as a text message, bytes-like as a binary message.
+            exclude: Ids of subscribers that are not to get it.
 
         Raises:
             TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
@@ -392,7 +394,9 @@ class Publisher(_Sender):
 
 
 class AsyncPublisher(_Sender):
-    """A `Publisher` whose methods are awaited, for use in an event loop, which it never blocks.
+    """A `Publisher` whose methods are awaited, for use in an event loop, which it never blocks; see there.
+
+    It is made with the same arguments. Each call waits for the server for `timeout` seconds at most.
 
     The calls reach any one connection in the order in which they were begun. One that is cancelled (`asyncio.timeout`)
     may have been sent, or not; it leaves the others alone.

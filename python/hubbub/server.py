@@ -13,13 +13,12 @@ from functools import partial
 from types import BuiltinMethodType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
-from . import program
+from . import logs, program
 from .embedded import Embedded
 from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
-from .logs import LineFormatter
 from .master import Master
 from .program import Assignment
 from .settings import Settings
@@ -51,7 +50,7 @@ class Role(Protocol):
 
 
 class Connections(Collection[int]):
-    """All open WebSockets, by id. Iterating takes a snapshot."""
+    """The ids of all open WebSockets, in all workers: `fd in …`, `len(…)`, and iteration, which takes a snapshot."""
 
     def __init__(self, server: "Server") -> None:
         """Look at what `server` has open, whenever asked."""
@@ -72,6 +71,11 @@ class Connections(Collection[int]):
 
 class Server:
     """A WebSocket server: handlers of its events, and methods to send from any handler, task, timer or thread."""
+
+    settings: Settings
+    """The settings that count: options of a command line before variables before keywords."""
+    connections: Connections
+    """The ids of all open WebSockets, in all workers. Asking it while the server is not running: `NotRunning`."""
 
     def __init__(
         self, host: str = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
@@ -113,13 +117,29 @@ class Server:
         """Register the handler of an event; without `handler`, return a decorator that does.
 
         A handler may be `def` or `async def`, and is given the first n of the event's arguments, n being the
-        positional parameters that it declares.
+        positional parameters that it declares. Those of one connection never overlap: `open`, its messages in order,
+        `close`. An exception in `open` or `message` closes the connection with 1011, one in `handshake` or `request`
+        is answered with 500; all are logged.
+
+        - `handshake` (server, request): a client asks for a WebSocket. `None` or `True` accepts it, `Accept` too, and
+          says how; `False` is 403, `Response` that answer, `Refuse` a close code.
+        - `open` (server, request): the handshake is done, and `request.fd` is the connection's id. It is the same
+          `Request` as in `handshake`.
+        - `message` (server, frame): a whole message; see `Frame`.
+        - `close` (server, fd, code, reason): once for each `open`, unless its worker was killed. `code` is that of
+          RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. Where the server closed it and the
+          peer never answered, it is 1006, with the server's code in `reason`.
+        - `drain` (server, fd): the outbox was more than half full, and is empty again. It may come while another
+          handler of that connection waits.
+        - `request` (server, request): plain HTTP. `Response`, `str` (as text/html), `bytes`, or `None` for 404. Without
+          a handler: 426.
+        - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop.
+        - `start`, `shutdown` (server): once, in the master or the embedding process: when all workers accept, and when
+          all have ended.
+        - `pipe_message` (server, worker_id, data): a worker has called `send_message`.
 
         Args:
-            event: `open` (server, request), `message` (server, frame), `close` (server, fd, code, reason),
-                `handshake` (server, request), `request` (server, request), `worker_start` and `worker_stop`
-                (server, worker_id), `start` and `shutdown` (server), `pipe_message` (server, worker_id, data),
-                or `drain` (server, fd).
+            event: The event's name.
             handler: The callable.
             threaded: Run a `def` handler in the worker's pool of `threads`, for code that blocks. The order
                 within a connection stays.
@@ -153,7 +173,7 @@ class Server:
         Args:
             fd: The connection's id, from `Request.fd` or `Frame.fd`.
             data: `str` goes as a text frame, bytes-like as a binary frame (RFC 6455 §5.6).
-            opcode: Overrides that choice: continuation, text or binary.
+            opcode: Overrides that choice: `Opcode.CONTINUATION`, `TEXT` or `BINARY`.
             finish: `False` sends a fragment; the next one to come is a continuation (RFC 6455 §5.4). Whatever else
                 is sent to that connection waits until the message has ended.
 
@@ -172,8 +192,12 @@ class Server:
     def ping(self, fd: int, data: Data = b"") -> bool:
         """Queue a ping (RFC 6455 §5.5.2); the pong is not reported.
 
+        Args:
+            fd: The connection's id.
+            data: At most 125 bytes; `str` goes as UTF-8.
+
         Returns:
-            `False` if there is no such open connection, or its outbox is full.
+            `True` if it was queued; `False` if there is no such open connection, or its outbox is full.
 
         Raises:
             TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
@@ -193,7 +217,7 @@ class Server:
             reason: At most 123 bytes of UTF-8.
 
         Returns:
-            `False` if there is no such open connection.
+            `True` if it has begun (from another thread: is on its way); `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
@@ -207,6 +231,10 @@ class Server:
 
         The frame is made once, and shared by all outboxes. A connection whose outbox is full is treated by
         `slow_consumer`.
+
+        Args:
+            data: `str` goes as a text message, bytes-like as a binary message.
+            exclude: Ids of those who are not to get it.
 
         Raises:
             TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
@@ -223,7 +251,7 @@ class Server:
             topic: A name of 1 to 255 bytes of UTF-8.
 
         Returns:
-            `False` if there is no such open connection.
+            `True` if it is subscribed; `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` is no `int`, or `topic` no `str`.
@@ -235,8 +263,12 @@ class Server:
     def unsubscribe(self, fd: int, topic: str) -> bool:
         """End a subscription; one that there is not is no error.
 
+        Args:
+            fd: The connection's id.
+            topic: A name of 1 to 255 bytes of UTF-8.
+
         Returns:
-            `False` if there is no such open connection.
+            `True` if it is not subscribed any more; `False` if there is no such open connection.
 
         Raises:
             TypeError: `fd` is no `int`, or `topic` no `str`.
@@ -246,7 +278,12 @@ class Server:
         return self._worker_of("unsubscribe").reactor.unsubscribe(fd, topic)
 
     def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
-        """Queue one message for every subscriber of a topic, less the ids in `exclude`; see `broadcast`.
+        """Queue one message for every subscriber of a topic, in all workers; see `broadcast`.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8. Nobody needs to be subscribed.
+            data: `str` goes as a text message, bytes-like as a binary message.
+            exclude: Ids of subscribers that are not to get it.
 
         Raises:
             TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
@@ -276,6 +313,9 @@ class Server:
 
     async def subscribers(self, topic: str) -> int:
         """Count the connections of all workers that are subscribed to a topic, one's own calls until now included.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
 
         Raises:
             TypeError: `topic` is no `str`.
@@ -318,6 +358,9 @@ class Server:
 
         A call that is due while the one before still runs is left out. What `fn` raises is logged.
 
+        Returns:
+            What cancels it.
+
         Raises:
             ValueError: `seconds` is not above 0.
             NotRunning: The server is not running.
@@ -330,6 +373,9 @@ class Server:
         """Call `fn(*args)` once, after so many seconds, in this worker; `fn` may be `async def`.
 
         What `fn` raises is logged.
+
+        Returns:
+            What cancels it.
 
         Raises:
             ValueError: `seconds` is below 0.
@@ -344,6 +390,10 @@ class Server:
 
         Messages from one caller to one worker arrive in the order of the calls; those for a worker that has just died
         are lost.
+
+        Args:
+            data: Arrives as it is, `str` or `bytes`.
+            worker_id: From 0 on, below `settings.worker_count`.
 
         Raises:
             TypeError: `data` is neither `str` nor `bytes`, or `worker_id` no `int`.
@@ -375,7 +425,7 @@ class Server:
             # The worker of another server, or of a later start, has nothing to do here.
             return
         if not log.hasHandlers():
-            _log_to_standard_error()
+            logs.to_standard_error()
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -398,7 +448,7 @@ class Server:
                 # Who is typing wants to go on.
                 raise RuntimeError(refusal)
             sys.exit(f"hubbub: {refusal}")
-        _set_log_level(self.settings.log_level)
+        logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         status = 0
         try:
             check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
@@ -438,7 +488,7 @@ class Server:
     def _start_worker(self, assignment: Assignment) -> NoReturn:
         """Be a worker, with the master's settings."""
         ours, self.settings = self.settings, Settings(**assignment.settings)
-        _set_log_level(self.settings.log_level)
+        logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         # One of them tells for all.
         if assignment.worker_id == 0 and assignment.is_reload and ours != self.settings:
             names = [
@@ -451,6 +501,10 @@ class Server:
 
     async def serve(self) -> None:
         """Serve in the running event loop until `shutdown()` or cancellation, and stop gracefully.
+
+        `async with server:` does so until the end of its block, and the server listens when it begins. There is one
+        worker, in this process, whatever `workers` says; signals are left to the program, and there is no control
+        socket unless `control` names one. Afterwards it may be served again, in another loop too.
 
         Raises:
             SettingsError: A file that a setting names is not there.
@@ -509,7 +563,7 @@ class Server:
         check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
-        _set_log_level(self.settings.log_level)
+        logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         control = None if self.settings.control == "auto" else self.settings.control
         embedded = Embedded(self, self.settings, self._handlers, control)
         await self._open(embedded)
@@ -587,22 +641,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _log_to_standard_error() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logging.basicConfig(handlers=[handler])
-
-
-def _set_log_level(level: str) -> None:
-    """Set the logger's level, unless the program has and the setting was left alone.
-
-    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
-    logger stays.
-    """
-    if log.level == logging.NOTSET or level != LOG_LEVEL:
-        log.setLevel(level.upper())
-    access = logging.getLogger("hubbub.access")
-    if access.level == logging.NOTSET:
-        access.setLevel(logging.INFO)

@@ -18,7 +18,8 @@ from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .errors import NotRunning
-from .events import Accept, CloseCode, Refuse, Request, Response, forwarded
+from .events import Accept, CloseCode, Refuse, Request, Response
+from .forwarding import forwarded
 from .handlers import Handler
 from .logs import shown
 from .program import Why

@@ -11,9 +11,6 @@ APP = str(EXAMPLE / "app.py")
 GREETING = "你好,WebSocket!"
 ANSWER = "this is server"
 
-# Installing a browser may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
 
 @pytest.fixture
 async def example() -> AsyncIterator[Program]:

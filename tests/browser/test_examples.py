@@ -10,9 +10,6 @@ import pytest
 from playwright.async_api import Page, expect
 from programs import EXAMPLES, Program, running
 
-# Installing a browser may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
 
 @asynccontextmanager
 async def opened(page: Page, example: str) -> AsyncIterator[Program]:

@@ -13,9 +13,6 @@ from playwright.async_api import Page, WebSocket
 
 APPLICATION = Path(__file__).with_name("client_app.py")
 
-# Installing a browser may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
 # In the page: the socket, all that it received, and its states.
 CONNECT = """([url, options]) => {
     globalThis.received = [];

@@ -9,9 +9,6 @@ from playwright.async_api import Page
 
 from hubbub import Refuse, Request, Server
 
-# Installing a browser may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
 PAGE = "<!doctype html><title>a page</title>"
 
 # Opens a WebSocket, and tells how it went: the subprotocol, the code of the end, and the greeting or the reason.

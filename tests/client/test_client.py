@@ -1,44 +1,16 @@
 """The browser client: its own tests, which Node runs; its size, its place, and what is written about it."""
 
-import asyncio
 import gzip
-import os
 import re
 import subprocess
-import textwrap
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
 
 import hubbub
 
 HERE = Path(__file__).parent
 DOCUMENTATION = HERE.parents[1] / "docs" / "client.md"
-
-# The first that takes a .js file for the ES module that it is.
-NODE = (20, 19)
-
-
-# Installing Node may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
-
-@pytest.fixture(scope="session")
-def node(installed: Callable[..., str]) -> str:
-    """The path of a Node that is new enough."""
-    path = installed("nodejs", "node")
-    if node_version(path) < NODE:
-        reason = f"THIS WAS NOT TESTED: hubbub.js needs Node.js 20.19 or later, and {path} is older"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    return path
-
-
-def node_version(path: str) -> tuple[int, ...]:
-    printed = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
-    return tuple(map(int, re.findall(r"\d+", printed)[:2]))
 
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.js")), ids=lambda path: path.name)
@@ -75,23 +47,3 @@ def test_the_defaults_are_the_documented_ones() -> None:
     )
     assert {name: value for value, name in in_types} == defaults
     assert dict(in_documentation) == defaults
-
-
-async def test_the_documented_server_serves_the_client_and_answers_its_heartbeat(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HUBBUB_PORT", "0")
-    blocks = re.findall(r"^ *```python\n(.*?)```$", DOCUMENTATION.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    example: dict[str, Any] = {}
-    for block in blocks:
-        exec(textwrap.dedent(block), example)
-    async with example["server"] as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /hubbub.js HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        writer.close()
-        assert b"text/javascript" in head
-        assert body == hubbub.client_path().read_bytes()
-        async with connect(f"ws://127.0.0.1:{server.port}/", proxy=None) as client:
-            await client.send("ping")
-            assert await client.recv() == "pong"

@@ -1,16 +1,14 @@
-"""Reads the papers in docs: what is run here is what stands there."""
+"""Reads docs/deploy.md: what is run here is what stands there."""
 
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-DEPLOY = DOCS / "deploy.md"
-SECURITY = DOCS / "security.md"
+DEPLOY = Path(__file__).resolve().parents[2] / "docs" / "deploy.md"
 
 
-def snippet(language: str, paper: Path = DEPLOY) -> str:
+def snippet(language: str) -> str:
     """Return the one block of code of a language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", paper.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", DEPLOY.read_text(), re.MULTILINE | re.DOTALL)
     assert isinstance(block, str)
     return block
 

@@ -12,9 +12,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hubbub import Settings
 
-# Installing a proxy or a browser may take longer than a test is given.
-pytestmark = pytest.mark.timeout(60, func_only=True)
-
 BIG = 3_000_000
 FORGED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "gopher, https"}
 

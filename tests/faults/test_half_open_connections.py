@@ -2,10 +2,11 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,17 +14,14 @@ PROGRAM = Path(__file__).with_name("half_open_program.py")
 
 
 @pytest.fixture(scope="module")
-def in_own_network() -> list[str]:
+def in_own_network(installed: Callable[..., str], unavailable: Callable[[str], NoReturn]) -> list[str]:
     """The beginning of a command that runs in a network of its own."""
-    command = ["unshare", "--net"]
-    missing = [name for name in ("unshare", "ip") if not shutil.which(name)]
-    may = not missing and subprocess.run([*command, "true"], capture_output=True).returncode == 0
-    if not may:
-        reason = f"HALF-OPEN CONNECTIONS WERE NOT TESTED: {missing or 'this user'} cannot make a network namespace"
-        # Who is root may, unless something is wrong with the machine.
-        if os.environ.get("CI") == "true" and os.geteuid() == 0:
-            pytest.fail(reason)
-        pytest.skip(reason)
+    installed("iproute2", "ip")
+    command = [installed("util-linux", "unshare"), "--net"]
+    if subprocess.run([*command, "true"], capture_output=True).returncode != 0:
+        if os.geteuid() != 0:
+            pytest.skip("NOT TESTED: only root can make a network namespace for half-open connections")
+        unavailable("root cannot make a network namespace here for half-open connections")
     return command
 
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,9 @@ EXPECT = "Expect: 100-continue"
 
 
 @pytest.fixture(scope="session")
-def curl() -> str:
+def curl(installed: Callable[..., str]) -> str:
     """The path of curl."""
-    if path := shutil.which("curl"):
-        return path
-    reason = "NO TEST WITH CURL WAS RUN: there is none on the PATH"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    return installed("curl")
 
 
 class Curl:

@@ -177,13 +177,13 @@ def test_a_link_has_the_media_type_of_its_own_name(site: Path) -> None:
 def test_symbolic_links_that_lead_outside_are_404(site: Path) -> None:
     (site / "link.txt").symlink_to("../secret.txt")
     (site / "linked").symlink_to("..")
-    (site / "folder" / "root").symlink_to("/")
+    (site / "folder" / "top").symlink_to("/")
     (site / "around").symlink_to("around")
     # It begins like the directory's own path.
     (site.parent / "site-2").mkdir()
     (site.parent / "site-2" / "secret.txt").write_bytes(b"secret")
     (site / "beside").symlink_to("../site-2")
-    for path in ("/link.txt", "/linked/secret.txt", "/folder/root/etc/passwd", "/around", "/beside/secret.txt"):
+    for path in ("/link.txt", "/linked/secret.txt", "/folder/top/etc/passwd", "/around", "/beside/secret.txt"):
         assert ask(site, path).status == 404, path
 
 

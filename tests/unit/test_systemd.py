@@ -26,7 +26,7 @@ def test_a_path_is_told(notified: socket.socket, tmp_path: Path, monkeypatch: py
     assert notified.recv(1000) == b"READY=1\nSTATUS=fine"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the abstract namespace is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: the abstract namespace is Linux's")
 def test_an_abstract_name_is_told(notified: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     # An empty name has the kernel choose a free one.
     notified.bind("")

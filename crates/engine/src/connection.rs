@@ -163,8 +163,8 @@ pub(crate) struct Ending {
     pub(crate) reason: String,
 }
 
-/// What every message touches stands first, side by side.
-#[repr(C)]
+/// What every message touches stands first, side by side: in a fan-out to thousands each cache line counts.
+#[repr(C, align(64))]
 pub(crate) struct Connection {
     /// 0 until the handshake is accepted.
     pub(crate) fd: Fd,
@@ -179,6 +179,8 @@ pub(crate) struct Connection {
     pub(crate) socket: Option<TcpStream>,
     /// Tells this connection from others that had its key.
     pub(crate) serial: u32,
+    /// The window that messages for it are compressed with, if they are.
+    pub(crate) window_bits: Option<u8>,
     /// It counts among the open WebSockets.
     pub(crate) open: bool,
     /// The socket may have input.
@@ -203,6 +205,7 @@ pub(crate) struct Connection {
     pub(crate) forgotten: bool,
     /// The code of the Close frame that we sent first; 0: none.
     pub(crate) our_code: u16,
+    pub(crate) wait: Wait,
     pub(crate) received_at: u64,
     /// Since when the socket has not been read because the handler lags.
     pub(crate) paused_at: Option<u64>,
@@ -213,7 +216,6 @@ pub(crate) struct Connection {
     /// Where in `input` the unused part begins.
     pub(crate) used: usize,
     pub(crate) stage: Stage,
-    pub(crate) wait: Wait,
     pub(crate) since: u64,
     /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
     pub(crate) timer_at: u64,
@@ -236,6 +238,7 @@ impl Connection {
             subscriptions: Subscriptions::default(),
             fragmented: None,
             tls: None,
+            window_bits: None,
             ending: None,
             wait: Wait::Head,
             since: now,
@@ -294,13 +297,5 @@ impl Connection {
     #[inline]
     fn deferred_bytes(&self) -> usize {
         self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)
-    }
-
-    /// The window that messages for this connection are compressed with, if they are.
-    pub(crate) fn window_bits(&self) -> Option<u8> {
-        match &self.stage {
-            Stage::WebSocket(protocol) => protocol.compression().map(|parameters| parameters.server_max_window_bits),
-            _ => None,
-        }
     }
 }

@@ -187,7 +187,7 @@ impl Reactor {
     /// Nothing is told to anyone, and nothing else may be called afterwards.
     pub fn abandon(&mut self) {
         self.crossing.link = None;
-        drop(self.give_up_listeners());
+        drop(self.acceptor.close());
         for (_, connection) in &mut self.connections {
             connection.socket = None;
         }

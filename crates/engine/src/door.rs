@@ -257,7 +257,9 @@ impl Reactor {
             handshake::write_accept(out, &upgrade, chosen, headers, date);
         });
         connection.outbox.end_preface(&mut self.tools.pool);
-        connection.stage = Stage::WebSocket(Protocol::new(upgrade.compression.map(|(parameters, _)| parameters)));
+        let compression = upgrade.compression.map(|(parameters, _)| parameters);
+        connection.window_bits = compression.as_ref().map(|parameters| parameters.server_max_window_bits);
+        connection.stage = Stage::WebSocket(Protocol::new(compression));
         add(&self.shared.totals().accepted, 1);
         self.name(key, fd);
         self.wait(key, Wait::Ping);

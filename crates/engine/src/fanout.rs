@@ -1,19 +1,32 @@
 //! Messages for many connections: gathered as long as they are for the same ones, encoded once, and compressed once for each
 //! window size in use.
 
+use std::io::Write;
 use std::ops::Range;
 use std::sync::Arc;
 
 use wire::deflate::Deflater;
 use wire::frame::{self, Opcode};
 
+use crate::connection::Connection;
+use crate::outbox::Raw;
+use crate::reactor::Reactor;
 use crate::registry::Fd;
-use crate::sending::DataOpcode;
+use crate::sending::{Counted, DataOpcode};
 
 /// Smallest window that permessage-deflate can be negotiated with here.
 const FEWEST_WINDOW_BITS: u8 = 9;
 /// Bytes of frames that are gathered.
 const MUCH: usize = 32 * 1024;
+
+/// When the sockets are written that messages for many are queued for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// With everything else of the turn.
+    WithTheTurn,
+    /// The turn is at its end: each right behind the queueing.
+    AtOnce,
+}
 
 /// Messages that came one right behind the other, for the same connections.
 #[derive(Default)]
@@ -50,7 +63,10 @@ impl Gathered {
 
     /// Begins anew, for the subscribers of `topic` or everyone.
     pub(crate) fn begin(&mut self, topic: Option<&str>, exclude: &[Fd]) {
-        self.topic = topic.map(str::to_owned);
+        match (&mut self.topic, topic) {
+            (Some(before), Some(topic)) => topic.clone_into(before),
+            _ => self.topic = topic.map(str::to_owned),
+        }
         self.exclude.extend_from_slice(exclude);
     }
 
@@ -162,4 +178,116 @@ fn encode(opcode: Opcode, deflated: &[u8]) -> Arc<[u8]> {
     let mut bytes = Vec::with_capacity(frame::MAX_SERVER_HEADER + deflated.len());
     frame::encode(&mut bytes, opcode, true, true, deflated);
     bytes.into()
+}
+
+impl Reactor {
+    /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next one may
+    /// be for the same, and each of them is then visited once for both.
+    pub(crate) fn gather(&mut self, topic: Option<&str>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        if !self.gathered.takes(topic, payload, exclude) {
+            self.settle();
+            self.gathered.begin(topic, exclude);
+        }
+        self.gathered.push(opcode, payload);
+    }
+
+    /// Queues the messages that have been gathered. Whatever they could be told apart from comes behind this: another message,
+    /// a subscription, a connection that opens.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if !self.gathered.is_empty() {
+            self.fan_out(Written::WithTheTurn);
+        }
+    }
+
+    pub(crate) fn fan_out(&mut self, written: Written) {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let mut keys = std::mem::take(&mut self.tools.keys);
+        match gathered.topic() {
+            Some(topic) => keys.extend(self.topics.subscribers(topic)),
+            None => keys.extend(0..self.connections.capacity() as u32),
+        }
+        let excluded: rustc_hash::FxHashSet<Fd> = gathered.exclude().iter().copied().collect();
+        let mut messages = gathered.messages();
+        for key in keys.drain(..) {
+            let Some(connection) = self.connections.get(key as usize) else { continue };
+            if !connection.open || (!excluded.is_empty() && excluded.contains(&connection.fd)) {
+                continue;
+            }
+            if !(written == Written::AtOnce && self.write_through(key as usize, &mut messages)) {
+                self.deliver(key as usize, &mut messages);
+            }
+        }
+        drop(messages);
+        gathered.clear();
+        self.tools.keys = keys;
+        self.gathered = gathered;
+    }
+
+    /// Writes messages straight to the socket of a connection that has nothing queued, without compression and TLS: most are
+    /// of this kind, and its outbox need not be touched. False: they are still to be delivered.
+    fn write_through(&mut self, key: usize, messages: &mut Fanout<'_>) -> bool {
+        let connection = &mut self.connections[key];
+        let may_wait = messages.bytes() <= self.settings.send_queue_size;
+        let is_plain = connection.window_bits.is_none() && connection.tls.is_none();
+        let has_nothing = connection.outbox.is_empty() && connection.fragmented.is_none() && !connection.blocked;
+        let Some(socket) = connection.socket.as_ref().filter(|_| may_wait && is_plain && has_nothing) else {
+            return false;
+        };
+        let (count, bytes) = (messages.len(), messages.bytes());
+        let frames = messages.together();
+        // An error will come again where errors are dealt with.
+        let Ok(written) = Raw(socket).write(frames) else { return false };
+        self.shared.count_out(connection.row, count, bytes);
+        if written < frames.len() {
+            connection.progress_at = self.clock.now;
+            connection.outbox.share_rest(frames, written);
+            self.queued(key);
+        }
+        true
+    }
+
+    fn deliver(&mut self, key: usize, messages: &mut Fanout<'_>) {
+        let connection = &mut self.connections[key];
+        let window = connection.window_bits;
+        let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
+        if !(connection.open && connection.fragmented.is_none() && window.is_none() && has_room) {
+            for index in 0..messages.len() {
+                self.deliver_one(key, index, messages);
+            }
+            return;
+        }
+        connection.outbox.share(&mut self.tools.pool, messages.together());
+        self.shared.count_out(connection.row, messages.len(), messages.bytes());
+        self.queued(key);
+    }
+
+    /// Delivers message number `index` alone: its connection is compressed, or takes some of the messages at most.
+    fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout<'_>) {
+        let (opcode, payload) = messages.get(index);
+        match &self.connections[key] {
+            connection if !connection.open => return,
+            Connection { fragmented: Some(fragmented), .. } => {
+                if fragmented.closing.is_none() {
+                    self.defer(key, opcode, true, payload);
+                }
+                return;
+            }
+            _ => {}
+        }
+        if !self.make_room(key, payload.len(), Counted::Everything) {
+            return;
+        }
+        let connection = &mut self.connections[key];
+        let tools = &mut self.tools;
+        let frame = match connection.window_bits {
+            Some(bits) if payload.len() >= self.settings.compression_threshold => {
+                messages.compressed(index, bits, &mut tools.deflater)
+            }
+            _ => messages.plain(index),
+        };
+        connection.outbox.share(&mut tools.pool, frame);
+        self.shared.count_out(connection.row, 1, payload.len());
+        self.queued(key);
+    }
 }

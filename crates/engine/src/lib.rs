@@ -4,6 +4,7 @@
 //! thread, [`Command`]s through [`Shared`] from every other). Nothing here knows Python.
 
 mod acceptor;
+mod arrival;
 mod certificate;
 mod clock;
 mod codec;
@@ -15,6 +16,7 @@ mod door;
 mod ending;
 mod fanout;
 mod hub;
+mod leaving;
 mod link;
 mod loop_cell;
 mod message;

@@ -134,16 +134,23 @@ pub(crate) struct Outbox {
     sent: usize,
     /// Unsent bytes of all chunks.
     bytes: usize,
-    /// Unsent bytes at the front that are no frames: the answer to the handshake.
+    /// Mostly none, and so it takes little room where every message passes.
+    front: Option<Box<Front>>,
+}
+
+/// What is sent before any frame.
+#[derive(Default)]
+struct Front {
+    /// Unsent bytes of the chunks that are no frames: the answer to the handshake.
     preface: usize,
-    /// Before all that: what TLS has encrypted already, or says by itself.
+    /// Before all chunks: what TLS has encrypted already, or says by itself.
     sealed: Vec<u8>,
 }
 
 impl Outbox {
     /// Bytes that wait, encrypted or not.
     pub(crate) fn len(&self) -> usize {
-        self.bytes + self.sealed.len()
+        self.bytes + self.front.as_ref().map_or(0, |front| front.sealed.len())
     }
 
     /// The memory that this takes, roughly: a queue of tiny frames is mostly what holds them.
@@ -156,12 +163,12 @@ impl Outbox {
     }
 
     pub(crate) fn has_sealed(&self) -> bool {
-        !self.sealed.is_empty()
+        self.front.as_ref().is_some_and(|front| !front.sealed.is_empty())
     }
 
     /// What TLS has to say goes behind what it has encrypted up to now.
     pub(crate) fn sealed(&mut self) -> &mut Vec<u8> {
-        &mut self.sealed
+        &mut self.front.get_or_insert_default().sealed
     }
 
     /// Lets `write` append whole frames (or, before any frame, a response) and counts them.
@@ -179,7 +186,7 @@ impl Outbox {
 
     /// Says that what was appended up to now is a response and no frames, which begin with a chunk of their own.
     pub(crate) fn end_preface(&mut self, pool: &mut Pool) {
-        self.preface = self.bytes;
+        self.front.get_or_insert_default().preface = self.bytes;
         self.chunks.push_back(Chunk::Own(pool.take()));
     }
 
@@ -193,6 +200,14 @@ impl Outbox {
         }
         self.bytes += frame.len();
         self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
+    }
+
+    /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already. Nothing may
+    /// be queued before.
+    pub(crate) fn share_rest(&mut self, frames: &Arc<[u8]>, sent: usize) {
+        self.bytes = frames.len() - sent;
+        self.sent = sent;
+        self.chunks.push_back(Chunk::Shared(Arc::clone(frames)));
     }
 
     /// Queues `length` bytes of a file, from `offset` on, which are read as they are sent. Nothing may be queued behind
@@ -260,19 +275,20 @@ impl Outbox {
     ) -> io::Result<Progress> {
         let mut written = 0;
         loop {
-            while !self.sealed.is_empty() {
-                match socket.write(&self.sealed) {
+            while self.has_sealed() {
+                let sealed = self.sealed();
+                match socket.write(sealed) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         written += count;
-                        self.sealed.drain(..count);
+                        sealed.drain(..count);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
             }
-            pool.give(std::mem::take(&mut self.sealed));
+            pool.give(std::mem::take(self.sealed()));
             if session.output_has_ended() {
                 // What the peer has sent before may still be answered, but no more be sent.
                 self.clear(pool);
@@ -284,7 +300,7 @@ impl Outbox {
                 return Ok(Progress::OverBudget);
             }
             self.read_ahead(pool)?;
-            self.sealed = pool.take();
+            *self.sealed() = pool.take();
             let count = self.seal(session, pool)?;
             self.advance(count, pool);
         }
@@ -299,7 +315,7 @@ impl Outbox {
             plain = &pool.gather;
         }
         let plain = &plain[..plain.len().min(CHUNK)];
-        session.seal(plain, &mut self.sealed)?;
+        session.seal(plain, &mut self.front.get_or_insert_default().sealed)?;
         Ok(plain.len())
     }
 
@@ -341,7 +357,12 @@ impl Outbox {
 
     fn advance(&mut self, mut count: usize, pool: &mut Pool) {
         self.bytes -= count;
-        self.preface = self.preface.saturating_sub(count);
+        if let Some(front) = &mut self.front {
+            front.preface = front.preface.saturating_sub(count);
+            if front.preface == 0 && front.sealed.capacity() == 0 {
+                self.front = None;
+            }
+        }
         while let Some(first @ (Chunk::Own(_) | Chunk::Shared(_))) = self.chunks.front() {
             let left = first.bytes().len() - self.sent;
             if count < left {
@@ -366,7 +387,8 @@ impl Outbox {
             return;
         };
         let bytes = first.bytes();
-        let end = if self.preface > 0 { self.sent + self.preface } else { end_of_frame_under_way(bytes, self.sent) };
+        let preface = self.front.as_ref().map_or(0, |front| front.preface);
+        let end = if preface > 0 { self.sent + preface } else { end_of_frame_under_way(bytes, self.sent) };
         let rest = bytes[self.sent..end].to_vec();
         self.discard_plain(pool);
         self.append(pool, |out| out.extend_from_slice(&rest));
@@ -374,9 +396,12 @@ impl Outbox {
 
     /// Throws away what TLS has not encrypted yet.
     pub(crate) fn discard_plain(&mut self, pool: &mut Pool) {
-        let sealed = std::mem::take(&mut self.sealed);
+        let mut front = self.front.take();
         self.clear(pool);
-        self.sealed = sealed;
+        if let Some(front) = &mut front {
+            front.preface = 0;
+        }
+        self.front = front;
     }
 
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
@@ -455,6 +480,21 @@ mod tests {
                 all.extend(socket.taken);
             }
             assert_eq!(all, expected);
+        }
+    }
+
+    #[test]
+    fn the_rest_of_frames_that_were_begun_elsewhere_leaves_before_what_follows() {
+        let shared: Arc<[u8]> = [frame_of(b"12345678"), frame_of(b"abcdefgh")].concat().into();
+        for sent in 1..shared.len() {
+            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+            outbox.share_rest(&shared, sent);
+            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"next")));
+            assert_eq!(outbox.len(), shared.len() - sent + frame_of(b"next").len());
+            let mut after = socket(usize::MAX);
+            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
+            assert_eq!(after.taken, [&shared[sent..], &frame_of(b"next")].concat());
+            assert!(outbox.is_empty());
         }
     }
 

@@ -15,17 +15,16 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Waker};
+use mio::{Events, Poll, Waker};
 use slab::Slab;
 use wire::deflate::{Deflater, Inflater};
 use wire::http::Head;
 
 use crate::acceptor::Acceptor;
 use crate::certificate::Certificate;
-use crate::connection::{Asked, Connection, Stage, Wait};
+use crate::connection::{Asked, Connection, Stage};
 use crate::crossing::{Crossing, LINK};
-use crate::fanout::Gathered;
+use crate::fanout::{Gathered, Written};
 use crate::message::{Input, Leave};
 use crate::outbox::{Pool, Progress, Raw};
 use crate::refusals::{Refusals, Refused};
@@ -33,12 +32,11 @@ use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::timers::Wheel;
-use crate::tls::Session;
 use crate::topics::Topics;
 use crate::visit::Visit;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
-const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
+pub(crate) const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
 
 /// Bytes read from one socket before it is another's turn.
 const READ_BUDGET: usize = 128 * 1024;
@@ -50,8 +48,6 @@ const EVENTS_PER_TURN: usize = 1024;
 const TURN_TIME: Duration = Duration::from_millis(10);
 /// Steps of a turn (a message, a control frame, a read, a command) between two looks at the time.
 pub(crate) const STEPS_PER_LOOK: u32 = 8;
-/// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
-const SPARE_CONNECTIONS: usize = 1000;
 /// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more of
 /// them the caches have forgotten a socket by then.
 const READINESS: usize = 64;
@@ -243,10 +239,10 @@ pub struct Reactor {
     pub(crate) gathered: Gathered,
     pub(crate) phase: Phase,
     /// How many connections have given up their places.
-    abandoned: usize,
+    pub(crate) abandoned: usize,
     pub(crate) poll: Poll,
     events: Events,
-    acceptor: Acceptor,
+    pub(crate) acceptor: Acceptor,
     pub(crate) accept_error: Option<io::Error>,
     pub(crate) refusals: Refusals,
     /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
@@ -264,10 +260,10 @@ pub struct Reactor {
     pub(crate) commands: Input,
     pub(crate) crossing: Crossing,
     /// For TLS connections, if this server speaks TLS.
-    certificate: Option<Certificate>,
+    pub(crate) certificate: Option<Certificate>,
     /// What came of reading it again, to be told.
     pub(crate) certificate_read: Option<Result<(), String>>,
-    serial: u32,
+    pub(crate) serial: u32,
 }
 
 impl Reactor {
@@ -335,16 +331,6 @@ impl Reactor {
     /// What every thread may touch.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    /// Accepts connections from a socket that listens already.
-    ///
-    /// # Errors
-    /// The kernel refuses to watch it.
-    pub fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let listener = self.acceptor.add(TcpListener::from_std(listener));
-        self.poll.registry().register(listener, LISTENER, Interest::READABLE)
     }
 
     /// Begins a turn: takes from the kernel what is ready, and from other threads what they ask for.
@@ -440,9 +426,12 @@ impl Reactor {
 
     /// Writes what is queued, once for each connection.
     pub fn flush(&mut self) {
-        self.settle();
+        // The other workers first: they begin with their share while this one sees to its own.
         self.crossing.flush();
         let mut dirty = std::mem::take(&mut self.dirty);
+        if !self.gathered.is_empty() {
+            self.fan_out(Written::AtOnce);
+        }
         for key in dirty.drain(..) {
             if self.connections.get(key as usize).is_some_and(|connection| connection.dirty) {
                 self.write_out(key as usize, WRITE_BUDGET);
@@ -503,88 +492,9 @@ impl Reactor {
         }
     }
 
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler. Without
-    /// `refuse`, who has asked for something is still answered, and handshakes are accepted: until [`Reactor::close_all`].
-    pub fn stop_accepting(&mut self, refuse: bool) {
-        for mut listener in self.give_up_listeners() {
-            let _ = self.poll.registry().deregister(&mut listener);
-            // A forked child may hold it too, and the kernel would go on taking connections that nobody serves.
-            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
-        }
-        self.enter_phase(if refuse { Phase::Refusing } else { Phase::Quiet });
-    }
-
-    pub(crate) fn enter_phase(&mut self, phase: Phase) {
-        self.phase = self.phase.max(phase);
-    }
-
-    pub(crate) fn give_up_listeners(&mut self) -> Vec<TcpListener> {
-        self.acceptor.close()
-    }
-
     /// The ids of this process's open WebSockets.
     pub fn own_ids(&self) -> Vec<Fd> {
         self.connections.iter().filter(|(_, connection)| connection.open).map(|(_, connection)| connection.fd).collect()
-    }
-
-    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests, once an
-    /// answer that is on its way is out.
-    pub fn close_all(&mut self, code: u16, reason: &str) {
-        self.settle();
-        // Who was let in from here on would not be told to go.
-        self.enter_phase(Phase::Refusing);
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            match self.connections[key].stage {
-                Stage::WebSocket(_) if self.connections[key].open => self.send_close(key, code, reason),
-                Stage::Head { .. } => {
-                    let is_answering = self.connections[key].is_answering();
-                    self.finish_sending(key, is_answering);
-                }
-                Stage::Body(_) => self.reject_stopping(key),
-                _ => {}
-            }
-        }
-    }
-
-    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which nothing has
-    /// been asked, they cannot be given to another worker.
-    pub fn newcomers(&self) -> usize {
-        let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
-        self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
-    }
-
-    /// Connections on which somebody has begun to ask for something, or waits for the answer of a handler.
-    pub fn unanswered(&self) -> usize {
-        let is_unanswered = |it: &Connection| match it.stage {
-            Stage::Head { .. } => !it.is_answering() && (it.readable || it.queued || it.is_mid_input()),
-            Stage::Body(_) | Stage::Asked(_) => true,
-            Stage::WebSocket(_) | Stage::Finishing { .. } | Stage::Gone => false,
-        };
-        self.connections.iter().filter(|(_, it)| is_unanswered(it)).count()
-    }
-
-    /// Closes what is still there, without a word more; returns how many HTTP answers were cut by that.
-    pub fn abort_all(&mut self) -> usize {
-        let is_answer = |it: &Connection| {
-            let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing { .. }) && it.fd == 0;
-            is_http && !it.outbox.is_empty()
-        };
-        let cut = self.connections.iter().filter(|(_, it)| is_answer(it)).count();
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.abort(key);
-        }
-        cut
-    }
-
-    /// Waits for no handler that still runs: whatever comes next for their connections comes now.
-    pub fn release_all(&mut self) {
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.connections[key].lane.busy = false;
-            self.make_ready(key);
-        }
     }
 
     /// Connections of whatever kind that are still there.
@@ -661,91 +571,6 @@ impl Reactor {
             self.all_sent(key);
         }
     }
-
-    fn accept_waiting(&mut self) {
-        if !self.has_space() {
-            return;
-        }
-        let mut taken = Vec::new();
-        if let Err(error) = self.acceptor.accept(self.clock.now, &mut taken) {
-            self.accept_error = Some(error);
-        }
-        for (socket, peer) in taken {
-            self.adopt(socket, peer, Vec::new());
-        }
-    }
-
-    /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in the
-    /// kernel's queue.
-    fn has_space(&self) -> bool {
-        self.connections.len() - self.abandoned < self.most_connections()
-    }
-
-    /// Lets a newcomer take the place of a connection whose peer has hung up and whose handler has not ended. There may
-    /// be only so many of them: each still has a descriptor, and a handler.
-    pub(crate) fn give_up_place_if_abandoned(&mut self, key: usize) {
-        let most = self.most_connections();
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let waits_in_vain = connection.hung_up && matches!(connection.stage, Stage::Asked(_));
-        if waits_in_vain && !connection.abandoned && self.abandoned < most {
-            connection.abandoned = true;
-            self.abandoned += 1;
-            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
-        }
-    }
-
-    pub(crate) fn most_connections(&self) -> usize {
-        let open = self.settings.max_connections;
-        open + open / 10 + SPARE_CONNECTIONS
-    }
-
-    /// Takes a connection on, with what has been read from it already.
-    pub(crate) fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, input: Vec<u8>) {
-        // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
-        let _ = socket.set_nodelay(true);
-        self.serial = self.serial.wrapping_add(1);
-        let Ok(tls) = self.tls_session() else {
-            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the clear.
-            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
-            return;
-        };
-        let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
-        let connection = &mut self.connections[key];
-        let registered = connection.socket.as_mut().map(|socket| {
-            self.poll.registry().register(socket, mio::Token(key), Interest::READABLE | Interest::WRITABLE)
-        });
-        if let Some(Ok(())) = registered {
-            let has_input = !input.is_empty();
-            match tls {
-                None => connection.input = input,
-                Some(mut session) => {
-                    session.keep(input);
-                    connection.tls = Some(session);
-                    connection.readable = has_input;
-                }
-            }
-            self.wait(key, Wait::Head);
-            if has_input {
-                self.make_ready(key);
-            }
-        } else {
-            self.connections.remove(key);
-            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
-        }
-    }
-
-    /// The TLS state of a new connection, if this server speaks TLS; with the certificate of now.
-    fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
-        let Some(certificate) = &mut self.certificate else { return Ok(None) };
-        let refreshed = certificate.refresh(self.clock.now);
-        let session = certificate.session()?;
-        if refreshed.is_some() {
-            self.certificate_read = refreshed;
-        }
-        Ok(Some(Box::new(session)))
-    }
-
-    // ---- finding -----------------------------------------------------------------------------------------------------------
 
     /// The key of a connection that is there, open or not.
     #[inline]

@@ -6,7 +6,6 @@ use wire::frame::{self, Opcode};
 use crate::command::Command;
 use crate::connection::{Connection, Stage, Wait};
 use crate::crossing::Source;
-use crate::fanout::Fanout;
 use crate::message::{Input, Message, content};
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
@@ -21,7 +20,7 @@ const DEFERRED_COST: usize = size_of::<(DataOpcode, bool, Vec<u8>)>() + frame::M
 
 /// What counts when room is asked for.
 #[derive(Clone, Copy)]
-enum Counted {
+pub(crate) enum Counted {
     /// What is queued, and what waits behind an unfinished message.
     Everything,
     /// What is queued: for frames that need not wait, or could end the waiting.
@@ -99,7 +98,7 @@ impl Reactor {
     fn put(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
-        let window = connection.window_bits().filter(|_| payload.len() >= self.settings.compression_threshold);
+        let window = connection.window_bits.filter(|_| payload.len() >= self.settings.compression_threshold);
         if let Some(bits) = window {
             tools.deflated.clear();
             tools.deflater.deflate(payload, bits, &mut tools.deflated);
@@ -151,7 +150,7 @@ impl Reactor {
     }
 
     /// Keeps a message until the fragmented one under way has ended.
-    fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+    pub(crate) fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
         if !self.make_room(key, payload.len(), Counted::Everything) {
             return false;
         }
@@ -303,90 +302,6 @@ impl Reactor {
         self.gather(None, opcode, payload, exclude);
     }
 
-    /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next one may
-    /// be for the same, and each of them is then visited once for both.
-    fn gather(&mut self, topic: Option<&str>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        if !self.gathered.takes(topic, payload, exclude) {
-            self.settle();
-            self.gathered.begin(topic, exclude);
-        }
-        self.gathered.push(opcode, payload);
-    }
-
-    /// Queues the messages that have been gathered. Whatever they could be told apart from comes behind this: another message,
-    /// a subscription, a connection that opens.
-    #[inline]
-    pub(crate) fn settle(&mut self) {
-        if !self.gathered.is_empty() {
-            self.fan_out();
-        }
-    }
-
-    fn fan_out(&mut self) {
-        let mut gathered = std::mem::take(&mut self.gathered);
-        let mut keys = std::mem::take(&mut self.tools.keys);
-        match gathered.topic() {
-            Some(topic) => keys.extend(self.topics.subscribers(topic)),
-            None => keys.extend(self.connections.iter().filter(|(_, it)| it.open).map(|(key, _)| key as u32)),
-        }
-        let excluded: rustc_hash::FxHashSet<Fd> = gathered.exclude().iter().copied().collect();
-        let mut messages = gathered.messages();
-        for key in keys.drain(..) {
-            let key = key as usize;
-            if excluded.is_empty() || !excluded.contains(&self.connections[key].fd) {
-                self.deliver(key, &mut messages);
-            }
-        }
-        drop(messages);
-        gathered.clear();
-        self.tools.keys = keys;
-        self.gathered = gathered;
-    }
-
-    fn deliver(&mut self, key: usize, messages: &mut Fanout<'_>) {
-        let connection = &mut self.connections[key];
-        let window = connection.window_bits();
-        let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
-        if !(connection.open && connection.fragmented.is_none() && window.is_none() && has_room) {
-            for index in 0..messages.len() {
-                self.deliver_one(key, index, messages);
-            }
-            return;
-        }
-        connection.outbox.share(&mut self.tools.pool, messages.together());
-        self.shared.count_out(connection.row, messages.len(), messages.bytes());
-        self.queued(key);
-    }
-
-    /// Delivers message number `index` alone: its connection is compressed, or takes some of the messages at most.
-    fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout<'_>) {
-        let (opcode, payload) = messages.get(index);
-        match &self.connections[key] {
-            connection if !connection.open => return,
-            Connection { fragmented: Some(fragmented), .. } => {
-                if fragmented.closing.is_none() {
-                    self.defer(key, opcode, true, payload);
-                }
-                return;
-            }
-            _ => {}
-        }
-        if !self.make_room(key, payload.len(), Counted::Everything) {
-            return;
-        }
-        let connection = &mut self.connections[key];
-        let tools = &mut self.tools;
-        let frame = match connection.window_bits() {
-            Some(bits) if payload.len() >= self.settings.compression_threshold => {
-                messages.compressed(index, bits, &mut tools.deflater)
-            }
-            _ => messages.plain(index),
-        };
-        connection.outbox.share(&mut tools.pool, frame);
-        self.shared.count_out(connection.row, 1, payload.len());
-        self.queued(key);
-    }
-
     /// Carries out what other threads have asked for until now.
     pub fn carry_out_waiting(&mut self) {
         while self.carry_out_queue(|_, _| true) {}
@@ -508,7 +423,7 @@ impl Reactor {
     /// Whether `length` more bytes may be queued. If not, and the socket takes no more either, the policy for slow
     /// consumers has been applied. An empty outbox takes any message.
     #[inline]
-    fn make_room(&mut self, key: usize, length: usize, counted: Counted) -> bool {
+    pub(crate) fn make_room(&mut self, key: usize, length: usize, counted: Counted) -> bool {
         let has_room = |connection: &Connection, limit: usize| {
             let cost = match counted {
                 Counted::Everything => connection.cost(),

@@ -2,23 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from document import SECURITY, snippet
+from snippets import Snippet, execute, shows
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hubbub import Request, Server
 
+pytestmark = shows("docs/security.md", "What is left to you")
+
 
 @pytest.fixture
-async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+async def server(snippets: list[Snippet], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     """The example, served here."""
     monkeypatch.setenv("HUBBUB_PORT", "0")
-    example: dict[str, Any] = {}
-    exec(snippet("python", SECURITY), example)
-    server = example["server"]
+    server = execute(*snippets)["server"]
     assert isinstance(server, Server)
 
     @server.on("open")

@@ -16,7 +16,7 @@ from typing import Literal
 from playwright.async_api import Browser, Page, async_playwright, expect
 from websockets.asyncio.client import ClientConnection, connect
 
-IMAGES = Path(__file__).with_name("images")
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 ROOM = "garden"
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

@@ -1,0 +1,313 @@
+"""The kinds of settings: which values each may take, how text is read as one, and how one is kept."""
+
+import ipaddress
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .events import TOKEN
+
+__all__ = [
+    "Choice",
+    "FilePath",
+    "Flag",
+    "Integer",
+    "Kind",
+    "OrNone",
+    "Origins",
+    "Refused",
+    "Seconds",
+    "Strings",
+    "Text",
+    "as_network",
+    "as_subprotocol",
+    "is_host",
+    "is_request_path",
+    "short_repr",
+]
+
+MIN_SECONDS = 0.001
+MAX_SECONDS = 7 * 24 * 3600.0
+
+# An origin as RFC 6454 §6.2 serializes it, with one `*.` allowed where the first label stands.
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.\-]*)://"
+    r"(?P<host>\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*)"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Refused(ValueError):
+    """A value is not allowed; its text, if any, is a detail worth telling.
+
+    `Setting.read` makes the whole message: only there the name is known, and where the value came from.
+    """
+
+
+class Kind(ABC):
+    """The values that a setting may take, how text is read as one, and the form in which one is kept."""
+
+    @property
+    @abstractmethod
+    def allowed(self) -> str:
+        """What is allowed, as the end of a sentence that begins with "allowed is"."""
+
+    @abstractmethod
+    def check(self, value: object) -> object:
+        """Return `value` in the form in which it is kept; `ValueError` if it is not allowed."""
+
+    def parse(self, text: str) -> object:
+        """Return the value that an option or a variable spells; `ValueError` if it spells none."""
+        return text
+
+
+@dataclass(frozen=True)
+class Integer(Kind):
+    """An `int` within a range, both ends included."""
+
+    minimum: int
+    maximum: int
+    unit: str = ""
+
+    @property
+    def allowed(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"an integer from {self.minimum:,} to {self.maximum:,}{unit}"
+
+    def check(self, value: object) -> object:
+        # A bool is an int to Python, but `backlog=True` is a mistake.
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Refused
+        if not self.minimum <= value <= self.maximum:
+            raise Refused
+        return int(value)
+
+    def parse(self, text: str) -> object:
+        return int(text)
+
+
+class Seconds(Kind):
+    """A time in seconds, from a millisecond to a week, kept as `float`."""
+
+    @property
+    def allowed(self) -> str:
+        return f"a number of seconds from {MIN_SECONDS} to {MAX_SECONDS:,.0f}"
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise Refused
+        # NaN fails every comparison, so it is refused here too.
+        if not MIN_SECONDS <= value <= MAX_SECONDS:
+            raise Refused
+        return float(value)
+
+    def parse(self, text: str) -> object:
+        return float(text)
+
+
+class Flag(Kind):
+    """A `bool`."""
+
+    @property
+    def allowed(self) -> str:
+        return "True or False"
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, bool):
+            raise Refused
+        return value
+
+    def parse(self, text: str) -> object:
+        match text.strip().lower():
+            case "true" | "1":
+                return True
+            case "false" | "0":
+                return False
+        raise Refused
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words, in lower case."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return "one of " + ", ".join(repr(word) for word in self.words)
+
+    def check(self, value: object) -> object:
+        if value not in self.words:
+            raise Refused
+        return value
+
+    def parse(self, text: str) -> object:
+        return text.strip().lower()
+
+
+@dataclass(frozen=True)
+class Text(Kind):
+    """A `str` that `accepts` says yes to."""
+
+    allowed_text: str
+    accepts: Callable[[str], bool]
+
+    @property
+    def allowed(self) -> str:
+        return self.allowed_text
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not self.accepts(value):
+            raise Refused
+        return value
+
+
+class FilePath(Kind):
+    """A path of the file system: `str` or `os.PathLike`, kept as `str`."""
+
+    @property
+    def allowed(self) -> str:
+        return "a path (str or os.PathLike)"
+
+    def check(self, value: object) -> object:
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise Refused
+        return path
+
+
+@dataclass(frozen=True)
+class Strings(Kind):
+    """A list of `str`, kept as a tuple; in text, separated by commas.
+
+    `entry` returns an entry in the form in which it is kept and raises `ValueError` for a wrong one.
+    """
+
+    entries: str
+    entry: Callable[[str], str]
+    unique: bool = False
+
+    @property
+    def allowed(self) -> str:
+        return f"a list of {self.entries}"
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            raise Refused
+        kept: list[str] = []
+        for given in value:
+            kept.append(self._check_entry(given))
+            if self.unique and kept[-1] in kept[:-1]:
+                raise Refused(f"{short_repr(given)} stands there twice")
+        return tuple(kept)
+
+    def parse(self, text: str) -> object:
+        # No list may be None, so `none` is free to spell the empty one.
+        if text.strip().lower() == "none":
+            return ()
+        return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+    def _check_entry(self, given: object) -> str:
+        try:
+            if isinstance(given, str):
+                return self.entry(given)
+        except ValueError:
+            pass
+        raise Refused(f"{short_repr(given)} is not one")
+
+
+class Origins(Kind):
+    """`"same"` or `"*"`, kept as the word; or a list of origins, kept as a tuple."""
+
+    @property
+    def allowed(self) -> str:
+        return "'same', '*', or a list of " + _ORIGIN_LIST.entries
+
+    def check(self, value: object) -> object:
+        kept = _ORIGIN_LIST.check([value] if isinstance(value, str) else value)
+        for word in ("same", "*"):
+            if kept == (word,):
+                return word
+        if isinstance(kept, tuple) and "same" in kept:
+            raise Refused("'same' stands alone: list the origin of one's own pages instead")
+        return kept
+
+    def parse(self, text: str) -> object:
+        return _ORIGIN_LIST.parse(text)
+
+
+@dataclass(frozen=True)
+class OrNone(Kind):
+    """What another kind allows, or `None`, which text spells `none`."""
+
+    kind: Kind
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.kind.allowed}, or None"
+
+    def check(self, value: object) -> object:
+        return None if value is None else self.kind.check(value)
+
+    def parse(self, text: str) -> object:
+        return None if text.strip().lower() == "none" else self.kind.parse(text)
+
+
+def is_host(text: str) -> bool:
+    """Whether it could be a host's name or address."""
+    # `isprintable` excludes NUL, other controls and what cannot be encoded; the space is printable.
+    return bool(text) and text.isprintable() and " " not in text
+
+
+def is_request_path(text: str) -> bool:
+    """Whether requests can be made for it as it stands."""
+    return text.startswith("/") and text.isascii() and text.isprintable() and not set(text) & set(" ?#")
+
+
+def as_subprotocol(text: str) -> str:
+    """Return the name of a subprotocol (RFC 6455 §4.1); `ValueError` if it is none."""
+    if not TOKEN.fullmatch(text):
+        raise ValueError
+    return text
+
+
+def as_network(text: str) -> str:
+    """Return an address or a network; `ValueError` if it is neither."""
+    # Not strict: "172.17.0.1/16" plainly means the network in which that address is.
+    ipaddress.ip_network(text, strict=False)
+    return text
+
+
+def _origin(text: str) -> str:
+    """Return an origin as a browser would send it: in lower case and without its scheme's default port."""
+    origin = text.lower()
+    if origin in ("same", "*", "null"):
+        return origin
+    match = _ORIGIN.fullmatch(origin)
+    if not match:
+        raise Refused
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if host.startswith("["):
+        ipaddress.IPv6Address(host[1:-1])
+    if port is None:
+        return origin
+    if not 0 < int(port) <= 65535:
+        raise Refused
+    if int(port) == _DEFAULT_PORTS.get(scheme):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
+
+
+_ORIGIN_LIST = Strings("origins (https://app.example.com, https://*.example.com, null)", _origin)
+
+
+def short_repr(value: object) -> str:
+    """Return the `repr` of a value, cut to what fits into an error message."""
+    try:
+        text = repr(value)
+    except Exception:  # Anything may be given, even an int of more digits than `repr` will write.
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else text[:97] + "..."

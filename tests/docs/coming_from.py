@@ -1,0 +1,139 @@
+"""The programs of docs/coming-from: run as their pages say, and talked to by clients of their own systems."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import pytest
+import socketio.exceptions
+from as_process import Running, free_port, serving
+from snippets import Snippet, shows
+
+PAGES = ("websockets", "fastapi", "socketio", "swoole")
+
+# What a program imports tells what it is written for.
+SYSTEMS = {
+    "from hubbub import": "hubbub",
+    "from websockets.asyncio.server import": "websockets",
+    "from fastapi import": "fastapi",
+    "import socketio": "socketio",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """One of the programs of a page."""
+
+    page: str
+    snippet: Snippet
+
+    @property
+    def system(self) -> str:
+        """What it is written for."""
+        return next(system for line, system in SYSTEMS.items() if line in self.snippet.text)
+
+
+def programs_of(page: str, title: str) -> list[Program]:
+    """Return the programs below a heading: theirs, if it is Python, then ours."""
+    return [Program(page, snippet) for snippet in shows(f"docs/coming-from/{page}.md", title).args[0]]
+
+
+def each_program(title: str, *pages: str) -> pytest.MarkDecorator:
+    """Have a test called for each program below a heading, on those pages, or on all."""
+    return pytest.mark.parametrize(
+        "program",
+        [
+            pytest.param(program, id=f"{page}-{program.system}", marks=pytest.mark.shows([program.snippet]))
+            for page in pages or PAGES
+            for program in programs_of(page, title)
+        ],
+    )
+
+
+def each_page(title: str, *pages: str) -> pytest.MarkDecorator:
+    """Have a test called for each of those pages, or for all, with the programs below a heading as its `snippets`."""
+    return pytest.mark.parametrize(
+        "page", [pytest.param(page, marks=shows(f"docs/coming-from/{page}.md", title)) for page in pages or PAGES]
+    )
+
+
+class Client(Protocol):
+    """What the clients of all systems can do."""
+
+    async def send(self, message: str) -> Any:
+        """Send one message."""
+
+    async def recv(self) -> Any:
+        """Wait for the next one."""
+
+
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+"""Connects a client. Keywords go with the handshake, in the way that the program asks for: `room`, `token`."""
+
+
+@asynccontextmanager
+async def served(program: Program) -> AsyncIterator[Running]:
+    """Run a program as its page says; ours with two workers, as what is promised must not depend on their number."""
+    snippet, port = program.snippet, free_port()
+    match program.system:
+        case "hubbub":
+            arguments = ("app.py",) if "server.start()" in snippet.text else ("-m", "hubbub", "run", "app:server")
+            running = serving(snippet, arguments=arguments, environ={"HUBBUB_WORKERS": "2"})
+        case "websockets":
+            running = serving(snippet, port=port, replacing={"8765": str(port)})
+        case _:
+            running = serving(snippet, port=port, arguments=("-m", "uvicorn", "app:app", "--port", str(port)))
+    async with running as server:
+        yield server
+        assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)
+
+
+def connecting(program: Program, server: Running) -> Connect:
+    """Return what connects clients to a program that runs."""
+    if program.system == "socketio":
+        return lambda **keywords: SocketIOClient.connected(server.port, **keywords)
+    # The rooms are paths, but for Socket.IO, which has one path.
+    place = "/?room={room}&token={token}" if program.page == "socketio" else "/{room}?token={token}"
+    return lambda room="", token="": server.connect(place.format(room=room, token=token))
+
+
+class SocketIOClient:
+    """A client of Socket.IO, for which all events are alike."""
+
+    def __init__(self) -> None:
+        self.socket = socketio.AsyncClient(reconnection=False)
+        self.socket.on("*", self._take)
+        self.socket.on("connect_error", self._take_refusal)
+        self._received: asyncio.Queue[Any] = asyncio.Queue()
+        self._refusal = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, port: int, token: str = "", room: str = "") -> AsyncIterator["SocketIOClient"]:
+        """Be connected until the end of the block; `ConnectionError` of Socket.IO with what the server says if not."""
+        client = cls()
+        url = f"http://127.0.0.1:{port}/?{urlencode({'room': room})}"
+        auth = {"token": token} if token else None
+        try:
+            await client.socket.connect(url, auth=auth, transports=["websocket"])
+        except socketio.exceptions.ConnectionError:
+            raise socketio.exceptions.ConnectionError(client._refusal) from None
+        try:
+            yield client
+        finally:
+            await client.socket.disconnect()
+
+    async def send(self, message: str) -> None:
+        await self.socket.send(message)
+
+    async def recv(self) -> Any:
+        return await self._received.get()
+
+    def _take(self, event: str, value: Any) -> None:
+        self._received.put_nowait(value)
+
+    def _take_refusal(self, refusal: dict[str, str]) -> None:
+        self._refusal = refusal["message"]

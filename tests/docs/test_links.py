@@ -1,0 +1,63 @@
+"""Links between the papers as a code host shows them, as plain Markdown; `make docs` checks those of the site."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from snippets import ROOT, sections
+
+PAPERS = sorted(
+    str(path.relative_to(ROOT)) for folder in ("*.md", "benchmarks/*.md", "docs/**/*.md") for path in ROOT.glob(folder)
+)
+
+
+def links(paper: str) -> Iterator[str]:
+    """Yield where the links and pictures of a paper lead."""
+    for token in MarkdownIt("commonmark").enable("table").parse((ROOT / paper).read_text(encoding="utf-8")):
+        yield from links_of(token)
+
+
+def links_of(token: Token) -> Iterator[str]:
+    for attribute in ("href", "src"):
+        if found := token.attrGet(attribute):
+            yield str(found)
+    if token.type in ("html_block", "html_inline"):
+        yield from re.findall(r"""(?:href|src|srcset)="([^"]*)\"""", token.content)
+    for child in token.children or ():
+        yield from links_of(child)
+
+
+@cache
+def anchors(paper: str) -> set[str]:
+    """Return the names of a paper's headings: lower case, without punctuation, and a number where there are two."""
+    slugs = [re.sub(r"[^\w -]", "", section.title.lower()).replace(" ", "-") for section in sections(paper)]
+    seen: Counter[str] = Counter()
+    names = set()
+    for slug in slugs:
+        names.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return names
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_each_link_leads_to_a_file_and_a_heading(paper: str) -> None:
+    for link in links(paper):
+        parts = urlsplit(link)
+        if parts.scheme:
+            assert parts.scheme in ("http", "https"), link
+            assert re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?", parts.netloc), link
+            continue
+        target = (ROOT / paper).parent / unquote(parts.path) if parts.path else ROOT / paper
+        assert target.exists(), link
+        if parts.fragment:
+            assert unquote(parts.fragment) in anchors(str(target.relative_to(ROOT))), link
+
+
+def test_links_are_found() -> None:
+    assert {"docs/start.md", "docs/images/chat-desktop-light.png", "https://socket.io/"} <= set(links("README.md"))
+    assert "settings.md#origins" in set(links("docs/start.md"))

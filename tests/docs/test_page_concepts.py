@@ -1,0 +1,84 @@
+"""The fragments of docs/concepts.md, each with the server that its page takes for granted."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from snippets import Snippet, execute, shows
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from hubbub import Server
+
+PAGE = "docs/concepts.md"
+
+
+@asynccontextmanager
+async def served(snippets: list[Snippet], server: Server, **names: Any) -> AsyncIterator[Server]:
+    """Serve with the handlers of a fragment."""
+    execute(*snippets, server=server, asyncio=asyncio, **names)
+    async with server:
+        yield server
+
+
+def client(server: Server, session: str | None = None) -> connect:
+    """Return a client, which may have a session."""
+    headers = {"Cookie": f"session={session}"} if session else {}
+    return connect(f"ws://127.0.0.1:{server.port}/", additional_headers=headers, proxy=None)
+
+
+@shows(PAGE, "Connections and their ids")
+async def test_who_has_a_session_is_known_and_reached_by_name(snippets: list[Snippet]) -> None:
+    async with served(snippets, Server(port=0), users={"secret": "Ada"}) as server:
+        async with client(server, "secret") as one, client(server, "secret") as two:
+            assert [await one.recv(), await two.recv()] == ["welcome, Ada"] * 2
+            server.publish("user Ada", "news")
+            assert [await one.recv(), await two.recv()] == ["news"] * 2
+        with pytest.raises(InvalidStatus) as refused:
+            await client(server, "guessed")
+        assert refused.value.response.status_code == 403
+
+
+@shows(PAGE, "Workers")
+async def test_a_server_within_a_program(snippets: list[Snippet], capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(port=0)
+    ports = []
+
+    async def something_else() -> None:
+        async with client(server):
+            ports.append(server.port)
+
+    # The fragment runs a loop of its own.
+    await asyncio.to_thread(execute, *snippets, server=server, something_else=something_else)
+    assert capsys.readouterr().out == f"serving on port {ports[0]}\n"
+
+
+async def subscribed(server: Server, count: int) -> None:
+    """Wait until so many are in the garden, of which nobody is told who is there alone."""
+    found = await server.subscribers("garden")
+    while found != count:
+        await asyncio.sleep(0.01)
+        found = await server.subscribers("garden")
+
+
+@shows(PAGE, "Topics")
+async def test_who_joins_is_told_of_by_number(snippets: list[Snippet]) -> None:
+    async with served(snippets, Server(port=0)) as server, client(server) as one, client(server) as two:
+        await one.send("join garden")
+        await subscribed(server, 1)
+        await two.send("join garden")
+        assert await one.recv() == "2 are here"
+        await one.send("leave garden")
+        await subscribed(server, 1)
+
+
+@shows(PAGE, "Back-pressure")
+async def test_parts_that_do_not_fit_wait_for_the_client(snippets: list[Snippet]) -> None:
+    parts = [bytes([number]) * 64 * 1024 for number in range(100)]
+    server = Server(port=0, send_queue_size=1024 * 1024)
+    async with served(snippets, server, parts_of=lambda text: parts) as server, client(server) as reader:
+        await reader.send("all of it")
+        assert [await reader.recv() for _ in parts] == parts
+        assert server.stats()["slow_consumers_closed"] == 0

@@ -1,0 +1,74 @@
+"""The programs of docs/start.md, and its page in a real browser."""
+
+import pytest
+from as_process import Running, output_of, serving
+from playwright.async_api import Page, expect
+from snippets import Snippet, execute, shows
+from websockets.asyncio.client import ClientConnection, connect
+
+from hubbub import Server
+
+PAGE = "docs/start.md"
+
+# Installing a browser may take longer than a test is given.
+pytestmark = pytest.mark.timeout(60, func_only=True)
+
+
+@shows(PAGE, "A server that answers")
+async def test_the_server_answers(snippets: list[Snippet]) -> None:
+    async with serving(*snippets) as running:
+        assert f"listening on 127.0.0.1 port {running.port}" in "\n".join(running.lines)
+        async with running.connect() as client:
+            await running.printed("has come from 127.0.0.1")
+            await client.send("hello")
+            assert await client.recv() == "you said: hello"
+        await running.printed("has gone")
+
+
+async def visit(running: Running, page: Page) -> None:
+    await page.goto(f"http://127.0.0.1:{running.port}/")
+    await expect(page.locator("li")).to_contain_text(["has come"])
+
+
+@shows(PAGE, "A page, and a room")
+async def test_what_is_said_in_one_window_is_seen_in_the_other(snippets: list[Snippet], page: Page) -> None:
+    other = await page.context.new_page()
+    async with serving(*snippets) as running:
+        await visit(running, page)
+        await visit(running, other)
+        await page.get_by_placeholder("Say something").fill("<b>hello</b>")
+        await page.keyboard.press("Enter")
+        for window in (page, other):
+            await expect(window.locator("li").first).to_contain_text(": <b>hello</b>")
+        await other.close()
+        await expect(page.locator("li").first).to_contain_text("has gone")
+
+
+async def greeted(client: ClientConnection) -> int:
+    """Wait until a connection has come into the room; return its id."""
+    word, *_ = str(await client.recv()).split()
+    return int(word)
+
+
+@shows(PAGE, "A page, and a room")
+@shows(PAGE, "Push from anywhere")
+async def test_another_program_reaches_the_room_and_each_connection(snippets: list[Snippet]) -> None:
+    room, publisher = snippets
+    async with serving(room) as running, running.connect() as client:
+        fd = await greeted(client)
+        await output_of(publisher, replacing={"9501": str(running.port)})
+        assert await client.recv() == "tea is ready"
+        assert await client.recv() == f"your id is {fd}"
+
+
+@shows(PAGE, "What else a server does")
+async def test_a_handler_waits_while_the_clock_ticks(snippets: list[Snippet]) -> None:
+    async with (
+        execute(*snippets, server=Server(port=0))["server"] as server,
+        connect(f"ws://127.0.0.1:{server.port}/", proxy=None) as client,
+    ):
+        await client.send("a question")
+        received = [await client.recv(), await client.recv()]
+        received.sort(key=lambda text: ":" in str(text))
+        assert received[0] == "answered without holding anybody up"
+        assert str(received[1]).count(":") == 2
