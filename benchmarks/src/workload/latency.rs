@@ -128,18 +128,18 @@ impl Schedule {
         self.latencies.sort_unstable();
         self.delays.sort_unstable();
         json!({
-            "p50": micros(percentile(&self.latencies, 50.0)),
-            "p99": micros(percentile(&self.latencies, 99.0)),
-            "p99.9": micros(percentile(&self.latencies, 99.9)),
-            "max": micros(percentile(&self.latencies, 100.0)),
-            "late": micros(percentile(&self.delays, 99.0)),
+            "p50": micros(percentile(&self.latencies, 500)),
+            "p99": micros(percentile(&self.latencies, 990)),
+            "p99.9": micros(percentile(&self.latencies, 999)),
+            "max": micros(percentile(&self.latencies, 1000)),
+            "late": micros(percentile(&self.delays, 990)),
         })
     }
 }
 
-/// The least of the `sorted` values that `percent` of them do not exceed.
-fn percentile(sorted: &[Duration], percent: f64) -> Duration {
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+/// The least of the `sorted` values that so many in a thousand of them do not exceed.
+fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
+    let rank = (per_mille * sorted.len()).div_ceil(1000);
     sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
 }
 
@@ -208,11 +208,11 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_were_measured() {
         let sorted: Vec<Duration> = (1..=1000).map(Duration::from_micros).collect();
-        assert_eq!(percentile(&sorted, 50.0), Duration::from_micros(500));
-        assert_eq!(percentile(&sorted, 99.0), Duration::from_micros(990));
-        assert_eq!(percentile(&sorted, 99.9), Duration::from_micros(999));
-        assert_eq!(percentile(&sorted, 100.0), Duration::from_micros(1000));
-        assert_eq!(percentile(&sorted[..1], 99.9), Duration::from_micros(1));
+        assert_eq!(percentile(&sorted, 500), Duration::from_micros(500));
+        assert_eq!(percentile(&sorted, 990), Duration::from_micros(990));
+        assert_eq!(percentile(&sorted, 999), Duration::from_micros(999));
+        assert_eq!(percentile(&sorted, 1000), Duration::from_micros(1000));
+        assert_eq!(percentile(&sorted[..1], 999), Duration::from_micros(1));
     }
 
     #[test]
