@@ -26,7 +26,6 @@ import tables
 from certificate import Certificate
 from measurements import Bench, Measurement, prepare
 from plan import PLANS, Plan
-from processes import Failed
 from progress import Meter
 from results import MAIN, Conditions, Samples
 from servers import LIMIT, SERVERS, Server
@@ -110,7 +109,7 @@ def measure(bench: Bench, plan: Plan, workload: Workload, servers: Sequence[Serv
             meter.begin(f"{workload.name}: {server.name} starts")
             try:
                 measurements[server.name] = prepare(bench, server, workload)
-            except (Failed, OSError) as failure:
+            except Exception as failure:  # whatever a server does, the run goes on
                 give_up(samples, server.name, failure, meter)
             else:
                 running.callback(measurements[server.name].stop)
@@ -123,7 +122,7 @@ def measure(bench: Bench, plan: Plan, workload: Workload, servers: Sequence[Serv
                 if name in samples.servers:
                     try:
                         samples.servers[name].append(measurements[name].take())
-                    except (Failed, OSError) as failure:
+                    except Exception as failure:  # whatever a server does, the run goes on
                         measurements[name].stop()
                         give_up(samples, name, failure, meter)
                 meter.advance(plan.round_seconds(workload))

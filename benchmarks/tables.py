@@ -87,12 +87,12 @@ def tables(results: Results) -> str:
     """All tables, what failed, where a peer is ahead, and the verdicts."""
     parts = [described(results)]
     for section in SECTIONS:
-        if columns := [column for column in section.columns if column.workload in results["workloads"]]:
-            parts += [f"**{section.title}**", grid(results, columns)]
+        if columns := [column for column in section.columns if is_known(results, column)]:
+            parts += [f"### {section.title}", grid(results, columns)]
     parts += [failures(results), ahead(results)]
     if results["targets"]:
         head = ("workload", "compared", "target", "measured", "rounds", "")
-        parts += ["**Targets**", table(head, map(verdict_row, results["targets"]))]
+        parts += ["### Targets", table(head, map(verdict_row, results["targets"]))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -109,10 +109,18 @@ def described(results: Results) -> str:
     )
 
 
+def is_known(results: Results, column: Column) -> bool:
+    """Whether there is anything to show in a column."""
+    of_one = results["workloads"].get(column.workload)
+    return of_one is not None and (
+        bool(of_one["failed"]) or any(column.quantity in found for found in of_one["servers"].values())
+    )
+
+
 def grid(results: Results, columns: Sequence[Column]) -> str:
     """A line for each server that has something in one of the columns."""
     shown = [name for name in SERVERS if any(takes_part(results, column.workload, name) for column in columns)]
-    best = {column: best_of(results, column) for column in columns}
+    best = {column: best_of(results, column, shown) for column in columns}
     rows = [(name, *(cell(results, column, name, best[column]) for column in columns)) for name in shown]
     return table(("server", *(column.heading for column in columns)), rows)
 
@@ -137,9 +145,10 @@ def cell(results: Results, column: Column, server: str, best: float | None) -> s
     return median if column.quantity == "offered" else f"{median} ({spread(summary)})"
 
 
-def best_of(results: Results, column: Column) -> float | None:
-    """The best median of all servers but the limit, if they are of more than one kind."""
-    medians = {server: summary["median"] for server, summary in compared(results, column).items()}
+def best_of(results: Results, column: Column, shown: Sequence[str]) -> float | None:
+    """The best median of those shown, but for the limit, if they are of more than one kind."""
+    found = compared(results, column)
+    medians = {server: found[server]["median"] for server in shown if server in found}
     kinds = {SERVERS[server].variant_of or server for server in medians}
     if len(kinds) < 2 or not column.compared:
         return None
@@ -160,8 +169,8 @@ def ahead(results: Results) -> str:
     """Where another server is better than Hubbub with one worker and handlers that are `def`."""
     lines = list(peers_ahead(results))
     if not lines:
-        return "**Where a peer is ahead of `hubbub`**: in none of these columns."
-    return "\n".join(["**Where a peer is ahead of `hubbub`**:", "", *(f"- {line}" for line in lines)])
+        return "### Where a peer is ahead of `hubbub`\n\nIn none of these columns."
+    return "\n".join(["### Where a peer is ahead of `hubbub`", "", *(f"- {line}" for line in lines)])
 
 
 def peers_ahead(results: Results) -> Iterator[str]:
@@ -217,10 +226,10 @@ def headline(results: Results) -> str:
             Column("latency-50", "p99", "p99 at half load, µs"),
             Column("idle", "memory", "bytes/idle connection"),
         )
-        if column.workload in results["workloads"]
+        if is_known(results, column)
     ]
     shown = [name for name in SERVERS if takes_part(results, "x1", name) and SERVERS[name].variant_of is None]
-    best = {column: best_of(results, column) for column in columns}
+    best = {column: best_of(results, column, shown) for column in columns}
     rows = []
     for name in shown:
         cells = (cell(results, column, name, best[column]).partition(" (")[0] for column in columns)

@@ -63,7 +63,7 @@ def test_a_line_for_each_column_in_which_a_peer_is_ahead() -> None:
 
 
 def test_that_no_peer_is_ahead_is_said_too() -> None:
-    assert "in none of these columns" in tables.tables(found(Samples(X1, {"hubbub": costs(1.0), "picows": costs(3.0)})))
+    assert "In none of these columns" in tables.tables(found(Samples(X1, {"hubbub": costs(1.0), "picows": costs(3.0)})))
 
 
 def test_who_failed_is_told_loudly() -> None:
