@@ -5,11 +5,11 @@ BIN := .venv/bin
 RUN := PYTHONUNBUFFERED=1 $(BIN)/python
 MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
 # The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
-RUST_TESTS := -p wire -p engine
+RUST_TESTS := -p wire -p engine -p benchmarks
 # The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
 COMPILED := python tests/behaviour tests/faults
 
-.PHONY: demo test lint format build docs conformance fuzz bench screenshots clean
+.PHONY: demo test lint format build docs conformance fuzz bench bench-all screenshots clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -20,7 +20,7 @@ test: build .venv/test
 	$(RUN) -m pytest
 	$(RUN) tests/conformance/run.py
 
-lint: build docs .venv/test .venv/lint .venv/bench tests/client/node_modules/made
+lint: build docs .venv/test .venv/lint .venv/bench-all tests/client/node_modules/made
 	cargo fmt --all --check
 	cargo fmt --all --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
@@ -49,7 +49,11 @@ fuzz:
 	fuzz/run 60
 
 bench: build .venv/bench
-	$(RUN) benchmarks/run.py
+	$(RUN) benchmarks/run.py bench
+
+# All peers and all workloads, and the plots; socketify needs libuv (Debian: libuv1).
+bench-all: build .venv/bench-all
+	$(RUN) benchmarks/run.py bench-all
 
 # The site, which is site/index.html; what is wrong with a page or a link fails it.
 docs: build .venv/docs
@@ -68,7 +72,7 @@ clean:
 	touch $@
 
 # One dependency group of pyproject.toml each.
-.venv/build .venv/test .venv/lint .venv/bench .venv/docs: pyproject.toml .venv/made
+.venv/build .venv/test .venv/lint .venv/bench .venv/bench-all .venv/docs: pyproject.toml .venv/made
 	$(BIN)/python -m pip install --quiet --group $(notdir $@)
 	touch $@
 

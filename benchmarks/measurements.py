@@ -1,30 +1,17 @@
-"""One value of one server at one workload: CPU time, memory or a rate."""
+"""What one measurement finds out of one server at one workload."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from certificate import Certificate
-from plan import Server, Workload
 from processes import LoadGenerator, Run, ServerProcess
+from results import Sample
+from servers import Server
+from workloads import X1, Workload
 
 FIRST_HANDSHAKES = ("handshake", "--connections", "200")
 """Before memory is read: what a server sets up for its first connections is not the cost of one more."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One measurement.
-
-    Attributes:
-        value: µs of CPU time, or bytes of memory, for one of what the workload counts; or how many in a second.
-        server_busy: The share of the time that the server was running. Not known with memory.
-        load_busy: The share of the time that the load generator was running. Not known with memory.
-    """
-
-    value: float
-    server_busy: float | None = None
-    load_busy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,44 +53,93 @@ class Measurement(Protocol):
         """End what still runs."""
 
 
-class LoadMeasurement:
-    """CPU time or rate of a server that runs through all rounds."""
+def prepare(bench: Bench, server: Server, workload: Workload) -> Measurement:
+    """Get a server ready to be measured.
+
+    Raises:
+        Failed: It does not start, or not do its part under the first load.
+    """
+    if workload.measure == "memory":
+        return MemoryMeasurement(bench, server, workload)
+    if workload.share is not None:
+        return LatencyMeasurement(bench, server, workload, workload.share)
+    return LoadMeasurement(bench, server, workload)
+
+
+class Running:
+    """A server that runs through all rounds, but is paused while it is not measured."""
 
     def __init__(self, bench: Bench, server: Server, workload: Workload) -> None:
         self.bench = bench
-        self.workload = workload
         self.server = server
+        self.workload = workload
         self.running = bench.start(server, workload)
         try:
-            self.count = self._count_for(bench.seconds)
+            self.warm_up()
         except BaseException:
             self.stop()
             raise
+        self.running.pause()
 
     def take(self) -> Sample:
-        """Run the load once."""
-        run = self._run(self.count)
-        cost, rate = 1e6 * run.server_cpu_seconds / run.count, run.count / run.seconds
-        return Sample(
-            rate if self.workload.measure == "rate" else cost,
-            run.server_cpu_seconds / run.seconds,
-            run.load_cpu_seconds / run.seconds,
-        )
+        """Measure once."""
+        self.running.resume()
+        sample = self.measure()
+        self.running.pause()
+        return sample
+
+    def measure(self) -> Sample:
+        """Measure once, while the server runs."""
+        raise NotImplementedError
+
+    def warm_up(self) -> None:
+        """Find out how much it can do."""
+        raise NotImplementedError
 
     def stop(self) -> None:
         """End the server."""
         self.running.stop()
 
-    def _count_for(self, seconds: float) -> int:
-        """Warm the server up with ever more, until it is clear how much it does in that time."""
-        count = self.workload.least
-        while (taken := self._run(count).seconds) < seconds / 4:
+    def count_for(self, workload: Workload, seconds: float) -> int:
+        """Warm the server up with ever more, until it is clear how much of a workload it does in that time."""
+        count = workload.least
+        while (taken := self.run(workload, count).seconds) < seconds / 4:
             count *= 4
-        return max(self.workload.least, int(count * seconds / taken))
+        return max(workload.least, int(count * seconds / taken))
 
-    def _run(self, count: int) -> Run:
-        load = (*self.workload.load, *self.server.load, self.workload.counted, str(count))
-        return self.bench.load.run(self.running, load, self.workload.sender)
+    def run(self, workload: Workload, count: int, *options: str) -> Run:
+        """Put a workload on it once."""
+        load = (*workload.load, *self.server.load, *options, workload.counted, str(count))
+        return self.bench.load.run(self.running, load, workload.sender)
+
+
+class LoadMeasurement(Running):
+    """What it costs a server, and how fast it is, when it is asked as much as it can do."""
+
+    def warm_up(self) -> None:
+        self.count = self.count_for(self.workload, self.bench.seconds)
+
+    def measure(self) -> Sample:
+        run = self.run(self.workload, self.count)
+        cost = 1e6 * run.server_cpu_seconds / run.count
+        return {"cpu": cost, "rate": run.count / run.seconds} | busy(run)
+
+
+class LatencyMeasurement(Running):
+    """How long a server takes to answer, when it is asked for a share of what it can do."""
+
+    def __init__(self, bench: Bench, server: Server, workload: Workload, share: float) -> None:
+        self.share = share
+        super().__init__(bench, server, workload)
+
+    def warm_up(self) -> None:
+        run = self.run(X1, self.count_for(X1, self.bench.seconds))
+        self.rate = self.share * run.count / run.seconds
+
+    def measure(self) -> Sample:
+        count = max(self.workload.least, int(self.rate * self.workload.longer * self.bench.seconds))
+        run = self.run(self.workload, count, "--rate", f"{self.rate:.1f}")
+        return {**run.found, "offered": self.rate, "rate": run.count / run.seconds} | busy(run)
 
 
 class MemoryMeasurement:
@@ -121,7 +157,12 @@ class MemoryMeasurement:
             self.bench.load.run(server, FIRST_HANDSHAKES)
             before = server.memory()
             with self.bench.load.holding(server, (*self.workload.load, self.workload.counted, str(count))):
-                return Sample((server.memory() - before) / count)
+                return {"memory": (server.memory() - before) / count}
 
     def stop(self) -> None:
         """Nothing runs between the rounds."""
+
+
+def busy(run: Run) -> Sample:
+    """The shares of the time that the server and the load generator were running."""
+    return {"server_busy": run.server_cpu_seconds / run.seconds, "load_busy": run.load_cpu_seconds / run.seconds}

@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import IO, Self
 
 from certificate import Certificate
-from plan import PEERS, Server
+from servers import PEERS, Server
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
-RUN_SECONDS = 300.0
+RUN_SECONDS = 60.0
 
 
 class Failed(Exception):
@@ -36,7 +36,12 @@ class Process:
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed in `stop`
         with on_core(core):
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                process_group=0,
             )
 
     def __enter__(self) -> Self:
@@ -64,13 +69,15 @@ class Process:
         return self.errors.read()[-4000:].decode(errors="replace")
 
     def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL if that is not enough."""
+        """End it: SIGTERM, and SIGKILL if that is not enough, also for what it has left behind."""
+        if self.errors.closed:
+            return
         self.process.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream is not None:
                 stream.close()
@@ -82,16 +89,41 @@ class ServerProcess(Process):
     def __init__(
         self, server: Server, workload: str, binaries: Path, core: int | None, certificate: Certificate
     ) -> None:
-        python = server.program.endswith(".py")
-        program = [sys.executable, str(PEERS / server.program)] if python else [str(binaries / server.program)]
+        python = [sys.executable, str(PEERS / server.program)]
+        program = python if server.is_python else [str(binaries / server.program)]
         tls = ["--certificate", str(certificate.chain), str(certificate.key)] if server.tls else []
         self.load_options = ["--tls", str(certificate.authority)] if server.tls else []
         super().__init__(server.name, [*program, "--workload", workload, *server.options, *tls], core)
         try:
-            self.port = int(self.read_line(START_SECONDS))
+            self.port = self._read_port()
         except BaseException:
             self.stop()
             raise
+
+    def _read_port(self) -> int:
+        line = self.read_line(START_SECONDS)
+        if not line.isdecimal():
+            raise Failed(f"{self.name} said {line!r} where its port should be.\n{self.said()}")
+        return int(line)
+
+    def pause(self) -> None:
+        """Let it have no CPU time until it resumes: some servers are busy even when nobody asks anything."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        self._signal_all(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it, also while it is paused."""
+        with contextlib.suppress(OSError):
+            self.resume()
+        super().stop()
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in family(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def cpu_seconds(self) -> float:
         """CPU time, user and system, of all threads of it and of its descendants, but those that have ended."""
@@ -111,12 +143,14 @@ class Run:
         seconds: How long they took.
         load_cpu_seconds: The load generator's own CPU time.
         server_cpu_seconds: The server's.
+        found: What else the load generator has found out, by quantity.
     """
 
     count: int
     seconds: float
     load_cpu_seconds: float
     server_cpu_seconds: float
+    found: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -141,7 +175,7 @@ class LoadGenerator:
             result = json.loads(process.read_line(RUN_SECONDS))
             spent = server.cpu_seconds() - before
             self._finish(process, server)
-        return Run(result["messages"], result["seconds"], result["load_cpu_seconds"], spent)
+        return Run(result["messages"], result["seconds"], result["load_cpu_seconds"], spent, result["found"])
 
     @contextlib.contextmanager
     def holding(self, server: ServerProcess, load: tuple[str, ...]) -> Iterator[None]:
@@ -179,7 +213,11 @@ class LoadGenerator:
     @staticmethod
     def _finish(process: Process, server: ServerProcess) -> None:
         go_on(process)
-        if process.process.wait(RUN_SECONDS) != 0:
+        try:
+            status = process.process.wait(RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"its connections to {server.name} did not close in {RUN_SECONDS:.0f} s") from None
+        if status != 0:
             raise Failed(f"after its run on {server.name}: {process.said()}")
 
 

@@ -1,4 +1,4 @@
-"""Hubbub as its users write it, with its defaults."""
+"""Hubbub as its users write it, with its defaults: pings, time-outs, limits and checks of UTF-8 are on."""
 
 import argparse
 import asyncio
@@ -12,7 +12,13 @@ def main(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
     chain, key = arguments.certificate
     server = Server(
-        "127.0.0.1", arguments.port, workers=arguments.workers, origins="*", ssl_certfile=chain, ssl_keyfile=key
+        "127.0.0.1",
+        arguments.port,
+        workers=arguments.workers,
+        origins="*",
+        compression=arguments.workload == "fanout-deflate",
+        ssl_certfile=chain,
+        ssl_keyfile=key,
     )
     recipients: dict[int, list[int]] = {}
 
@@ -47,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
             server.on("message", echo)
         case "echo-async":
             server.on("message", echo_async)
-        case "fanout":
+        case "fanout" | "fanout-deflate":
             server.on("open", subscribe)
             server.on("message", publish)
         case "broadcast":
@@ -70,4 +76,4 @@ if __name__ == "__main__":
     processes.add_argument("--workers", type=int, default=1, help="worker processes")
     processes.add_argument("--embedded", action="store_true", help="all in this process, without a master")
     processes.add_argument("--certificate", nargs=2, default=(None, None), help="PEM files of a chain and its key")
-    main(command_line("echo", "echo-async", "fanout", "broadcast", "push", parents=[processes]))
+    main(command_line("echo", "echo-async", "fanout", "fanout-deflate", "broadcast", "push", parents=[processes]))

@@ -1,11 +1,15 @@
 """picows on uvloop: the callbacks of its low-level interface, which its documentation calls the fastest.
 
-Automatic pings stay off, as is its default, and text is neither decoded nor validated.
+Automatic pings stay off, as is its default, and text is neither decoded nor validated. Only its other interface, which
+is that of `websockets`, has compression: where that is measured, it is with this one.
 """
+
+import asyncio
 
 import uvloop
 from command_line import command_line
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
+from picows.websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 
 
 class Echo(WSListener):
@@ -56,6 +60,12 @@ def close(transport: WSTransport, frame: WSFrame) -> None:
 
 
 async def main(workload: str, port: int) -> None:
+    server = await (compressing(port) if workload == "fanout-deflate" else plain(workload, port))
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+async def plain(workload: str, port: int) -> asyncio.Server:
     subscribers: set[WSTransport] = set()
 
     def listener(request: WSUpgradeRequest) -> WSListener:
@@ -63,11 +73,23 @@ async def main(workload: str, port: int) -> None:
             return Echo()
         return (Subscriber if request.path == b"/fanout" else Publisher)(subscribers)
 
-    server = await ws_create_server(listener, "127.0.0.1", port, backlog=4096)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    return await ws_create_server(listener, "127.0.0.1", port, backlog=4096)
+
+
+async def compressing(port: int) -> Server:
+    subscribers: set[ServerConnection] = set()
+
+    async def fan_out(connection: ServerConnection) -> None:
+        if connection.request.path == "/fanout":
+            subscribers.add(connection)
+        async for message in connection:
+            broadcast(subscribers, message)
+        subscribers.discard(connection)
+
+    server: Server = await serve(fan_out, "127.0.0.1", port, ping_interval=None, compression="deflate", backlog=4096)
+    return server
 
 
 if __name__ == "__main__":
-    arguments = command_line("echo", "fanout")
+    arguments = command_line("echo", "fanout", "fanout-deflate")
     uvloop.run(main(arguments.workload, arguments.port))

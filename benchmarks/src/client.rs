@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 use crate::frame;
+use crate::inflater::{self, Inflater};
 use crate::stream::{Stream, Tls};
 
 /// How many connections are opened or closed at the same time: fewer than any server's backlog.
@@ -39,12 +40,17 @@ impl Target {
     ///
     /// One that says which connection was refused, or not upgraded in time.
     pub fn open(&self, path: &str, count: usize) -> io::Result<Vec<Stream>> {
-        let mut streams = Vec::with_capacity(count);
-        while streams.len() < count {
-            let parallel = PARALLEL.get().min(count - streams.len());
-            streams.extend(self.open_at_once(path, streams.len(), parallel)?);
-        }
-        Ok(streams)
+        let opened = self.open_all(path, "", count, |_| Ok(()))?;
+        Ok(opened.into_iter().map(|(stream, ())| stream).collect())
+    }
+
+    /// Opens `count` connections to `path`, a few at a time, and offers compression as browsers do.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Target::open`]; also if a connection is not to be compressed.
+    pub fn open_compressed(&self, path: &str, count: usize) -> io::Result<Vec<(Stream, Inflater)>> {
+        self.open_all(path, inflater::OFFER, count, Inflater::agreed)
     }
 
     /// Opens `count` connections to `path`, all at the same time. The first one is number `first`.
@@ -53,9 +59,37 @@ impl Target {
     ///
     /// As of [`Target::open`].
     pub fn open_at_once(&self, path: &str, first: usize, count: usize) -> io::Result<Vec<Stream>> {
+        let opened = self.handshakes(path, "", first, count, |_| Ok(()))?;
+        Ok(opened.into_iter().map(|(stream, ())| stream).collect())
+    }
+
+    fn open_all<T>(
+        &self,
+        path: &str,
+        offer: &str,
+        count: usize,
+        agreed: impl Fn(&str) -> io::Result<T>,
+    ) -> io::Result<Vec<(Stream, T)>> {
+        let mut opened = Vec::with_capacity(count);
+        while opened.len() < count {
+            let parallel = PARALLEL.get().min(count - opened.len());
+            opened.extend(self.handshakes(path, offer, opened.len(), parallel, &agreed)?);
+        }
+        Ok(opened)
+    }
+
+    /// Opens connections at the same time; `agreed` reads from each response what the server made of the `offer`.
+    fn handshakes<T>(
+        &self,
+        path: &str,
+        offer: &str,
+        first: usize,
+        count: usize,
+        agreed: impl Fn(&str) -> io::Result<T>,
+    ) -> io::Result<Vec<(Stream, T)>> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n",
             self.port
         );
         let mut streams = Vec::with_capacity(count);
@@ -66,10 +100,15 @@ impl Target {
                 .map_err(|error| named("connecting", number, &error))?;
             streams.push(stream);
         }
-        for (number, stream) in (first..).zip(&mut streams) {
-            read_upgrade(stream).map_err(|error| named("the handshake of", number, &error))?;
-        }
-        Ok(streams)
+        (first..)
+            .zip(streams)
+            .map(|(number, mut stream)| {
+                read_upgrade(&mut stream)
+                    .and_then(|response| agreed(&response))
+                    .map(|agreed| (stream, agreed))
+                    .map_err(|error| named("the handshake of", number, &error))
+            })
+            .collect()
     }
 
     fn connect(&self, number: usize) -> io::Result<Stream> {
@@ -113,7 +152,8 @@ pub fn named(doing: &str, number: usize, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{doing} connection {number}: {error}"))
 }
 
-fn read_upgrade(stream: &mut Stream) -> io::Result<()> {
+/// The server's response, if it is the right one.
+fn read_upgrade(stream: &mut Stream) -> io::Result<String> {
     let mut response = [0; 4096];
     let mut length = 0;
     while !response[..length].ends_with(b"\r\n\r\n") {
@@ -124,7 +164,7 @@ fn read_upgrade(stream: &mut Stream) -> io::Result<()> {
     }
     let response = String::from_utf8_lossy(&response[..length]);
     if response.starts_with("HTTP/1.1 101 ") && response.contains(ACCEPT) {
-        Ok(())
+        Ok(response.into_owned())
     } else {
         Err(io::Error::new(ErrorKind::InvalidData, format!("not upgraded: {:?}", response.lines().next())))
     }

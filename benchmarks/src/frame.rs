@@ -10,6 +10,8 @@ pub const PING: u8 = 0x9;
 pub const PONG: u8 = 0xA;
 
 const FIN: u8 = 0x80;
+/// RSV1: the payload is compressed (RFC 7692 §6).
+const COMPRESSED: u8 = 0x40;
 const MASKED: u8 = 0x80;
 
 /// One whole frame at the start of some input.
@@ -17,6 +19,8 @@ const MASKED: u8 = 0x80;
 pub struct Frame<'a> {
     /// The opcode, without the FIN and reserved bits.
     pub opcode: u8,
+    /// Whether the payload is compressed.
+    pub compressed: bool,
     /// The masking key, in frames from a client.
     pub key: Option<[u8; 4]>,
     /// The payload as it was sent: still masked, if there is a key.
@@ -41,7 +45,8 @@ pub fn parse(input: &[u8]) -> Option<Frame<'_>> {
         None
     };
     let size = header + length;
-    Some(Frame { opcode: first & 0xF, key, payload: input.get(header..size)?, size })
+    let payload = input.get(header..size)?;
+    Some(Frame { opcode: first & 0xF, compressed: first & COMPRESSED != 0, key, payload, size })
 }
 
 /// Appends an unfragmented frame, masked if there is a key.

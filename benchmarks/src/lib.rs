@@ -9,6 +9,7 @@ pub mod client;
 pub mod connection;
 pub mod control;
 pub mod frame;
+pub mod inflater;
 pub mod limits;
 pub mod messages;
 pub mod poller;

@@ -35,7 +35,15 @@ pub struct Messages {
 impl Messages {
     /// Room for `batch` messages of `size` bytes.
     pub fn new(size: usize, batch: usize) -> Self {
-        let text: Vec<u8> = (b' '..=b'~').cycle().take(size).collect();
+        Self::of((b' '..=b'~').cycle().take(size).collect(), batch)
+    }
+
+    /// Room for `batch` messages that are worth compressing: `size` bytes of JSON.
+    pub fn json(size: usize, batch: usize) -> Self {
+        Self::of(quotes(size), batch)
+    }
+
+    fn of(text: Vec<u8>, batch: usize) -> Self {
         let mut frames = Vec::new();
         frame::append(&mut frames, frame::TEXT, Some(KEY), &text);
         let frame_size = frames.len();
@@ -60,25 +68,49 @@ impl Messages {
     ///
     /// `InvalidData`, with the message that was expected.
     pub fn check(&self, frame: &Frame<'_>, sender: u32, number: u32) -> io::Result<()> {
-        let same = frame.opcode == frame::TEXT
-            && frame.key.is_none()
-            && frame.payload.len() == self.text.len()
-            && frame.payload[..DIGITS] == digits(sender, number)
-            && frame.payload[DIGITS..] == self.text[DIGITS..];
+        if frame.opcode == frame::TEXT && frame.key.is_none() && !frame.compressed {
+            return self.check_text(frame.payload, sender, number);
+        }
+        let found = format!("opcode {:#x}, masked or compressed, with {} bytes", frame.opcode, frame.payload.len());
+        Err(self.expected(sender, number, &found))
+    }
+
+    /// Compares the text of a message from the server with what it has to be, byte for byte.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Messages::check`].
+    pub fn check_text(&self, text: &[u8], sender: u32, number: u32) -> io::Result<()> {
+        let same = text.len() == self.text.len()
+            && text[..DIGITS] == digits(sender, number)
+            && text[DIGITS..] == self.text[DIGITS..];
         if same {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!(
-                "expected message {number} of connection {sender} ({} bytes), got opcode {:#x} with {} bytes: {:?}",
-                self.text.len(),
-                frame.opcode,
-                frame.payload.len(),
-                String::from_utf8_lossy(&frame.payload[..frame.payload.len().min(DIGITS)]),
-            ),
-        ))
+        let start = String::from_utf8_lossy(&text[..text.len().min(DIGITS)]);
+        Err(self.expected(sender, number, &format!("{} bytes: {start:?}", text.len())))
     }
+
+    fn expected(&self, sender: u32, number: u32, found: &str) -> io::Error {
+        let size = self.text.len();
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("expected message {number} of connection {sender} ({size} bytes), got {found}"),
+        )
+    }
+}
+
+/// JSON such as a feed of prices sends, always the same.
+fn quotes(size: usize) -> Vec<u8> {
+    let mut text = String::from("[");
+    let mut random = 1_u32;
+    while text.len() < size {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (symbol, price, amount) = (random >> 24, random >> 8 & 0xFFFF, random >> 12 & 0x3FF);
+        text += &format!(r#"{{"symbol":"S{symbol}","price":{}.{:02},"amount":{amount}}},"#, price / 100, price % 100);
+    }
+    text.truncate(size);
+    text.into_bytes()
 }
 
 fn digits(sender: u32, number: u32) -> [u8; DIGITS] {
@@ -114,7 +146,7 @@ mod tests {
         let sent = messages.frames(7, 10..11).to_vec();
         let payload = echoed(&frame::parse(&sent).expect("a whole frame"));
         let check = |payload: &[u8], number| {
-            let frame = Frame { opcode: frame::TEXT, key: None, payload, size: 0 };
+            let frame = Frame { opcode: frame::TEXT, compressed: false, key: None, payload, size: 0 };
             messages.check(&frame, 7, number)
         };
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::retry_on_intr;
 
 const EVENTS_PER_TURN: usize = 1024;
 
@@ -52,14 +53,24 @@ impl Poller {
     ///
     /// `TimedOut` after `timeout` without anything, or the operating system's own.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let timeout = timeout
-            .map(|timeout| Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) });
-        self.events.clear();
-        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref())?;
-        match self.events.len() {
+        match self.poll(timeout)? {
             0 => Err(io::ErrorKind::TimedOut.into()),
             count => Ok(count),
         }
+    }
+
+    /// As [`Poller::wait`], but that nothing was ready is no error: it returns 0.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's own.
+    pub fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
+        let timeout = timeout
+            .map(|timeout| Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) });
+        self.events.clear();
+        // A process that was paused and resumes is told so by an interrupted system call.
+        retry_on_intr(|| epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()))?;
+        Ok(self.events.len())
     }
 
     /// The token of the last wait's event number `index`, and whether its socket has room again.

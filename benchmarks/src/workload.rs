@@ -4,6 +4,7 @@ pub mod echo;
 pub mod fanout;
 pub mod handshake;
 pub mod idle;
+pub mod latency;
 pub mod push;
 pub mod receive;
 
@@ -11,7 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client;
 use crate::connection::{Connection, READ_BUFFER};
@@ -23,13 +24,19 @@ use crate::stream::Stream;
 /// Runs and times `work`, which returns how many messages or handshakes it did. The result has the
 /// seconds of the clock, and the CPU seconds of this process, to show that it was not the limit.
 fn timed(control: Control, work: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
+    timed_with(control, || work().map(|messages| (messages, json!({}))))
+}
+
+/// The same for `work` that has found out more than how long it took.
+fn timed_with(control: Control, work: impl FnOnce() -> io::Result<(u64, Value)>) -> io::Result<()> {
     control.ready()?;
     let (started, cpu) = (Instant::now(), cpu_time());
-    let messages = work()?;
+    let (messages, found) = work()?;
     control.finish(&json!({
         "messages": messages,
         "seconds": started.elapsed().as_secs_f64(),
         "load_cpu_seconds": (cpu_time() - cpu).as_secs_f64(),
+        "found": found,
     }))
 }
 
@@ -62,6 +69,11 @@ impl Clients {
         self.poller
             .wait(Some(self.timeout))
             .map_err(|error| io::Error::new(error.kind(), format!("nothing came for {} s", self.timeout.as_secs_f64())))
+    }
+
+    /// Returns how many connections are readable now, which may be none.
+    fn poll(&mut self) -> io::Result<usize> {
+        self.poller.poll(Some(Duration::ZERO))
     }
 
     /// Reads the wait's connection number `index` once, answers pings, and hands over each message

@@ -14,6 +14,7 @@ use benchmarks::workload::echo::{self, Echo};
 use benchmarks::workload::fanout::{self, Fanout};
 use benchmarks::workload::handshake::{self, Handshake};
 use benchmarks::workload::idle::{self, Idle};
+use benchmarks::workload::latency::{self, Latency};
 use benchmarks::workload::push::{self, Push};
 use benchmarks::workload::receive::{self, Receive};
 use clap::{Parser, Subcommand};
@@ -47,6 +48,8 @@ enum Workload {
     Handshake(Handshake),
     /// Connections that say nothing, until a line comes in
     Idle(Idle),
+    /// Messages on a fixed schedule that come back to their sender
+    Latency(Latency),
     /// Messages that go to connections of the same worker or of another
     Push(Push),
     /// Messages that another program publishes
@@ -76,6 +79,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         Workload::Fanout(options) => fanout::run(options, target, control),
         Workload::Handshake(options) => handshake::run(options, target, control),
         Workload::Idle(options) => idle::run(options, target),
+        Workload::Latency(options) => latency::run(options, target, control),
         Workload::Push(options) => push::run(options, target, control),
         Workload::Receive(options) => receive::run(options, target, control),
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::client::Target;
 use crate::control::Control;
+use crate::inflater::{Deliveries, Inflater};
 use crate::messages::{self, Messages};
 use crate::workload::{Clients, timed};
 
@@ -25,6 +26,9 @@ pub struct Fanout {
     /// Messages in all; the result counts their deliveries
     #[arg(long, default_value_t = 1000)]
     publishes: u32,
+    /// Have the deliveries compressed, and send JSON, which is worth it
+    #[arg(long)]
+    deflate: bool,
 }
 
 /// Subscribes on `/fanout`, publishes on `/`, until every subscriber has every message, and closes.
@@ -33,18 +37,24 @@ pub struct Fanout {
 ///
 /// A lost connection, a wrong or missing message, or silence, with the number of the connection.
 pub fn run(options: &Fanout, target: Target, control: Control) -> io::Result<()> {
-    let mut streams = target.open("/fanout", options.subscribers)?;
+    let Fanout { subscribers, size, in_flight, publishes, deflate } = *options;
+    let (mut streams, mut publishing) = if deflate {
+        let (streams, inflaters) = target.open_compressed("/fanout", subscribers)?.into_iter().unzip();
+        (streams, Publishing::compressed(inflaters, size, in_flight))
+    } else {
+        (target.open("/fanout", subscribers)?, Publishing::new(subscribers, size, in_flight))
+    };
     streams.extend(target.open("/", 1)?);
     let mut clients = Clients::new(streams, target.timeout)?;
-    timed(control, || {
-        Publishing::new(options.subscribers, options.size, options.in_flight).run(options.publishes, &mut clients)
-    })?;
+    timed(control, || publishing.run(publishes, &mut clients))?;
     clients.close()
 }
 
 /// Messages from one connection, the last, to all those before it.
 pub(super) struct Publishing {
     messages: Messages,
+    /// What reads the messages, if they come compressed.
+    deliveries: Option<Deliveries>,
     /// The number of the next message that each subscriber gets.
     next: Vec<u32>,
     /// How many subscribers still wait for the messages on the way, from message `completed` on.
@@ -57,8 +67,20 @@ pub(super) struct Publishing {
 impl Publishing {
     /// To so many subscribers, messages of `size` bytes, with `in_flight` of them on the way.
     pub(super) fn new(subscribers: usize, size: usize, in_flight: u32) -> Self {
+        Self::of(Messages::new(size, in_flight as usize), None, subscribers, in_flight)
+    }
+
+    /// The same to subscribers that get them compressed.
+    fn compressed(inflaters: Vec<Inflater>, size: usize, in_flight: u32) -> Self {
+        let subscribers = inflaters.len();
+        let deliveries = Deliveries::new(inflaters, in_flight);
+        Self::of(Messages::json(size, in_flight as usize), Some(deliveries), subscribers, in_flight)
+    }
+
+    fn of(messages: Messages, deliveries: Option<Deliveries>, subscribers: usize, in_flight: u32) -> Self {
         Self {
-            messages: Messages::new(size, in_flight as usize),
+            messages,
+            deliveries,
             next: vec![0; subscribers],
             waiting: vec![0; in_flight as usize],
             published: 0,
@@ -79,7 +101,10 @@ impl Publishing {
             for index in 0..clients.wait()? {
                 clients.receive(index, |number, frame| {
                     let next = &mut self.next[number];
-                    self.messages.check(frame, PUBLISHER, *next)?;
+                    match &mut self.deliveries {
+                        None => self.messages.check(frame, PUBLISHER, *next),
+                        Some(compressed) => compressed.check(&self.messages, frame, number, PUBLISHER, *next),
+                    }?;
                     let slot = *next as usize % self.waiting.len();
                     self.waiting[slot] -= 1;
                     *next += 1;

@@ -1,0 +1,73 @@
+"""The pages that show results: what stands between their marks is written by a run."""
+
+from pathlib import Path
+
+import tables
+from results import Results
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+
+RESULTS = {"make bench": HERE / "results.json", "make bench-all": HERE / "results-all.json"}
+"""Where the results of each command are kept."""
+
+IMAGES = ROOT / "docs" / "images"
+"""Where the plots of `make bench-all` are."""
+
+PLOTS = {
+    "cost": "CPU time of a message or connection, of each server at six workloads",
+    "throughput": "Messages or connections in a second, of each server at six workloads",
+    "latency": "Latency of each server at 20, 50 and 80 % of its capacity: median, p99, p99.9 and maximum",
+    "connections": "CPU time of a message with 10 to 15,000 connections, of each server",
+    "memory": "Memory of an idle connection, of each server",
+}
+"""The plots in the order of the page, and what they show to those who cannot see them."""
+
+
+def show(results: Results) -> None:
+    """Write results into the pages that show those of this command, and draw their plots."""
+    if results["command"] == "make bench":
+        fill(HERE / "README.md", tables.tables(results))
+        return
+    # Only this command draws, and only its group of dependencies has what that takes.
+    import plots
+
+    plots.draw(results, IMAGES)
+    fill(ROOT / "docs" / "performance.md", performance(results))
+    fill(ROOT / "README.md", front(results))
+
+
+def performance(results: Results) -> str:
+    """All plots, then all tables."""
+    pictures = "\n\n".join(picture(f"images/benchmark-{name}", alt) for name, alt in PLOTS.items())
+    return f"{pictures}\n\n{tables.tables(results)}"
+
+
+def front(results: Results) -> str:
+    """What the front page shows: one plot and one table."""
+    machine = results["conditions"]["machine"]
+    return f"""{picture("docs/images/benchmark-cost", PLOTS["cost"])}
+
+{tables.headline(results)}
+
+Made by `{results["command"]}` on {machine["processor"]}, {machine["cores"]} cores: medians, the best of those that are
+servers is bold. `bare loop` is an epoll loop in Rust that does nothing else: the limit.
+"""
+
+
+def picture(path: str, alt: str) -> str:
+    """A plot in light or dark, as the reader has it."""
+    return f"""<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="{path}-dark.svg">
+  <img src="{path}-light.svg" alt="{alt}">
+</picture>"""
+
+
+def fill(page: Path, text: str) -> None:
+    """Replace what stands between the marks of a page."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no marks for results")
+    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

@@ -1,0 +1,76 @@
+"""uvicorn with a plain ASGI application, as fast as its documentation tells how to make it.
+
+uvloop and httptools, which it recommends; its `websockets-sansio` protocol, the fastest of its three and the one that
+it takes by itself where `websockets` is installed; no pings, no compression but where that is measured (on by default),
+no access log, no lifespan.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import uvicorn
+import uvloop
+from command_line import command_line
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Application = Callable[[Event, Receive, Send], Awaitable[None]]
+
+
+class TellingServer(uvicorn.Server):
+    """Prints its port once it listens."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+
+
+async def serve(application: Any, port: int, compress: bool) -> None:
+    """Serve an ASGI application until SIGTERM, and print the port."""
+    config = uvicorn.Config(
+        application,
+        host="127.0.0.1",
+        port=port,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_ping_interval=None,
+        ws_per_message_deflate=compress,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        backlog=4096,
+    )
+    await TellingServer(config).serve()
+
+
+async def echo(scope: Event, receive: Receive, send: Send) -> None:
+    """Send every message back."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
+def fan_out() -> Application:
+    """Make an application that sends every message to all connections to `/fanout`."""
+    subscribers: set[Send] = set()
+
+    async def application(scope: Event, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        if scope["path"] == "/fanout":
+            subscribers.add(send)
+        while (event := await receive())["type"] == "websocket.receive":
+            for subscriber in subscribers:
+                await subscriber({"type": "websocket.send", "text": event["text"]})
+        subscribers.discard(send)
+
+    return application
+
+
+if __name__ == "__main__":
+    arguments = command_line("echo", "fanout", "fanout-deflate")
+    application = echo if arguments.workload == "echo" else fan_out()
+    uvloop.run(serve(application, arguments.port, arguments.workload == "fanout-deflate"))

@@ -1,0 +1,272 @@
+"""The results of `make bench-all` as plots: SVG, for light and dark pages.
+
+Bars begin at zero, and tell by their shade whose they are; lines differ in their markers too, so that nobody needs
+colours to tell them apart. Each figure has its number beside it, or in the tables.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.typing import RcKeyType
+
+from results import Results, Summary
+from servers import LIMIT, SERVERS
+from tables import figure
+
+SHOWN = (
+    LIMIT,
+    "hubbub",
+    "hubbub, async def",
+    "picows",
+    "websockets",
+    "aiohttp",
+    "Starlette on uvicorn",
+    "granian",
+    "socketify",
+)
+"""Those with a place in every plot; the tables have the other ways to run Hubbub too."""
+
+WIDTH = 9.0
+"""Of every plot, in inches of 72 points."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a page."""
+
+    name: str
+    paper: str
+    ink: str
+    faint: str
+    limit: str
+    ours: str
+    peers: str
+    lines: tuple[str, ...]
+
+
+# The lines' colours are near those of Okabe and Ito, which people with any kind of colour vision tell apart, and a
+# little lighter on dark paper.
+THEMES = (
+    Theme(
+        name="light",
+        paper="#ffffff",
+        ink="#1f2328",
+        faint="#d5dae0",
+        limit="#aab2bc",
+        ours="#0072b2",
+        peers="#e0a458",
+        lines=("#7d8590", "#0072b2", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#8250df", "#1f2328"),
+    ),
+    Theme(
+        name="dark",
+        paper="#0d1117",
+        ink="#e6edf3",
+        faint="#30363d",
+        limit="#6e7681",
+        ours="#56b4e9",
+        peers="#c98f3f",
+        lines=("#8b949e", "#56b4e9", "#0a84d0", "#e8793a", "#2fbf93", "#e09cc3", "#e3b341", "#b392f0", "#e6edf3"),
+    ),
+)
+
+MARKERS = "ooDs^vPX*"
+
+
+def draw(results: Results, directory: Path) -> None:
+    """Write each plot into a directory, twice."""
+    plots: dict[str, Callable[[Results, Theme], Figure]] = {
+        "cost": cost,
+        "throughput": throughput,
+        "latency": latency,
+        "connections": by_connections,
+        "memory": memory,
+    }
+    for theme in THEMES:
+        with mpl.rc_context(settings(theme)):
+            for name, plot in plots.items():
+                drawn = plot(results, theme)
+                drawn.savefig(directory / f"benchmark-{name}-{theme.name}.svg", metadata={"Date": None})
+
+
+def settings(theme: Theme) -> dict[RcKeyType, object]:
+    """What matplotlib is to draw with. The salt makes the same plot the same file."""
+    return {
+        "svg.hashsalt": "hubbub",
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "figure.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "axes.edgecolor": theme.faint,
+        "axes.labelcolor": theme.ink,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": theme.faint,
+        "grid.linewidth": 0.6,
+        "text.color": theme.ink,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+    }
+
+
+def cost(results: Results, theme: Theme) -> Figure:
+    """CPU time at each of the main workloads."""
+    panels = (
+        ("x1", "x1, an echo: µs/message"),
+        ("x16", "x16, 16 in flight: µs/message"),
+        ("16K", "16K, 16 KiB: µs/message"),
+        ("fan-out", "Fan-out to 1,000: µs/delivery"),
+        ("fan-out-deflate", "Fan-out, compressed: µs/delivery"),
+        ("handshake", "Handshake: µs/connection"),
+    )
+    return bars(results, theme, "cpu", panels, "CPU time: less is better")
+
+
+def throughput(results: Results, theme: Theme) -> Figure:
+    """What a server on one core can do."""
+    panels = (
+        ("x1", "x1, an echo: messages/s"),
+        ("x16", "x16, 16 in flight: messages/s"),
+        ("16K", "16K, 16 KiB: messages/s"),
+        ("fan-out", "Fan-out to 1,000: deliveries/s"),
+        ("fan-out-deflate", "Fan-out, compressed: deliveries/s"),
+        ("handshake", "Handshakes/s"),
+    )
+    return bars(results, theme, "rate", panels, "Throughput on one core: more is better")
+
+
+def memory(results: Results, theme: Theme) -> Figure:
+    """What a connection that says nothing costs."""
+    return bars(results, theme, "memory", (("idle", "Idle connection: bytes"),), "Memory: less is better")
+
+
+def bars(results: Results, theme: Theme, quantity: str, panels: Sequence[tuple[str, str]], title: str) -> Figure:
+    """Panels with a bar for each server, two in a row."""
+    known = [panel for panel in panels if panel[0] in results["workloads"]]
+    rows = (len(known) + 1) // 2
+    drawing = Figure(figsize=(WIDTH, 0.7 + 2.5 * rows), layout="constrained")
+    drawing.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    all_axes = drawing.subplots(rows, min(2, len(known)), squeeze=False).flat
+    for axes, (workload, heading) in zip(all_axes, known, strict=False):
+        panel(axes, results, theme, workload, quantity)
+        axes.set_title(heading)
+    for axes in list(all_axes)[len(known) :]:
+        axes.set_axis_off()
+    return drawing
+
+
+def panel(axes: Axes, results: Results, theme: Theme, workload: str, quantity: str) -> None:
+    """A bar for each server, with its number, and a line from the lowest to the highest."""
+    found = medians(results, workload, quantity)
+    failed = [server for server in SHOWN if server in results["workloads"][workload]["failed"]]
+    rows = [server for server in SHOWN if server in found or server in failed]
+    top = max((summary["highest"] for summary in found.values()), default=1.0)
+    for server in failed:
+        axes.text(0.015 * top, rows.index(server), "failed", va="center", fontsize=8, fontstyle="italic")
+    for server, summary in found.items():
+        place = rows.index(server)
+        axes.barh(place, summary["median"], height=0.7, color=shade(server, theme))
+        axes.plot([summary["lowest"], summary["highest"]], [place, place], color=theme.ink, linewidth=1)
+        axes.text(summary["highest"] + 0.015 * top, place, figure(summary["median"]), va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.16 * top)
+    axes.xaxis.set_major_locator(NullLocator())
+    axes.tick_params(axis="y", length=0)
+    axes.spines["bottom"].set_visible(False)
+
+
+def latency(results: Results, theme: Theme) -> Figure:
+    """From the median to the maximum, at three shares of each server's capacity."""
+    shares = [share for share in (20, 50, 80) if f"latency-{share}" in results["workloads"]]
+    drawing = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    drawing.suptitle(
+        "Latency of an echo at a share of each server's own capacity, µs: less is better",
+        x=0.01,
+        ha="left",
+        fontweight="bold",
+    )
+    all_axes = drawing.subplots(1, len(shares), sharex=True, squeeze=False)[0]
+    for axes, share in zip(all_axes, shares, strict=True):
+        points(axes, results, theme, f"latency-{share}")
+        axes.set_title(f"at {share} %")
+        if axes is not all_axes[0]:
+            axes.set_yticklabels([])
+    if len(all_axes):
+        drawing.legend(*all_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return drawing
+
+
+def points(axes: Axes, results: Results, theme: Theme, workload: str) -> None:
+    """A row for each server, a marker for each percentile."""
+    found = {quantity: medians(results, workload, quantity) for quantity in ("p50", "p99", "p99.9", "max")}
+    servers = [server for server in SHOWN if any(server in each for each in found.values())]
+    places = {server: place for place, server in enumerate(servers)}
+    for server, place in places.items():
+        values = [each[server]["median"] for each in found.values() if server in each]
+        axes.plot(values, [place] * len(values), color=shade(server, theme), linewidth=2.5, alpha=0.7)
+    for (quantity, each), marker in zip(found.items(), "osD|", strict=True):
+        axes.scatter(
+            [summary["median"] for summary in each.values()],
+            [places[server] for server in each],
+            marker=marker,
+            s=26,
+            color=theme.ink,
+            zorder=3,
+            label=quantity,
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.grid(axis="x")
+    axes.set_yticks(range(len(servers)), servers)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+
+
+def by_connections(results: Results, theme: Theme) -> Figure:
+    """CPU time of a message, with ever more connections."""
+    counts = sorted(int(name.split("-")[1]) for name in results["workloads"] if name.startswith("connections-"))
+    drawing = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    axes = drawing.subplots()
+    axes.set_title("CPU time by the number of connections, µs per message: less is better")
+    for server, colour, marker in zip(SHOWN, theme.lines, MARKERS, strict=True):
+        found = {count: medians(results, f"connections-{count}", "cpu").get(server) for count in counts}
+        known = {count: summary["median"] for count, summary in found.items() if summary}
+        if known:
+            width = 2.6 if server == "hubbub" else 1.4
+            dashes = "--" if server == LIMIT else "-"
+            axes.plot(
+                list(known), list(known.values()), dashes, color=colour, marker=marker, linewidth=width, label=server
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    # The last two are too near to each other for one line.
+    axes.set_xticks(counts, [f"\n{count:,}" if count > 10_000 else f"{count:,}" for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""))
+    axes.grid(which="both", axis="y")
+    axes.set_xlabel("connections")
+    drawing.legend(loc="outside right center", frameon=False)
+    return drawing
+
+
+def medians(results: Results, workload: str, quantity: str) -> dict[str, Summary]:
+    """What is known of one quantity, in the order of the plots."""
+    servers = results["workloads"].get(workload, {"servers": {}})["servers"]
+    return {server: servers[server][quantity] for server in SHOWN if quantity in servers.get(server, {})}
+
+
+def shade(server: str, theme: Theme) -> str:
+    """The colour of a bar: the limit, ours, or a peer."""
+    if server == LIMIT:
+        return theme.limit
+    return theme.ours if (SERVERS[server].variant_of or server) == "hubbub" else theme.peers

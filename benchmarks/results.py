@@ -1,0 +1,190 @@
+"""What came out of a run, as `results.json` has it: medians, spreads, verdicts, and under what conditions."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+from plan import Plan, Target
+from workloads import Workload
+
+QUANTITIES = {
+    "cpu": "µs",
+    "memory": "bytes",
+    "rate": "1/s",
+    "offered": "1/s",
+    "p50": "µs",
+    "p99": "µs",
+    "p99.9": "µs",
+    "max": "µs",
+    "late": "µs",
+    "server_busy": "",
+    "load_busy": "",
+}
+"""What a measurement can find, and its unit; of the last two, the share of the time."""
+
+Sample = dict[str, float]
+"""What one measurement has found, by the names of the quantities."""
+
+MAIN = {"cpu": "cpu", "memory": "memory", "rate": "rate", "latency": "p99"}
+"""The quantity that matters most, by what a workload measures."""
+
+
+class Summary(TypedDict):
+    """One quantity of one server at one workload, over all rounds."""
+
+    median: float
+    lowest: float
+    highest: float
+    rounds: list[float]
+
+
+class WorkloadResults(TypedDict):
+    """All servers at one workload. Who failed has no results."""
+
+    meaning: str
+    unit: str
+    measure: str
+    servers: dict[str, dict[str, Summary]]
+    failed: dict[str, str]
+
+
+class Verdict(TypedDict):
+    """A target, and what was measured: values, or the ratios that each round has for itself."""
+
+    workload: str
+    server: str
+    peer: str | None
+    at_most: float | None
+    at_least: float | None
+    median: float
+    lowest: float
+    highest: float
+    ratio_of_medians: float | None
+    met: bool
+
+
+class Conditions(TypedDict):
+    """Under what conditions it was measured."""
+
+    machine: dict[str, str | int]
+    versions: dict[str, str]
+    servers: dict[str, dict[str, str]]
+    rounds: int
+    seconds_per_measurement: float
+    own_cores: bool
+    minutes: NotRequired[float]
+
+
+class Results(TypedDict):
+    """A whole run."""
+
+    command: str
+    conditions: Conditions
+    workloads: dict[str, WorkloadResults]
+    targets: list[Verdict]
+
+
+@dataclass
+class Samples:
+    """What was measured of one workload.
+
+    Attributes:
+        workload: Which one.
+        servers: The samples of each server, a round after the other.
+        failed: Why a server has no further samples.
+    """
+
+    workload: Workload
+    servers: dict[str, list[Sample]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, server: str, why: object) -> None:
+        """Note that a server did not do its part. What it had done does not count."""
+        self.servers.pop(server, None)
+        self.failed[server] = str(why)
+
+
+def results(plan: Plan, measured: Sequence[Samples], conditions: Conditions) -> Results:
+    """The results of all that was measured."""
+    return {
+        "command": f"make {plan.name}",
+        "conditions": conditions,
+        "workloads": {
+            samples.workload.name: {
+                "meaning": samples.workload.meaning,
+                "unit": samples.workload.unit,
+                "measure": samples.workload.measure,
+                "servers": {name: summaries(of_one) for name, of_one in samples.servers.items() if of_one},
+                "failed": samples.failed,
+            }
+            for samples in measured
+        },
+        "targets": verdicts(plan.targets, {samples.workload.name: samples for samples in measured}),
+    }
+
+
+def summaries(samples: Sequence[Sample]) -> dict[str, Summary]:
+    """Each quantity of one server at one workload."""
+    return {name: summary([sample[name] for sample in samples]) for name in QUANTITIES if name in samples[0]}
+
+
+def summary(values: Sequence[float]) -> Summary:
+    """One quantity, over all rounds."""
+    return {
+        "median": rounded(statistics.median(values)),
+        "lowest": rounded(min(values)),
+        "highest": rounded(max(values)),
+        "rounds": [rounded(value) for value in values],
+    }
+
+
+def verdicts(targets: Sequence[Target], measured: Mapping[str, Samples]) -> list[Verdict]:
+    """The verdict on every target whose measurements are there."""
+    return [
+        verdict(target, samples)
+        for target in targets
+        if (samples := measured.get(target.workload))
+        and samples.servers.get(target.server)
+        and (target.peer is None or samples.servers.get(target.peer))
+    ]
+
+
+def verdict(target: Target, samples: Samples) -> Verdict:
+    """Compare round by round, so that what slows a whole round down does not count."""
+    quantity = MAIN[samples.workload.measure]
+    values = [sample[quantity] for sample in samples.servers[target.server]]
+    ratio_of_medians = None
+    if target.peer is not None:
+        peers = [sample[quantity] for sample in samples.servers[target.peer]]
+        ratio_of_medians = rounded(statistics.median(values) / statistics.median(peers))
+        values = [value / peer for value, peer in zip(values, peers, strict=True)]
+    median = statistics.median(values)
+    too_much = target.at_most is not None and median > target.at_most
+    too_little = target.at_least is not None and median < target.at_least
+    return {
+        **asdict(target),  # type: ignore[typeddict-item]
+        "median": rounded(median),
+        "lowest": rounded(min(values)),
+        "highest": rounded(max(values)),
+        "ratio_of_medians": ratio_of_medians,
+        "met": not too_much and not too_little,
+    }
+
+
+def rounded(value: float) -> float:
+    """A number as it is stored: five significant digits."""
+    return float(f"{value:.5g}")
+
+
+def write(results: Results, path: Path) -> None:
+    """Store them as JSON."""
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> Results:
+    """Those that `write` has stored."""
+    results: Results = json.loads(path.read_text())
+    return results

@@ -1,0 +1,272 @@
+"""The results as Markdown."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from results import Results, Summary, Verdict
+from servers import LIMIT, SERVERS
+
+HUBBUB = "hubbub"
+"""The way to run Hubbub that others are compared with: one worker, handlers that are `def`."""
+
+MORE_IS_BETTER = {"rate"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of one workload.
+
+    Attributes:
+        compared: Whether the servers stand against each other in it.
+    """
+
+    workload: str
+    quantity: str
+    heading: str
+    compared: bool = True
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table, with a line for each server."""
+
+    title: str
+    columns: tuple[Column, ...]
+
+
+def messages(quantity: str) -> tuple[Column, ...]:
+    """The workloads that send messages, of which CPU time and rate are known."""
+    return (
+        Column("x1", quantity, "x1"),
+        Column("x16", quantity, "x16"),
+        Column("16K", quantity, "16K"),
+        Column("fan-out", quantity, "fan-out"),
+        Column("fan-out-deflate", quantity, "fan-out-deflate"),
+    )
+
+
+def latencies(share: int) -> tuple[Column, ...]:
+    """Latency at a share of the servers' own capacity, in percent."""
+    workload = f"latency-{share}"
+    return (
+        Column(workload, "offered", "messages/s", compared=False),
+        *(Column(workload, quantity, quantity) for quantity in ("p50", "p99", "p99.9", "max")),
+    )
+
+
+CONNECTIONS = (10, 100, 1000, 10_000, 15_000)
+
+SECTIONS = (
+    Section("CPU time, µs per message or delivery", messages("cpu")),
+    Section("Throughput, messages or deliveries per second, on one core", messages("rate")),
+    Section(
+        "Connections",
+        (
+            Column("handshake", "cpu", "handshake, µs of CPU time"),
+            Column("handshake", "rate", "handshakes/s"),
+            Column("idle", "memory", "idle connection, bytes"),
+        ),
+    ),
+    Section(
+        "CPU time by the number of connections, µs per message",
+        tuple(Column(f"connections-{count}", "cpu", f"{count:,}") for count in CONNECTIONS),
+    ),
+    *(Section(f"Latency at {share} % of the server's own capacity, µs", latencies(share)) for share in (20, 50, 80)),
+    Section(
+        "Between workers, and from other programs",
+        (
+            Column("cross-push", "cpu", "cross-push, µs of CPU time per push"),
+            Column("broadcast-4000", "cpu", "broadcast-4000, µs of CPU time per delivery"),
+            Column("publisher", "rate", "publisher, publishes/s"),
+        ),
+    ),
+)
+
+
+def tables(results: Results) -> str:
+    """All tables, what failed, where a peer is ahead, and the verdicts."""
+    parts = [described(results)]
+    for section in SECTIONS:
+        if columns := [column for column in section.columns if is_known(results, column)]:
+            parts += [f"### {section.title}", grid(results, columns)]
+    parts += [failures(results), ahead(results)]
+    if results["targets"]:
+        head = ("workload", "compared", "target", "measured", "rounds", "")
+        parts += ["### Targets", table(head, map(verdict_row, results["targets"]))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def described(results: Results) -> str:
+    """The conditions in a sentence."""
+    conditions = results["conditions"]
+    machine = conditions["machine"]
+    cores = "a core each for server and load" if conditions["own_cores"] else "one core for server and load"
+    versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
+    return (
+        f"`{results['command']}` on {machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}; "
+        f"{cores}; {versions}. Medians of up to {conditions['rounds']} rounds, and the lowest to the highest; "
+        "the best of those that are servers is bold."
+    )
+
+
+def is_known(results: Results, column: Column) -> bool:
+    """Whether there is anything to show in a column."""
+    of_one = results["workloads"].get(column.workload)
+    return of_one is not None and (
+        bool(of_one["failed"]) or any(column.quantity in found for found in of_one["servers"].values())
+    )
+
+
+def grid(results: Results, columns: Sequence[Column]) -> str:
+    """A line for each server that has something in one of the columns."""
+    shown = [name for name in SERVERS if any(takes_part(results, column.workload, name) for column in columns)]
+    best = {column: best_of(results, column, shown) for column in columns}
+    rows = [(name, *(cell(results, column, name, best[column]) for column in columns)) for name in shown]
+    return table(("server", *(column.heading for column in columns)), rows)
+
+
+def takes_part(results: Results, workload: str, server: str) -> bool:
+    """Whether a workload has tried a server."""
+    of_one = results["workloads"][workload]
+    return server in of_one["servers"] or server in of_one["failed"]
+
+
+def cell(results: Results, column: Column, server: str, best: float | None) -> str:
+    """A server's figures."""
+    of_one = results["workloads"][column.workload]
+    if server in of_one["failed"]:
+        return "**FAILED**"
+    summary = of_one["servers"].get(server, {}).get(column.quantity)
+    if summary is None:
+        return "–"
+    median = figure(summary["median"])
+    if server != LIMIT and summary["median"] == best:
+        median = f"**{median}**"
+    return median if column.quantity == "offered" else f"{median} ({spread(summary)})"
+
+
+def best_of(results: Results, column: Column, shown: Sequence[str]) -> float | None:
+    """The best median of those shown, but for the limit, if they are of more than one kind."""
+    found = compared(results, column)
+    medians = {server: found[server]["median"] for server in shown if server in found}
+    kinds = {SERVERS[server].variant_of or server for server in medians}
+    if len(kinds) < 2 or not column.compared:
+        return None
+    return (max if column.quantity in MORE_IS_BETTER else min)(medians.values())
+
+
+def compared(results: Results, column: Column) -> Mapping[str, Summary]:
+    """What all servers but the limit have in a column."""
+    servers = results["workloads"].get(column.workload, {"servers": {}})["servers"]
+    return {
+        server: quantities[column.quantity]
+        for server, quantities in servers.items()
+        if server != LIMIT and column.quantity in quantities
+    }
+
+
+def ahead(results: Results) -> str:
+    """Where another server is better than Hubbub with one worker and handlers that are `def`."""
+    lines = list(peers_ahead(results))
+    if not lines:
+        return "### Where a peer is ahead of `hubbub`\n\nIn none of these columns."
+    return "\n".join(["### Where a peer is ahead of `hubbub`", "", *(f"- {line}" for line in lines)])
+
+
+def peers_ahead(results: Results) -> Iterator[str]:
+    """A line for each column in which there is one."""
+    for column in (column for section in SECTIONS for column in section.columns if column.compared):
+        summaries = compared(results, column)
+        if HUBBUB not in summaries:
+            continue
+        own = summaries[HUBBUB]["median"]
+        sign = -1 if column.quantity in MORE_IS_BETTER else 1
+        better = {
+            server: summary["median"]
+            for server, summary in summaries.items()
+            if SERVERS[server].variant_of != HUBBUB and sign * summary["median"] < sign * own
+        }
+        if better:
+            those = ", ".join(f"{server} {figure(median)}" for server, median in better.items())
+            yield f"{column.workload}, {named(column)}: {those}; hubbub {figure(own)}"
+
+
+def named(column: Column) -> str:
+    """What a column's figures are, outside its table."""
+    return {
+        "cpu": "µs of CPU time",
+        "rate": "per second",
+        "memory": "bytes",
+    }.get(column.quantity, f"{column.quantity} in µs")
+
+
+def failures(results: Results) -> str:
+    """Who failed at what, and why."""
+    lines = [
+        f"- **{server} FAILED at {name}**: {reason(why)}"
+        for name, of_one in results["workloads"].items()
+        for server, why in of_one["failed"].items()
+    ]
+    return "\n".join(lines)
+
+
+def reason(why: str) -> str:
+    """The first two lines of what was said: what happened to whom, and what the load generator makes of it."""
+    return " ".join(line.strip() for line in why.strip().splitlines()[:2]) or "no reason given"
+
+
+def headline(results: Results) -> str:
+    """A table for the front page: a line for each server, a column for each of the main workloads."""
+    columns = [
+        column
+        for column in (
+            Column("x1", "cpu", "echo, µs/message"),
+            Column("x16", "cpu", "16 in flight, µs/message"),
+            Column("fan-out", "cpu", "fan-out, µs/delivery"),
+            Column("latency-50", "p99", "p99 at half load, µs"),
+            Column("idle", "memory", "bytes/idle connection"),
+        )
+        if is_known(results, column)
+    ]
+    shown = [name for name in SERVERS if takes_part(results, "x1", name) and SERVERS[name].variant_of is None]
+    best = {column: best_of(results, column, shown) for column in columns}
+    rows = []
+    for name in shown:
+        cells = (cell(results, column, name, best[column]).partition(" (")[0] for column in columns)
+        rows.append((name, *cells))
+    return table(("server", *(column.heading for column in columns)), rows)
+
+
+def verdict_row(verdict: Verdict) -> tuple[str, ...]:
+    """A verdict's line in the table of targets."""
+    return (
+        verdict["workload"],
+        f"{verdict['server']} / {verdict['peer']}" if verdict["peer"] else verdict["server"],
+        bound(verdict),
+        f"**{figure(verdict['median'])}**",
+        spread(verdict),
+        "met" if verdict["met"] else "**missed**",
+    )
+
+
+def bound(verdict: Verdict) -> str:
+    """What has to be kept to."""
+    if verdict["at_least"] is not None:
+        return f"at least {verdict['at_least']:,g}"
+    return f"at most {verdict['at_most']:,g}"
+
+
+def spread(values: Summary | Verdict) -> str:
+    """The lowest to the highest."""
+    return f"{figure(values['lowest'])} to {figure(values['highest'])}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figure(value: float) -> str:
+    """A number as people read it: three digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

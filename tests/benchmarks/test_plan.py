@@ -1,0 +1,37 @@
+"""What the two commands of the benchmark measure."""
+
+import pytest
+
+from plan import BENCH, BENCH_ALL, PLANS, Plan
+from servers import LIMIT, PEERS, SERVERS
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_all_that_is_measured_is_there(plan: Plan) -> None:
+    for workload in plan.workloads:
+        assert workload.servers
+        assert set(workload.servers) <= set(SERVERS), workload.name
+    assert len({workload.name for workload in plan.workloads}) == len(plan.workloads)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_targets_are_measured(plan: Plan) -> None:
+    measured = {workload.name: workload.servers for workload in plan.workloads}
+    for target in plan.targets:
+        assert {target.server, target.peer or target.server} <= set(measured[target.workload])
+
+
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+def test_every_server_tells_its_settings(server: object) -> None:
+    named = SERVERS[getattr(server, "name", "")]
+    assert named.settings
+    assert not named.is_python or (PEERS / named.program).exists()
+
+
+def test_the_short_one_takes_minutes_and_the_long_one_less_than_forty() -> None:
+    assert BENCH.expected_seconds(list(SERVERS)) < 13 * 60
+    assert BENCH_ALL.expected_seconds(list(SERVERS)) < 35 * 60
+
+
+def test_what_is_left_out_takes_no_time() -> None:
+    assert 0 < BENCH.expected_seconds([LIMIT, "hubbub"]) < BENCH.expected_seconds(list(SERVERS)) / 2
