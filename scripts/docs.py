@@ -18,7 +18,7 @@ SITE = ROOT / "site"
 
 # What the pages link to, beside each other.
 LINKED = ("LICENSE", "benchmarks", "docs", "examples", "python/hubbub/demo")
-NO_PAGES = shutil.ignore_patterns("__pycache__", "*.rs", "*.so", "Cargo.*", "results*.json")
+NO_PAGES = shutil.ignore_patterns("__pycache__", "*.rs", "Cargo.*")
 
 
 def stage() -> None:
