@@ -211,8 +211,9 @@ def failures(results: Results) -> str:
 
 
 def reason(why: str) -> str:
-    """The first two lines of what was said: what happened to whom, and what the load generator makes of it."""
-    return " ".join(line.strip() for line in why.strip().splitlines()[:2]) or "no reason given"
+    """The first and the last line of what was said: what happened to whom, and the error."""
+    lines = why.strip().splitlines()
+    return " … ".join(line.strip() for line in dict.fromkeys((lines[0], lines[-1]))) if lines else "no reason given"
 
 
 def headline(results: Results) -> str:

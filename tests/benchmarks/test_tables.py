@@ -68,10 +68,10 @@ def test_that_no_peer_is_ahead_is_said_too() -> None:
 
 def test_who_failed_is_told_loudly() -> None:
     samples = Samples(X1, {"hubbub": costs(1.0), "picows": costs(3.0), "socketify": costs(3.0)})
-    samples.fail("socketify", "it ended\nwith an error\nand said much")
+    samples.fail("socketify", "it ended\nafter this and that\nwith an error")
     markdown = tables.tables(found(samples))
     assert rows(markdown)["socketify"] == ["**FAILED**"]
-    assert "- **socketify FAILED at x1**: it ended with an error\n" in markdown + "\n"
+    assert "- **socketify FAILED at x1**: it ended … with an error\n" in markdown + "\n"
 
 
 def test_what_a_server_does_not_take_part_in_is_a_dash() -> None:
