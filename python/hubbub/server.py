@@ -129,8 +129,8 @@ class Server:
         - `close` (server, fd, code, reason): once for each `open`, unless its worker was killed. `code` is that of
           RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. Where the server closed it and the
           peer never answered, it is 1006, with the server's code in `reason`.
-        - `drain` (server, fd): the outbox was more than half full, and is empty again. It may come while another
-          handler of that connection waits.
+        - `drain` (server, fd): the outbox was more than half full, and is empty again, or the connection has ended. It
+          may come while another handler of that connection waits, and after an end only then.
         - `request` (server, request): plain HTTP. `Response`, `str` (as text/html), `bytes`, or `None` for 404. Without
           a handler: 426.
         - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop.

@@ -339,6 +339,36 @@ async def test_drain_tells_that_an_outbox_past_its_half_is_empty_again(serve: Se
         assert (await client.frame()).payload == b"that is all"
 
 
+@pytest.mark.parametrize("end", ["the client goes", "the server disconnects"])
+async def test_a_handler_that_waits_for_drain_waits_no_longer_than_its_connection_is_there(
+    serve: Serve, end: str
+) -> None:
+    def application(server: Server, note: Note) -> None:
+        drained = asyncio.Event()
+        server.on("drain", lambda server, fd: drained.set())
+        server.on("close", lambda server, fd: note("close"))
+
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            while server.push(frame.fd, CHUNK):
+                pass
+            note("full", frame.fd)
+            await drained.wait()
+            note("goes on", server.push(frame.fd, CHUNK))
+
+    running = await serve(application, send_queue_size=128 * 1024, slow_consumer="drop", close_timeout=1)
+    async with running.raw(receive_buffer=4096) as client:
+        await client.upgrade()
+        client.send_frame(Opcode.TEXT, b"go")
+        _, fd = await running.noted()
+        if end == "the client goes":
+            client.reset()
+        else:
+            assert await running.server.disconnect(fd)
+        assert await running.noted() == ("goes on", False)
+        assert await running.noted() == ("close",)
+
+
 async def test_drain_comes_once_and_finds_the_outbox_empty(serve: Serve) -> None:
     def application(server: Server, note: Note) -> None:
         @server.on("message")

@@ -94,6 +94,11 @@ impl Reactor {
             self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
+            if connection.passed_half && connection.lane.busy && !connection.drained {
+                // Its handler may be waiting until the outbox is empty.
+                connection.drained = true;
+                self.drained.push(connection.fd);
+            }
         }
     }
 

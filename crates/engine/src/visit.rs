@@ -303,11 +303,15 @@ impl Reactor {
         take.take().map(|take| take(event))
     }
 
-    /// Whether a connection that was put on the list of drained ones still is: it may have been sent more since.
+    /// Whether a connection that was put on the list of drained ones still is (it may have been sent more since), or has
+    /// ended while a handler runs that may wait for it.
     fn is_drained(&mut self, fd: Fd) -> bool {
-        let Some(key) = self.open_key(fd) else { return false };
+        let Some(key) = self.key(fd) else { return false };
         let connection = &mut self.connections[key];
         connection.drained = false;
+        if !connection.open {
+            return connection.lane.busy;
+        }
         let is_empty = connection.unsent() == 0;
         connection.passed_half &= !is_empty;
         is_empty
