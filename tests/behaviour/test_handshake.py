@@ -430,7 +430,7 @@ async def test_a_stop_waits_for_the_handler_and_then_answers_503(serve_here: Ser
         answer = await client.answer()
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
-        await stopping
+    await stopping
     assert running.notes.all == [("asked",), ("decided",)]
 
 

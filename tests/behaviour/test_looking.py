@@ -120,11 +120,12 @@ async def test_info_counts_messages_and_bytes(serve: Serve) -> None:
         await client.send(b"x" * 300)
         assert await client.recv() == "é" * 20
         assert await client.recv() == b"x" * 600
-        info = await running.server.info(fd)
+        # The client may have them before the owner has noted that they are written.
+        while (info := await running.server.info(fd)) and info.queued_bytes:
+            pass
         assert info is not None
         assert (info.messages_in, info.messages_out) == (2, 2)
         assert (info.bytes_in, info.bytes_out) == (320, 640)
-        assert info.queued_bytes == 0
         assert info.last_received_at >= opened.last_received_at
 
 
