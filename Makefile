@@ -9,7 +9,7 @@ RUST_TESTS := -p wire -p engine -p benchmarks
 # The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
 COMPILED := python tests/behaviour tests/faults
 
-.PHONY: demo test lint format build docs conformance fuzz bench bench-all screenshots clean
+.PHONY: demo test package-test lint format build docs conformance fuzz bench bench-all screenshots licenses clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -17,8 +17,12 @@ demo: build
 test: build .venv/test
 	cargo test --quiet $(RUST_TESTS)
 	$(BIN)/python -m compileall -q $(COMPILED)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --ignore tests/package
 	$(RUN) tests/conformance/run.py
+
+# The source distribution, and a wheel from it for each Python that is there, installed as by a new user.
+package-test: .venv/test
+	$(RUN) -m pytest tests/package
 
 lint: build docs .venv/test .venv/lint .venv/bench-all tests/client/node_modules/made
 	cargo fmt --all --check
@@ -30,6 +34,8 @@ lint: build docs .venv/test .venv/lint .venv/bench-all tests/client/node_modules
 	for part in examples/* benchmarks scripts tests/[a-z]*; do $(BIN)/mypy $$part || exit 1; done
 	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
 	tests/client/node_modules/.bin/tsc --project tests/client
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline .github
 
 format:
 	cargo fmt --all
@@ -62,6 +68,12 @@ docs: build .venv/docs
 # The pictures in docs/images; they need Chromium, and fonts for Chinese, Arabic and emoji.
 screenshots: build .venv/test
 	$(RUN) scripts/screenshots.py
+
+# THIRD-PARTY-LICENSES.txt, which goes into the wheels: after each change of Cargo.lock.
+licenses:
+	command -v cargo-about >/dev/null || cargo install --locked cargo-about@0.9.3 --features cli
+	cargo about generate --locked --fail --manifest-path crates/python/Cargo.toml --config crates/python/about.toml \
+		--output-file THIRD-PARTY-LICENSES.txt crates/python/about.hbs
 
 clean:
 	rm -rf .venv .cache site target fuzz/target tests/client/node_modules

@@ -1,0 +1,23 @@
+"""What is published, and how it is built from this repository."""
+
+import os
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHONS = subprocess.check_output([ROOT / "scripts" / "find-python", "--all"], text=True).split()
+
+# Wheels are built where what cargo compiled for the last ones still is, and where `make build` does not.
+BUILDING = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "package")}
+
+VERSION: str = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+
+WheelFor = Callable[[str], Path]
+
+
+def run(*command: str | Path) -> None:
+    """Run a command to its end; if it fails, the test shows what it has said."""
+    done = subprocess.run(command, env=BUILDING, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
