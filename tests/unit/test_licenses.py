@@ -17,7 +17,7 @@ def test_the_licenses_are_those_of_the_crates_that_are_compiled_in() -> None:
 def compiled_in() -> set[str]:
     """Names and versions of the crates of others, on any of the systems that there are wheels for."""
     targets = tomllib.loads((CRATE / "about.toml").read_text())["targets"]
-    command = ["cargo", "tree", "--locked", "--manifest-path", CRATE / "Cargo.toml", "--edges", "normal"]
+    command = ["cargo", "tree", "--locked", "--manifest-path", str(CRATE / "Cargo.toml"), "--edges", "normal"]
     options = ["--prefix", "none", "--format", "{p}", *(f"--target={target}" for target in targets)]
     lines = subprocess.check_output([*command, *options], text=True).splitlines()
     # Our own have their path behind the version.

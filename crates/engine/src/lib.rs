@@ -31,6 +31,7 @@ mod sending;
 mod settings;
 mod shared;
 mod stats;
+mod systems;
 mod timers;
 mod tls;
 mod topics;

@@ -10,12 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage};
 
 use crate::message::{Input, Message};
+use crate::systems::{RECEIVE, SEND};
 
 /// Sockets that go in one frame; the kernel's limit for one call is 253.
 pub(crate) const MOST_SOCKETS: usize = 64;
@@ -211,20 +209,15 @@ impl Link {
     }
 }
 
-#[cfg(target_os = "linux")]
-const RECEIVE: RecvFlags = RecvFlags::CMSG_CLOEXEC;
-#[cfg(not(target_os = "linux"))]
-const RECEIVE: RecvFlags = RecvFlags::empty();
-
 fn send(stream: &OwnedFd, bytes: &[u8], sockets: &[Arc<OwnedFd>]) -> rustix::io::Result<usize> {
     if sockets.is_empty() {
-        return rustix::net::send(stream, bytes, SendFlags::NOSIGNAL);
+        return rustix::net::send(stream, bytes, SEND);
     }
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
     beside.push(SendAncillaryMessage::ScmRights(&borrowed));
-    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL)
+    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut beside, SEND)
 }
 
 #[cfg(test)]

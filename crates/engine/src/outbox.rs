@@ -11,9 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
-use rustix::net::{SendAncillaryBuffer, SendFlags};
+use rustix::net::SendAncillaryBuffer;
 use wire::frame;
 
+use crate::systems::SEND;
 use crate::tls::Session;
 
 /// A buffer that has grown to this is not appended to any more: a new one is begun.
@@ -91,24 +92,17 @@ impl FilePart {
     }
 }
 
-/// A peer that is gone is an error, not a signal. (On Apple's systems that is an option of the socket, which Python
-/// makes needless: it ignores SIGPIPE.)
-#[cfg(not(target_vendor = "apple"))]
-const FLAGS: SendFlags = SendFlags::NOSIGNAL;
-#[cfg(target_vendor = "apple")]
-const FLAGS: SendFlags = SendFlags::empty();
-
 /// A socket that is written without libc's `send`, which makes a cancellation point of every call.
 pub(crate) struct Raw<'a>(pub(crate) &'a TcpStream);
 
 impl Write for Raw<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self.0, bytes, FLAGS)?)
+        Ok(rustix::net::send(self.0, bytes, SEND)?)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), FLAGS)?)
+        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SEND)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 
 use super::HubEvent;
 use super::peer::{Handed, Kind, Peer, Stage};
 use super::thread::{MUCH_FOR_WORKER, PATIENCE, RETRY, Routing};
 use crate::registry::SLOTS;
+use crate::systems;
 
 /// Connections accepted from one listening socket before it is something else's turn.
 const ACCEPTED_AT_ONCE: usize = 64;
@@ -114,7 +114,7 @@ impl Routing {
                 if self.choose(None).is_none() {
                     break;
                 }
-                match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                match systems::accept(listener) {
                     Ok(socket) => self.find_home(Handed { socket: Arc::new(socket), input: Vec::new() }, None),
                     Err(Errno::AGAIN) => break,
                     Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL)) => {

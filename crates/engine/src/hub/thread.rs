@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
 use slab::Slab;
 
 use super::lease::Lease;
@@ -19,6 +18,7 @@ use super::{Desk, HubEvent, Request, lock};
 use crate::link::Link;
 use crate::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};
+use crate::systems;
 
 /// Bytes that may wait for one worker.
 pub(super) const MOST_FOR_WORKER: usize = 32 * 1024 * 1024;
@@ -308,7 +308,7 @@ impl Routing {
         let mut admitted = Vec::new();
         self.admit_at = None;
         while self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
-            match rustix::net::accept_with(control, SocketFlags::CLOEXEC) {
+            match systems::accept(control) {
                 Ok(stream) if is_ours(stream.as_fd()) => admitted.extend(Link::new(stream)),
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => break,
