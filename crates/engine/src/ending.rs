@@ -53,10 +53,18 @@ impl Reactor {
 
     /// Fails the connection (RFC 6455 §7.1.7): what the peer sends is not understood from here on.
     pub(crate) fn fail(&mut self, key: usize, code: u16, reason: &str) {
+        if self.put_close(key, code, reason) {
+            self.end_abnormally(key);
+            self.finish_sending(key, true);
+        }
+    }
+
+    /// Puts our Close frame behind what is queued. False: it is no WebSocket, or has ended.
+    pub(crate) fn put_close(&mut self, key: usize, code: u16, reason: &str) -> bool {
         self.settle();
         let connection = &mut self.connections[key];
         let Stage::WebSocket(protocol) = &mut connection.stage else {
-            return;
+            return false;
         };
         connection.outbox.append(&mut self.tools.pool, |out| {
             protocol.send_close(Some(code), reason, out);
@@ -64,8 +72,7 @@ impl Reactor {
         if connection.our_code == 0 {
             connection.our_code = code;
         }
-        self.end_abnormally(key);
-        self.finish_sending(key, true);
+        true
     }
 
     /// The WebSocket is over, and its `close` event due.

@@ -1,5 +1,5 @@
-//! Messages for many connections: gathered as long as they are for the same ones, encoded once, and compressed once for each
-//! window size in use.
+//! Messages for many connections: gathered as long as they are for the same ones, encoded once, and compressed once for
+//! each window size in use.
 
 use std::io::Write;
 use std::ops::Range;
@@ -148,8 +148,8 @@ impl<'a> Fanout<'a> {
         self.alone(index).plain.get_or_insert_with(|| gathered.frames[frame].into())
     }
 
-    /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain one where that is
-    /// shorter.
+    /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain one where that
+    /// is shorter.
     pub(crate) fn compressed(&mut self, index: usize, window_bits: u8, deflater: &mut Deflater) -> &Arc<[u8]> {
         let window = usize::from(window_bits - FEWEST_WINDOW_BITS);
         if self.alone(index).compressed[window].is_none() {
@@ -181,8 +181,8 @@ fn encode(opcode: Opcode, deflated: &[u8]) -> Arc<[u8]> {
 }
 
 impl Reactor {
-    /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next one may
-    /// be for the same, and each of them is then visited once for both.
+    /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next
+    /// one may be for the same, and each of them is then visited once for both.
     pub(crate) fn gather(&mut self, topic: Option<&str>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         if !self.gathered.takes(topic, payload, exclude) {
             self.settle();
@@ -191,8 +191,8 @@ impl Reactor {
         self.gathered.push(opcode, payload);
     }
 
-    /// Queues the messages that have been gathered. Whatever they could be told apart from comes behind this: another message,
-    /// a subscription, a connection that opens.
+    /// Queues the messages that have been gathered. Whatever they could be told apart from comes behind this: another
+    /// message, a subscription, a connection that opens.
     #[inline]
     pub(crate) fn settle(&mut self) {
         if !self.gathered.is_empty() {
@@ -224,8 +224,8 @@ impl Reactor {
         self.gathered = gathered;
     }
 
-    /// Writes messages straight to the socket of a connection that has nothing queued, without compression and TLS: most are
-    /// of this kind, and its outbox need not be touched. False: they are still to be delivered.
+    /// Writes messages straight to the socket of a connection that has nothing queued, without compression and TLS:
+    /// most are of this kind, and its outbox need not be touched. False: they are still to be delivered.
     fn write_through(&mut self, key: usize, messages: &mut Fanout<'_>) -> bool {
         let connection = &mut self.connections[key];
         let may_wait = messages.bytes() <= self.settings.send_queue_size;

@@ -1,8 +1,8 @@
 //! What one connection still has to send: a queue of whole frames, written as far as the socket takes them.
 //!
 //! Frames made for this connection alone are appended to one growing buffer; frames of a fan-out are shared with the
-//! other outboxes and only referred to. Every chunk begins with a frame, so that the frame under way can be found again.
-//! In an HTTP connection's outbox are responses instead, the last of which may end in a part of a file.
+//! other outboxes and only referred to. Every chunk begins with a frame, so that the frame under way can be found
+//! again. In an HTTP connection's outbox are responses instead, the last of which may end in a part of a file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -184,8 +184,8 @@ impl Outbox {
         self.chunks.push_back(Chunk::Own(pool.take()));
     }
 
-    /// Queues a frame that other outboxes hold too. One that is short is copied where something waits already: to refer to it
-    /// would take more memory, and more time when it is written.
+    /// Queues a frame that other outboxes hold too. One that is short is copied where something waits already: to refer
+    /// to it would take more memory, and more time when it is written.
     #[inline]
     pub(crate) fn share(&mut self, pool: &mut Pool, frame: &Arc<[u8]>) {
         if frame.len() <= COPIED && !self.chunks.is_empty() {
@@ -196,8 +196,8 @@ impl Outbox {
         self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
     }
 
-    /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already. Nothing may
-    /// be queued before.
+    /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already.
+    /// Nothing may be queued before.
     pub(crate) fn share_rest(&mut self, frames: &Arc<[u8]>, sent: usize) {
         self.bytes = frames.len() - sent;
         self.sent = sent;
@@ -258,8 +258,8 @@ impl Outbox {
         Ok(Progress::Empty)
     }
 
-    /// The same through TLS: a part of what waits is encrypted when the part before has been written. Behind a fatal alert
-    /// or close_notify it is thrown away.
+    /// The same through TLS: a part of what waits is encrypted when the part before has been written. Behind a fatal
+    /// alert or close_notify it is thrown away.
     pub(crate) fn write_sealed_to(
         &mut self,
         socket: &mut impl Write,
@@ -421,175 +421,4 @@ fn end_of_frame_under_way(bytes: &[u8], sent: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use wire::frame::Opcode;
-
-    /// Takes `room` bytes at most, then blocks.
-    struct Socket {
-        room: usize,
-        taken: Vec<u8>,
-    }
-
-    impl Write for Socket {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            if self.room == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let count = bytes.len().min(self.room);
-            self.room -= count;
-            self.taken.extend_from_slice(&bytes[..count]);
-            Ok(count)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn socket(room: usize) -> Socket {
-        Socket { room, taken: Vec::new() }
-    }
-
-    fn frame_of(payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        frame::encode(&mut bytes, Opcode::Binary, true, false, payload);
-        bytes
-    }
-
-    #[test]
-    fn own_and_shared_frames_leave_in_the_order_they_came() {
-        for shared_size in [10, 5_000] {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-            let shared: Arc<[u8]> = frame_of(&vec![2; shared_size]).into();
-            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"one")));
-            outbox.share(&mut pool, &shared);
-            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"three")));
-            let expected = [frame_of(b"one"), shared.to_vec(), frame_of(b"three")].concat();
-            assert_eq!(outbox.len(), expected.len());
-            let mut all = Vec::new();
-            while !outbox.is_empty() {
-                let mut socket = socket(7);
-                outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
-                all.extend(socket.taken);
-            }
-            assert_eq!(all, expected);
-        }
-    }
-
-    #[test]
-    fn the_rest_of_frames_that_were_begun_elsewhere_leaves_before_what_follows() {
-        let shared: Arc<[u8]> = [frame_of(b"12345678"), frame_of(b"abcdefgh")].concat().into();
-        for sent in 1..shared.len() {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-            outbox.share_rest(&shared, sent);
-            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"next")));
-            assert_eq!(outbox.len(), shared.len() - sent + frame_of(b"next").len());
-            let mut after = socket(usize::MAX);
-            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
-            assert_eq!(after.taken, [&shared[sent..], &frame_of(b"next")].concat());
-            assert!(outbox.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_budget_ends_the_write() {
-        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-        for _ in 0..100 {
-            outbox.share(&mut pool, &frame_of(&[0; 3_000]).into());
-        }
-        let progress = outbox.write_to(&mut socket(usize::MAX), &mut pool, 10_000).expect("no error");
-        assert_eq!(progress, Progress::OverBudget);
-        assert!(!outbox.is_empty());
-    }
-
-    /// A file that nobody else can find, with this content.
-    fn file_of(content: &[u8]) -> File {
-        let path =
-            std::env::temp_dir().join(format!("outbox-{}-{:?}", std::process::id(), std::thread::current().id()));
-        let mut options = File::options();
-        let mut file = options.read(true).write(true).create(true).truncate(true).open(&path).expect("a file");
-        std::fs::remove_file(path).expect("removed");
-        file.write_all(content).expect("written");
-        file
-    }
-
-    #[test]
-    fn a_part_of_a_file_follows_what_is_queued_and_is_read_piece_by_piece() {
-        let content: Vec<u8> = (0..3 * PIECE as u32).map(|number| number as u8 ^ (number >> 8) as u8).collect();
-        let (offset, length) = (1000, 2 * PIECE + 17);
-        for room in [999, PIECE, usize::MAX] {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-            outbox.append(&mut pool, |out| out.extend_from_slice(b"HTTP/1.1 200 ..."));
-            outbox.append_file(file_of(&content), offset as u64, length);
-            let mut all = Vec::new();
-            while !outbox.is_empty() {
-                let mut socket = socket(room);
-                outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
-                all.extend(socket.taken);
-                let in_memory: usize = outbox.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
-                assert!(in_memory <= 2 * PIECE, "{in_memory}");
-            }
-            assert_eq!(all, [b"HTTP/1.1 200 ...", &content[offset..offset + length]].concat());
-            assert!(outbox.chunks.is_empty());
-        }
-    }
-
-    #[test]
-    fn a_file_that_has_become_shorter_is_an_error() {
-        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-        outbox.append_file(file_of(b"short"), 0, 6);
-        let error = outbox.write_to(&mut socket(usize::MAX), &mut pool, usize::MAX).expect_err("an error");
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn discarding_keeps_the_frame_under_way() {
-        for sent in 0..30 {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-            let frames = [frame_of(b"12345678"), frame_of(b"abcdefgh"), frame_of(b"ABCDEFGH")].concat();
-            outbox.append(&mut pool, |out| out.extend_from_slice(&frames));
-            let mut before = socket(sent);
-            outbox.write_to(&mut before, &mut pool, usize::MAX).expect("no error");
-            outbox.discard_unbegun(&mut pool);
-            let mut after = socket(usize::MAX);
-            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
-            let all = [before.taken, after.taken].concat();
-            assert_eq!(all.len(), sent.div_ceil(10) * 10);
-            assert_eq!(all, frames[..all.len()]);
-        }
-    }
-
-    #[test]
-    fn discarding_keeps_the_answer_to_the_handshake() {
-        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-        outbox.append(&mut pool, |out| out.extend_from_slice(b"HTTP/1.1 101 ..."));
-        outbox.end_preface(&mut pool);
-        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"x")));
-        outbox.write_to(&mut socket(4), &mut pool, usize::MAX).expect("no error");
-        outbox.discard_unbegun(&mut pool);
-        let mut rest = socket(usize::MAX);
-        outbox.write_to(&mut rest, &mut pool, usize::MAX).expect("no error");
-        assert_eq!(rest.taken, b"/1.1 101 ...");
-    }
-
-    #[test]
-    fn discarding_behind_the_answer_to_the_handshake_keeps_the_frame_under_way() {
-        let answer = b"HTTP/1.1 101 ...";
-        for sent in 0..=answer.len() + 20 {
-            let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
-            outbox.append(&mut pool, |out| out.extend_from_slice(answer));
-            outbox.end_preface(&mut pool);
-            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[0x7f; 8])));
-            outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[0x7f; 8])));
-            let (mut before, mut after) = (socket(sent), socket(usize::MAX));
-            outbox.write_to(&mut before, &mut pool, usize::MAX).expect("no error");
-            outbox.discard_unbegun(&mut pool);
-            outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
-            let all = [before.taken, after.taken].concat();
-            let frames = all.len().saturating_sub(answer.len());
-            assert!(sent == 0 || all.starts_with(answer));
-            assert_eq!(frames, sent.saturating_sub(answer.len()).div_ceil(10) * 10);
-        }
-    }
-}
+mod tests;

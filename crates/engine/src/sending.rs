@@ -4,7 +4,7 @@ use wire::error::close_code;
 use wire::frame::{self, Opcode};
 
 use crate::command::Command;
-use crate::connection::{Connection, Stage, Wait};
+use crate::connection::{Connection, Wait};
 use crate::crossing::Source;
 use crate::message::{Input, Message, content};
 use crate::reactor::{Reactor, WRITE_BUDGET};
@@ -204,8 +204,8 @@ impl Reactor {
         has_room
     }
 
-    /// Answers a ping. Where messages are dropped when the outbox is full, pongs are too: the peer will ask again, and only
-    /// the last ping need be answered (RFC 6455 §5.5.3).
+    /// Answers a ping. Where messages are dropped when the outbox is full, pongs are too: the peer will ask again, and
+    /// only the last ping need be answered (RFC 6455 §5.5.3).
     pub(crate) fn pong(&mut self, key: usize, payload: &[u8]) {
         let is_full = self.connections[key].cost() > self.settings.send_queue_size;
         if !is_full || self.settings.slow_consumer == SlowConsumer::Close {
@@ -239,15 +239,10 @@ impl Reactor {
 
     /// Sends our Close frame, the first of the two, and waits for the peer's.
     pub(crate) fn send_close(&mut self, key: usize, code: u16, reason: &str) {
-        self.settle();
-        let connection = &mut self.connections[key];
-        let Stage::WebSocket(protocol) = &mut connection.stage else {
+        if !self.put_close(key, code, reason) {
             return;
-        };
-        connection.outbox.append(&mut self.tools.pool, |out| {
-            protocol.send_close(Some(code), reason, out);
-        });
-        connection.our_code = code;
+        }
+        let connection = &mut self.connections[key];
         connection.fragmented = None;
         connection.lane.clear();
         self.leave_open(key);
@@ -303,7 +298,7 @@ impl Reactor {
     }
 
     /// Carries out what other threads have asked for until now.
-    pub fn carry_out_waiting(&mut self) {
+    pub(crate) fn carry_out_waiting(&mut self) {
         while self.carry_out_queue(|_, _| true) {}
     }
 
@@ -312,8 +307,8 @@ impl Reactor {
         self.carry_out_queue(Self::has_time_after);
     }
 
-    /// Carries out what waits while `goes_on` says so, which is told whether the last command was for many. False: nothing
-    /// has waited.
+    /// Carries out what waits while `goes_on` says so, which is told whether the last command was for many. False:
+    /// nothing has waited.
     fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, bool) -> bool) -> bool {
         if self.commands.is_empty() {
             self.commands = Input::of(self.shared.take());

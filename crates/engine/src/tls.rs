@@ -1,9 +1,9 @@
 //! TLS, by rustls: what lies between a connection's socket and everything else.
 //!
 //! rustls does no I/O here and holds no data. What a socket gives is decrypted, all of it at once, into the reactor's
-//! buffer, so that what stands behind (heads, frames, budgets, lanes) does not know of TLS, and nothing is left inside that
-//! no event would tell of; a [`Session`] keeps only the beginning of a record that has not come whole. What an outbox holds is
-//! encrypted as the socket takes it; ciphertext that waits stands in the outbox, and counts as unsent.
+//! buffer, so that what stands behind (heads, frames, budgets, lanes) does not know of TLS, and nothing is left inside
+//! that no event would tell of; a [`Session`] keeps only the beginning of a record that has not come whole. What an
+//! outbox holds is encrypted as the socket takes it; ciphertext that waits stands in the outbox, and counts as unsent.
 
 use std::io;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use rustls::{Error, InvalidMessage, ServerConfig};
 
 /// Payload of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
-/// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has no
-/// certificate to show needs as much.
+/// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has
+/// no certificate to show needs as much.
 const MOST_KEPT: usize = 2 * RECORD;
 /// More than what encryption adds to a record, and what rustls may send before it.
 const RECORD_OVERHEAD: usize = 64;
@@ -108,9 +108,9 @@ impl Session {
         room
     }
 
-    /// Decrypts `input`, which is what was kept and what has been read behind it, into `plain`, which has to be as long;
-    /// returns how much that is. What rustls has to say goes to `sealed`; so does our alert if the peer has made a fault,
-    /// behind which nothing more may be sent.
+    /// Decrypts `input`, which is what was kept and what has been read behind it, into `plain`, which has to be as
+    /// long; returns how much that is. What rustls has to say goes to `sealed`; so does our alert if the peer has made
+    /// a fault, behind which nothing more may be sent.
     pub(crate) fn receive(&mut self, mut input: &mut [u8], plain: &mut [u8], sealed: &mut Vec<u8>) -> usize {
         self.is_fed = true;
         let mut count = 0;

@@ -1,5 +1,5 @@
-//! One connection's share of a turn: its input is read once and parsed message by message, as long as its handlers keep up
-//! and its budget lasts.
+//! One connection's share of a turn: its input is read once and parsed message by message, as long as its handlers keep
+//! up and its budget lasts.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -71,8 +71,8 @@ impl Visit {
 }
 
 impl Reactor {
-    /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into anything:
-    /// the reactor is borrowed while it runs). `None`: the turn's events are at an end, or its budget is.
+    /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into
+    /// anything: the reactor is borrowed while it runs). `None`: the turn's events are at an end, or its budget is.
     pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
         if let Some(error) = self.accept_error.take() {
             return Some(take(Event::AcceptPaused { error }));
@@ -160,14 +160,15 @@ impl Reactor {
         take(Event::PipeMessage { from: message.from, payload })
     }
 
-    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are any.
+    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are
+    /// any.
     fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
         let refused = self.refusals.pop()?;
         take.take().map(|take| take(Event::Refused(refused)))
     }
 
-    /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else is
-    /// dealt with here.
+    /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else
+    /// is dealt with here.
     #[inline]
     fn receive<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
         let visit = self.visit.as_mut()?;
@@ -303,8 +304,8 @@ impl Reactor {
         take.take().map(|take| take(event))
     }
 
-    /// Whether a connection that was put on the list of drained ones still is (it may have been sent more since), or has
-    /// ended while a handler runs that may wait for it.
+    /// Whether a connection that was put on the list of drained ones still is (it may have been sent more since), or
+    /// has ended while a handler runs that may wait for it.
     fn is_drained(&mut self, fd: Fd) -> bool {
         let Some(key) = self.key(fd) else { return false };
         let connection = &mut self.connections[key];

@@ -1,8 +1,8 @@
 //! How long handlers hold the event loop.
 //!
-//! At each call only a coarse clock is read, and once: what ends one handler's time begins the next one's. That is off by
-//! what lies between two handlers, and by some milliseconds, neither of which matters where a tenth of a second is asked
-//! for. One call in [`SAMPLED`] is measured exactly.
+//! At each call only a coarse clock is read, and once: what ends one handler's time begins the next one's. That is off
+//! by what lies between two handlers, and by some milliseconds, neither of which matters where a tenth of a second is
+//! asked for. One call in [`SAMPLED`] is measured exactly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -98,8 +98,7 @@ def leave(server: Server, fd: int) -> None:
         server.after(COUNT_DELAY, count, person.room)
 
 
-async def count(room: str) -> None:
-    # So late that, when two workers count at about the same time, both are right.
+async def count(room: str) -> None:  # So late that, when two workers count at about the same time, both are right.
     server.publish(room, as_json("people", count=await server.subscribers(room)))
 
 
@@ -116,4 +115,5 @@ def read(data: str | bytes) -> object:
         return None
 
 
-server.start()
+if __name__ == "__main__":
+    server.start()
