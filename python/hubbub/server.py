@@ -117,7 +117,8 @@ class Server:
         """Register the handler of an event; without `handler`, return a decorator that does.
 
         A handler may be `def` or `async def`, and is given the first n of the event's arguments, n being the
-        positional parameters that it declares. Those of one connection never overlap: `open`, its messages in order,
+        positional parameters that it declares. From Python 3.12 on an `async def` begins at once, in an `asyncio.Task`;
+        a task factory of the loop is not asked. Those of one connection never overlap: `open`, its messages in order,
         `close`. An exception in `open` or `message` closes the connection with 1011, one in `handshake` or `request`
         is answered with 500; all are logged.
 

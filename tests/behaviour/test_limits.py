@@ -339,7 +339,7 @@ async def test_drain_tells_that_an_outbox_past_its_half_is_empty_again(serve: Se
         assert (await client.frame()).payload == b"that is all"
 
 
-@pytest.mark.parametrize("end", ["the client goes", "the server disconnects"])
+@pytest.mark.parametrize("end", ["the client goes", "the server disconnects", "the handler disconnects"])
 async def test_a_handler_that_waits_for_drain_waits_no_longer_than_its_connection_is_there(
     serve: Serve, end: str
 ) -> None:
@@ -352,6 +352,8 @@ async def test_a_handler_that_waits_for_drain_waits_no_longer_than_its_connectio
         async def on_message(server: Server, frame: Frame) -> None:
             while server.push(frame.fd, CHUNK):
                 pass
+            if end == "the handler disconnects":
+                server.disconnect(frame.fd)
             note("full", frame.fd)
             await drained.wait()
             note("goes on", server.push(frame.fd, CHUNK))
@@ -363,7 +365,7 @@ async def test_a_handler_that_waits_for_drain_waits_no_longer_than_its_connectio
         _, fd = await running.noted()
         if end == "the client goes":
             client.reset()
-        else:
+        elif end == "the server disconnects":
             assert await running.server.disconnect(fd)
         assert await running.noted() == ("goes on", False)
         assert await running.noted() == ("close",)

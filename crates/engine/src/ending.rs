@@ -101,8 +101,8 @@ impl Reactor {
             self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
-            if connection.passed_half && connection.lane.busy && !connection.drained {
-                // Its handler may be waiting until the outbox is empty.
+            if connection.passed_half && !connection.drained {
+                // A handler may wait until the outbox is empty, or be about to.
                 connection.drained = true;
                 self.drained.push(connection.fd);
             }
