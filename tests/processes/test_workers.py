@@ -105,6 +105,21 @@ async def test_connections_are_spread_evenly(launch: Launch) -> None:
         assert await ask(clients[0], "len(server.connections)") == "30"
 
 
+async def test_idle_connections_of_pages_do_not_count_where_websockets_are_spread(launch: Launch) -> None:
+    launched = await launch(workers=2, health_path="/healthz")
+    async with AsyncExitStack() as stack:
+        of_worker: Counter[str] = Counter()
+        for _ in range(10):
+            # As a browser: it fetches a page, keeps that connection, and opens a WebSocket.
+            reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
+            stack.callback(writer.close)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            client = await stack.enter_async_context(launched.connect())
+            of_worker[await ask(client, "server.worker_id")] += 1
+        assert of_worker == {"0": 5, "1": 5}
+
+
 async def test_ids_are_the_servers(launch: Launch) -> None:
     launched = await launch(workers=2)
     async with launched.connect_to(0) as one, launched.connect_to(1) as other:

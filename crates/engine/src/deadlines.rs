@@ -1,5 +1,7 @@
 //! What happens when something takes too long.
 
+use std::sync::atomic::Ordering;
+
 use wire::error::close_code;
 use wire::frame::Opcode;
 
@@ -12,10 +14,21 @@ impl Reactor {
     pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
         // A handler may have blocked since the turn began, or there may be no turn.
         self.clock.read();
-        let connection = &mut self.connections[key];
-        connection.wait = wait;
-        connection.since = self.clock.now;
+        self.change_wait(key, wait);
+        self.connections[key].since = self.clock.now;
         self.arm(key);
+    }
+
+    /// Changes what a connection waits for, and counts those that rest.
+    pub(crate) fn change_wait(&mut self, key: usize, wait: Wait) {
+        let before = std::mem::replace(&mut self.connections[key].wait, wait);
+        match (before == Wait::KeepAlive, wait == Wait::KeepAlive) {
+            (false, true) => self.resting += 1,
+            (true, false) => self.resting -= 1,
+            _ => return,
+        }
+        let slot = self.shared.registry.slot(self.shared.slot);
+        slot.sockets_resting.store(self.resting as u64, Ordering::Relaxed);
     }
 
     /// Makes sure that the wheel comes back to the connection in time.

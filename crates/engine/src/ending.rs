@@ -123,6 +123,7 @@ impl Reactor {
     /// Ends the connection at once.
     pub(crate) fn abort(&mut self, key: usize) {
         self.end_abnormally(key);
+        self.change_wait(key, Wait::Nothing);
         let connection = &mut self.connections[key];
         if let Some(mut socket) = connection.socket.take() {
             // A forked child may hold the socket too: closing alone would neither end it nor take it out of epoll.
@@ -133,7 +134,6 @@ impl Reactor {
             let _ = socket.shutdown(Shutdown::Both);
         }
         connection.stage = Stage::Gone;
-        connection.wait = Wait::Nothing;
         connection.input = Vec::new();
         connection.outbox.clear(&mut self.tools.pool);
         if connection.fd != 0 {

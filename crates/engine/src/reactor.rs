@@ -78,6 +78,8 @@ pub struct Reactor {
     /// Messages for many connections that are not queued yet.
     pub(crate) gathered: Gathered,
     pub(crate) phase: Phase,
+    /// How many HTTP connections wait for their next request.
+    pub(crate) resting: usize,
     /// How many connections have given up their places.
     pub(crate) abandoned: usize,
     pub(crate) poll: Poll,
@@ -142,6 +144,7 @@ impl Reactor {
             dirty: Vec::new(),
             gathered: Gathered::default(),
             phase: Phase::Serving,
+            resting: 0,
             abandoned: 0,
             poll,
             events: Events::with_capacity(READINESS),

@@ -145,6 +145,7 @@ impl Registry {
             &gone.started_at,
             &gone.sockets_taken,
             &gone.sockets_done,
+            &gone.sockets_resting,
             &gone.capacity,
             &gone.subscribes_done,
             &gone.subscribes_passed,

@@ -19,8 +19,9 @@ const ACCEPTED_AT_ONCE: usize = 64;
 const MOST_HOMELESS: usize = 1024;
 
 impl Routing {
-    /// The worker to pass a connection to: of those that take them, the one that has the fewest. One that was too slow
-    /// and is still stuck comes last; a connection that is taken from a worker, `but` this one, goes to none of those.
+    /// The worker to pass a connection to: of those that take them, the one that has the fewest. Idle HTTP connections do
+    /// not count: a page often leaves one behind, right before it opens its WebSocket. A worker that was too slow and is
+    /// still stuck comes last; a connection that is taken from a worker, `but` this one, goes to none of those.
     pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);
@@ -38,8 +39,9 @@ impl Routing {
                 continue;
             }
             let row = desk.registry.slot(slot);
-            let load = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
-            let is_full = load >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
+            let held = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
+            let is_full = held >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
+            let load = held.saturating_sub(row.sockets_resting.load(Ordering::Relaxed));
             let rank = (is_stuck, load, place, slot);
             if best.is_none_or(|best| rank < best) && !is_full && !worker.is_slow_to_take(now) {
                 best = Some(rank);

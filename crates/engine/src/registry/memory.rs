@@ -56,6 +56,8 @@ pub(crate) struct Slot {
     pub(crate) sockets_taken: AtomicU64,
     /// Those that it has taken and that are gone.
     pub(crate) sockets_done: AtomicU64,
+    /// Idle HTTP connections among those that it has.
+    pub(crate) sockets_resting: AtomicU64,
     /// How many sockets it can hold.
     pub(crate) capacity: AtomicU64,
     /// Subscriptions for which others asked, carried out.
