@@ -17,8 +17,8 @@ STAGE = ROOT / "target" / "docs"
 SITE = ROOT / "site"
 
 # What the pages link to, beside each other.
-LINKED = ("LICENSE", "benchmarks", "docs", "examples", "python/hubbub/demo")
-NO_PAGES = shutil.ignore_patterns("__pycache__", "*.rs", "Cargo.*")
+LINKED = ("LICENSE", "benchmarks", "docs", "examples", "python/hubbub/demo", "tests/conformance/results.json")
+NO_PAGES = shutil.ignore_patterns("__pycache__", "Cargo.*")
 
 
 def stage() -> None:

@@ -39,7 +39,7 @@ def forwarded(
 
     Returns:
         `client` and `scheme` themselves unless the peer is trusted; each of them too if its header is missing
-        or malformed. A forwarded client has the port 0 unless the header tells it.
+            or malformed. A forwarded client has the port 0 unless the header tells it.
     """
     addresses, schemes = [], []
     for name, value in headers:

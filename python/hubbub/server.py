@@ -179,8 +179,9 @@ class Server:
                 is sent to that connection waits until the message has ended.
 
         Returns:
-            `True` if the message was queued (from another thread: is on its way); `False` if there is no such open
-            connection, or its outbox of `send_queue_size` bytes is full.
+            `True` if the message was queued; for another worker's connection, or from another thread: it was open with
+                room, and the message is on its way. `False` if there is no such open connection, or its outbox of
+                `send_queue_size` bytes is full.
 
         Raises:
             TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
@@ -218,7 +219,8 @@ class Server:
             reason: At most 123 bytes of UTF-8.
 
         Returns:
-            `True` if it has begun (from another thread: is on its way); `False` if there is no such open connection.
+            `True` if it has begun, or, for another worker's connection or from another thread, is on its way; `False`
+                if there is no such open connection.
 
         Raises:
             TypeError: `fd` or `code` is no `int`, or `reason` no `str`.

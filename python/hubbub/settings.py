@@ -45,9 +45,13 @@ class Setting:
     """What there is to know of one setting: for `Settings`, the command line and the documentation."""
 
     name: str
+    """The keyword of `Server`: `max_message_size`."""
     default: object
+    """What it is where nobody says anything."""
     kind: Kind
+    """Which values are allowed: `kind.allowed` says it in words."""
     doc: str
+    """What it means, and what raising it costs."""
 
     @property
     def option(self) -> str:
@@ -113,7 +117,8 @@ class Settings:
         100_000,
         Integer(1, 10_000_000),
         "Open WebSockets of the whole server; above, a handshake gets 503 with Retry-After. Each costs a "
-        "file descriptor, under 1 KB idle, and a row in shared memory, which is reserved at the start.",
+        "file descriptor, under 1 KB idle (about 4.5 KB more with TLS), and a row in shared memory, which is reserved "
+        "at the start.",
     )
     max_message_size: int = _setting(
         1 * MIB,
@@ -245,7 +250,7 @@ class Settings:
         "info",
         Choice(("debug", "info", "warning", "error", "critical")),
         "The level of the logger `hubbub`; the access log does not depend on it. Where the lines go, an embedded "
-        "server leaves to the program: see docs/deploy.md.",
+        "server leaves to the program.",
     )
     backlog: int = _setting(
         4096,

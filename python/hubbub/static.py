@@ -143,8 +143,8 @@ class StaticFiles:
 
         Returns:
             The file, 200, or the part of it that is asked for, 206; 304, 412 and 416 as the request's conditions have
-            it; 301 to a directory whose slash is missing; 403 for what may not be read, 404 for what is not there, and
-            405 for other methods than GET and HEAD.
+                it; 301 to a directory whose slash is missing; 403 for what may not be read, 404 for what is not there,
+                and 405 for other methods than GET and HEAD.
         """
         if request.method not in _METHODS:
             return _refusal(405, "only GET and HEAD are answered here", {"Allow": ", ".join(_METHODS)})

@@ -1,5 +1,8 @@
 """What the two commands of the benchmark measure."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from plan import BENCH, BENCH_ALL, PLANS, Plan
@@ -35,3 +38,19 @@ def test_the_short_one_takes_minutes_and_the_long_one_less_than_forty() -> None:
 
 def test_what_is_left_out_takes_no_time() -> None:
     assert 0 < BENCH.expected_seconds([LIMIT, "hubbub"]) < BENCH.expected_seconds(list(SERVERS)) / 2
+
+
+def test_the_page_says_which_command_measures_what() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+    rows = re.findall(
+        r"^\| (`.*?`) \| .* \| (?:`(bench|bench-all)`|both) \|$", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    told = {
+        name: {command} if command else set(PLANS) for names, command in rows for name in re.findall("`(.*?)`", names)
+    }
+    measured: dict[str, set[str]] = {}
+    for plan in PLANS.values():
+        for workload in plan.workloads:
+            for name in (re.sub(r"connections-\d+", "connections-N", workload.name), *workload.servers):
+                measured.setdefault(name, set()).add(plan.name)
+    assert told == measured

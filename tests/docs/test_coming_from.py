@@ -107,12 +107,16 @@ async def test_who_has_no_token_is_refused(program: Program, connect: Connect) -
 
 
 @each_program("Slow clients")
-async def test_a_client_that_begins_late_to_read_gets_everything(connect: Connect) -> None:
+async def test_a_client_that_begins_late_to_read_gets_everything(program: Program, connect: Connect) -> None:
     async with connect() as client:
         await client.send("go")
-        for number in range(200):
-            part = await client.recv()
-            assert (len(part), int.from_bytes(part[:4])) == (4 + 65536, number)
+        await client.send("go")
+        parts = [await client.recv() for _ in range(2 * 200)]
+    assert {len(part) for part in parts} == {4 + 65536}
+    numbers = [int.from_bytes(part[:4]) for part in parts]
+    both = [*range(200)] * 2
+    # Socket.IO answers the two at the same time.
+    assert numbers == both or (program.system == "socketio" and sorted(numbers) == sorted(both))
 
 
 @each_program("Timers")

@@ -3,10 +3,8 @@
 import pytest
 from as_process import Running, output_of, serving
 from playwright.async_api import Page, expect
-from snippets import Snippet, execute, shows
-from websockets.asyncio.client import ClientConnection, connect
-
-from hubbub import Server
+from snippets import Snippet, shows
+from websockets.asyncio.client import ClientConnection
 
 PAGE = "docs/start.md"
 
@@ -64,10 +62,7 @@ async def test_another_program_reaches_the_room_and_each_connection(snippets: li
 
 @shows(PAGE, "What else a server does")
 async def test_a_handler_waits_while_the_clock_ticks(snippets: list[Snippet]) -> None:
-    async with (
-        execute(*snippets, server=Server(port=0))["server"] as server,
-        connect(f"ws://127.0.0.1:{server.port}/", proxy=None) as client,
-    ):
+    async with serving(*snippets, environ={"HUBBUB_WORKERS": "2"}) as running, running.connect() as client:
         await client.send("a question")
         received = [await client.recv(), await client.recv()]
         received.sort(key=lambda text: ":" in str(text))
