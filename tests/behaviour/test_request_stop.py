@@ -26,12 +26,13 @@ def long_site(server: Server, note: Note) -> None:
 
 
 async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack) -> RawClient:
-    """Connect to the application, which answers with the number of its worker, until this one answers."""
-    while True:
-        client = await stack.enter_async_context(running.raw())
+    """Connect to a worker of the application, which answers with the number of the one that was reached."""
+    # All before the first is answered: those that rest do not count where connections are spread evenly.
+    clients = [await stack.enter_async_context(running.raw()) for _ in range(2 * len(running.workers))]
+    for client in clients:
         client.ask("/")
-        if (await client.answer()).body == str(worker.worker_id).encode():
-            return client
+    answers = [(await client.answer()).body for client in clients]
+    return clients[answers.index(str(worker.worker_id).encode())]
 
 
 async def says_that_it_stops(client: RawClient) -> None:
