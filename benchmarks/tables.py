@@ -224,7 +224,7 @@ def headline(results: Results) -> str:
             Column("x1", "cpu", "echo, µs/message"),
             Column("x16", "cpu", "16 in flight, µs/message"),
             Column("fan-out", "cpu", "fan-out, µs/delivery"),
-            Column("latency-50", "p99", "p99 at half load, µs"),
+            Column("latency-50", "p50", "median latency at half load, µs"),
             Column("idle", "memory", "bytes/idle connection"),
         )
         if is_known(results, column)
