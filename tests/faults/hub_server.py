@@ -88,6 +88,21 @@ class HubServer:
         """Wait for a text in the log."""
         wait_until(lambda: text in self.log(), f"{text!r} in the log")
 
+    def reload(self) -> None:
+        """Ask for new workers, with SIGHUP."""
+        self._process.send_signal(signal.SIGHUP)
+
+    def reloads(self) -> None:
+        """Ask for new workers, and wait until all others have ended."""
+        before = self._children()
+        self.reload()
+        wait_until(lambda: before.isdisjoint(self._children()), "all workers are replaced")
+
+    def _children(self) -> set[int]:
+        """The process ids of the workers."""
+        pid = self._process.pid
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
     def stop(self) -> None:
         """Stop it; it must have lived until now, and end as it should."""
         assert self._process.poll() is None, self.log()
