@@ -9,7 +9,7 @@ RUST_TESTS := -p wire -p engine -p benchmarks
 # The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
 COMPILED := python tests/behaviour tests/faults
 
-.PHONY: demo test package-test lint format build docs conformance fuzz bench bench-all screenshots licenses clean
+.PHONY: demo test package-test lint format build docs conformance model soak fuzz bench bench-all screenshots licenses clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -50,6 +50,14 @@ build: .venv/build
 # All of Autobahn's cases; `make test` runs those that are quick.
 conformance: build
 	$(RUN) tests/conformance/run.py --all
+
+# Half a million numbered messages in each of five disturbances, every one of which must arrive once and in order.
+model: build .venv/test
+	$(RUN) tests/faults/exact_model.py
+
+# Ten minutes of steady load: the memory and the descriptors of each process.
+soak: build .venv/test
+	$(RUN) tests/faults/soak.py
 
 fuzz:
 	fuzz/run 60

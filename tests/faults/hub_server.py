@@ -94,14 +94,16 @@ class HubServer:
 
     def reloads(self) -> None:
         """Ask for new workers, and wait until all others have ended."""
-        before = self._children()
+        _, *before = self.processes()
         self.reload()
-        wait_until(lambda: before.isdisjoint(self._children()), "all workers are replaced")
+        wait_until(lambda: set(before).isdisjoint(self.processes()), "all workers are replaced")
 
-    def _children(self) -> set[int]:
-        """The process ids of the workers."""
+    def processes(self) -> list[int]:
+        """The process ids of the master and of the workers."""
         pid = self._process.pid
-        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        # Workers are children of the thread that started them.
+        return [pid, *(int(child) for task in tasks for child in (task / "children").read_text().split())]
 
     def stop(self) -> None:
         """Stop it; it must have lived until now, and end as it should."""
