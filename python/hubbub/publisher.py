@@ -28,13 +28,18 @@ __all__ = ["AsyncPublisher", "Publisher"]
 
 T = TypeVar("T")
 
-Question = Callable[[_core.Publisher, int, float], None]
-"""Asks through the core: what is called is given the question's number, and the seconds to wait for room."""
+Ticket = tuple[int, float]
+"""A question's number, and the seconds that the server gives its workers for the answer."""
+Question = Callable[[_core.Publisher, Ticket, float], None]
+"""Asks through the core: what is called is given the ticket, and the seconds to wait for room."""
 
 # Room may be had at once though the time is over: a little is always left to try.
 SHORTEST_WAIT = 0.001
 # As good as for ever; locks cannot wait for infinity.
 LONGEST_WAIT = 365 * 24 * 3600.0
+# The server knows which worker is silent. When the time is over, its word is awaited a little longer: for this part of
+# the time, and at most for so many seconds.
+GRACE_PART, LONGEST_GRACE = 0.25, 1.0
 # Seconds for a thread to end whose connection has ended.
 END_OF_THREAD = 1.0
 
@@ -75,13 +80,19 @@ class _Connection:
         self.core.broadcast(data, exclude, wait)
         self.has_published = True
 
-    def ask(self, question: Question, wait: float) -> Future[Any]:
-        """Ask, and return what will have the answer. Who does not want it any more cancels it."""
+    def ask(self, question: Question, patience: float, wait: float) -> Future[Any]:
+        """Ask, and return what will have the answer. Who does not want it any more cancels it.
+
+        Args:
+            question: Asks through the core.
+            patience: The seconds that the server gives its workers for the answer.
+            wait: The seconds to wait for room.
+        """
         number = next(self._numbers)
         answer = self._answers[number] = Future()
         answer.add_done_callback(lambda _: self._answers.pop(number, None))
         try:
-            question(self.core, number, wait)
+            question(self.core, (number, patience), wait)
         except BaseException:
             answer.cancel()
             raise
@@ -89,7 +100,7 @@ class _Connection:
 
     def finish(self) -> Future[Any]:
         """Close once everything has been taken that was sent; return what is done then, with an error if it broke."""
-        taken = self.ask(lambda core, number, wait: core.flush(number), 0)
+        taken = self.ask(lambda core, ticket, wait: core.flush(ticket[0]), 0, 0)
         taken.add_done_callback(lambda _: self.core.close())
         return taken
 
@@ -104,7 +115,10 @@ class _Connection:
                 number, value = self.core.next_answer()
                 answer = self._answers.get(number)
                 if answer and answer.set_running_or_notify_cancel():
-                    answer.set_result(value)
+                    if isinstance(value, Exception):
+                        answer.set_exception(value)
+                    else:
+                        answer.set_result(value)
         except ConnectionError as error:
             self.is_broken = True
             _connections.discard(self)
@@ -260,7 +274,9 @@ class Publisher(_Sender):
 
     `with Publisher(…) as hub:` connects at once, and closes at the end of its block. Every method raises
     `ConnectionError`, whose message names the socket, if there is no server or it ended before it answered; and
-    `TimeoutError` if it has not reacted within `timeout` seconds, the publisher's own or those of the call.
+    `TimeoutError` if it has not reacted within `timeout` seconds, the publisher's own or those of the call. The message
+    of a `TimeoutError` names the workers that have not answered; where the server itself is silent, it comes up to a
+    second later.
 
     Args:
         path: The server's control socket; without one, that of `port`.
@@ -287,7 +303,7 @@ class Publisher(_Sender):
             ValueError: `opcode` is neither of these, a text message is not UTF-8, or it is longer than the server's
                 `send_queue_size`.
         """
-        return bool(self._ask(lambda core, number, wait: core.push(number, fd, data, opcode, wait), timeout))
+        return bool(self._ask(lambda core, ticket, wait: core.push(ticket, fd, data, opcode, wait), timeout))
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "", *, timeout: float | None = None) -> bool:
         """Begin the closing handshake with the connection `fd` (RFC 6455 §7.1.2), behind what was sent before.
@@ -304,7 +320,7 @@ class Publisher(_Sender):
             TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
             ValueError: A code that may not be sent, or a reason that is too long.
         """
-        return bool(self._ask(lambda core, number, wait: core.disconnect(number, fd, code, reason, wait), timeout))
+        return bool(self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait), timeout))
 
     def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send one message to every subscriber of a topic, less the ids in `exclude`.
@@ -341,19 +357,19 @@ class Publisher(_Sender):
             TypeError: `topic` is no `str`.
             ValueError: The topic is empty or longer than 255 bytes.
         """
-        return int(self._ask(lambda core, number, wait: core.subscribers(number, topic, wait), timeout))
+        return int(self._ask(lambda core, ticket, wait: core.subscribers(ticket, topic, wait), timeout))
 
     def connections(self, *, timeout: float | None = None) -> list[int]:
         """Return the ids of all open WebSockets."""
-        return list(self._ask(lambda core, number, wait: core.connections(number, wait), timeout))
+        return list(self._ask(lambda core, ticket, wait: core.connections(ticket, wait), timeout))
 
     def info(self, fd: int, *, timeout: float | None = None) -> ConnectionInfo | None:
         """Return what the server knows of a connection; `None` if there is none."""
-        return _as_info(self._ask(lambda core, number, wait: core.info(number, fd, wait), timeout))
+        return _as_info(self._ask(lambda core, ticket, wait: core.info(ticket, fd, wait), timeout))
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return what `Server.stats` returns there."""
-        return dict(self._ask(lambda core, number, wait: core.stats(number, wait), timeout))
+        return dict(self._ask(lambda core, ticket, wait: core.stats(ticket, wait), timeout))
 
     def close(self) -> None:
         """Wait until the server has taken what was published, and end the connection. Another call would connect anew.
@@ -382,15 +398,16 @@ class Publisher(_Sender):
 
     def _ask(self, question: Question, timeout: float | None) -> Any:
         deadline = self._line.deadline(timeout)
-        answer = self._line.call(lambda connection, wait: connection.ask(question, wait), deadline)
-        return self._wait(answer, deadline)
+        answer = self._line.call(partial(_ask_by, question, deadline), deadline)
+        return self._wait(answer, deadline + _grace(self._line.timeout if timeout is None else timeout))
 
     def _wait(self, answer: Future[T], deadline: float) -> T:
         try:
             return answer.result(_left(deadline))
         except TimeoutError:
-            answer.cancel()
-            raise self._line.no_answer() from None
+            if answer.cancel():
+                raise self._line.no_answer() from None
+            return answer.result()
 
 
 class AsyncPublisher(_Sender):
@@ -404,11 +421,11 @@ class AsyncPublisher(_Sender):
 
     async def push(self, fd: int, data: Data, opcode: int | None = None) -> bool:
         """See `Publisher.push`."""
-        return bool(await self._ask(lambda core, number, wait: core.push(number, fd, data, opcode, wait)))
+        return bool(await self._ask(lambda core, ticket, wait: core.push(ticket, fd, data, opcode, wait)))
 
     async def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
         """See `Publisher.disconnect`."""
-        return bool(await self._ask(lambda core, number, wait: core.disconnect(number, fd, code, reason, wait)))
+        return bool(await self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait)))
 
     async def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.publish`."""
@@ -422,19 +439,19 @@ class AsyncPublisher(_Sender):
 
     async def subscribers(self, topic: str) -> int:
         """See `Publisher.subscribers`."""
-        return int(await self._ask(lambda core, number, wait: core.subscribers(number, topic, wait)))
+        return int(await self._ask(lambda core, ticket, wait: core.subscribers(ticket, topic, wait)))
 
     async def connections(self) -> list[int]:
         """See `Publisher.connections`."""
-        return list(await self._ask(lambda core, number, wait: core.connections(number, wait)))
+        return list(await self._ask(lambda core, ticket, wait: core.connections(ticket, wait)))
 
     async def info(self, fd: int) -> ConnectionInfo | None:
         """See `Publisher.info`."""
-        return _as_info(await self._ask(lambda core, number, wait: core.info(number, fd, wait)))
+        return _as_info(await self._ask(lambda core, ticket, wait: core.info(ticket, fd, wait)))
 
     async def stats(self) -> dict[str, Any]:
         """See `Publisher.stats`."""
-        return dict(await self._ask(lambda core, number, wait: core.stats(number, wait)))
+        return dict(await self._ask(lambda core, ticket, wait: core.stats(ticket, wait)))
 
     async def close(self) -> None:
         """See `Publisher.close`."""
@@ -469,15 +486,27 @@ class AsyncPublisher(_Sender):
 
     async def _ask(self, question: Question) -> Any:
         deadline = self._line.deadline(None)
-        answer = await self._call(lambda connection, wait: connection.ask(question, wait))
-        return await self._wait(answer, deadline)
+        answer = await self._call(partial(_ask_by, question, deadline))
+        return await self._wait(answer, deadline + _grace(self._line.timeout))
 
     async def _wait(self, answer: Future[T], deadline: float) -> T:
         try:
             async with asyncio.timeout(_left(deadline)):
                 return await asyncio.wrap_future(answer)
         except TimeoutError:
-            raise self._line.no_answer() from None
+            if answer.cancelled():
+                raise self._line.no_answer() from None
+            raise
+
+
+def _ask_by(question: Question, deadline: float, connection: _Connection, wait: float) -> Future[Any]:
+    """Ask, and have the server say by the deadline who is silent."""
+    return connection.ask(question, _left(deadline), wait)
+
+
+def _grace(timeout: float) -> float:
+    """Return how many seconds after a timeout the server may say who is silent."""
+    return min(timeout * GRACE_PART, LONGEST_GRACE)
 
 
 def _as_info(values: Any) -> ConnectionInfo | None:

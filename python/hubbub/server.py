@@ -23,7 +23,7 @@ from .master import Master
 from .program import Assignment
 from .settings import Settings
 from .timers import Timer
-from .worker import Worker
+from .worker import HUB_GRACE, PATIENCE, Worker
 from .worker_process import WorkerProcess
 
 __all__ = ["Connections", "Server"]
@@ -323,12 +323,20 @@ class Server:
         Raises:
             TypeError: `topic` is no `str`.
             ValueError: The topic is empty or too long.
+            TimeoutError: A worker with subscribers has not answered within 5 s; the message names it.
             NotRunning: The server is not running.
         """
         worker = self._worker_of("subscribers")
         if asyncio.get_running_loop() is worker.loop:
             return await worker.subscribers(topic)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(worker.subscribers(topic), worker.loop))
+        asking = asyncio.run_coroutine_threadsafe(worker.subscribers(topic), worker.loop)
+        try:
+            async with asyncio.timeout(PATIENCE + 2 * HUB_GRACE):
+                return await asyncio.wrap_future(asking)
+        except TimeoutError:
+            if asking.done() and not asking.cancelled():
+                raise
+            raise TimeoutError(f"the event loop of this worker has not answered within {PATIENCE:g} s") from None
 
     def stats(self) -> dict[str, Any]:
         """Return totals since the start, and under `workers` a list of the same for each worker.

@@ -28,7 +28,7 @@ from .static import FileResponse
 from .timers import Timer
 from .visitors import Visitors
 
-__all__ = ["Worker"]
+__all__ = ["HUB_GRACE", "PATIENCE", "Worker"]
 
 log = logging.getLogger("hubbub")
 
@@ -74,6 +74,10 @@ CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
 # Seconds that a worker which is replaced waits for connections in the middle of their TLS handshake or first request.
 NEWCOMERS_GRACE = 5.0
+# Seconds that another process has for its answer, as the hub counts them, and how much later than that the hub's own
+# word may come.
+PATIENCE = 5.0
+HUB_GRACE = 1.0
 # Seconds between two lines in the log that accepting pauses.
 PAUSE_LOG_INTERVAL = 10.0
 
@@ -482,16 +486,33 @@ class Worker:
     # ---- looking -----------------------------------------------------------------------------------------
 
     async def subscribers(self, topic: str) -> int:
-        """Count the subscribers of a topic in all workers."""
+        """Count the subscribers of a topic in all workers; see `Server.subscribers`."""
         count: asyncio.Future[int] = self.loop.create_future()
 
-        def answer(value: int | None) -> None:
+        def answer(value: int | None, silent: list[int]) -> None:
             if count.done():
                 return
-            if value is None:
-                count.set_exception(RuntimeError("too many such questions wait for their answers"))
-            else:
+            if value is not None:
                 count.set_result(value)
+            elif silent:
+                count.set_exception(TimeoutError(_describe_silence(silent)))
+            else:
+                count.set_exception(RuntimeError("too many such questions wait for their answers"))
 
-        self.reactor.count_subscribers(topic, answer)
-        return await count
+        number = self.reactor.count_subscribers(topic, answer)
+        try:
+            # The hub knows who is silent, so it speaks first, if it speaks.
+            async with asyncio.timeout(PATIENCE + HUB_GRACE):
+                return await count
+        except TimeoutError:
+            if not count.cancelled():
+                raise
+            raise TimeoutError(f"the master has not answered within {PATIENCE:g} s") from None
+        finally:
+            self.reactor.forget_question(number)
+
+
+def _describe_silence(workers: list[int]) -> str:
+    names = ", ".join(map(str, workers))
+    name, verb = ("worker", "has") if len(workers) == 1 else ("workers", "have")
+    return f"{name} {names} {verb} not answered within {PATIENCE:g} s"

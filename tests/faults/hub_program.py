@@ -5,6 +5,7 @@ its id, its worker's number and process. A message is an expression, evaluated i
 as JSON behind `=`.
 """
 
+import asyncio
 import json
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from forking import fork_away  # noqa: F401 - expressions call it
@@ -75,6 +76,19 @@ def call(calls: list[list[Any]]) -> None:
         getattr(server, name)(*arguments)
 
 
+def report(fd: int, coroutine: Coroutine[Any, Any, object]) -> None:
+    """Push what a coroutine returns, or what it raises, once it has ended."""
+
+    async def run() -> None:
+        try:
+            text = json.dumps(await coroutine)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+        server.push(fd, text)
+
+    tasks.append(asyncio.create_task(run()))
+
+
 def multiprocess_away() -> int | None:
     """Do what `fork_away` does, with a child of multiprocessing."""
     process = multiprocessing.get_context("fork").Process(target=signal.pause)
@@ -109,5 +123,6 @@ class Look:
 
 
 looks: list[Look] = []
+tasks: list[asyncio.Task[None]] = []
 
 server.start()

@@ -68,6 +68,11 @@ class HubServer:
                 if client.pid != victim.pid:
                     return
 
+    @property
+    def pid(self) -> int:
+        """The master's."""
+        return self._process.pid
+
     def publisher(self, **how: Any) -> Publisher:
         """Return a publisher to it."""
         return Publisher(self.control, **how)

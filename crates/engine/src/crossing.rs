@@ -20,7 +20,7 @@ use crate::command::Command;
 use crate::connection::{Connection, Stage};
 use crate::leaving::Phase;
 use crate::link::{Link, MOST_SOCKETS, Read};
-use crate::message::{Answer, Leave, Message, Question, content};
+use crate::message::{Answer, Leave, Message, PATIENCE, Question, content};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::sending::DataOpcode;
@@ -43,11 +43,16 @@ const SPARE_DESCRIPTORS: u64 = 128;
 /// What the hub or another worker tells the application's side of this one.
 pub(crate) enum Notice {
     Leave(Leave),
-    /// `None`: too many such questions wait.
-    Subscribers {
-        number: u64,
-        count: Option<u64>,
-    },
+    Subscribers { number: u64, count: Result<u64, Unanswered> },
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Too many questions wait already.
+    TooMany,
+    /// These workers have not answered in time.
+    Silent(Vec<u8>),
 }
 
 pub(crate) struct PipeMessage {
@@ -284,11 +289,16 @@ impl Reactor {
         self.carry_out_waiting();
         let count = self.subscribers(topic) as u64;
         if self.crossing.link.is_none() {
-            self.crossing.notices.push_back(Notice::Subscribers { number, count: Some(count) });
+            self.crossing.notices.push_back(Notice::Subscribers { number, count: Ok(count) });
             return;
         }
         // The hub asks the others; what is said here is said to them behind all that was asked for before.
-        self.tell(&Message::Ask(number, Question::Subscribers(topic)));
+        let question = Message::Ask(number, PATIENCE, Question::Subscribers(topic));
+        let is_on_its_way = self.crossing.link.as_mut().is_some_and(|link| link.send_within(&question, MOST_UNSENT));
+        self.crossing.flush();
+        if !is_on_its_way {
+            self.crossing.notices.push_back(Notice::Subscribers { number, count: Err(Unanswered::TooMany) });
+        }
     }
 
     /// Gives connections on which nothing has been asked back to the hub, for another worker; the others end with their
@@ -373,7 +383,7 @@ impl Reactor {
     fn deal_with(&mut self, message: Message<'_>) -> bool {
         match message {
             Message::Command(command) => return self.carry_out_in_time(command, Source::Hub),
-            Message::Ask(number, question) => {
+            Message::Ask(number, _, question) => {
                 let answer = match question {
                     Question::Do(Command::Push { fd, opcode, finish, payload }) => {
                         Answer::Done(self.push(fd, opcode, finish, payload).unwrap_or(false))
@@ -390,8 +400,9 @@ impl Reactor {
             }
             Message::Answer(number, answer) => {
                 let count = match answer {
-                    Answer::Count(count) => Some(count),
-                    _ => None,
+                    Answer::Count(count) => Ok(count),
+                    Answer::Silent(workers) => Err(Unanswered::Silent(workers)),
+                    _ => Err(Unanswered::TooMany),
                 };
                 self.crossing.notices.push_back(Notice::Subscribers { number, count });
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wire::http::Head;
 
+use crate::crossing::Unanswered;
 use crate::message::Leave;
 use crate::refusals::Refused;
 use crate::registry::Fd;
@@ -102,8 +103,8 @@ pub enum Event<'a> {
     Subscribers {
         /// The question's.
         number: u64,
-        /// In all processes; `None`: too many such questions wait.
-        count: Option<u64>,
+        /// In all processes, or why that is not known.
+        count: Result<u64, Unanswered>,
     },
     /// A client was turned away.
     Refused(Box<Refused>),

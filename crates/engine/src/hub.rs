@@ -12,6 +12,7 @@ mod handover;
 mod hearing;
 mod lease;
 mod peer;
+mod questions;
 mod routing;
 mod thread;
 

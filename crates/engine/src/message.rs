@@ -4,6 +4,7 @@
 //! Whoever connects to the control socket says [`Message::Hello`] first, and is answered with [`Message::Welcome`].
 
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 use crate::command::Command;
@@ -11,7 +12,12 @@ use crate::registry::{Fd, Info};
 use crate::stats::{COUNTS, Counts, Stats, WorkerStats};
 
 /// Of the language spoken here; a change to it is a new number.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// How long a worker's answer is waited for where nobody says anything else.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// No answer is waited for longer, whatever is asked for.
+pub const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Bytes before a frame's content.
 pub(crate) const HEADER: usize = 4;
@@ -56,6 +62,8 @@ pub enum Answer {
     Info(Option<(u8, Info)>),
     /// Too many questions wait already.
     Refused,
+    /// These workers have not answered in time.
+    Silent(Vec<u8>),
 }
 
 /// What crosses.
@@ -63,8 +71,9 @@ pub enum Answer {
 pub enum Message<'a> {
     /// To be carried out, or passed on to those whom it is for.
     Command(Command<'a>),
-    /// A question; its number comes back with the answer.
-    Ask(u64, Question<'a>),
+    /// A question; its number comes back with the answer. The hub answers [`Answer::Silent`] if a worker has said
+    /// nothing for so long (whole milliseconds, at most [`LONGEST_PATIENCE`]); to a worker it means nothing.
+    Ask(u64, Duration, Question<'a>),
     /// The answer to the question of that number.
     Answer(u64, Answer),
     /// Accepted sockets, whose descriptors go beside; with what has been read from each already.
@@ -115,6 +124,7 @@ const CONNECTIONS: u8 = 4;
 const INFO: u8 = 5;
 const FLUSH: u8 = 6;
 const REFUSED: u8 = 7;
+const SILENT: u8 = 8;
 
 impl<'a> Message<'a> {
     /// Appends the whole frame.
@@ -132,9 +142,10 @@ impl<'a> Message<'a> {
                 out.push(COMMAND);
                 command.encode(out);
             }
-            Self::Ask(number, question) => {
+            Self::Ask(number, patience, question) => {
                 out.push(ASK);
                 put_u64(out, *number);
+                put_u32(out, (*patience).min(LONGEST_PATIENCE).as_millis() as u32);
                 question.encode(out);
             }
             Self::Answer(number, answer) => {
@@ -176,7 +187,10 @@ impl<'a> Message<'a> {
         let mut reader = Reader::new(content);
         let message = match reader.u8()? {
             COMMAND => Self::Command(Command::decode(reader.rest())?),
-            ASK => Self::Ask(reader.u64()?, Question::decode(&mut reader)?),
+            ASK => {
+                let (number, patience) = (reader.u64()?, Duration::from_millis(reader.u32()?.into()));
+                Self::Ask(number, patience.min(LONGEST_PATIENCE), Question::decode(&mut reader)?)
+            }
             ANSWER => Self::Answer(reader.u64()?, Answer::decode(&mut reader)?),
             SOCKETS => {
                 let count = reader.u16()?;
@@ -268,6 +282,10 @@ impl Answer {
                 }
             }
             Self::Refused => out.push(REFUSED),
+            Self::Silent(workers) => {
+                out.push(SILENT);
+                out.extend_from_slice(workers);
+            }
             Self::Info(info) => {
                 out.push(INFO);
                 if let Some((worker_id, info)) = info {
@@ -299,6 +317,7 @@ impl Answer {
                 Self::Connections(ids)
             }
             REFUSED => Self::Refused,
+            SILENT => Self::Silent(reader.rest().to_vec()),
             INFO if reader.is_empty() => Self::Info(None),
             INFO => Self::Info(Some((reader.u8()?, Info::decode(reader)?))),
             _ => return Err(Malformed),

@@ -152,7 +152,7 @@ impl Publisher {
     /// # Errors
     /// There was no room for it within `wait` (which may be zero), or the connection is broken: it is not sent then.
     pub fn send(&self, message: &Message<'_>, wait: Duration) -> Result<(), PublisherError> {
-        let bounded = !matches!(message, Message::Ask(_, Question::Flush));
+        let bounded = !matches!(message, Message::Ask(_, _, Question::Flush));
         self.line.post(message, bounded.then_some(wait))
     }
 
@@ -394,7 +394,7 @@ mod tests {
                 let command = peer.receive().expect("a command");
                 assert_eq!(Message::decode(&command), Ok(broadcast(&number.to_le_bytes())));
                 let question = peer.receive().expect("a question");
-                assert_eq!(Message::decode(&question), Ok(Message::Ask(number, Question::Info(number))));
+                assert_eq!(Message::decode(&question), Ok(Message::Ask(number, SECONDS, Question::Info(number))));
             }
             peer.send(&Message::Answer(9_999, Answer::Info(None)));
             peer.receive()
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(publisher.send_queue_size(), 1000);
         for number in 0..10_000_u64 {
             publisher.send(&broadcast(&number.to_le_bytes()), SECONDS).expect("sent");
-            publisher.send(&Message::Ask(number, Question::Info(number)), SECONDS).expect("asked");
+            publisher.send(&Message::Ask(number, SECONDS, Question::Info(number)), SECONDS).expect("asked");
         }
         assert_eq!(publisher.next_answer(), Ok((9_999, Answer::Info(None))));
         drop(publisher);
@@ -432,7 +432,7 @@ mod tests {
         assert_eq!(refusal, PublisherError::TimedOut);
         go_on.send(()).expect("the hub waits");
         publisher.send(&broadcast(&payload), SECONDS).expect("there is room again");
-        publisher.send(&Message::Ask(1, Question::Flush), Duration::ZERO).expect("asked");
+        publisher.send(&Message::Ask(1, SECONDS, Question::Flush), Duration::ZERO).expect("asked");
         assert_eq!(hub.join().expect("no panic"), sent + 1);
     }
 
@@ -457,7 +457,7 @@ mod tests {
         let error = Err(broken("it has closed the connection"));
         thread::scope(|scope| {
             let waiting = scope.spawn(|| publisher.next_answer());
-            publisher.send(&Message::Ask(1, Question::Stats), SECONDS).expect("asked");
+            publisher.send(&Message::Ask(1, SECONDS, Question::Stats), SECONDS).expect("asked");
             assert_eq!(waiting.join().expect("no panic").map(drop), error);
         });
         assert_eq!(publisher.send(&broadcast(b""), SECONDS), error);

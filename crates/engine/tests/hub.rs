@@ -264,16 +264,73 @@ fn settings() -> engine::Settings {
 fn programs_are_answered() {
     let (hub, control) = hub_with_control();
     let mut program = program(&control.0);
-    program.send(&Message::Ask(7, Question::Connections));
+    program.send(&Message::Ask(7, PATIENCE, Question::Connections));
     program.expect(&Message::Answer(7, Answer::Connections(Vec::new())));
-    program.send(&Message::Ask(8, Question::Do(Command::Disconnect { fd: 9, code: 1000, reason: "" })));
+    program.send(&Message::Ask(8, PATIENCE, Question::Do(Command::Disconnect { fd: 9, code: 1000, reason: "" })));
     program.expect(&Message::Answer(8, Answer::Done(false)));
-    program.send(&Message::Ask(9, Question::Subscribers("news")));
+    program.send(&Message::Ask(9, PATIENCE, Question::Subscribers("news")));
     program.expect(&Message::Answer(9, Answer::Count(0)));
-    program.send(&Message::Ask(10, Question::Flush));
+    program.send(&Message::Ask(10, PATIENCE, Question::Flush));
     program.expect(&Message::Answer(10, Answer::Done(true)));
     drop(hub);
     assert_eq!(program.receive(), None);
+}
+
+/// A worker that has not subscribed anyone, but counts as asked: a subscription on its way to it is not carried out.
+fn worker_that_is_asked(hub: &Hub, worker_id: u8) -> (u8, Peer) {
+    let (slot, mut peer) = worker(hub, worker_id);
+    peer.send(&Message::Ready);
+    wait_for(hub, |event| *event == HubEvent::Ready(slot));
+    peer.send(&Message::Command(Command::Subscribe { fd: u64::from(slot) << 38, topic: "news" }));
+    (slot, peer)
+}
+
+/// Takes messages until a question comes, and returns its number.
+fn question(peer: &mut Peer) -> u64 {
+    loop {
+        let content = peer.receive().expect("a message");
+        if let Ok(Message::Ask(number, ..)) = Message::decode(&content) {
+            return number;
+        }
+    }
+}
+
+#[test]
+fn who_does_not_answer_in_time_is_named_and_not_waited_for() {
+    let (hub, control) = hub_with_control();
+    let ((_, mut zero), (slot, mut one)) = (worker_that_is_asked(&hub, 0), worker_that_is_asked(&hub, 1));
+    let mut program = program(&control.0);
+    program.send(&Message::Ask(7, Duration::from_millis(100), Question::Subscribers("news")));
+    let number = question(&mut zero);
+    zero.send(&Message::Answer(number, Answer::Count(2)));
+    program.expect(&Message::Answer(7, Answer::Silent(vec![1])));
+    // Too late, and ignored.
+    let number = question(&mut one);
+    one.send(&Message::Answer(number, Answer::Count(3)));
+    // One that is gone never answers, which is an answer.
+    program.send(&Message::Ask(8, PATIENCE, Question::Subscribers("news")));
+    let number = question(&mut zero);
+    zero.send(&Message::Answer(number, Answer::Count(2)));
+    question(&mut one);
+    drop(one);
+    hub.ended(slot);
+    program.expect(&Message::Answer(8, Answer::Count(2)));
+}
+
+#[test]
+fn questions_that_nobody_answers_do_not_use_up_what_a_program_may_ask() {
+    let (hub, control) = hub_with_control();
+    let (_, mut worker) = worker_that_is_asked(&hub, 0);
+    let mut program = program(&control.0);
+    for number in 0..5000 {
+        program.send(&Message::Ask(number, Duration::from_millis(50), Question::Subscribers("news")));
+    }
+    question(&mut worker);
+    for number in 0..5000 {
+        program.expect(&Message::Answer(number, Answer::Silent(vec![0])));
+    }
+    program.send(&Message::Ask(9999, PATIENCE, Question::Flush));
+    program.expect(&Message::Answer(9999, Answer::Done(true)));
 }
 
 #[test]
@@ -304,7 +361,7 @@ fn what_a_program_may_not_say_cuts_it_off() {
         bad.stream.write_all(garbage).expect("written");
         assert_eq!(bad.receive(), None);
     }
-    good.send(&Message::Ask(1, Question::Flush));
+    good.send(&Message::Ask(1, PATIENCE, Question::Flush));
     good.expect(&Message::Answer(1, Answer::Done(true)));
 }
 
@@ -313,7 +370,7 @@ fn a_program_that_does_not_read_its_answers_is_cut_off() {
     let (_hub, control) = hub_with_control();
     let mut program = program(&control.0);
     let mut frame = Vec::new();
-    Message::Ask(1, Question::Stats).encode(&mut frame);
+    Message::Ask(1, PATIENCE, Question::Stats).encode(&mut frame);
     let many = frame.repeat(1000);
     let mut written = Ok(());
     while written.is_ok() {

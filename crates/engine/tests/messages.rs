@@ -1,6 +1,7 @@
 //! What crosses the links and the control socket: what is encoded comes back, and nothing that comes can do harm.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use engine::{Answer, COUNTS, Command, DataOpcode, Fd, Info, Leave, Message, Question, Stats, WorkerStats};
 use proptest::collection::vec;
@@ -89,6 +90,8 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Answer::Stats(stats.into()),
         Answer::Connections(ids.clone()),
         Answer::Info(flag.then_some((worker_id, info))),
+        Answer::Refused,
+        Answer::Silent(payload.clone()),
     ];
     let mut messages = vec![
         Message::Sockets(vec![payload, b""]),
@@ -104,7 +107,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::Welcome { version: code.into(), send_queue_size: number },
     ];
     messages.extend(commands(values).into_iter().map(Message::Command));
-    messages.extend(questions.map(|question| Message::Ask(number, question)));
+    messages.extend(questions.map(|question| Message::Ask(number, Duration::from_millis(code.into()), question)));
     messages.extend(answers.map(|answer| Message::Answer(number, answer)));
     messages
 }

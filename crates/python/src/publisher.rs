@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{Answer, Command, DataOpcode, Message, PublisherError, Question};
+use engine::{Answer, Command, DataOpcode, Message, PATIENCE, PublisherError, Question};
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_topic, excluded};
@@ -14,7 +14,8 @@ use crate::values::{info_tuple, stats_dict};
 /// One connection to a server's control socket.
 ///
 /// Every method may be called from every thread. All but `publish` and `broadcast` ask: `next_answer` gives the answer,
-/// with the `number` that was given. A call that finds no room for its message waits `timeout` seconds for it.
+/// with the number that stands in the `ticket`; beside it stand the seconds that the hub gives the workers for it. A call
+/// that finds no room for its message waits `timeout` seconds for it.
 ///
 /// Args:
 ///     path: The socket's.
@@ -30,8 +31,9 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    fn ask(&self, py: Python<'_>, number: u64, question: Question<'_>, wait: Wait) -> PyResult<()> {
-        self.send(py, &Message::Ask(number, question), wait)
+    fn ask(&self, py: Python<'_>, ticket: Ticket, question: Question<'_>, wait: Wait) -> PyResult<()> {
+        let Ticket(number, Wait(patience)) = ticket;
+        self.send(py, &Message::Ask(number, patience, question), wait)
     }
 
     fn send(&self, py: Python<'_>, message: &Message<'_>, Wait(wait): Wait) -> PyResult<()> {
@@ -47,6 +49,29 @@ impl Publisher {
 
     fn failure(&self, error: &PublisherError) -> PyErr {
         failure(&self.path, error)
+    }
+
+    fn to_python<'py>(&self, py: Python<'py>, answer: Answer) -> PyResult<Bound<'py, PyAny>> {
+        match answer {
+            Answer::Done(done) => done.into_bound_py_any(py),
+            Answer::Count(count) => count.into_bound_py_any(py),
+            Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
+            Answer::Connections(ids) => ids.into_bound_py_any(py),
+            Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
+            Answer::Refused => Ok(PyRuntimeError::new_err("too many questions wait for their answers")
+                .into_value(py)
+                .into_bound(py)
+                .into_any()),
+            Answer::Silent(workers) => {
+                let ids: Vec<String> = workers.iter().map(u8::to_string).collect();
+                let (name, verb) = if ids.len() == 1 { ("worker", "has") } else { ("workers", "have") };
+                let who = format!("{name} {} of the server at {}", ids.join(", "), self.path.display());
+                Ok(PyTimeoutError::new_err(format!("{who} {verb} not answered in time"))
+                    .into_value(py)
+                    .into_bound(py)
+                    .into_any())
+            }
+        }
     }
 
     /// A whole message: what `Data::message` gives, but for continuations.
@@ -95,66 +120,66 @@ impl Publisher {
     fn push(
         &self,
         py: Python<'_>,
-        number: u64,
+        ticket: Ticket,
         fd: FdArgument,
         data: Data<'_>,
         opcode: Option<IntArgument>,
         timeout: Wait,
     ) -> PyResult<()> {
         let (opcode, payload) = self.message(&data, opcode)?;
-        self.ask(py, number, Question::Do(Command::Push { fd: fd.0, opcode, finish: true, payload }), timeout)
+        self.ask(py, ticket, Question::Do(Command::Push { fd: fd.0, opcode, finish: true, payload }), timeout)
     }
 
     /// See `hubbub.Publisher.disconnect`.
     fn disconnect(
         &self,
         py: Python<'_>,
-        number: u64,
+        ticket: Ticket,
         fd: FdArgument,
         code: IntArgument,
         reason: &str,
         timeout: Wait,
     ) -> PyResult<()> {
         let code = check_close(code.0, reason)?;
-        self.ask(py, number, Question::Do(Command::Disconnect { fd: fd.0, code, reason }), timeout)
+        self.ask(py, ticket, Question::Do(Command::Disconnect { fd: fd.0, code, reason }), timeout)
     }
 
     /// See `hubbub.Publisher.subscribers`.
-    fn subscribers(&self, py: Python<'_>, number: u64, topic: &str, timeout: Wait) -> PyResult<()> {
+    fn subscribers(&self, py: Python<'_>, ticket: Ticket, topic: &str, timeout: Wait) -> PyResult<()> {
         check_topic(topic)?;
-        self.ask(py, number, Question::Subscribers(topic), timeout)
+        self.ask(py, ticket, Question::Subscribers(topic), timeout)
     }
 
     /// See `hubbub.Publisher.stats`.
-    fn stats(&self, py: Python<'_>, number: u64, timeout: Wait) -> PyResult<()> {
-        self.ask(py, number, Question::Stats, timeout)
+    fn stats(&self, py: Python<'_>, ticket: Ticket, timeout: Wait) -> PyResult<()> {
+        self.ask(py, ticket, Question::Stats, timeout)
     }
 
     /// See `hubbub.Publisher.connections`.
-    fn connections(&self, py: Python<'_>, number: u64, timeout: Wait) -> PyResult<()> {
-        self.ask(py, number, Question::Connections, timeout)
+    fn connections(&self, py: Python<'_>, ticket: Ticket, timeout: Wait) -> PyResult<()> {
+        self.ask(py, ticket, Question::Connections, timeout)
     }
 
     /// See `hubbub.Publisher.info`; the answer is the values of a `hubbub.ConnectionInfo`, or `None`.
-    fn info(&self, py: Python<'_>, number: u64, fd: FdArgument, timeout: Wait) -> PyResult<()> {
-        self.ask(py, number, Question::Info(fd.0), timeout)
+    fn info(&self, py: Python<'_>, ticket: Ticket, fd: FdArgument, timeout: Wait) -> PyResult<()> {
+        self.ask(py, ticket, Question::Info(fd.0), timeout)
     }
 
     /// Asks for an answer once all that was sent before has been taken. It never waits.
     fn flush(&self, py: Python<'_>, number: u64) -> PyResult<()> {
-        self.ask(py, number, Question::Flush, Wait(Duration::ZERO))
+        self.ask(py, Ticket(number, Wait(PATIENCE)), Question::Flush, Wait(Duration::ZERO))
     }
 
     /// Waits for the next answer, however long; for one thread.
     ///
     /// Returns:
-    ///     The question's number, and the answer.
+    ///     The question's number, and the answer: a value, or the exception that stands for it.
     ///
     /// Raises:
     ///     ConnectionError: The connection has ended: there will be no more.
     fn next_answer<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyAny>)> {
         let (number, answer) = py.detach(|| self.engine.next_answer()).map_err(|error| self.failure(&error))?;
-        Ok((number, to_python(py, answer)?))
+        Ok((number, self.to_python(py, answer)?))
     }
 
     /// Ends the connection at once, and whatever waits for it.
@@ -168,6 +193,10 @@ impl Publisher {
         self.engine.abandon();
     }
 }
+
+/// A question's number, and the seconds that the hub gives the workers for their answers.
+#[derive(FromPyObject)]
+pub(crate) struct Ticket(u64, Wait);
 
 /// Seconds to wait, 0 included.
 pub(crate) struct Wait(pub(crate) Duration);
@@ -193,16 +222,5 @@ fn failure(path: &Path, error: &PublisherError) -> PyErr {
     match error {
         PublisherError::TimedOut => PyTimeoutError::new_err(message),
         PublisherError::Broken(_) => PyConnectionError::new_err(message),
-    }
-}
-
-fn to_python(py: Python<'_>, answer: Answer) -> PyResult<Bound<'_, PyAny>> {
-    match answer {
-        Answer::Done(done) => done.into_bound_py_any(py),
-        Answer::Count(count) => count.into_bound_py_any(py),
-        Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
-        Answer::Connections(ids) => ids.into_bound_py_any(py),
-        Answer::Refused => Ok(py.None().into_bound(py)),
-        Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
     }
 }

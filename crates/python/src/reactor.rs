@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::{Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Token};
+use engine::{
+    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Token, Unanswered,
+};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -136,9 +138,21 @@ impl Reactor {
     }
 
     /// Tells whoever has asked how many subscribers a topic has.
-    pub(crate) fn subscribers_counted(&self, py: Python<'_>, number: u64, count: Option<u64>) -> PyResult<()> {
+    pub(crate) fn subscribers_counted(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        count: Result<u64, Unanswered>,
+    ) -> PyResult<()> {
+        // Whoever has asked may have given up.
         let callback = self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        callback.map_or(Ok(()), |callback| callback.call1(py, (count,)).map(|_| ()))
+        let Some(callback) = callback else { return Ok(()) };
+        let (count, silent) = match count {
+            Ok(count) => (Some(count), Vec::new()),
+            Err(Unanswered::TooMany) => (None, Vec::new()),
+            Err(Unanswered::Silent(workers)) => (None, workers.into_iter().map(u32::from).collect()),
+        };
+        callback.call1(py, (count, silent)).map(|_| ())
     }
 
     /// Schedules what comes after a turn: another one, or the event loop's timer.
@@ -444,12 +458,19 @@ impl Reactor {
     }
 
     /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback`
-    /// is given the number in a turn, or `None` if too many such questions wait.
-    fn count_subscribers(&self, py: Python<'_>, topic: &str, callback: Py<PyAny>) -> PyResult<()> {
+    /// is given the count in a turn; or `None`, and the numbers of the workers that have not answered in time. Without
+    /// any, too many such questions wait. Returns the question's number.
+    fn count_subscribers(&self, py: Python<'_>, topic: &str, callback: Py<PyAny>) -> PyResult<u64> {
         check_topic(topic)?;
         let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
-        self.on_loop(py, |engine| engine.count_subscribers(number, topic))
+        self.on_loop(py, |engine| engine.count_subscribers(number, topic))?;
+        Ok(number)
+    }
+
+    /// Nobody waits for the answer to a question any more.
+    fn forget_question(&self, number: u64) {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
     // ---- handshakes and requests ------------------------------------------------------------------------------------

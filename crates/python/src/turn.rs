@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::{Event, Fd, Leave, Payload, Refused, Token};
+use engine::{Event, Fd, Leave, Payload, Refused, Token, Unanswered};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 use pyo3::{ffi, intern};
@@ -23,7 +23,7 @@ enum Step {
     Closed(Fd, u16, String),
     Drained(Fd),
     PipeMessage(u8, Py<PyAny>),
-    Subscribers(u64, Option<u64>),
+    Subscribers(u64, Result<u64, Unanswered>),
     Refused(Box<Refused>),
     Leave(Leave),
     AcceptPaused(String),

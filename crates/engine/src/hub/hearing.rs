@@ -117,7 +117,9 @@ impl Routing {
                     add(&self.desk.registry.slot(slot).subscribes_routed, 1);
                 }
             }
-            Message::Ask(number, Question::Subscribers(topic)) => self.ask_subscribers(key, number, topic)?,
+            Message::Ask(number, patience, Question::Subscribers(topic)) => {
+                self.ask_subscribers(key, number, patience, topic)?;
+            }
             Message::Answer(number, answer) => self.answered(slot, number, &answer),
             Message::Sockets(inputs) => {
                 let sockets = self.peers[key].link.take_sockets();
@@ -154,14 +156,14 @@ impl Routing {
                 self.route(None, &command, frame);
                 Ok(())
             }
-            Message::Ask(number, question) => {
+            Message::Ask(number, patience, question) => {
                 let registry = &self.desk.registry;
                 let answer = match question {
                     Question::Do(command) if command.is_allowed(self.send_queue_size) => {
-                        return self.ask_owner(key, number, command);
+                        return self.ask_owner(key, number, patience, command);
                     }
                     Question::Do(_) => return Err(Cut::Misbehaved),
-                    Question::Subscribers(topic) => return self.ask_subscribers(key, number, topic),
+                    Question::Subscribers(topic) => return self.ask_subscribers(key, number, patience, topic),
                     Question::Stats => Answer::Stats(registry.stats().into()),
                     Question::Connections => Answer::Connections(registry.open_ids()),
                     Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
@@ -176,11 +178,15 @@ impl Routing {
     /// Answers a peer.
     pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
-        let limit = match peer.kind {
-            Kind::Worker(_) => MOST_FOR_WORKER,
+        let answer = Message::Answer(number, answer);
+        match peer.kind {
+            // One that takes nothing may be stopped, which is no reason to end it: it waits for no answer for ever.
+            Kind::Worker(_) => {
+                peer.link.send_within(&answer, MOST_FOR_WORKER);
+            }
             // It is not listened to while much waits, so this is not much more.
-            Kind::Program(_) => usize::MAX,
-        };
-        if peer.link.send_within(&Message::Answer(number, answer), limit) { Ok(()) } else { Err(Cut::Misbehaved) }
+            Kind::Program(_) => peer.link.send(&answer),
+        }
+        Ok(())
     }
 }

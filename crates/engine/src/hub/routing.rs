@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::HubEvent;
 use super::peer::Cut;
-use super::thread::{Asked, MOST_FOR_WORKER, Routing};
+use super::questions::Asked;
+use super::thread::{MOST_FOR_WORKER, Routing};
 use crate::command::Command;
 use crate::message::{Answer, Message, Question};
-use crate::registry::{Fd, Registry, add, topic_bit};
+use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
 
 /// Questions of one worker that may wait for their answers.
 const MOST_QUESTIONS: usize = 65_536;
@@ -85,30 +87,48 @@ impl Routing {
 
     // ---- questions --------------------------------------------------------------------------------------------------
 
-    pub(super) fn ask_owner(&mut self, key: usize, number: u64, command: Command<'_>) -> Result<(), Cut> {
+    pub(super) fn ask_owner(
+        &mut self,
+        key: usize,
+        number: u64,
+        patience: Duration,
+        command: Command<'_>,
+    ) -> Result<(), Cut> {
         let fd: Fd = command.fd().unwrap_or_default();
         let slot = Registry::slot_of(fd);
         if !self.desk.registry.exists(fd) || self.desk.registry.is_behind(slot) {
             return self.reply(key, number, Answer::Done(false));
         }
-        self.ask_workers(key, number, &[slot], &Question::Do(command), false)
+        self.ask_workers(key, number, patience, &[slot], &Question::Do(command))
     }
 
-    pub(super) fn ask_subscribers(&mut self, key: usize, number: u64, topic: &str) -> Result<(), Cut> {
-        let bit = topic_bit(topic);
-        let registry = &self.desk.registry;
-        let slots: Vec<u8> = registry.living().filter(|slot| registry.has_interest(*slot, bit)).collect();
-        self.ask_workers(key, number, &slots, &Question::Subscribers(topic), true)
-    }
-
-    /// Asks workers on behalf of a peer, which is answered when all of them have been heard.
-    pub(super) fn ask_workers(
+    pub(super) fn ask_subscribers(
         &mut self,
         key: usize,
         number: u64,
+        patience: Duration,
+        topic: &str,
+    ) -> Result<(), Cut> {
+        let bit = topic_bit(topic);
+        let registry = &self.desk.registry;
+        let slots: Vec<u8> = registry.living().filter(|slot| registry.has_interest(*slot, bit)).collect();
+        let behind = slots.iter().copied().filter(|slot| registry.is_behind(*slot));
+        let behind: Vec<u8> = behind.map(|slot| self.worker_id_of(slot)).collect();
+        if !behind.is_empty() {
+            // Commands for them are dropped, and this would be: there is nothing to wait for.
+            return self.reply(key, number, Answer::Silent(behind));
+        }
+        self.ask_workers(key, number, patience, &slots, &Question::Subscribers(topic))
+    }
+
+    /// Asks workers on behalf of a peer, which is answered when all of them have been heard, or its patience ends.
+    fn ask_workers(
+        &mut self,
+        key: usize,
+        number: u64,
+        patience: Duration,
         slots: &[u8],
         question: &Question<'_>,
-        is_count: bool,
     ) -> Result<(), Cut> {
         if self.peers[key].asking >= MOST_QUESTIONS {
             return self.reply(key, number, Answer::Refused);
@@ -116,7 +136,7 @@ impl Routing {
         self.last_number += 1;
         let own = self.last_number;
         let mut frame = Vec::new();
-        Message::Ask(own, question.clone()).encode(&mut frame);
+        Message::Ask(own, patience, question.clone()).encode(&mut frame);
         let mut waiting = 0;
         for slot in slots {
             if self.pass(*slot, &frame) {
@@ -125,37 +145,54 @@ impl Routing {
         }
         let peer = &mut self.peers[key];
         peer.asking += 1;
-        let asked = Asked { asker: key, serial: peer.serial, number, waiting, sum: 0, is_count };
+        let is_count = matches!(question, Question::Subscribers(_));
+        let deadline = self.now + patience;
+        let asked = Asked { asker: key, serial: peer.serial, number, waiting, sum: 0, is_count, deadline };
+        if waiting == 0 {
+            return self.conclude(&asked);
+        }
         self.questions.insert(own, asked);
-        if waiting == 0 { self.conclude(own) } else { Ok(()) }
+        Ok(())
     }
 
     /// A worker has answered, or never will.
     pub(super) fn answered(&mut self, slot: u8, number: u64, answer: &Answer) {
-        let Some(asked) = self.questions.get_mut(&number).filter(|asked| asked.waiting >> slot & 1 == 1) else {
-            return;
-        };
-        asked.waiting &= !(1 << slot);
-        asked.sum += match answer {
-            Answer::Done(done) => u64::from(*done),
-            Answer::Count(count) => *count,
-            _ => 0,
-        };
-        if asked.waiting == 0 {
-            let asker = asked.asker;
-            if let Err(cut) = self.conclude(number) {
-                self.cut_off(asker, &cut);
+        if self.questions.note(slot, number, answer)
+            && let Some(asked) = self.questions.remove(number)
+            && let Err(cut) = self.conclude(&asked)
+        {
+            self.cut_off(asked.asker, &cut);
+        }
+    }
+
+    /// Tells the askers which workers have not answered in time. What these may still answer is ignored.
+    pub(super) fn give_up_questions(&mut self) {
+        while let Some(asked) = self.questions.take_overdue(self.now) {
+            if let Err(cut) = self.conclude(&asked) {
+                self.cut_off(asked.asker, &cut);
             }
         }
     }
 
-    pub(super) fn conclude(&mut self, number: u64) -> Result<(), Cut> {
-        let Some(asked) = self.questions.remove(&number) else { return Ok(()) };
+    fn conclude(&mut self, asked: &Asked) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(asked.asker).filter(|peer| peer.serial == asked.serial) else {
             return Ok(());
         };
         peer.asking -= 1;
-        let answer = if asked.is_count { Answer::Count(asked.sum) } else { Answer::Done(asked.sum > 0) };
+        let silent = (0..SLOTS as u8).filter(|slot| asked.waiting >> slot & 1 == 1);
+        let mut silent: Vec<u8> = silent.map(|slot| self.worker_id_of(slot)).collect();
+        // In a reload two processes do the work of one id.
+        silent.sort_unstable();
+        silent.dedup();
+        let answer = match silent {
+            silent if !silent.is_empty() => Answer::Silent(silent),
+            _ if asked.is_count => Answer::Count(asked.sum),
+            _ => Answer::Done(asked.sum > 0),
+        };
         self.reply(asked.asker, asked.number, answer)
+    }
+
+    fn worker_id_of(&self, slot: u8) -> u8 {
+        self.desk.registry.slot(slot).worker_id.load(Ordering::Relaxed) as u8
     }
 }

@@ -1,6 +1,6 @@
 //! The hub's thread: waits for its peers, has them heard, and writes what waits for them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -14,6 +14,7 @@ use slab::Slab;
 
 use super::lease::Lease;
 use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, WorkerPeer};
+use super::questions::Questions;
 use super::{Desk, HubEvent, Request, lock};
 use crate::link::Link;
 use crate::message::{Answer, Leave, Message};
@@ -39,18 +40,6 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long accepting pauses after a failure.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
-/// A question that workers are asked on somebody's behalf.
-pub(super) struct Asked {
-    pub(super) asker: usize,
-    pub(super) serial: u64,
-    pub(super) number: u64,
-    /// The slots that have not answered, a bit each.
-    pub(super) waiting: u128,
-    /// Of those that have: the sum, or 1 for "done".
-    pub(super) sum: u64,
-    pub(super) is_count: bool,
-}
-
 pub(super) struct Routing {
     pub(super) desk: Arc<Desk>,
     pub(super) woken: UnixStream,
@@ -64,7 +53,7 @@ pub(super) struct Routing {
     pub(super) workers: [Option<usize>; SLOTS],
     /// The slot that does a worker id's work.
     pub(super) current: [Option<u8>; WORKERS],
-    pub(super) questions: HashMap<u64, Asked>,
+    pub(super) questions: Questions,
     pub(super) last_number: u64,
     /// Accepting has failed, and is tried again then.
     pub(super) accept_at: Option<Instant>,
@@ -100,7 +89,7 @@ impl Routing {
             peers: Slab::new(),
             workers: [None; SLOTS],
             current: [None; WORKERS],
-            questions: HashMap::new(),
+            questions: Questions::default(),
             last_number: 0,
             accept_at: None,
             admit_at: None,
@@ -138,6 +127,7 @@ impl Routing {
                 self.accept();
             }
             self.move_untaken();
+            self.give_up_questions();
             self.flush();
             self.resume();
             self.flush();
@@ -181,6 +171,8 @@ impl Routing {
             let is_awaited = self.misbehaved > 0 || self.peers.iter().any(|(_, peer)| is_awaited(peer));
             (is_awaited || self.admit_at.is_some()).then_some(COMPLAINT_INTERVAL)
         };
+        let deadline = self.questions.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = wait.into_iter().chain(deadline).min();
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
         match poll(&mut polled, wait.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -337,8 +329,7 @@ impl Routing {
                 if *current == Some(worker.slot) {
                     *current = None;
                 }
-                let unanswered: Vec<u64> = self.questions.keys().copied().collect();
-                for number in unanswered {
+                for number in self.questions.waiting_for(worker.slot) {
                     self.answered(worker.slot, number, &Answer::Count(0));
                 }
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
@@ -348,7 +339,7 @@ impl Routing {
             }
             Kind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
         }
-        self.questions.retain(|_, asked| asked.asker != key);
+        self.questions.forget(key);
     }
 
     fn cut_off_the_silent(&mut self) {

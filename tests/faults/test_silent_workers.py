@@ -1,0 +1,142 @@
+"""Questions to workers, or to a master, that do not answer: they end, and say who was silent."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from hub_client import HubClient
+from hub_server import HubServer, StartHub, stopped
+
+from hubbub import AsyncPublisher, Publisher
+
+# Seconds that a question to another process may take.
+PATIENCE = 5
+# Seconds for a publisher's answer.
+SHORT = 1.0
+# Bytes that one connection takes.
+FLOOD = 64 * 1024 * 1024
+NAMED = r"^worker 1 of the server at .*control has not answered in time$"
+COUNT = "report(fd, server.subscribers('news'))"
+
+
+async def count(client: HubClient) -> str:
+    """Have the client's worker count the subscribers of "news"; return the number, or the error."""
+    await client.ask(COUNT)
+    return await client.receive()
+
+
+def subscribed(server: HubServer, *worker_ids: int) -> str:
+    """How many clients have connected to these workers."""
+    return str(sum(client.worker_id in worker_ids for client in server.connected))
+
+
+async def flood(server: HubServer) -> None:
+    """Have more wait for worker 1, which is stopped, than the hub keeps for it."""
+    with server.publisher() as hub:
+        for _ in range(600):
+            await asyncio.to_thread(hub.publish, "flood", bytes(64 * 1024))
+    server.logs("worker 1 takes nothing: commands for it are dropped")
+
+
+async def test_a_question_to_a_stopped_worker_ends_and_names_it(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, victim, third):
+        assert await count(first) == subscribed(server, 0, 1, 2)
+        with stopped(victim.pid):
+            began = time.monotonic()
+            answers = await asyncio.gather(count(first), count(third))
+            assert time.monotonic() - began >= PATIENCE - 0.1
+            assert set(answers) == {"TimeoutError: worker 1 has not answered within 5 s"}
+        # Its late answers are nobody's.
+        assert await count(first) == subscribed(server, 0, 1, 2)
+        assert await count(victim) == subscribed(server, 0, 1, 2)
+
+
+async def test_all_silent_workers_are_named(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, second, third):
+        with stopped(second.pid), stopped(third.pid):
+            assert await count(first) == "TimeoutError: workers 1, 2 have not answered within 5 s"
+
+
+async def test_a_worker_that_dies_counts_as_answered(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, victim, _):
+        with stopped(victim.pid):
+            await first.ask(COUNT)
+            os.kill(victim.pid, signal.SIGKILL)
+            assert await first.receive() == subscribed(server, 0, 2)
+
+
+async def test_the_subscribers_of_a_worker_for_which_commands_are_dropped_are_not_left_out(start_hub: StartHub) -> None:
+    server = start_hub(send_queue_size=FLOOD)
+    async with server.client_of(1, topics="flood,news") as victim, server.client_of(0) as first:
+        with stopped(victim.pid):
+            await flood(server)
+            assert await count(first) == "TimeoutError: worker 1 has not answered within 5 s"
+        server.logs("worker 1 has caught up")
+
+
+def ask_all(server: HubServer, victim: int) -> None:
+    """Ask a stopped worker all that a publisher can ask of one, and the hub all that it answers itself."""
+    with server.publisher(timeout=SHORT) as hub:
+        questions: list[Callable[[], object]] = [
+            lambda: hub.push(victim, "late"),
+            lambda: hub.disconnect(victim),
+            lambda: hub.subscribers("news"),
+        ]
+        for question in questions:
+            with pytest.raises(TimeoutError, match=NAMED):
+                question()
+        assert hub.stats()["connections"] >= 3
+        assert victim in hub.connections()
+        assert hub.info(victim)
+
+
+async def ask_all_async(server: HubServer, victim: int) -> None:
+    async with AsyncPublisher(server.control, timeout=SHORT) as hub:
+        for question in (hub.push(victim, "late"), hub.disconnect(victim), hub.subscribers("news")):
+            with pytest.raises(TimeoutError, match=NAMED):
+                await question
+        assert (await hub.stats())["connections"] >= 3
+        assert victim in await hub.connections()
+        assert await hub.info(victim)
+
+
+async def test_a_publisher_is_told_which_worker_is_silent(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, victim, _):
+        with stopped(victim.pid):
+            await asyncio.to_thread(ask_all, server, victim.fd)
+            await ask_all_async(server, victim.fd)
+            assert await asyncio.to_thread(push, server, first.fd)
+        assert await first.receive() == "in time"
+
+
+def push(server: HubServer, fd: int) -> bool:
+    with Publisher(server.control) as hub:
+        return hub.push(fd, "in time")
+
+
+async def test_a_master_that_is_stopped_is_named_too(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, _, _):
+        with stopped(server.pid):
+            assert await count(first) == "TimeoutError: the master has not answered within 5 s"
+        assert await count(first) == subscribed(server, 0, 1, 2)
+
+
+async def test_an_answer_for_which_a_stopped_worker_has_no_room_does_not_end_it(start_hub: StartHub) -> None:
+    server = start_hub(send_queue_size=FLOOD)
+    async with server.client_of(1, topics="flood") as victim, server.client_of(2, topics="news") as silent:
+        with stopped(silent.pid):
+            await victim.ask(COUNT)
+            with stopped(victim.pid):
+                await flood(server)
+                # The hub's word on the question comes meanwhile.
+                await asyncio.sleep(PATIENCE)
+        server.logs("worker 1 has caught up")
+        assert await victim.ask("1 + 1") == 2
