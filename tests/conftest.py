@@ -1,5 +1,6 @@
 """What tests of several kinds need: programs that the system has, or can have, and a page in a real browser."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import Browser, Page
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -27,6 +28,7 @@ CHROMIUM_FLAGS = (
 
 Unavailable = Callable[[str], NoReturn]
 Installed = Callable[..., str]
+OpenBrowser = Callable[..., contextlib.AbstractAsyncContextManager["Browser"]]
 
 # The first that takes a .js file for the ES module that it is.
 NODE = (20, 19)
@@ -108,14 +110,26 @@ def chromium(installed: Installed) -> str:
 
 
 @pytest.fixture
-async def page(chromium: str) -> AsyncIterator["Page"]:
-    """An empty page of a browser that is this test's own."""
-    # Most runs open no page, and it takes long to load.
-    from playwright.async_api import async_playwright, expect
+def browser(chromium: str) -> OpenBrowser:
+    """Opens a browser that is this test's own, with further flags."""
 
-    # An expectation has 5 s to come true unless told, which a busy machine may need for its first page alone.
-    expect.set_options(timeout=20_000)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        yield await browser.new_page()
-        await browser.close()
+    @contextlib.asynccontextmanager
+    async def browser(*flags: str) -> AsyncIterator["Browser"]:
+        # Most runs open no page, and it takes long to load.
+        from playwright.async_api import async_playwright, expect
+
+        # An expectation has 5 s to come true unless told, which a busy machine may need for its first page alone.
+        expect.set_options(timeout=20_000)
+        async with async_playwright() as playwright:
+            opened = await playwright.chromium.launch(executable_path=chromium, args=[*CHROMIUM_FLAGS, *flags])
+            yield opened
+            await opened.close()
+
+    return browser
+
+
+@pytest.fixture
+async def page(browser: OpenBrowser) -> AsyncIterator["Page"]:
+    """An empty page of a browser that is this test's own."""
+    async with browser() as opened:
+        yield await opened.new_page()

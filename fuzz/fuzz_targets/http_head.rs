@@ -3,6 +3,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use wire::host::HostPolicy;
 use wire::http::{Head, MAX_HEADERS, body_length, find_head_end, valid_header_name, valid_header_value};
 use wire::origin::OriginPolicy;
 
@@ -82,5 +83,9 @@ fuzz_target!(|input: Input<'_>| {
     if let Err(rejection) = head.expects_continue() {
         assert_eq!(rejection.status, 417, "{rejection:?}");
     }
-    OriginPolicy::Same.allows_head(&head);
+    let allowed_hosts = HostPolicy::parse_list(&["a", "*.a", "[::1]:80"]).expect("hosts");
+    for tls in [false, true] {
+        OriginPolicy::Same.allows_head(&head, tls);
+        allowed_hosts.allows_head(&head, tls);
+    }
 });

@@ -22,6 +22,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from . import __version__, _core, program
+from .addresses import loopback_names
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
 from .logs import shown_client
@@ -106,7 +107,7 @@ def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
     directory = os.path.abspath(app_dir)
     sys.path.insert(0, directory)
     program.name = target
-    server = _configured(target, options)
+    server = _configured(target, options, for_development=reload)
     with _reloading(server, directory) if reload and not program.assignment else contextlib.nullcontext():
         server.start()
 
@@ -119,14 +120,21 @@ def demo(**options: str | None) -> None:
     It is made to be copied, too: its server and its page are in the directory demo of the package.
     """
     program.name = "demo"
-    _configured("hubbub.demo.chat:server", options).start()
+    _configured("hubbub.demo.chat:server", options, for_development=True).start()
 
 
-def _configured(target: str, options: Mapping[str, str | None]) -> Server:
-    """Return the server that the user's module has under that name, with the options of the command line."""
+def _configured(target: str, options: Mapping[str, str | None], *, for_development: bool) -> Server:
+    """Return the server that the user's module has under that name, with the options of the command line.
+
+    A developer visits pages of other sites too. Where only this machine can reach the server, it therefore takes no
+    request for a foreign name unless `allowed_hosts` says otherwise.
+    """
+    given = {name: text for name, text in options.items() if text is not None}
     try:
         server = _find(target)
-        server._lay_over({name: text for name, text in options.items() if text is not None})
+        server._lay_over(given)
+        if for_development:
+            server._lay_over(given, defaults={"allowed_hosts": loopback_names([server.settings.host])})
     except SettingsError as error:
         raise Failure(str(error)) from None
     return server

@@ -21,6 +21,7 @@ __all__ = [
     "Seconds",
     "Strings",
     "Text",
+    "as_host_pattern",
     "as_network",
     "as_subprotocol",
     "is_host",
@@ -38,6 +39,10 @@ _ORIGIN = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# A Host header's value (RFC 9110 §7.2), with `*.` allowed where the first label stands.
+_HOST_PATTERN = re.compile(
+    r"(?P<host>\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*\.?)(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 class Refused(ValueError):
@@ -189,13 +194,14 @@ class Strings(Kind):
     entries: str
     entry: Callable[[str], str]
     unique: bool = False
+    not_empty: bool = False
 
     @property
     def allowed(self) -> str:
-        return f"a list of {self.entries}"
+        return f"a list of {self.entries}" + (", not empty" if self.not_empty else "")
 
     def check(self, value: object) -> object:
-        if not isinstance(value, list | tuple):
+        if not isinstance(value, list | tuple) or (self.not_empty and not value):
             raise Refused
         kept: list[str] = []
         for given in value:
@@ -279,6 +285,18 @@ def as_network(text: str) -> str:
     # Not strict: "172.17.0.1/16" plainly means the network in which that address is.
     ipaddress.ip_network(text, strict=False)
     return text
+
+
+def as_host_pattern(text: str) -> str:
+    """Return a host that requests may be for, in lower case; `ValueError` if it is none."""
+    match = _HOST_PATTERN.fullmatch(text.lower())
+    if not match:
+        raise ValueError
+    if match["host"].startswith("["):
+        ipaddress.IPv6Address(match["host"][1:-1])
+    if match["port"] and not 0 < int(match["port"]) <= 65535:
+        raise ValueError
+    return match[0]
 
 
 def _origin(text: str) -> str:

@@ -628,16 +628,17 @@ class Server:
             raise NotRunning(f"{call} needs a worker: it cannot be called in the master, nor before `worker_start`")
         return role.worker
 
-    def _lay_over(self, options: Mapping[str, str]) -> None:
+    def _lay_over(self, options: Mapping[str, str], defaults: Mapping[str, object] = {}) -> None:
         """Have the options of a command line beat variables and keywords.
 
         Args:
             options: Text by the name of the setting.
+            defaults: Values for settings that nobody has given, by name.
 
         Raises:
             SettingsError: As the constructor.
         """
-        self.settings = Settings.load(self._keywords, options=options)
+        self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
 
 
 def _after_fork() -> None:

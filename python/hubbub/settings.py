@@ -24,6 +24,7 @@ from .kinds import (
     Seconds,
     Strings,
     Text,
+    as_host_pattern,
     as_network,
     as_subprotocol,
     is_host,
@@ -189,6 +190,17 @@ class Settings:
         "Which web pages may connect from a browser: `same` (the page's host and port are the server's "
         "own), a list of origins, or `*` for all. Each origin added may act with its visitors' cookies.",
     )
+    allowed_hosts: tuple[str, ...] | None = _setting(
+        None,
+        OrNone(
+            Strings(
+                "hosts (app.example.com, *.example.com, [::1]), with or without a port", as_host_pattern, not_empty=True
+            )
+        ),
+        "The hosts that requests may be for; others get 400. It stops pages whose own name was made to resolve to "
+        "this server (DNS rebinding). None is any host; where nothing is set, `hubbub demo` and `hubbub run --reload` "
+        "on a loopback address take only its own names.",
+    )
     subprotocols: tuple[str, ...] = _setting(
         (),
         Strings("subprotocol names (RFC 9110 tokens), each once", as_subprotocol, unique=True),
@@ -281,6 +293,7 @@ class Settings:
         *,
         environ: Mapping[str, str] = os.environ,
         options: Mapping[str, str] = {},
+        defaults: Mapping[str, object] = {},
     ) -> Self:
         """Make the settings from all three places; an option beats a variable, a variable beats a keyword.
 
@@ -295,6 +308,7 @@ class Settings:
                 `HUBBUB_SERVICE_HOST` and more for a Service named hubbub, and a `HUBBUB_PORT` of the form
                 `tcp://10.0.0.1:80`, which is ignored too; as is such a `HUBBUB_METRICS_PORT`, of hubbub-metrics.
             options: What the command line gave, as text, by the name of the setting.
+            defaults: Values, by name, that replace the table's defaults for settings that nobody has given.
 
         Raises:
             SettingsError: A name is unknown, a value has the wrong type or is out of range, or two values
@@ -304,7 +318,7 @@ class Settings:
             for name in names:
                 if name not in SETTINGS:
                     raise _unknown(name, source)
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(defaults)
         for name, setting in SETTINGS.items():
             variable = environ.get(setting.variable, "")
             if name in options:

@@ -214,11 +214,11 @@ async def test_accept_without_a_subprotocol_leaves_the_choice_to_the_settings(se
             "same",
             [
                 None,
-                "http://chat.example.com:9501",
+                "SCHEME://chat.example.com:9501",
                 "https://chat.example.com:9501",
-                "http://CHAT.example.com:9501",
+                "SCHEME://CHAT.example.com:9501",
             ],
-            ["http://chat.example.com", "http://chat.example.com:9502", "http://evil.example.com:9501", "null"],
+            ["SCHEME://chat.example.com", "SCHEME://chat.example.com:9502", "SCHEME://evil.example.com:9501", "null"],
         ),
         (
             ["https://app.example.com", "https://*.example.org", "http://localhost:8000"],
@@ -254,20 +254,28 @@ async def test_pages_of_which_origins_may_connect(
     running = await serve(lambda server, note: None, origins=origins)
     for origin in allowed + refused:
         with subtests.test(origin=origin):
-            assert await is_let_in(running, "chat.example.com:9501", origin) is (origin in allowed)
+            sent = origin and origin.replace("SCHEME", running.scheme)
+            assert await is_let_in(running, "chat.example.com:9501", sent) is (origin in allowed)
 
 
 async def test_the_same_origin_has_the_default_port_of_its_scheme(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(lambda server, note: None)
     for origin, host, allowed in (
-        ("http://chat.example.com", "chat.example.com", True),
-        ("http://chat.example.com", "chat.example.com:80", True),
+        ("http://chat.example.com", "chat.example.com", running.tls is None),
+        ("http://chat.example.com", "chat.example.com:80", running.tls is None),
         ("https://chat.example.com", "chat.example.com:443", True),
         ("https://chat.example.com", "chat.example.com", True),
         ("https://chat.example.com", "chat.example.com:80", False),
     ):
         with subtests.test(origin=origin, host=host):
             assert await is_let_in(running, host, origin) is allowed
+
+
+async def test_a_page_that_came_without_tls_is_foreign_where_the_server_speaks_tls(serve: Serve) -> None:
+    running = await serve(lambda server, note: None)
+    host = "chat.example.com:9501"
+    assert await is_let_in(running, host, f"https://{host}")
+    assert await is_let_in(running, host, f"http://{host}") is (running.tls is None)
 
 
 async def is_let_in(running: Running, host: str, origin: str | None) -> bool:

@@ -1,11 +1,11 @@
 """What a page learns: it may connect to its own server, to no other one, and can read why it was refused."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
 from hubbub import Refuse, Request, Server
 
@@ -19,6 +19,8 @@ TRY = """([url, protocols]) => new Promise((resolve) => {
     socket.onclose = (event) => resolve([socket.protocol, event.code, greeting || event.reason]);
 })"""
 GREETED = ["", 4000, "welcome"]
+# Recent Chromium itself keeps pages of other machines from this one; other browsers do not.
+UNGUARDED = ("--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",)
 # A page is told no more than this of a handshake that failed.
 FAILED = ["", 1006, ""]
 
@@ -59,6 +61,23 @@ async def test_a_page_may_connect_to_its_own_server_and_no_other_one(page: Page,
     assert await try_from(page, other) == FAILED
     assert other.stats()["accepted"] == 0
     assert await try_from(page, open_to_all) == GREETED
+
+
+@pytest.mark.parametrize(("allowed_hosts", "seen"), [(None, GREETED), (["localhost", "127.0.0.1"], FAILED)])
+async def test_a_page_whose_own_name_resolves_to_the_server(
+    browser: Callable[..., AbstractAsyncContextManager[Browser]],
+    stack: AsyncExitStack,
+    allowed_hosts: list[str] | None,
+    seen: list[object],
+) -> None:
+    server = await stack.enter_async_context(site(allowed_hosts=allowed_hosts))
+    opened = await stack.enter_async_context(browser("--host-resolver-rules=MAP rebound.example 127.0.0.1", *UNGUARDED))
+    page = await opened.new_page()
+    # The page came from the attacker's machine, when the name was still that one's.
+    url = f"http://rebound.example:{server.port}/"
+    await page.route(url, lambda route: route.fulfill(body=PAGE, content_type="text/html"))
+    await page.goto(url)
+    assert await page.evaluate(TRY, [url.replace("http", "ws"), []]) == seen
 
 
 async def test_a_page_may_connect_if_its_origin_is_listed(page: Page, stack: AsyncExitStack) -> None:

@@ -1,5 +1,7 @@
 """`hubbub run`: the right server, with the right settings, and with new code when it changes."""
 
+import contextlib
+import http.client
 import os
 import re
 import signal
@@ -70,9 +72,9 @@ def run(tmp_path: Path) -> Iterator[Run]:
     """Start `hubbub run`, with the app in `tmp_path`."""
     processes = []
 
-    def run(*options: str, **variables: str) -> Running:
+    def run(*options: str, command: str = "run", **variables: str) -> Running:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hubbub", "run", *options],
+            [sys.executable, "-m", "hubbub", command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -178,6 +180,58 @@ def test_a_failure_of_the_app_is_its_traceback(run: Run, tmp_path: Path, code: s
     assert "app.py" in out
     assert "hubbub/cli.py" not in out
     assert "importlib" not in out
+
+
+# ---- which hosts a developer's server is for ---------------------------------------------------------------
+
+
+def status_for(port: int, host: str) -> int:
+    """Ask for / of that host, and return the status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("GET", "/", headers={"Host": host})
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "foreign"),
+    [
+        # The address is reached by this machine only; so is a page that has its own name resolve to it.
+        (["--reload"], {}, 400),
+        (["--reload", "--host", "localhost"], {}, 400),
+        (["--reload", "--allowed-hosts", "none"], {}, 426),
+        (["--reload", "--allowed-hosts", "localhost,*.example,127.0.0.1"], {}, 426),
+        (["--reload"], {"HUBBUB_ALLOWED_HOSTS": "none"}, 426),
+        ([], {}, 426),
+    ],
+)
+def test_with_reload_on_loopback_only_its_names_are_served(
+    run: Run, options: list[str], variables: dict[str, str], foreign: int
+) -> None:
+    server = run("app:server", "--workers", "1", *options, **variables)
+    port = int(server.wait_for("on port").split()[-1])
+    assert status_for(port, f"rebound.example:{port}") == foreign
+    for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}"):
+        assert status_for(port, host) == 426
+    server.stop()
+
+
+def test_what_the_program_says_of_hosts_counts_with_reload_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APP.replace("port=0", "port=0, allowed_hosts=['rebound.example']"))
+    server = run("app:server", "--reload", "--workers", "1")
+    port = int(server.wait_for("on port").split()[-1])
+    assert status_for(port, "rebound.example") == 426
+    assert status_for(port, "localhost") == 400
+    server.stop()
+
+
+def test_the_demo_on_loopback_serves_its_names_only(run: Run) -> None:
+    server = run("--port", "0", "--workers", "1", command="demo")
+    port = int(re.findall(r":([0-9]+)/", server.wait_for("Open http"))[0])
+    assert status_for(port, f"rebound.example:{port}") == 400
+    for host in (f"localhost:{port}", f"chat.localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert status_for(port, host) == 200
+    server.stop()
 
 
 # ---- reloading -------------------------------------------------------------------------------------------

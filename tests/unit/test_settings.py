@@ -48,6 +48,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         keep_alive_timeout=15,
         shutdown_timeout=10,
         origins="same",
+        allowed_hosts=None,
         subprotocols=(),
         compression=False,
         compression_threshold=1024,

@@ -26,6 +26,7 @@ const TOO_LARGE: Rejection = Rejection { status: 431, reason: "the request head 
 const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request took too long", headers: &[] };
 const FOREIGN_ORIGIN: Rejection =
     Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
+const FOREIGN_HOST: Rejection = Rejection { status: 400, reason: "this host is not served here", headers: &[] };
 const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
@@ -39,6 +40,17 @@ const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not 
 enum Entry {
     Handshake(Upgrade),
     Request { body: BodyDecoder, expects_continue: bool },
+}
+
+/// What the operator reads: which host it was, and which setting refused it.
+fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, str> {
+    match head {
+        Some(head) if *rejection == FOREIGN_HOST => {
+            let host = String::from_utf8_lossy(head.authority().unwrap_or_default());
+            Cow::Owned(format!("{}: '{host}' is not in allowed_hosts", rejection.reason))
+        }
+        _ => Cow::Borrowed(rejection.reason),
+    }
 }
 
 impl Reactor {
@@ -68,6 +80,10 @@ impl Reactor {
     }
 
     fn examine(&self, head: &Head) -> Result<Entry, Rejection> {
+        // First: pages that may not connect should cost as little as they can.
+        if !self.settings.allowed_hosts.allows_head(head, self.speaks_tls()) {
+            return Err(FOREIGN_HOST);
+        }
         if head.wants_upgrade() {
             return self.check_handshake(head).map(Entry::Handshake);
         }
@@ -81,8 +97,8 @@ impl Reactor {
     }
 
     fn check_handshake(&self, head: &Head) -> Result<Upgrade, Rejection> {
-        // First: pages that may not connect should cost as little as they can.
-        if !self.settings.origins.allows_head(head) {
+        // Before all else about a handshake, for the same reason.
+        if !self.settings.origins.allows_head(head, self.speaks_tls()) {
             return Err(FOREIGN_ORIGIN);
         }
         let upgrade = handshake::check(head, self.settings.compression)?;
@@ -93,6 +109,10 @@ impl Reactor {
             return Err(NO_ROOM);
         }
         Ok(upgrade)
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.settings.certificate.is_some()
     }
 
     fn await_body(&mut self, key: usize, request: Unfinished, expects_continue: bool) {
@@ -192,7 +212,7 @@ impl Reactor {
         self.turned_away(Refused {
             peer: self.connections[key].peer,
             status: Some(rejection.status),
-            reason: Cow::Borrowed(rejection.reason),
+            reason: reason_for_log(rejection, head.as_deref()),
             sent: if head_only { 0 } else { body.len() },
             head,
             others: 0,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wire::host::HostPolicy;
 use wire::origin::OriginPolicy;
 
 use crate::certificate::CertificateFiles;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub keep_alive_timeout: Duration,
     /// Who may connect from a browser.
     pub origins: OriginPolicy,
+    /// Which hosts requests may be for; others are answered with 400.
+    pub allowed_hosts: HostPolicy,
     /// In the server's order of preference.
     pub subprotocols: Vec<String>,
     /// Whether permessage-deflate is negotiated.

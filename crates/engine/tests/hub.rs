@@ -251,6 +251,7 @@ fn settings() -> engine::Settings {
         close_timeout: PATIENCE,
         keep_alive_timeout: PATIENCE,
         origins: wire::origin::OriginPolicy::Same,
+        allowed_hosts: wire::host::HostPolicy::Any,
         subprotocols: Vec::new(),
         compression: false,
         compression_threshold: 1000,

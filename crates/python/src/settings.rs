@@ -6,6 +6,7 @@ use std::time::Duration;
 use engine::{CertificateFiles, Settings, SlowConsumer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use wire::host::HostPolicy;
 use wire::origin::OriginPolicy;
 
 /// Reads a certificate and its key as the reactor will.
@@ -30,6 +31,10 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
     } else {
         OriginPolicy::parse_list(&origins).map_err(|error| PyValueError::new_err(error.to_string()))?
     };
+    let allowed_hosts = match settings.getattr("allowed_hosts")?.extract::<Option<Vec<String>>>()? {
+        None => HostPolicy::Any,
+        Some(hosts) => HostPolicy::parse_list(&hosts).map_err(|error| PyValueError::new_err(error.to_string()))?,
+    };
     let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
     let certificate = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
     let slow_consumer: String = settings.getattr("slow_consumer")?.extract()?;
@@ -45,6 +50,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         close_timeout: seconds("close_timeout")?,
         keep_alive_timeout: seconds("keep_alive_timeout")?,
         origins,
+        allowed_hosts,
         subprotocols: settings.getattr("subprotocols")?.extract()?,
         compression: settings.getattr("compression")?.extract()?,
         compression_threshold: size("compression_threshold")?,

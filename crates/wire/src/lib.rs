@@ -1,7 +1,7 @@
 //! The WebSocket protocol of a server, without sockets, clock or Python: bytes in, events out;
 //! commands in, bytes out.
 //!
-//! A connection begins as HTTP/1.1 ([`http`], [`body`], [`origin`], [`handshake`]) and goes on as a
+//! A connection begins as HTTP/1.1 ([`http`], [`body`], [`host`], [`origin`], [`handshake`]) and goes on as a
 //! [`protocol::Protocol`]. Everything here is driven by its caller: nothing blocks, nothing is read
 //! from the outside, the date of a response is an argument.
 
@@ -10,6 +10,7 @@ pub mod deflate;
 pub mod error;
 pub mod frame;
 pub mod handshake;
+pub mod host;
 pub mod http;
 pub mod mask;
 mod message;

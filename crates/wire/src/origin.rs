@@ -9,7 +9,8 @@ use crate::http::{Head, split_authority};
 /// may.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginPolicy {
-    /// Pages of this very server: the Origin's host and port are those of the request.
+    /// Pages of this very server: the Origin's host and port are those of the request, and its
+    /// scheme is a secure one if the request came over TLS that ends here.
     Same,
     /// Every page.
     Any,
@@ -63,28 +64,33 @@ impl OriginPolicy {
     }
 
     /// Whether a page may connect; `origin` is the value of its Origin header, `host` that of the
-    /// Host header.
-    pub fn allows(&self, origin: Option<&[u8]>, host: Option<&[u8]>) -> bool {
+    /// Host header. `tls`: whether the request came over TLS that ends here. Otherwise a proxy may
+    /// have ended TLS, and pages of both schemes can be of this server.
+    pub fn allows(&self, origin: Option<&[u8]>, host: Option<&[u8]>, tls: bool) -> bool {
         let Some(origin) = origin else { return true };
         match self {
             Self::Any => true,
-            Self::Same => is_same(origin, host).unwrap_or(false),
+            Self::Same => is_same(origin, host, tls).unwrap_or(false),
             Self::List(patterns) => str::from_utf8(origin).is_ok_and(|origin| permits(patterns, origin)),
         }
     }
 
     /// As [`OriginPolicy::allows`], for a request; one with two Origin headers is refused.
-    pub fn allows_head(&self, head: &Head) -> bool {
+    pub fn allows_head(&self, head: &Head, tls: bool) -> bool {
         let mut origins = head.get_all("origin");
         let origin = origins.next();
-        origins.next().is_none() && self.allows(origin, head.authority())
+        origins.next().is_none() && self.allows(origin, head.authority(), tls)
     }
 }
 
 /// Whether `origin` has the host and port of `host`, which has its port left out if it is the
-/// default of the origin's scheme.
-fn is_same(origin: &[u8], host: Option<&[u8]>) -> Option<bool> {
+/// default of the origin's scheme. With TLS, a page that came over plain HTTP is not of this server:
+/// anybody on the way may have written it.
+fn is_same(origin: &[u8], host: Option<&[u8]>, tls: bool) -> Option<bool> {
     let origin = Origin::parse(str::from_utf8(origin).ok()?)?;
+    if tls && !["https", "wss"].contains(&origin.scheme.as_str()) {
+        return Some(false);
+    }
     let (host, port) = split_authority(str::from_utf8(host?).ok()?)?;
     let port = port.or_else(|| default_port(&origin.scheme));
     Some(origin.host.eq_ignore_ascii_case(host) && origin.port == port)

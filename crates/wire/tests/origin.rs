@@ -8,24 +8,24 @@ fn list(origins: &[&str]) -> OriginPolicy {
 }
 
 fn same(origin: &str, host: &str) -> bool {
-    OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()))
+    OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), false)
 }
 
 #[track_caller]
 fn assert_allows(policy: &OriginPolicy, origin: &str) {
-    assert!(policy.allows(Some(origin.as_bytes()), Some(b"server")), "{origin}");
+    assert!(policy.allows(Some(origin.as_bytes()), Some(b"server"), false), "{origin}");
 }
 
 #[track_caller]
 fn assert_refuses(policy: &OriginPolicy, origin: &str) {
-    assert!(!policy.allows(Some(origin.as_bytes()), Some(b"server")), "{origin}");
+    assert!(!policy.allows(Some(origin.as_bytes()), Some(b"server"), false), "{origin}");
 }
 
 #[test]
 fn without_an_origin_everybody_may() {
     for policy in [OriginPolicy::Same, OriginPolicy::Any, list(&[])] {
-        assert!(policy.allows(None, Some(b"a")));
-        assert!(policy.allows(None, None));
+        assert!(policy.allows(None, Some(b"a"), true));
+        assert!(policy.allows(None, None, false));
     }
 }
 
@@ -49,6 +49,22 @@ fn the_same_origin_has_the_same_host_and_port() {
 }
 
 #[test]
+fn a_page_that_came_without_tls_is_not_of_a_server_with_it() {
+    let same =
+        |origin: &str, host: &str| OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), true);
+    assert!(same("https://a.example", "a.example"));
+    assert!(same("https://a.example:9501", "a.example:9501"));
+    assert!(same("HTTPS://a.example", "a.example:443"));
+
+    assert!(!same("http://a.example", "a.example"));
+    assert!(!same("http://a.example", "a.example:80"));
+    assert!(!same("http://a.example:9501", "a.example:9501"));
+    assert!(!same("http://a.example:443", "a.example"));
+    assert!(!same("app://a.example", "a.example"));
+    assert!(list(&["http://a.example"]).allows(Some(b"http://a.example"), Some(b"a.example"), true));
+}
+
+#[test]
 fn what_is_not_an_origin_is_not_the_same() {
     for origin in [
         "",
@@ -65,8 +81,8 @@ fn what_is_not_an_origin_is_not_the_same() {
     ] {
         assert!(!same(origin, "a.example"), "{origin}");
     }
-    assert!(!OriginPolicy::Same.allows(Some(b"http://a"), None));
-    assert!(!OriginPolicy::Same.allows(Some(b"http://a\xff"), Some(b"a")));
+    assert!(!OriginPolicy::Same.allows(Some(b"http://a"), None, false));
+    assert!(!OriginPolicy::Same.allows(Some(b"http://a\xff"), Some(b"a"), false));
     assert!(!same("http://", ""));
 }
 
@@ -139,8 +155,8 @@ fn a_request_has_at_most_one_origin() {
     let head = |lines: &str| {
         Head::parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).expect("a valid head")
     };
-    assert!(OriginPolicy::Same.allows_head(&head("")));
-    assert!(OriginPolicy::Same.allows_head(&head("Origin: http://a\r\n")));
-    assert!(!OriginPolicy::Same.allows_head(&head("Origin: http://b\r\n")));
-    assert!(!OriginPolicy::Any.allows_head(&head("Origin: http://a\r\nOrigin: http://a\r\n")));
+    assert!(OriginPolicy::Same.allows_head(&head(""), false));
+    assert!(OriginPolicy::Same.allows_head(&head("Origin: http://a\r\n"), false));
+    assert!(!OriginPolicy::Same.allows_head(&head("Origin: http://b\r\n"), false));
+    assert!(!OriginPolicy::Any.allows_head(&head("Origin: http://a\r\nOrigin: http://a\r\n"), false));
 }
