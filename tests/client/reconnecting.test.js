@@ -75,6 +75,32 @@ for (const code of passing) {
   });
 }
 
+test("an error without a close ends the attempt, and one with it ends it once", () => {
+  const socket = connect("/chat");
+  const lines = record(socket);
+  const delays = delaysOf(socket);
+  world.socket.fails();
+  world.clock.pass(0.5);
+  const [first, second] = world.sockets;
+  first.ends();
+  assert.equal(world.sockets.length, 2);
+  second.ends();
+  world.clock.pass(1);
+  assert.equal(world.sockets.length, 3);
+  assert.deepEqual(delays, [0.5, 1]);
+  assert.equal(lines.filter((line) => line.startsWith("error")).length, 2);
+  assert.deepEqual(lines.filter((line) => line.startsWith("close")), []);
+});
+
+test("a listener of such an error may close", () => {
+  const socket = connect("/chat");
+  socket.onerror = () => socket.close();
+  world.socket.fails();
+  world.clock.pass(100);
+  assert.equal(world.sockets.length, 1);
+  assert.equal(socket.state, "closed");
+});
+
 test("the waits double from the base up to the cap", () => {
   const delays = delaysOf(connect("/chat"));
   for (let failure = 0; failure < 9; failure++) {

@@ -74,6 +74,11 @@ class FakeWebSocket extends EventTarget {
     this.dispatchEvent(new MessageEvent("message", { data, origin: "wss://example.com" }));
   }
 
+  /** Cannot connect, as Node 22 tells it: with no `close`, and still as if connecting. */
+  fails() {
+    this.dispatchEvent(new Event("error"));
+  }
+
   ends(code = 1006, reason = "") {
     this.readyState = 3;
     if (code === 1006) this.dispatchEvent(new Event("error"));
