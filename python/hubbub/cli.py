@@ -134,7 +134,7 @@ def _configured(target: str, options: Mapping[str, str | None], *, for_developme
         server = _find(target)
         server._lay_over(given)
         if for_development:
-            server._lay_over(given, defaults={"allowed_hosts": loopback_names([server.settings.host])})
+            server._lay_over(given, defaults={"allowed_hosts": loopback_names(server.settings.hosts)})
     except SettingsError as error:
         raise Failure(str(error)) from None
     return server

@@ -56,7 +56,7 @@ class Embedded:
             CannotServe: The system refuses.
         """
         settings = self._settings
-        self._listeners = await listen(settings.host, settings.port, settings.backlog)
+        self._listeners = await listen(settings.hosts, settings.port, settings.backlog)
         try:
             self.port = self._listeners[0].getsockname()[1]
             self._control = open_control(self._control_setting, self.port, is_temporary=settings.port == 0)
@@ -96,7 +96,7 @@ class Embedded:
             await worker.start(self._listeners)
         finally:
             self._close_listeners()
-        log.info("listening on %s", describe(self._settings.host, self.port, self._settings.ssl_certfile))
+        log.info("listening on %s", describe(self._settings.hosts, self.port, self._settings.ssl_certfile))
         await worker.caller.call("start", self._server)
 
     async def until_left(self) -> None:

@@ -15,16 +15,17 @@ __all__ = [
     "Flag",
     "Integer",
     "Kind",
+    "OneOrMore",
     "OrNone",
     "Origins",
     "Refused",
     "Seconds",
     "Strings",
     "Text",
+    "as_host",
     "as_host_pattern",
     "as_network",
     "as_subprotocol",
-    "is_host",
     "is_request_path",
     "short_repr",
 ]
@@ -32,10 +33,11 @@ __all__ = [
 MIN_SECONDS = 0.001
 MAX_SECONDS = 7 * 24 * 3600.0
 
-# An origin as RFC 6454 §6.2 serializes it, with one `*.` allowed where the first label stands.
+# An origin as RFC 6454 §6.2 serializes it, with one `*.` allowed where the first label stands. Pages of desktop and
+# mobile applications have schemes of their own, such as app:// with the host `.`; that of file:// has no host.
 _ORIGIN = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.\-]*)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*)"
+    r"file://|(?P<scheme>[a-z][a-z0-9+.\-]*)://"
+    r"(?P<host>\[[0-9a-f:.]+\]|\.|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*)"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -225,6 +227,26 @@ class Strings(Kind):
         raise Refused(f"{short_repr(given)} is not one")
 
 
+@dataclass(frozen=True)
+class OneOrMore(Kind):
+    """A single `str`, kept as it is, or a list of such, kept as a tuple; in text, a comma makes it a list."""
+
+    several: Strings
+    one: str
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.one}, or a list of them"
+
+    def check(self, value: object) -> object:
+        if isinstance(value, str):
+            return self.several.entry(value)
+        return self.several.check(value)
+
+    def parse(self, text: str) -> object:
+        return self.several.parse(text) if "," in text else text
+
+
 class Origins(Kind):
     """`"same"` or `"*"`, kept as the word; or a list of origins, kept as a tuple."""
 
@@ -262,10 +284,12 @@ class OrNone(Kind):
         return None if text.strip().lower() == "none" else self.kind.parse(text)
 
 
-def is_host(text: str) -> bool:
-    """Whether it could be a host's name or address."""
+def as_host(text: str) -> str:
+    """Return what could be a host's name or address; `ValueError` if it could be neither."""
     # `isprintable` excludes NUL, other controls and what cannot be encoded; the space is printable.
-    return bool(text) and text.isprintable() and " " not in text
+    if not text or not text.isprintable() or set(text) & set(" ,"):
+        raise ValueError
+    return text
 
 
 def is_request_path(text: str) -> bool:
@@ -308,6 +332,8 @@ def _origin(text: str) -> str:
     if not match:
         raise Refused
     scheme, host, port = match["scheme"], match["host"], match["port"]
+    if scheme is None:
+        return origin
     if host.startswith("["):
         ipaddress.IPv6Address(host[1:-1])
     if port is None:
@@ -319,7 +345,7 @@ def _origin(text: str) -> str:
     return f"{scheme}://{host}:{int(port)}"
 
 
-_ORIGIN_LIST = Strings("origins (https://app.example.com, https://*.example.com, null)", _origin)
+_ORIGIN_LIST = Strings("origins (https://app.example.com, https://*.example.com, file://, null)", _origin)
 
 
 def short_repr(value: object) -> str:

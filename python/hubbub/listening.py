@@ -7,6 +7,8 @@ import logging
 import os
 import resource
 import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from . import _core
 from .errors import CannotServe, SettingsError
@@ -16,14 +18,36 @@ __all__ = ["check_certificate", "describe", "listen", "raise_file_limit"]
 log = logging.getLogger("hubbub")
 
 MOST_UNSENT_IN_KERNEL = 128 * 1024
+# How many free ports are tried until one is free at all addresses.
+ATTEMPTS = 20
+
+# The family, and what `bind` takes.
+_Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
-async def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
-    """Return listening sockets for all addresses of `host`, on the same port.
+async def listen(hosts: Sequence[str], port: int, backlog: int) -> list[socket.socket]:
+    """Return listening sockets for all addresses of all `hosts`, on the same port.
+
+    An address that is there twice, or that `0.0.0.0` or `::` among them covers, gets no socket of its own. IPv6 sockets
+    take IPv6 connections only.
 
     Raises:
-        CannotServe: None of them can be had, or one is in use; the message says which, and why.
+        CannotServe: One of the hosts has no address here, or an address is in use; the message says which, and why.
     """
+    addresses = {host: await _resolve(host, port) for host in hosts}
+    attempts = ATTEMPTS if port == 0 else 1
+    while True:
+        attempts -= 1
+        try:
+            return _listen_on(addresses, port, backlog)
+        except CannotServe as error:
+            # The free port that the first socket got may be in use at another address.
+            if error.errno != errno.EADDRINUSE or not attempts:
+                raise
+
+
+async def _resolve(host: str, port: int) -> list[_Address]:
+    """Return the addresses of a host, each once."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -31,37 +55,56 @@ async def listen(host: str, port: int, backlog: int) -> list[socket.socket]:
         raise CannotServe(error.errno, f"cannot listen on {host}: {error.strerror}") from error
     except UnicodeError as error:
         raise CannotServe(errno.EINVAL, f"cannot listen on {host}: this is no name of a host") from error
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+
+
+def _listen_on(addresses: Mapping[str, Sequence[_Address]], port: int, backlog: int) -> list[socket.socket]:
+    """Return listening sockets for the addresses of all hosts, or none at all; raises as `listen` does."""
+    hosts: dict[_Address, str] = {}
+    for host, found in addresses.items():
+        for each in found:
+            hosts.setdefault(each, host)
+    covered = {family for family, address in hosts if _is_wildcard(address)}
     listeners: list[socket.socket] = []
-    refusal: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        try:
-            listener = socket.socket(family, kind, protocol)
-        except OSError as error:
-            refusal = error  # A family that this machine does not have.
-            continue
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where
-            # they count against no limit of ours, and a ping behind them comes too late.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_IN_KERNEL)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            taken = listeners[0].getsockname()[1] if listeners else port
-            listener.bind((address[0], taken, *address[2:]))
-            listener.listen(backlog)
-            listeners.append(listener)
-        except OSError as error:
-            listener.close()
-            refusal = error
-            if error.errno != errno.EADDRNOTAVAIL:
-                break
-    else:
-        if listeners:
-            return listeners
-    for listener in listeners:
-        listener.close()
-    assert refusal is not None
-    raise CannotServe(refusal.errno, f"cannot listen on {host} port {port}: {os.strerror(refusal.errno or 0)}")
+    missing: dict[_Address, CannotServe] = {}
+    with contextlib.ExitStack() as opened:
+        for (family, address), host in hosts.items():
+            if family in covered and not _is_wildcard(address):
+                continue
+            try:
+                listener = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                taken = listeners[0].getsockname()[1] if listeners else port
+                _bind(listener, (address[0], taken, *address[2:]), backlog)
+                listeners.append(listener)
+            except OSError as error:
+                where = host if host == address[0] else f"{host} ({address[0]})"
+                problem = os.strerror(error.errno or 0)
+                refusal = CannotServe(error.errno, f"cannot listen on {where} port {port}: {problem}")
+                # A name may have addresses of a family that this machine does not have.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise refusal from error
+                missing[family, address] = refusal
+        for found in addresses.values():
+            if all(each in missing for each in found):
+                raise missing[found[0]]
+        opened.pop_all()
+    return listeners
+
+
+def _is_wildcard(address: tuple[Any, ...]) -> bool:
+    return address[0] in ("0.0.0.0", "::")
+
+
+def _bind(listener: socket.socket, address: tuple[Any, ...], backlog: int) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where
+    # they count against no limit of ours, and a ping behind them comes too late.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_IN_KERNEL)
+    if listener.family == socket.AF_INET6:
+        # Else the system decides whether `::` takes IPv4 connections too.
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+    listener.listen(backlog)
 
 
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:
@@ -78,9 +121,9 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
         raise SettingsError(str(error)) from None
 
 
-def describe(host: str, port: int, certfile: str | None) -> str:
+def describe(hosts: Sequence[str], port: int, certfile: str | None) -> str:
     """Return for the log where a server listens, and whether it speaks TLS."""
-    return f"{host} port {port}" + (" (TLS)" if certfile else "")
+    return f"{' and '.join(hosts)} port {port}" + (" (TLS)" if certfile else "")
 
 
 def raise_file_limit(connections: int | None = None) -> None:

@@ -129,7 +129,7 @@ class Master:
             CannotServe: The system refuses.
         """
         settings = self._settings
-        self._listeners = await listen(settings.host, settings.port, settings.backlog)
+        self._listeners = await listen(settings.hosts, settings.port, settings.backlog)
         self.port = self._listeners[0].getsockname()[1]
         control = open_control(settings.control, self.port, is_temporary=settings.port == 0)
         raise_file_limit(settings.max_connections)
@@ -192,7 +192,7 @@ class Master:
     def _accept(self) -> None:
         for listener in self._listeners:
             self._hub.listen(listener.detach())
-        where = describe(self._settings.host, self.port, self._settings.ssl_certfile)
+        where = describe(self._settings.hosts, self.port, self._settings.ssl_certfile)
         log.info("listening on %s, %s", where, self._workers())
         self._tell_ready()
         self._caller.begin("start", lambda: None, self._server)

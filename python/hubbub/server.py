@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from types import BuiltinMethodType, TracebackType
@@ -78,12 +78,13 @@ class Server:
     """The ids of all open WebSockets, in all workers. Asking it while the server is not running: `NotRunning`."""
 
     def __init__(
-        self, host: str = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
+        self, host: str | Sequence[str] = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
     ) -> None:
         """Make a server; it does nothing before `start`, `serve` or `async with`.
 
         Args:
-            host: The name or address to listen on; `0.0.0.0` and `::` are all interfaces.
+            host: The name or address to listen on, or a list of them. `0.0.0.0` is all interfaces by IPv4, `::` by
+                IPv6 alone.
             port: 0 takes any free port; `port` then tells which.
             workers: Worker processes; `None`: one a core.
             **settings: See `Settings`. An environment variable `HUBBUB_…` beats a keyword.
@@ -103,7 +104,7 @@ class Server:
 
     def __repr__(self) -> str:
         state = "running" if self._role else "not running"
-        return f"<Server {self.settings.host} port {self.port}, {state}>"
+        return f"<Server {','.join(self.settings.hosts)} port {self.port}, {state}>"
 
     # ---- handlers ----------------------------------------------------------------------------------------
 

@@ -18,16 +18,17 @@ from .kinds import (
     Flag,
     Integer,
     Kind,
+    OneOrMore,
     Origins,
     OrNone,
     Refused,
     Seconds,
     Strings,
     Text,
+    as_host,
     as_host_pattern,
     as_network,
     as_subprotocol,
-    is_host,
     is_request_path,
     short_repr,
 )
@@ -102,10 +103,11 @@ class Settings:
         SettingsError: A value has the wrong type or is out of range, or two values contradict each other.
     """
 
-    host: str = _setting(
+    host: str | tuple[str, ...] = _setting(
         "127.0.0.1",
-        Text("a host name or an IP address", is_host),
-        "The address to listen on. `0.0.0.0` or `::` lets other machines in.",
+        OneOrMore(Strings("host names or IP addresses", as_host, not_empty=True), "a host name or an IP address"),
+        "The address to listen on, or a list of them, all on the same port; of a name, all its addresses. `0.0.0.0` "
+        "lets other machines in by IPv4, `::` by IPv6 alone; `0.0.0.0,::` is both.",
     )
     port: int = _setting(9501, Integer(0, 65535), "The TCP port to listen on; 0 takes any free one.")
     workers: int | None = _setting(
@@ -338,6 +340,11 @@ class Settings:
     def worker_count(self) -> int:
         """The number of worker processes: `workers`, or one a core that this process may use, at most 64."""
         return self.workers or min(_usable_cores(), MAX_WORKERS)
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """`host` as a tuple in every case."""
+        return (self.host,) if isinstance(self.host, str) else self.host
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,26 @@ async def test_a_page_may_connect_if_its_origin_is_listed(page: Page, stack: Asy
     await page.goto(f"http://127.0.0.1:{own.port}/")
     assert await try_from(page, friend) == GREETED
     assert await try_from(page, stranger) == FAILED
+
+
+@pytest.mark.parametrize(
+    # With the flag, Chromium takes files as Electron does.
+    ("flags", "greeters"),
+    [([], ["null"]), (["--allow-file-access-from-files"], ["file://"])],
+)
+async def test_a_page_of_a_file_may_connect_if_its_origin_is_listed(
+    browser: Callable[..., AbstractAsyncContextManager[Browser]],
+    stack: AsyncExitStack,
+    tmp_path: Path,
+    flags: list[str],
+    greeters: list[str],
+) -> None:
+    page = await (await stack.enter_async_context(browser(*flags))).new_page()
+    (tmp_path / "page.html").write_text(PAGE)
+    await page.goto((tmp_path / "page.html").as_uri())
+    for origin in ("null", "file://"):
+        server = await stack.enter_async_context(site(origins=[origin]))
+        assert await try_from(page, server) == (GREETED if origin in greeters else FAILED)
 
 
 async def test_a_page_can_read_why_it_was_refused(page: Page, stack: AsyncExitStack) -> None:

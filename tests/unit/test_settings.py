@@ -13,7 +13,7 @@ from hubbub.errors import HubbubError, SettingsError
 from hubbub.settings import Setting, Settings
 
 NAMES = [each.name for each in fields(Settings)]
-LISTS = ("origins", "subprotocols", "trusted_proxies")
+LISTS = ("origins", "allowed_hosts", "subprotocols", "trusted_proxies")
 
 
 def load(
@@ -145,6 +145,11 @@ def test_the_port_that_kubernetes_injects_is_ignored() -> None:
         ("health_path", "none", None),
         ("control", "/run/app/hubbub.sock", "/run/app/hubbub.sock"),
         ("control", "none", None),
+        ("host", "localhost", "localhost"),
+        ("host", "127.0.0.1, ::1", ("127.0.0.1", "::1")),
+        ("host", "127.0.0.1,", ("127.0.0.1",)),
+        ("allowed_hosts", "App.example.com,*.example.org:443,[::1]", ("app.example.com", "*.example.org:443", "[::1]")),
+        ("allowed_hosts", "none", None),
     ],
 )
 def test_text_is_read_by_the_kind_of_the_setting(name: str, text: str, value: object) -> None:
@@ -173,6 +178,13 @@ def test_an_empty_option_is_the_empty_list() -> None:
         ("slow_consumer", "wait"),
         ("subprotocols", "chat,chat"),
         ("origins", "example.com"),
+        ("allowed_hosts", ""),
+        ("allowed_hosts", "*"),
+        ("allowed_hosts", "https://app.example.com"),
+        ("allowed_hosts", "::1"),
+        ("allowed_hosts", "[::g]"),
+        ("allowed_hosts", "app.example.com:0"),
+        ("host", ","),
         ("host", ""),
     ],
 )
@@ -278,6 +290,9 @@ def test_numbers_have_a_range(name: str, least: Any, most: Any) -> None:
         ("trusted_proxies", ["proxy.example"]),
         ("trusted_proxies", ["10.0.0.0/33"]),
         ("host", ""),
+        ("host", []),
+        ("host", ["127.0.0.1", ""]),
+        ("host", "127.0.0.1,::1"),
         ("host", "local\0host"),
         ("host", "local host"),
         ("host", b"localhost"),
@@ -336,6 +351,11 @@ def test_proxies_are_addresses_or_networks(network: str) -> None:
         ("capacitor://localhost", "capacitor://localhost"),
         ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
         ("null", "null"),
+        # Of pages that an application loads from its own files.
+        ("file://", "file://"),
+        ("app://.", "app://."),
+        ("tauri://localhost", "tauri://localhost"),
+        ("safari-web-extension://0F2A4C1E-1111", "safari-web-extension://0f2a4c1e-1111"),
         # A browser sends lower case, and no default port (RFC 6454 §6.2).
         ("HTTPS://App.Example.com", "https://app.example.com"),
         ("https://app.example.com:443", "https://app.example.com"),
@@ -370,6 +390,10 @@ def test_origins_are_kept_as_a_browser_sends_them(given_origin: str, kept: str) 
         "https://bücher.example",
         "https://app.example.com https://b.example",
         "https://app.example.com\n",
+        "file:///",
+        "file:",
+        "file://*.",
+        "https://..",
     ],
 )
 def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
@@ -389,6 +413,12 @@ def test_allowed_origins_are_a_tuple_in_every_case() -> None:
     assert load().allowed_origins == ("same",)
     assert load(origins=["https://a.example", "null"]).allowed_origins == ("https://a.example", "null")
     assert load(origins=[]).allowed_origins == ()
+
+
+def test_hosts_are_a_tuple_in_every_case() -> None:
+    assert load().hosts == ("127.0.0.1",)
+    settings = load(host=["127.0.0.1", "::1"])
+    assert settings.host == settings.hosts == ("127.0.0.1", "::1")
 
 
 # What the errors say.

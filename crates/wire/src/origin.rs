@@ -18,7 +18,7 @@ pub enum OriginPolicy {
     List(Vec<OriginPattern>),
 }
 
-/// One permitted origin: `https://app.example.com`, `https://*.example.com`, or `null`.
+/// One permitted origin: `https://app.example.com`, `https://*.example.com`, `file://`, or `null`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OriginPattern(Pattern);
 
@@ -117,6 +117,7 @@ impl OriginPattern {
         };
         match &pattern {
             Pattern::Exact(origin) | Pattern::Subdomains(origin) if origin.host.contains('*') => None,
+            Pattern::Subdomains(origin) if origin.host.is_empty() => None,
             _ => Some(Self(pattern)),
         }
     }
@@ -127,6 +128,7 @@ impl OriginPattern {
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Origin {
     scheme: String,
+    /// Empty for `file://` alone.
     host: String,
     /// `None` where the scheme has no default and none is given, as in `app://name`.
     port: Option<u16>,
@@ -141,6 +143,10 @@ impl Origin {
             return None;
         }
         let scheme = scheme.to_ascii_lowercase();
+        if scheme == "file" && authority.is_empty() {
+            // What applications send for pages that they load from the disk.
+            return Some(Self { scheme, host: String::new(), port: None });
+        }
         let (host, port) = split_authority(authority)?;
         Some(Self { host: host.to_ascii_lowercase(), port: port.or_else(|| default_port(&scheme)), scheme })
     }

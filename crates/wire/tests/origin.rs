@@ -119,6 +119,33 @@ fn a_pattern_permits_subdomains_only() {
 }
 
 #[test]
+fn origins_of_applications_are_permitted_if_listed() {
+    for origin in [
+        "file://",
+        "app://.",
+        "app://localhost",
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "http://tauri.localhost",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "moz-extension://0f2a4c1e-1111-4222-8333-444455556666",
+        "safari-web-extension://0F2A4C1E-1111-4222-8333-444455556666",
+        "vscode-webview://1a2b3c",
+    ] {
+        assert_allows(&list(&[origin]), origin);
+        assert_refuses(&list(&["https://a.example", "null"]), origin);
+        assert_refuses(&OriginPolicy::Same, origin);
+    }
+    let files = list(&["file://"]);
+    assert_refuses(&files, "null");
+    assert_refuses(&files, "file:///");
+    assert_refuses(&files, "file://host");
+    assert_refuses(&files, "https://");
+    assert!(!OriginPolicy::Same.allows(Some(b"file://"), Some(b""), false));
+}
+
+#[test]
 fn null_is_permitted_if_listed() {
     assert_allows(&list(&["https://a.example", "null"]), "null");
     assert_allows(&OriginPolicy::Any, "null");
@@ -142,6 +169,8 @@ fn what_is_not_an_origin_cannot_be_listed() {
         "https://*.",
         "https://a.*.example",
         "https://*.*.example",
+        "file://*.",
+        "file:///",
         "*.example.com",
         "https://a.example:x",
     ] {
