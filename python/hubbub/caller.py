@@ -179,6 +179,25 @@ class Caller:
         job = functools.partial(handler.callable, *arguments[: handler.count])
         self.run(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
 
+    def outcome(self, event: str, *arguments: object) -> asyncio.Future[BaseException | None]:
+        """Call the handler of an event of no connection, if there is one.
+
+        Returns:
+            What the handler raised, once it has ended; `None` if it ended well. The caller has to report it.
+        """
+        outcome: asyncio.Future[BaseException | None] = self.loop.create_future()
+        if handler := self.handlers.get(event):
+            job = functools.partial(handler.callable, *arguments[: handler.count])
+            self.perform(
+                f"the handler of {event}",
+                job,
+                lambda result, error: outcome.set_result(error),
+                in_thread=handler.kind == "threaded",
+            )
+        else:
+            outcome.set_result(None)
+        return outcome
+
     async def call(self, event: str, *arguments: object) -> None:
         """Call the handler of an event of no connection, and wait for its end; a failure is logged."""
         ended = asyncio.Event()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._core import Hub
+from .caller import CANCEL_GRACE
 from .control import Control, open_control
 from .handlers import Handler
 from .listening import describe, listen, raise_file_limit
@@ -77,7 +78,10 @@ class Embedded:
             raise
 
     async def begin(self) -> None:
-        """Run `worker_start`, accept connections, run `start`; end early if it is to leave already."""
+        """Run `worker_start`, accept connections, run `start`; end early if it is to leave already.
+
+        What `worker_start` raises is raised here.
+        """
         assert self.worker
         if self._is_to_leave:
             self.worker.leave("stop")
@@ -87,9 +91,18 @@ class Embedded:
             await asyncio.wait({opening, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
                 opening.result()
+        except BaseException:
+            await self._cancel_handlers(self.worker)
+            raise
         finally:
             opening.cancel()
             leaving.cancel()
+
+    async def _cancel_handlers(self, worker: Worker) -> None:
+        """Cancel what runs, and give it the time to clean up."""
+        worker.caller.is_stopping = True
+        worker.caller.cancel()
+        await worker.caller.until_idle(worker.loop.time() + CANCEL_GRACE)
 
     async def _begin(self, worker: Worker) -> None:
         try:

@@ -27,7 +27,7 @@ from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
 
-__all__ = ["Master"]
+__all__ = ["PROGRAM_FAILED", "Master"]
 
 log = logging.getLogger("hubbub")
 
@@ -321,7 +321,8 @@ class Master:
     def _leaves(self, process: Process) -> None:
         """A worker leaves by itself: SIGTERM told it to, or its link is broken, for it has died or gone mad."""
         if process.stage is Stage.STARTING:
-            process.popen.kill()
+            # Its `worker_start` may have failed: the process is about to end, and has time to.
+            self._kill_later(process, GRACE)
         elif process.stage is Stage.SERVING:
             self._set_leaving(process)
             self._replace(process)
@@ -363,7 +364,7 @@ class Master:
             self._stop()
             return
         if self._reload and self._reload.seat is seat:
-            log.error("the reload has failed; the workers of before stay")
+            log.error("the reload has failed: workers that were not replaced yet keep serving")
             self._end_reload()
         if not seat.serving:
             self._start_later(seat)
@@ -400,12 +401,14 @@ class Master:
         self._set_leaving(process)
 
     def _set_leaving(self, process: Process) -> None:
-        assert self._loop
         process.stage = Stage.LEAVING
+        self._kill_later(process, self._settings.shutdown_timeout + GRACE)
+
+    def _kill_later(self, process: Process, seconds: float) -> None:
+        assert self._loop
         if process.kill:
             process.kill.cancel()
-        patience = self._settings.shutdown_timeout + GRACE
-        process.kill = self._loop.call_later(patience, self._kill, process)
+        process.kill = self._loop.call_later(seconds, self._kill, process)
 
     def _kill(self, process: Process) -> None:
         log.error("%s does not end, and is killed", process.describe())

@@ -19,7 +19,7 @@ from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
-from .master import Master
+from .master import PROGRAM_FAILED, Master
 from .program import Assignment
 from .settings import Settings
 from .timers import Timer
@@ -121,7 +121,7 @@ class Server:
         positional parameters that it declares. From Python 3.12 on an `async def` begins at once, in an `asyncio.Task`;
         a task factory of the loop is not asked. Those of one connection never overlap: `open`, its messages in order,
         `close`. An exception in `open` or `message` closes the connection with 1011, one in `handshake` or `request`
-        is answered with 500; all are logged.
+        is answered with 500; all are logged. One in `worker_start` is a failed start: see there.
 
         - `handshake` (server, request): a client asks for a WebSocket. `None` or `True` accepts it, `Accept` too, and
           says how; `False` is 403, `Response` that answer, `Refuse` a close code.
@@ -135,7 +135,10 @@ class Server:
           may come while another handler of that connection waits, and after an end only then.
         - `request` (server, request): plain HTTP. `Response`, `str` (as text/html), `bytes`, or `None` for 404. Without
           a handler: 426.
-        - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop.
+        - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop. A worker
+          whose `worker_start` raises takes no connection, and its `worker_stop` does not run: the first start of the
+          server ends with status 3, a reload leaves the old workers, and a worker that is to replace a dead one is
+          started again later. `serve` and `async with` raise the exception.
         - `start`, `shutdown` (server): once, in the master or the embedding process: when all workers accept, and when
           all have ended.
         - `pipe_message` (server, worker_id, data): a worker has called `send_message`.
@@ -424,7 +427,8 @@ class Server:
         standard input) can be served with `workers=1`, all in this one process.
 
         What cannot be served at all (the port is in use, the host is unknown) is told in one line on standard error,
-        with exit status 1; where the program fails before it comes to this call in a worker, the status is 3.
+        with exit status 1. Where the program fails in a worker before it comes to this call, or in `worker_start`, the
+        traceback is shown, and the status is 3.
 
         Raises:
             RuntimeError: An event loop runs in this thread, the server runs already, or the program is being typed in.
@@ -490,6 +494,13 @@ class Server:
         with program.handling_signals(program.stops(stop)):
             await self._open(embedded)
             try:
+                await self._begin(embedded)
+            except (Exception, asyncio.CancelledError) as failure:
+                if program.is_typed_in():
+                    raise
+                log.error("the handler of worker_start failed", exc_info=failure)
+                raise SystemExit(PROGRAM_FAILED) from None
+            try:
                 await embedded.until_left()
             except BaseException:
                 # A handler has raised SystemExit, which has ended the event loop.
@@ -521,6 +532,8 @@ class Server:
         Raises:
             SettingsError: A file that a setting names is not there.
             OSError: The port is in use, or the host is unknown.
+            Exception: What `worker_start` has raised.
+            RuntimeError: The server is running already.
         """
         embedded = await self._open_embedded()
         try:
@@ -579,16 +592,25 @@ class Server:
         control = None if self.settings.control == "auto" else self.settings.control
         embedded = Embedded(self, self.settings, self._handlers, control)
         await self._open(embedded)
+        await self._begin(embedded)
         return embedded
 
     async def _open(self, embedded: Embedded) -> None:
-        """Begin to serve; if `shutdown()` is called meanwhile, this ends early."""
+        """Listen, and have a worker, which accepts nothing yet."""
         if self._role:
             raise RuntimeError("the server is running already")
         self._role = embedded
         try:
             await embedded.open()
             self._entered()
+        except BaseException:
+            embedded.let_go()
+            self._leave()
+            raise
+
+    async def _begin(self, embedded: Embedded) -> None:
+        """Begin to serve; if `shutdown()` is called meanwhile, this ends early. Raises what `worker_start` raises."""
+        try:
             await embedded.begin()
         except BaseException:
             embedded.let_go()

@@ -126,6 +126,8 @@ class Worker:
         # The event loop keeps those that still wait.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
+        # Has what `worker_start` raised, once it has ended.
+        self._worker_start: asyncio.Future[BaseException | None] | None = None
         self._is_leaving = False
         # The stop waits no longer for handlers: what they did not let happen has happened.
         self._left_behind = False
@@ -139,8 +141,14 @@ class Worker:
     # ---- life --------------------------------------------------------------------------------------------
 
     async def start(self, listeners: list[socket.socket]) -> None:
-        """Run `worker_start`, then take connections: the hub's, or of `listeners`, which are the reactor's then."""
-        await self.caller.call("worker_start", self._server, self.worker_id)
+        """Run `worker_start`, then take connections: the hub's, or of `listeners`, which are the reactor's then.
+
+        What `worker_start` raises is raised here, and no connection is taken. Where this is cancelled, `worker_start`
+        runs on until `stop`.
+        """
+        self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
+        if failure := await asyncio.shield(self._worker_start):
+            raise failure
         self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
         for listener in listeners:
             self.reactor.listen(listener.detach())
@@ -189,8 +197,18 @@ class Worker:
             self._left_behind = True
             self.reactor.release_all()
             self.reactor.turn()
-        await self.caller.call_until(deadline, "worker_stop", self._server, self.worker_id)
+        if self._has_started():
+            await self.caller.call_until(deadline, "worker_stop", self._server, self.worker_id)
         self.close()
+
+    def _has_started(self) -> bool:
+        """Whether `worker_start` has ended well, so that `worker_stop` has something to undo; log its failure."""
+        if not self._worker_start or not self._worker_start.done():
+            return False
+        if failure := self._worker_start.result():
+            handler = self._handlers["worker_start"].callable
+            self.caller.has_failed(handler, failure, "the handler of worker_start failed")
+        return failure is None
 
     async def _close_by_and_by(self) -> None:
         """Close the WebSockets a few at a time, and serve the others meanwhile. If the server stops, leave the rest."""

@@ -1,6 +1,7 @@
 """A worker process: the program has been run again by a master, and has come to its `start()`."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -15,6 +16,8 @@ from .settings import Settings
 from .worker import Worker
 
 __all__ = ["WorkerProcess"]
+
+log = logging.getLogger("hubbub")
 
 
 class WorkerProcess:
@@ -91,7 +94,7 @@ class WorkerProcess:
         )
         self._entered()
         try:
-            await worker.start([])
+            await self._start(worker)
             with program.handling_signals({signal.SIGTERM: self._on_terminate}):
                 worker.reactor.ready()
                 await worker.is_to_leave.wait()
@@ -102,6 +105,14 @@ class WorkerProcess:
         finally:
             self._left()
             worker.dispose()
+
+    async def _start(self, worker: Worker) -> None:
+        """Start the worker; where `worker_start` fails, end this process, which the master takes for a failed start."""
+        try:
+            await worker.start([])
+        except (Exception, asyncio.CancelledError) as failure:
+            log.error("the handler of worker_start failed", exc_info=failure)
+            raise SystemExit(1) from None
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         # The hub is told at once, also while a handler blocks the event loop: it passes no more connections.

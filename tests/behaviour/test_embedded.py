@@ -14,7 +14,7 @@ from raw_client import RawClient
 from running import Serve, all_from
 from websockets.asyncio.client import connect
 
-from hubbub import Opcode, Server
+from hubbub import NotRunning, Opcode, Server
 
 
 async def test_async_with_serves_until_the_end_of_the_block() -> None:
@@ -138,6 +138,111 @@ async def test_connections_are_taken_once_worker_start_has_ended() -> None:
     assert told == ["worker_start has ended", "open"]
     server.shutdown()
     await serving
+
+
+KINDS = ["def", "async def", "threaded"]
+
+
+def failing(told: list[str], kind: str, error: BaseException) -> Server:
+    """A server whose `worker_start` raises, and the others tell that they were called."""
+    server = Server(port=0)
+
+    def fail() -> None:
+        raise error
+
+    async def fail_later() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    server.on("worker_start", fail_later if kind == "async def" else fail, threaded=kind == "threaded")
+    for event in ("worker_stop", "start", "shutdown"):
+        server.on(event, lambda event=event: told.append(event))
+    return server
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["serve", "async with"])
+async def test_what_worker_start_raises_is_raised_to_whoever_starts_it(
+    kind: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    server = failing(told, kind, LookupError("no database"))
+    descriptors = len(os.listdir("/dev/fd"))
+
+    async def serve() -> None:
+        if way == "serve":
+            await server.serve()
+        else:
+            async with server:
+                told.append("entered")
+
+    with pytest.raises(LookupError, match="no database"):
+        await serve()
+    assert told == []
+    assert "listening on" not in caplog.text
+    # All is as before the start.
+    assert server.worker_id is None
+    assert len(os.listdir("/dev/fd")) == descriptors
+    with pytest.raises(NotRunning):
+        server.shutdown()
+
+
+async def test_a_stop_iteration_in_worker_start_is_a_failure_too() -> None:
+    server = failing([], "def", StopIteration())
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await server.serve()
+
+
+async def test_a_start_that_is_cancelled_cancels_worker_start() -> None:
+    told: list[str] = []
+    begun = asyncio.Event()
+    server = Server(port=0)
+
+    @server.on("worker_start")
+    async def on_worker_start() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("cleaned up")
+
+    server.on("worker_stop", lambda: told.append("worker_stop"))
+    serving = asyncio.create_task(server.serve())
+    await begun.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert told == ["cleaned up"]
+    assert server.worker_id is None
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_shutdown_while_worker_start_runs_waits_for_it(ends_well: bool, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    server = Server(port=0)
+
+    @server.on("worker_start")
+    async def on_worker_start(server: Server) -> None:
+        server.shutdown()
+        begun.set()
+        await goes_on.wait()
+        if not ends_well:
+            raise LookupError("no database")
+        told.append("worker_start has ended")
+
+    server.on("worker_stop", lambda: told.append("worker_stop"))
+    server.on("shutdown", lambda: told.append("shutdown"))
+    serving = asyncio.create_task(server.serve())
+    await begun.wait()
+    # The stop begins within some iterations of the event loop, and takes no time but that.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert told == []
+    goes_on.set()
+    await serving
+    assert told == (["worker_start has ended", "worker_stop", "shutdown"] if ends_well else ["shutdown"])
+    assert ("LookupError: no database" in caplog.text) is not ends_well
 
 
 async def test_it_sets_no_signal_handlers() -> None:

@@ -48,6 +48,9 @@ server.on("worker_stop", lambda server, worker_id: tell("worker_stop", worker_id
 server.on("shutdown", lambda server: tell("shutdown"))
 server.on("close", lambda server, fd, code: tell("close", code))
 """
+LIFE_BUT_START = LIFE.replace(
+    'server.on("worker_start", lambda server, worker_id: tell("worker_start", worker_id))\n', ""
+)
 BLOCK = """
 def block():
     tell("blocks")

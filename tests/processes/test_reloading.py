@@ -3,11 +3,16 @@
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from textwrap import dedent
 
 import pytest
-from launched import LIFE, Launch, Launched, ProgramFile, ask, gone, signal_group
+import trustme
+from launched import LIFE, LIFE_BUT_START, Launch, Launched, ProgramFile, ask, gone, signal_group
+from websockets.asyncio.client import connect
 
 VERSION = "\nVERSION = 1\n"
 
@@ -124,6 +129,58 @@ async def test_new_code_that_fails_leaves_the_old_workers(launch: Launch, progra
         await reloaded(launched)
     async with launched.connect() as client:
         assert await ask(client, "VERSION") == "3"
+    await launched.stop()
+
+
+async def test_new_code_whose_worker_start_fails_leaves_the_old_workers(launch: Launch, program: ProgramFile) -> None:
+    lines = """
+    @server.on("worker_start")
+    async def on_worker_start(server):
+        if VERSION == 2:
+            await asyncio.sleep(0)
+            raise LookupError("no database")
+    """
+    launched = await launch(VERSION + dedent(lines) + LIFE_BUT_START, workers=2)
+    before = launched.workers()
+    async with launched.connect() as client:
+        program.change("VERSION = 1", "VERSION = 2")
+        launched.process.send_signal(signal.SIGHUP)
+        await launched.log.wait_for("LookupError: no database")
+        await launched.log.wait_for("the reload has failed")
+        assert await ask(client, "VERSION") == "1"
+        assert launched.workers() == before
+        async with launched.connect() as newcomer:
+            assert await ask(newcomer, "VERSION") == "1"
+        program.change("VERSION = 2", "VERSION = 3")
+        launched.process.send_signal(signal.SIGHUP)
+        await client.wait_closed()
+        await reloaded(launched)
+    async with launched.connect() as client:
+        assert await ask(client, "VERSION") == "3"
+    await launched.stop()
+    told = await launched.told.to_the_end()
+    # The old ones and the last ones; none of the one that did not start.
+    assert sorted(line for line in told if "worker_stop" in line) == ["worker_stop 0"] * 2 + ["worker_stop 1"] * 2
+
+
+async def test_a_certificate_that_cannot_be_used_at_a_reload_leaves_the_old_workers(
+    launch: Launch, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certfile, keyfile = tmp_path / "chain.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(certfile)
+    certificate.private_key_pem.write_to_path(keyfile)
+    launched = await launch(workers=2, ssl_certfile=str(certfile), ssl_keyfile=str(keyfile))
+    before = launched.workers()
+    certfile.write_text("broken")
+    launched.process.send_signal(signal.SIGHUP)
+    await launched.log.wait_for("the reload has failed")
+    assert launched.workers() == before
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with connect(f"wss://127.0.0.1:{launched.port}", ssl=context, proxy=None) as client:
+        assert await ask(client, "1 + 1") == "2"
     await launched.stop()
 
 

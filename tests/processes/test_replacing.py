@@ -68,6 +68,33 @@ async def test_one_that_dies_again_and_again_is_started_later_each_time(launch: 
     await launched.stop()
 
 
+async def test_one_whose_worker_start_fails_is_started_again_until_it_ends_well(launch: Launch) -> None:
+    lines = """
+    broken = __file__ + ".broken"
+
+    @server.on("worker_start")
+    def on_worker_start(server, worker_id):
+        if os.path.exists(broken):
+            tell("fails")
+            raise LookupError("no database")
+    """
+    launched = await launch(lines, workers=2)
+    async with launched.connect_to(0) as bystander:
+        await ask(bystander, "open(broken, 'w').close()")
+        pid = launched.workers()[1]
+        os.kill(pid, signal.SIGKILL)
+        await launched.told.wait_for("fails")
+        await launched.log.wait_for("before it was ready")
+        await launched.log.wait_for("worker 1 is started again in")
+        await launched.told.wait_for("fails")
+        # None of those that failed takes a connection.
+        async with launched.connect() as client:
+            assert await ask(client, "server.worker_id") == "0"
+        await ask(bystander, "os.unlink(broken)")
+        await replaced(launched, 1, pid)
+    await launched.stop()
+
+
 async def test_sigterm_ends_one_worker_gracefully(launch: Launch) -> None:
     launched = await launch(LIFE, workers=2)
     pid = launched.workers()[1]

@@ -8,9 +8,10 @@ import stat
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
-from launched import Launch, Launched, ProgramFile, Run, ask, source
+from launched import LIFE_BUT_START, Launch, Launched, ProgramFile, Run, ask, source
 
 
 async def check_it_serves(launched: Launched, workers: int = 2) -> None:
@@ -253,17 +254,88 @@ async def test_a_control_socket_that_cannot_be_is_one_line(run: Run, program: Pr
 # ---- what the start does and tells -----------------------------------------------------------------------
 
 
-async def test_a_worker_start_that_raises_is_logged_and_the_server_serves(launch: Launch) -> None:
+FAILURES = {
+    "def": "def on_worker_start(server, worker_id):\n    if worker_id == FAILS: raise LookupError('no database')",
+    "async def": """
+        async def on_worker_start(server, worker_id):
+            await asyncio.sleep(0)
+            if worker_id == FAILS: raise LookupError('no database')
+        """,
+    "threaded": "def on_worker_start(server, worker_id):\n    if worker_id == FAILS: raise LookupError('no database')",
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+async def test_a_worker_start_that_raises_ends_the_start_with_status_3(
+    run: Run, program: ProgramFile, kind: str
+) -> None:
+    lines = f"FAILS = 0\n{dedent(FAILURES[kind])}\n" + LIFE_BUT_START
+    lines += f"server.on('worker_start', on_worker_start, threaded={kind == 'threaded'})"
+    program.write(lines, workers=2)
+    launched = await run(program.path)
+    assert await launched.status() == 3
+    assert await launched.told.to_the_end() == []
+    log = await launched.log.to_the_end()
+    assert "  LookupError: no database" in log
+    assert not any("listening on" in line for line in log)
+
+
+async def test_a_worker_start_that_raises_in_one_worker_stops_the_others_gracefully(
+    run: Run, program: ProgramFile
+) -> None:
+    lines = f"FAILS = 1\n{FAILURES['def']}\n" + LIFE_BUT_START + "server.on('worker_start', on_worker_start)"
+    program.write(lines, workers=2)
+    launched = await run(program.path)
+    assert await launched.status() == 3
+    # Neither `start` nor `shutdown` runs, and no `worker_stop` without a `worker_start`.
+    assert await launched.told.to_the_end() == ["worker_stop 0"]
+    log = await launched.log.to_the_end()
+    assert "  LookupError: no database" in log
+    assert not any("listening on" in line for line in log)
+
+
+async def test_a_worker_start_that_raises_leaves_time_to_clean_up(run: Run, program: ProgramFile) -> None:
     lines = """
+    import atexit
+    atexit.register(lambda: (time.sleep(0.3), tell("cleaned up")))
+    atexit.register(lambda: None)
+
     @server.on("worker_start")
     def on_worker_start(server):
-        raise LookupError("in worker_start")
+        raise LookupError("no database")
     """
-    launched = await launch(lines, workers=1)
-    async with launched.connect() as client:
-        assert await ask(client, "1 + 1") == "2"
-    await launched.stop()
-    assert "  LookupError: in worker_start" in await launched.log.to_the_end()
+    program.write(lines, workers=1)
+    launched = await run(program.path)
+    assert await launched.status() == 3
+    # The worker's, and then the master's.
+    assert await launched.told.to_the_end() == ["cleaned up", "cleaned up"]
+
+
+async def test_a_worker_start_that_raises_in_one_process_is_status_3(run: Run) -> None:
+    text = source("server.on('worker_start', lambda: 1 / 0)\n" + LIFE_BUT_START, workers=1)
+    launched = await run("-")
+    assert launched.process.stdin
+    launched.process.stdin.write(text.encode())
+    launched.process.stdin.close()
+    assert await launched.status() == 3
+    assert await launched.told.to_the_end() == []
+    assert any("ZeroDivisionError" in line for line in await launched.log.to_the_end())
+
+
+async def test_a_stop_while_worker_start_runs(run: Run, program: ProgramFile) -> None:
+    lines = """
+    @server.on("worker_start")
+    async def on_worker_start():
+        tell("starting")
+        await asyncio.Event().wait()
+    """
+    program.write(LIFE_BUT_START + dedent(lines), workers=2)
+    launched = await run(program.path)
+    await launched.told.wait_for("starting")
+    launched.process.terminate()
+    assert await launched.status() == 0
+    # As at any stop the master runs `shutdown`.
+    assert await launched.told.to_the_end() == ["starting", "shutdown", "start() has returned"]
 
 
 async def test_log_level_is_that_of_the_logger(launch: Launch) -> None:
