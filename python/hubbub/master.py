@@ -118,6 +118,8 @@ class Master:
         self._processes: dict[int, Process] = {}  # by slot
         self._reload: Reload | None = None
         self._reload_again = False
+        # `shutdown()` may be called before there is an event loop.
+        self._is_to_stop = False
         self._is_stopping = False
         self._status = 0
         self._exposition: Exposition | None = None
@@ -155,6 +157,7 @@ class Master:
 
     def shutdown(self) -> None:
         """Stop gracefully; from any thread."""
+        self._is_to_stop = True
         self._call(self._stop, "shutdown() was called")
 
     def reload(self) -> None:
@@ -172,6 +175,8 @@ class Master:
     async def _supervise(self) -> None:
         # One alone first: what fails in the program fails once, and not in all of them.
         self._spawn(self._seats[0])
+        if self._is_to_stop:
+            self.shutdown()
         try:
             await self._either(self._all_serve, self._all_ended)
             if self._all_serve.is_set():

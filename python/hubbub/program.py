@@ -218,7 +218,15 @@ def leave_signals_to_master() -> None:
 
 
 assignment = _take_assignment()
-"""What this process has to do if it is a worker; `None` in every other."""
+"""What this process has to do if it is a worker; `None` in every other, a worker's forked children among them."""
+
+
+def _after_fork() -> None:
+    global assignment
+    assignment = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def leave(error: BaseException | None = None) -> NoReturn:

@@ -435,6 +435,14 @@ class Server:
         """
         if program.mark(self):
             return
+        # First of all, and for workers too: a call that fails counts for none of the processes.
+        self._refuse_if_running()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError("start() runs an event loop of its own: within one, use `await server.serve()`")
         self._starts += 1
         assignment = program.assignment
         if assignment and (self._number, self._starts) != (assignment.server, assignment.start):
@@ -442,14 +450,6 @@ class Server:
             return
         if not log.hasHandlers():
             logs.to_standard_error()
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            raise RuntimeError("start() runs an event loop of its own: within one, use `await server.serve()`")
-        if self._role:
-            raise RuntimeError("the server is running already")
         if assignment:
             self._start_worker(assignment)
         else:
@@ -597,8 +597,7 @@ class Server:
 
     async def _open(self, embedded: Embedded) -> None:
         """Listen, and have a worker, which accepts nothing yet."""
-        if self._role:
-            raise RuntimeError("the server is running already")
+        self._refuse_if_running()
         self._role = embedded
         try:
             await embedded.open()
@@ -639,6 +638,10 @@ class Server:
         if isinstance(self.__dict__.get("push"), BuiltinMethodType):
             del self.__dict__["push"]
         self._role = None
+
+    def _refuse_if_running(self) -> None:
+        if self._role:
+            raise RuntimeError("the server is running already")
 
     def _role_of(self, call: str) -> Role:
         if self._role is None:

@@ -1,8 +1,10 @@
 """A worker process: the program has been run again by a master, and has come to its `start()`."""
 
 import asyncio
+import contextlib
 import logging
 import signal
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import NoReturn
@@ -48,6 +50,8 @@ class WorkerProcess:
         self._settings = settings
         self._handlers = handlers
         self._assignment = assignment
+        # What the master is to be asked for, in the order of the calls; those before there is a worker wait here.
+        self._asked: deque[str] = deque()
         self._entered = entered
         self._left = left
 
@@ -77,8 +81,16 @@ class WorkerProcess:
         self._ask("reload")
 
     def _ask(self, what: str) -> None:
-        if self.worker:
-            self.worker.loop.call_soon_threadsafe(self.worker.reactor.ask, what)
+        self._asked.append(what)
+        # Where the event loop is closed, this worker has left already.
+        with contextlib.suppress(RuntimeError):
+            if self.worker:
+                self.worker.loop.call_soon_threadsafe(self._pass_on)
+
+    def _pass_on(self) -> None:
+        assert self.worker
+        while self._asked:
+            self.worker.reactor.ask(self._asked.popleft())
 
     async def _serve(self) -> None:
         assignment = self._assignment
@@ -93,6 +105,7 @@ class WorkerProcess:
             registry=assignment.registry,
         )
         self._entered()
+        self._pass_on()
         try:
             await self._start(worker)
             with program.handling_signals({signal.SIGTERM: self._on_terminate}):

@@ -49,6 +49,31 @@ async def test_a_forked_child_that_comes_back_ends_and_its_parent_goes_on(
     await launched.stop()
 
 
+async def test_start_in_a_forked_child_of_a_worker_is_refused(launch: Launch) -> None:
+    lines = """
+    server = new_server(workers=2)
+
+    @server.on("message")
+    def on_message(server, frame):
+        read, write = os.pipe()
+        if os.fork() == 0:
+            try:
+                server.start()
+                end = "start() has returned"
+            except BaseException as error:
+                end = f"{type(error).__name__}: {error}"
+            os.write(write, end.encode())
+            os._exit(0)
+        server.push(frame.fd, os.read(read, 1000).decode())
+    """
+    launched = await launch(lines)
+    async with launched.connect() as client:
+        answer = await ask(client, "fork")
+        assert answer.startswith("SystemExit: ")
+        assert "only a child" in answer
+    await launched.stop()
+
+
 async def ended(pid: int) -> None:
     """Wait for the end of a process that nobody waits for: it stays as a zombie."""
     state = Path(f"/proc/{pid}/stat")

@@ -8,7 +8,7 @@ import stat
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from textwrap import dedent
+from textwrap import dedent, indent
 
 import pytest
 from launched import LIFE_BUT_START, Launch, Launched, ProgramFile, Run, ask, source
@@ -249,6 +249,92 @@ async def test_a_certificate_that_is_missing_is_one_line(run: Run, program: Prog
 async def test_a_control_socket_that_cannot_be_is_one_line(run: Run, program: ProgramFile, tmp_path: Path) -> None:
     program.write(control=str(tmp_path / "missing" / "here.sock"))
     await is_refused(await run(program.path), "control socket", "missing")
+
+
+# ---- calls of start() and serve() where they cannot serve ------------------------------------------------
+
+CALLS = {
+    "in a handler": "server.push(frame.fd, called(server.start))",
+    "in a thread": "threading.Thread(target=lambda: server.push(frame.fd, called(server.start))).start()",
+    "in a task": """
+        async def later():
+            await asyncio.sleep(0)
+            server.push(frame.fd, called(server.start))
+        asyncio.ensure_future(later())
+    """,
+    "in a thread, once more": """
+        def again():
+            called(server.start)
+            server.push(frame.fd, called(server.start))
+        threading.Thread(target=again).start()
+    """,
+    "serve() in a task": """
+        async def later():
+            try:
+                server.push(frame.fd, f"returned {await server.serve()}")
+            except Exception as error:
+                server.push(frame.fd, f"{type(error).__name__}: {error}")
+        asyncio.ensure_future(later())
+    """,
+    "async with in a task": """
+        async def later():
+            try:
+                async with server:
+                    server.push(frame.fd, "entered")
+            except Exception as error:
+                server.push(frame.fd, f"{type(error).__name__}: {error}")
+        asyncio.ensure_future(later())
+    """,
+}
+CALLED = """
+def called(start):
+    try:
+        return f"returned {start()}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+"""
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_running_server_cannot_be_started_in_its_worker(launch: Launch, call: str) -> None:
+    lines = f"{CALLED}\nserver = new_server(workers=1)\n@server.on('message')\ndef on_message(server, frame):\n"
+    launched = await launch(lines + indent(dedent(CALLS[call]), "    "))
+    async with launched.connect() as client:
+        await client.send("start")
+        assert await client.recv() == "RuntimeError: the server is running already"
+        await client.send("start")
+        assert await client.recv() == "RuntimeError: the server is running already"
+    await launched.stop()
+
+
+async def test_start_in_the_master_raises_and_a_later_one_serves(run: Run, program: ProgramFile) -> None:
+    lines = """
+    starts = []
+    server = Server(port=0, workers=1)
+
+    @server.on("start")
+    def on_start(server):
+        starts.append(server.port)
+        if len(starts) == 1:
+            tell("in the master:", called(server.start))
+            server.shutdown()
+        else:
+            tell("port", server.port)
+
+    server.start()
+    """
+    program.write(CALLED + dedent(lines))
+    launched = await run(program.path)
+    await launched.told.wait_for("in the master: RuntimeError: the server is running already")
+    await launched.serves()
+    await launched.stop()
+
+
+async def test_another_server_cannot_be_started_in_the_event_loop_of_a_worker(launch: Launch) -> None:
+    launched = await launch(CALLED + "other = Server(port=0)", workers=1)
+    async with launched.connect() as client:
+        assert "serve()" in await ask(client, "called(other.start)")
+    await launched.stop()
 
 
 # ---- what the start does and tells -----------------------------------------------------------------------

@@ -114,6 +114,27 @@ async def test_shutdown_at_the_start_stops_the_server(run: Run, program: Program
     assert await launched.told.to_the_end() == ["start() has returned"]
 
 
+@pytest.mark.parametrize("where", ["the master", "a worker"])
+async def test_shutdown_from_a_thread_as_soon_as_it_may_be_called(run: Run, program: ProgramFile, where: str) -> None:
+    lines = f"""
+    from hubbub import program
+
+    def stop():
+        while True:
+            try:
+                return server.shutdown()
+            except NotRunning:
+                pass
+
+    if (program.assignment is None) is {where == "the master"}:
+        sys.setswitchinterval(1e-6)
+        threading.Thread(target=stop).start()
+    """
+    program.write(lines, workers=1)
+    launched = await run(program.path)
+    assert await launched.status() == 0, launched.log.all
+
+
 async def test_shutdown_from_a_thread_of_the_master(launch: Launch) -> None:
     lines = """
     server.on("shutdown", lambda: tell("shutdown"))
