@@ -48,9 +48,13 @@ def path_for(port: int) -> str:
     """Return the path at which a server of this user with `control="auto"` has its control socket.
 
     Raises:
-        ConnectionError: Its directory belongs to somebody else, so whoever listens there is not to be trusted.
+        ConnectionError: Its directory belongs to somebody else, so whoever listens there is not to be trusted; or there
+            is no directory for temporary files.
     """
-    directory = _directory()
+    try:
+        directory = _directory()
+    except OSError as error:
+        raise ConnectionError(f"cannot find the control socket of port {port}: {error.strerror}") from None
     try:
         found = os.lstat(directory)
     except FileNotFoundError:
@@ -88,6 +92,8 @@ def open_control(setting: str | None, port: int, *, is_temporary: bool = False) 
 
 
 def _open(setting: str, port: int, is_temporary: bool) -> Control:
+    # Without a directory for temporary files there is no path that the error could name.
+    path: str | None = None
     try:
         path = _path_in(_own_directory(), port) if setting == "auto" else os.path.abspath(setting)
         if len(os.fsencode(path)) > LONGEST_PATH:
@@ -104,8 +110,9 @@ def _open(setting: str, port: int, is_temporary: bool) -> Control:
     except CannotServe:
         raise
     except OSError as error:
-        place = error.filename or setting
-        raise CannotServe(error.errno, f"cannot make the control socket: {place}: {error.strerror or error}") from error
+        place = error.filename or path
+        reason = f"{place}: {error.strerror or error}" if place else error.strerror
+        raise CannotServe(error.errno, f"cannot make the control socket: {reason}") from error
 
 
 def _directory() -> str:

@@ -1,8 +1,8 @@
 """This process: how its program was started, whether it can be run again, and what it is if a master did so.
 
-A worker is the same program once more, in a fresh interpreter. What the master gives it is in a file, whose descriptor
-comes in an environment variable that is taken out at `import hubbub`: no process that the program starts may take
-itself for a worker. It dies with its master, whatever the program does before or instead of `start()`.
+A worker is the same program once more, in a fresh interpreter. The master writes its assignment into a pipe, whose
+descriptor comes in an environment variable that is taken out at `import hubbub`: no process that the program starts may
+take itself for a worker. It dies with its master, whatever the program does before or instead of `start()`.
 """
 
 import atexit
@@ -10,10 +10,11 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
+import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,22 +160,40 @@ def run_again(assignment: Assignment) -> subprocess.Popen[bytes]:
     Raises:
         OSError: The system refuses.
     """
+    # The settings may be longer than a variable can be. A file would need a directory that can be written to.
+    source = _pipe_with(json.dumps(asdict(assignment)).encode() + b"\n")
     # A worker knows what to do with these two only after `import hubbub`. Born with them blocked, it finds out then.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
-        # The settings may be longer than a variable can be.
-        with tempfile.TemporaryFile() as file:
-            file.write(json.dumps(asdict(assignment)).encode())
-            file.flush()
-            return subprocess.Popen(
-                [sys.executable, *sys.orig_argv[1:]],
-                cwd=_directory,
-                env=os.environ | {VARIABLE: str(file.fileno())},
-                pass_fds=(assignment.link, assignment.registry, file.fileno()),
-                preexec_fn=_core.die_with_parent,
-            )
+        return subprocess.Popen(
+            [sys.executable, *sys.orig_argv[1:]],
+            cwd=_directory,
+            env=os.environ | {VARIABLE: str(source)},
+            pass_fds=(assignment.link, assignment.registry, source),
+            preexec_fn=_core.die_with_parent,
+        )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(source)
+
+
+def _pipe_with(content: bytes) -> int:
+    """Return the reading end of a pipe through which `content` comes, of whatever length; this never waits."""
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    rest = content[os.write(sink, content) :]
+    if rest:
+        os.set_blocking(sink, True)
+        threading.Thread(target=_write_all, args=(sink, rest), name="hubbub-assignment", daemon=True).start()
+    else:
+        os.close(sink)
+    return source
+
+
+def _write_all(sink: int, content: bytes) -> None:
+    """Write `content`, unless the reader dies before it has read it."""
+    with contextlib.suppress(BrokenPipeError), open(sink, "wb") as file:
+        file.write(content)
 
 
 # ---- being a worker --------------------------------------------------------------------------------------
@@ -185,9 +204,7 @@ def _take_assignment() -> Assignment | None:
     if (text := os.environ.pop(VARIABLE, None)) is None:
         return None
     try:
-        with open(int(text), "rb") as file:
-            file.seek(0)
-            taken = Assignment(**json.load(file))
+        taken = Assignment(**json.loads(_read_line(int(text))))
         for descriptor in (taken.link, taken.registry):
             os.set_inheritable(descriptor, False)
     except (ValueError, TypeError, OverflowError, OSError):
@@ -198,6 +215,18 @@ def _take_assignment() -> Assignment | None:
         os._exit(1)  # The master has died before it could take this process along.
     leave_signals_to_master()
     return taken
+
+
+def _read_line(source: int) -> bytes:
+    """Return the line that a master has begun to write into a pipe before this process was born.
+
+    Raises:
+        OSError, ValueError: This is no such pipe.
+    """
+    if not stat.S_ISFIFO(os.fstat(source).st_mode) or not select.select([source], [], [], 0)[0]:
+        raise ValueError("no master has written here")
+    with open(source, "rb") as file:
+        return file.readline()
 
 
 def _watch(master: int) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict
 
 import pytest
@@ -110,12 +109,20 @@ def test_a_variable_that_no_master_has_set_is_one_line(value: str) -> None:
     assert ended.returncode == 1
 
 
+def test_a_pipe_that_no_master_has_written_to_is_not_waited_for() -> None:
+    source, sink = os.pipe()
+    with open(source), open(sink, "w"):
+        ended = run("import hubbub", source, HUBBUB_WORKER=str(source))
+    assert "HUBBUB_WORKER is set" in ended.stderr
+    assert ended.returncode == 1
+
+
 def run_worker(code: str, **values: object) -> "subprocess.CompletedProcess[str]":
     """Run Python with an assignment that has these values."""
-    with tempfile.TemporaryFile("w+") as file:
-        json.dump(asdict(ASSIGNMENT) | {"link": 0, "registry": 1, **values}, file)
-        file.flush()
-        return run(code, file.fileno(), HUBBUB_WORKER=str(file.fileno()))
+    source, sink = os.pipe()
+    with open(source), open(sink, "w") as file:
+        print(json.dumps(asdict(ASSIGNMENT) | {"link": 0, "registry": 1, **values}), file=file, flush=True)
+        return run(code, source, HUBBUB_WORKER=str(source))
 
 
 def test_a_worker_whose_master_is_gone_ends_at_import() -> None:
