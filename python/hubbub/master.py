@@ -26,6 +26,7 @@ from .listening import describe, listen, raise_file_limit
 from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
+from .terminal import Terminal, discard_lost_output
 
 __all__ = ["PROGRAM_FAILED", "Master"]
 
@@ -145,7 +146,8 @@ class Master:
         handlers = program.stops(self._stop_by_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup it is ignored, and stays so.
-            handlers[signal.SIGHUP] = lambda number, frame: self.reload()
+            terminal = Terminal()
+            handlers[signal.SIGHUP] = lambda number, frame: self._on_hangup(terminal)
         try:
             if settings.metrics_port:
                 self._exposition = Exposition(settings.metrics_port, self._hub.metrics)
@@ -468,6 +470,14 @@ class Master:
             self._begin_reload()
 
     # ---- stop --------------------------------------------------------------------------------------------
+
+    def _on_hangup(self, terminal: Terminal) -> None:
+        """Reload, or stop if the terminal was closed: nobody could stop the server from there any more."""
+        if terminal.is_closed():
+            discard_lost_output()
+            self._call(self._stop, "the terminal was closed")
+        else:
+            self.reload()
 
     def _stop_by_signal(self, number: signal.Signals) -> None:
         self._call(self._stop, number.name)

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
-from types import BuiltinMethodType, TracebackType
+from types import BuiltinMethodType, FrameType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
 from . import logs, program
@@ -22,6 +22,7 @@ from .listening import check_certificate
 from .master import PROGRAM_FAILED, Master
 from .program import Assignment
 from .settings import Settings
+from .terminal import Terminal, discard_lost_output
 from .timers import Timer
 from .worker import HUB_GRACE, PATIENCE, Worker
 from .worker_process import WorkerProcess
@@ -423,7 +424,8 @@ class Server:
         """Serve until SIGTERM, SIGINT or `shutdown()`, and stop gracefully; a second signal ends the process at once.
 
         This process is the master. The workers run the same program again, in fresh interpreters, up to this call,
-        which in them does not return. SIGHUP is `reload()`. A program that cannot be run again (typed in, or read from
+        which in them does not return. SIGHUP is `reload()`, or a graceful stop if it was sent because the terminal
+        that the program was started in was closed. A program that cannot be run again (typed in, or read from
         standard input) can be served with `workers=1`, all in this one process.
 
         What cannot be served at all (the port is in use, the host is unknown) is told in one line on standard error,
@@ -491,7 +493,19 @@ class Server:
             log.info("%s: stopping", number.name)
             loop.call_soon_threadsafe(embedded.shutdown)
 
-        with program.handling_signals(program.stops(stop)):
+        def on_hangup(number: int, frame: FrameType | None) -> None:
+            if terminal.is_closed():
+                discard_lost_output()
+                log.info("the terminal was closed: stopping")
+                loop.call_soon_threadsafe(embedded.shutdown)
+            else:
+                log.error("SIGHUP: cannot reload a server that runs in one process")
+
+        terminal = Terminal()
+        handlers = program.stops(stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handlers[signal.SIGHUP] = on_hangup
+        with program.handling_signals(handlers):
             await self._open(embedded)
             try:
                 await self._begin(embedded)

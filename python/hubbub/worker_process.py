@@ -15,6 +15,7 @@ from .handlers import Handler
 from .listening import check_certificate, raise_file_limit
 from .program import Assignment
 from .settings import Settings
+from .terminal import discard_lost_output
 from .worker import Worker
 
 __all__ = ["WorkerProcess"]
@@ -111,6 +112,8 @@ class WorkerProcess:
             with program.handling_signals({signal.SIGTERM: self._on_terminate}):
                 worker.reactor.ready()
                 await worker.is_to_leave.wait()
+                # It may leave because the terminal was closed, which this process may not be told of.
+                discard_lost_output()
                 await worker.stop()
         except BaseException:
             worker.close()

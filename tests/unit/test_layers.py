@@ -25,6 +25,7 @@ LAYERS = [
         "hubbub.settings",
         "hubbub.static",
         "hubbub.systemd",
+        "hubbub.terminal",
         "hubbub.threads",
         "hubbub.timers",
         "hubbub.visitors",
