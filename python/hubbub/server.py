@@ -13,7 +13,7 @@ from functools import partial
 from types import BuiltinMethodType, FrameType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
-from . import logs, program
+from . import environment, logs, program
 from .embedded import Embedded
 from .errors import CannotServe, NotRunning, SettingsError
 from .events import ConnectionInfo, Data
@@ -467,6 +467,7 @@ class Server:
                 raise RuntimeError(refusal)
             sys.exit(f"hubbub: {refusal}")
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
+        _warn_of_unknown_variables()
         status = 0
         try:
             check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
@@ -603,6 +604,7 @@ class Server:
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d: an embedded server has one", self.settings.workers)
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
+        _warn_of_unknown_variables()
         control = None if self.settings.control == "auto" else self.settings.control
         embedded = Embedded(self, self.settings, self._handlers, control)
         await self._open(embedded)
@@ -679,6 +681,11 @@ class Server:
             SettingsError: As the constructor.
         """
         self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
+
+
+def _warn_of_unknown_variables() -> None:
+    for complaint in environment.complaints():
+        log.warning("%s", complaint)
 
 
 def _after_fork() -> None:

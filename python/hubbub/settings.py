@@ -306,9 +306,9 @@ class Settings:
         Args:
             keywords: What the program gave, as Python values, by name.
             environ: The environment variables. An empty one counts as not set, so `HUBBUB_PORT=${PORT:-}`
-                may stand in a compose file. Unknown ones are ignored: Kubernetes injects
-                `HUBBUB_SERVICE_HOST` and more for a Service named hubbub, and a `HUBBUB_PORT` of the form
-                `tcp://10.0.0.1:80`, which is ignored too; as is such a `HUBBUB_METRICS_PORT`, of hubbub-metrics.
+                may stand in a compose file. Unknown ones are ignored here; the server warns of them at its start. A
+                `HUBBUB_PORT` of the form `tcp://10.0.0.1:80`, which Kubernetes injects for a Service named hubbub, is
+                ignored too; as is such a `HUBBUB_METRICS_PORT`, of hubbub-metrics.
             options: What the command line gave, as text, by the name of the setting.
             defaults: Values, by name, that replace the table's defaults for settings that nobody has given.
 

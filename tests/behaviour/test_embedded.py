@@ -296,6 +296,16 @@ async def test_more_than_one_worker_warns(caplog: pytest.LogCaptureFixture) -> N
     assert "workers" in caplog.text
 
 
+async def test_a_variable_with_a_mistyped_name_warns(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUBBUB_SHUTDOWN_TIME_OUT", "1")
+    async with Server(port=0):
+        pass
+    assert caplog.text.count("HUBBUB_SHUTDOWN_TIME_OUT") == 1
+    assert "did you mean HUBBUB_SHUTDOWN_TIMEOUT?" in caplog.text
+
+
 async def test_localhost_listens_on_all_its_addresses_with_one_port() -> None:
     async with (
         Server("localhost", port=0) as server,

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import signal
 import socket
 import stat
 import sys
@@ -422,6 +423,23 @@ async def test_a_stop_while_worker_start_runs(run: Run, program: ProgramFile) ->
     assert await launched.status() == 0
     # As at any stop the master runs `shutdown`.
     assert await launched.told.to_the_end() == ["starting", "shutdown", "start() has returned"]
+
+
+async def test_a_variable_with_a_mistyped_name_is_one_warning(run: Run, program: ProgramFile) -> None:
+    program.write(workers=2)
+    kubernetes = {
+        "HUBBUB_PORT": "tcp://10.96.0.7:9501",
+        "HUBBUB_PORT_9501_TCP": "x",
+        "HUBBUB_SERVICE_HOST": "10.96.0.7",
+    }
+    launched = await run(program.path, HUBBUB_WORKRES="3", **kubernetes)
+    await launched.serves()
+    launched.process.send_signal(signal.SIGHUP)
+    await launched.log.wait_for("INFO reloaded")
+    await launched.stop()
+    (line,) = [line for line in await launched.log.to_the_end() if "HUBBUB_" in line]
+    assert "WARNING the variable HUBBUB_WORKRES is no setting" in line
+    assert line.endswith("did you mean HUBBUB_WORKERS?")
 
 
 async def test_log_level_is_that_of_the_logger(launch: Launch) -> None:
