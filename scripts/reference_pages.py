@@ -29,7 +29,8 @@ def settings() -> Iterator[str]:
         yield f"{setting.doc}\n"
         yield f"- `{TYPES[setting.name]}`: {setting.kind.allowed}"
         yield f"- Default: {default(setting)}"
-        yield f"- Option: `{setting.option}`, variable: `{setting.variable}`"
+        option = f"`{setting.option}`" + (f" or `{setting.negation}`" if setting.negation else "")
+        yield f"- Option: {option}, variable: `{setting.variable}`"
 
 
 def default(setting: Setting) -> str:

@@ -55,30 +55,50 @@ class Failure(click.ClickException):
 SETTINGS = {setting.name: setting for setting in Settings.describe()}
 
 
-def _checked(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+def _checked(context: click.Context, option: click.Parameter, given: str | bool | None) -> str | None:
     """Return the text of an option that is a setting, once it is known to spell a value."""
-    if text is not None:
-        setting = SETTINGS[str(option.name)]
-        try:
-            setting.read_text(text, f"option {setting.option}")
-        except SettingsError as error:
-            raise click.UsageError(str(error), context) from None
-    return text
+    if given is None or isinstance(given, bool):
+        # A switch: there is nothing wrong to be spelled.
+        return None if given is None else str(given).lower()
+    setting = SETTINGS[str(option.name)]
+    try:
+        setting.read_text(given, f"option {setting.option}")
+    except SettingsError as error:
+        raise click.UsageError(str(error), context) from None
+    return given
 
 
 def _option(name: str, help: str) -> Decorator:
     """Return the option of a setting."""
     setting = SETTINGS[name]
+    if setting.negation:
+        default = "on" if setting.default else "off"
+        names = f"{setting.option}/{setting.negation}"
+        return click.option(names, name, default=None, callback=_checked, help=f"{help} [default: {default}]")
     default = ",".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default).lower()
-    help = f"{help} [default: {default or 'none'}]"
-    return click.option(setting.option, name, metavar="VALUE", callback=_checked, help=help)
+    facts = "; ".join(filter(None, [setting.kind.limits, f"default: {default or 'none'}"]))
+    return click.option(setting.option, name, metavar=setting.kind.metavar, callback=_checked, help=f"{help} [{facts}]")
 
 
 def _every_setting(command: Callable[..., Any]) -> Callable[..., Any]:
     return reduce(lambda decorated, name: _option(name, SETTINGS[name].doc)(decorated), reversed(SETTINGS), command)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Command(click.Command):
+    """A command whose summary, in the list of all commands, is not cut."""
+
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Return the first paragraph of the help, however long it is."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="hubbub %(version)s")
 def main() -> None:
     """Run a Hubbub server, or talk to one that runs."""

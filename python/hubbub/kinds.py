@@ -62,6 +62,16 @@ class Kind(ABC):
     def allowed(self) -> str:
         """What is allowed, as the end of a sentence that begins with "allowed is"."""
 
+    @property
+    def metavar(self) -> str:
+        """What stands for the value in the help of an option: its type, or the unit that it is in."""
+        return "TEXT"
+
+    @property
+    def limits(self) -> str:
+        """What the help of an option adds to that; empty if the doc of the setting says it all."""
+        return ""
+
     @abstractmethod
     def check(self, value: object) -> object:
         """Return `value` in the form in which it is kept; `ValueError` if it is not allowed."""
@@ -84,6 +94,16 @@ class Integer(Kind):
         unit = f" {self.unit}" if self.unit else ""
         return f"an integer from {self.minimum:,} to {self.maximum:,}{unit}"
 
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return self.unit.upper() or "INTEGER"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return f"{self.minimum:,} to {self.maximum:,}"
+
     def check(self, value: object) -> object:
         # A bool is an int to Python, but `backlog=True` is a mistake.
         if not isinstance(value, int) or isinstance(value, bool):
@@ -102,6 +122,16 @@ class Seconds(Kind):
     @property
     def allowed(self) -> str:
         return f"a number of seconds from {MIN_SECONDS} to {MAX_SECONDS:,.0f}"
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "SECONDS"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return f"{MIN_SECONDS} to {MAX_SECONDS:,.0f}"
 
     def check(self, value: object) -> object:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -146,6 +176,11 @@ class Choice(Kind):
     def allowed(self) -> str:
         return "one of " + ", ".join(repr(word) for word in self.words)
 
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "[" + "|".join(self.words) + "]"
+
     def check(self, value: object) -> object:
         if value not in self.words:
             raise Refused
@@ -179,6 +214,11 @@ class FilePath(Kind):
     def allowed(self) -> str:
         return "a path (str or os.PathLike)"
 
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "PATH"
+
     def check(self, value: object) -> object:
         path = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(path, str) or not path or "\0" in path:
@@ -201,6 +241,16 @@ class Strings(Kind):
     @property
     def allowed(self) -> str:
         return f"a list of {self.entries}" + (", not empty" if self.not_empty else "")
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "LIST"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return f"{self.entries}; separated by commas"
 
     def check(self, value: object) -> object:
         if not isinstance(value, list | tuple) or (self.not_empty and not value):
@@ -238,6 +288,16 @@ class OneOrMore(Kind):
     def allowed(self) -> str:
         return f"{self.one}, or a list of them"
 
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "LIST"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return f"{self.one}, or several of them, separated by commas"
+
     def check(self, value: object) -> object:
         if isinstance(value, str):
             return self.several.entry(value)
@@ -253,6 +313,16 @@ class Origins(Kind):
     @property
     def allowed(self) -> str:
         return "'same', '*', or a list of " + _ORIGIN_LIST.entries
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "LIST"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return f"same, *, or {_ORIGIN_LIST.limits}"
 
     def check(self, value: object) -> object:
         kept = _ORIGIN_LIST.check([value] if isinstance(value, str) else value)
@@ -276,6 +346,16 @@ class OrNone(Kind):
     @property
     def allowed(self) -> str:
         return f"{self.kind.allowed}, or None"
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return f"{self.kind.metavar}|none"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return self.kind.limits
 
     def check(self, value: object) -> object:
         return None if value is None else self.kind.check(value)

@@ -61,6 +61,11 @@ class Setting:
         return "--" + self.name.replace("_", "-")
 
     @property
+    def negation(self) -> str | None:
+        """The option that turns it off, where the setting is a switch: `--no-compression`."""
+        return "--no-" + self.name.replace("_", "-") if isinstance(self.kind, Flag) else None
+
+    @property
     def variable(self) -> str:
         """The environment variable: `HUBBUB_MAX_MESSAGE_SIZE`."""
         return "HUBBUB_" + self.name.upper()

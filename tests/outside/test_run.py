@@ -110,6 +110,14 @@ def test_options_beat_variables_and_variables_beat_keywords(run: Run) -> None:
     server.stop()
 
 
+def test_a_switch_beats_the_variable_and_takes_no_other_word(run: Run) -> None:
+    server = run("--access-log", "app:server", "--no-compression", "--workers", "1", HUBBUB_ACCESS_LOG="false")
+    port = int(server.wait_for("on port").split()[-1])
+    assert status_for(port, "localhost") == 426
+    server.wait_for('"GET /" 426')
+    server.stop()
+
+
 def test_the_app_dir_is_where_the_module_is_looked_for(run: Run, tmp_path: Path) -> None:
     (tmp_path / "deep" / "package").mkdir(parents=True)
     (tmp_path / "app.py").rename(tmp_path / "deep" / "app.py")

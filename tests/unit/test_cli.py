@@ -4,20 +4,78 @@ import pytest
 from click.testing import CliRunner
 
 from hubbub import Settings, cli
+from hubbub.kinds import Flag
+
+SETTINGS = Settings.describe()
+SWITCHES = [setting for setting in SETTINGS if isinstance(setting.kind, Flag)]
+
+
+def help_of(*command: str) -> str:
+    """Return what `--help` prints to a terminal of 80 columns."""
+    result = CliRunner().invoke(cli.main, [*command, "--help"], terminal_width=80)
+    assert result.exit_code == 0
+    return result.output
 
 
 @pytest.mark.parametrize("command", ["run", "demo"])
-def test_every_setting_is_an_option_with_its_meaning_and_default(command: str) -> None:
-    shown = " ".join(CliRunner().invoke(cli.main, [command, "--help"]).output.split())
-    for setting in Settings.describe():
-        assert f"{setting.option} VALUE" in shown
-    assert "[default: 1048576]" in shown
-    assert "[default: 127.0.0.1,::1]" in shown
+def test_every_setting_is_an_option_with_its_type_unit_and_default(command: str) -> None:
+    shown = " ".join(help_of(command).split())
+    for setting in SETTINGS:
+        if setting not in SWITCHES:
+            assert f"{setting.option} {setting.kind.metavar} " in shown
+    for option in (
+        "--port INTEGER",
+        "--workers INTEGER|none",
+        "--max-message-size BYTES",
+        "--receive-queue MESSAGES",
+        "--close-timeout SECONDS",
+        "--ping-interval SECONDS|none",
+        "--slow-consumer [close|drop]",
+        "--ssl-certfile PATH|none",
+        "--subprotocols LIST",
+        "--compression / --no-compression",
+        "--access-log / --no-access-log",
+    ):
+        assert f" {option} " in shown
+    assert "[1 to 2,147,483,647; default: 1048576]" in shown
+    assert "separated by commas; default: 127.0.0.1,::1]" in shown
     assert "[default: none]" in shown
-    assert "[default: false]" in shown
+    assert "[default: off]" in shown
 
 
-@pytest.mark.parametrize("option", [setting.option for setting in Settings.describe()])
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.main.commands)])
+def test_no_help_is_cut(command: list[str]) -> None:
+    shown = help_of(*command)
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_list_of_commands_has_whole_sentences() -> None:
+    shown = " ".join(help_of().split())
+    for name, command in cli.main.commands.items():
+        summary = " ".join((command.help or "").split("\n\n")[0].split())
+        assert summary.endswith(".")
+        assert f" {name} {summary}" in shown
+
+
+def options_of(*words: str) -> dict[str, object]:
+    """Return the options of `hubbub run` as it understands them."""
+    return cli.run.make_context("run", list(words)).params
+
+
+def test_a_boolean_is_a_switch_that_takes_no_value() -> None:
+    assert {"compression", "access_log"} <= {setting.name for setting in SWITCHES}
+    for setting in SWITCHES:
+        given = options_of(setting.option, "app:server", "--port", "0")
+        assert (given[setting.name], given["target"], given["port"]) == ("true", "app:server", "0")
+        assert setting.negation
+        assert options_of(setting.negation, "app:server")[setting.name] == "false"
+        assert options_of("app:server")[setting.name] is None
+        for words in ([setting.option, "true"], [f"{setting.option}=true"]):
+            assert CliRunner().invoke(cli.main, ["run", "app:server", *words]).exit_code == 2
+
+
+@pytest.mark.parametrize("option", [setting.option for setting in SETTINGS if setting not in SWITCHES])
 def test_a_value_that_is_not_allowed_is_a_wrong_call(option: str) -> None:
     result = CliRunner().invoke(cli.main, ["run", "app:server", option, "\0"])
     assert result.exit_code == 2
