@@ -94,6 +94,18 @@ def _install(package: str) -> None:
 
 
 @pytest.fixture(scope="session")
+def in_own_network(installed: Installed, unavailable: Unavailable) -> list[str]:
+    """The beginning of a command that runs in a network of its own."""
+    installed("iproute2", "ip")
+    command = [installed("util-linux", "unshare"), "--net"]
+    if subprocess.run([*command, "true"], capture_output=True).returncode != 0:
+        if os.geteuid() != 0:
+            pytest.skip("NOT TESTED: only root can make a network namespace")
+        unavailable("root cannot make a network namespace here")
+    return command
+
+
+@pytest.fixture(scope="session")
 def node(installed: Installed, unavailable: Unavailable) -> str:
     """The path of a Node.js that is new enough for `hubbub.js`."""
     path = installed("nodejs", "node")

@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn
 import click
 
 from . import __version__, _core, program
-from .addresses import loopback_names
+from .addresses import loopback_names, urls_to_open
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
 from .logs import shown_client
@@ -140,7 +140,17 @@ def demo(**options: str | None) -> None:
     It is made to be copied, too: its server and its page are in the directory demo of the package.
     """
     program.name = "demo"
-    _configured("hubbub.demo.chat:server", options, for_development=True).start()
+    server = _configured("hubbub.demo.chat:server", options, for_development=True)
+    server.on("start", _tell_urls)
+    server.start()
+
+
+def _tell_urls(server: Server) -> None:
+    first, *others = urls_to_open(server.settings.hosts, server.port, tls=server.settings.ssl_certfile is not None)
+    lines = [f"Open {first} in a browser. Ctrl-C stops the server."]
+    if others:
+        lines.append(f"It is also at {' and '.join(others)}")
+    click.echo("\n".join(lines))
 
 
 def _configured(target: str, options: Mapping[str, str | None], *, for_development: bool) -> Server:

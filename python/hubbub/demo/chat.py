@@ -31,12 +31,6 @@ class Person(NamedTuple):
     room: str
 
 
-@server.on("start")
-def on_start(server: Server) -> None:
-    scheme = "https" if server.settings.ssl_certfile else "http"
-    print(f"Open {scheme}://{server.settings.host}:{server.port}/ in a browser. Ctrl-C stops the server.", flush=True)
-
-
 @server.on("request")
 def on_request(server: Server, request: Request) -> Response:
     if request.path == "/":
