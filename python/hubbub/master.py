@@ -292,6 +292,9 @@ class Master:
                     # It may have ended meanwhile.
                     if process := self._processes.get(number):
                         (self._ready if kind == "ready" else self._leaves)(process)
+                case "stuck" | "moves":
+                    if process := self._processes.get(number):
+                        self._stands_still(process, is_news=bool(text)) if kind == "stuck" else self._moves(process)
                 case "reload":
                     self._begin_reload()
                 case "shutdown":
@@ -333,6 +336,22 @@ class Master:
         elif process.stage is Stage.SERVING:
             self._set_leaving(process)
             self._replace(process)
+
+    def _stands_still(self, process: Process, *, is_news: bool) -> None:
+        """A worker is stuck; unless this is news, it has said so itself."""
+        if is_news:
+            log.error(
+                "%s is stuck: it has done nothing for over %g s; its process is stopped, or one call holds the "
+                "interpreter",
+                process.describe(),
+                self._settings.stuck_after,
+            )
+        if self._settings.stuck_restart and process.stage is Stage.SERVING:
+            log.error("%s is killed, because it is stuck", process.describe())
+            process.popen.kill()
+
+    def _moves(self, process: Process) -> None:
+        log.warning("%s moves again", process.describe())
 
     def _ended(self, process: Process, status: int) -> None:
         """The process of a worker has ended."""

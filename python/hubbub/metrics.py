@@ -62,6 +62,10 @@ class Collector:
             for worker in stats["workers"]:
                 gauge.add_metric([str(worker["worker_id"])], worker[key])
             yield gauge
+        stuck = GaugeMetricFamily("hubbub_worker_stuck", "1 while the event loop stands still.", labels=["worker"])
+        for worker_id, is_stuck in measured["stuck"].items():
+            stuck.add_metric([str(worker_id)], int(is_stuck))
+        yield stuck
         for key, (name, text) in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=stats[key])
         for key, (name, text) in TRAFFIC.items():

@@ -39,7 +39,7 @@ SHORTEST_WAIT = 0.001
 LONGEST_WAIT = 365 * 24 * 3600.0
 # The server knows which worker is silent. When the time is over, its word is awaited a little longer: for this part of
 # the time, and at most for so many seconds.
-GRACE_PART, LONGEST_GRACE = 0.25, 1.0
+GRACE_PART, LONGEST_GRACE = 0.5, 1.0
 # Seconds for a thread to end whose connection has ended.
 END_OF_THREAD = 1.0
 

@@ -285,6 +285,20 @@ class Settings:
         "logging up, they are written nowhere.",
     )
 
+    stuck_after: float | None = _setting(
+        30.0,
+        OrNone(Seconds()),
+        "Time for which the event loop of a worker may stand still, because a handler does not return or its process "
+        "is stopped. Then the log names the worker and the handler, the metric `hubbub_worker_stuck` is 1, and the "
+        "worker gets no new connections; None never looks. Lowering it names handlers that would have ended.",
+    )
+    stuck_restart: bool = _setting(
+        False,
+        Flag(),
+        "Kill a worker that is stuck (see `stuck_after`), and start another in its place: its connections are lost, "
+        "and their `close` handlers do not run. Embedded, there is nobody to do so.",
+    )
+
     def __post_init__(self) -> None:
         for setting in SETTINGS.values():
             object.__setattr__(self, setting.name, setting.read(getattr(self, setting.name)))

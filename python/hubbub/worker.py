@@ -27,6 +27,7 @@ from .settings import Settings
 from .static import FileResponse
 from .timers import Timer
 from .visitors import Visitors
+from .watchdog import Watchdog
 
 __all__ = ["HUB_GRACE", "PATIENCE", "Worker"]
 
@@ -132,6 +133,7 @@ class Worker:
         # The stop waits no longer for handlers: what they did not let happen has happened.
         self._left_behind = False
         self._next_pause_logged = 0.0
+        self._watchdog: Watchdog | None = None
         self.reactor = Reactor(server, self, settings, slot, link, registry)
         self.caller.held = self.reactor.handler_held
         for event in ("open", "message", "close", "drain"):
@@ -153,6 +155,14 @@ class Worker:
         for listener in listeners:
             self.reactor.listen(listener.detach())
         self.schedule_turn()
+        if self._settings.stuck_after is not None:
+            self._watchdog = Watchdog(
+                self.worker_id,
+                self._settings.stuck_after,
+                self._handlers,
+                self.reactor,
+                has_master=not listeners,
+            )
 
     def leave(self, why: Why) -> None:
         """Have `is_to_leave` set; "stop" is stronger than a reason from before."""
@@ -197,6 +207,7 @@ class Worker:
             self._left_behind = True
             self.reactor.release_all()
             self.reactor.turn()
+        self._end_watch()
         if self._has_started():
             await self.caller.call_until(deadline, "worker_stop", self._server, self.worker_id)
         self.close()
@@ -224,6 +235,7 @@ class Worker:
 
     def close(self) -> None:
         """Let go of the event loop, at once; what is queued is written as far as it goes."""
+        self._end_watch()
         self.caller.is_stopping = self._left_behind = True
         self.reactor.stop_accepting(True)
         self.reactor.turn()
@@ -234,6 +246,11 @@ class Worker:
             self._timer.cancel()
         for timer in self._timers:
             timer.cancel()
+
+    def _end_watch(self) -> None:
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog:
+            watchdog.close()
 
     def end_child(self, error: BaseException | None = None) -> NoReturn:
         """End this process, a forked child that has come back from a handler: the event loop is its parent's."""

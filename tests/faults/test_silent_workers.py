@@ -15,7 +15,7 @@ from hubbub import AsyncPublisher, Publisher
 # Seconds that a question to another process may take.
 PATIENCE = 5
 # Seconds for a publisher's answer.
-SHORT = 1.0
+SHORT = 2.0
 # Bytes that one connection takes.
 FLOOD = 64 * 1024 * 1024
 NAMED = r"^worker 1 of the server at .*control has not answered in time$"

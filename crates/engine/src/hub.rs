@@ -12,6 +12,7 @@ mod handover;
 mod hearing;
 mod lease;
 mod peer;
+mod pulse;
 mod questions;
 mod routing;
 mod thread;
@@ -31,6 +32,7 @@ use thread::Routing;
 use crate::message::Leave;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, SLOTS};
+use crate::settings::Settings;
 
 /// Log entries that may wait for the supervisor.
 const MOST_ENTRIES: usize = 100;
@@ -46,6 +48,15 @@ pub enum HubEvent {
     Reload(u8),
     /// It wants the server to stop.
     Shutdown(u8),
+    /// The event loop of this slot's worker stands still. `is_news`: the worker has not said so itself.
+    Stuck {
+        /// The worker's.
+        slot: u8,
+        /// Whether nobody has said so yet.
+        is_news: bool,
+    },
+    /// A worker moves again of which the hub has said that it was stuck.
+    Moves(u8),
     /// To be logged as a warning.
     Warning(String),
 }
@@ -109,13 +120,8 @@ impl Hub {
     ///
     /// # Errors
     /// There is no memory for the registry, no thread, or the lease cannot be written.
-    pub fn new(
-        max_connections: usize,
-        send_queue_size: usize,
-        control: Option<OwnedFd>,
-        lease: Option<OwnedFd>,
-    ) -> io::Result<Self> {
-        let registry = Registry::shared(max_connections)?;
+    pub fn new(settings: &Settings, control: Option<OwnedFd>, lease: Option<OwnedFd>) -> io::Result<Self> {
+        let registry = Registry::shared(settings.max_connections)?;
         let lease = Lease::new(lease);
         let leased = lease.read()?;
         let is_plausible = registry.begin_above(leased);
@@ -140,7 +146,7 @@ impl Hub {
                 "the lease of connection ids is not plausible, and ignored: {leased}"
             )));
         }
-        let routing = Routing::new(Arc::clone(&desk), thread_end, send_queue_size, control, lease);
+        let routing = Routing::new(Arc::clone(&desk), thread_end, settings, control, lease);
         let failing = Arc::clone(&desk);
         let run = move || {
             if std::panic::catch_unwind(AssertUnwindSafe(|| routing.run())).is_err() {

@@ -51,7 +51,7 @@ pub use metrics::{Measured, Metrics, Times};
 pub use publisher::{Publisher, PublisherError};
 pub use reactor::Reactor;
 pub use refusals::Refused;
-pub use registry::{Fd, Info, Registry};
+pub use registry::{Fd, Info, Registry, Stuck, StuckCell};
 pub use sending::{DataOpcode, PushError};
 pub use settings::{Settings, SlowConsumer};
 pub use shared::Shared;

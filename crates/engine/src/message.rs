@@ -82,6 +82,8 @@ pub enum Message<'a> {
     Leave(Leave),
     /// To a worker: another one is gone, and what it had sent may never come.
     SenderGone,
+    /// To a worker: it has nothing to do but to run a turn, which tells that it can.
+    Wake,
     /// From a worker: it takes connections from now on.
     Ready,
     /// From a worker: it has been asked to leave, and waits for [`Message::Leave`].
@@ -116,6 +118,7 @@ const RELOAD: u8 = 9;
 const SHUTDOWN: u8 = 10;
 const HELLO: u8 = 11;
 const WELCOME: u8 = 12;
+const WAKE: u8 = 13;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -163,6 +166,7 @@ impl<'a> Message<'a> {
             }
             Self::Leave(why) => out.extend([LEAVE, *why as u8]),
             Self::SenderGone => out.push(SENDER_GONE),
+            Self::Wake => out.push(WAKE),
             Self::Ready => out.push(READY),
             Self::Leaving => out.push(LEAVING),
             Self::Reload => out.push(RELOAD),
@@ -207,6 +211,7 @@ impl<'a> Message<'a> {
                 _ => return Err(Malformed),
             }),
             SENDER_GONE => Self::SenderGone,
+            WAKE => Self::Wake,
             READY => Self::Ready,
             LEAVING => Self::Leaving,
             RELOAD => Self::Reload,

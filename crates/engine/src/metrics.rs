@@ -125,6 +125,8 @@ pub struct Times {
 pub struct Metrics {
     /// As [`Registry::stats`] gives them.
     pub stats: Stats,
+    /// Whether a worker is stuck, by its id.
+    pub stuck: Vec<(u8, bool)>,
     cells: [u64; CELLS],
 }
 
@@ -169,7 +171,14 @@ impl Registry {
                     *sum += cell.load(Ordering::Relaxed);
                 }
             }
-            Metrics { stats: self.sum_up(), cells }
+            let stats = self.sum_up();
+            let is_stuck = |id: u8| {
+                let mut slots =
+                    self.living().filter(|slot| self.slot(*slot).worker_id.load(Ordering::Relaxed) == id.into());
+                slots.any(|slot| self.stuck(slot).is_set())
+            };
+            let stuck = stats.workers.iter().map(|worker| (worker.worker_id, is_stuck(worker.worker_id))).collect();
+            Metrics { stats, stuck, cells }
         })
     }
 }

@@ -13,6 +13,7 @@
 mod ids;
 mod info;
 mod memory;
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub(crate) use ids::Ids;
 pub use info::Info;
 use info::{from_bits, to_bits};
 use memory::{Layout, Row};
+pub use stuck::{Stuck, StuckCell};
 
 use crate::stats::{COMMANDS_DROPPED, Counts, TRAFFIC, ended};
 
@@ -158,12 +160,18 @@ impl Registry {
         for cell in &gone.told {
             cell.store(0, Ordering::Relaxed);
         }
+        gone.stuck.clear();
         header.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether so much waits for the slot's process that more is dropped.
     pub(crate) fn is_behind(&self, slot: u8) -> bool {
         self.slot(slot).is_behind.load(Ordering::Acquire) == 1
+    }
+
+    /// Whether the worker of a slot is stuck.
+    pub fn stuck(&self, slot: u8) -> &StuckCell {
+        &self.slot(slot).stuck
     }
 
     /// The slot that an id belongs to.

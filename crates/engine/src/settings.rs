@@ -54,6 +54,8 @@ pub struct Settings {
     pub max_header_size: usize,
     /// Of a request body; above it 413.
     pub max_body_size: usize,
+    /// How long an event loop may stand still before its worker is taken for stuck; `None`: for ever.
+    pub stuck_after: Option<Duration>,
     /// Where there is a certificate, its port speaks TLS and nothing else.
     pub certificate: Option<CertificateFiles>,
 }

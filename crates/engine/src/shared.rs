@@ -13,7 +13,7 @@ use mio::Waker;
 use crate::command::Command;
 use crate::message::Message;
 use crate::metrics::Measured;
-use crate::registry::{Fd, Registry, Reservation, add};
+use crate::registry::{Fd, Registry, Reservation, StuckCell, add};
 use crate::sending::DataOpcode;
 use crate::stats::Totals;
 
@@ -54,6 +54,11 @@ impl Shared {
     /// What this process has measured; for the reactor's thread only.
     pub fn measured(&self) -> &Measured {
         &self.registry.slot(self.slot).measured
+    }
+
+    /// Whether this process's worker is stuck.
+    pub fn stuck(&self) -> &StuckCell {
+        self.registry.stuck(self.slot)
     }
 
     /// The id of this process's worker.

@@ -77,7 +77,7 @@ fn wait_for(hub: &Hub, is_wanted: impl Fn(&HubEvent) -> bool) -> HubEvent {
 }
 
 fn hub() -> Hub {
-    Hub::new(100, 1000, None, None).expect("a hub")
+    Hub::new(&settings(), None, None).expect("a hub")
 }
 
 fn for_worker_1(payload: &[u8]) -> Message<'_> {
@@ -97,7 +97,7 @@ fn hub_with_control() -> (Hub, Control) {
     let name = format!("hubbub-hub-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = std::env::temp_dir().join(name);
     let listener = UnixListener::bind(&path).expect("a socket");
-    (Hub::new(100, 1000, Some(listener.into()), None).expect("a hub"), Control(path))
+    (Hub::new(&settings(), Some(listener.into()), None).expect("a hub"), Control(path))
 }
 
 fn program(path: &Path) -> Peer {
@@ -203,6 +203,27 @@ fn what_a_worker_does_not_take_is_passed_to_another_and_not_back() {
     assert!(waiting <= 32 * clients.len() as u64, "{waiting} bytes");
 }
 
+#[test]
+fn a_worker_that_runs_no_turns_is_stuck_until_it_does_and_an_idle_one_is_not() {
+    let stuck_after = Some(Duration::from_millis(200));
+    let hub = Hub::new(&engine::Settings { stuck_after, ..settings() }, None, None).expect("a hub");
+    let (stuck, idle) = (reactor(&hub, 0).0, reactor(&hub, 1).0);
+    let (mut stuck, mut idle) = ([stuck], [idle]);
+    // It runs a turn only when it is woken, as in an event loop.
+    let mut events = Vec::new();
+    turn_until(&mut idle, |_| {
+        events.extend(hub.events());
+        !events.is_empty()
+    });
+    assert_eq!(events, [HubEvent::Stuck { slot: 0, is_news: true }]);
+    events.clear();
+    turn_until(&mut stuck, |_| {
+        events.extend(hub.events());
+        !events.is_empty()
+    });
+    assert_eq!(events, [HubEvent::Moves(0)]);
+}
+
 /// A worker that takes connections as soon as it runs turns, and its end of the link.
 fn reactor(hub: &Hub, worker_id: u8) -> (engine::Reactor, OwnedFd) {
     let (slot, link) = hub.add_worker(worker_id).expect("a slot");
@@ -257,6 +278,7 @@ fn settings() -> engine::Settings {
         compression_threshold: 1000,
         max_header_size: 1000,
         max_body_size: 1000,
+        stuck_after: None,
         certificate: None,
     }
 }
@@ -385,11 +407,11 @@ fn ids_go_on_after_a_restart_above_what_was_leased() {
     let _control = Control(path.clone());
     let options = || std::fs::File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let leased = || std::fs::read_to_string(&path).expect("a lease").trim().parse::<u64>().expect("a number");
-    let first = Hub::new(100, 1000, None, Some(options().expect("a file").into())).expect("a hub");
+    let first = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
     let while_it_runs = leased();
     // As if it had been killed: the next one begins above all that this one may have given out.
     std::mem::forget(first);
-    let second = Hub::new(100, 1000, None, Some(options().expect("a file").into())).expect("a hub");
+    let second = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
     assert!(leased() > while_it_runs);
     drop(second);
     assert_eq!(leased(), while_it_runs);

@@ -99,6 +99,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::Leave(Leave::Replace),
         Message::Leave(Leave::Terminate),
         Message::SenderGone,
+        Message::Wake,
         Message::Ready,
         Message::Leaving,
         Message::Reload,

@@ -39,7 +39,7 @@ impl Hub {
     fn new(settings: &Bound<'_, PyAny>, control: Option<RawFd>, lease: Option<RawFd>) -> PyResult<Self> {
         let settings = crate::settings::read(settings)?;
         let (control, lease) = (control.map(taken_over), lease.map(taken_over));
-        let hub = engine::Hub::new(settings.max_connections, settings.send_queue_size, control, lease)?;
+        let hub = engine::Hub::new(&settings, control, lease)?;
         Ok(Self { hub })
     }
 
@@ -54,14 +54,16 @@ impl Hub {
         self.hub.fileno()
     }
 
-    /// What has happened: `(what, slot or level, text)`, of which `what` is "ready", "leaving", "reload", "shutdown" or
-    /// "log".
+    /// What has happened: `(what, slot or level, text)`, of which `what` is "ready", "leaving", "reload", "shutdown",
+    /// "stuck" (with a text if the worker has not said so itself), "moves" or "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
             HubEvent::Leaving(slot) => ("leaving", slot, String::new()),
             HubEvent::Reload(slot) => ("reload", slot, String::new()),
             HubEvent::Shutdown(slot) => ("shutdown", slot, String::new()),
+            HubEvent::Stuck { slot, is_news } => ("stuck", slot, if is_news { "news".into() } else { String::new() }),
+            HubEvent::Moves(slot) => ("moves", slot, String::new()),
             HubEvent::Warning(text) => ("log", WARNING, text),
         };
         self.hub.events().into_iter().map(values).collect()

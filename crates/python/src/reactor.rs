@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Token, Unanswered,
+    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Stuck, Token,
+    Unanswered,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -404,6 +405,17 @@ impl Reactor {
     /// A handler that was called from Python has held the event loop for so many seconds.
     fn handler_held(&self, seconds: f64) {
         self.runner.stopwatch.held(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    }
+
+    /// Notes whether this worker's event loop stands still, from any thread; `False`: the hub has said so.
+    fn mark_stuck(&self, is_stuck: bool) -> bool {
+        let (from, to) = if is_stuck { (Stuck::No, Stuck::SaidByWorker) } else { (Stuck::SaidByWorker, Stuck::No) };
+        self.shared.stuck().change(from, to)
+    }
+
+    /// Whether anyone has said that this worker is stuck.
+    fn is_marked_stuck(&self) -> bool {
+        self.shared.stuck().is_set()
     }
 
     // ---- the other processes of the server --------------------------------------------------------------------------

@@ -56,6 +56,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         compression_threshold: size("compression_threshold")?,
         max_header_size: size("max_header_size")?,
         max_body_size: size("max_body_size")?,
+        stuck_after: maybe_seconds("stuck_after")?,
         certificate: certificate.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
     })
 }

@@ -38,12 +38,13 @@ pub(crate) fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<
 }
 
 /// What `hubbub.metrics` tells of: `stats` as in [`stats_dict`]; `closed` and `refused`, counts by close code and
-/// status; `turns` and `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
+/// status; `stuck`, whether each worker is, by its number; `turns` and `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
 pub(crate) fn metrics_dict<'py>(py: Python<'py>, metrics: &Metrics) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("stats", stats_dict(py, &metrics.stats)?)?;
     dict.set_item("closed", metrics.closed().collect::<Vec<_>>().into_py_dict(py)?)?;
     dict.set_item("refused", metrics.refused().collect::<Vec<_>>().into_py_dict(py)?)?;
+    dict.set_item("stuck", metrics.stuck.iter().copied().into_py_dict(py)?)?;
     for (name, Times { buckets, sum }) in [("turns", metrics.turns()), ("handlers", metrics.handlers())] {
         dict.set_item(name, (buckets, sum))?;
     }

@@ -30,7 +30,7 @@ impl Routing {
             // Among those that have equally many, each gets one in turn.
             let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
             let Some((link, worker)) = self.worker(slot) else { continue };
-            if worker.stage != Stage::Ready || Some(slot) == but {
+            if worker.stage != Stage::Ready || Some(slot) == but || desk.registry.stuck(slot).is_set() {
                 continue;
             }
             worker.see_taken(&desk.registry, now);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::pulse::Pulse;
 use crate::codec::Malformed;
 use crate::link::Link;
 use crate::registry::Registry;
@@ -40,6 +41,7 @@ pub(super) struct WorkerPeer {
     pub(super) slow_at_turn: Option<u64>,
     /// Commands dropped since it is behind.
     pub(super) dropped: u64,
+    pub(super) pulse: Pulse,
 }
 
 pub(super) struct Program {

@@ -14,11 +14,13 @@ use slab::Slab;
 
 use super::lease::Lease;
 use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, WorkerPeer};
+use super::pulse::{Looks, Pulse};
 use super::questions::Questions;
 use super::{Desk, HubEvent, Request, lock};
 use crate::link::Link;
 use crate::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};
+use crate::settings::Settings;
 use crate::systems;
 
 /// Bytes that may wait for one worker.
@@ -44,6 +46,7 @@ pub(super) struct Routing {
     pub(super) desk: Arc<Desk>,
     pub(super) woken: UnixStream,
     pub(super) send_queue_size: usize,
+    pub(super) looks: Looks,
     pub(super) most_beside_payload: usize,
     pub(super) control: Option<OwnedFd>,
     pub(super) lease: Lease,
@@ -73,13 +76,15 @@ impl Routing {
     pub(super) fn new(
         desk: Arc<Desk>,
         woken: UnixStream,
-        send_queue_size: usize,
+        settings: &Settings,
         control: Option<OwnedFd>,
         lease: Lease,
     ) -> Self {
+        let now = Instant::now();
         Self {
             woken,
-            send_queue_size,
+            send_queue_size: settings.send_queue_size,
+            looks: Looks::new(settings.stuck_after, now),
             // Nobody has more ids to exclude than there are rows.
             most_beside_payload: MOST_FIELDS + 8 * desk.registry.rows(),
             desk,
@@ -97,7 +102,7 @@ impl Routing {
             complained_at: None,
             last_chosen: 0,
             homeless: VecDeque::new(),
-            now: Instant::now(),
+            now,
         }
     }
 
@@ -128,6 +133,7 @@ impl Routing {
             }
             self.move_untaken();
             self.give_up_questions();
+            self.look_at_workers();
             self.flush();
             self.resume();
             self.flush();
@@ -171,7 +177,10 @@ impl Routing {
             let is_awaited = self.misbehaved > 0 || self.peers.iter().any(|(_, peer)| is_awaited(peer));
             (is_awaited || self.admit_at.is_some()).then_some(COMPLAINT_INTERVAL)
         };
-        let deadline = self.questions.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let has_workers = self.workers.iter().any(Option::is_some);
+        let look = self.looks.next().filter(|_| has_workers);
+        let deadline = self.questions.next_deadline().into_iter().chain(look).min();
+        let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.into_iter().chain(deadline).min();
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
         match poll(&mut polled, wait.as_ref()) {
@@ -250,6 +259,7 @@ impl Routing {
             taken: 0,
             slow_at_turn: None,
             dropped: 0,
+            pulse: Pulse::default(),
         };
         self.workers[usize::from(slot)] = Some(self.add_peer(link, Kind::Worker(worker)));
     }

@@ -11,7 +11,7 @@ use memmap2::MmapOptions;
 use rustc_hash::FxBuildHasher;
 
 use super::ids::ticks;
-use super::{COUNTER, Registry, SLOTS, TOPIC_BITS, WORKERS, unix_now};
+use super::{COUNTER, Registry, SLOTS, StuckCell, TOPIC_BITS, WORKERS, unix_now};
 use crate::metrics::Measured;
 use crate::stats::{TRAFFIC, Totals};
 
@@ -74,6 +74,8 @@ pub(crate) struct Slot {
     pub(crate) commands_dropped: AtomicU64,
     /// 1 while that is so.
     pub(crate) is_behind: AtomicU64,
+    /// Whether its event loop stands still; written by the process too.
+    pub(crate) stuck: StuckCell,
     // Written by whoever looks.
     /// The highest counts of traffic that anyone was told; see [`Registry::counts_of`].
     pub(super) told: [AtomicU64; TRAFFIC.end - TRAFFIC.start],

@@ -1,0 +1,165 @@
+"""Notices when a worker's event loop stands still, and says in what.
+
+A thread of the worker asks the event loop for a sign of life now and then. Where none comes for `stuck_after`, it
+looks where the loop's thread is. A thread can do so only while the interpreter runs: where the process is stopped, or
+one call into C holds the interpreter, the master notices (`pulse.rs`).
+"""
+
+import asyncio
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import CodeType, FrameType
+from typing import Any, Protocol
+
+from .handlers import Handler
+from .logs import name_of
+
+__all__ = ["Watchdog"]
+
+log = logging.getLogger("hubbub")
+
+# Looks within `stuck_after`, and the seconds between two of them at most.
+LOOKS = 8
+LONGEST_INTERVAL = 2.0
+# Seconds by which a wait may be longer than it should be, on a busy machine.
+LATENESS = 1.0
+# Seconds for the thread to end.
+END_OF_THREAD = 1.0
+
+
+class Marks(Protocol):
+    """What tells the other processes that this worker is stuck: the reactor."""
+
+    def mark_stuck(self, is_stuck: bool) -> bool:
+        """Return whether this is news: the hub has not said so itself."""
+        ...
+
+    def is_marked_stuck(self) -> bool: ...
+
+
+class Watchdog:
+    """Watches the running event loop, in a thread of its own."""
+
+    def __init__(
+        self, worker_id: int, stuck_after: float, handlers: Mapping[str, Handler], marks: Marks, *, has_master: bool
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            worker_id: The number of the worker.
+            stuck_after: The seconds for which the loop may stand still.
+            handlers: By event.
+            marks: Where to note that it does.
+            has_master: Somebody else watches too, and sees when this whole process stands still.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._watched = threading.get_ident()
+        self._name = f"worker {worker_id} (pid {os.getpid()})"
+        self._stuck_after = stuck_after
+        self._interval = min(stuck_after / LOOKS, LONGEST_INTERVAL)
+        self._events = {code: event for event, handler in handlers.items() if (code := _code_of(handler.callable))}
+        self._handlers = handlers
+        self._marks = marks
+        self._has_master = has_master
+        self._is_over = threading.Event()
+        self._moves = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hubbub-watchdog", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._is_over.set()
+        self._moves.set()
+        self._thread.join(END_OF_THREAD)
+
+    def _watch(self) -> None:
+        while not self._wait(self._is_over)[0]:
+            self._moves.clear()
+            try:
+                self._loop.call_soon_threadsafe(self._moves.set)
+            except RuntimeError:
+                return  # The loop is closed.
+            self._await_sign()
+
+    def _await_sign(self) -> None:
+        """Wait until the event loop moves, and say so if it does not."""
+        began = time.monotonic()
+        stood = 0.0
+        while stood < self._stuck_after:
+            moves, waited = self._wait(self._moves)
+            if moves:
+                return
+            stood += waited
+        self._is_stuck(began)
+
+    def _wait(self, event: threading.Event) -> tuple[bool, float]:
+        """Wait for an event, an interval at most; return whether it came, and for how many seconds this was a wait.
+
+        If it takes much longer, this thread stood still as well, and whether the loop could have moved is unknown.
+        """
+        began = time.monotonic()
+        came = event.wait(self._interval)
+        waited = time.monotonic() - began
+        if waited - self._interval >= self._stuck_after and not self._has_master:
+            log.error(
+                "%s stood still for %.1f s: its process was stopped, or one call held the interpreter",
+                self._name,
+                waited,
+            )
+        return came, min(waited, self._interval + LATENESS)
+
+    def _is_stuck(self, began: float) -> None:
+        is_news = not self._marks.is_marked_stuck()
+        if is_news:
+            seconds = time.monotonic() - began
+            log.error("%s is stuck: for %.1f s its event loop has stood still, %s", self._name, seconds, self._place())
+            # Afterwards: where whatever holds the loop keeps lines from being written, the hub has to write one.
+            self._marks.mark_stuck(True)
+        self._moves.wait()
+        if is_news and not self._is_over.is_set():
+            seconds = time.monotonic() - began
+            log.warning("%s moves again: its event loop stood still for %.1f s", self._name, seconds)
+            self._marks.mark_stuck(False)
+
+    def _place(self) -> str:
+        """Say where the loop's thread is."""
+        innermost = frame = sys._current_frames().get(self._watched)
+        if innermost is None:
+            return "in no Python code"
+        # The outermost handler on the stack is the one that the reactor or its task has called.
+        handler: FrameType | None = None
+        while frame:
+            if frame.f_code in self._events:
+                handler = frame
+            frame = frame.f_back
+        where = _line(innermost)
+        if handler is None:
+            return f"in {where}"
+        event = self._events[handler.f_code]
+        called = f"in the handler of {event}, {name_of(self._handlers[event].callable)}"
+        return f"{called}, at {where}" if handler is innermost else f"{called}, {_at(handler)}, at {where}"
+
+
+def _at(frame: FrameType) -> str:
+    return f"line {frame.f_lineno}"
+
+
+def _line(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{code.co_filename}, line {frame.f_lineno} ({code.co_qualname})"
+
+
+def _code_of(function: Callable[..., Any]) -> CodeType | None:
+    """Return the code that runs when a handler is called; `None`: it is not Python's."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    for candidate in (function, getattr(function, "__func__", None), type(function).__call__):
+        code = getattr(candidate, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None
