@@ -6,7 +6,17 @@ from typing import Any, final
 from .events import Data, Opcode, Request
 from .settings import Settings
 
-__all__ = ["Frame", "Hub", "Publisher", "Reactor", "Watcher", "__version__", "check_certificate", "die_with_parent"]
+__all__ = [
+    "Frame",
+    "Hub",
+    "Publisher",
+    "Reactor",
+    "Watcher",
+    "__version__",
+    "check_certificate",
+    "die_with_parent",
+    "explain",
+]
 
 __version__: str
 
@@ -46,6 +56,7 @@ class Frame:
 
 def check_certificate(certfile: str, keyfile: str) -> None: ...
 def die_with_parent() -> bool: ...
+def explain(errno: int) -> str: ...
 
 @final
 class Hub:

@@ -30,6 +30,7 @@ def test_connections_wait_for_descriptors_and_are_served(start_server: StartServ
     wait_until(lambda: server.descriptors() == LIMIT, "descriptors run out")
     wait_until(lambda: "accepting pauses" in server.log(), "a line in the log")
     assert "Too many open files" in server.log()
+    assert f"raise the limit of open files, which is {LIMIT} (`ulimit -n`, LimitNOFILE= of systemd)" in server.log()
     assert share_of_cpu(server, 1) < QUIET
     for number, peer in enumerate(peers):
         assert peer.read_answer().status == 101

@@ -143,8 +143,10 @@ impl Reactor {
     /// Tells the hub how many connections this worker can hold.
     fn has_room_again(&mut self) {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let capacity = (self.most_connections() as u64).min(files.saturating_sub(SPARE_DESCRIPTORS).max(1));
-        self.shared.registry.slot(self.shared.slot).capacity.store(capacity, Ordering::Relaxed);
+        let (most, room) = (self.most_connections() as u64, files.saturating_sub(SPARE_DESCRIPTORS).max(1));
+        let slot = self.shared.registry.slot(self.shared.slot);
+        slot.descriptors.store(if room < most { room } else { 0 }, Ordering::Relaxed);
+        slot.capacity.store(most.min(room), Ordering::Relaxed);
         self.crossing.retry_at = None;
     }
 

@@ -16,6 +16,7 @@ mod pulse;
 mod questions;
 mod routing;
 mod thread;
+mod turning_away;
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};

@@ -56,6 +56,7 @@ pub use sending::{DataOpcode, PushError};
 pub use settings::{Settings, SlowConsumer};
 pub use shared::Shared;
 pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
+pub use systems::explain;
 pub use watch::Watcher;
 
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.

@@ -149,6 +149,7 @@ impl Registry {
             &gone.sockets_done,
             &gone.sockets_resting,
             &gone.capacity,
+            &gone.descriptors,
             &gone.subscribes_done,
             &gone.subscribes_passed,
             &gone.subscribes_routed,

@@ -1,7 +1,9 @@
 //! Where systems differ in what their sockets can do: Linux does in one call what others need several for.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::net::SocketFlags;
 use rustix::net::{RecvFlags, SendFlags};
@@ -38,4 +40,30 @@ pub(crate) fn accept(listener: impl AsFd) -> rustix::io::Result<OwnedFd> {
     rustix::io::ioctl_fioclex(&socket)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
+}
+
+/// An error of taking a connection, with what an operator can do about it.
+pub fn explain(error: &io::Error) -> String {
+    let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    if is(Errno::MFILE) {
+        format!("{error}: the descriptors of this process are used up; {}", what_to_raise())
+    } else if is(Errno::NFILE) {
+        format!("{error}: the descriptors of the whole system are used up; raise fs.file-max")
+    } else {
+        error.to_string()
+    }
+}
+
+/// That workers have room for so many connections only.
+pub(crate) fn explain_shortage(room: u64) -> String {
+    format!(
+        "the descriptors of the workers are used up, which have room for {room} connections each; {}",
+        what_to_raise()
+    )
+}
+
+fn what_to_raise() -> String {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    format!("raise the limit of open files, which is {limit} (`ulimit -n`, LimitNOFILE= of systemd)")
 }

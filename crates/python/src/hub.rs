@@ -117,6 +117,12 @@ impl Hub {
     }
 }
 
+/// What an error of taking a connection means, with what an operator can do about it.
+#[pyfunction]
+pub(crate) fn explain(errno: i32) -> String {
+    engine::explain(&std::io::Error::from_raw_os_error(errno))
+}
+
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
 #[pyfunction]
 pub(crate) fn die_with_parent() -> PyResult<bool> {

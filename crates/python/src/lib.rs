@@ -22,7 +22,7 @@ mod _core {
     #[pymodule_export]
     use super::frame::Frame;
     #[pymodule_export]
-    use super::hub::{Hub, die_with_parent};
+    use super::hub::{Hub, die_with_parent, explain};
     #[pymodule_export]
     use super::publisher::Publisher;
     #[pymodule_export]

@@ -55,7 +55,7 @@ impl Step {
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
             Event::Refused(refused) => Self::Refused(refused),
             Event::Leave(why) => Self::Leave(why),
-            Event::AcceptPaused { error } => Self::AcceptPaused(error.to_string()),
+            Event::AcceptPaused { error } => Self::AcceptPaused(engine::explain(&error)),
             Event::CertificateRead(result) => Self::CertificateRead(result.err()),
         }
     }

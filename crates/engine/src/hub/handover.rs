@@ -1,10 +1,10 @@
 //! Accepting connections, and passing them to workers: now, or again where the first does not take them.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::HubEvent;
@@ -13,36 +13,35 @@ use super::thread::{MUCH_FOR_WORKER, PATIENCE, RETRY, Routing};
 use crate::registry::SLOTS;
 use crate::systems;
 
+/// Between two looks whether clients wait for descriptors.
+const WAITING_INTERVAL: Duration = Duration::from_secs(1);
 /// Connections accepted from one listening socket before it is something else's turn.
 const ACCEPTED_AT_ONCE: usize = 64;
-/// Connections that may wait for a worker that takes them.
-const MOST_HOMELESS: usize = 1024;
 
 impl Routing {
     /// The worker to pass a connection to: of those that take them, the one that has the fewest. Idle HTTP connections do
-    /// not count: a page often leaves one behind, right before it opens its WebSocket. A worker that was too slow and is
-    /// still stuck comes last; a connection that is taken from a worker, `but` this one, goes to none of those.
+    /// not count: a page often leaves one behind, right before it opens its WebSocket. A worker that was too slow gets
+    /// none before it has run a turn again: what it does not take could only be taken back.
     pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);
-        let mut best: Option<(bool, u64, usize, u8)> = None;
+        let mut best: Option<(u64, usize, u8)> = None;
         for place in 0..SLOTS {
             // Among those that have equally many, each gets one in turn.
             let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
             let Some((link, worker)) = self.worker(slot) else { continue };
-            if worker.stage != Stage::Ready || Some(slot) == but || desk.registry.stuck(slot).is_set() {
+            if worker.stage != Stage::Ready || Some(slot) == but {
                 continue;
             }
             worker.see_taken(&desk.registry, now);
-            let is_stuck = worker.is_stuck(&desk.registry);
-            if is_stuck && but.is_some() {
+            if worker.is_stuck(&desk.registry) {
                 continue;
             }
             let row = desk.registry.slot(slot);
             let held = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
             let is_full = held >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
             let load = held.saturating_sub(row.sockets_resting.load(Ordering::Relaxed));
-            let rank = (is_stuck, load, place, slot);
+            let rank = (load, place, slot);
             if best.is_none_or(|best| rank < best) && !is_full && !worker.is_slow_to_take(now) {
                 best = Some(rank);
             }
@@ -93,8 +92,13 @@ impl Routing {
 
     /// Passes a connection to a worker, `but` this one, now or when there is one.
     pub(super) fn find_home(&mut self, handed: Handed, but: Option<u8>) {
-        if !self.hand_over(&handed, but) && self.homeless.len() < MOST_HOMELESS {
+        if self.hand_over(&handed, but) {
+            return;
+        }
+        if self.homeless.len() < self.turning_away.most_waiting {
             self.homeless.push_back(handed);
+        } else {
+            self.turn_away(handed);
         }
     }
 
@@ -113,11 +117,14 @@ impl Routing {
         let mut failed = None;
         for listener in &listeners {
             for _ in 0..ACCEPTED_AT_ONCE {
-                if self.choose(None).is_none() {
+                if self.choose(None).is_none() && !self.takes_in() {
                     break;
                 }
                 match systems::accept(listener) {
-                    Ok(socket) => self.find_home(Handed { socket: Arc::new(socket), input: Vec::new() }, None),
+                    Ok(socket) => {
+                        let (socket, since) = (Arc::new(socket), self.now);
+                        self.find_home(Handed { socket, since, input: Vec::new() }, None);
+                    }
                     Err(Errno::AGAIN) => break,
                     Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL)) => {
                         failed = Some(error);
@@ -130,15 +137,53 @@ impl Routing {
         }
         self.listeners = listeners;
         if let Some(error) = failed {
-            self.pause_accepting(&io::Error::from(error).to_string());
+            self.pause_accepting(&systems::explain(&error.into()));
+        }
+    }
+
+    /// Says so if clients wait because the workers have no descriptors for them.
+    pub(super) fn see_who_waits_for_descriptors(&mut self) {
+        if self.listeners.is_empty() || self.now.duration_since(self.waiting_seen_at) < WAITING_INTERVAL {
+            return;
+        }
+        self.waiting_seen_at = self.now;
+        if self.choose(None).is_some() || self.has_told_recently() || !self.has_waiting_clients() {
+            return;
+        }
+        let desk = Arc::clone(&self.desk);
+        let short = (0..SLOTS as u8).find_map(|slot| {
+            let (_, worker) = self.worker(slot)?;
+            let row = desk.registry.slot(slot);
+            let held = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
+            let room = row.descriptors.load(Ordering::Relaxed);
+            (worker.stage == Stage::Ready && room > 0 && held >= room).then_some(room)
+        });
+        if let Some(room) = short {
+            self.tell_of_pause(&format!("clients wait: {}", systems::explain_shortage(room)));
+        }
+    }
+
+    /// Whether the kernel has connections for a listening socket.
+    fn has_waiting_clients(&self) -> bool {
+        let mut polled: Vec<PollFd<'_>> =
+            self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+        poll(&mut polled, Some(&Timespec::default())).is_ok_and(|count| count > 0)
+    }
+
+    fn has_told_recently(&self) -> bool {
+        self.pause_told_at.is_some_and(|at| self.now.duration_since(at) < PATIENCE)
+    }
+
+    /// Tells of a pause, once in a while.
+    pub(super) fn tell_of_pause(&mut self, text: &str) {
+        if !self.has_told_recently() {
+            self.pause_told_at = Some(self.now);
+            self.desk.tell(HubEvent::Warning(text.to_owned()));
         }
     }
 
     pub(super) fn pause_accepting(&mut self, why: &str) {
-        let is_first = self.accept_at.is_none_or(|at| self.now.duration_since(at) > PATIENCE);
-        if is_first {
-            self.desk.tell(HubEvent::Warning(format!("accepting pauses: {why}")));
-        }
+        self.tell_of_pause(&format!("accepting pauses: {why}"));
         self.accept_at = Some(self.now + RETRY);
     }
 }

@@ -125,7 +125,8 @@ impl Routing {
                 let sockets = self.peers[key].link.take_sockets();
                 for (socket, input) in sockets.into_iter().zip(inputs) {
                     // It leaves, and nothing has been asked on this one yet.
-                    self.find_home(Handed { socket: Arc::new(socket), input: input.to_vec() }, None);
+                    let (socket, since) = (Arc::new(socket), self.now);
+                    self.find_home(Handed { socket, since, input: input.to_vec() }, None);
                 }
             }
             Message::Ready => {

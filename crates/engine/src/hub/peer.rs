@@ -56,6 +56,8 @@ pub(super) struct Program {
 #[derive(Clone)]
 pub(super) struct Handed {
     pub(super) socket: Arc<OwnedFd>,
+    /// Since when it waits for a worker.
+    pub(super) since: Instant,
     pub(super) input: Vec<u8>,
 }
 
@@ -83,9 +85,10 @@ impl WorkerPeer {
         is_ours.then_some(handed)
     }
 
-    /// Whether it was too slow, and has not come to itself since.
+    /// Whether it was too slow, or is known to be stuck, and has run no turn since.
     pub(super) fn is_stuck(&self, registry: &Registry) -> bool {
-        self.slow_at_turn == Some(registry.slot(self.slot).measured.count_turns())
+        let row = registry.slot(self.slot);
+        row.stuck.is_set() || self.slow_at_turn == Some(row.measured.count_turns())
     }
 
     pub(super) fn is_slow_to_take(&self, now: Instant) -> bool {

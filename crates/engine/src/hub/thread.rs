@@ -16,6 +16,7 @@ use super::lease::Lease;
 use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, WorkerPeer};
 use super::pulse::{Looks, Pulse};
 use super::questions::Questions;
+use super::turning_away::TurningAway;
 use super::{Desk, HubEvent, Request, lock};
 use crate::link::Link;
 use crate::message::{Answer, Leave, Message};
@@ -60,15 +61,19 @@ pub(super) struct Routing {
     pub(super) last_number: u64,
     /// Accepting has failed, and is tried again then.
     pub(super) accept_at: Option<Instant>,
-    /// The same for programs.
+    /// When the log last had a line that accepting pauses, and when it was last seen whether anyone waits.
+    pub(super) pause_told_at: Option<Instant>,
+    pub(super) waiting_seen_at: Instant,
+    /// Accepting has failed for programs, and is tried again then.
     pub(super) admit_at: Option<Instant>,
     /// Programs that were cut off and not complained of yet, and when some last were.
     pub(super) misbehaved: u64,
     pub(super) complained_at: Option<Instant>,
     /// The slot of the worker that got the last connection.
     pub(super) last_chosen: usize,
-    /// Connections whose worker is gone, or leaves, while no other takes them.
+    /// Connections that no worker takes for now.
     pub(super) homeless: VecDeque<Handed>,
+    pub(super) turning_away: TurningAway,
     pub(super) now: Instant,
 }
 
@@ -97,11 +102,14 @@ impl Routing {
             questions: Questions::default(),
             last_number: 0,
             accept_at: None,
+            pause_told_at: None,
+            waiting_seen_at: now,
             admit_at: None,
             misbehaved: 0,
             complained_at: None,
             last_chosen: 0,
             homeless: VecDeque::new(),
+            turning_away: TurningAway::new(settings.certificate.is_some()),
             now,
         }
     }
@@ -117,6 +125,7 @@ impl Routing {
                 }
             };
             self.now = Instant::now();
+            self.turning_away.let_go(&ready.parting, self.now);
             if ready.woken && !self.carry_out_requests() {
                 break;
             }
@@ -128,10 +137,13 @@ impl Routing {
             if ready.control {
                 self.admit_programs();
             }
+            self.see_who_serves();
             if ready.listeners {
                 self.accept();
             }
             self.move_untaken();
+            self.turn_away_the_waiting();
+            self.see_who_waits_for_descriptors();
             self.give_up_questions();
             self.look_at_workers();
             self.flush();
@@ -147,7 +159,7 @@ impl Routing {
     fn wait(&mut self) -> io::Result<Ready> {
         let reads_programs = !self.is_congested();
         let accepts = !self.listeners.is_empty() && self.accept_at.is_none_or(|at| Instant::now() >= at);
-        let accepts = accepts && self.choose(None).is_some();
+        let accepts = accepts && (self.choose(None).is_some() || self.takes_in());
         let admits = self.peers.len() < MOST_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
         let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 2);
         polled.push(PollFd::new(&self.woken, PollFlags::IN));
@@ -169,6 +181,8 @@ impl Routing {
             }
             polled.push(PollFd::from_borrowed_fd(peer.link.stream(), flags));
         }
+        let parting_begin = polled.len();
+        polled.extend(self.turning_away.polled());
         let is_stuck = self.peers.iter().any(|(_, peer)| peer.link.is_stuck);
         let wait = if !reads_programs || is_stuck || self.has_untaken() || !accepts && self.has_waiting_room() {
             Some(LOOK_AGAIN)
@@ -179,7 +193,8 @@ impl Routing {
         };
         let has_workers = self.workers.iter().any(Option::is_some);
         let look = self.looks.next().filter(|_| has_workers);
-        let deadline = self.questions.next_deadline().into_iter().chain(look).min();
+        let parting = self.turning_away.next_deadline();
+        let deadline = self.questions.next_deadline().into_iter().chain(look).chain(parting).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.into_iter().chain(deadline).min();
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
@@ -193,8 +208,9 @@ impl Routing {
             control: polled[1..listeners_begin].iter().any(is_ready),
             listeners: polled[listeners_begin..peers_begin].iter().any(is_ready),
             peers: Vec::new(),
+            parting: polled[parting_begin..].iter().map(is_ready).collect(),
         };
-        for ((key, _), polled) in self.peers.iter().zip(&polled[peers_begin..]) {
+        for ((key, _), polled) in self.peers.iter().zip(&polled[peers_begin..parting_begin]) {
             if is_ready(polled) {
                 ready.peers.push((key, polled.revents()));
             }
@@ -202,10 +218,9 @@ impl Routing {
         Ok(ready)
     }
 
-    /// Whether connections wait in the kernel for a worker that takes them, which nobody will tell of.
+    /// Whether connections may wait in the kernel for a worker that takes them, which nobody will tell of.
     fn has_waiting_room(&self) -> bool {
-        let is_ready = |peer: &Peer| matches!(&peer.kind, Kind::Worker(worker) if worker.stage == Stage::Ready);
-        !self.listeners.is_empty() && self.peers.iter().any(|(_, peer)| is_ready(peer))
+        !self.listeners.is_empty()
     }
 
     /// Whether programs have to wait until a worker has taken some of what waits for it.
@@ -235,6 +250,7 @@ impl Routing {
                 Request::Leave { slot, why } => self.tell_to_leave(slot, why),
                 Request::Ended { slot } => self.clear(slot),
                 Request::StopAccepting => {
+                    self.turn_all_away();
                     for listener in self.listeners.drain(..) {
                         // A forked child may hold it too, and the kernel would go on taking connections for nobody.
                         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
@@ -307,7 +323,7 @@ impl Routing {
 
     fn admit_programs(&mut self) {
         let Some(control) = &self.control else { return };
-        let mut admitted = Vec::new();
+        let (mut admitted, mut failed) = (Vec::new(), None);
         self.admit_at = None;
         while self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
             match systems::accept(control) {
@@ -315,12 +331,14 @@ impl Routing {
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => break,
                 Err(error) => {
-                    let error = io::Error::from(error);
-                    self.desk.tell(HubEvent::Warning(format!("no more programs are let in for now: {error}")));
+                    failed = Some(io::Error::from(error));
                     self.admit_at = Some(self.now + COMPLAINT_INTERVAL);
                     break;
                 }
             }
+        }
+        if let Some(error) = failed {
+            self.tell_of_pause(&format!("no more programs are let in for now: {}", systems::explain(&error)));
         }
         for link in admitted {
             let program = Program { has_greeted: false, awaited_since: self.now, is_interrupted: false };
@@ -417,6 +435,7 @@ struct Ready {
     control: bool,
     listeners: bool,
     peers: Vec<(usize, PollFlags)>,
+    parting: Vec<bool>,
 }
 
 /// Whether the process at the other end is the same user's, or root's.

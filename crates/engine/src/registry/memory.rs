@@ -60,6 +60,8 @@ pub(crate) struct Slot {
     pub(crate) sockets_resting: AtomicU64,
     /// How many sockets it can hold.
     pub(crate) capacity: AtomicU64,
+    /// How many its limit of open files leaves room for, if those are fewer than it may otherwise have; else 0.
+    pub(crate) descriptors: AtomicU64,
     /// Subscriptions for which others asked, carried out.
     pub(crate) subscribes_done: AtomicU64,
     pub(crate) totals: Totals,

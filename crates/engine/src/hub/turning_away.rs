@@ -1,0 +1,198 @@
+//! Answering connections that no worker takes: after they have waited for a while they get 503 instead of silence.
+//!
+//! While no worker serves, the hub accepts connections and keeps a bounded number of them. It answers without looking
+//! at the request: it knows no HTTP. A client of a TLS server could not read the answer, and is only closed.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
+
+use super::HubEvent;
+use super::peer::{Handed, Stage};
+use super::thread::{PATIENCE, Routing};
+use crate::registry::{SLOTS, add};
+use crate::systems::SEND;
+
+/// Without a worker for so long, the hub takes connections itself. A worker that is busy for a moment needs no help.
+const HELP_AFTER: Duration = Duration::from_secs(1);
+/// How long a connection waits for a worker.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Connections that may wait here, and the part of this process's descriptors that they may take.
+const MOST_WAITING: u64 = 4096;
+const PART_OF_DESCRIPTORS: u64 = 2;
+/// Clients that may be reading their answers. A closed socket with input unread would take the answer back, so what
+/// they still send is read, within limits.
+const MOST_PARTING: usize = 1024;
+const MOST_READ: usize = 64 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
+const BODY: &str = "no worker is ready\n";
+
+/// A client that has its answer.
+struct Parting {
+    socket: Arc<OwnedFd>,
+    read: usize,
+    until: Instant,
+}
+
+/// Whether workers serve, and those who are told that none does.
+pub(super) struct TurningAway {
+    speaks_tls: bool,
+    pub(super) most_waiting: usize,
+    /// No worker has served since then.
+    unserved_since: Option<Instant>,
+    /// In the order of their deadlines.
+    parting: VecDeque<Parting>,
+    told_at: Option<Instant>,
+}
+
+impl TurningAway {
+    pub(super) fn new(speaks_tls: bool) -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most_waiting = MOST_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
+        Self { speaks_tls, most_waiting, unserved_since: None, parting: VecDeque::new(), told_at: None }
+    }
+
+    /// What to wait for: the rest of what clients send that have their answers.
+    pub(super) fn polled(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.parting.iter().map(|parting| PollFd::new(&parting.socket, PollFlags::IN))
+    }
+
+    /// When the first of these clients is waited for no longer.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.parting.front().map(|parting| parting.until)
+    }
+
+    /// Reads what has come from those that are `ready`, and lets go of those that have ended or take too long.
+    pub(super) fn let_go(&mut self, ready: &[bool], now: Instant) {
+        let mut ready = ready.iter();
+        self.parting.retain_mut(|parting| {
+            let has_input = ready.next().copied().unwrap_or(false);
+            let stays = parting.until > now && !(has_input && parting.has_ended());
+            if !stays {
+                // A worker that is stopped may hold it too.
+                let _ = shutdown(&parting.socket, Shutdown::Both);
+            }
+            stays
+        });
+    }
+}
+
+impl Parting {
+    /// Reads what there is; whether that was the end, or more than enough.
+    fn has_ended(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        while self.read < MOST_READ {
+            match rustix::io::read(&self.socket, &mut buffer) {
+                Ok(0) => return true,
+                Ok(count) => self.read += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return error != Errno::AGAIN,
+            }
+        }
+        true
+    }
+}
+
+impl Routing {
+    /// Sees whether any worker serves: has begun to take connections, and is not too slow to.
+    pub(super) fn see_who_serves(&mut self) {
+        let desk = Arc::clone(&self.desk);
+        let now = self.now;
+        let serves = (0..SLOTS as u8).any(|slot| {
+            self.worker(slot).is_some_and(|(_, worker)| {
+                worker.see_taken(&desk.registry, now);
+                worker.stage == Stage::Ready && !worker.is_stuck(&desk.registry) && !worker.is_slow_to_take(now)
+            })
+        });
+        // Before the first start is complete, and after the stop has begun, nobody is let in.
+        if serves || self.listeners.is_empty() {
+            self.turning_away.unserved_since = None;
+        } else {
+            self.turning_away.unserved_since.get_or_insert(now);
+        }
+    }
+
+    /// Whether the hub takes in connections though no worker takes them from it.
+    pub(super) fn takes_in(&self) -> bool {
+        let is_unserved = |since: Instant| self.now.duration_since(since) >= HELP_AFTER;
+        self.turning_away.unserved_since.is_some_and(is_unserved)
+            && self.homeless.len() < self.turning_away.most_waiting
+    }
+
+    /// Answers those that have waited for long enough, if no worker serves.
+    pub(super) fn turn_away_the_waiting(&mut self) {
+        if self.turning_away.unserved_since.is_none() {
+            return;
+        }
+        let (desk, now) = (Arc::clone(&self.desk), self.now);
+        let has_waited = |handed: &Handed| now.duration_since(handed.since) >= LONGEST_WAIT;
+        let mut due = Vec::new();
+        for slot in 0..SLOTS as u8 {
+            let Some((_, worker)) = self.worker(slot) else { continue };
+            while worker.is_slow_to_take(now) && worker.untaken.front().is_some_and(has_waited) {
+                // If it has just been taken after all, it is served.
+                due.extend(worker.take_back(&desk.registry));
+            }
+        }
+        if self.homeless.iter().any(has_waited) {
+            let all = std::mem::take(&mut self.homeless).into_iter();
+            let (waited, others): (VecDeque<Handed>, VecDeque<Handed>) = all.partition(has_waited);
+            self.homeless = others;
+            due.extend(waited);
+        }
+        for handed in due {
+            self.turn_away(handed);
+        }
+    }
+
+    /// Answers all that wait, whoever serves.
+    pub(super) fn turn_all_away(&mut self) {
+        for handed in std::mem::take(&mut self.homeless) {
+            self.turn_away(handed);
+        }
+    }
+
+    /// Answers a connection, and closes it.
+    pub(super) fn turn_away(&mut self, handed: Handed) {
+        let state = &mut self.turning_away;
+        let header = self.desk.registry.header();
+        add(&header.past.refused, 1);
+        header.past_measured.refused((!state.speaks_tls).then_some(503));
+        if state.told_at.is_none_or(|at| self.now.duration_since(at) >= PATIENCE) {
+            state.told_at = Some(self.now);
+            let what = if state.speaks_tls { "closed" } else { "answered with 503" };
+            let text = format!("no worker serves: connections that have waited for one are {what}");
+            self.desk.tell(HubEvent::Warning(text));
+        }
+        let mut parting = Parting { socket: handed.socket, read: 0, until: self.now + LINGER };
+        if parting.has_ended() {
+            let _ = shutdown(&parting.socket, Shutdown::Both);
+            return;
+        }
+        if !state.speaks_tls {
+            // It fits into the buffer of a socket that nothing was written to. Whoever has gone needs none.
+            let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
+        }
+        let _ = shutdown(&parting.socket, Shutdown::Write);
+        if state.parting.len() >= MOST_PARTING
+            && let Some(oldest) = state.parting.pop_front()
+        {
+            let _ = shutdown(&oldest.socket, Shutdown::Both);
+        }
+        state.parting.push_back(parting);
+    }
+}
+
+fn answer() -> String {
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Retry-After: 5\r\nConnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    )
+}

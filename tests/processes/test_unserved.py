@@ -1,0 +1,154 @@
+"""What clients are told while no worker serves: not nothing."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+from launched import Launch, Launched, ask, until
+
+# Seconds that a connection waits for a worker.
+PATIENCE = 5
+# And a busy machine a little longer; without an answer it would be for ever.
+LATEST = 20
+
+# A worker that is started while there is a file "closed" waits for its end.
+SLOW_START = """
+while os.path.exists("closed"):
+    time.sleep(0.05)
+"""
+
+
+async def get(launched: Launched, body: bytes = b"") -> tuple[str, float]:
+    """Ask for /health; return all that is answered, until the end, and the seconds that it took."""
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
+    head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    answer = await asyncio.wait_for(reader.read(), LATEST)
+    writer.close()
+    return answer.decode(), time.monotonic() - began
+
+
+def check_refusal(answer: str, seconds: float) -> None:
+    head, _, body = answer.partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "\r\nRetry-After: 5\r\n" in head
+    assert body == "no worker is ready\n"
+    assert seconds >= PATIENCE - 0.1
+
+
+async def test_without_a_worker_clients_get_503_and_those_that_come_later_the_next_worker(
+    launch: Launch, tmp_path: Path
+) -> None:
+    launched = await launch(SLOW_START, workers=1)
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("was killed by signal 9")
+    # One more with a body that nobody reads.
+    answers = await asyncio.gather(*(get(launched) for _ in range(20)), get(launched, bytes(40_000)))
+    for answer, seconds in answers:
+        check_refusal(answer, seconds)
+    await launched.log.wait_for("no worker serves: connections that have waited for one are answered with 503")
+    later = asyncio.create_task(get(launched))
+    await asyncio.sleep(0.1)
+    (tmp_path / "closed").unlink()
+    answer, _ = await later
+    assert answer.endswith("\r\n\r\nok")
+    async with launched.connect() as client:
+        assert int(await ask(client, "server.stats()['refused']")) >= 21
+    await launched.stop()
+    assert sum("no worker serves" in line for line in launched.log.all) == 1
+
+
+async def test_a_stopped_worker_does_not_keep_clients_waiting_for_ever(launch: Launch) -> None:
+    launched = await launch(workers=1, stuck_after=None)
+    pid = launched.workers()[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for answer, seconds in await asyncio.gather(*(get(launched) for _ in range(20))):
+            check_refusal(answer, seconds)
+        answer, seconds = await get(launched)
+        check_refusal(answer, seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    answer, _ = await get(launched)
+    assert answer.endswith("\r\n\r\nok")
+    async with launched.connect() as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
+
+
+async def test_a_tls_server_closes_what_it_cannot_answer(launch: Launch, tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(tmp_path / "cert.pem", append=True)
+    files = {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
+    launched = await launch(workers=1, stuck_after=None, **files)
+    pid = launched.workers()[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer, seconds = await get(launched)
+        assert answer == ""
+        assert seconds >= PATIENCE - 0.1
+        await launched.log.wait_for("no worker serves: connections that have waited for one are closed")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await launched.stop()
+
+
+async def test_clients_that_stay_silent_or_connected_use_up_nothing(launch: Launch) -> None:
+    launched = await launch(workers=1, stuck_after=None)
+    pid = launched.workers()[0]
+    before = len(os.listdir(f"/proc/{launched.process.pid}/fd"))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        silent = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(100)]
+        for reader, _ in silent:
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), LATEST)).startswith(b"HTTP/1.1 503 ")
+        # They are still there.
+        await until(lambda: len(os.listdir(f"/proc/{launched.process.pid}/fd")) <= before)
+        for _, writer in silent:
+            writer.close()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    await launched.stop()
+
+
+async def test_workers_are_started_again_soon_while_none_serves(launch: Launch) -> None:
+    launched = await launch(workers=1)
+    for _ in range(7):
+        async with launched.connect() as client:
+            os.kill(int(await ask(client, "os.getpid()")), signal.SIGKILL)
+            await client.wait_closed()
+    async with launched.connect() as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
+    delays = [float(found[1]) for line in launched.log.all if (found := re.search(r"started again in (\S+) s", line))]
+    assert len(delays) == 6
+    assert max(delays) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_log_names_used_up_descriptors_and_what_to_raise(launch: Launch, workers: int) -> None:
+    lines = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+    """
+    launched = await launch(lines, workers=workers)
+    clients = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(workers * 72 + 20)]
+    line = await launched.log.wait_for("clients wait: the descriptors of the workers are used up")
+    assert "raise the limit of open files, which is 200 (`ulimit -n`, LimitNOFILE= of systemd)" in line
+    # Not for each look.
+    await asyncio.sleep(3)
+    assert sum("used up" in each for each in launched.log.all) == 1
+    for _, writer in clients:
+        writer.close()
+    async with launched.connect() as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
