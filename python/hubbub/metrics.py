@@ -4,21 +4,36 @@ Whoever asks makes a thread of the master read what all processes have counted; 
 those of the whole server: what a worker has counted before it died stays in them, so they never go back.
 """
 
+import asyncio
+import contextlib
 import errno
+import logging
 import math
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from . import _core
 from .errors import CannotServe
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
     from prometheus_client import Metric
 
 __all__ = ["Exposition"]
+
+log = logging.getLogger("hubbub")
+
+# Connections at a time, and those that the kernel keeps waiting meanwhile.
+MOST_CONNECTIONS = 32
+BACKLOG = 128
+# Seconds for a request and its answer, and bytes of a request.
+LONGEST_VISIT = 5.0
+LONGEST_HEAD = 16 * 1024
+# Seconds until the next attempt to accept after one has failed, and between two lines in the log about that.
+RETRY = 0.1
+COMPLAINT_INTERVAL = 10.0
 
 # The counters that are totals of `stats`, by what they are called there.
 COUNTERS = {
@@ -101,7 +116,11 @@ def _cumulative(buckets: list[tuple[float, int]]) -> Iterator[tuple[str, int]]:
 
 
 class Exposition:
-    """The HTTP server of the metrics, in a thread of its own."""
+    """The HTTP server of the metrics: one thread, a bounded number of connections, and none for long.
+
+    Whoever comes while all places are taken takes the place of the one that has been there for longest, so that a
+    scrape is answered however many others say nothing.
+    """
 
     def __init__(self, port: int, measure: Callable[[], dict[str, Any]]) -> None:
         """Begin to answer.
@@ -114,22 +133,101 @@ class Exposition:
             CannotServe: The port is in use, or the package `prometheus-client` is missing.
         """
         try:
-            from prometheus_client import CollectorRegistry, start_http_server
+            from prometheus_client import CollectorRegistry, make_wsgi_app
         except ImportError:
             wanted = "metrics_port needs the package prometheus-client: pip install 'hubbub[metrics]'"
             raise CannotServe(errno.ENOENT, wanted) from None
         registry = CollectorRegistry()
         registry.register(Collector(measure))
-        self._server: WSGIServer
-        self._thread: threading.Thread
+        self._application = make_wsgi_app(registry)
+        self._port = port
+        self._places: dict[asyncio.Task[None], None] = {}
+        self._has_ended = threading.Event()
         try:
-            self._server, self._thread = start_http_server(port, "127.0.0.1", registry)
+            self._listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise CannotServe(error.errno, f"cannot serve metrics on 127.0.0.1 port {port}: {reason}") from error
+        self._listener.setblocking(False)
+        self._loop = asyncio.new_event_loop()
+        self._accepting = self._loop.create_task(self._accept())
+        threading.Thread(target=self._run, name="hubbub-metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Stop to answer, within half a second."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        """Let nobody in any more. Those who are in are still answered, if they ask soon."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._accepting.cancel)
+        self._has_ended.wait()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(asyncio.wait([self._accepting]))
+            self._listener.close()
+            self._has_ended.set()
+            if self._places:
+                self._loop.run_until_complete(asyncio.wait(list(self._places)))
+        finally:
+            self._has_ended.set()
+            self._loop.close()
+
+    async def _accept(self) -> None:
+        next_told = 0.0
+        while True:
+            try:
+                connection, _ = await self._loop.sock_accept(self._listener)
+            except OSError as error:
+                if self._loop.time() >= next_told:
+                    next_told = self._loop.time() + COMPLAINT_INTERVAL
+                    log.warning("metrics: no connection can be accepted: %s", _core.explain(error.errno or 0))
+                await asyncio.sleep(RETRY)
+                continue
+            if len(self._places) >= MOST_CONNECTIONS:
+                longest = next(iter(self._places))
+                del self._places[longest]
+                longest.cancel()
+            place = self._loop.create_task(self._serve(connection))
+            self._places[place] = None
+            place.add_done_callback(lambda place: self._places.pop(place, None))
+            await asyncio.sleep(0)
+
+    async def _serve(self, connection: socket.socket) -> None:
+        """Answer one request, and close."""
+        with connection, contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LONGEST_VISIT):
+                if head := await self._head(connection):
+                    await self._loop.sock_sendall(connection, self._answer(head))
+                    connection.shutdown(socket.SHUT_WR)
+                    # Input that is unread when a socket is closed takes the answer back.
+                    read = 0
+                    while read < LONGEST_HEAD and (more := await self._loop.sock_recv(connection, LONGEST_HEAD)):
+                        read += len(more)
+
+    async def _head(self, connection: socket.socket) -> bytes | None:
+        """Read a request's head; `None`: there comes none, or one that is too long."""
+        head = b""
+        while b"\r\n\r\n" not in head:
+            more = await self._loop.sock_recv(connection, LONGEST_HEAD)
+            head += more
+            if not more or len(head) > LONGEST_HEAD:
+                return None
+        return head.partition(b"\r\n\r\n")[0]
+
+    def _answer(self, head: bytes) -> bytes:
+        """Have prometheus-client answer a request."""
+        request, *fields = head.decode("latin-1").split("\r\n")
+        method, _, target = request.partition(" ")
+        path, _, query = target.partition(" ")[0].partition("?")
+        environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query}
+        for field in fields:
+            name, _, value = field.partition(":")
+            environ["HTTP_" + name.upper().replace("-", "_")] = value.strip()
+        answer: list[str] = []
+
+        def begin(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+            lines = (f"{name}: {value}" for name, value in headers)
+            answer.extend((f"HTTP/1.1 {status}", *lines))
+            return lambda body: None
+
+        body = b"".join(self._application(environ, begin))
+        answer += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
+        return "\r\n".join(answer).encode("latin-1") + (b"" if method == "HEAD" else body)

@@ -1,6 +1,7 @@
 """Metrics, as Prometheus reads them."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -59,7 +60,7 @@ async def until(port: int, condition: Callable[[Samples], bool]) -> Samples:
 
 
 def assert_no_counter_fell(before: Samples, after: Samples) -> None:
-    gauges = ("hubbub_connections", "hubbub_queued_bytes", "hubbub_start_time")
+    gauges = ("hubbub_connections", "hubbub_queued_bytes", "hubbub_worker_stuck", "hubbub_start_time")
     counters = [name for name in before if not name.startswith(gauges)]
     assert len(counters) > 50
     assert {name: (before[name], after[name]) for name in counters if after[name] < before[name]} == {}
@@ -203,6 +204,46 @@ def holds(pid: int, inode: str) -> bool:
     """Whether a process has that socket open."""
     links = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
     return f"socket:[{inode}]" in links
+
+
+async def test_silent_connections_make_no_threads_and_keep_no_scrape_waiting(launch: Launch) -> None:
+    port = free_port()
+    launched = await launch(workers=1, metrics_port=port)
+
+    def threads() -> int:
+        return len(os.listdir(f"/proc/{launched.process.pid}/task"))
+
+    await scrape(port)
+    before = threads()
+    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(600)]
+    assert (await scrape(port))["hubbub_accepted_total"] == 0
+    assert threads() <= before
+    assert len(os.listdir(f"/proc/{launched.process.pid}/fd")) < 100
+    # Those that have places do not keep them.
+    for reader, writer in silent:
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+    assert (await scrape(port))["hubbub_accepted_total"] == 0
+    await launched.stop()
+
+
+async def test_what_is_no_request_for_metrics_is_answered_or_closed(launch: Launch) -> None:
+    port = free_port()
+    launched = await launch(workers=1, metrics_port=port)
+    for request, answer in (
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
+        (b"\xff\xfe\r\n\r\n", b"HTTP/1.1 405 "),
+        (b"x" * 100_000, b""),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        with contextlib.suppress(ConnectionResetError):
+            assert (await reader.read()).startswith(answer)
+        writer.close()
+    assert (await scrape(port))["hubbub_accepted_total"] == 0
+    await launched.stop()
+    assert not any("Traceback" in line for line in launched.log.all)
 
 
 async def test_a_port_in_use_is_one_line(program: ProgramFile) -> None:
