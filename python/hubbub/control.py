@@ -37,9 +37,14 @@ class Control:
     is_temporary: bool
     """The port was any free one, so no other server will look for what this one has leased."""
 
+    @property
+    def lease_path(self) -> str:
+        """The lease file's path."""
+        return _lease_of(self.path)
+
     def remove(self) -> None:
         """Remove the socket's file; to be done while the lease is held, or it may be another's."""
-        for path in (self.path, _lease_of(self.path))[: 1 + self.is_temporary]:
+        for path in (self.path, self.lease_path)[: 1 + self.is_temporary]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 

@@ -11,6 +11,7 @@ from ._core import Hub
 from .caller import CANCEL_GRACE
 from .control import Control, open_control
 from .handlers import Handler
+from .hub import open_hub
 from .listening import describe, listen, raise_file_limit
 from .metrics import Exposition
 from .settings import Settings
@@ -63,7 +64,7 @@ class Embedded:
             self._control = open_control(self._control_setting, self.port, is_temporary=settings.port == 0)
             raise_file_limit(settings.max_connections)
             if self._control:
-                self._hub = hub = Hub(settings, self._control.listener, self._control.lease)
+                self._hub = hub = open_hub(settings, self._control)
                 slot, link = hub.add_worker(0)
                 self.worker = Worker(
                     self._server, settings, self._handlers, slot=slot, link=link, registry=hub.registry

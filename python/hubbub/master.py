@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from . import program, systemd
-from ._core import Hub
 from .caller import Caller
 from .control import Control, open_control
 from .handlers import Handler
+from .hub import open_hub
 from .listening import describe, listen, raise_file_limit
 from .metrics import Exposition
 from .program import Assignment, Why
@@ -139,8 +139,7 @@ class Master:
         self.port = self._listeners[0].getsockname()[1]
         control = open_control(settings.control, self.port, is_temporary=settings.port == 0)
         raise_file_limit(settings.max_connections)
-        descriptors = (control.listener, control.lease) if control else (None, None)
-        self._hub = Hub(settings, *descriptors)
+        self._hub = open_hub(settings, control)
         self._caller = Caller(self._handlers, settings.threads)
         self._all_serve = asyncio.Event()
         self._all_ended = asyncio.Event()

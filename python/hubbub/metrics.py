@@ -52,6 +52,7 @@ TRAFFIC = {
 GAUGES = {
     "connections": ("hubbub_connections", "Open WebSockets."),
     "queued_bytes": ("hubbub_queued_bytes", "Unsent bytes in outboxes."),
+    "outliving": ("hubbub_outliving_handlers", "Connections that have ended, but whose handlers still run."),
 }
 TIMES = {
     "turns": ("hubbub_turn_seconds", "Turns of the reactors, the handlers that they call included."),

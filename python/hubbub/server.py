@@ -347,7 +347,8 @@ class Server:
         """Return totals since the start, and under `workers` a list of the same for each worker.
 
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,
-        `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `slow_consumers_closed`,
+        `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving`
+        (connections whose clients have left while a handler still runs, now), `slow_consumers_closed`,
         `messages_dropped` (by `slow_consumer="drop"`), `commands_dropped` (calls from other threads and workers beyond
         what may wait), `restarts` (of workers), `started_at` (Unix seconds); those of a worker also have `worker_id`.
 

@@ -126,7 +126,8 @@ class Settings:
         Integer(1, 10_000_000),
         "Open WebSockets of the whole server; above, a handshake gets 503 with Retry-After. Each costs a "
         "file descriptor, under 1 KB idle (about 4.5 KB more with TLS), and a row in shared memory, which is reserved "
-        "at the start.",
+        "at the start. Connections that have ended do not count, though their handlers still run: of these there may "
+        "be as many in each worker, a tenth more, and 1,000; above, a handshake gets 503 too.",
     )
     max_message_size: int = _setting(
         1 * MIB,

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
-from .errors import NotRunning
+from .errors import CannotServe, NotRunning
 from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
@@ -62,6 +62,21 @@ STOPPING = Response(
     headers={"Retry-After": "5"},
     content_type="text/plain; charset=utf-8",
 )
+
+# As the reactor tells those whom it refuses.
+TOO_MANY_HANDLERS = Response(
+    "too many handlers still run for clients that have left\n",
+    status=503,
+    headers={"Retry-After": "5"},
+    content_type="text/plain; charset=utf-8",
+)
+
+# What is used up, so that the reactor refuses newcomers; with a number.
+SHORTAGES: Mapping[str, str] = {
+    "handlers": "%d handlers still run whose clients have left: new handshakes and requests are refused until fewer do",
+    "ids": "all connection ids have been given out: handshakes are refused%.0s",
+    "leased ids": "no connection id is leased, for the lease cannot be written: handshakes are refused%.0s",
+}
 
 CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
     "stop": (CloseCode.GOING_AWAY, "the server is stopping"),
@@ -109,6 +124,9 @@ class Worker:
             slot: This process's part of the connection ids.
             link: The descriptor of the link to the hub, if there is a hub.
             registry: The descriptor of the server's shared memory, if there is a hub.
+
+        Raises:
+            CannotServe: The system refuses, or its clock is so far ahead that there are no connection ids.
         """
         self.worker_id = worker_id
         # Without this the reactor accepts them by itself.
@@ -134,7 +152,11 @@ class Worker:
         self._left_behind = False
         self._next_pause_logged = 0.0
         self._watchdog: Watchdog | None = None
-        self.reactor = Reactor(server, self, settings, slot, link, registry)
+        self._next_shortage_logged = dict.fromkeys(SHORTAGES, 0.0)
+        try:
+            self.reactor = Reactor(server, self, settings, slot, link, registry)
+        except OSError as error:
+            raise CannotServe(error.errno, error.strerror or str(error)) from error
         self.caller.held = self.reactor.handler_held
         for event in ("open", "message", "close", "drain"):
             if handler := handlers.get(event):
@@ -318,6 +340,10 @@ class Worker:
             self._respond(token, HEALTHY if request.method in HEALTH_METHODS else NO_HEALTH_METHOD)
         elif "request" not in self._handlers:
             self._respond(token, UPGRADE_REQUIRED)
+        elif handlers := self.reactor.handlers_in_excess():
+            self.on_shortage("handlers", handlers)
+            self._visitors.refused(request, f"{TOO_MANY_HANDLERS.status} {TOO_MANY_HANDLERS.body.decode().strip()}")
+            self._respond(token, TOO_MANY_HANDLERS)
         else:
             self._ask("request", request, functools.partial(self._answer, token), token)
 
@@ -369,6 +395,13 @@ class Worker:
         if now >= self._next_pause_logged:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
+
+    def on_shortage(self, of: str, count: int) -> None:
+        """Log that newcomers are refused for want of something; not for each of them."""
+        now = self.loop.time()
+        if now >= self._next_shortage_logged[of]:
+            self._next_shortage_logged[of] = now + PAUSE_LOG_INTERVAL
+            log.error("worker %d: " + SHORTAGES[of], self.worker_id, count)
 
     def certificate_read(self, error: str | None) -> None:
         """Log that the files of the certificate have changed; each worker reads them, and one says so to everybody."""

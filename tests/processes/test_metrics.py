@@ -60,7 +60,13 @@ async def until(port: int, condition: Callable[[Samples], bool]) -> Samples:
 
 
 def assert_no_counter_fell(before: Samples, after: Samples) -> None:
-    gauges = ("hubbub_connections", "hubbub_queued_bytes", "hubbub_worker_stuck", "hubbub_start_time")
+    gauges = (
+        "hubbub_connections",
+        "hubbub_queued_bytes",
+        "hubbub_outliving_handlers",
+        "hubbub_worker_stuck",
+        "hubbub_start_time",
+    )
     counters = [name for name in before if not name.startswith(gauges)]
     assert len(counters) > 50
     assert {name: (before[name], after[name]) for name in counters if after[name] < before[name]} == {}
@@ -97,6 +103,28 @@ async def test_what_happens_is_counted(launch: Launch) -> None:
 
 def exceeds(name: str, value: float, samples: Samples) -> bool:
     return samples[name] > value
+
+
+async def test_handlers_that_outlive_their_connection_are_counted(launch: Launch) -> None:
+    port = free_port()
+    lines = """
+    goes_on = asyncio.Event()
+
+    @server.on("close")
+    async def on_close(server):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, goes_on.set)
+        tell("close", os.getpid())
+        await goes_on.wait()
+    """
+    launched = await launch(lines, workers=1, metrics_port=port)
+    async with launched.connect():
+        assert (await scrape(port))['hubbub_outliving_handlers{worker="0"}'] == 0
+    worker = int((await launched.told.wait_for("close")).split()[1])
+    name = 'hubbub_outliving_handlers{worker="0"}'
+    samples = await until(port, lambda samples: samples[name] == 1)
+    assert samples['hubbub_connections{worker="0"}'] == 0
+    os.kill(worker, signal.SIGUSR1)
+    await until(port, lambda samples: samples[name] == 0)
 
 
 async def test_refusals_are_counted_by_status(launch: Launch) -> None:

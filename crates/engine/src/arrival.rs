@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
-use crate::connection::{Connection, Stage, Wait};
+use crate::connection::{Connection, Wait};
 use crate::reactor::{LISTENER, Reactor};
 use crate::registry::add;
 use crate::tls::Session;
@@ -42,20 +42,7 @@ impl Reactor {
     /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in
     /// the kernel's queue.
     pub(crate) fn has_space(&self) -> bool {
-        self.connections.len() - self.abandoned < self.most_connections()
-    }
-
-    /// Lets a newcomer take the place of a connection whose peer has hung up and whose handler has not ended. There may
-    /// be only so many of them: each still has a descriptor, and a handler.
-    pub(crate) fn give_up_place_if_abandoned(&mut self, key: usize) {
-        let most = self.most_connections();
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let waits_in_vain = connection.hung_up && matches!(connection.stage, Stage::Asked(_));
-        if waits_in_vain && !connection.abandoned && self.abandoned < most {
-            connection.abandoned = true;
-            self.abandoned += 1;
-            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
-        }
+        self.connections.len() - self.outliving < self.most_connections()
     }
 
     pub(crate) fn most_connections(&self) -> usize {

@@ -168,7 +168,7 @@ pub(crate) struct Ending {
 pub(crate) struct Connection {
     /// 0 until the handshake is accepted.
     pub(crate) fd: Fd,
-    /// The registry's row of `fd`.
+    /// The registry's row of `fd`; another connection's, perhaps, once this one is not open any more.
     pub(crate) row: usize,
     pub(crate) outbox: Outbox,
     pub(crate) fragmented: Option<Box<Fragmented>>,
@@ -181,14 +181,14 @@ pub(crate) struct Connection {
     pub(crate) serial: u32,
     /// The window that messages for it are compressed with, if they are.
     pub(crate) window_bits: Option<u8>,
-    /// It counts among the open WebSockets.
+    /// It counts among the open WebSockets, and has a row.
     pub(crate) open: bool,
     /// The socket may have input.
     pub(crate) readable: bool,
     /// The peer has closed its end, or the connection is broken: there is an end to be read.
     pub(crate) hung_up: bool,
-    /// It has given up its place: nobody waits for the answer of its handler any more.
-    pub(crate) abandoned: bool,
+    /// It counts among those whose client has left while a handler runs on, and not among the connections any more.
+    pub(crate) outlived: bool,
     /// The end of its input has been read.
     pub(crate) ended: bool,
     /// The socket took no more; the kernel will say when it does.
@@ -250,7 +250,7 @@ impl Connection {
             our_code: 0,
             readable: false,
             hung_up: false,
-            abandoned: false,
+            outlived: false,
             ended: false,
             blocked: false,
             queued: false,

@@ -37,6 +37,8 @@ pub const MOST_PIPED: usize = 32 * 1024 * 1024;
 const MOST_PIPE_HANDLERS: usize = 1024;
 /// Milliseconds until the next look whether there are descriptors again.
 const RETRY: u64 = 1000;
+/// Ids given out between two questions for more.
+const IDS_BETWEEN_QUESTIONS: u64 = 65_536;
 /// Descriptors that a worker needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
@@ -76,6 +78,8 @@ pub(crate) struct Crossing {
     subscribes_sent: u64,
     /// Sockets that the hub has sent.
     sockets_come: u64,
+    /// The hub is asked for more ids, if they are few, once this counter is given out.
+    asks_for_ids_at: u64,
     /// This process had no descriptors left, and looks again at this time.
     pub(crate) retry_at: Option<u64>,
 }
@@ -137,7 +141,17 @@ impl Reactor {
         self.crossing.worker_id = self.shared.worker_id();
         self.crossing.link = Some(link);
         self.has_room_again();
+        self.ask_for_ids_if_few();
         Ok(())
+    }
+
+    /// Asks the hub to lease more ids if few are left; again after many more, should it have failed.
+    pub(crate) fn ask_for_ids_if_few(&mut self) {
+        let Some(last) = self.ids.last_of_few(&self.shared.registry) else { return };
+        if last >= self.crossing.asks_for_ids_at {
+            self.crossing.asks_for_ids_at = last + IDS_BETWEEN_QUESTIONS;
+            self.tell(&Message::FewIds);
+        }
     }
 
     /// Tells the hub how many connections this worker can hold.
@@ -411,7 +425,7 @@ impl Reactor {
             Message::Sockets(inputs) => self.take_sockets(&inputs),
             Message::Leave(why) => self.crossing.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
-                for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.fd != 0) {
+                for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {
                     // What it had kept room for may never come. What others have under way counts less for a moment.
                     self.shared.registry.row(connection.row).underway_bytes.store(0, Ordering::Relaxed);
                 }

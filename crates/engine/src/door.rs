@@ -11,12 +11,12 @@ use wire::http::{self, Head, Rejection};
 use wire::protocol::Protocol;
 
 use crate::connection::{Asked, Stage, Unfinished, Wait};
-use crate::event::{Event, Token};
+use crate::event::{Event, Shortage, Token};
 use crate::leaving::Phase;
 use crate::outbox::{Outbox, Pool};
 use crate::reactor::Reactor;
 use crate::refusals::Refused;
-use crate::registry::{Fd, add};
+use crate::registry::{Fd, NoId, add};
 use crate::tls;
 
 /// Seconds after which a client that was refused for lack of room may try again.
@@ -29,6 +29,14 @@ const FOREIGN_ORIGIN: Rejection =
 const FOREIGN_HOST: Rejection = Rejection { status: 400, reason: "this host is not served here", headers: &[] };
 const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
+const TOO_MANY_HANDLERS: Rejection = Rejection {
+    status: 503,
+    reason: "too many handlers still run for clients that have left",
+    headers: &[("Retry-After", RETRY_AFTER)],
+};
+const NO_IDS: Rejection = Rejection { status: 503, reason: "all connection ids have been given out", headers: &[] };
+const NO_LEASED_IDS: Rejection =
+    Rejection { status: 503, reason: "no connection id is leased", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
 const PLAIN_HTTP: Rejection =
@@ -79,7 +87,7 @@ impl Reactor {
         None
     }
 
-    fn examine(&self, head: &Head) -> Result<Entry, Rejection> {
+    fn examine(&mut self, head: &Head) -> Result<Entry, Rejection> {
         // First: pages that may not connect should cost as little as they can.
         if !self.settings.allowed_hosts.allows_head(head, self.speaks_tls()) {
             return Err(FOREIGN_HOST);
@@ -96,19 +104,43 @@ impl Reactor {
         Ok(Entry::Request { body, expects_continue })
     }
 
-    fn check_handshake(&self, head: &Head) -> Result<Upgrade, Rejection> {
+    fn check_handshake(&mut self, head: &Head) -> Result<Upgrade, Rejection> {
         // Before all else about a handshake, for the same reason.
         if !self.settings.origins.allows_head(head, self.speaks_tls()) {
             return Err(FOREIGN_ORIGIN);
         }
         let upgrade = handshake::check(head, self.settings.compression)?;
+        self.check_room()?;
+        Ok(upgrade)
+    }
+
+    /// Whether one more connection may be let in.
+    fn check_room(&mut self) -> Result<(), Rejection> {
         if self.phase == Phase::Refusing {
             return Err(STOPPING);
         }
-        if !self.has_room() {
+        if self.shared.registry.connections() >= self.settings.max_connections as u64 {
             return Err(NO_ROOM);
         }
-        Ok(upgrade)
+        if self.is_overrun() {
+            self.shortage = Some(Shortage::Handlers(self.outliving));
+            return Err(TOO_MANY_HANDLERS);
+        }
+        if self.ids.are_exhausted(&self.shared.registry) {
+            return Err(self.no_id(NoId::Exhausted));
+        }
+        Ok(())
+    }
+
+    /// The answer where no id can be given out.
+    fn no_id(&mut self, why: NoId) -> Rejection {
+        let (shortage, rejection) = match why {
+            NoId::NoFreeRow => return NO_ROOM,
+            NoId::Exhausted => (Shortage::Ids, NO_IDS),
+            NoId::Unleased => (Shortage::LeasedIds, NO_LEASED_IDS),
+        };
+        self.shortage = Some(shortage);
+        rejection
     }
 
     fn speaks_tls(&self) -> bool {
@@ -147,26 +179,25 @@ impl Reactor {
     /// The connection waits for its handler; returns the handler's name for it, and the peer.
     fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
         self.connections[key].stage = Stage::Asked(asked);
-        self.give_up_place_if_abandoned(key);
+        self.outlive_if_abandoned(key);
         self.wait(key, Wait::Nothing);
         let connection = &self.connections[key];
         (Token { key: key as u32, serial: connection.serial }, connection.peer)
     }
 
     /// An id for a new connection, if there may be one more in the whole server.
-    fn new_id(&mut self) -> Option<Fd> {
+    fn new_id(&mut self) -> Result<Fd, Rejection> {
+        self.check_room()?;
+        // The place first: a refusal costs no id.
         if !self.shared.registry.take_place(self.shared.slot, self.settings.max_connections) {
-            return None;
+            return Err(NO_ROOM);
         }
-        let fd = self.ids.next(&self.shared.registry);
-        if fd.is_none() {
+        let fd = self.ids.next(&self.shared.registry).map_err(|why| {
             self.shared.registry.give_place_back(self.shared.slot);
-        }
+            self.no_id(why)
+        });
+        self.ask_for_ids_if_few();
         fd
-    }
-
-    fn has_room(&self) -> bool {
-        self.shared.registry.connections() < self.settings.max_connections as u64
     }
 
     pub(crate) fn reject_too_large(&mut self, key: usize) {
@@ -260,13 +291,12 @@ impl Reactor {
         let Asked::Handshake(upgrade, head) = asked else {
             return None;
         };
-        if self.phase == Phase::Refusing {
-            self.reject(key, &STOPPING, Some(head));
-            return None;
-        }
-        let Some(fd) = self.new_id() else {
-            self.reject(key, &NO_ROOM, Some(head));
-            return None;
+        let fd = match self.new_id() {
+            Ok(fd) => fd,
+            Err(rejection) => {
+                self.reject(key, &rejection, Some(head));
+                return None;
+            }
         };
         let chosen =
             subprotocol.or_else(|| handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols));

@@ -3,9 +3,14 @@
 //! A WebSocket leaves the open ones as soon as either side says that it closes; its `close` event is due when the
 //! closing handshake is done, or cannot be done any more; its socket is closed when what was queued is sent; and its
 //! key is free when all that is over.
+//!
+//! Its handlers may run for longer than that. They hold nothing that a living connection needs: the row in the registry
+//! and the place among `max_connections` are free once it is not open any more, the place among this worker's sockets
+//! once its own is closed. Those that run on are counted, and have a bound of their own.
 
 use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wire::error::close_code;
@@ -97,7 +102,8 @@ impl Reactor {
         let connection = &mut self.connections[key];
         if connection.open {
             connection.open = false;
-            self.shared.registry.close(connection.fd);
+            self.keys[connection.row] = 0;
+            self.shared.end(connection.fd, key as u32);
             self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
@@ -136,12 +142,47 @@ impl Reactor {
         connection.stage = Stage::Gone;
         connection.input = Vec::new();
         connection.outbox.clear(&mut self.tools.pool);
-        if connection.fd != 0 {
-            self.shared.count_queued(connection.row, 0);
-        }
+        self.shared.count_unsent(connection, 0);
         if connection.forgotten {
             self.gone.push(key as u32);
+        } else {
+            self.outlive(key);
         }
+    }
+
+    /// The client has left, and the connection is kept only for its handlers: it does not count as one any more.
+    fn outlive(&mut self, key: usize) {
+        if !std::mem::replace(&mut self.connections[key].outlived, true) {
+            self.count_outliving(self.outliving + 1);
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+        }
+    }
+
+    /// Does so for an HTTP connection whose peer has hung up while its handler runs. There may be only so many of them:
+    /// each still has a descriptor.
+    pub(crate) fn outlive_if_abandoned(&mut self, key: usize) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.hung_up && matches!(connection.stage, Stage::Asked(_)) && !self.is_overrun() {
+            self.outlive(key);
+        }
+    }
+
+    pub(crate) fn count_outliving(&mut self, count: usize) {
+        self.outliving = count;
+        let slot = self.shared.registry.slot(self.shared.slot);
+        slot.outliving.store(count as u64, Ordering::Relaxed);
+        slot.is_overrun.store(self.is_overrun().into(), Ordering::Relaxed);
+    }
+
+    /// How many connections are kept only for their handlers: their clients have left.
+    pub fn outliving(&self) -> usize {
+        self.outliving
+    }
+
+    /// Whether so many handlers have outlived their connections that no newcomers are let in. There may be as many as
+    /// connections.
+    pub fn is_overrun(&self) -> bool {
+        self.outliving >= self.most_connections()
     }
 
     /// The TLS of a connection has failed; what rustls says to that was in its outbox.

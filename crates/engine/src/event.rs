@@ -30,6 +30,17 @@ impl Token {
     }
 }
 
+/// What is used up, beside places, so that handshakes are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// So many handlers still run whose clients have left; there may not be more.
+    Handlers(usize),
+    /// All ids have been given out.
+    Ids,
+    /// The hub has not leased more ids.
+    LeasedIds,
+}
+
 /// A message's content.
 #[derive(Debug)]
 pub enum Payload<'a> {
@@ -112,6 +123,8 @@ pub enum Event<'a> {
     Leave(Leave),
     /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.
     CertificateRead(Result<(), String>),
+    /// Handshakes are refused for want of something.
+    Shortage(Shortage),
     /// Accepting has paused because of this error, and will be tried again.
     AcceptPaused {
         /// As the kernel gave it.

@@ -26,6 +26,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use lease::Lease;
 use thread::Routing;
@@ -120,12 +121,12 @@ impl Hub {
     /// have been given out, ever: without it only the clock does.
     ///
     /// # Errors
-    /// There is no memory for the registry, no thread, or the lease cannot be written.
+    /// There is no memory for the registry, or no thread; the lease cannot be read or written, or leaves no id that is
+    /// certainly new.
     pub fn new(settings: &Settings, control: Option<OwnedFd>, lease: Option<OwnedFd>) -> io::Result<Self> {
         let registry = Registry::shared(settings.max_connections)?;
         let lease = Lease::new(lease);
-        let leased = lease.read()?;
-        let is_plausible = registry.begin_above(leased);
+        let warning = begin_to_count(&registry, &lease)?;
         let (thread_end, wake_thread) = pair()?;
         let (woken, wake_supervisor) = pair()?;
         let desk = Arc::new(Desk {
@@ -138,14 +139,11 @@ impl Hub {
             wake_supervisor,
             is_closed: AtomicBool::new(false),
         });
-        lease.extend(&desk.registry)?;
         if let Some(control) = &control {
             rustix::io::ioctl_fionbio(control, true)?;
         }
-        if !is_plausible {
-            desk.tell(HubEvent::Warning(format!(
-                "the lease of connection ids is not plausible, and ignored: {leased}"
-            )));
+        if let Some(warning) = warning {
+            desk.tell(HubEvent::Warning(warning));
         }
         let routing = Routing::new(Arc::clone(&desk), thread_end, settings, control, lease);
         let failing = Arc::clone(&desk);
@@ -252,6 +250,13 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Finds out where ids begin, and leases the first of them. Returns a warning, if there is one.
+fn begin_to_count(registry: &Registry, lease: &Lease) -> io::Result<Option<String>> {
+    let warning = registry.begin_above(lease.read()?, SystemTime::now()).map_err(io::Error::other)?;
+    lease.begin(registry)?;
+    Ok(warning)
 }
 
 fn pair() -> io::Result<(UnixStream, UnixStream)> {

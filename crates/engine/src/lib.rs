@@ -43,7 +43,7 @@ pub use clock::coarse_now;
 pub use codec::Malformed;
 pub use command::{Command, is_topic};
 pub use crossing::{MOST_PIPED, Unanswered};
-pub use event::{Event, Payload, Token};
+pub use event::{Event, Payload, Shortage, Token};
 pub use hub::{Hub, HubEvent};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};
 pub use message::{Answer, LONGEST_PATIENCE, Leave, Message, PATIENCE, Question, VERSION};

@@ -88,6 +88,8 @@ pub enum Message<'a> {
     Ready,
     /// From a worker: it has been asked to leave, and waits for [`Message::Leave`].
     Leaving,
+    /// From a worker: few of the ids that are leased are left.
+    FewIds,
     /// From a worker: the workers are to be replaced.
     Reload,
     /// From a worker: the server is to stop.
@@ -119,6 +121,7 @@ const SHUTDOWN: u8 = 10;
 const HELLO: u8 = 11;
 const WELCOME: u8 = 12;
 const WAKE: u8 = 13;
+const FEW_IDS: u8 = 14;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -169,6 +172,7 @@ impl<'a> Message<'a> {
             Self::Wake => out.push(WAKE),
             Self::Ready => out.push(READY),
             Self::Leaving => out.push(LEAVING),
+            Self::FewIds => out.push(FEW_IDS),
             Self::Reload => out.push(RELOAD),
             Self::Shutdown => out.push(SHUTDOWN),
             Self::Hello { version } => {
@@ -214,6 +218,7 @@ impl<'a> Message<'a> {
             WAKE => Self::Wake,
             READY => Self::Ready,
             LEAVING => Self::Leaving,
+            FEW_IDS => Self::FewIds,
             RELOAD => Self::Reload,
             SHUTDOWN => Self::Shutdown,
             HELLO => Self::Hello { version: reader.u32()? },

@@ -23,7 +23,7 @@ use crate::certificate::Certificate;
 use crate::clock::Clock;
 use crate::connection::{Asked, Connection, Stage};
 use crate::crossing::{Crossing, LINK};
-use crate::event::Token;
+use crate::event::{Shortage, Token};
 use crate::fanout::{Gathered, Written};
 use crate::leaving::Phase;
 use crate::message::Input;
@@ -80,15 +80,17 @@ pub struct Reactor {
     pub(crate) phase: Phase,
     /// How many HTTP connections wait for their next request.
     pub(crate) resting: usize,
-    /// How many connections have given up their places.
-    pub(crate) abandoned: usize,
+    /// How many connections are kept only for their handlers: their clients have left.
+    pub(crate) outliving: usize,
     pub(crate) poll: Poll,
     events: Events,
     pub(crate) acceptor: Acceptor,
     pub(crate) accept_error: Option<io::Error>,
+    /// Why handshakes are refused, to be told.
+    pub(crate) shortage: Option<Shortage>,
     pub(crate) refusals: Refusals,
-    /// Connection keys by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
-    keys: Vec<u32>,
+    /// Keys of open connections by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
+    pub(crate) keys: Vec<u32>,
     pub(crate) ready: VecDeque<u32>,
     pub(crate) drained: Vec<Fd>,
     /// Connections that are over; removed at the end of the turn, so that keys stay good until then.
@@ -145,11 +147,12 @@ impl Reactor {
             gathered: Gathered::default(),
             phase: Phase::Serving,
             resting: 0,
-            abandoned: 0,
+            outliving: 0,
             poll,
             events: Events::with_capacity(READINESS),
             acceptor: Acceptor::default(),
             accept_error: None,
+            shortage: None,
             refusals: Refusals::default(),
             ready: VecDeque::new(),
             drained: Vec::new(),
@@ -236,7 +239,7 @@ impl Reactor {
         }
         if hung_up {
             let keys: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
-            keys.into_iter().for_each(|key| self.give_up_place_if_abandoned(key));
+            keys.into_iter().for_each(|key| self.outlive_if_abandoned(key));
         }
         if woken || !self.commands.is_empty() {
             self.carry_out_some();
@@ -254,16 +257,18 @@ impl Reactor {
         }
         self.flush();
         self.judge_deadlines();
-        for key in self.gone.drain(..) {
+        let mut gone = std::mem::take(&mut self.gone);
+        for key in gone.drain(..) {
             // Twice on the list is once too many: a key that is free already must not be taken from a newcomer.
             if self.connections.get(key as usize).is_some_and(|it| it.forgotten && matches!(it.stage, Stage::Gone)) {
-                if self.connections.remove(key as usize).abandoned {
-                    self.abandoned -= 1;
+                if self.connections.remove(key as usize).outlived {
+                    self.count_outliving(self.outliving - 1);
                 } else {
                     add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
                 }
             }
         }
+        self.gone = gone;
         self.shared.measured().turn(self.clock.turn_time());
     }
 
@@ -295,6 +300,7 @@ impl Reactor {
             || !self.commands.is_empty()
             || self.crossing.has_work()
             || self.accept_error.is_some()
+            || self.shortage.is_some()
             || !self.refusals.is_empty()
             || self.certificate_read.is_some()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
@@ -323,10 +329,9 @@ impl Reactor {
 
     /// The connection's `close` event has been dealt with: nothing more is known of it.
     pub fn forget(&mut self, fd: Fd) {
-        if let Some(key) = self.key(fd) {
+        if let Some(key) = self.shared.ended_key(fd) {
             self.shared.forget(fd);
             let connection = &mut self.connections[key];
-            self.keys[connection.row] = 0;
             connection.forgotten = true;
             connection.fd = 0;
             if matches!(connection.stage, Stage::Gone) {
@@ -407,25 +412,22 @@ impl Reactor {
                 return;
             }
         }
-        if connection.fd != 0 {
-            self.shared.count_queued(connection.row, connection.unsent());
-        }
+        self.shared.count_unsent(connection, connection.unsent());
         if connection.outbox.is_empty() {
             self.all_sent(key);
         }
     }
 
-    /// The key of a connection that is there, open or not.
-    #[inline]
+    /// The key of a WebSocket that is open, or whose `close` handler has not ended.
     pub(crate) fn key(&self, fd: Fd) -> Option<usize> {
-        let key = (self.keys[self.shared.registry.index(fd)] as usize).checked_sub(1)?;
-        (self.connections[key].fd == fd).then_some(key)
+        self.open_key(fd).or_else(|| self.shared.ended_key(fd))
     }
 
     /// The key of an open WebSocket.
     #[inline]
     pub(crate) fn open_key(&self, fd: Fd) -> Option<usize> {
-        self.key(fd).filter(|key| self.connections[*key].open)
+        let key = (self.keys[self.shared.registry.index(fd)] as usize).checked_sub(1)?;
+        (self.connections[key].fd == fd).then_some(key)
     }
 
     pub(crate) fn name(&mut self, key: usize, fd: Fd) {

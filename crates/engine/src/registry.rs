@@ -4,10 +4,9 @@
 //! writes; a process that dies in the middle of anything leaves nothing locked.
 //!
 //! - A *slot* belongs to one worker process: its counts, and which topics it has subscribers for.
-//! - A *row* is one connection. An id tells its row, so looking one up never searches; ids whose row is taken are
-//!   skipped when a new one is given out. Who takes a row stores a mark in `id`, fills the row, and stores the id; a
-//!   reader reads
-//!   `id`, the row, and `id` again.
+//! - A *row* is one open connection: it is free as soon as either side closes. An id tells its row, so looking one up
+//!   never searches; ids whose row is taken are skipped when a new one is given out. The owner marks a free row as taken
+//!   in `id`, fills it, and stores the id; a reader reads `id`, the row, and `id` again.
 //! - What a dead process leaves is cleared by the hub, once the process is gone for certain.
 
 mod ids;
@@ -26,13 +25,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use memmap2::MmapRaw;
 use rustc_hash::FxBuildHasher;
 
-pub(crate) use ids::Ids;
+pub(crate) use ids::{Ids, NoId};
 pub use info::Info;
 use info::{from_bits, to_bits};
 use memory::{Layout, Row};
 pub use stuck::{Stuck, StuckCell};
 
-use crate::stats::{COMMANDS_DROPPED, Counts, TRAFFIC, ended};
+use crate::stats::{COMMANDS_DROPPED, Counts, OUTLIVING, QUEUED_BYTES, TRAFFIC, ended};
 
 /// A connection's id: host 8 bits, slot 7 bits, counter 38 bits; so JavaScript's numbers hold it. Never 0, never
 /// reused.
@@ -44,7 +43,8 @@ pub(crate) const SLOTS: usize = 128;
 pub(crate) const WORKERS: usize = 64;
 
 const COUNTER_BITS: u32 = 38;
-const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
+/// The last counter that there is.
+pub(crate) const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
 /// In a row's `id`: the row is being written by the process of the slot in the lowest bits.
 const TAKEN: u64 = 1 << 63;
 
@@ -150,6 +150,9 @@ impl Registry {
             &gone.sockets_resting,
             &gone.capacity,
             &gone.descriptors,
+            &gone.outliving,
+            &gone.is_overrun,
+            &gone.closing_bytes,
             &gone.subscribes_done,
             &gone.subscribes_passed,
             &gone.subscribes_routed,
@@ -248,16 +251,10 @@ impl Registry {
         {
             cell.store(0, Ordering::Relaxed);
         }
-        row.open.store(1, Ordering::Relaxed);
         row.id.store(fd, Ordering::Release);
     }
 
-    /// From here on the connection does not exist for others, though `info` still answers.
-    pub(crate) fn close(&self, fd: Fd) {
-        self.row(self.index(fd)).open.store(0, Ordering::Release);
-    }
-
-    /// Frees the row.
+    /// Frees the row: from here on the connection does not exist for others.
     pub(crate) fn release(&self, fd: Fd) {
         self.row(self.index(fd)).id.store(0, Ordering::Release);
     }
@@ -274,10 +271,10 @@ impl Registry {
 
     /// Whether `fd` is an open WebSocket.
     pub fn exists(&self, fd: Fd) -> bool {
-        self.find(fd).is_some_and(|row| row.open.load(Ordering::Acquire) == 1 && row.id.load(Ordering::Acquire) == fd)
+        self.find(fd).is_some()
     }
 
-    /// What is known of `fd`; `None` once it is gone.
+    /// What is known of `fd`; `None` unless it is open.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         let row = self.find(fd)?;
         let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
@@ -299,7 +296,7 @@ impl Registry {
     /// Keeps room for `length` bytes on their way to an outbox of at most `limit` bytes. An empty one takes any
     /// message.
     pub(crate) fn reserve(&self, fd: Fd, length: usize, limit: usize) -> Reservation {
-        let Some(row) = self.find(fd).filter(|_| self.exists(fd)) else {
+        let Some(row) = self.find(fd) else {
             return Reservation::NotOpen;
         };
         let (length, limit) = (length as u64, limit as u64);
@@ -323,8 +320,7 @@ impl Registry {
         }
     }
 
-    /// The ids of all connections that are there, open or closing.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = Fd> {
+    fn ids(&self) -> impl Iterator<Item = Fd> {
         let ids = self.touched_rows().map(|index| self.row(index).id.load(Ordering::Acquire));
         ids.filter(|id| *id != 0 && id & TAKEN == 0)
     }
@@ -345,6 +341,8 @@ impl Registry {
             fence(Ordering::Acquire);
             (row.id.load(Ordering::Relaxed) == id).then_some(traffic)
         }));
+        counts[QUEUED_BYTES] += process.closing_bytes.load(Ordering::Relaxed);
+        counts[OUTLIVING] = process.outliving.load(Ordering::Relaxed);
         counts[COMMANDS_DROPPED] += process.commands_dropped.load(Ordering::Relaxed);
         // The traffic of a connection that ends meanwhile may be found in neither place, but never in both.
         for (told, count) in process.told.iter().zip(&mut counts[TRAFFIC]) {

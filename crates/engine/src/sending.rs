@@ -455,9 +455,7 @@ impl Reactor {
     pub(crate) fn queued(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let unsent = connection.unsent();
-        if connection.fd != 0 {
-            self.shared.count_queued(connection.row, unsent);
-        }
+        self.shared.count_unsent(connection, unsent);
         if unsent > self.settings.send_queue_size / 2 {
             connection.passed_half = true;
         }

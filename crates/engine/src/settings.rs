@@ -59,3 +59,32 @@ pub struct Settings {
     /// Where there is a certificate, its port speaks TLS and nothing else.
     pub certificate: Option<CertificateFiles>,
 }
+
+#[cfg(test)]
+impl Settings {
+    /// Those of a small server, for tests.
+    pub(crate) fn small() -> Self {
+        let time = Duration::from_secs(20);
+        Self {
+            max_connections: 100,
+            max_message_size: 1000,
+            send_queue_size: 1000,
+            slow_consumer: SlowConsumer::Close,
+            receive_queue: 10,
+            ping_interval: None,
+            ping_timeout: None,
+            handshake_timeout: time,
+            close_timeout: time,
+            keep_alive_timeout: time,
+            origins: OriginPolicy::Same,
+            allowed_hosts: HostPolicy::Any,
+            subprotocols: Vec::new(),
+            compression: false,
+            compression_threshold: 1000,
+            max_header_size: 1000,
+            max_body_size: 1000,
+            stuck_after: None,
+            certificate: None,
+        }
+    }
+}

@@ -6,14 +6,16 @@
 //! and that is counted.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mio::Waker;
+use rustc_hash::FxHashMap;
 
 use crate::command::Command;
+use crate::connection::Connection;
 use crate::message::Message;
 use crate::metrics::Measured;
-use crate::registry::{Fd, Registry, Reservation, StuckCell, add};
+use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
 use crate::sending::DataOpcode;
 use crate::stats::Totals;
 
@@ -39,11 +41,30 @@ pub struct Shared {
     /// The reactor has been woken for what is in the queue.
     woken: AtomicBool,
     waker: Waker,
+    ended: Mutex<FxHashMap<Fd, Ended>>,
 }
+
+/// A connection that is not open any more, and whose `close` handler has not ended. Its row in the registry is free, and
+/// may be another connection's.
+struct Ended {
+    key: u32,
+    info: Info,
+}
+
+/// With room for so many ended connections, memory is not given back.
+const FEW_ENDED: usize = 1024;
 
 impl Shared {
     pub(crate) fn new(registry: Registry, slot: u8, send_queue_size: usize, waker: Waker) -> Self {
-        Self { registry, slot, send_queue_size, queue: Mutex::default(), woken: AtomicBool::new(false), waker }
+        Self {
+            registry,
+            slot,
+            send_queue_size,
+            queue: Mutex::default(),
+            woken: AtomicBool::new(false),
+            waker,
+            ended: Mutex::default(),
+        }
     }
 
     /// What this process has counted.
@@ -140,23 +161,66 @@ impl Shared {
         add(&row.bytes_out, bytes as u64);
     }
 
-    /// Notes how many bytes a connection's outbox holds now.
+    /// Notes how many bytes wait to be sent to a connection now.
     #[inline]
-    pub(crate) fn count_queued(&self, row: usize, unsent: usize) {
-        self.registry.row(row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
+    pub(crate) fn count_unsent(&self, connection: &Connection, unsent: usize) {
+        if connection.open {
+            self.registry.row(connection.row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
+        } else if connection.fd != 0 {
+            self.count_closing(connection.fd, unsent);
+        }
     }
 
-    /// Frees the row of a connection that is gone, and keeps its counts.
-    pub(crate) fn forget(&self, fd: Fd) {
-        if let Some(info) = self.registry.info(fd) {
-            self.registry.release(fd);
-            // In this order: who counts looks at the totals first, and finds nothing in both places.
-            fence(Ordering::Release);
-            let totals = self.totals();
-            add(&totals.messages_in, info.messages_in);
-            add(&totals.messages_out, info.messages_out);
-            add(&totals.bytes_in, info.bytes_in);
-            add(&totals.bytes_out, info.bytes_out);
+    // ---- connections that have ended --------------------------------------------------------------------------------
+
+    /// What is known of a connection: of any open one, and of those of this process whose `close` handler has not ended.
+    pub fn info(&self, fd: Fd) -> Option<Info> {
+        // In this order: one that ends meanwhile stands among the ended before its row is free.
+        self.registry.info(fd).or_else(|| self.ended().get(&fd).map(|ended| ended.info.clone()))
+    }
+
+    /// The connection `fd`, the reactor's number `key`, is not open any more: frees its row, and keeps its counts.
+    pub(crate) fn end(&self, fd: Fd, key: u32) {
+        let Some(info) = self.registry.info(fd) else { return };
+        let (messages_in, messages_out) = (info.messages_in, info.messages_out);
+        let (bytes_in, bytes_out) = (info.bytes_in, info.bytes_out);
+        add(&self.registry.slot(self.slot).closing_bytes, info.queued_bytes);
+        self.ended().insert(fd, Ended { key, info });
+        self.registry.release(fd);
+        // In this order: who counts looks at the totals first, and finds nothing in both places.
+        fence(Ordering::Release);
+        let totals = self.totals();
+        add(&totals.messages_in, messages_in);
+        add(&totals.messages_out, messages_out);
+        add(&totals.bytes_in, bytes_in);
+        add(&totals.bytes_out, bytes_out);
+    }
+
+    /// The reactor's number of a connection that has ended and is not forgotten.
+    pub(crate) fn ended_key(&self, fd: Fd) -> Option<usize> {
+        self.ended().get(&fd).map(|ended| ended.key as usize)
+    }
+
+    /// Notes how many bytes the outbox of a connection that has ended holds now.
+    #[cold]
+    pub(crate) fn count_closing(&self, fd: Fd, unsent: usize) {
+        if let Some(ended) = self.ended().get_mut(&fd) {
+            let before = std::mem::replace(&mut ended.info.queued_bytes, unsent as u64);
+            add(&self.registry.slot(self.slot).closing_bytes, (unsent as u64).wrapping_sub(before));
         }
+    }
+
+    /// The `close` handler of a connection has ended: nothing more is known of it.
+    pub(crate) fn forget(&self, fd: Fd) {
+        self.count_closing(fd, 0);
+        let mut ended = self.ended();
+        ended.remove(&fd);
+        if ended.is_empty() && ended.capacity() > FEW_ENDED {
+            ended.shrink_to_fit();
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, FxHashMap<Fd, Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::registry::{Registry, WORKERS, add};
 
 /// The names of what is counted, in the order of [`Counts`].
-pub const COUNTS: [&str; 13] = [
+pub const COUNTS: [&str; 14] = [
     "connections",
     "accepted",
     "refused",
@@ -16,6 +16,7 @@ pub const COUNTS: [&str; 13] = [
     "bytes_in",
     "bytes_out",
     "queued_bytes",
+    "outliving",
     "slow_consumers_closed",
     "messages_dropped",
     "commands_dropped",
@@ -32,7 +33,8 @@ const CONNECTIONS: usize = 0;
 const CLOSED: usize = 3;
 /// Messages and bytes, in and out.
 pub(crate) const TRAFFIC: Range<usize> = 4..8;
-const QUEUED_BYTES: usize = 8;
+pub(crate) const QUEUED_BYTES: usize = 8;
+pub(crate) const OUTLIVING: usize = 9;
 pub(crate) const COMMANDS_DROPPED: usize = COUNTS.len() - 2;
 const RESTARTS: usize = COUNTS.len() - 1;
 
@@ -83,6 +85,7 @@ impl Totals {
             get(&self.bytes_in),
             get(&self.bytes_out),
             0,
+            0,
             get(&self.slow_consumers_closed),
             get(&self.messages_dropped),
             get(&self.commands_dropped),
@@ -99,7 +102,7 @@ impl Totals {
 
     /// Adds what a process has counted that is gone; it has no connections any more.
     pub(crate) fn add_counts(&self, counts: &Counts) {
-        let counted = counts[..QUEUED_BYTES].iter().chain(&counts[QUEUED_BYTES + 1..RESTARTS]);
+        let counted = counts[..QUEUED_BYTES].iter().chain(&counts[OUTLIVING + 1..RESTARTS]);
         for (cell, count) in self.cells().into_iter().zip(counted).skip(CONNECTIONS + 1) {
             add(cell, *count);
         }
@@ -112,8 +115,8 @@ impl Totals {
         }
     }
 
-    /// In the order of [`Counts`], which also has `queued_bytes` and `restarts`.
-    fn cells(&self) -> [&AtomicU64; COUNTS.len() - 2] {
+    /// In the order of [`Counts`], which also has `queued_bytes`, `outliving` and `restarts`.
+    fn cells(&self) -> [&AtomicU64; COUNTS.len() - 3] {
         [
             &self.connections,
             &self.accepted,
@@ -211,6 +214,7 @@ impl Registry {
 pub(crate) fn ended(mut counts: Counts) -> Counts {
     counts[CLOSED] += std::mem::take(&mut counts[CONNECTIONS]);
     counts[QUEUED_BYTES] = 0;
+    counts[OUTLIVING] = 0;
     counts
 }
 

@@ -77,6 +77,9 @@ impl Reactor {
         if let Some(error) = self.accept_error.take() {
             return Some(take(Event::AcceptPaused { error }));
         }
+        if let Some(shortage) = self.shortage.take() {
+            return Some(take(Event::Shortage(shortage)));
+        }
         if let Some(notice) = self.crossing.notices.pop_front() {
             return Some(take(match notice {
                 Notice::Leave(why) => Event::Leave(why),
@@ -400,7 +403,7 @@ impl Reactor {
                 if count >= LARGE_READ {
                     self.steps = STEPS_PER_LOOK;
                 }
-                if connection.fd != 0 {
+                if connection.open {
                     let row = self.shared.registry.row(connection.row);
                     row.last_received_at.store(self.clock.unix, Ordering::Relaxed);
                 }

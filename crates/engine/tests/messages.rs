@@ -102,6 +102,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::Wake,
         Message::Ready,
         Message::Leaving,
+        Message::FewIds,
         Message::Reload,
         Message::Shutdown,
         Message::Hello { version: code.into() },

@@ -367,8 +367,7 @@ impl Reactor {
 
     /// The values of a `hubbub.ConnectionInfo`, or `None`.
     fn info(&self, fd: FdArgument) -> Option<InfoTuple> {
-        let registry = &self.shared.registry;
-        registry.info(fd.0).map(|info| info_tuple(registry.worker_of(fd.0), &info))
+        self.shared.info(fd.0).map(|info| info_tuple(self.shared.registry.worker_of(fd.0), &info))
     }
 
     /// The ids of all open WebSockets.
@@ -547,6 +546,12 @@ impl Reactor {
         check_headers(&headers)?;
         let token = Token::from_bits(token);
         self.on_loop(py, |engine| engine.respond_file(token, status, &headers, file, offset, length))
+    }
+
+    /// How many handlers still run whose clients have left, if there may not be more; else 0.
+    fn handlers_in_excess(&self) -> PyResult<usize> {
+        let engine = self.engine()?;
+        Ok(if engine.is_overrun() { engine.outliving() } else { 0 })
     }
 
     /// A suspended handler of the connection has ended.

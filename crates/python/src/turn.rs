@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::{Event, Fd, Leave, Payload, Refused, Token, Unanswered};
+use engine::{Event, Fd, Leave, Payload, Refused, Shortage, Token, Unanswered};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 use pyo3::{ffi, intern};
@@ -27,6 +27,7 @@ enum Step {
     Refused(Box<Refused>),
     Leave(Leave),
     AcceptPaused(String),
+    Shortage(Shortage),
     CertificateRead(Option<String>),
 }
 
@@ -55,6 +56,7 @@ impl Step {
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
             Event::Refused(refused) => Self::Refused(refused),
             Event::Leave(why) => Self::Leave(why),
+            Event::Shortage(shortage) => Self::Shortage(shortage),
             Event::AcceptPaused { error } => Self::AcceptPaused(engine::explain(&error)),
             Event::CertificateRead(result) => Self::CertificateRead(result.err()),
         }
@@ -114,6 +116,14 @@ impl Reactor {
                 }
                 Step::AcceptPaused(error) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
+                }
+                Step::Shortage(shortage) => {
+                    let (of, count) = match shortage {
+                        Shortage::Handlers(count) => ("handlers", count),
+                        Shortage::Ids => ("ids", 0),
+                        Shortage::LeasedIds => ("leased ids", 0),
+                    };
+                    self.runner.worker.bind(py).call_method1(intern!(py, "on_shortage"), (of, count))?;
                 }
                 Step::CertificateRead(error) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;

@@ -20,12 +20,13 @@ const ACCEPTED_AT_ONCE: usize = 64;
 
 impl Routing {
     /// The worker to pass a connection to: of those that take them, the one that has the fewest. Idle HTTP connections do
-    /// not count: a page often leaves one behind, right before it opens its WebSocket. A worker that was too slow gets
-    /// none before it has run a turn again: what it does not take could only be taken back.
+    /// not count: a page often leaves one behind, right before it opens its WebSocket. A worker that refuses newcomers
+    /// comes last. One that was too slow gets none before it has run a turn again: what it does not take could only be
+    /// taken back.
     pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);
-        let mut best: Option<(u64, usize, u8)> = None;
+        let mut best: Option<(bool, u64, usize, u8)> = None;
         for place in 0..SLOTS {
             // Among those that have equally many, each gets one in turn.
             let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
@@ -41,7 +42,8 @@ impl Routing {
             let held = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
             let is_full = held >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
             let load = held.saturating_sub(row.sockets_resting.load(Ordering::Relaxed));
-            let rank = (load, place, slot);
+            let is_overrun = row.is_overrun.load(Ordering::Relaxed) == 1;
+            let rank = (is_overrun, load, place, slot);
             if best.is_none_or(|best| rank < best) && !is_full && !worker.is_slow_to_take(now) {
                 best = Some(rank);
             }
@@ -108,9 +110,19 @@ impl Routing {
         !self.homeless.is_empty() || self.peers.iter().any(|(_, peer)| waits(peer))
     }
 
+    /// Sees to it that enough ids are leased. If that fails, accepting pauses, and it is tried again before it goes on.
+    pub(super) fn extend_lease(&mut self) -> bool {
+        match self.lease.extend(&self.desk.registry) {
+            Ok(()) => true,
+            Err(error) => {
+                self.pause_accepting(&error.to_string());
+                false
+            }
+        }
+    }
+
     pub(super) fn accept(&mut self) {
-        if let Err(error) = self.lease.extend(&self.desk.registry) {
-            self.pause_accepting(&format!("the lease of connection ids cannot be written: {error}"));
+        if !self.extend_lease() {
             return;
         }
         let listeners = std::mem::take(&mut self.listeners);

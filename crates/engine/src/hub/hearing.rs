@@ -137,12 +137,15 @@ impl Routing {
                     let worker_id = usize::from(worker.worker_id);
                     self.current[worker_id % WORKERS] = Some(slot);
                 }
-                let _ = self.lease.extend(&self.desk.registry);
+                self.extend_lease();
                 self.desk.tell(HubEvent::Ready(slot));
             }
             Message::Leaving => {
                 self.tell_to_leave(slot, Leave::Terminate);
                 self.desk.tell(HubEvent::Leaving(slot));
+            }
+            Message::FewIds => {
+                self.extend_lease();
             }
             Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
             Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),

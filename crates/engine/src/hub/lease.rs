@@ -1,14 +1,16 @@
 //! The lease of connection ids: a file that tells up to which counter ids may have been given out, ever.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use crate::registry::Registry;
+use crate::registry::{COUNTER, Registry};
 
-/// Counters that are leased at a time; when half of them are left, more are.
-const LEASE: u64 = 1 << 22;
+/// Digits of the counter in the file; a line end follows.
+const DIGITS: usize = 20;
+
+const DAMAGED: &str = "the lease of connection ids is damaged; remove its file if nothing keeps ids from before";
 
 /// See the file's head. Without a file only the clock tells.
 pub(super) struct Lease {
@@ -20,25 +22,43 @@ impl Lease {
         Self { file: file.map(File::from) }
     }
 
-    /// The counter that the file tells; one that is empty or damaged tells nothing.
-    pub(super) fn read(&self) -> io::Result<u64> {
-        let Some(mut file) = self.file.as_ref() else { return Ok(0) };
-        let mut text = String::new();
-        match file.by_ref().take(64).read_to_string(&mut text) {
-            Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(error),
-            _ => Ok(text.trim().parse().unwrap_or(0)),
+    /// The counter that the file tells; `None`: it is new, or there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or it is damaged: what it told cannot be known any more.
+    pub(super) fn read(&self) -> io::Result<Option<u64>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let mut content = [0; DIGITS + 2];
+        let length = file.read_at(&mut content, 0)?;
+        if length == 0 {
+            return Ok(None);
         }
+        let text = content[..length].strip_suffix(b"\n").filter(|text| text.len() == DIGITS);
+        let counter = text.and_then(|text| str::from_utf8(text).ok()?.parse().ok());
+        counter.map(Some).ok_or_else(|| io::Error::other(DAMAGED))
     }
 
-    /// Sees to it that enough counters are leased, on disk before in memory.
+    /// Sees to it that enough counters are leased, in the file before in memory.
+    ///
+    /// # Errors
+    /// The file cannot be written.
     pub(super) fn extend(&self, registry: &Registry) -> io::Result<()> {
-        if registry.last_of_living() + LEASE / 2 < registry.leased() {
-            return Ok(());
+        if registry.are_few_after(registry.last_of_living()) {
+            let up_to = registry.last() + registry.lease_length();
+            self.write(up_to)?;
+            registry.lease(up_to);
         }
-        let last = registry.last();
-        self.write(last + LEASE)?;
-        registry.lease(last + LEASE);
         Ok(())
+    }
+
+    /// Leases the first counters. Waits until they stand on disk: the file's length too, so that a power failure leaves
+    /// neither an empty file nor half of one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn begin(&self, registry: &Registry) -> io::Result<()> {
+        self.extend(registry)?;
+        self.file.as_ref().map_or(Ok(()), File::sync_all)
     }
 
     /// Lets go of it at the end.
@@ -52,9 +72,104 @@ impl Lease {
     }
 
     fn write(&self, counter: u64) -> io::Result<()> {
-        match &self.file {
-            Some(file) => file.write_all_at(format!("{counter:020}\n").as_bytes(), 0),
-            None => Ok(()),
+        let Some(file) = &self.file else { return Ok(()) };
+        let line = format!("{:0DIGITS$}\n", counter.min(COUNTER));
+        let fails = |error| io::Error::other(format!("the lease of connection ids cannot be written: {error}"));
+        file.write_all_at(line.as_bytes(), 0).map_err(fails)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::AtomicU64;
+    use std::time::{Duration, Instant, UNIX_EPOCH};
+
+    use super::*;
+    use crate::hub::Hub;
+    use crate::message::Message;
+    use crate::registry::Ids;
+    use crate::settings::Settings;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A lease file with this content, and another opening of it.
+    fn file(content: &[u8]) -> (Lease, File) {
+        let memory = rustix::fs::memfd_create("lease", rustix::fs::MemfdFlags::CLOEXEC).expect("a file");
+        let mut other = File::from(memory.try_clone().expect("a descriptor"));
+        other.write_all(content).expect("written");
+        (Lease::new(Some(memory)), other)
+    }
+
+    fn content(file: &File) -> String {
+        let mut content = [0; 64];
+        let length = file.read_at(&mut content, 0).expect("read");
+        String::from_utf8(content[..length].to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_new_file_tells_nothing_and_what_was_written_is_read() {
+        let (lease, other) = file(b"");
+        assert_eq!(lease.read().expect("read"), None);
+        lease.write(123).expect("written");
+        assert_eq!(content(&other), "00000000000000000123\n");
+        assert_eq!(lease.read().expect("read"), Some(123));
+        assert_eq!(Lease::new(None).read().expect("read"), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_no_number() {
+        for damaged in [
+            &b"garbage"[..],
+            b"0000000000",
+            b"0000000000\n",
+            b"00000000000000000123",
+            b"-0000000000000000123\n",
+            b"000000000000000001234\n",
+            b"00000000000000000123\n\n",
+            b"99999999999999999999\n",
+            &[0; 21],
+            b"\n",
+        ] {
+            assert!(file(damaged).0.read().is_err(), "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn the_last_lease_ends_with_the_last_counter() {
+        let registry = Registry::shared(100).expect("memory");
+        let now = UNIX_EPOCH + Duration::from_secs(1_780_000_000);
+        registry.begin_above(Some(COUNTER - 3), now).expect("there are ids left");
+        let (lease, other) = file(b"");
+        lease.begin(&registry).expect("written");
+        assert_eq!((registry.leased(), content(&other)), (COUNTER, format!("{COUNTER:020}\n")));
+        other.set_len(0).expect("cut");
+        lease.extend(&registry).expect("nothing to do");
+        assert_eq!(content(&other), "");
+    }
+
+    #[test]
+    fn the_hub_leases_more_when_a_worker_says_that_few_are_left() {
+        let hub = Hub::new(&Settings::small(), None, None).expect("a hub");
+        let (slot, link) = hub.add_worker(0).expect("a slot");
+        let registry = &hub.desk.registry;
+        let begin = Instant::now();
+        while !registry.lives(slot) {
+            assert!(begin.elapsed() < PATIENCE, "the worker is not taken on");
+            std::thread::yield_now();
+        }
+        let leased = registry.leased();
+        let ids = Ids::counting(slot, registry, Box::leak(Box::new(AtomicU64::new(leased - 10))));
+        assert_eq!(ids.last_of_few(registry), Some(leased - 10));
+        let mut frame = Vec::new();
+        Message::FewIds.encode(&mut frame);
+        UnixStream::from(link).write_all(&frame).expect("written");
+        while ids.last_of_few(registry).is_some() {
+            assert!(begin.elapsed() < PATIENCE, "no more are leased");
+            std::thread::yield_now();
+        }
+        assert!(registry.leased() > leased);
+        assert!((0..20).all(|_| ids.next(registry).is_ok()));
     }
 }

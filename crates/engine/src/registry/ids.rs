@@ -5,62 +5,147 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{COUNTER, COUNTER_BITS, Fd, Registry, SLOTS, TAKEN};
 
-/// How far counters can be ahead of their clock: the 500 connections a second that it allows for, ten times over for a
-/// year.
-const MOST_AHEAD: u64 = 1 << 37;
 /// Unix time at which the counter's clock begins: 2026-01-01.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+/// Counters that the clock passes in a year.
+const YEAR: u64 = 500 * 86_400 * 365;
+/// Rows that are looked at for one id. At most four fifths of them are taken, so more are never needed in practice.
+const MOST_TRIES: u32 = 256;
 
 /// The last counter given out by this process, which may make one reactor after the other.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
+/// Why there is no id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoId {
+    /// No row is free.
+    NoFreeRow,
+    /// No more ids are leased, for now.
+    Unleased,
+    /// All ids that there are have been given out.
+    Exhausted,
+}
+
 /// Gives out ids, each once.
 pub(crate) struct Ids {
     slot: u8,
+    /// The last counter given out by this process.
+    last: &'static AtomicU64,
 }
 
 impl Ids {
     /// Goes on where this process, or the slot's last one, has ended.
     pub(crate) fn new(slot: u8, registry: &Registry) -> Self {
-        let (first, last) = (&registry.header().first, &registry.slot(slot).last);
-        let begin = first.load(Ordering::Relaxed).max(last.load(Ordering::Acquire));
-        let before = LAST.fetch_max(begin, Ordering::Relaxed);
-        last.store(before.max(begin), Ordering::Release);
-        Self { slot }
+        Self::counting(slot, registry, &LAST)
     }
 
-    /// The next id with a free row, which is taken; `None` when there is none, or no counter is leased.
-    pub(crate) fn next(&self, registry: &Registry) -> Option<Fd> {
+    /// The same, where `process` is the last counter given out by this process.
+    pub(crate) fn counting(slot: u8, registry: &Registry, process: &'static AtomicU64) -> Self {
+        let (first, last) = (&registry.header().first, &registry.slot(slot).last);
+        let begin = first.load(Ordering::Relaxed).max(last.load(Ordering::Acquire));
+        let before = process.fetch_max(begin, Ordering::Relaxed);
+        last.store(before.max(begin), Ordering::Release);
+        Self { slot, last: process }
+    }
+
+    /// The next id with a free row, which is taken. Counters are skipped only where this succeeds.
+    ///
+    /// # Errors
+    /// There is none; nothing was used up.
+    pub(crate) fn next(&self, registry: &Registry) -> Result<Fd, NoId> {
         let leased = registry.leased();
-        for _ in 0..registry.rows {
-            let counter =
-                if LAST.load(Ordering::Relaxed) < leased { LAST.fetch_add(1, Ordering::Relaxed) + 1 } else { leased };
-            if counter >= leased {
-                return None;
+        let mark = TAKEN | u64::from(self.slot);
+        let mut last = self.last.load(Ordering::Relaxed);
+        let mut is_past_lease = false;
+        for attempt in 0..MOST_TRIES {
+            let counter = last + 1 + skipped(last, attempt, registry.rows as u64);
+            if counter > leased {
+                is_past_lease = true;
+                continue;
             }
-            registry.slot(self.slot).last.store(counter, Ordering::Release);
             let fd = u64::from(self.slot) << COUNTER_BITS | counter;
             let index = registry.index(fd);
             // Before it is taken: if this process dies now, the row is found.
             registry.touch(index);
-            let mark = TAKEN | u64::from(self.slot);
-            if registry.row(index).id.compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Some(fd);
+            let id = &registry.row(index).id;
+            if id.compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            match self.last.compare_exchange(last, counter, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => {
+                    registry.slot(self.slot).last.store(counter, Ordering::Release);
+                    return Ok(fd);
+                }
+                // Another reactor of this process has given one out.
+                Err(now) => {
+                    id.store(0, Ordering::Release);
+                    last = now;
+                }
             }
         }
-        None
+        Err(match is_past_lease {
+            false => NoId::NoFreeRow,
+            true if leased == COUNTER => NoId::Exhausted,
+            true => NoId::Unleased,
+        })
+    }
+
+    /// Whether there will never be another id.
+    pub(crate) fn are_exhausted(&self, registry: &Registry) -> bool {
+        self.last.load(Ordering::Relaxed) >= COUNTER && registry.leased() == COUNTER
+    }
+
+    /// The last counter given out, if more should be leased.
+    pub(crate) fn last_of_few(&self, registry: &Registry) -> Option<u64> {
+        let last = registry.slot(self.slot).last.load(Ordering::Relaxed);
+        registry.are_few_after(last).then_some(last)
     }
 }
 
+/// How many counters are skipped at an attempt to find a free row. The first attempt skips none, each further one about
+/// twice as many as the one before, up to as many as there are rows: connections that came one after the other have
+/// rows side by side, and so thousands of taken rows are passed over after a few attempts.
+fn skipped(last: u64, attempt: u32, rows: u64) -> u64 {
+    let Some(doublings) = attempt.checked_sub(1) else { return 0 };
+    let widest = rows.trailing_zeros();
+    // Between 2^n and 2^(n+1); from the widest on anywhere, so that no pattern of taken rows is met again and again.
+    let (least, width) = if doublings < widest { (1 << doublings, 1 << doublings) } else { (0, rows) };
+    let spread = (last * u64::from(MOST_TRIES) + u64::from(attempt)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    least + spread % width
+}
+
 impl Registry {
-    /// Begins to give out counters above `first` if that is later than the clock says; to be called before any are.
-    /// False: it is so much later that no server can have come there.
-    pub(crate) fn begin_above(&self, first: u64) -> bool {
-        let is_plausible = first < ticks(SystemTime::now()) + MOST_AHEAD;
-        if is_plausible {
-            self.header().first.fetch_max(first, Ordering::Relaxed);
-        }
-        is_plausible
+    /// Where a server begins to count: above what its lease says has been given out, and not before the clock, so that
+    /// it is also above what servers without a lease have given out. With a text for the log where the two are far
+    /// apart.
+    ///
+    /// # Errors
+    /// No id could be given out that is certainly new. The text is one line for people.
+    pub(crate) fn begin_above(&self, leased: Option<u64>, now: SystemTime) -> Result<Option<String>, String> {
+        let clock = ticks(now);
+        let (first, warning) = match leased {
+            Some(leased) if leased >= COUNTER => {
+                return Err(
+                    "all connection ids have been given out; remove the lease file if nothing keeps ids from before"
+                        .into(),
+                );
+            }
+            Some(leased) if clock >= COUNTER => {
+                let text = format!("{}; connection ids go on where the lease file says", clock_is_ahead(now));
+                (leased, Some(text))
+            }
+            None if clock >= COUNTER => return Err(clock_is_ahead(now)),
+            Some(leased) if leased > clock + YEAR => {
+                let years = (leased - clock) / YEAR;
+                let text = format!(
+                    "connection ids go on where the lease file says, {years} years ahead of the clock: one of the two is wrong"
+                );
+                (leased, Some(text))
+            }
+            leased => (leased.unwrap_or(0).max(clock), None),
+        };
+        self.header().first.store(first, Ordering::Relaxed);
+        Ok(warning)
     }
 
     /// The highest counter that has been given out.
@@ -78,6 +163,17 @@ impl Registry {
         slots.map(|slot| self.slot(slot).last.load(Ordering::Acquire)).fold(first, u64::max)
     }
 
+    /// How many counters are leased at a time: however many rows are taken side by side, one beyond them is leased.
+    pub(crate) fn lease_length(&self) -> u64 {
+        (1 << 22).max(4 * self.rows as u64)
+    }
+
+    /// Whether more counters should be leased when this one has been given out, and can be.
+    pub(crate) fn are_few_after(&self, last: u64) -> bool {
+        let leased = self.leased();
+        leased < COUNTER && last + self.lease_length() / 2 >= leased
+    }
+
     /// Counters up to this one may be given out.
     pub(crate) fn lease(&self, up_to: u64) {
         self.header().leased.store(up_to.min(COUNTER), Ordering::Release);
@@ -89,6 +185,14 @@ impl Registry {
 }
 
 /// 2-ms ticks since 2026: where counters begin, so that a server started later gives out higher ones.
-pub(super) fn ticks(now: SystemTime) -> u64 {
+fn ticks(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64 / 2
+}
+
+fn clock_is_ahead(now: SystemTime) -> String {
+    let year = 1970 + now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 31_556_952;
+    format!(
+        "the system's clock says that it is {year}, and connection ids can be given out until {}",
+        2026 + COUNTER / YEAR
+    )
 }

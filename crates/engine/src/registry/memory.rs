@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use memmap2::MmapOptions;
 use rustc_hash::FxBuildHasher;
 
-use super::ids::ticks;
 use super::{COUNTER, Registry, SLOTS, StuckCell, TOPIC_BITS, WORKERS, unix_now};
 use crate::metrics::Measured;
 use crate::stats::{TRAFFIC, Totals};
@@ -62,6 +61,12 @@ pub(crate) struct Slot {
     pub(crate) capacity: AtomicU64,
     /// How many its limit of open files leaves room for, if those are fewer than it may otherwise have; else 0.
     pub(crate) descriptors: AtomicU64,
+    /// Connections that have ended, or whose clients have left, and whose handlers still run.
+    pub(crate) outliving: AtomicU64,
+    /// 1 while these are so many that it refuses newcomers.
+    pub(crate) is_overrun: AtomicU64,
+    /// Unsent bytes of connections that are closing; those of open ones are in their rows.
+    pub(crate) closing_bytes: AtomicU64,
     /// Subscriptions for which others asked, carried out.
     pub(crate) subscribes_done: AtomicU64,
     pub(crate) totals: Totals,
@@ -89,8 +94,6 @@ pub(crate) struct Slot {
 pub(crate) struct Row {
     /// 0 while the row is free, [`TAKEN`] while it is being written.
     pub(super) id: AtomicU64,
-    /// 1 from acceptance until either side has said that it closes.
-    pub(super) open: AtomicU64,
     pub(crate) last_received_at: AtomicU64,
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
@@ -130,20 +133,21 @@ impl Registry {
     /// A table of one process, with room for `connections` at a time.
     ///
     /// # Errors
-    /// The memory cannot be had.
+    /// The memory cannot be had, or the clock is so far ahead that there are no ids.
     pub fn private(connections: usize) -> io::Result<Self> {
         let rows = rows_for(connections);
         let layout = Layout::of(rows);
         let map = MmapOptions::new().len(layout.end).map_anon()?;
         let registry = Self { map: map.into(), memory: None, rows, layout };
         registry.prepare();
+        registry.begin_above(None, SystemTime::now()).map_err(io::Error::other)?;
         registry.lease(COUNTER);
         registry.revive(0, 0);
         Ok(registry)
     }
 
     /// A table that other processes can open, by a descriptor that they inherit. No id may be given out before
-    /// [`Registry::lease`].
+    /// [`Registry::begin_above`] and [`Registry::lease`].
     ///
     /// # Errors
     /// The memory cannot be had.
@@ -182,7 +186,6 @@ impl Registry {
     fn prepare(&self) {
         let header = self.header();
         header.rows.store(self.rows as u64, Ordering::Relaxed);
-        header.first.store(ticks(SystemTime::now()), Ordering::Relaxed);
         header.started_at.store(unix_now(), Ordering::Relaxed);
         header.magic.store(magic(), Ordering::Release);
     }
@@ -250,7 +253,7 @@ impl Registry {
     }
 }
 
-/// A quarter more than can be taken, so that a free row is found after a few steps.
+/// A quarter more than can be taken at a time, so that a free row is found after a few attempts.
 fn rows_for(connections: usize) -> usize {
     (connections + connections / 4 + 1).next_power_of_two()
 }

@@ -1,10 +1,11 @@
 //! The table as one process and several see it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::memory::anonymous_file;
-use super::{COUNTER, Ids, Registry, add};
+use super::{COUNTER, Ids, NoId, Registry, add};
 use crate::stats::COMMANDS_DROPPED;
 
 fn client() -> SocketAddr {
@@ -21,10 +22,9 @@ fn a_row_is_seen_from_claim_to_release() {
     assert!(registry.exists(fd));
     assert_eq!(registry.open_ids(), [fd]);
     assert_eq!(registry.info(fd).expect("info").client, client());
-    registry.close(fd);
-    assert!(!registry.exists(fd));
     assert_eq!(registry.info(fd).expect("info").opened_at, 5);
     registry.release(fd);
+    assert!(!registry.exists(fd));
     assert_eq!(registry.info(fd), None);
 }
 
@@ -48,10 +48,94 @@ fn ids_skip_taken_rows_and_never_come_again() {
 fn a_full_table_gives_no_id() {
     let registry = Registry::private(2).expect("memory");
     let ids = Ids::new(0, &registry);
+    let mut last = 0;
     for _ in 0..registry.rows() {
+        last = ids.next(&registry).expect("an id");
+        registry.claim(last, client(), 0);
+    }
+    for _ in 0..100 {
+        assert_eq!(ids.next(&registry), Err(NoId::NoFreeRow));
+    }
+    // That has cost no id: the next one is within the rows.
+    registry.release(last);
+    let next = ids.next(&registry).expect("an id");
+    assert!(next > last && next <= last + registry.rows() as u64);
+}
+
+#[test]
+fn thousands_of_taken_rows_side_by_side_cost_few_attempts_and_no_more_ids_than_there_are_rows() {
+    let registry = Registry::private(20_000).expect("memory");
+    let rows = registry.rows() as u64;
+    let ids = counting(&registry, 0);
+    for _ in 0..20_000 {
         registry.claim(ids.next(&registry).expect("an id"), client(), 0);
     }
-    assert_eq!(ids.next(&registry), None);
+    // Others come and go, and pass by them again and again.
+    let mut last = registry.last();
+    let begin = last;
+    for _ in 0..rows {
+        let fd = ids.next(&registry).expect("an id");
+        assert!(fd > last && fd <= last + rows);
+        registry.release(fd);
+        last = fd;
+    }
+    assert!(last - begin < 10 * rows, "{} ids", last - begin);
+}
+
+#[test]
+fn at_the_edge_of_the_counter_ids_end_and_none_comes_again() {
+    let registry = Registry::private(100).expect("memory");
+    let ids = counting(&registry, COUNTER - 5);
+    let given: Vec<u64> = std::iter::from_fn(|| {
+        let fd = ids.next(&registry).ok()?;
+        registry.release(fd);
+        Some(fd)
+    })
+    .take(100)
+    .collect();
+    assert_eq!(given, Vec::from_iter(COUNTER - 4..=COUNTER));
+    assert_eq!(ids.next(&registry), Err(NoId::Exhausted));
+    assert!(ids.are_exhausted(&registry));
+    // Nor is there one for whoever goes on after this.
+    assert_eq!(counting(&registry, 0).next(&registry), Err(NoId::Exhausted));
+}
+
+#[test]
+fn a_server_begins_above_its_lease_and_the_clock_or_not_at_all() {
+    let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    let (before_2026, in_2026, in_2036, in_2100) = (at(0), at(1_780_000_000), at(2_100_000_000), at(4_102_444_800));
+    let begins = |leased, now| {
+        let registry = Registry::shared(10).expect("memory");
+        let warning = registry.begin_above(leased, now)?;
+        Ok::<_, String>((registry.last(), warning.is_some()))
+    };
+    let clock = |seconds: u64| (seconds - 1_767_225_600) * 500;
+    let (of_2026, of_2036) = (clock(1_780_000_000), clock(2_100_000_000));
+    assert_eq!(begins(None, before_2026), Ok((0, false)));
+    assert_eq!(begins(None, in_2026), Ok((of_2026, false)));
+    // The clock alone, where the lease tells less: the file may be an old one.
+    assert_eq!(begins(Some(1), in_2026), Ok((of_2026, false)));
+    assert_eq!(begins(Some(of_2026 + 7), in_2026), Ok((of_2026 + 7, false)));
+    // The clock was ten years ahead, or is behind now.
+    assert_eq!(begins(Some(of_2036), in_2026), Ok((of_2036, true)));
+    assert_eq!(begins(Some(of_2026), before_2026), Ok((of_2026, false)));
+    assert_eq!(begins(Some(COUNTER - 1), in_2036), Ok((COUNTER - 1, true)));
+    // It is so far ahead that only the lease helps.
+    assert_eq!(begins(Some(of_2026), in_2100), Ok((of_2026, true)));
+    for (leased, now, words) in [
+        (None, in_2100, "the system's clock says that it is 2100"),
+        (Some(COUNTER), in_2026, "all connection ids have been given out"),
+        (Some(COUNTER), in_2100, "all connection ids have been given out"),
+        (Some(u64::MAX), in_2026, "all connection ids have been given out"),
+    ] {
+        let refusal = begins(leased, now).expect_err("it cannot begin");
+        assert!(refusal.contains(words), "{refusal}");
+    }
+}
+
+/// Gives out ids as a process of its own would, after this counter.
+fn counting(registry: &Registry, last: u64) -> Ids {
+    Ids::counting(0, registry, Box::leak(Box::new(AtomicU64::new(last))))
 }
 
 #[test]
@@ -59,9 +143,9 @@ fn without_a_lease_there_is_no_id() {
     let registry = Registry::shared(10).expect("memory");
     registry.revive(1, 0);
     let ids = Ids::new(1, &registry);
-    assert_eq!(ids.next(&registry), None);
+    assert_eq!(ids.next(&registry), Err(NoId::Unleased));
     registry.lease(registry.last() + 3);
-    assert!(ids.next(&registry).is_some());
+    assert!(ids.next(&registry).is_ok());
 }
 
 #[test]
