@@ -214,9 +214,15 @@ class Server:
         return self._worker_of("ping").reactor.ping(fd, data)
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
-        """Begin the closing handshake (RFC 6455 §7.1.2), behind what was pushed before.
+        """Begin the closing handshake (RFC 6455 §7.1.2): a Close frame is queued after what was pushed before.
 
-        The peer has `close_timeout` seconds to answer. `close` runs when it has, or has not.
+        The connection stays until the peer has taken all of that, as long as it takes at least 16 KiB in each
+        `close_timeout` seconds; then the peer has `close_timeout` seconds to answer the Close frame. The `close`
+        handler runs once it answers, or the time is over.
+
+        Within a message that was begun with `finish=False`, the Close frame waits for its end, `close_timeout` seconds
+        at most; until then only fragments of that message are taken. Past that it is sent, and the message stays
+        unfinished.
 
         Args:
             fd: The connection's id.

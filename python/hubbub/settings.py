@@ -178,8 +178,9 @@ class Settings:
     close_timeout: float = _setting(
         5.0,
         Seconds(),
-        "Time for the peer's answer in the closing handshake, then the socket is cut. Raising it keeps the "
-        "sockets of vanished clients longer.",
+        "Time for the peer's answer in the closing handshake, then the socket is cut. It begins when the Close frame "
+        "has been sent: before that the peer has to take at least 16 KiB of what was queued in each such time. Raising "
+        "it keeps the sockets of vanished clients longer.",
     )
     keep_alive_timeout: float = _setting(
         15.0,

@@ -131,9 +131,9 @@ class RawClient:
             pass
         return struct.unpack("!H", frame.payload[:2])[0], frame.payload[2:].decode()
 
-    async def some(self) -> bytes:
+    async def some(self, limit: int | None = None) -> bytes:
         """Read what is there, once there is something."""
-        return await self._reader.read(self._limit)
+        return await self._reader.read(limit or self._limit)
 
     async def rest(self) -> bytes:
         """Read until the server closes the connection."""

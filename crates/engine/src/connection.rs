@@ -67,7 +67,11 @@ pub(crate) enum Wait {
     Ping,
     /// The pong; `since` is when its ping was sent.
     Pong,
-    /// The peer's Close frame, or its end of the TCP connection.
+    /// The end of a message that is sent in fragments, which our Close frame is to follow.
+    Continuation,
+    /// The peer's taking what is queued, of which our Close frame or our end of the TCP connection is the last.
+    Taking,
+    /// The peer's Close frame, or its end of the TCP connection; all of ours is written.
     Close,
 }
 
@@ -80,7 +84,7 @@ impl Wait {
             Self::KeepAlive => Some(settings.keep_alive_timeout),
             Self::Ping => settings.ping_interval,
             Self::Pong => settings.ping_timeout,
-            Self::Close => Some(settings.close_timeout),
+            Self::Continuation | Self::Taking | Self::Close => Some(settings.close_timeout),
         };
         limit.map(|limit| limit.as_millis() as u64)
     }
@@ -217,6 +221,8 @@ pub(crate) struct Connection {
     pub(crate) used: usize,
     pub(crate) stage: Stage,
     pub(crate) since: u64,
+    /// Bytes that the peer had still to take at `since`; kept up only while that is judged. See `progress`.
+    pub(crate) untaken: usize,
     /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
     pub(crate) timer_at: u64,
     pub(crate) subscriptions: Subscriptions,
@@ -242,6 +248,7 @@ impl Connection {
             ending: None,
             wait: Wait::Head,
             since: now,
+            untaken: 0,
             timer_at: u64::MAX,
             received_at: now,
             progress_at: now,

@@ -7,6 +7,7 @@ use wire::frame::Opcode;
 
 use crate::connection::{Stage, Wait};
 use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::registry::add;
 use crate::timers::Entry;
 
 impl Reactor {
@@ -15,7 +16,11 @@ impl Reactor {
         // A handler may have blocked since the turn began, or there may be no turn.
         self.clock.read();
         self.change_wait(key, wait);
-        self.connections[key].since = self.clock.now;
+        let connection = &mut self.connections[key];
+        (connection.since, connection.untaken) = (self.clock.now, 0);
+        if matches!(wait, Wait::Taking | Wait::Close) {
+            self.begin_period(key);
+        }
         self.arm(key);
     }
 
@@ -79,10 +84,6 @@ impl Reactor {
                 connection.since = connection.since.max((now + 1000).saturating_sub(limit));
             }
         }
-        if connection.fd == 0 && !connection.outbox.is_empty() {
-            // Who still reads an HTTP answer is not cut off, however long it takes.
-            connection.since = connection.since.max(connection.progress_at);
-        }
         if now < connection.since + limit {
             self.arm(key);
             return;
@@ -96,25 +97,47 @@ impl Reactor {
             // Nothing of its input can be lost: it has sent none.
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, false),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
+            // The time between two requests begins when the answer is out.
+            Wait::KeepAlive if !connection.outbox.is_empty() => self.go_on_or_cut_off(key),
             Wait::KeepAlive => self.finish_sending(key, true),
             Wait::Ping => {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
                 self.wait(key, wait);
                 // There is at most one such ping, so a full outbox takes it too.
                 self.put_control(key, Opcode::Ping, b"");
+                self.begin_period(key);
                 self.write_out_if_there(key);
             }
             Wait::Pong => {
-                self.send_close(key, close_code::INTERNAL, "keepalive ping timeout");
-                self.write_out_if_there(key);
-            }
-            Wait::Close => match connection.fragmented.take().and_then(|fragmented| fragmented.closing) {
-                Some((code, reason)) => {
-                    self.send_close(key, code, &reason);
+                // The ping may be in the kernel's buffer, after what the peer is reading.
+                if self.takes_enough(key) {
+                    self.arm(key);
+                } else {
+                    self.send_close(key, close_code::INTERNAL, "keepalive ping timeout");
                     self.write_out_if_there(key);
                 }
-                None => self.abort(key),
-            },
+            }
+            Wait::Continuation => self.close_unfinished(key),
+            Wait::Taking | Wait::Close => self.go_on_or_cut_off(key),
+        }
+    }
+
+    /// Gives a peer another period if it has taken enough in the last one.
+    fn go_on_or_cut_off(&mut self, key: usize) {
+        if self.takes_enough(key) {
+            self.arm(key);
+        } else {
+            self.cut_off(key);
+        }
+    }
+
+    /// Closes a connection though the message under way has not been ended: nobody seems to be about to.
+    fn close_unfinished(&mut self, key: usize) {
+        let Some(fragmented) = self.connections[key].fragmented.take() else { return };
+        add(&self.shared.totals().messages_dropped, fragmented.deferred.len() as u64);
+        if let Some((code, reason)) = fragmented.closing {
+            self.send_close(key, code, &reason);
+            self.write_out_if_there(key);
         }
     }
 

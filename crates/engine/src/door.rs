@@ -337,7 +337,7 @@ impl Reactor {
             protocol.send_close(Some(code), reason, out);
         });
         connection.stage = Stage::WebSocket(protocol);
-        self.wait(key, Wait::Close);
+        self.wait(key, Wait::Taking);
         self.queued(key);
         self.make_ready(key);
     }

@@ -121,20 +121,22 @@ impl Reactor {
         connection.stage = Stage::Finishing { linger, shut: false };
         connection.fragmented = None;
         connection.paused_at = None;
-        self.wait(key, Wait::Close);
+        self.wait(key, Wait::Taking);
         self.queued(key);
         self.make_ready(key);
     }
 
-    /// Ends the connection at once.
+    /// Ends the connection at once. What is written already still reaches a peer that goes on reading; one that does
+    /// not is told by a reset that something is missing.
     pub(crate) fn abort(&mut self, key: usize) {
+        let is_cut = !self.connections[key].outbox.is_empty() && !self.is_taking(key);
         self.end_abnormally(key);
         self.change_wait(key, Wait::Nothing);
         let connection = &mut self.connections[key];
         if let Some(mut socket) = connection.socket.take() {
             // A forked child may hold the socket too: closing alone would neither end it nor take it out of epoll.
             let _ = self.poll.registry().deregister(&mut socket);
-            if !connection.outbox.is_empty() {
+            if is_cut {
                 let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
             }
             let _ = socket.shutdown(Shutdown::Both);
@@ -211,6 +213,8 @@ impl Reactor {
                     connection.since = self.clock.now;
                 }
                 self.make_ready(key);
+            } else if connection.wait == Wait::Taking {
+                self.wait(key, Wait::Close);
             }
             return;
         };
@@ -226,6 +230,7 @@ impl Reactor {
             if let Some(socket) = &connection.socket {
                 let _ = socket.shutdown(Shutdown::Write);
             }
+            self.wait(key, Wait::Close);
         }
     }
 }

@@ -23,6 +23,7 @@ mod loop_cell;
 mod message;
 mod metrics;
 mod outbox;
+mod progress;
 mod publisher;
 mod reactor;
 mod refusals;

@@ -307,9 +307,16 @@ impl Reactor {
     }
 
     /// How long until a deadline has to be judged.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        let next = self.wheel.next().into_iter().chain(self.acceptor.retry_at).chain(self.crossing.retry_at).min()?;
+    pub fn next_deadline(&mut self) -> Option<Duration> {
+        let next =
+            self.wheel.tell_next().into_iter().chain(self.acceptor.retry_at).chain(self.crossing.retry_at).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now)))
+    }
+
+    /// Whether a deadline has been set, outside of a turn, that comes before what [`Reactor::next_deadline`] has told:
+    /// a turn is due, after which it is asked again.
+    pub fn has_earlier_deadline(&self) -> bool {
+        self.wheel.has_earlier()
     }
 
     /// A handler of the connection is running: what comes for it has to wait.

@@ -230,7 +230,7 @@ impl Reactor {
                 return false;
             }
             fragmented.closing = Some((code, reason.into()));
-            self.wait(key, Wait::Close);
+            self.wait(key, Wait::Continuation);
             return true;
         }
         self.send_close(key, code, reason);
@@ -246,7 +246,7 @@ impl Reactor {
         connection.fragmented = None;
         connection.lane.clear();
         self.leave_open(key);
-        self.wait(key, Wait::Close);
+        self.wait(key, Wait::Taking);
         self.queued(key);
         // It may be paused; what it reads from now on costs no handler.
         self.make_ready(key);

@@ -1,7 +1,7 @@
 //! Where systems differ in what their sockets can do: Linux does in one call what others need several for.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
@@ -66,4 +66,22 @@ fn what_to_raise() -> String {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
     format!("raise the limit of open files, which is {limit} (`ulimit -n`, LimitNOFILE= of systemd)")
+}
+
+/// Bytes that were written to a socket and that its peer has not acknowledged (on a Unix socket: not read).
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
+    use std::ffi::c_int;
+
+    /// See tcp(7) and unix(7). A few other architectures have another number for it.
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: of whatever descriptor it is asked, this request writes a `c_int` and nothing else, or is refused.
+    let count = unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<SIOCOUTQ, c_int>::new()) };
+    count.map_or(0, |count| usize::try_from(count).unwrap_or_default())
+}
+
+/// Nothing, where the kernel does not tell.
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+pub(crate) fn unacknowledged(_: BorrowedFd<'_>) -> usize {
+    0
 }

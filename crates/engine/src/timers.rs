@@ -23,11 +23,16 @@ pub(crate) struct Wheel {
     used: [u64; WORDS],
     /// The first tick that has not been taken out yet.
     tick: u64,
+    /// What [`Wheel::tell_next`] has told last; `u64::MAX`: nothing comes up.
+    told: u64,
+    /// When the first of the entries set since then comes up.
+    first_set: u64,
 }
 
 impl Wheel {
     pub(crate) fn new() -> Self {
-        Self { slots: vec![Vec::new(); SLOTS].into(), used: [0; WORDS], tick: 0 }
+        let slots = vec![Vec::new(); SLOTS].into();
+        Self { slots, used: [0; WORDS], tick: 0, told: u64::MAX, first_set: u64::MAX }
     }
 
     /// Sets an entry; one beyond the horizon comes up at the horizon and is set again by its owner.
@@ -36,6 +41,19 @@ impl Wheel {
         let slot = tick as usize % SLOTS;
         self.slots[slot].push(entry);
         self.used[slot / 64] |= 1 << (slot % 64);
+        self.first_set = self.first_set.min(tick * TICK);
+    }
+
+    /// When the next entry comes up, for whoever sets a timer for it.
+    pub(crate) fn tell_next(&mut self) -> Option<u64> {
+        let next = self.next();
+        (self.told, self.first_set) = (next.unwrap_or(u64::MAX), u64::MAX);
+        next
+    }
+
+    /// Whether an entry has been set that comes up earlier than what was told.
+    pub(crate) fn has_earlier(&self) -> bool {
+        self.first_set < self.told
     }
 
     /// Moves all that is due at `now` into `due`.
@@ -56,7 +74,7 @@ impl Wheel {
     }
 
     /// When the next entry comes up, in milliseconds.
-    pub(crate) fn next(&self) -> Option<u64> {
+    fn next(&self) -> Option<u64> {
         let first = self.tick as usize % SLOTS;
         let (word, bit) = (first / 64, first % 64);
         for step in 0..=WORDS {
@@ -127,5 +145,21 @@ mod tests {
         assert_eq!(due.len(), 2);
         wheel.set(entry(3, 0));
         assert!(wheel.next().expect("an entry") > 1_000_000 - TICK);
+    }
+
+    #[test]
+    fn only_what_comes_before_the_told_time_is_earlier() {
+        let mut wheel = Wheel::new();
+        assert!(!wheel.has_earlier());
+        wheel.set(entry(0, 5_000));
+        assert!(wheel.has_earlier());
+        let told = wheel.tell_next();
+        assert!(told.is_some() && !wheel.has_earlier());
+        wheel.set(entry(1, 6_000));
+        assert!(!wheel.has_earlier());
+        wheel.set(entry(2, 1_000));
+        assert!(wheel.has_earlier());
+        assert!(wheel.tell_next() < told);
+        assert!(!wheel.has_earlier());
     }
 }

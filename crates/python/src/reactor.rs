@@ -87,12 +87,14 @@ impl Reactor {
         self.engine.mine().ok_or_else(refusal)
     }
 
+    /// The engine, to look at it or within a turn. What changes something outside of turns goes through `on_loop`.
     #[inline]
     pub(crate) fn engine(&self) -> PyResult<Borrow<'_, engine::Reactor>> {
         self.mine()?.borrow().map_err(in_use)
     }
 
-    /// Does one thing on the event loop's thread, and sees to it that what it queued is written.
+    /// Does one thing on the event loop's thread, and sees to it that what it queued is written, and that the event
+    /// loop's timer knows of the deadlines that it set.
     #[inline]
     fn on_loop<T>(&self, py: Python<'_>, act: impl FnOnce(&mut engine::Reactor) -> T) -> PyResult<T> {
         self.on_own_loop(py, self.mine()?, act)
@@ -109,7 +111,7 @@ impl Reactor {
         let mut engine = mine.borrow().map_err(in_use)?;
         let result = act(&mut engine);
         let is_idle = !self.in_turn.load(Ordering::Relaxed) && !self.scheduled.load(Ordering::Relaxed);
-        if is_idle && engine.has_work() {
+        if is_idle && (engine.has_work() || engine.has_earlier_deadline()) {
             drop(engine);
             self.schedule(py)?;
         }
@@ -159,7 +161,7 @@ impl Reactor {
     /// Schedules what comes after a turn: another one, or the event loop's timer.
     fn look_ahead(&self, py: Python<'_>) -> PyResult<()> {
         let (has_work, deadline) = {
-            let engine = self.engine()?;
+            let mut engine = self.engine()?;
             (engine.has_work(), engine.next_deadline())
         };
         if has_work {
