@@ -132,8 +132,8 @@ class Server:
         - `close` (server, fd, code, reason): once for each `open`, unless its worker was killed. `code` is that of
           RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. Where the server closed it and the
           peer never answered, it is 1006, with the server's code in `reason`.
-        - `drain` (server, fd): the outbox was more than half full, and is empty again, or the connection has ended. It
-          may come while another handler of that connection waits, and after an end only then.
+        - `drain` (server, fd): the outbox was more than half full, and is empty again, or the connection has ended
+          while its `open` or `message` handler runs. It does not wait for that handler.
         - `request` (server, request): plain HTTP. `Response`, `str` (as text/html), `bytes`, or `None` for 404. Without
           a handler: 426.
         - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop. A worker
@@ -305,6 +305,30 @@ class Server:
             NotRunning: The server is not running.
         """
         self._worker_of("publish").reactor.publish(topic, data, exclude=exclude)
+
+    async def wait_closed(self, fd: int) -> None:
+        """Wait until the connection `fd`, in any worker, is closed; return at once if there is none.
+
+        That is the moment from which `exists(fd)` is false and `push` has no effect: the peer has begun to close, or
+        has gone, or this server has (`disconnect`, a failed handler, a stop). The `close` handler runs later, so a
+        handler of that connection may wait here; and where the server has begun, its Close frame may still be on its
+        way. Connections of a worker that has died are closed.
+
+        A handler that waits here delays a graceful stop, until `shutdown_timeout` is over and it is cancelled.
+
+        Args:
+            fd: The connection's id.
+
+        Raises:
+            TypeError: `fd` is no `int`.
+            RuntimeError: This worker waits for 65,536 connections already.
+            NotRunning: The server is not running, or stops running here meanwhile.
+        """
+        worker = self._worker_of("wait_closed")
+        if asyncio.get_running_loop() is worker.loop:
+            await worker.wait_closed(fd)
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(worker.wait_closed(fd), worker.loop))
 
     # ---- looking -----------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
+from .closings import Closings
 from .errors import CannotServe, NotRunning
 from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
@@ -157,6 +158,7 @@ class Worker:
             self.reactor = Reactor(server, self, settings, slot, link, registry)
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
+        self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
         self.caller.held = self.reactor.handler_held
         for event in ("open", "message", "close", "drain"):
             if handler := handlers.get(event):
@@ -282,6 +284,8 @@ class Worker:
         """Let go of everything; no handler may be called after that."""
         self.caller.close()
         self._visitors.close()
+        self._closings.close()
+        del self._closings
         # The reactor holds this worker too. Without the circle, its descriptors are closed at once.
         del self.reactor
 
@@ -412,6 +416,10 @@ class Worker:
         else:
             level = logging.WARNING if is_first else logging.DEBUG
             log.log(level, "worker %d: the certificate of before stays: %s", self.worker_id, error)
+
+    def connection_gone(self, fd: int) -> None:
+        """Let those go on that wait for the end of a connection."""
+        self._closings.tell(fd)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 
@@ -578,6 +586,10 @@ class Worker:
             raise TimeoutError(f"the master has not answered within {PATIENCE:g} s") from None
         finally:
             self.reactor.forget_question(number)
+
+    async def wait_closed(self, fd: int) -> None:
+        """Wait until a connection is open no more; see `Server.wait_closed`."""
+        await self._closings.wait(fd)
 
 
 def _describe_silence(workers: list[int]) -> str:

@@ -74,6 +74,26 @@ async def test_who_joins_is_told_of_by_number(snippets: list[Snippet]) -> None:
         await subscribed(server, 1)
 
 
+@shows(PAGE, "Clients that leave")
+async def test_a_stream_ends_with_its_client(snippets: list[Snippet]) -> None:
+    ended: asyncio.Queue[str] = asyncio.Queue()
+
+    async def lines_about(topic: str) -> AsyncIterator[str]:
+        try:
+            yield f"all about {topic}"
+            await asyncio.Event().wait()
+        finally:
+            ended.put_nowait(topic)
+
+    async with served(snippets, Server(port=0), lines_about=lines_about) as server:
+        async with client(server) as reader:
+            await reader.send("gardens")
+            assert await reader.recv() == "all about gardens"
+            assert ended.empty()
+        async with asyncio.timeout(20):
+            assert await ended.get() == "gardens"
+
+
 @shows(PAGE, "Back-pressure")
 async def test_parts_that_do_not_fit_wait_for_the_client(snippets: list[Snippet]) -> None:
     parts = [bytes([number]) * 64 * 1024 for number in range(100)]

@@ -45,7 +45,12 @@ const SPARE_DESCRIPTORS: u64 = 128;
 /// What the hub or another worker tells the application's side of this one.
 pub(crate) enum Notice {
     Leave(Leave),
-    Subscribers { number: u64, count: Result<u64, Unanswered> },
+    Subscribers {
+        number: u64,
+        count: Result<u64, Unanswered>,
+    },
+    /// A connection that is watched is open no more.
+    Gone(Fd),
 }
 
 /// Why a question has no answer.
@@ -107,6 +112,18 @@ impl Crossing {
         self.ready |= readable;
         if let Some(link) = self.link.as_mut().filter(|_| writable) {
             link.blocked = false;
+        }
+    }
+
+    /// Queues a message for the hub, unless too much waits.
+    pub(crate) fn send_to_hub(&mut self, message: &Message<'_>) -> bool {
+        self.link.as_mut().is_some_and(|link| link.send_within(message, MOST_UNSENT))
+    }
+
+    /// Tells the hub that a connection that somebody watches is open no more: once for each, however much waits.
+    pub(crate) fn tell_gone(&mut self, fd: Fd) {
+        if let Some(link) = &mut self.link {
+            link.send(&Message::Gone(fd));
         }
     }
 
@@ -389,6 +406,7 @@ impl Reactor {
                 // The master is gone, and with it the server.
                 _ => {
                     self.crossing.link = None;
+                    self.note_others_gone();
                     self.crossing.notices.push_back(Notice::Leave(Leave::Stop));
                 }
             }
@@ -423,6 +441,7 @@ impl Reactor {
                 self.crossing.notices.push_back(Notice::Subscribers { number, count });
             }
             Message::Sockets(inputs) => self.take_sockets(&inputs),
+            Message::Gone(fd) => self.note_gone(fd),
             Message::Leave(why) => self.crossing.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
                 for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {

@@ -103,15 +103,17 @@ impl Reactor {
         if connection.open {
             connection.open = false;
             self.keys[connection.row] = 0;
-            self.shared.end(connection.fd, key as u32);
+            let is_watched = self.shared.end(connection.fd, key as u32);
             self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
-            if connection.passed_half && !connection.drained {
-                // A handler may wait until the outbox is empty, or be about to.
+            let fd = connection.fd;
+            if !connection.drained {
+                // A handler of it may run, and wait for that.
                 connection.drained = true;
-                self.drained.push(connection.fd);
+                self.drained.push(fd);
             }
+            self.tell_watchers(fd, is_watched);
         }
     }
 

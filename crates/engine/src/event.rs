@@ -98,7 +98,8 @@ pub enum Event<'a> {
         /// The peer's reason; with 1006 our own code, if we had sent one.
         reason: String,
     },
-    /// The outbox had passed half its limit and is empty again. Stands outside the connection's order.
+    /// The outbox had passed half its limit and is empty again, or the connection has ended while a handler of it runs.
+    /// Stands outside the connection's order.
     Drained {
         /// The connection.
         fd: Fd,
@@ -109,6 +110,11 @@ pub enum Event<'a> {
         from: u8,
         /// Its content, to be copied.
         payload: Payload<'a>,
+    },
+    /// A connection of [`crate::Reactor::watch`] is open no more.
+    Gone {
+        /// The connection.
+        fd: Fd,
     },
     /// A question of [`crate::Reactor::count_subscribers`] is answered.
     Subscribers {

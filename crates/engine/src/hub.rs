@@ -17,6 +17,7 @@ mod questions;
 mod routing;
 mod thread;
 mod turning_away;
+mod watching;
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};

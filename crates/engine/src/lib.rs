@@ -38,6 +38,7 @@ mod tls;
 mod topics;
 mod visit;
 mod watch;
+mod watching;
 
 pub use certificate::CertificateFiles;
 pub use clock::coarse_now;
@@ -59,6 +60,7 @@ pub use shared::Shared;
 pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
 pub use systems::explain;
 pub use watch::Watcher;
+pub use watching::Watching;
 
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
 ///

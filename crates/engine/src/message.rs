@@ -94,6 +94,12 @@ pub enum Message<'a> {
     Reload,
     /// From a worker: the server is to stop.
     Shutdown,
+    /// From a worker: it wants to be told when another one's connection is open no more.
+    Watch(Fd),
+    /// From a worker: it does not want to any more.
+    Unwatch(Fd),
+    /// From the worker whose connection it was, and to those that watch it: it is open no more.
+    Gone(Fd),
     /// From another program, first of all.
     Hello {
         /// [`VERSION`] of who says it.
@@ -122,6 +128,9 @@ const HELLO: u8 = 11;
 const WELCOME: u8 = 12;
 const WAKE: u8 = 13;
 const FEW_IDS: u8 = 14;
+const WATCH: u8 = 15;
+const UNWATCH: u8 = 16;
+const GONE: u8 = 17;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -175,6 +184,9 @@ impl<'a> Message<'a> {
             Self::FewIds => out.push(FEW_IDS),
             Self::Reload => out.push(RELOAD),
             Self::Shutdown => out.push(SHUTDOWN),
+            Self::Watch(fd) => put_fd(out, WATCH, *fd),
+            Self::Unwatch(fd) => put_fd(out, UNWATCH, *fd),
+            Self::Gone(fd) => put_fd(out, GONE, *fd),
             Self::Hello { version } => {
                 out.push(HELLO);
                 put_u32(out, *version);
@@ -221,6 +233,9 @@ impl<'a> Message<'a> {
             FEW_IDS => Self::FewIds,
             RELOAD => Self::Reload,
             SHUTDOWN => Self::Shutdown,
+            WATCH => Self::Watch(reader.u64()?),
+            UNWATCH => Self::Unwatch(reader.u64()?),
+            GONE => Self::Gone(reader.u64()?),
             HELLO => Self::Hello { version: reader.u32()? },
             WELCOME => Self::Welcome { version: reader.u32()?, send_queue_size: reader.u64()? },
             _ => return Err(Malformed),
@@ -228,6 +243,11 @@ impl<'a> Message<'a> {
         reader.end()?;
         Ok(message)
     }
+}
+
+fn put_fd(out: &mut Vec<u8>, kind: u8, fd: Fd) {
+    out.push(kind);
+    put_u64(out, fd);
 }
 
 impl<'a> Question<'a> {

@@ -35,6 +35,7 @@ use crate::shared::Shared;
 use crate::timers::Wheel;
 use crate::topics::Topics;
 use crate::visit::Visit;
+use crate::watching::Watched;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
 pub(crate) const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
@@ -108,6 +109,7 @@ pub struct Reactor {
     /// What came of reading it again, to be told.
     pub(crate) certificate_read: Option<Result<(), String>>,
     pub(crate) serial: u32,
+    pub(crate) watched: Watched,
 }
 
 impl Reactor {
@@ -166,6 +168,7 @@ impl Reactor {
             certificate,
             certificate_read: None,
             serial: 0,
+            watched: Watched::default(),
         })
     }
 

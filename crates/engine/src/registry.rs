@@ -254,9 +254,22 @@ impl Registry {
         row.id.store(fd, Ordering::Release);
     }
 
-    /// Frees the row: from here on the connection does not exist for others.
-    pub(crate) fn release(&self, fd: Fd) {
-        self.row(self.index(fd)).id.store(0, Ordering::Release);
+    /// Frees the row: from here on the connection does not exist for others. True: another process wants to be told.
+    pub(crate) fn release(&self, fd: Fd) -> bool {
+        let row = self.row(self.index(fd));
+        row.id.store(0, Ordering::SeqCst);
+        row.watched.load(Ordering::SeqCst) == fd
+    }
+
+    /// Has the process of a connection tell when it frees the row: for the hub only, which is the one to be told. False:
+    /// the connection is not open. Beside it, a connection whose row this was and that has been watched: its process may
+    /// not have seen that any more, but it is not open.
+    pub(crate) fn watch(&self, fd: Fd) -> (bool, Option<Fd>) {
+        let Some(row) = self.find(fd) else { return (false, None) };
+        let before = row.watched.swap(fd, Ordering::SeqCst);
+        // Either the process sees the mark after it has freed the row, or this sees that the row is free.
+        let is_open = row.id.load(Ordering::SeqCst) == fd;
+        (is_open, (before != 0 && before != fd).then_some(before))
     }
 
     /// The row of `fd`, if it is there. What is read from it is only true if `id` is still the same afterwards.

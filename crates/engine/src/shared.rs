@@ -180,13 +180,14 @@ impl Shared {
     }
 
     /// The connection `fd`, the reactor's number `key`, is not open any more: frees its row, and keeps its counts.
-    pub(crate) fn end(&self, fd: Fd, key: u32) {
-        let Some(info) = self.registry.info(fd) else { return };
+    /// True: another process wants to be told.
+    pub(crate) fn end(&self, fd: Fd, key: u32) -> bool {
+        let Some(info) = self.registry.info(fd) else { return false };
         let (messages_in, messages_out) = (info.messages_in, info.messages_out);
         let (bytes_in, bytes_out) = (info.bytes_in, info.bytes_out);
         add(&self.registry.slot(self.slot).closing_bytes, info.queued_bytes);
         self.ended().insert(fd, Ended { key, info });
-        self.registry.release(fd);
+        let is_watched = self.registry.release(fd);
         // In this order: who counts looks at the totals first, and finds nothing in both places.
         fence(Ordering::Release);
         let totals = self.totals();
@@ -194,6 +195,7 @@ impl Shared {
         add(&totals.messages_out, messages_out);
         add(&totals.bytes_in, bytes_in);
         add(&totals.bytes_out, bytes_out);
+        is_watched
     }
 
     /// The reactor's number of a connection that has ended and is not forgotten.

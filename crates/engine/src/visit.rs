@@ -80,8 +80,13 @@ impl Reactor {
         if let Some(shortage) = self.shortage.take() {
             return Some(take(Event::Shortage(shortage)));
         }
-        if let Some(notice) = self.crossing.notices.pop_front() {
+        if !self.crossing.notices.is_empty()
+            && self.has_budget()
+            && let Some(notice) = self.crossing.notices.pop_front()
+        {
+            self.events_left = self.events_left.saturating_sub(1);
             return Some(take(match notice {
+                Notice::Gone(fd) => Event::Gone { fd },
                 Notice::Leave(why) => Event::Leave(why),
                 Notice::Subscribers { number, count } => Event::Subscribers { number, count },
             }));

@@ -105,6 +105,9 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::FewIds,
         Message::Reload,
         Message::Shutdown,
+        Message::Watch(fd),
+        Message::Unwatch(fd),
+        Message::Gone(fd),
         Message::Hello { version: code.into() },
         Message::Welcome { version: code.into(), send_queue_size: number },
     ];

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use engine::{
     Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Stuck, Token,
-    Unanswered,
+    Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -484,6 +484,21 @@ impl Reactor {
     /// Nobody waits for the answer to a question any more.
     fn forget_question(&self, number: u64) {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+    }
+
+    /// Has `worker.connection_gone` called as soon as a connection is open no more, of whatever worker. False: it is not
+    /// open now.
+    fn watch(&self, py: Python<'_>, fd: FdArgument) -> PyResult<bool> {
+        match self.on_loop(py, |engine| engine.watch(fd.0))? {
+            Watching::Begun => Ok(true),
+            Watching::NotOpen => Ok(false),
+            Watching::TooMany => Err(PyRuntimeError::new_err("too many connections are waited for")),
+        }
+    }
+
+    /// Nobody waits for the end of a connection any more.
+    fn unwatch(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.unwatch(fd.0))
     }
 
     // ---- handshakes and requests ------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ enum Step {
     Drained(Fd),
     PipeMessage(u8, Py<PyAny>),
     Subscribers(u64, Result<u64, Unanswered>),
+    Gone(Fd),
     Refused(Box<Refused>),
     Leave(Leave),
     AcceptPaused(String),
@@ -54,6 +55,7 @@ impl Step {
                 Self::PipeMessage(from, PyBytes::new(py, bytes).into_any().unbind())
             }
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
+            Event::Gone { fd } => Self::Gone(fd),
             Event::Refused(refused) => Self::Refused(refused),
             Event::Leave(why) => Self::Leave(why),
             Event::Shortage(shortage) => Self::Shortage(shortage),
@@ -110,6 +112,9 @@ impl Reactor {
                     self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
                 }
                 Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
+                Step::Gone(fd) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
+                }
                 Step::Refused(refused) => self.refused(py, &refused)?,
                 Step::Leave(why) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;

@@ -10,7 +10,7 @@ use super::thread::{MOST_FOR_WORKER, Routing};
 use crate::command::Command;
 use crate::link::Read;
 use crate::message::{Answer, Leave, Message, Question, VERSION, content};
-use crate::registry::{WORKERS, add};
+use crate::registry::{Registry, WORKERS, add};
 
 impl Routing {
     /// Reads once from a peer and deals with what has come. False: nothing has.
@@ -147,6 +147,10 @@ impl Routing {
             Message::FewIds => {
                 self.extend_lease();
             }
+            Message::Watch(fd) => self.watch(slot, fd),
+            Message::Unwatch(fd) => self.unwatch(slot, fd),
+            // Only of its own: a connection's end is told by whoever has closed it.
+            Message::Gone(fd) if Registry::slot_of(fd) == slot => self.tell_watchers(fd),
             Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
             Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),
             _ => return Err(Cut::Misbehaved),

@@ -17,6 +17,7 @@ use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, Wor
 use super::pulse::{Looks, Pulse};
 use super::questions::Questions;
 use super::turning_away::TurningAway;
+use super::watching::Watchers;
 use super::{Desk, HubEvent, Request, lock};
 use crate::link::Link;
 use crate::message::{Answer, Leave, Message};
@@ -75,6 +76,7 @@ pub(super) struct Routing {
     pub(super) homeless: VecDeque<Handed>,
     pub(super) turning_away: TurningAway,
     pub(super) now: Instant,
+    pub(super) watchers: Watchers,
 }
 
 impl Routing {
@@ -111,6 +113,7 @@ impl Routing {
             homeless: VecDeque::new(),
             turning_away: TurningAway::new(settings.certificate.is_some()),
             now,
+            watchers: Watchers::default(),
         }
     }
 
@@ -360,6 +363,7 @@ impl Routing {
                 for number in self.questions.waiting_for(worker.slot) {
                     self.answered(worker.slot, number, &Answer::Count(0));
                 }
+                self.forget_watcher(worker.slot);
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
                 while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry) {
                     self.find_home(handed, None);

@@ -106,6 +106,9 @@ pub(crate) struct Row {
     pub(super) opened_at: AtomicU64,
     pub(super) address: [AtomicU64; 2],
     pub(super) port: AtomicU64,
+    // Written by the hub.
+    /// The connection whose end it wants to be told; of one that has had the row before, it says nothing.
+    pub(super) watched: AtomicU64,
 }
 
 /// Where the parts of the mapping begin.

@@ -1,0 +1,72 @@
+//! Workers that wait for the end of other workers' connections.
+
+use std::collections::HashMap;
+
+use super::thread::Routing;
+use crate::message::Message;
+use crate::registry::{Fd, Registry};
+
+/// Who watches which connections: a bit for each slot. A connection stands here until it has ended, so there are never
+/// more than there are connections.
+#[derive(Default)]
+pub(super) struct Watchers {
+    slots: HashMap<Fd, u128>,
+}
+
+impl Watchers {
+    fn remove(&mut self, slot: u8, fd: Fd) {
+        if let Some(slots) = self.slots.get_mut(&fd) {
+            *slots &= !(1 << slot);
+            if *slots == 0 {
+                self.slots.remove(&fd);
+            }
+        }
+    }
+}
+
+impl Routing {
+    /// A worker wants to be told when a connection is open no more.
+    pub(super) fn watch(&mut self, slot: u8, fd: Fd) {
+        let (is_open, gone) = self.desk.registry.watch(fd);
+        if let Some(gone) = gone {
+            self.tell_watchers(gone);
+        }
+        if is_open {
+            *self.watchers.slots.entry(fd).or_default() |= 1 << slot;
+        } else {
+            self.tell_gone(slot, fd);
+        }
+    }
+
+    pub(super) fn unwatch(&mut self, slot: u8, fd: Fd) {
+        self.watchers.remove(slot, fd);
+    }
+
+    /// A connection is open no more.
+    pub(super) fn tell_watchers(&mut self, fd: Fd) {
+        let mut slots = self.watchers.slots.remove(&fd).unwrap_or_default();
+        while slots != 0 {
+            self.tell_gone(slots.trailing_zeros() as u8, fd);
+            slots &= slots - 1;
+        }
+    }
+
+    /// A worker is gone: it waits for nothing any more, and its connections are open no more.
+    pub(super) fn forget_watcher(&mut self, slot: u8) {
+        self.watchers.slots.retain(|_, slots| {
+            *slots &= !(1 << slot);
+            *slots != 0
+        });
+        let gone: Vec<Fd> = self.watchers.slots.keys().copied().filter(|fd| Registry::slot_of(*fd) == slot).collect();
+        for fd in gone {
+            self.tell_watchers(fd);
+        }
+    }
+
+    /// However much waits for that worker: it has asked for each of these, and may ask for a limited number.
+    fn tell_gone(&mut self, slot: u8, fd: Fd) {
+        if let Some((link, _)) = self.worker(slot) {
+            link.send(&Message::Gone(fd));
+        }
+    }
+}
