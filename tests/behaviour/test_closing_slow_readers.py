@@ -8,6 +8,7 @@ from raw_client import RawClient
 from running import Running, Serve
 
 from hubbub import CloseCode, Frame, Opcode, Response, Server
+from processes import serve_in_processes
 
 # Far more than the kernel's buffers hold for a client with a small one.
 MUCH = 3_000_000
@@ -30,6 +31,8 @@ def sends_much(server: Server, note: Note) -> None:
                 server.shutdown()
             case "overflow":
                 assert not server.push(frame.fd, bytes(MUCH))
+            case "reload":
+                server.reload()
             case "pass":
                 note("sent")
 
@@ -98,6 +101,16 @@ async def test_a_slow_reader_gets_all_of_it_while_the_server_stops(serve: Serve)
         data = await read_slowly(client)
         await running.stop()
     assert data.endswith(close_frame(CloseCode.GOING_AWAY, "the server is stopping"))
+    assert len(data) > MUCH
+
+
+async def test_a_slow_reader_gets_all_of_it_from_a_worker_that_is_replaced() -> None:
+    settings = {"close_timeout": CLOSE_TIMEOUT, "shutdown_timeout": 30}
+    async with serve_in_processes(1, sends_much, settings) as running, contextlib.AsyncExitStack() as stack:
+        client = await slow_reader(running, stack)
+        client.send_frame(Opcode.TEXT, b"reload")
+        data = await read_slowly(client)
+    assert data.endswith(close_frame(CloseCode.SERVICE_RESTART, "the server is reloading"))
     assert len(data) > MUCH
 
 
