@@ -106,9 +106,8 @@ class HubServer:
     def processes(self) -> list[int]:
         """The process ids of the master and of the workers."""
         pid = self._process.pid
-        tasks = Path(f"/proc/{pid}/task").iterdir()
-        # Workers are children of the thread that started them.
-        return [pid, *(int(child) for task in tasks for child in (task / "children").read_text().split())]
+        # The event loop's thread, which is the first, starts the workers.
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def stop(self) -> None:
         """Stop it; it must have lived until now, and end as it should."""
