@@ -81,6 +81,7 @@ class Reactor:
         server: object,
         worker: object,
         settings: Settings,
+        max_memory: int,
         slot: int,
         link: int | None = None,
         registry: int | None = None,

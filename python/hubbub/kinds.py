@@ -16,6 +16,7 @@ __all__ = [
     "Integer",
     "Kind",
     "OneOrMore",
+    "OrAuto",
     "OrNone",
     "Origins",
     "Refused",
@@ -362,6 +363,34 @@ class OrNone(Kind):
 
     def parse(self, text: str) -> object:
         return None if text.strip().lower() == "none" else self.kind.parse(text)
+
+
+@dataclass(frozen=True)
+class OrAuto(Kind):
+    """What another kind allows, or the word `auto`."""
+
+    kind: Kind
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.kind.allowed}, or 'auto'"
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return f"{self.kind.metavar}|auto"
+
+    @property
+    def limits(self) -> str:
+        """See `Kind`."""
+        return self.kind.limits
+
+    def check(self, value: object) -> object:
+        return value if value == "auto" else self.kind.check(value)
+
+    def parse(self, text: str) -> object:
+        word = text.strip().lower()
+        return word if word == "auto" else self.kind.parse(text)
 
 
 def as_host(text: str) -> str:

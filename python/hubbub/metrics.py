@@ -53,6 +53,7 @@ GAUGES = {
     "connections": ("hubbub_connections", "Open WebSockets."),
     "queued_bytes": ("hubbub_queued_bytes", "Unsent bytes in outboxes."),
     "outliving": ("hubbub_outliving_handlers", "Connections that have ended, but whose handlers still run."),
+    "held_bytes": ("hubbub_held_bytes", "Memory of connections for queued output and unfinished input."),
 }
 TIMES = {
     "turns": ("hubbub_turn_seconds", "Turns of the reactors, the handlers that they call included."),
@@ -103,6 +104,15 @@ class Collector:
         for status, count in measured["refused"].items():
             refused.add_metric([str(status) if status else "other"], count)
         yield refused
+        for_memory = CounterMetricFamily(
+            "hubbub_memory_closed",
+            "Connections closed because all of a worker held more than max_memory, by what they held: "
+            "output, input (an unfinished message) or body (an unfinished request).",
+            labels=["held"],
+        )
+        for held, count in measured["closed_for_memory"].items():
+            for_memory.add_metric([held], count)
+        yield for_memory
         for key, (name, text) in TIMES.items():
             buckets, seconds = measured[key]
             yield HistogramMetricFamily(name, text, buckets=list(_cumulative(buckets)), sum_value=seconds)

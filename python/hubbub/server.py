@@ -378,7 +378,8 @@ class Server:
 
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,
         `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving`
-        (connections whose clients have left while a handler still runs, now), `slow_consumers_closed`,
+        (connections whose clients have left while a handler still runs, now), `held_bytes` (memory for queued output
+        and unfinished input now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`),
         `messages_dropped` (by `slow_consumer="drop"`), `commands_dropped` (calls from other threads and workers beyond
         what may wait), `restarts` (of workers), `started_at` (Unix seconds); those of a worker also have `worker_id`.
 

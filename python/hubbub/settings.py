@@ -19,6 +19,7 @@ from .kinds import (
     Integer,
     Kind,
     OneOrMore,
+    OrAuto,
     Origins,
     OrNone,
     Refused,
@@ -40,6 +41,7 @@ MIB = 1024 * KIB
 
 MAX_WORKERS = 64
 MAX_BYTES = 2**31 - 1
+MAX_MEMORY = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,14 @@ class Settings:
         Choice(("close", "drop")),
         "What to do when an outbox is full: `close` that connection with 1013, or `drop` that message and count it.",
     )
+    max_memory: int | Literal["auto"] = _setting(
+        "auto",
+        OrAuto(Integer(1 * MIB, MAX_MEMORY, "bytes")),
+        "Memory that all connections of one worker may hold together for queued messages and unfinished input; above, "
+        "the largest holders are closed: with 1013 (unread messages), 1009 (an unfinished message) or 413 (a request "
+        "body). `auto` is half of the machine's memory, or of the cgroup's limit if that is less, divided by the "
+        "workers. Raising it lets slow or hostile clients take more from the rest of the machine.",
+    )
     threads: int = _setting(
         8,
         Integer(1, 1024),
@@ -168,6 +178,12 @@ class Settings:
         OrNone(Seconds()),
         "Time for the pong before the connection is closed with 1011; None waits for ever. Raising it keeps "
         "vanished clients longer.",
+    )
+    message_timeout: float | None = _setting(
+        60.0,
+        OrNone(Seconds()),
+        "Time for which a message that has begun may make no progress before the connection is closed with 1008; None "
+        "waits for ever. Raising it lets clients hold the memory of unfinished messages longer.",
     )
     handshake_timeout: float = _setting(
         10.0,
@@ -308,6 +324,10 @@ class Settings:
             raise SettingsError("ssl_keyfile: missing, though ssl_certfile is given; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_certfile: missing, though ssl_keyfile is given; allowed is both or neither")
+        if isinstance(self.max_memory, int):
+            for name in ("max_message_size", "max_body_size"):
+                if self.max_memory < (size := getattr(self, name)):
+                    raise SettingsError(f"max_memory: {self.max_memory} is below {name}; allowed is {size} or more")
 
     @classmethod
     def load(

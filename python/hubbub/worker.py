@@ -23,6 +23,7 @@ from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
 from .logs import shown
+from .memory import memory_for_worker
 from .program import Why
 from .settings import Settings
 from .static import FileResponse
@@ -95,7 +96,7 @@ NEWCOMERS_GRACE = 5.0
 # word may come.
 PATIENCE = 5.0
 HUB_GRACE = 1.0
-# Seconds between two lines in the log that accepting pauses.
+# Seconds between two lines in the log that accepting pauses, or that connections were closed for their memory.
 PAUSE_LOG_INTERVAL = 10.0
 
 
@@ -154,8 +155,12 @@ class Worker:
         self._next_pause_logged = 0.0
         self._watchdog: Watchdog | None = None
         self._next_shortage_logged = dict.fromkeys(SHORTAGES, 0.0)
+        self._max_memory = settings.max_memory if settings.max_memory != "auto" else memory_for_worker(workers)
+        # What `memory_relieved` has not logged yet.
+        self._relief = [0, 0, 0, 0]
+        self._next_relief_logged = 0.0
         try:
-            self.reactor = Reactor(server, self, settings, slot, link, registry)
+            self.reactor = Reactor(server, self, settings, self._max_memory, slot, link, registry)
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
@@ -406,6 +411,21 @@ class Worker:
         if now >= self._next_shortage_logged[of]:
             self._next_shortage_logged[of] = now + PAUSE_LOG_INTERVAL
             log.error("worker %d: " + SHORTAGES[of], self.worker_id, count)
+
+    def memory_relieved(self, output: int, unfinished: int, bodies: int, freed: int) -> None:
+        """Log that connections were closed because together they held more than `max_memory`; at most once in 10 s."""
+        self._relief = [sum(pair) for pair in zip(self._relief, (output, unfinished, bodies, freed), strict=True)]
+        now = self.loop.time()
+        if now >= self._next_relief_logged:
+            self._next_relief_logged = now + PAUSE_LOG_INTERVAL
+            log.warning(
+                "worker %d: connections held more than max_memory (%d bytes): closed %d with unread messages, %d with "
+                "unfinished messages and %d with unfinished request bodies, which freed %d bytes",
+                self.worker_id,
+                self._max_memory,
+                *self._relief,
+            )
+            self._relief = [0, 0, 0, 0]
 
     def certificate_read(self, error: str | None) -> None:
         """Log that the files of the certificate have changed; each worker reads them, and one says so to everybody."""

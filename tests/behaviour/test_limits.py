@@ -248,6 +248,24 @@ async def test_a_slow_consumer_that_never_reads_is_reset_after_close_timeout(ser
         assert (await running.server.stats())["queued_bytes"] == 0
 
 
+async def test_beyond_max_memory_the_largest_slow_consumer_is_closed(serve: Serve) -> None:
+    running = await serve(tells_all, max_memory=4 * 1024 * 1024, send_queue_size=8 * 1024 * 1024)
+    async with running.connect() as other, running.raw(receive_buffer=4096) as client:
+        await running.opened()
+        await client.upgrade()
+        fd = await running.opened()
+        await fill(running, fd)
+        assert await running.server.exists(fd) is False
+        stats = await running.server.stats()
+        assert (stats["memory_closed"], stats["slow_consumers_closed"]) == (1, 0)
+        assert stats["held_bytes"] < 4 * 1024 * 1024
+        assert (await client.close_frame())[0] == 1013
+        client.send_close(1013)
+        assert await client.rest() == b""
+        await running.server.broadcast("still here")
+        assert await other.recv() == "still here"
+
+
 @pytest.mark.parametrize("policy", ["close", "drop"])
 async def test_a_full_outbox_refuses_pushes_from_elsewhere_too(serve: Serve, policy: str) -> None:
     running = await serve(tells_all, send_queue_size=1024 * 1024, slow_consumer=policy)

@@ -187,6 +187,7 @@ async def test_stats_count_since_the_start(serve: Serve) -> None:
         "bytes_out": 5,
         "queued_bytes": 0,
         "slow_consumers_closed": 0,
+        "memory_closed": 0,
         "restarts": 0,
     }
     assert {name: stats[name] for name in counts} == counts

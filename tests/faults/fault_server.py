@@ -231,6 +231,14 @@ def publish(path: str, count: int) -> None:
         server.publish(path, b"x")
 
 
+def broadcast(path: str, size: int, count: int) -> None:
+    """Broadcast a message again and again to all who are on a path."""
+    others = [fd for other, there in fds.items() if other != path for fd in there]
+    for number in range(count):
+        # With an id of nobody, so that no two are for the same connections, and each is a frame by itself.
+        server.broadcast(b"x" * size, exclude=[*others, number % 2])
+
+
 def publish_while_blocked(count: int, excluded: int) -> None:
     """Publish from a thread, with many ids left out, and block the event loop until all is asked for."""
 
@@ -256,6 +264,7 @@ def end_child() -> None:
 
 COMMANDS: dict[str, Callable[..., object]] = {
     "stats": server.stats,
+    "broadcast": broadcast,
     "push": lambda fd: server.push(fd, "hello"),
     "begin message": lambda path: server.push(newest(path), "begun", finish=False),
     "end message": lambda path: server.push(newest(path), " and ended", Opcode.CONTINUATION),

@@ -25,6 +25,7 @@ GROWING = (
     "messages_dropped",
     "commands_dropped",
     "slow_consumers_closed",
+    "memory_closed",
     "restarts",
 )
 

@@ -64,6 +64,7 @@ def assert_no_counter_fell(before: Samples, after: Samples) -> None:
         "hubbub_connections",
         "hubbub_queued_bytes",
         "hubbub_outliving_handlers",
+        "hubbub_held_bytes",
         "hubbub_worker_stuck",
         "hubbub_start_time",
     )

@@ -40,6 +40,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         send_queue_size=4_194_304,
         slow_consumer="close",
         threads=8,
+        max_memory="auto",
+        message_timeout=60,
         receive_queue=64,
         ping_interval=20,
         ping_timeout=20,
@@ -129,6 +131,9 @@ def test_the_port_that_kubernetes_injects_is_ignored() -> None:
         ("close_timeout", "0.25", 0.25),
         ("workers", "none", None),
         ("ping_interval", "NONE", None),
+        ("message_timeout", "none", None),
+        ("max_memory", "Auto", "auto"),
+        ("max_memory", "16_000_000", 16_000_000),
         ("compression", "true", True),
         ("compression", "FALSE", False),
         ("access_log", "1", True),
@@ -186,6 +191,9 @@ def test_an_empty_option_is_the_empty_list() -> None:
         ("allowed_hosts", "app.example.com:0"),
         ("host", ","),
         ("host", ""),
+        ("max_memory", "half"),
+        ("max_memory", "none"),
+        ("max_memory", "1GB"),
     ],
 )
 def test_text_that_spells_no_value_is_refused(name: str, text: str) -> None:
@@ -245,6 +253,8 @@ def test_a_setting_that_was_accepted_is_accepted_again(text: str) -> None:
         ("max_connections", 1, 10_000_000),
         ("max_message_size", 1, 2**31 - 1),
         ("send_queue_size", 1024, 2**31 - 1),
+        ("max_memory", 1_048_576, 2**40),
+        ("message_timeout", 0.001, 604_800.0),
         ("threads", 1, 1024),
         ("receive_queue", 1, 65536),
         ("compression_threshold", 0, 2**31 - 1),
@@ -302,6 +312,9 @@ def test_numbers_have_a_range(name: str, least: Any, most: Any) -> None:
         ("control", ""),
         ("control", b"/run/hubbub.sock"),
         ("control", "/run/\0"),
+        ("max_memory", "Auto"),
+        ("max_memory", None),
+        ("max_memory", 1e9),
     ],
 )
 def test_wrong_keywords_are_refused(name: str, value: Any) -> None:
@@ -330,6 +343,15 @@ def test_lists_are_kept_as_tuples() -> None:
 def test_certificate_and_key_come_together() -> None:
     assert "ssl_keyfile: missing" in refusal(ssl_certfile="a.pem")
     assert "ssl_certfile: missing" in refusal(environ={"HUBBUB_SSL_KEYFILE": "b.pem"})
+
+
+@pytest.mark.parametrize("name", ["max_message_size", "max_body_size"])
+def test_all_memory_must_hold_one_message_and_one_body(name: str) -> None:
+    allowed: dict[str, Any] = {"max_memory": 2_000_000, name: 2_000_000}
+    assert load(**allowed).max_memory == 2_000_000
+    assert refusal(**allowed | {"max_memory": 1_999_999}) == (
+        f"max_memory: 1999999 is below {name}; allowed is 2000000 or more"
+    )
 
 
 @pytest.mark.parametrize("network", ["10.0.0.1", "10.0.0.0/8", "172.17.0.1/16", "::1", "fd00::/8"])

@@ -42,6 +42,15 @@ pub(crate) struct Unfinished {
     pub(crate) body: BodyDecoder,
 }
 
+/// A message that is not whole yet, as it was when the last of it arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Partial {
+    /// See [`Protocol::progress`].
+    progress: u32,
+    /// Bytes that could not be used yet: the beginning of a frame's header, or of a TLS record.
+    unused: usize,
+}
+
 /// What is needed to answer a request.
 pub(crate) enum Asked {
     /// The head is for the log, should there be no room by then.
@@ -120,6 +129,10 @@ impl Lane {
         !self.busy && self.waiting.is_empty()
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(crate) fn is_full(&self, settings: &Settings) -> bool {
         let first = self.waiting.front().map_or(0, Message::len);
         self.waiting.len() >= settings.receive_queue || self.bytes - first > settings.max_message_size
@@ -147,6 +160,11 @@ impl Lane {
     pub(crate) fn clear(&mut self) {
         self.waiting = VecDeque::new();
         self.bytes = 0;
+    }
+
+    /// Bytes of memory that the waiting messages take.
+    fn memory(&self) -> usize {
+        self.bytes + self.waiting.capacity() * size_of::<Message>()
     }
 }
 
@@ -225,6 +243,13 @@ pub(crate) struct Connection {
     pub(crate) untaken: usize,
     /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
     pub(crate) timer_at: u64,
+    /// Bytes of memory that `Budget` counts for it.
+    pub(crate) held: usize,
+    /// It was closed because all connections together held too much.
+    pub(crate) relieved: bool,
+    /// When the unfinished message last made progress; `u64::MAX`: there is none.
+    pub(crate) partial_at: u64,
+    pub(crate) partial: Partial,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) peer: SocketAddr,
 }
@@ -250,6 +275,10 @@ impl Connection {
             since: now,
             untaken: 0,
             timer_at: u64::MAX,
+            held: 0,
+            relieved: false,
+            partial_at: u64::MAX,
+            partial: Partial { progress: 0, unused: 0 },
             received_at: now,
             progress_at: now,
             used: 0,
@@ -299,6 +328,29 @@ impl Connection {
     #[inline]
     pub(crate) fn cost(&self) -> usize {
         self.outbox.cost() + self.deferred_bytes()
+    }
+
+    /// The message that is not whole yet, if there is one. What waits only because its handler lags is none.
+    pub(crate) fn partial(&self) -> Option<Partial> {
+        let Stage::WebSocket(protocol) = &self.stage else { return None };
+        let unused = self.input.len() - self.used + self.tls.as_ref().map_or(0, |session| session.kept());
+        let is_partial = self.open && self.paused_at.is_none() && (protocol.is_mid_message() || unused > 0);
+        is_partial.then(|| Partial { progress: protocol.progress(), unused })
+    }
+
+    /// Bytes of memory that it holds for what it still has to send, but for frames that it shares with others.
+    pub(crate) fn output_memory(&self) -> usize {
+        self.outbox.memory() + self.deferred_bytes()
+    }
+
+    /// Bytes of memory that it holds for what its peer has sent.
+    pub(crate) fn input_memory(&self) -> usize {
+        let stage = match &self.stage {
+            Stage::WebSocket(protocol) => protocol.buffered(),
+            Stage::Body(request) => request.head.size() + request.body.buffered(),
+            Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing { .. } | Stage::Gone => 0,
+        };
+        stage + self.input.capacity() + self.lane.memory() + self.tls.as_ref().map_or(0, |session| session.memory())
     }
 
     #[inline]

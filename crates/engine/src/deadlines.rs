@@ -39,14 +39,60 @@ impl Reactor {
     /// Makes sure that the wheel comes back to the connection in time.
     pub(crate) fn arm(&mut self, key: usize) {
         let connection = &mut self.connections[key];
-        let Some(limit) = connection.wait.limit(&self.settings) else {
+        let waits_until = connection.wait.limit(&self.settings).map(|limit| connection.since + limit);
+        let Some(at) = waits_until.into_iter().chain(self.partial_until(key)).min() else {
             return;
         };
-        let at = connection.since + limit;
+        let connection = &mut self.connections[key];
         if at < connection.timer_at {
             connection.timer_at = at;
             self.wheel.set(Entry { key: key as u32, serial: connection.serial, at });
         }
+    }
+
+    /// Notes whether a message is left unfinished, and since when nothing more of it has come.
+    pub(crate) fn watch_partial(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let Some(partial) = connection.partial() else {
+            connection.partial_at = u64::MAX;
+            return;
+        };
+        let is_first = connection.partial_at == u64::MAX;
+        if is_first || partial != connection.partial {
+            connection.partial = partial;
+            connection.partial_at = self.clock.now;
+        }
+        if is_first {
+            self.arm(key);
+        }
+    }
+
+    /// How long the rest of an unfinished message is waited for.
+    fn partial_until(&self, key: usize) -> Option<u64> {
+        let connection = &self.connections[key];
+        let limit = self.settings.message_timeout.filter(|_| connection.partial_at != u64::MAX)?;
+        Some(connection.partial_at + limit.as_millis() as u64)
+    }
+
+    /// Closes a connection whose message takes too long. False: it is in time.
+    fn judge_partial(&mut self, key: usize) -> bool {
+        let now = self.clock.now;
+        if self.partial_until(key).is_none_or(|until| until > now) {
+            return false;
+        }
+        let connection = &mut self.connections[key];
+        if !connection.open {
+            connection.partial_at = u64::MAX;
+            return false;
+        }
+        if connection.readable || connection.queued {
+            // The rest may lie unread.
+            connection.partial_at = now;
+            return false;
+        }
+        self.fail(key, close_code::POLICY_VIOLATION, "the message is not finished");
+        self.write_out_if_there(key);
+        true
     }
 
     pub(crate) fn judge_deadlines(&mut self) {
@@ -65,9 +111,13 @@ impl Reactor {
     }
 
     fn judge(&mut self, key: usize) {
+        if self.judge_partial(key) {
+            return;
+        }
         let now = self.clock.now;
         let connection = &mut self.connections[key];
         let Some(limit) = connection.wait.limit(&self.settings) else {
+            self.arm(key);
             return;
         };
         if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {

@@ -147,7 +147,8 @@ impl Reactor {
         connection.input = Vec::new();
         connection.outbox.clear(&mut self.tools.pool);
         self.shared.count_unsent(connection, 0);
-        if connection.forgotten {
+        self.count_memory(key);
+        if self.connections[key].forgotten {
             self.gone.push(key as u32);
         } else {
             self.outlive(key);

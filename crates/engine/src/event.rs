@@ -59,6 +59,19 @@ impl Payload<'_> {
     }
 }
 
+/// The connections that were closed because all of them together held more than `max_memory`, by what they mostly held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relief {
+    /// Messages that the peer did not read; with 1013.
+    pub output: u64,
+    /// A message that was not whole, or messages that waited for the handler; with 1009.
+    pub input: u64,
+    /// A request's body that was not whole; with 413.
+    pub bodies: u64,
+    /// Bytes that this has freed.
+    pub freed: usize,
+}
+
 /// What the reactor tells.
 pub enum Event<'a> {
     /// Someone wants a WebSocket, and neither `origins` nor `max_connections` is against it. To be answered with
@@ -125,6 +138,8 @@ pub enum Event<'a> {
     },
     /// A client was turned away.
     Refused(Box<Refused>),
+    /// Connections were closed because all of them together held too much memory.
+    Relieved(Relief),
     /// This worker is to leave.
     Leave(Leave),
     /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.

@@ -9,7 +9,7 @@ use wire::deflate::Deflater;
 use wire::frame::{self, Opcode};
 
 use crate::connection::Connection;
-use crate::outbox::Raw;
+use crate::outbox::{Pool, Raw};
 use crate::reactor::Reactor;
 use crate::registry::Fd;
 use crate::sending::{Counted, DataOpcode};
@@ -166,6 +166,20 @@ impl<'a> Fanout<'a> {
         self.alone(index).compressed[window].get_or_insert_with(|| unreachable!("filled above"))
     }
 
+    /// Counts the frames that outboxes have kept, once all have been given theirs.
+    fn count_kept(self, pool: &mut Pool) {
+        self.together.iter().for_each(|frame| pool.count_shared(frame));
+        for Alone { plain, compressed } in self.alone {
+            for frame in compressed.into_iter().flatten() {
+                // Where it is the plain one, it is counted as that.
+                if !plain.as_ref().is_some_and(|plain| Arc::ptr_eq(plain, &frame)) {
+                    pool.count_shared(&frame);
+                }
+            }
+            plain.iter().for_each(|frame| pool.count_shared(frame));
+        }
+    }
+
     fn alone(&mut self, index: usize) -> &mut Alone {
         if self.alone.is_empty() {
             self.alone.resize(self.len(), Alone::default());
@@ -218,7 +232,7 @@ impl Reactor {
                 self.deliver(key as usize, &mut messages);
             }
         }
-        drop(messages);
+        messages.count_kept(&mut self.tools.pool);
         gathered.clear();
         self.tools.keys = keys;
         self.gathered = gathered;

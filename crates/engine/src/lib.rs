@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod arrival;
+mod budget;
 mod certificate;
 mod clock;
 mod codec;
@@ -45,11 +46,11 @@ pub use clock::coarse_now;
 pub use codec::Malformed;
 pub use command::{Command, is_topic};
 pub use crossing::{MOST_PIPED, Unanswered};
-pub use event::{Event, Payload, Shortage, Token};
+pub use event::{Event, Payload, Relief, Shortage, Token};
 pub use hub::{Hub, HubEvent};
 pub use loop_cell::{Borrow, InUse, LoopCell, Mine};
 pub use message::{Answer, LONGEST_PATIENCE, Leave, Message, PATIENCE, Question, VERSION};
-pub use metrics::{Measured, Metrics, Times};
+pub use metrics::{Held, Measured, Metrics, Times};
 pub use publisher::{Publisher, PublisherError};
 pub use reactor::Reactor;
 pub use refusals::Refused;

@@ -40,13 +40,28 @@ const BOUNDS: [u64; 19] = [
     1_000_000_000,
 ];
 
+/// In the order in which they are counted.
+const HELD: [Held; 3] = [Held::Output, Held::Input, Held::Body];
+
 const CLOSED: Range<usize> = 0..CLOSE_CODES.len();
 const REFUSED: Range<usize> = CLOSED.end..CLOSED.end + STATUSES.len();
 /// The buckets of a histogram, and behind them the sum in nanoseconds.
 const TIMES: usize = BOUNDS.len() + 2;
 const TURNS: Range<usize> = REFUSED.end..REFUSED.end + TIMES;
 const HANDLERS: Range<usize> = TURNS.end..TURNS.end + TIMES;
-const CELLS: usize = HANDLERS.end;
+const FOR_MEMORY: Range<usize> = HANDLERS.end..HANDLERS.end + HELD.len();
+const CELLS: usize = FOR_MEMORY.end;
+
+/// What a connection that was closed for its memory mostly held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Messages that its peer did not read.
+    Output,
+    /// A message or a request's head that was not whole, or messages that waited for its handler.
+    Input,
+    /// A request's body that was not whole.
+    Body,
+}
 
 /// What one process has measured.
 #[repr(C)]
@@ -71,6 +86,11 @@ impl Measured {
         let other = STATUSES.len() - 1;
         let index = STATUSES.iter().position(|each| Some(*each) == status).unwrap_or(other);
         add(&self.0[REFUSED.start + index], 1);
+    }
+
+    /// A connection was closed because all together held too much, and mostly held this.
+    pub(crate) fn closed_for_memory(&self, held: Held) {
+        add(&self.0[FOR_MEMORY.start + held as usize], 1);
     }
 
     /// A turn has taken so long.
@@ -141,6 +161,11 @@ impl Metrics {
     /// apart, or with none.
     pub fn refused(&self) -> impl Iterator<Item = (u16, u64)> {
         STATUSES.into_iter().zip(self.cells[REFUSED].iter().copied())
+    }
+
+    /// How many connections were closed because all together held too much, by what they mostly held.
+    pub fn closed_for_memory(&self) -> impl Iterator<Item = (Held, u64)> {
+        HELD.into_iter().zip(self.cells[FOR_MEMORY].iter().copied())
     }
 
     /// The times of turns.

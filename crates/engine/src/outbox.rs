@@ -17,14 +17,19 @@ use wire::frame;
 use crate::systems::SEND;
 use crate::tls::Session;
 
-/// A buffer that has grown to this is not appended to any more: a new one is begun.
+/// Bytes that are gathered, or encrypted, at a time.
 const CHUNK: usize = 64 * 1024;
+/// A buffer that has grown to this is not appended to any more: a new one is begun. A short frame behind it must not make
+/// the buffer grow beyond `CHUNK`, to twice as much memory.
+const FULL: usize = CHUNK - 4096;
 /// Chunks up to this length are copied together before they are written: cheaper than a longer `writev`.
 const SMALL: usize = 2048;
 /// Memory of a chunk beside its bytes: its place in the queue, and its share of an allocation.
 const CHUNK_COST: usize = 64;
 /// A shared frame up to this length may be copied.
 const COPIED: usize = 512;
+/// Memory that the last buffer of an outbox may have in advance.
+const SPARE: usize = 8 * 1024;
 /// Slices of one `writev`.
 const SLICES: usize = 64;
 /// Bytes of a file that are read at a time; two such pieces may be in memory. A buffer of that size can be used again.
@@ -37,6 +42,8 @@ pub(crate) struct Pool {
     /// Bytes of memory that these have.
     kept: usize,
     gather: Vec<u8>,
+    /// Bytes of all frames that outboxes share, each frame counted once.
+    shared: usize,
 }
 
 impl Pool {
@@ -55,6 +62,33 @@ impl Pool {
             self.free.push(buffer);
         }
     }
+
+    /// Bytes of all frames that outboxes share.
+    pub(crate) fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// Counts a frame of a fan-out that has been given to all, if an outbox has kept it.
+    pub(crate) fn count_shared(&mut self, frame: &Arc<[u8]>) {
+        if Arc::strong_count(frame) > 1 {
+            self.shared += frame.len();
+        }
+    }
+
+    /// An outbox needs a shared frame no more. The last of them frees it; while the fan-out goes on, that is not it.
+    fn let_go(&mut self, frame: Arc<[u8]>) {
+        if Arc::strong_count(&frame) == 1 {
+            self.shared = self.shared.saturating_sub(frame.len());
+        }
+    }
+
+    fn drop_chunk(&mut self, chunk: Chunk) {
+        match chunk {
+            Chunk::Own(buffer) => self.give(buffer),
+            Chunk::Shared(frame) => self.let_go(frame),
+            Chunk::File(_) => {}
+        }
+    }
 }
 
 enum Chunk {
@@ -70,6 +104,14 @@ impl Chunk {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
             Self::File(_) => &[],
+        }
+    }
+
+    /// Bytes of memory that only this chunk holds.
+    fn memory(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.capacity(),
+            Self::Shared(_) | Self::File(_) => 0,
         }
     }
 }
@@ -128,6 +170,8 @@ pub(crate) struct Outbox {
     sent: usize,
     /// Unsent bytes of all chunks.
     bytes: usize,
+    /// Memory of this outbox's own buffers, but for the last chunk's, which may still grow.
+    filled: usize,
     /// Mostly none, and so it takes little room where every message passes.
     front: Option<Box<Front>>,
 }
@@ -152,6 +196,41 @@ impl Outbox {
         self.len() + self.chunks.len() * CHUNK_COST
     }
 
+    /// Bytes of memory that only this outbox holds; none where nothing waits.
+    pub(crate) fn memory(&self) -> usize {
+        let sealed = self.front.as_ref().map_or(0, |front| front.sealed.capacity());
+        if self.chunks.is_empty() {
+            return sealed;
+        }
+        self.filled + self.last_memory() + self.chunks.capacity() * size_of::<Chunk>() + sealed
+    }
+
+    /// Bytes of memory that this outbox keeps from being freed, alone or with others.
+    pub(crate) fn weight(&self) -> usize {
+        let has_file = self.chunks.iter().rev().take(2).any(|chunk| matches!(chunk, Chunk::File(_)));
+        self.memory().max(if has_file { 0 } else { self.bytes })
+    }
+
+    /// Memory of the last chunk.
+    fn last_memory(&self) -> usize {
+        self.chunks.back().map_or(0, Chunk::memory)
+    }
+
+    /// What waits now may wait for long: gives back a buffer's memory that it does not need.
+    pub(crate) fn fit(&mut self) {
+        if let Some(Chunk::Own(tail)) = self.chunks.back_mut()
+            && tail.capacity() > SPARE
+            && tail.len() < tail.capacity() / 4
+        {
+            tail.shrink_to(2 * tail.len());
+        }
+    }
+
+    fn push_chunk(&mut self, chunk: Chunk) {
+        self.filled += self.last_memory();
+        self.chunks.push_back(chunk);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -168,8 +247,8 @@ impl Outbox {
     /// Lets `write` append whole frames (or, before any frame, a response) and counts them.
     #[inline]
     pub(crate) fn append(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
-        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < CHUNK) {
-            self.chunks.push_back(Chunk::Own(pool.take()));
+        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < FULL) {
+            self.push_chunk(Chunk::Own(pool.take()));
         }
         if let Some(Chunk::Own(tail)) = self.chunks.back_mut() {
             let before = tail.len();
@@ -181,7 +260,7 @@ impl Outbox {
     /// Says that what was appended up to now is a response and no frames, which begin with a chunk of their own.
     pub(crate) fn end_preface(&mut self, pool: &mut Pool) {
         self.front.get_or_insert_default().preface = self.bytes;
-        self.chunks.push_back(Chunk::Own(pool.take()));
+        self.push_chunk(Chunk::Own(pool.take()));
     }
 
     /// Queues a frame that other outboxes hold too. One that is short is copied where something waits already: to refer
@@ -193,7 +272,7 @@ impl Outbox {
             return;
         }
         self.bytes += frame.len();
-        self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
+        self.push_chunk(Chunk::Shared(Arc::clone(frame)));
     }
 
     /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already.
@@ -201,7 +280,7 @@ impl Outbox {
     pub(crate) fn share_rest(&mut self, frames: &Arc<[u8]>, sent: usize) {
         self.bytes = frames.len() - sent;
         self.sent = sent;
-        self.chunks.push_back(Chunk::Shared(Arc::clone(frames)));
+        self.push_chunk(Chunk::Shared(Arc::clone(frames)));
     }
 
     /// Queues `length` bytes of a file, from `offset` on, which are read as they are sent. Nothing may be queued behind
@@ -209,7 +288,7 @@ impl Outbox {
     pub(crate) fn append_file(&mut self, file: File, offset: u64, length: usize) {
         if length > 0 {
             self.bytes += length;
-            self.chunks.push_back(Chunk::File(Box::new(FilePart { file, offset, left: length })));
+            self.push_chunk(Chunk::File(Box::new(FilePart { file, offset, left: length })));
         }
     }
 
@@ -221,12 +300,12 @@ impl Outbox {
         }
         let mut piece = pool.take();
         part.read_piece(&mut piece)?;
-        let is_last = part.left == 0;
+        let part_is_left = part.left > 0;
+        // It goes before what is left of the file.
+        let rest = self.chunks.pop_back().filter(|_| part_is_left);
         self.chunks.push_back(Chunk::Own(piece));
-        let last = self.chunks.len() - 1;
-        self.chunks.swap(last - 1, last);
-        if is_last {
-            self.chunks.pop_back();
+        if let Some(rest) = rest {
+            self.push_chunk(rest);
         }
         Ok(())
     }
@@ -365,9 +444,11 @@ impl Outbox {
             }
             count -= left;
             self.sent = 0;
-            if let Some(Chunk::Own(buffer)) = self.chunks.pop_front() {
-                pool.give(buffer);
+            let Some(chunk) = self.chunks.pop_front() else { break };
+            if !self.chunks.is_empty() {
+                self.filled -= chunk.memory();
             }
+            pool.drop_chunk(chunk);
         }
         if self.chunks.capacity() > 16 {
             self.chunks.shrink_to(4);
@@ -383,9 +464,11 @@ impl Outbox {
         let bytes = first.bytes();
         let preface = self.front.as_ref().map_or(0, |front| front.preface);
         let end = if preface > 0 { self.sent + preface } else { end_of_frame_under_way(bytes, self.sent) };
+        // Not a buffer of the pool, which may have far more memory than a Close frame needs.
         let rest = bytes[self.sent..end].to_vec();
         self.discard_plain(pool);
-        self.append(pool, |out| out.extend_from_slice(&rest));
+        self.bytes = rest.len();
+        self.push_chunk(Chunk::Own(rest));
     }
 
     /// Throws away what TLS has not encrypted yet.
@@ -400,9 +483,7 @@ impl Outbox {
 
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
         for chunk in self.chunks.drain(..) {
-            if let Chunk::Own(buffer) = chunk {
-                pool.give(buffer);
-            }
+            pool.drop_chunk(chunk);
         }
         *self = Self::default();
     }

@@ -19,6 +19,7 @@ use slab::Slab;
 use wire::deflate::{Deflater, Inflater};
 
 use crate::acceptor::Acceptor;
+use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::clock::Clock;
 use crate::connection::{Asked, Connection, Stage};
@@ -98,6 +99,7 @@ pub struct Reactor {
     pub(crate) gone: Vec<u32>,
     pub(crate) visit: Option<Visit>,
     pub(crate) wheel: Wheel,
+    pub(crate) budget: Budget,
     pub(crate) events_left: usize,
     /// Steps since the turn's time was last looked at.
     pub(crate) steps: u32,
@@ -130,6 +132,7 @@ impl Reactor {
         let ciphertext = vec![0; if certificate.is_some() { READ_BUDGET } else { 0 }].into();
         Ok(Self {
             keys: vec![0; shared.registry.rows()],
+            budget: Budget::new(settings.max_memory),
             settings,
             shared,
             connections: Slab::new(),
@@ -260,11 +263,14 @@ impl Reactor {
         }
         self.flush();
         self.judge_deadlines();
+        self.settle_budget();
         let mut gone = std::mem::take(&mut self.gone);
         for key in gone.drain(..) {
             // Twice on the list is once too many: a key that is free already must not be taken from a newcomer.
             if self.connections.get(key as usize).is_some_and(|it| it.forgotten && matches!(it.stage, Stage::Gone)) {
-                if self.connections.remove(key as usize).outlived {
+                let connection = self.connections.remove(key as usize);
+                self.budget.forget(connection.held);
+                if connection.outlived {
                     self.count_outliving(self.outliving - 1);
                 } else {
                     add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
@@ -305,6 +311,7 @@ impl Reactor {
             || self.accept_error.is_some()
             || self.shortage.is_some()
             || !self.refusals.is_empty()
+            || self.budget.has_relief()
             || self.certificate_read.is_some()
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
@@ -412,7 +419,10 @@ impl Reactor {
                     self.drained.push(connection.fd);
                 }
             }
-            Ok(Progress::Blocked) => connection.blocked = true,
+            Ok(Progress::Blocked) => {
+                connection.blocked = true;
+                connection.outbox.fit();
+            }
             Ok(Progress::OverBudget) => {
                 connection.dirty = true;
                 self.dirty.push(key as u32);
@@ -423,7 +433,11 @@ impl Reactor {
             }
         }
         self.shared.count_unsent(connection, connection.unsent());
-        if connection.outbox.is_empty() {
+        let is_empty = connection.outbox.is_empty();
+        if !is_empty || connection.fragmented.is_some() || connection.held > 0 {
+            self.count_memory(key);
+        }
+        if is_empty {
             self.all_sent(key);
         }
     }

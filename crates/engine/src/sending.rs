@@ -3,6 +3,7 @@
 use wire::error::close_code;
 use wire::frame::{self, Opcode};
 
+use crate::budget::COUNTED_AT_ONCE;
 use crate::command::Command;
 use crate::connection::{Connection, Wait};
 use crate::crossing::Source;
@@ -463,9 +464,18 @@ impl Reactor {
             connection.dirty = true;
             self.dirty.push(key as u32);
         }
-        if unsent >= WRITE_AT && !connection.blocked {
+        if unsent >= COUNTED_AT_ONCE || connection.blocked {
+            self.queued_much(key, unsent);
+        }
+    }
+
+    /// What is in an outbox may stay there for long: it is counted.
+    fn queued_much(&mut self, key: usize, unsent: usize) {
+        if unsent >= WRITE_AT && !self.connections[key].blocked {
             self.write_out(key, WRITE_BUDGET);
         }
+        self.count_memory(key);
+        self.keep_to_budget();
     }
 }
 

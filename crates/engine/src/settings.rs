@@ -27,12 +27,17 @@ pub struct Settings {
     pub send_queue_size: usize,
     /// The policy for a full outbox.
     pub slow_consumer: SlowConsumer,
+    /// Memory of all connections of this worker together, for what is queued for them and what has come of unfinished
+    /// input; above it the largest holders are closed.
+    pub max_memory: usize,
     /// Messages that wait for one connection's handler before its socket is no longer read.
     pub receive_queue: usize,
     /// Time between pings; `None`: none are sent.
     pub ping_interval: Option<Duration>,
     /// Time for the pong; `None`: it may take for ever.
     pub ping_timeout: Option<Duration>,
+    /// Time that an unfinished message may make no progress; `None`: for ever.
+    pub message_timeout: Option<Duration>,
     /// Time for a whole request head, the TLS handshake before it included; a body may take a second more for each 16
     /// KiB of it that arrive.
     pub handshake_timeout: Duration,
@@ -68,6 +73,8 @@ impl Settings {
         Self {
             max_connections: 100,
             max_message_size: 1000,
+            max_memory: 1_000_000,
+            message_timeout: None,
             send_queue_size: 1000,
             slow_consumer: SlowConsumer::Close,
             receive_queue: 10,

@@ -171,6 +171,11 @@ impl Shared {
         }
     }
 
+    /// Notes how many bytes all connections hold now.
+    pub(crate) fn count_held(&self, held: usize) {
+        self.totals().held_bytes.store(held as u64, Ordering::Relaxed);
+    }
+
     // ---- connections that have ended --------------------------------------------------------------------------------
 
     /// What is known of a connection: of any open one, and of those of this process whose `close` handler has not ended.

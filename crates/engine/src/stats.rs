@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::registry::{Registry, WORKERS, add};
 
 /// The names of what is counted, in the order of [`Counts`].
-pub const COUNTS: [&str; 14] = [
+pub const COUNTS: [&str; 16] = [
     "connections",
     "accepted",
     "refused",
@@ -17,7 +17,9 @@ pub const COUNTS: [&str; 14] = [
     "bytes_out",
     "queued_bytes",
     "outliving",
+    "held_bytes",
     "slow_consumers_closed",
+    "memory_closed",
     "messages_dropped",
     "commands_dropped",
     "restarts",
@@ -35,6 +37,7 @@ const CLOSED: usize = 3;
 pub(crate) const TRAFFIC: Range<usize> = 4..8;
 pub(crate) const QUEUED_BYTES: usize = 8;
 pub(crate) const OUTLIVING: usize = 9;
+const HELD_BYTES: usize = 10;
 pub(crate) const COMMANDS_DROPPED: usize = COUNTS.len() - 2;
 const RESTARTS: usize = COUNTS.len() - 1;
 
@@ -57,8 +60,12 @@ pub struct Totals {
     pub(crate) messages_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
     pub(crate) bytes_out: AtomicU64,
+    /// Bytes of memory that connections hold for queued output and unfinished input.
+    pub(crate) held_bytes: AtomicU64,
     /// Connections closed with 1013 because their outbox was full.
     pub slow_consumers_closed: AtomicU64,
+    /// Connections closed because all together held more than `max_memory`.
+    pub(crate) memory_closed: AtomicU64,
     /// Messages dropped because an outbox was full.
     pub messages_dropped: AtomicU64,
     /// Commands of other threads and processes dropped because too many waited.
@@ -86,7 +93,9 @@ impl Totals {
             get(&self.bytes_out),
             0,
             0,
+            get(&self.held_bytes),
             get(&self.slow_consumers_closed),
+            get(&self.memory_closed),
             get(&self.messages_dropped),
             get(&self.commands_dropped),
             0,
@@ -126,7 +135,9 @@ impl Totals {
             &self.messages_out,
             &self.bytes_in,
             &self.bytes_out,
+            &self.held_bytes,
             &self.slow_consumers_closed,
+            &self.memory_closed,
             &self.messages_dropped,
             &self.commands_dropped,
         ]
@@ -215,6 +226,7 @@ pub(crate) fn ended(mut counts: Counts) -> Counts {
     counts[CLOSED] += std::mem::take(&mut counts[CONNECTIONS]);
     counts[QUEUED_BYTES] = 0;
     counts[OUTLIVING] = 0;
+    counts[HELD_BYTES] = 0;
     counts
 }
 

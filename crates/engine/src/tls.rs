@@ -76,6 +76,11 @@ impl Session {
         self.incoming.len()
     }
 
+    /// Bytes of memory that hold them.
+    pub(crate) fn memory(&self) -> usize {
+        self.incoming.capacity()
+    }
+
     /// The peer's close_notify has come (RFC 8446 §6.1), or a failure.
     pub(crate) fn input_has_ended(&self) -> bool {
         self.input_ended

@@ -168,9 +168,12 @@ impl Reactor {
         take(Event::PipeMessage { from: message.from, payload })
     }
 
-    /// Tells of a client that was turned away. They come last, so that no message pays for looking whether there are
+    /// Tells of clients that were turned away, or closed for their memory. They come last, so that no message pays for looking whether there are
     /// any.
     fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        if let Some(relief) = self.budget.take_relief() {
+            return take.take().map(|take| take(Event::Relieved(relief)));
+        }
         let refused = self.refusals.pop()?;
         take.take().map(|take| take(Event::Refused(refused)))
     }
@@ -363,6 +366,27 @@ impl Reactor {
             && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
         if again || can_read {
             self.make_ready(visit.key);
+        }
+        self.note_what_is_left(visit.key);
+    }
+
+    /// Counts what the connection keeps of its input, and notes whether a message is left unfinished.
+    #[inline]
+    fn note_what_is_left(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let is_mid_message = match &mut connection.stage {
+            Stage::WebSocket(protocol) => {
+                protocol.free_handed_out();
+                protocol.is_mid_message()
+            }
+            Stage::Body(_) => true,
+            _ => false,
+        };
+        let has_kept = is_mid_message || connection.is_mid_input() || !connection.lane.is_empty();
+        if has_kept || connection.held > 0 || connection.partial_at != u64::MAX {
+            self.count_memory(key);
+            self.watch_partial(key);
+            self.keep_to_budget();
         }
     }
 

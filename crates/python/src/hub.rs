@@ -37,7 +37,8 @@ pub(crate) struct Hub {
 impl Hub {
     #[new]
     fn new(settings: &Bound<'_, PyAny>, control: Option<RawFd>, lease: Option<RawFd>) -> PyResult<Self> {
-        let settings = crate::settings::read(settings)?;
+        // The hub has no WebSockets, whose memory could be limited.
+        let settings = crate::settings::read(settings, usize::MAX)?;
         let (control, lease) = (control.map(taken_over), lease.map(taken_over));
         let hub = engine::Hub::new(&settings, control, lease)?;
         Ok(Self { hub })

@@ -52,6 +52,7 @@ pub(crate) struct Handlers {
 ///     server: What handlers are given as `server`.
 ///     worker: Is told what has to be done in Python; see `hubbub.worker.Worker`.
 ///     settings: A `hubbub.Settings`.
+///     max_memory: Bytes that its connections may hold together.
 ///     slot: This process's part of the connection ids, 0 to 127.
 ///     link: The descriptor of its link to the hub, handed over; `None`: there are no other processes.
 ///     registry: The descriptor of the server's registry, handed over; `None`: this process has its own.
@@ -184,16 +185,17 @@ impl Reactor {
 #[pymethods]
 impl Reactor {
     #[new]
-    #[pyo3(signature = (server, worker, settings, slot, link=None, registry=None))]
+    #[pyo3(signature = (server, worker, settings, max_memory, slot, link=None, registry=None))]
     fn new(
         server: Py<PyAny>,
         worker: Bound<'_, PyAny>,
         settings: &Bound<'_, PyAny>,
+        max_memory: usize,
         slot: u8,
         link: Option<RawFd>,
         registry: Option<RawFd>,
     ) -> PyResult<Self> {
-        let settings = crate::settings::read(settings)?;
+        let settings = crate::settings::read(settings, max_memory)?;
         let send_queue_size = settings.send_queue_size;
         let registry = match registry {
             Some(descriptor) => Registry::open(taken_over(descriptor)),

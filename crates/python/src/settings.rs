@@ -18,9 +18,11 @@ pub(crate) fn check_certificate(certfile: PathBuf, keyfile: PathBuf) -> PyResult
     CertificateFiles { certfile, keyfile }.check().map_err(PyValueError::new_err)
 }
 
+/// The settings of a worker, whose connections may hold `max_memory` bytes together.
+///
 /// # Errors
 /// An attribute is missing or has another type: not a `hubbub.Settings`.
-pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
+pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<Settings> {
     let size = |name: &str| settings.getattr(name)?.extract::<usize>();
     let seconds = |name: &str| settings.getattr(name)?.extract::<f64>().map(Duration::from_secs_f64);
     let maybe_seconds =
@@ -43,9 +45,11 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>) -> PyResult<Settings> {
         max_message_size: size("max_message_size")?,
         send_queue_size: size("send_queue_size")?,
         slow_consumer: if slow_consumer == "drop" { SlowConsumer::Drop } else { SlowConsumer::Close },
+        max_memory,
         receive_queue: size("receive_queue")?,
         ping_interval: maybe_seconds("ping_interval")?,
         ping_timeout: maybe_seconds("ping_timeout")?,
+        message_timeout: maybe_seconds("message_timeout")?,
         handshake_timeout: seconds("handshake_timeout")?,
         close_timeout: seconds("close_timeout")?,
         keep_alive_timeout: seconds("keep_alive_timeout")?,

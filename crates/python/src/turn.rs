@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::{Event, Fd, Leave, Payload, Refused, Shortage, Token, Unanswered};
+use engine::{Event, Fd, Leave, Payload, Refused, Relief, Shortage, Token, Unanswered};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
 use pyo3::{ffi, intern};
@@ -26,6 +26,7 @@ enum Step {
     Subscribers(u64, Result<u64, Unanswered>),
     Gone(Fd),
     Refused(Box<Refused>),
+    Relieved(Relief),
     Leave(Leave),
     AcceptPaused(String),
     Shortage(Shortage),
@@ -57,6 +58,7 @@ impl Step {
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
             Event::Gone { fd } => Self::Gone(fd),
             Event::Refused(refused) => Self::Refused(refused),
+            Event::Relieved(relief) => Self::Relieved(relief),
             Event::Leave(why) => Self::Leave(why),
             Event::Shortage(shortage) => Self::Shortage(shortage),
             Event::AcceptPaused { error } => Self::AcceptPaused(engine::explain(&error)),
@@ -116,6 +118,10 @@ impl Reactor {
                     self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
                 }
                 Step::Refused(refused) => self.refused(py, &refused)?,
+                Step::Relieved(Relief { output, input, bodies, freed }) => {
+                    let arguments = (output, input, bodies, freed);
+                    self.runner.worker.bind(py).call_method1(intern!(py, "memory_relieved"), arguments)?;
+                }
                 Step::Leave(why) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
                 }

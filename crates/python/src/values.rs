@@ -1,6 +1,6 @@
 //! What is known of connections and workers, as plain Python values.
 
-use engine::{COUNTS, Counts, Fd, Info, Metrics, Stats, Times};
+use engine::{COUNTS, Counts, Fd, Held, Info, Metrics, Stats, Times};
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict, PyList};
 
@@ -38,17 +38,28 @@ pub(crate) fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<
 }
 
 /// What `hubbub.metrics` tells of: `stats` as in [`stats_dict`]; `closed` and `refused`, counts by close code and
-/// status; `stuck`, whether each worker is, by its number; `turns` and `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
+/// status; `closed_for_memory`, counts by what was held; `stuck`, whether each worker is, by its number; `turns` and
+/// `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
 pub(crate) fn metrics_dict<'py>(py: Python<'py>, metrics: &Metrics) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item("stats", stats_dict(py, &metrics.stats)?)?;
     dict.set_item("closed", metrics.closed().collect::<Vec<_>>().into_py_dict(py)?)?;
     dict.set_item("refused", metrics.refused().collect::<Vec<_>>().into_py_dict(py)?)?;
     dict.set_item("stuck", metrics.stuck.iter().copied().into_py_dict(py)?)?;
+    dict.set_item("closed_for_memory", metrics.closed_for_memory().map(named).collect::<Vec<_>>().into_py_dict(py)?)?;
     for (name, Times { buckets, sum }) in [("turns", metrics.turns()), ("handlers", metrics.handlers())] {
         dict.set_item(name, (buckets, sum))?;
     }
     Ok(dict)
+}
+
+fn named((held, count): (Held, u64)) -> (&'static str, u64) {
+    let name = match held {
+        Held::Output => "output",
+        Held::Input => "input",
+        Held::Body => "body",
+    };
+    (name, count)
 }
 
 fn counts_dict<'py>(py: Python<'py>, counts: &Counts, started_at: u64) -> PyResult<Bound<'py, PyDict>> {

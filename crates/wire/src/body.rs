@@ -72,6 +72,11 @@ impl BodyDecoder {
         &self.content
     }
 
+    /// Bytes of memory held for what has arrived.
+    pub fn buffered(&self) -> usize {
+        self.content.capacity() + self.line.capacity()
+    }
+
     /// The content, as far as it has arrived.
     pub fn into_content(self) -> Vec<u8> {
         self.content

@@ -17,6 +17,8 @@ pub mod close_code {
     pub const ABNORMAL: u16 = 1006;
     /// Data that does not fit the message's type, such as text that is not UTF-8.
     pub const INVALID_DATA: u16 = 1007;
+    /// The peer does what is not allowed here.
+    pub const POLICY_VIOLATION: u16 = 1008;
     /// A message larger than the receiver takes.
     pub const TOO_BIG: u16 = 1009;
     /// The server met a condition that it did not foresee.

@@ -107,6 +107,12 @@ impl Head {
         Ok(head)
     }
 
+    /// Bytes of memory that it holds.
+    pub fn size(&self) -> usize {
+        let text = self.method.capacity() + self.target.capacity() + self.names.capacity() + self.values.capacity();
+        text + self.headers.capacity() * size_of::<(Range<usize>, Range<usize>)>()
+    }
+
     /// The method, as sent.
     pub fn method(&self) -> &str {
         &self.method

@@ -55,7 +55,7 @@ pub struct Protocol {
 impl Protocol {
     /// A connection whose handshake is just done; `compression` is what was agreed there.
     pub fn new(compression: Option<Parameters>) -> Self {
-        let reader = Reader { message: None, frame: None, compression };
+        let reader = Reader { message: None, frame: None, compression, progress: 0 };
         Self { reader, incoming: Incoming::Frames, close_sent: false }
     }
 
@@ -113,6 +113,23 @@ impl Protocol {
     /// 6455 §5.4).
     pub fn is_mid_frame(&self) -> bool {
         self.reader.frame.is_some()
+    }
+
+    /// A data message has begun and is not whole: a frame of it is arriving, or its last fragment has not come.
+    pub fn is_mid_message(&self) -> bool {
+        self.reader.message.as_ref().is_some_and(|message| !message.is_complete())
+    }
+
+    /// Changes whenever something more of an unfinished message has arrived.
+    pub fn progress(&self) -> u32 {
+        self.reader.progress
+    }
+
+    /// Frees the memory of the message that was handed out last, which the next [`Protocol::receive`] would do too.
+    pub fn free_handed_out(&mut self) {
+        if self.reader.message.as_ref().is_some_and(Message::is_complete) {
+            self.reader.message = None;
+        }
     }
 
     /// Bytes of memory held for a message under way, or for the one handed out last.
@@ -221,6 +238,8 @@ struct Reader {
     /// nothing.
     frame: Option<PartialFrame>,
     compression: Option<Parameters>,
+    /// See [`Protocol::progress`].
+    progress: u32,
 }
 
 impl Reader {
@@ -238,6 +257,7 @@ impl Reader {
         loop {
             if let (Some(frame), Some(message)) = (&mut self.frame, &mut self.message) {
                 let payload = frame.take_payload(input);
+                self.progress = self.progress.wrapping_add(u32::from(!payload.is_empty()));
                 message.append(payload, frame.outstanding)?;
                 if frame.outstanding > 0 {
                     return Ok(None);
@@ -263,6 +283,7 @@ impl Reader {
                 return format.event(payload, max_message_size, inflater).map(Some);
             }
             input.take(header.header_len);
+            self.progress = self.progress.wrapping_add(1);
             self.message.get_or_insert_with(|| Message::new(format));
             self.frame = Some(PartialFrame::new(&header));
         }

@@ -125,6 +125,40 @@ fn the_buffer_of_a_gathered_message_is_freed_by_the_next_call() {
 }
 
 #[test]
+fn the_buffer_of_a_gathered_message_can_be_freed_at_once() {
+    let mut connection = Connection::new(None, LIMIT);
+    connection.receive(&masked(false, false, Binary, &[7; 100]));
+    connection.protocol.free_handed_out();
+    assert_eq!(connection.protocol.buffered(), 100);
+    let mut last = masked(true, false, Continuation, &[7; 100]);
+    let (_, event) = connection.protocol.receive(&mut last, LIMIT, &mut connection.inflater);
+    assert_eq!(event, Ok(Some(Event::Binary(&[7; 200]))));
+    connection.protocol.free_handed_out();
+    assert_eq!(connection.protocol.buffered(), 0);
+}
+
+#[test]
+fn only_what_comes_of_an_unfinished_message_is_progress() {
+    let mut connection = Connection::new(None, LIMIT);
+    connection.receive(&masked(true, false, Binary, &[7; 10]));
+    assert!(!connection.protocol.is_mid_message());
+    connection.receive(&masked(false, false, Binary, &[7; 10]));
+    assert!(connection.protocol.is_mid_message());
+    let before = connection.protocol.progress();
+    connection.receive(&masked(true, false, Ping, b"still here"));
+    assert_eq!(connection.protocol.progress(), before);
+    let mut rest = masked(true, false, Continuation, &[7; 10]);
+    let last = rest.split_off(8);
+    connection.receive(&rest);
+    let begun = connection.protocol.progress();
+    assert_ne!(begun, before);
+    connection.receive(&last[..1]);
+    assert_ne!(connection.protocol.progress(), begun);
+    connection.receive(&last[1..]);
+    assert!(!connection.protocol.is_mid_message());
+}
+
+#[test]
 fn what_is_left_is_only_a_partial_header_or_control_frame() {
     let mut connection = Connection::new(None, LIMIT);
     let ping = masked(true, false, Ping, &[1; 125]);

@@ -35,6 +35,14 @@ fn frame_of(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The memory of an outbox is what its parts say together, whatever was done with it.
+fn assert_counted(outbox: &Outbox) {
+    let own: usize = outbox.chunks.iter().map(Chunk::memory).sum();
+    let queue = if outbox.chunks.is_empty() { 0 } else { outbox.chunks.capacity() * size_of::<Chunk>() };
+    let sealed = outbox.front.as_ref().map_or(0, |front| front.sealed.capacity());
+    assert_eq!(outbox.memory(), own + queue + sealed);
+}
+
 #[test]
 fn own_and_shared_frames_leave_in_the_order_they_came() {
     for shared_size in [10, 5_000] {
@@ -50,6 +58,7 @@ fn own_and_shared_frames_leave_in_the_order_they_came() {
             let mut socket = socket(7);
             outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
             all.extend(socket.taken);
+            assert_counted(&outbox);
         }
         assert_eq!(all, expected);
     }
@@ -104,6 +113,7 @@ fn a_part_of_a_file_follows_what_is_queued_and_is_read_piece_by_piece() {
             let mut socket = socket(room);
             outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
             all.extend(socket.taken);
+            assert_counted(&outbox);
             let in_memory: usize = outbox.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
             assert!(in_memory <= 2 * PIECE, "{in_memory}");
         }
@@ -129,6 +139,7 @@ fn discarding_keeps_the_frame_under_way() {
         let mut before = socket(sent);
         outbox.write_to(&mut before, &mut pool, usize::MAX).expect("no error");
         outbox.discard_unbegun(&mut pool);
+        assert_counted(&outbox);
         let mut after = socket(usize::MAX);
         outbox.write_to(&mut after, &mut pool, usize::MAX).expect("no error");
         let all = [before.taken, after.taken].concat();
@@ -168,4 +179,73 @@ fn discarding_behind_the_answer_to_the_handshake_keeps_the_frame_under_way() {
         assert!(sent == 0 || all.starts_with(answer));
         assert_eq!(frames, sent.saturating_sub(answer.len()).div_ceil(10) * 10);
     }
+}
+
+#[test]
+fn a_long_queue_is_counted_as_it_grows_and_shrinks() {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    let shared: Arc<[u8]> = frame_of(&[2; 5_000]).into();
+    for number in 0..2_000 {
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[1; 300])));
+        if number % 100 == 0 {
+            outbox.share(&mut pool, &shared);
+        }
+        assert_counted(&outbox);
+    }
+    assert!((outbox.len() - 20 * shared.len()..outbox.len() * 3 / 2).contains(&outbox.memory()));
+    while !outbox.is_empty() {
+        outbox.write_to(&mut socket(1_000), &mut pool, usize::MAX).expect("no error");
+        assert_counted(&outbox);
+    }
+    assert_eq!(outbox.memory(), 0);
+}
+
+#[test]
+fn a_discarded_queue_needs_little_memory_though_the_pool_has_large_buffers() {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    for _ in 0..2 {
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[1; 100_000])));
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[1; 100])));
+        outbox.write_to(&mut socket(100_010), &mut pool, usize::MAX).expect("no error");
+        outbox.discard_unbegun(&mut pool);
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"the end")));
+        assert!(outbox.memory() < 1_000, "{}", outbox.memory());
+        outbox.clear(&mut pool);
+    }
+}
+
+#[test]
+fn what_waits_in_a_buffer_that_is_too_large_is_fitted() {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(&[1; 100_000])));
+    outbox.write_to(&mut socket(usize::MAX), &mut pool, usize::MAX).expect("no error");
+    outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"short")));
+    assert!(outbox.memory() > 100_000);
+    outbox.fit();
+    assert!(outbox.memory() < 1_000);
+    assert_counted(&outbox);
+}
+
+#[test]
+fn a_frame_that_many_share_counts_until_the_last_lets_go() {
+    let mut pool = Pool::default();
+    let mut outboxes = [Outbox::default(), Outbox::default(), Outbox::default()];
+    let frame: Arc<[u8]> = frame_of(&[2; 5_000]).into();
+    for outbox in &mut outboxes {
+        outbox.share(&mut pool, &frame);
+    }
+    // One is written before the fan-out has ended.
+    outboxes[0].write_to(&mut socket(usize::MAX), &mut pool, usize::MAX).expect("no error");
+    assert_eq!(pool.shared(), 0);
+    pool.count_shared(&frame);
+    let length = frame.len();
+    drop(frame);
+    assert_eq!(pool.shared(), length);
+    outboxes[1].clear(&mut pool);
+    assert_eq!(pool.shared(), length);
+    outboxes[2].write_to(&mut socket(usize::MAX), &mut pool, usize::MAX).expect("no error");
+    assert_eq!(pool.shared(), 0);
+    let nobody: Arc<[u8]> = frame_of(&[2; 5_000]).into();
+    pool.count_shared(&nobody);
+    assert_eq!(pool.shared(), 0);
 }
