@@ -1,6 +1,9 @@
 """The errors that Hubbub raises for a caller's mistake; all of them are `HubbubError`."""
 
-__all__ = ["CannotServe", "HubbubError", "NotRunning", "SettingsError"]
+from collections.abc import Iterable
+from numbers import Real
+
+__all__ = ["CannotServe", "HubbubError", "NotRunning", "SettingsError", "check_ids", "check_seconds", "wrong_type"]
 
 
 class HubbubError(Exception):
@@ -24,3 +27,29 @@ class CannotServe(OSError):
 
     `strerror` is one line for people that tells what, where and why.
     """
+
+
+def wrong_type(argument: str, wanted: str, given: object) -> TypeError:
+    """Return the error that names an argument, what it must be, and the type that was given."""
+    return TypeError(f"{argument} must be {wanted}, not {type(given).__name__}")
+
+
+def check_seconds(argument: str, given: object) -> None:
+    """Check that an argument is a number of seconds, of whatever size.
+
+    Raises:
+        TypeError: It is no number.
+    """
+    if not isinstance(given, Real) or isinstance(given, bool):
+        raise wrong_type(argument, "a number of seconds", given)
+
+
+def check_ids(exclude: Iterable[int]) -> tuple[int, ...]:
+    """Return the ids that a fan-out leaves out; what they are is looked at when they are sent.
+
+    Raises:
+        TypeError: This is no iterable.
+    """
+    if not isinstance(exclude, Iterable):
+        raise wrong_type("exclude", "an iterable of ids (int)", exclude)
+    return tuple(exclude)

@@ -12,6 +12,8 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
 
+from .errors import wrong_type
+
 __all__ = [
     "TOKEN",
     "Accept",
@@ -112,13 +114,15 @@ def check_close(code: int, reason: str) -> None:
         TypeError: `code` is no `int` or `reason` no `str`.
         ValueError: `code` may not be sent, or `reason` is too long or not encodable.
     """
-    if not isinstance(code, int) or not isinstance(reason, str):
-        raise TypeError(f"a close code is an int and a reason a str, not {code!r} and {type(reason).__name__}")
+    if not isinstance(code, int):
+        raise wrong_type("code", "an int", code)
+    if not isinstance(reason, str):
+        raise wrong_type("reason", "a str", reason)
     if code not in _SENDABLE and not 3000 <= code <= 4999:
         raise ValueError(f"close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
     length = len(reason.encode())
     if length > _MAX_REASON_BYTES:
-        raise ValueError(f"a close reason has at most {_MAX_REASON_BYTES} bytes of UTF-8 (RFC 6455 §5.5), not {length}")
+        raise ValueError(f"reason must have at most {_MAX_REASON_BYTES} bytes of UTF-8 (RFC 6455 §5.5), not {length}")
 
 
 class ConnectionInfo(NamedTuple):
@@ -356,10 +360,10 @@ _HANDSHAKE_HEADERS = _FRAMING_HEADERS | {
 def _checked_headers(headers: Mapping[str, str], reserved: set[str]) -> Mapping[str, str]:
     """Return a read-only copy; `ValueError` if a header cannot be sent, or is not the user's to send."""
     if not isinstance(headers, Mapping):
-        raise TypeError(f"headers are a mapping, not {type(headers).__name__}")
+        raise wrong_type("headers", "a mapping of str to str", headers)
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"header names and values are str, not {name!r}: {value!r}")
+            raise TypeError(f"headers must be a mapping of str to str, and have {name!r}: {value!r}")
         if not TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} is not a header name")
         if not _FIELD_VALUE.fullmatch(value):
@@ -404,9 +408,11 @@ class Response:
                 control character in it, say), reserved, or given twice, differently.
         """
         if not isinstance(status, int) or isinstance(status, bool):
-            raise TypeError(f"status is an int, not {status!r}")
+            raise wrong_type("status", "an int", status)
         if not 200 <= status <= 599:
             raise ValueError(f"status {status} is out of range; allowed are 200 to 599")
+        if not isinstance(content_type, str | None):
+            raise wrong_type("content_type", "a str or None", content_type)
         payload = _body_bytes(body)
         if payload and status in (204, 304):
             raise ValueError(f"a response with status {status} has no body")
@@ -436,7 +442,10 @@ class Response:
         """
         import json  # Not every server answers with JSON, and `import hubbub` is to be quick.
 
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except TypeError as error:
+            raise TypeError(f"value must be what JSON can express: {error}") from None
         return cls(text, status, headers, "application/json")
 
     @classmethod
@@ -448,8 +457,13 @@ class Response:
             status: 301, 302, 303, 307 or 308.
 
         Raises:
+            TypeError: `url` is no `str`, or `status` no `int`.
             ValueError: `url` has a control character, or `status` is none of these.
         """
+        if not isinstance(url, str):
+            raise wrong_type("url", "a str", url)
+        if not isinstance(status, int) or isinstance(status, bool):
+            raise wrong_type("status", "an int", status)
         if status not in (301, 302, 303, 307, 308):
             raise ValueError(f"status {status} is no redirect; allowed are 301, 302, 303, 307 and 308")
         if not url.isprintable():
@@ -469,8 +483,7 @@ def _body_bytes(body: Data) -> bytes:
     try:
         return bytes(memoryview(body))
     except TypeError:
-        wanted = "a body is str or bytes-like (for JSON there is Response.json)"
-        raise TypeError(f"{wanted}, not {type(body).__name__}") from None
+        raise wrong_type("body", "str or bytes-like (for JSON there is Response.json)", body) from None
 
 
 def _default_content_type(body: Data) -> str | None:
@@ -498,6 +511,8 @@ class Accept:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.subprotocol, str | None):
+            raise wrong_type("subprotocol", "a str or None", self.subprotocol)
         if self.subprotocol is not None and not TOKEN.fullmatch(self.subprotocol):
             raise ValueError(f"{self.subprotocol!r} is not the name of a subprotocol")
         object.__setattr__(self, "headers", _checked_headers(self.headers, _HANDSHAKE_HEADERS))

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from .errors import wrong_type
+
 __all__ = ["EVENTS", "Handler", "arguments_of"]
 
 EVENTS = {
@@ -43,7 +45,9 @@ class Handler:
         """
         arguments = arguments_of(event)
         if not callable(function):
-            raise TypeError(f"the handler of {event!r} is not callable: {function!r}")
+            raise wrong_type("handler", f"callable with the arguments of {event!r}", function)
+        if not isinstance(threaded, bool):
+            raise wrong_type("threaded", "a bool", threaded)
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
             raise TypeError(f"the handler of {event!r} has a yield in it, so calling it would do nothing")
         is_async = _is(inspect.iscoroutinefunction, function)
@@ -61,7 +65,7 @@ def arguments_of(event: str) -> tuple[str, ...]:
         ValueError: There is no such event.
     """
     if not isinstance(event, str):
-        raise TypeError(f'an event\'s name is needed, as in on("message"), not {event!r}')
+        raise wrong_type("event", 'a str, as in on("message")', event)
     if event not in EVENTS:
         raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
     return EVENTS[event]

@@ -146,7 +146,7 @@ class Exposition:
         try:
             from prometheus_client import CollectorRegistry, make_wsgi_app
         except ImportError:
-            wanted = "metrics_port needs the package prometheus-client: pip install 'hubbub[metrics]'"
+            wanted = "metrics_port needs the package prometheus-client: pip install prometheus-client"
             raise CannotServe(errno.ENOENT, wanted) from None
         registry = CollectorRegistry()
         registry.register(Collector(measure))

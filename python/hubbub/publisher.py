@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import _core, control
+from .errors import check_ids, check_seconds, wrong_type
 from .events import ConnectionInfo, Data
 
 __all__ = ["AsyncPublisher", "Publisher"]
@@ -138,6 +139,10 @@ class _Line:
     _executor: ThreadPoolExecutor | None
 
     def __init__(self, path: str | os.PathLike[str] | None, port: int, timeout: float) -> None:
+        if not isinstance(path, str | bytes | os.PathLike | None):
+            raise wrong_type("path", "a str or os.PathLike", path)
+        if not isinstance(port, int) or isinstance(port, bool):
+            raise wrong_type("port", "an int", port)
         self.path = None if path is None else os.fsdecode(path)
         self.port = port
         self.timeout = _checked(timeout)
@@ -231,10 +236,12 @@ def _checked(timeout: float) -> float:
     """Return a timeout in seconds as one that can be waited for.
 
     Raises:
+        TypeError: It is no number.
         ValueError: It is not above 0.
     """
+    check_seconds("timeout", timeout)
     if not timeout > 0:
-        raise ValueError(f"a timeout must be a number of seconds above 0, not {timeout!r}")
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     return min(timeout, LONGEST_WAIT)
 
 
@@ -284,6 +291,7 @@ class Publisher(_Sender):
         timeout: The seconds that a call waits for the server, unless it is given its own.
 
     Raises:
+        TypeError: One of them has a wrong type.
         ValueError: `timeout` is not above 0.
     """
 
@@ -337,7 +345,7 @@ class Publisher(_Sender):
             TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
             ValueError: The topic is empty or longer than 255 bytes, or the message longer than `send_queue_size`.
         """
-        ids = tuple(exclude)
+        ids = check_ids(exclude)
         self._call(lambda connection, wait: connection.publish(topic, data, ids, wait), timeout)
 
     def broadcast(self, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
@@ -347,7 +355,7 @@ class Publisher(_Sender):
             TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
             ValueError: The message is longer than `send_queue_size`.
         """
-        ids = tuple(exclude)
+        ids = check_ids(exclude)
         self._call(lambda connection, wait: connection.broadcast(data, ids, wait), timeout)
 
     def subscribers(self, topic: str, *, timeout: float | None = None) -> int:
@@ -391,6 +399,9 @@ class Publisher(_Sender):
             self.close()
 
     def _call(self, act: Callable[[_Connection, float], T], timeout: float | None) -> T:
+        if timeout is not None:
+            # Not only where it has to be waited for.
+            timeout = _checked(timeout)
         try:
             return self._line.call(act, None)
         except BlockingIOError:
@@ -429,12 +440,12 @@ class AsyncPublisher(_Sender):
 
     async def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.publish`."""
-        ids = tuple(exclude)
+        ids = check_ids(exclude)
         await self._call(lambda connection, wait: connection.publish(topic, data, ids, wait))
 
     async def broadcast(self, data: Data, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.broadcast`."""
-        ids = tuple(exclude)
+        ids = check_ids(exclude)
         await self._call(lambda connection, wait: connection.broadcast(data, ids, wait))
 
     async def subscribers(self, topic: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
 from . import environment, logs, program
 from .embedded import Embedded
-from .errors import CannotServe, NotRunning, SettingsError
+from .errors import CannotServe, NotRunning, SettingsError, check_seconds, wrong_type
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
@@ -410,11 +410,15 @@ class Server:
             What cancels it.
 
         Raises:
+            TypeError: `seconds` is no number, or `fn` not callable.
             ValueError: `seconds` is not above 0.
             NotRunning: The server is not running.
         """
+        check_seconds("seconds", seconds)
         if not seconds > 0:
-            raise ValueError(f"a tick's seconds must be above 0, not {seconds}")
+            raise ValueError(f"seconds must be above 0, not {seconds}")
+        if not callable(fn):
+            raise wrong_type("fn", "callable", fn)
         return self._worker_of("tick").add_timer(seconds, True, partial(fn, *args))
 
     def after(self, seconds: float, fn: Callable[..., Any], *args: Any) -> Timer:
@@ -426,11 +430,15 @@ class Server:
             What cancels it.
 
         Raises:
+            TypeError: `seconds` is no number, or `fn` not callable.
             ValueError: `seconds` is below 0.
             NotRunning: The server is not running.
         """
+        check_seconds("seconds", seconds)
         if not seconds >= 0:
-            raise ValueError(f"the seconds to wait must not be below 0, as {seconds} is")
+            raise ValueError(f"seconds must be 0 or above, not {seconds}")
+        if not callable(fn):
+            raise wrong_type("fn", "callable", fn)
         return self._worker_of("after").add_timer(seconds, False, partial(fn, *args))
 
     def send_message(self, data: str | bytes, worker_id: int) -> None:

@@ -12,6 +12,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from types import MappingProxyType
 from urllib.parse import quote
 
+from .errors import wrong_type
 from .events import Request, Response
 
 __all__ = ["FileResponse", "StaticFiles"]
@@ -125,9 +126,13 @@ class StaticFiles:
 
         Raises:
             NotADirectoryError: `directory` is none, or not there.
-            TypeError: `headers` is no mapping of `str` to `str`.
+            TypeError: `directory` is no path, `index` no `str`, or `headers` no mapping of `str` to `str`.
             ValueError: `index` is no plain name of a file, or a header is malformed, or not for you to write.
         """
+        if not isinstance(directory, str | os.PathLike):
+            raise wrong_type("directory", "a str or os.PathLike", directory)
+        if not isinstance(index, str):
+            raise wrong_type("index", "a str", index)
         self._headers = Response(headers=headers).headers
         if own := next((name for name in self._headers if name.lower() in _OWN_HEADERS), None):
             raise ValueError(f"the header {own} is written by StaticFiles itself")

@@ -18,7 +18,7 @@ from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
-from .errors import CannotServe, NotRunning
+from .errors import CannotServe, NotRunning, wrong_type
 from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
@@ -556,8 +556,8 @@ class Worker:
 
     def send_message(self, data: str | bytes, worker_id: int) -> None:
         """Have `pipe_message` run in a worker; see `Server.send_message`."""
-        if not isinstance(worker_id, int):
-            raise TypeError(f"worker_id is an int, not {worker_id!r}")
+        if not isinstance(worker_id, int) or isinstance(worker_id, bool):
+            raise wrong_type("worker_id", "an int", worker_id)
         if not 0 <= worker_id < self._workers:
             raise ValueError(f"there is no worker {worker_id}; there are 0 to {self._workers - 1}")
         self.reactor.send_message(worker_id, data)

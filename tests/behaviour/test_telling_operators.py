@@ -62,8 +62,8 @@ async def test_a_refused_handshake_is_told_with_client_path_and_reason(serve: Se
     async with running.raw() as client:
         assert (await client.upgrade(FOREIGN, path="/chat?token=secret")).status == 403
         await running.log.tells(
-            f"refused {client.address} GET /chat: 403 pages of this origin may not connect here "
-            "(origin https://evil.example)\n"
+            f"refused {client.address} GET /chat: 403 pages of this origin may not connect here, "
+            "see the setting origins (origin https://evil.example)\n"
         )
     assert "secret" not in running.log.text
 

@@ -56,7 +56,7 @@ async def test_many_tasks_may_ask_at_a_time(hub: AsyncPublisher, clients: tuple[
 
 
 async def test_a_mistake_is_told_and_does_no_harm(hub: AsyncPublisher) -> None:
-    with pytest.raises(ValueError, match="a topic has 1 to 255 bytes"):
+    with pytest.raises(ValueError, match="topic must have 1 to 255 bytes"):
         await hub.publish("", "x")
     with pytest.raises(TypeError, match="fd must be an int"):
         await hub.push("1", "x")  # type: ignore[arg-type]

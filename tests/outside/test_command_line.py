@@ -141,7 +141,7 @@ def test_variables_name_the_server_unless_options_do(server: OutsideServer, tmp_
         (["stats", "--port", "high"], "port: 'high' (option --port) is not allowed"),
         (["stats", "--port", "1", "--control", "x"], "--port and --control name two servers"),
         (["disconnect", 1, "--code", 1005], "1005 may not be sent"),
-        (["publish", "", "x"], "a topic has 1 to 255 bytes"),
+        (["publish", "", "x"], "topic must have 1 to 255 bytes"),
     ],
 )
 def test_a_wrong_call_has_status_2(server: OutsideServer, command: list[object], says: str) -> None:

@@ -178,7 +178,7 @@ def test_a_generator_is_a_type_error() -> None:
 
 @pytest.mark.parametrize("handler", [1, "name", object(), []])
 def test_what_cannot_be_called_is_a_type_error(handler: Any) -> None:
-    with pytest.raises(TypeError, match="not callable"):
+    with pytest.raises(TypeError, match="handler must be callable"):
         Handler.of("open", handler)
 
 

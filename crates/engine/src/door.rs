@@ -57,6 +57,7 @@ fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, st
             let host = String::from_utf8_lossy(head.authority().unwrap_or_default());
             Cow::Owned(format!("{}: '{host}' is not in allowed_hosts", rejection.reason))
         }
+        _ if *rejection == FOREIGN_ORIGIN => Cow::Owned(format!("{}, see the setting origins", rejection.reason)),
         _ => Cow::Borrowed(rejection.reason),
     }
 }

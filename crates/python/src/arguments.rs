@@ -19,22 +19,94 @@ impl FromPyObject<'_, '_> for FdArgument {
             // CPython converts to a signed number several times faster, and no id needs the 64th bit.
             return Ok(Self(value.extract::<i64>().map_or(0, |fd| u64::try_from(fd).unwrap_or(0))));
         }
-        Err(PyTypeError::new_err(format!("fd must be an int, not {}", value.get_type().name()?)))
+        Err(wrong_type("fd", "an int", value))
     }
 }
 
-/// An int that is looked at later; one of any size, since one that is too large is as wrong as any other.
-pub(crate) struct IntArgument(pub(crate) i64);
+/// What an argument must be, and what was given instead.
+pub(crate) fn wrong_type(name: &str, wanted: &str, value: Borrowed<'_, '_, PyAny>) -> PyErr {
+    match value.get_type().name() {
+        Ok(given) => PyTypeError::new_err(format!("{name} must be {wanted}, not {given}")),
+        Err(error) => error,
+    }
+}
 
-impl FromPyObject<'_, '_> for IntArgument {
+/// An int of any size, since one that is too large is as wrong as any other; its value is looked at later.
+fn int_named(name: &str, value: Borrowed<'_, '_, PyAny>) -> PyResult<i64> {
+    if value.is_instance_of::<PyInt>() {
+        return Ok(value.extract::<i64>().unwrap_or(i64::MAX));
+    }
+    Err(wrong_type(name, "an int", value))
+}
+
+/// The characters of a `str`.
+fn text_named<'a>(name: &str, value: Borrowed<'a, '_, PyAny>) -> PyResult<&'a str> {
+    value.extract::<&str>().map_err(|_| {
+        if value.is_instance_of::<PyString>() {
+            PyValueError::new_err(format!("{name} must be text that UTF-8 can express, without lone surrogates"))
+        } else {
+            wrong_type(name, "a str", value)
+        }
+    })
+}
+
+/// Makes the type of an argument that has a name of its own in errors.
+macro_rules! argument {
+    ($(#[$doc:meta])* $type:ident($inner:ty), $extract:expr) => {
+        $(#[$doc])*
+        pub(crate) struct $type(pub(crate) $inner);
+
+        impl FromPyObject<'_, '_> for $type {
+            type Error = PyErr;
+
+            #[inline]
+            fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+                let extract: fn(Borrowed<'_, '_, PyAny>) -> PyResult<$inner> = $extract;
+                extract(value).map(Self)
+            }
+        }
+    };
+}
+
+argument! {
+    /// The opcode of a message or frame.
+    OpcodeArgument(i64), |value| int_named("opcode", value)
+}
+argument! {
+    /// A close code.
+    CodeArgument(i64), |value| int_named("code", value)
+}
+argument! {
+    /// Whether a frame is the last of its message.
+    FinishArgument(bool), |value| value.extract().map_err(|_| wrong_type("finish", "a bool", value))
+}
+
+/// The name of a topic, checked.
+pub(crate) struct Topic<'a>(pub(crate) &'a str);
+
+impl<'a> FromPyObject<'a, '_> for Topic<'a> {
     type Error = PyErr;
 
     #[inline]
-    fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        if value.is_instance_of::<PyInt>() {
-            return Ok(Self(value.extract::<i64>().unwrap_or(i64::MAX)));
+    fn extract(value: Borrowed<'a, '_, PyAny>) -> PyResult<Self> {
+        let topic = text_named("topic", value)?;
+        if !is_topic(topic) {
+            let length = topic.len();
+            return Err(PyValueError::new_err(format!("topic must have 1 to 255 bytes of UTF-8, not {length}")));
         }
-        Err(PyTypeError::new_err(format!("an int is needed, not {}", value.get_type().name()?)))
+        Ok(Self(topic))
+    }
+}
+
+/// The reason of a close.
+pub(crate) struct Reason<'a>(pub(crate) &'a str);
+
+impl<'a> FromPyObject<'a, '_> for Reason<'a> {
+    type Error = PyErr;
+
+    #[inline]
+    fn extract(value: Borrowed<'a, '_, PyAny>) -> PyResult<Self> {
+        text_named("reason", value).map(Self)
     }
 }
 
@@ -56,8 +128,7 @@ impl<'py> FromPyObject<'_, 'py> for Data<'py> {
             return Ok(Self::Bytes(bytes.to_owned()));
         }
         let Ok(view) = PyMemoryView::from(&value) else {
-            let name = value.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("data must be str or bytes-like, not {name}")));
+            return Err(wrong_type("data", "str or bytes-like", value));
         };
         let bytes = value.py().get_type::<PyBytes>().call1((view,))?;
         Ok(Self::Bytes(bytes.cast_into()?))
@@ -128,19 +199,10 @@ pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
     };
     if reason.len() > MAX_CLOSE_REASON {
         let length = reason.len();
-        let message = format!("a close reason has at most 123 bytes of UTF-8 (RFC 6455 §5.5), not {length}");
+        let message = format!("reason must have at most 123 bytes of UTF-8 (RFC 6455 §5.5), not {length}");
         return Err(PyValueError::new_err(message));
     }
     Ok(code)
-}
-
-/// Checks a topic's name.
-pub(crate) fn check_topic(topic: &str) -> PyResult<()> {
-    if !is_topic(topic) {
-        let length = topic.len();
-        return Err(PyValueError::new_err(format!("a topic has 1 to 255 bytes of UTF-8, not {length}")));
-    }
-    Ok(())
 }
 
 /// The ids that a fan-out leaves out.
@@ -148,5 +210,15 @@ pub(crate) fn excluded(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Fd>> {
     let Some(ids) = ids else {
         return Ok(Vec::new());
     };
-    ids.try_iter()?.map(|id| id?.extract::<FdArgument>().map(|fd| fd.0)).collect()
+    let wrong = |value: &Bound<'_, PyAny>, wanted| wrong_type("exclude", wanted, value.as_borrowed());
+    let py = ids.py();
+    let given = ids.try_iter().map_err(|error| {
+        if error.is_instance_of::<PyTypeError>(py) { wrong(ids, "an iterable of ids (int)") } else { error }
+    })?;
+    given
+        .map(|id| {
+            let id = id?;
+            id.extract::<FdArgument>().map(|fd| fd.0).map_err(|_| wrong(&id, "ids (int)"))
+        })
+        .collect()
 }

@@ -2,14 +2,14 @@
 
 use std::ptr;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt, PyString};
 use wire::frame::Opcode;
 
-use crate::arguments::IntArgument;
+use crate::arguments::{FinishArgument, OpcodeArgument, wrong_type};
 
 /// One message, whole, as it came from a connection.
 ///
@@ -95,23 +95,34 @@ impl Frame {
     ///     TypeError: `data` is neither `str` nor `bytes`.
     ///     ValueError: `opcode` is no opcode.
     #[new]
-    #[pyo3(signature = (fd, data, opcode=None, finish=true))]
-    fn new(fd: Py<PyInt>, data: Bound<'_, PyAny>, opcode: Option<IntArgument>, finish: bool) -> PyResult<Self> {
+    #[pyo3(
+        signature = (fd, data, opcode=None, finish=FinishArgument(true)),
+        text_signature = "(fd, data, opcode=None, finish=True)"
+    )]
+    fn new(
+        fd: Bound<'_, PyAny>,
+        data: Bound<'_, PyAny>,
+        opcode: Option<OpcodeArgument>,
+        finish: FinishArgument,
+    ) -> PyResult<Self> {
+        let Ok(fd) = fd.cast::<PyInt>() else {
+            return Err(wrong_type("fd", "an int", fd.as_borrowed()));
+        };
         let by_type = if data.is_instance_of::<PyString>() {
             Opcode::Text
         } else if data.is_instance_of::<PyBytes>() {
             Opcode::Binary
         } else {
-            return Err(PyTypeError::new_err(format!("data must be str or bytes, not {}", data.get_type().name()?)));
+            return Err(wrong_type("data", "str or bytes", data.as_borrowed()));
         };
         let opcode = match opcode {
             None => by_type,
-            Some(IntArgument(number)) => u8::try_from(number)
+            Some(OpcodeArgument(number)) => u8::try_from(number)
                 .ok()
                 .and_then(|bits| Opcode::from_bits(bits).ok())
-                .ok_or_else(|| PyValueError::new_err(format!("{number} is not an opcode of RFC 6455 §5.2")))?,
+                .ok_or_else(|| PyValueError::new_err(format!("opcode must be one of RFC 6455 §5.2, not {number}")))?,
         };
-        Ok(Self { fd, data: data.unbind(), opcode, finish })
+        Ok(Self { fd: fd.clone().unbind(), data: data.unbind(), opcode, finish: finish.0 })
     }
 
     #[getter]

@@ -8,7 +8,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_topic, excluded};
+use crate::arguments::{CodeArgument, Data, FdArgument, OpcodeArgument, Reason, Topic, check_close, excluded};
 use crate::values::{info_tuple, stats_dict};
 
 /// One connection to a server's control socket.
@@ -75,7 +75,7 @@ impl Publisher {
     }
 
     /// A whole message: what `Data::message` gives, but for continuations.
-    fn message<'a>(&self, data: &'a Data<'_>, opcode: Option<IntArgument>) -> PyResult<(DataOpcode, &'a [u8])> {
+    fn message<'a>(&self, data: &'a Data<'_>, opcode: Option<OpcodeArgument>) -> PyResult<(DataOpcode, &'a [u8])> {
         match data.message(opcode.map(|opcode| opcode.0), true, self.engine.send_queue_size())? {
             (DataOpcode::Continuation, _) => Err(PyValueError::new_err(
                 "opcode must be 1 (text) or 2 (binary): only whole messages can be sent from here",
@@ -98,12 +98,12 @@ impl Publisher {
     fn publish(
         &self,
         py: Python<'_>,
-        topic: &str,
+        topic: Topic<'_>,
         data: Data<'_>,
         exclude: &Bound<'_, PyAny>,
         timeout: Wait,
     ) -> PyResult<()> {
-        check_topic(topic)?;
+        let Topic(topic) = topic;
         let (opcode, payload) = self.message(&data, None)?;
         let exclude = excluded(Some(exclude))?.into();
         self.send(py, &Message::Command(Command::Publish { topic, opcode, payload, exclude }), timeout)
@@ -123,7 +123,7 @@ impl Publisher {
         ticket: Ticket,
         fd: FdArgument,
         data: Data<'_>,
-        opcode: Option<IntArgument>,
+        opcode: Option<OpcodeArgument>,
         timeout: Wait,
     ) -> PyResult<()> {
         let (opcode, payload) = self.message(&data, opcode)?;
@@ -136,17 +136,18 @@ impl Publisher {
         py: Python<'_>,
         ticket: Ticket,
         fd: FdArgument,
-        code: IntArgument,
-        reason: &str,
+        code: CodeArgument,
+        reason: Reason<'_>,
         timeout: Wait,
     ) -> PyResult<()> {
+        let Reason(reason) = reason;
         let code = check_close(code.0, reason)?;
         self.ask(py, ticket, Question::Do(Command::Disconnect { fd: fd.0, code, reason }), timeout)
     }
 
     /// See `hubbub.Publisher.subscribers`.
-    fn subscribers(&self, py: Python<'_>, ticket: Ticket, topic: &str, timeout: Wait) -> PyResult<()> {
-        check_topic(topic)?;
+    fn subscribers(&self, py: Python<'_>, ticket: Ticket, topic: Topic<'_>, timeout: Wait) -> PyResult<()> {
+        let Topic(topic) = topic;
         self.ask(py, ticket, Question::Subscribers(topic), timeout)
     }
 

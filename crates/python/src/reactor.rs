@@ -22,7 +22,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use wire::http::{valid_header_name, valid_header_value};
 
-use crate::arguments::{Data, FdArgument, IntArgument, check_close, check_ping, check_topic, excluded, not_utf8};
+use crate::arguments::{
+    CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Reason, Topic, check_close, check_ping, excluded,
+    not_utf8,
+};
 use crate::handlers::{Handler, Runner};
 use crate::stopwatch::Stopwatch;
 use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
@@ -289,15 +292,19 @@ impl Reactor {
     }
 
     /// Queue one message for the connection `fd`; see `hubbub.Server.push`, whose place this takes while it runs.
-    #[pyo3(signature = (fd, data, opcode=None, finish=true))]
+    #[pyo3(
+        signature = (fd, data, opcode=None, finish=FinishArgument(true)),
+        text_signature = "($self, fd, data, opcode=None, finish=True)"
+    )]
     fn push(
         &self,
         py: Python<'_>,
         fd: FdArgument,
         data: Data<'_>,
-        opcode: Option<IntArgument>,
-        finish: bool,
+        opcode: Option<OpcodeArgument>,
+        finish: FinishArgument,
     ) -> PyResult<bool> {
+        let FinishArgument(finish) = finish;
         let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), finish, self.send_queue_size)?;
         let Some(mine) = self.engine.mine() else {
             return Ok(self.shared.push(fd.0, opcode, finish, payload));
@@ -309,40 +316,49 @@ impl Reactor {
     }
 
     /// See `hubbub.Server.ping`.
-    #[pyo3(signature = (fd, data=None))]
-    fn ping(&self, py: Python<'_>, fd: FdArgument, data: Option<Data<'_>>) -> PyResult<bool> {
-        let payload = data.as_ref().map_or(Ok(&[][..]), Data::payload)?;
+    fn ping(&self, py: Python<'_>, fd: FdArgument, data: Data<'_>) -> PyResult<bool> {
+        let payload = data.payload()?;
         check_ping(payload)?;
         let command = Command::Ping { fd: fd.0, payload };
         self.command(py, fd.0, |engine| engine.ping(fd.0, payload), command)
     }
 
     /// See `hubbub.Server.disconnect`.
-    #[pyo3(signature = (fd, code=IntArgument(1000), reason=""), text_signature = "($self, fd, code=1000, reason='')")]
-    fn disconnect(&self, py: Python<'_>, fd: FdArgument, code: IntArgument, reason: &str) -> PyResult<bool> {
+    #[pyo3(
+        signature = (fd, code=CodeArgument(1000), reason=Reason("")),
+        text_signature = "($self, fd, code=1000, reason='')"
+    )]
+    fn disconnect(&self, py: Python<'_>, fd: FdArgument, code: CodeArgument, reason: Reason<'_>) -> PyResult<bool> {
+        let Reason(reason) = reason;
         let code = check_close(code.0, reason)?;
         let command = Command::Disconnect { fd: fd.0, code, reason };
         self.command(py, fd.0, |engine| engine.disconnect(fd.0, code, reason), command)
     }
 
     /// See `hubbub.Server.subscribe`.
-    fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: &str) -> PyResult<bool> {
-        check_topic(topic)?;
+    fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: Topic<'_>) -> PyResult<bool> {
+        let Topic(topic) = topic;
         let command = Command::Subscribe { fd: fd.0, topic };
         self.command(py, fd.0, |engine| engine.subscribe(fd.0, topic), command)
     }
 
     /// See `hubbub.Server.unsubscribe`.
-    fn unsubscribe(&self, py: Python<'_>, fd: FdArgument, topic: &str) -> PyResult<bool> {
-        check_topic(topic)?;
+    fn unsubscribe(&self, py: Python<'_>, fd: FdArgument, topic: Topic<'_>) -> PyResult<bool> {
+        let Topic(topic) = topic;
         let command = Command::Unsubscribe { fd: fd.0, topic };
         self.command(py, fd.0, |engine| engine.unsubscribe(fd.0, topic), command)
     }
 
     /// See `hubbub.Server.publish`.
     #[pyo3(signature = (topic, data, *, exclude=None))]
-    fn publish(&self, py: Python<'_>, topic: &str, data: Data<'_>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        check_topic(topic)?;
+    fn publish(
+        &self,
+        py: Python<'_>,
+        topic: Topic<'_>,
+        data: Data<'_>,
+        exclude: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let Topic(topic) = topic;
         let (opcode, payload) = data.message(None, true, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
@@ -475,8 +491,8 @@ impl Reactor {
     /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback`
     /// is given the count in a turn; or `None`, and the numbers of the workers that have not answered in time. Without
     /// any, too many such questions wait. Returns the question's number.
-    fn count_subscribers(&self, py: Python<'_>, topic: &str, callback: Py<PyAny>) -> PyResult<u64> {
-        check_topic(topic)?;
+    fn count_subscribers(&self, py: Python<'_>, topic: Topic<'_>, callback: Py<PyAny>) -> PyResult<u64> {
+        let Topic(topic) = topic;
         let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
         self.on_loop(py, |engine| engine.count_subscribers(number, topic))?;

@@ -1,0 +1,199 @@
+"""Arguments of a wrong type, each of every public method: the error names the argument and what it must be."""
+
+import asyncio
+import inspect
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hubbub
+from hubbub import Accept, AsyncPublisher, Frame, Publisher, Refuse, Response, Server, StaticFiles
+
+AN_INT = "an int"
+A_STR = "a str"
+DATA = "str or bytes-like"
+IDS = "an iterable of ids (int)"
+SECONDS = "a number of seconds"
+HEADERS = "a mapping of str to str"
+
+PUSH = {"fd": (1, AN_INT), "data": ("x", DATA), "opcode": (1, AN_INT)}
+DISCONNECT = {"fd": (1, AN_INT), "code": (1000, AN_INT), "reason": ("", A_STR)}
+PUBLISH = {"topic": ("t", A_STR), "data": ("x", DATA), "exclude": ((), IDS)}
+BROADCAST = {"data": ("x", DATA), "exclude": ((), IDS)}
+TIMEOUT = {"timeout": (5, SECONDS)}
+PUBLISHER = {"path": ("there.sock", "a str or os.PathLike"), "port": (9501, AN_INT), "timeout": (5, SECONDS)}
+
+# A good value of each argument, and how the error says what it must be.
+TABLE: dict[type, dict[str, dict[str, tuple[object, str]]]] = {
+    Server: {
+        "on": {
+            "event": ("message", A_STR),
+            "handler": (print, "callable"),
+            "threaded": (False, "a bool"),
+        },
+        "push": {**PUSH, "finish": (True, "a bool")},
+        "ping": {"fd": (1, AN_INT), "data": (b"", DATA)},
+        "disconnect": DISCONNECT,
+        "broadcast": BROADCAST,
+        "subscribe": {"fd": (1, AN_INT), "topic": ("t", A_STR)},
+        "unsubscribe": {"fd": (1, AN_INT), "topic": ("t", A_STR)},
+        "publish": PUBLISH,
+        "exists": {"fd": (1, AN_INT)},
+        "info": {"fd": (1, AN_INT)},
+        "subscribers": {"topic": ("t", A_STR)},
+        "tick": {"seconds": (1, SECONDS), "fn": (print, "callable")},
+        "after": {"seconds": (1, SECONDS), "fn": (print, "callable")},
+        "send_message": {"data": ("x", DATA), "worker_id": (0, AN_INT)},
+    },
+    Publisher: {
+        "__init__": PUBLISHER,
+        "push": PUSH | TIMEOUT,
+        "disconnect": DISCONNECT | TIMEOUT,
+        "publish": PUBLISH | TIMEOUT,
+        "broadcast": BROADCAST | TIMEOUT,
+        "subscribers": {"topic": ("t", A_STR)} | TIMEOUT,
+        "connections": TIMEOUT,
+        "info": {"fd": (1, AN_INT)} | TIMEOUT,
+        "stats": TIMEOUT,
+    },
+    AsyncPublisher: {
+        "__init__": PUBLISHER,
+        "push": PUSH,
+        "disconnect": DISCONNECT,
+        "publish": PUBLISH,
+        "broadcast": BROADCAST,
+        "subscribers": {"topic": ("t", A_STR)},
+        "info": {"fd": (1, AN_INT)},
+    },
+    Response: {
+        "__init__": {
+            "body": ("x", DATA),
+            "status": (200, AN_INT),
+            "headers": ({}, HEADERS),
+            "content_type": ("text/plain", "a str or None"),
+        },
+        "json": {"value": (1, "what JSON can express"), "status": (200, AN_INT), "headers": ({}, HEADERS)},
+        "redirect": {"url": ("/", A_STR), "status": (302, AN_INT)},
+    },
+    Accept: {"__init__": {"subprotocol": ("chat", "a str or None"), "headers": ({}, HEADERS)}},
+    Refuse: {"__init__": {"code": (4000, AN_INT), "reason": ("", A_STR)}},
+    StaticFiles: {
+        "__init__": {
+            "directory": (".", "a str or os.PathLike"),
+            "index": ("index.html", A_STR),
+            "headers": ({}, HEADERS),
+        },
+    },
+    Frame: {
+        "__new__": {
+            "fd": (1, AN_INT),
+            "data": ("x", "str or bytes"),
+            "opcode": (1, AN_INT),
+            "finish": (True, "a bool"),
+        },
+    },
+}
+# What is not called with arguments of ours, or refuses wrong ones as a setting.
+NOT_HERE = {(Server, "__init__"), (StaticFiles, "__call__")}
+
+
+class Strange:
+    """Nothing that anyone takes."""
+
+
+def cases() -> Iterator[Any]:
+    for kind, methods in TABLE.items():
+        for method, arguments in methods.items():
+            for argument, (_, wanted) in arguments.items():
+                yield pytest.param(kind, method, argument, wanted, id=f"{kind.__name__}.{method}-{argument}")
+
+
+@pytest.fixture
+async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str, object]], Any]]:
+    """Call a method of an object of a class, made for a server that runs."""
+    # Not pytest's directory, which may be too long for the address of a socket.
+    with tempfile.TemporaryDirectory() as directory:
+        control = os.path.join(directory, "here.sock")
+        async with Server(port=0, control=control) as server, AsyncPublisher(control) as asynchronous:
+            objects = {Server: server, Publisher: Publisher(control), AsyncPublisher: asynchronous}
+            await asyncio.to_thread(objects[Publisher].__enter__)
+
+            async def call(kind: type, method: str, arguments: dict[str, object]) -> None:
+                if method in ("__init__", "__new__"):
+                    kind(**arguments)
+                    return
+                if method == "on":
+                    Server().on(**arguments)  # type: ignore[call-overload]
+                    return
+                function = getattr(objects.get(kind, kind), method)
+                if kind is Publisher:
+                    await asyncio.to_thread(function, **arguments)
+                elif inspect.isawaitable(result := function(**arguments)):
+                    await result
+
+            yield call
+            await asyncio.to_thread(objects[Publisher].close)
+
+
+@pytest.mark.parametrize(("kind", "method", "argument", "wanted"), list(cases()))
+async def test_the_error_names_it_and_what_it_must_be(
+    called: Callable[..., Any], kind: type, method: str, argument: str, wanted: str
+) -> None:
+    good = {name: value for name, (value, _) in TABLE[kind][method].items()}
+    await called(kind, method, good)
+    for wrong in (Strange(), [Strange()]):
+        with pytest.raises(TypeError) as caught:
+            await called(kind, method, good | {argument: wrong})
+        message = str(caught.value)
+        assert message.startswith(f"{argument} must be "), message
+        if argument != "exclude" or isinstance(wrong, Strange):
+            assert message.startswith(f"{argument} must be {wanted}"), message
+        assert "Strange" in message or "list" in message
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_no_public_method_is_forgotten(kind: type) -> None:
+    for name, function in inspect.getmembers(kind, callable):
+        if (name.startswith("_") and name not in ("__init__", "__new__", "__call__")) or (kind, name) in NOT_HERE:
+            continue
+        if name not in ("__init__", "__new__") or name in vars(kind) or kind in (Publisher, AsyncPublisher):
+            check_all_arguments_are_there(kind, name, function)
+
+
+def check_all_arguments_are_there(kind: type, name: str, function: Callable[..., Any]) -> None:
+    if name in ("__init__", "__new__") and name not in TABLE[kind]:
+        # A dataclass, or a class of the core, has one of the two.
+        return
+    parameters = list(inspect.signature(kind if name in ("__init__", "__new__") else function).parameters.values())
+    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "self"}
+    assert named == set(TABLE[kind].get(name, {})), (kind.__name__, name)
+
+
+def test_no_public_class_is_forgotten() -> None:
+    classes = {value for value in vars(hubbub).values() if inspect.isclass(value)}
+    makers = {kind for kind in classes if not issubclass(kind, Exception | int | tuple)}
+    # Those that only we make, or that are made of settings.
+    assert makers - set(TABLE) == {hubbub.Request, hubbub.Timer, hubbub.Settings}
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "words"),
+    [
+        ("subscribe", (1, ""), "topic must have 1 to 255 bytes"),
+        ("subscribe", (1, "x" * 256), "topic must have 1 to 255 bytes"),
+        ("publish", ("\ud800", "x"), "topic must be text that UTF-8 can express"),
+        ("disconnect", (1, 1000, "\ud800"), "reason must be text that UTF-8 can express"),
+        ("disconnect", (1, 1000, "x" * 124), "reason must have at most 123 bytes"),
+        ("push", (1, "x", 9), "opcode must be 0"),
+        ("tick", (0, print), "seconds must be above 0"),
+        ("after", (-1, print), "seconds must be 0 or above"),
+    ],
+)
+async def test_so_does_that_of_a_value_out_of_range(method: str, arguments: tuple[Any, ...], words: str) -> None:
+    async with Server(port=0) as server:
+        with pytest.raises(ValueError, match=words):
+            getattr(server, method)(*arguments)
