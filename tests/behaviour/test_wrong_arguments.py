@@ -39,6 +39,7 @@ TABLE: dict[type, dict[str, dict[str, tuple[object, str]]]] = {
         "ping": {"fd": (1, AN_INT), "data": (b"", DATA)},
         "disconnect": DISCONNECT,
         "broadcast": BROADCAST,
+        "wait_closed": {"fd": (1, AN_INT)},
         "subscribe": {"fd": (1, AN_INT), "topic": ("t", A_STR)},
         "unsubscribe": {"fd": (1, AN_INT), "topic": ("t", A_STR)},
         "publish": PUBLISH,
