@@ -22,7 +22,7 @@ use crate::registry::add;
 
 impl Reactor {
     pub(crate) fn end_of_input(&mut self, key: usize) {
-        self.settle();
+        self.settle_for(key);
         let connection = &mut self.connections[key];
         connection.ended = true;
         if connection.is_in_tls_handshake() && !matches!(connection.stage, Stage::Finishing { .. }) {
@@ -42,7 +42,7 @@ impl Reactor {
     }
 
     pub(crate) fn closed_by_peer(&mut self, key: usize, code: Option<u16>, reason: String) {
-        self.settle();
+        self.settle_for(key);
         let connection = &mut self.connections[key];
         if let Stage::WebSocket(protocol) = &mut connection.stage
             && !protocol.close_sent()
@@ -66,7 +66,7 @@ impl Reactor {
 
     /// Puts our Close frame behind what is queued. False: it is no WebSocket, or has ended.
     pub(crate) fn put_close(&mut self, key: usize, code: u16, reason: &str) -> bool {
-        self.settle();
+        self.settle_for(key);
         let connection = &mut self.connections[key];
         let Stage::WebSocket(protocol) = &mut connection.stage else {
             return false;

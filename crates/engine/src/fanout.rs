@@ -8,6 +8,7 @@ use std::sync::Arc;
 use wire::deflate::Deflater;
 use wire::frame::{self, Opcode};
 
+use crate::backlog::{Audience, Slice, Waiting};
 use crate::connection::Connection;
 use crate::outbox::{Pool, Raw};
 use crate::reactor::Reactor;
@@ -18,15 +19,6 @@ use crate::sending::{Counted, DataOpcode};
 const FEWEST_WINDOW_BITS: u8 = 9;
 /// Bytes of frames that are gathered.
 const MUCH: usize = 32 * 1024;
-
-/// When the sockets are written that messages for many are queued for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// With everything else of the turn.
-    WithTheTurn,
-    /// The turn is at its end: each right behind the queueing.
-    AtOnce,
-}
 
 /// Messages that came one right behind the other, for the same connections.
 #[derive(Default)]
@@ -87,7 +79,7 @@ impl Gathered {
     }
 
     /// What is given to each connection.
-    pub(crate) fn messages(&self) -> Fanout<'_> {
+    pub(crate) fn into_messages(self) -> Fanout {
         Fanout { gathered: self, together: None, alone: Vec::new() }
     }
 
@@ -102,8 +94,8 @@ impl Gathered {
 }
 
 /// Gathered messages, and their frames in the forms that have been asked for.
-pub(crate) struct Fanout<'a> {
-    gathered: &'a Gathered,
+pub(crate) struct Fanout {
+    gathered: Gathered,
     together: Option<Arc<[u8]>>,
     /// Empty until one is asked for.
     alone: Vec<Alone>,
@@ -117,7 +109,34 @@ struct Alone {
     compressed: [Option<Arc<[u8]>>; 7],
 }
 
-impl<'a> Fanout<'a> {
+impl Fanout {
+    /// Ends the fan-out: counts the frames that outboxes have kept. Returns the messages that were gathered, to be
+    /// forgotten; their memory can be used again.
+    pub(crate) fn finish(self, pool: &mut Pool) -> Gathered {
+        self.together.iter().for_each(|frame| pool.count_shared(frame));
+        for Alone { plain, compressed } in self.alone {
+            for frame in compressed.into_iter().flatten() {
+                // Where it is the plain one, it is counted as that.
+                if !plain.as_ref().is_some_and(|plain| Arc::ptr_eq(plain, &frame)) {
+                    pool.count_shared(&frame);
+                }
+            }
+            plain.iter().for_each(|frame| pool.count_shared(frame));
+        }
+        self.gathered
+    }
+
+    pub(crate) fn gathered(&self) -> &Gathered {
+        &self.gathered
+    }
+
+    /// Memory that this takes until it is delivered, roughly.
+    pub(crate) fn cost(&self) -> usize {
+        let Gathered { frames, messages, exclude, .. } = &self.gathered;
+        // The frames are there twice once a connection has been reached, in one form or the other.
+        2 * frames.len() + size_of_val(&messages[..]) + 2 * size_of_val(&exclude[..])
+    }
+
     /// How many messages there are.
     pub(crate) fn len(&self) -> usize {
         self.gathered.messages.len()
@@ -129,23 +148,24 @@ impl<'a> Fanout<'a> {
     }
 
     /// Opcode and payload of one message.
-    pub(crate) fn get(&self, index: usize) -> (DataOpcode, &'a [u8]) {
-        let gathered = self.gathered;
+    pub(crate) fn get(&self, index: usize) -> (DataOpcode, &[u8]) {
+        let gathered = &self.gathered;
         let Place { opcode, payload, .. } = &gathered.messages[index];
         (*opcode, &gathered.frames[payload.clone()])
     }
 
     /// The frames of all messages, for connections without compression.
     pub(crate) fn together(&mut self) -> &Arc<[u8]> {
-        let gathered = self.gathered;
+        let gathered = &self.gathered;
         self.together.get_or_insert_with(|| gathered.frames.as_slice().into())
     }
 
     /// The frame of one message, for connections without compression.
     pub(crate) fn plain(&mut self, index: usize) -> &Arc<[u8]> {
-        let gathered = self.gathered;
+        self.alone(index);
+        let gathered = &self.gathered;
         let frame = gathered.messages[index].frame.clone();
-        self.alone(index).plain.get_or_insert_with(|| gathered.frames[frame].into())
+        self.alone[index].plain.get_or_insert_with(|| gathered.frames[frame].into())
     }
 
     /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain one where that
@@ -164,20 +184,6 @@ impl<'a> Fanout<'a> {
             self.alone(index).compressed[window] = Some(frame);
         }
         self.alone(index).compressed[window].get_or_insert_with(|| unreachable!("filled above"))
-    }
-
-    /// Counts the frames that outboxes have kept, once all have been given theirs.
-    fn count_kept(self, pool: &mut Pool) {
-        self.together.iter().for_each(|frame| pool.count_shared(frame));
-        for Alone { plain, compressed } in self.alone {
-            for frame in compressed.into_iter().flatten() {
-                // Where it is the plain one, it is counted as that.
-                if !plain.as_ref().is_some_and(|plain| Arc::ptr_eq(plain, &frame)) {
-                    pool.count_shared(&frame);
-                }
-            }
-            plain.iter().for_each(|frame| pool.count_shared(frame));
-        }
     }
 
     fn alone(&mut self, index: usize) -> &mut Alone {
@@ -205,42 +211,93 @@ impl Reactor {
         self.gathered.push(opcode, payload);
     }
 
-    /// Queues the messages that have been gathered. Whatever they could be told apart from comes behind this: another
-    /// message, a subscription, a connection that opens.
+    /// Queues the messages that have been gathered, or has them delivered in slices if they are for a crowd. Whatever
+    /// they could be told apart from comes after this: another message, a subscription, a connection that opens.
     #[inline]
     pub(crate) fn settle(&mut self) {
         if !self.gathered.is_empty() {
-            self.fan_out(Written::WithTheTurn);
+            self.fan_out(None);
         }
     }
 
-    pub(crate) fn fan_out(&mut self, written: Written) {
-        let mut gathered = std::mem::take(&mut self.gathered);
-        let mut keys = std::mem::take(&mut self.tools.keys);
-        match gathered.topic() {
-            Some(topic) => keys.extend(self.topics.subscribers(topic)),
-            None => keys.extend(0..self.connections.capacity() as u32),
+    /// As [`Reactor::settle`], before something is done with the connection `key`: all that was published or broadcast
+    /// until now is queued for it.
+    #[inline]
+    pub(crate) fn settle_for(&mut self, key: usize) {
+        self.settle();
+        if !self.backlog.is_empty() {
+            self.catch_up(key);
         }
-        let excluded: rustc_hash::FxHashSet<Fd> = gathered.exclude().iter().copied().collect();
-        let mut messages = gathered.messages();
-        for key in keys.drain(..) {
-            let Some(connection) = self.connections.get(key as usize) else { continue };
-            if !connection.open || (!excluded.is_empty() && excluded.contains(&connection.fd)) {
+    }
+
+    /// As [`Reactor::settle_for`] for the open connection `fd`; its key, if it is still open after that.
+    #[inline]
+    pub(crate) fn settled_key(&mut self, fd: Fd) -> Option<usize> {
+        self.settle();
+        let key = self.open_key(fd)?;
+        if self.backlog.is_empty() {
+            return Some(key);
+        }
+        self.catch_up(key);
+        self.open_key(fd)
+    }
+
+    /// Delivers the messages that have been gathered; without a `slice` they are only queued. What the slice is too
+    /// short for goes to the backlog, and so does what is for a crowd where there is no slice.
+    pub(crate) fn fan_out(&mut self, mut slice: Option<&mut Slice>) {
+        let gathered = std::mem::take(&mut self.gathered);
+        let audience = match gathered.topic().map(|topic| self.topics.find(topic)) {
+            None => Some(Audience::Everyone),
+            Some(Some(id)) => Some(Audience::Topic(id)),
+            Some(None) => None,
+        };
+        let Some(audience) = audience else {
+            self.take_back(gathered);
+            return;
+        };
+        let most = match audience {
+            Audience::Everyone => self.connections.capacity(),
+            Audience::Topic(id) => self.topics.size(id),
+        };
+        let mut waiting = Waiting::new(audience, most, gathered.into_messages());
+        let is_crowd = most > self.backlog.few;
+        if is_crowd && (slice.is_none() || !self.backlog.is_empty()) {
+            self.add_to_backlog(waiting);
+            return;
+        }
+        while let Some(key) = waiting.next(&self.topics) {
+            let key = key as usize;
+            let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { continue };
+            let is_excluded = waiting.excludes(connection.fd);
+            if !self.backlog.is_empty() {
+                // Also one that is excluded: all that have been visited must have been caught up.
+                self.catch_up(key);
+            }
+            if is_excluded {
                 continue;
             }
-            if !(written == Written::AtOnce && self.write_through(key as usize, &mut messages)) {
-                self.deliver(key as usize, &mut messages);
+            let messages = &mut waiting.messages;
+            if !(slice.is_some() && self.write_through(key, messages)) {
+                self.deliver(key, messages);
+            }
+            if slice.as_mut().is_some_and(|slice| slice.is_over()) {
+                self.backlog.suspend(waiting, &self.topics);
+                return;
             }
         }
-        messages.count_kept(&mut self.tools.pool);
+        let gathered = waiting.messages.finish(&mut self.tools.pool);
+        self.take_back(gathered);
+    }
+
+    /// Forgets gathered messages, and uses their memory for the next ones.
+    fn take_back(&mut self, mut gathered: Gathered) {
         gathered.clear();
-        self.tools.keys = keys;
         self.gathered = gathered;
     }
 
     /// Writes messages straight to the socket of a connection that has nothing queued, without compression and TLS:
     /// most are of this kind, and its outbox need not be touched. False: they are still to be delivered.
-    fn write_through(&mut self, key: usize, messages: &mut Fanout<'_>) -> bool {
+    pub(crate) fn write_through(&mut self, key: usize, messages: &mut Fanout) -> bool {
         let connection = &mut self.connections[key];
         let may_wait = messages.bytes() <= self.settings.send_queue_size;
         let is_plain = connection.window_bits.is_none() && connection.tls.is_none();
@@ -261,7 +318,7 @@ impl Reactor {
         true
     }
 
-    fn deliver(&mut self, key: usize, messages: &mut Fanout<'_>) {
+    pub(crate) fn deliver(&mut self, key: usize, messages: &mut Fanout) {
         let connection = &mut self.connections[key];
         let window = connection.window_bits;
         let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
@@ -277,7 +334,7 @@ impl Reactor {
     }
 
     /// Delivers message number `index` alone: its connection is compressed, or takes some of the messages at most.
-    fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout<'_>) {
+    fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout) {
         let (opcode, payload) = messages.get(index);
         match &self.connections[key] {
             connection if !connection.open => return,
@@ -289,19 +346,20 @@ impl Reactor {
             }
             _ => {}
         }
-        if !self.make_room(key, payload.len(), Counted::Everything) {
+        let length = payload.len();
+        if !self.make_room(key, length, Counted::Everything) {
             return;
         }
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
         let frame = match connection.window_bits {
-            Some(bits) if payload.len() >= self.settings.compression_threshold => {
+            Some(bits) if length >= self.settings.compression_threshold => {
                 messages.compressed(index, bits, &mut tools.deflater)
             }
             _ => messages.plain(index),
         };
         connection.outbox.share(&mut tools.pool, frame);
-        self.shared.count_out(connection.row, 1, payload.len());
+        self.shared.count_out(connection.row, 1, length);
         self.queued(key);
     }
 }

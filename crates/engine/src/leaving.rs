@@ -70,8 +70,10 @@ impl Reactor {
         self.connections.iter().filter(|(_, it)| is_unanswered(it)).count()
     }
 
-    /// Closes what is still there, without a word more; returns how many HTTP answers were cut by that.
+    /// Closes what is still there, once the sockets have taken what they can of what is queued; returns how many HTTP
+    /// answers were cut by that.
     pub fn abort_all(&mut self) -> usize {
+        self.flush_all();
         let is_answer = |it: &Connection| {
             let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing { .. }) && it.fd == 0;
             is_http && !it.outbox.is_empty()

@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod arrival;
+mod backlog;
 mod budget;
 mod certificate;
 mod clock;

@@ -19,13 +19,14 @@ use slab::Slab;
 use wire::deflate::{Deflater, Inflater};
 
 use crate::acceptor::Acceptor;
+use crate::backlog::{Backlog, Slice};
 use crate::budget::Budget;
 use crate::certificate::Certificate;
 use crate::clock::Clock;
 use crate::connection::{Asked, Connection, Stage};
 use crate::crossing::{Crossing, LINK};
 use crate::event::{Shortage, Token};
-use crate::fanout::{Gathered, Written};
+use crate::fanout::Gathered;
 use crate::leaving::Phase;
 use crate::message::Input;
 use crate::outbox::{Pool, Progress, Raw};
@@ -61,7 +62,6 @@ pub(crate) struct Tools {
     pub(crate) inflater: Inflater,
     pub(crate) deflater: Deflater,
     pub(crate) deflated: Vec<u8>,
-    pub(crate) keys: Vec<u32>,
     pub(crate) buffer: Box<[u8]>,
     /// For what TLS connections read; where there are none, it is empty.
     pub(crate) ciphertext: Box<[u8]>,
@@ -79,6 +79,8 @@ pub struct Reactor {
     pub(crate) dirty: Vec<u32>,
     /// Messages for many connections that are not queued yet.
     pub(crate) gathered: Gathered,
+    /// Those that are being delivered in slices.
+    pub(crate) backlog: Backlog,
     pub(crate) phase: Phase,
     /// How many HTTP connections wait for their next request.
     pub(crate) resting: usize,
@@ -101,6 +103,10 @@ pub struct Reactor {
     pub(crate) wheel: Wheel,
     pub(crate) budget: Budget,
     pub(crate) events_left: usize,
+    /// See [`TURN_TIME`].
+    pub(crate) turn_time: Duration,
+    /// This turn has written what was queued, as far as there was time.
+    has_written: bool,
     /// Steps since the turn's time was last looked at.
     pub(crate) steps: u32,
     /// Commands of other threads that are being carried out.
@@ -142,7 +148,6 @@ impl Reactor {
                 inflater: Inflater::new(),
                 deflater: Deflater::new(),
                 deflated: Vec::new(),
-                keys: Vec::new(),
                 buffer,
                 ciphertext,
             },
@@ -150,6 +155,7 @@ impl Reactor {
             ids,
             dirty: Vec::new(),
             gathered: Gathered::default(),
+            backlog: Backlog::default(),
             phase: Phase::Serving,
             resting: 0,
             outliving: 0,
@@ -165,6 +171,8 @@ impl Reactor {
             visit: None,
             wheel: Wheel::new(),
             events_left: 0,
+            turn_time: TURN_TIME,
+            has_written: false,
             steps: 0,
             commands: Input::default(),
             crossing: Crossing::default(),
@@ -192,6 +200,7 @@ impl Reactor {
     pub fn begin(&mut self) -> io::Result<()> {
         self.clock.begin_turn();
         self.events_left = EVENTS_PER_TURN;
+        self.has_written = false;
         self.ask_kernel()
     }
 
@@ -281,22 +290,59 @@ impl Reactor {
         self.shared.measured().turn(self.clock.turn_time());
     }
 
-    /// Writes what is queued, once for each connection.
-    pub fn flush(&mut self) {
+    /// Writes what is queued, once for each connection, as long as there is time: what is left is the next turn's.
+    fn flush(&mut self) {
         // The other workers first: they begin with their share while this one sees to its own.
         self.crossing.flush();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        if !self.gathered.is_empty() {
-            self.fan_out(Written::AtOnce);
+        let slice = &mut self.slice_for_writing();
+        if self.backlog.is_empty() {
+            let dirty = std::mem::take(&mut self.dirty);
+            if !self.gathered.is_empty() {
+                self.fan_out(Some(slice));
+            }
+            self.write_dirty(dirty, slice);
+        } else {
+            // What handlers have pushed does not wait for a fan-out that takes many turns.
+            let dirty = std::mem::take(&mut self.dirty);
+            self.write_dirty(dirty, slice);
+            if !self.gathered.is_empty() {
+                self.fan_out(Some(slice));
+            }
+            self.work_off_backlog(slice);
         }
-        for key in dirty.drain(..) {
-            if self.connections.get(key as usize).is_some_and(|connection| connection.dirty) {
-                self.write_out(key as usize, WRITE_BUDGET);
+    }
+
+    /// Writes what is queued for whomever, however long that takes.
+    pub(crate) fn flush_all(&mut self) {
+        self.crossing.flush();
+        self.settle();
+        let slice = &mut Slice::endless();
+        self.work_off_backlog(slice);
+        let dirty = std::mem::take(&mut self.dirty);
+        self.write_dirty(dirty, slice);
+    }
+
+    /// The first writing of a turn always gets some time.
+    fn slice_for_writing(&mut self) -> Slice {
+        let least = if std::mem::replace(&mut self.has_written, true) { Duration::ZERO } else { self.turn_time / 2 };
+        Slice::new(self.turn_time.saturating_sub(self.clock.turn_time()).max(least))
+    }
+
+    fn write_dirty(&mut self, mut dirty: Vec<u32>, slice: &mut Slice) {
+        let mut written = 0;
+        for key in &dirty {
+            written += 1;
+            if self.connections.get(*key as usize).is_some_and(|connection| connection.dirty) {
+                self.write_out(*key as usize, WRITE_BUDGET);
+                if slice.is_over() {
+                    break;
+                }
             }
         }
-        if self.dirty.is_empty() {
-            self.dirty = dirty;
-        }
+        dirty.drain(..written);
+        // What has become dirty meanwhile comes after what has waited.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     /// Whether another turn is due, though the kernel will not say so.
@@ -304,6 +350,7 @@ impl Reactor {
         !self.ready.is_empty()
             || !self.dirty.is_empty()
             || !self.gathered.is_empty()
+            || !self.backlog.is_empty()
             || !self.drained.is_empty()
             || !self.gone.is_empty()
             || !self.commands.is_empty()
@@ -386,7 +433,7 @@ impl Reactor {
     }
 
     pub(crate) fn is_over_time(&self) -> bool {
-        self.clock.turn_time() >= TURN_TIME
+        self.clock.turn_time() >= self.turn_time
     }
 
     pub(crate) fn make_ready(&mut self, key: usize) {
@@ -460,6 +507,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         (connection.fd, connection.row) = (fd, row);
         (connection.open, connection.forgotten) = (true, false);
+        self.backlog.is_reached(key as u32);
     }
 
     /// The connection that waits for the answer named by `token`, if it still does.

@@ -76,8 +76,7 @@ impl Reactor {
     /// [`PushError::NotUtf8`]: a fragment makes its text message invalid; nothing was queued.
     #[inline]
     pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
-        self.settle();
-        let Some(key) = self.open_key(fd) else {
+        let Some(key) = self.settled_key(fd) else {
             return Ok(self.push_away(fd, opcode, finish, payload));
         };
         if finish && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
@@ -189,8 +188,7 @@ impl Reactor {
 
     /// Queues a ping with at most 125 bytes.
     pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> bool {
-        self.settle();
-        let Some(key) = self.open_key(fd) else {
+        let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Ping { fd, payload });
         };
         self.control(key, Opcode::Ping, payload)
@@ -222,8 +220,7 @@ impl Reactor {
 
     /// Begins the closing handshake behind what is queued. False: there is no such open connection.
     pub fn disconnect(&mut self, fd: Fd, code: u16, reason: &str) -> bool {
-        self.settle();
-        let Some(key) = self.open_key(fd) else {
+        let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Disconnect { fd, code, reason });
         };
         if let Some(fragmented) = &mut self.connections[key].fragmented {
@@ -255,8 +252,7 @@ impl Reactor {
 
     /// Subscribes an open connection. False: there is none.
     pub fn subscribe(&mut self, fd: Fd, topic: &str) -> bool {
-        self.settle();
-        let Some(key) = self.open_key(fd) else {
+        let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Subscribe { fd, topic });
         };
         self.topics.subscribe(key as u32, &mut self.connections[key].subscriptions, topic);
@@ -265,8 +261,7 @@ impl Reactor {
 
     /// Ends a subscription. False: there is no such open connection.
     pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
-        self.settle();
-        let Some(key) = self.open_key(fd) else {
+        let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Unsubscribe { fd, topic });
         };
         self.topics.unsubscribe(key as u32, &mut self.connections[key].subscriptions, topic);
@@ -275,7 +270,7 @@ impl Reactor {
 
     /// How many connections of this process are subscribed.
     pub fn subscribers(&self, topic: &str) -> usize {
-        self.topics.count(topic)
+        self.topics.find(topic).map_or(0, |id| self.topics.size(id))
     }
 
     /// Queues a message for every subscriber of the topic, in every process, whose id is not in `exclude`.
@@ -340,7 +335,7 @@ impl Reactor {
     }
 
     pub(crate) fn has_time_after(&mut self, is_for_many: bool) -> bool {
-        !(is_for_many && self.is_over_time()) && self.has_budget()
+        !(is_for_many && (self.is_over_time() || self.backlog.is_long())) && self.has_budget()
     }
 
     fn carry_out(&mut self, command: Command<'_>, source: Source) {
@@ -444,6 +439,7 @@ impl Reactor {
             SlowConsumer::Close => {
                 let connection = &mut self.connections[key];
                 connection.outbox.discard_unbegun(&mut self.tools.pool);
+                self.backlog.is_reached(key as u32);
                 add(&self.shared.totals().slow_consumers_closed, 1);
                 self.send_close(key, close_code::TRY_AGAIN, "slow consumer");
             }

@@ -106,15 +106,27 @@ impl Topics {
         }
     }
 
-    /// The keys of the topic's subscribers.
-    pub(crate) fn subscribers(&self, name: &str) -> impl Iterator<Item = u32> {
-        let id = self.names.get(name);
-        id.into_iter().flat_map(|id| self.topics[*id as usize].subscribers.iter().copied())
+    /// The number of a topic that has subscribers. It is another's once they are all gone.
+    pub(crate) fn find(&self, name: &str) -> Option<u32> {
+        self.names.get(name).copied()
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self, name: &str) -> usize {
-        self.names.get(name).map_or(0, |id| self.topics[*id as usize].subscribers.len())
+    /// How many subscribers a topic has; none, if there is no topic of that number.
+    #[inline]
+    pub(crate) fn size(&self, id: u32) -> usize {
+        self.topics.get(id as usize).map_or(0, |topic| topic.subscribers.len())
+    }
+
+    /// The key of the subscriber at a place below `size`. One who comes takes the place after the last; the last one
+    /// takes the place of one who goes.
+    #[inline]
+    pub(crate) fn subscriber(&self, id: u32, place: usize) -> Option<u32> {
+        self.topics.get(id as usize)?.subscribers.get_index(place).copied()
+    }
+
+    /// Whether a connection is among a topic's subscribers.
+    pub(crate) fn has(&self, id: u32, subscriber: u32) -> bool {
+        self.topics.get(id as usize).is_some_and(|topic| topic.subscribers.contains(&subscriber))
     }
 }
 
@@ -123,7 +135,9 @@ mod tests {
     use super::*;
 
     fn subscribers(topics: &Topics, name: &str) -> Vec<u32> {
-        let mut keys: Vec<u32> = topics.subscribers(name).collect();
+        let id = topics.find(name);
+        let places = id.into_iter().flat_map(|id| (0..topics.size(id)).map(move |place| (id, place)));
+        let mut keys: Vec<u32> = places.filter_map(|(id, place)| topics.subscriber(id, place)).collect();
         keys.sort_unstable();
         keys
     }
