@@ -47,7 +47,7 @@ fn ids_skip_taken_rows_and_never_come_again() {
 #[test]
 fn a_full_table_gives_no_id() {
     let registry = Registry::private(2).expect("memory");
-    let ids = Ids::new(0, &registry);
+    let ids = counting(&registry, 0);
     let mut last = 0;
     for _ in 0..registry.rows() {
         last = ids.next(&registry).expect("an id");
