@@ -40,6 +40,10 @@ COUNTERS = {
     "accepted": ("hubbub_accepted", "Handshakes accepted."),
     "messages_dropped": ("hubbub_messages_dropped", 'Messages dropped by slow_consumer="drop".'),
     "commands_dropped": ("hubbub_commands_dropped", "Calls from other threads and processes beyond what may wait."),
+    "subscriptions_refused": (
+        "hubbub_subscriptions_refused",
+        "Subscriptions refused because the connection had max_topics.",
+    ),
     "restarts": ("hubbub_restarts", "Workers replaced after they had died."),
     "slow_consumers_closed": ("hubbub_slow_consumers_closed", "Connections closed with 1013, their outbox full."),
 }

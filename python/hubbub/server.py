@@ -265,7 +265,9 @@ class Server:
             topic: A name of 1 to 255 bytes of UTF-8.
 
         Returns:
-            `True` if it is subscribed; `False` if there is no such open connection.
+            `True` if it is subscribed; for another worker's connection, or from another thread: it was open with room
+                for one more topic, and the subscription is on its way. `False` if there is no such open connection, or
+                it has `max_topics` topics.
 
         Raises:
             TypeError: `fd` is no `int`, or `topic` no `str`.
@@ -379,9 +381,10 @@ class Server:
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,
         `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving`
         (connections whose clients have left while a handler still runs, now), `held_bytes` (memory for queued output
-        and unfinished input now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`),
-        `messages_dropped` (by `slow_consumer="drop"`), `commands_dropped` (calls from other threads and workers beyond
-        what may wait), `restarts` (of workers), `started_at` (Unix seconds); those of a worker also have `worker_id`.
+        and unfinished input now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`), `messages_dropped`
+        (by `slow_consumer="drop"`), `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from
+        other threads and workers beyond what may wait), `restarts` (of workers), `started_at` (Unix seconds); those
+        of a worker also have `worker_id`.
 
         Raises:
             NotRunning: The server is not running.

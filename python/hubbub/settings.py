@@ -155,6 +155,12 @@ class Settings:
         "body). `auto` is half of the machine's memory, or of the cgroup's limit if that is less, divided by the "
         "workers. Raising it lets slow or hostile clients take more from the rest of the machine.",
     )
+    max_topics: int = _setting(
+        10_000,
+        Integer(1, MAX_BYTES, "topics"),
+        "Topics that one connection may be subscribed to; above, `subscribe` returns False, which is counted and "
+        "logged. Raising it lets each connection hold more memory.",
+    )
     threads: int = _setting(
         8,
         Integer(1, 1024),

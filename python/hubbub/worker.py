@@ -98,6 +98,8 @@ PATIENCE = 5.0
 HUB_GRACE = 1.0
 # Seconds between two lines in the log that accepting pauses, or that connections were closed for their memory.
 PAUSE_LOG_INTERVAL = 10.0
+# Seconds between two lines in the log that a connection has `max_topics`.
+TOPICS_LOG_INTERVAL = 10.0
 
 
 class Worker:
@@ -153,6 +155,7 @@ class Worker:
         # The stop waits no longer for handlers: what they did not let happen has happened.
         self._left_behind = False
         self._next_pause_logged = 0.0
+        self._next_topics_logged = 0.0
         self._watchdog: Watchdog | None = None
         self._next_shortage_logged = dict.fromkeys(SHORTAGES, 0.0)
         self._max_memory = settings.max_memory if settings.max_memory != "auto" else memory_for_worker(workers)
@@ -426,6 +429,15 @@ class Worker:
                 *self._relief,
             )
             self._relief = [0, 0, 0, 0]
+
+    def topics_exceeded(self, fd: int) -> None:
+        """Log that a connection has `max_topics` and was not subscribed to another one; a line in ten seconds."""
+        now = self.loop.time()
+        if now >= self._next_topics_logged:
+            self._next_topics_logged = now + TOPICS_LOG_INTERVAL
+            log.warning(
+                "fd %d has max_topics (%d) subscriptions: further ones are refused", fd, self._settings.max_topics
+            )
 
     def certificate_read(self, error: str | None) -> None:
         """Log that the files of the certificate have changed; each worker reads them, and one says so to everybody."""

@@ -621,3 +621,35 @@ async def test_backlog_is_how_many_wait_to_be_accepted(serve_here: Serve) -> Non
         assert 2 <= connected <= 3
     async with running.connect():
         await running.opened()
+
+
+# ---- topics ----------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_has_max_topics_at_most(serve: Serve) -> None:
+    running = await serve(tells_all, max_topics=3)
+    async with running.connect() as client, running.connect():
+        fd, other = await running.opened(), await running.opened()
+        server = running.server
+
+        def subscribe_to_too_many(server: Server, note: Note) -> None:
+            for topic in ("a", "b", "c", "d", "e"):
+                server.subscribe(fd, topic)
+
+        await server.run(subscribe_to_too_many)
+        # Asks the worker whose connection it is, which has carried all of that out by then.
+        assert [await server.subscribers(topic) for topic in "abcde"] == [1, 1, 1, 0, 0]
+        owner = await running.owner(fd)
+        assert await owner.subscribe(fd, "f") is False
+        assert await server.subscribe(fd, "f") is False
+        assert await server.run(lambda server, note: asyncio.to_thread(server.subscribe, fd, "f")) is False
+        assert (await server.stats())["subscriptions_refused"] == 5
+        await running.log.tells("max_topics (3)")
+        # What it has is no further one, others are not concerned, and a topic that is given up makes room.
+        assert await owner.subscribe(fd, "c") is True
+        assert await server.subscribe(other, "d") is True
+        assert await owner.unsubscribe(fd, "a") is True
+        assert await owner.subscribe(fd, "f") is True
+        for topic in "abcdef":
+            await owner.publish(topic, topic)
+        assert [await client.recv() for _ in range(3)] == ["b", "c", "f"]

@@ -298,6 +298,11 @@ impl Connection {
         }
     }
 
+    /// Nothing of it is left: its key may be another's.
+    pub(crate) fn is_over(&self) -> bool {
+        self.forgotten && matches!(self.stage, Stage::Gone) && self.subscriptions.is_empty()
+    }
+
     /// An HTTP answer is still on its way out.
     pub(crate) fn is_answering(&self) -> bool {
         matches!(self.stage, Stage::Head { .. }) && !self.outbox.is_empty()

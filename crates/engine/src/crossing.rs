@@ -42,9 +42,11 @@ const IDS_BETWEEN_QUESTIONS: u64 = 65_536;
 /// Descriptors that a worker needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
-/// What the hub or another worker tells the application's side of this one.
+/// What the application's side of this worker is told.
 pub(crate) enum Notice {
     Leave(Leave),
+    /// A command was to subscribe a connection that has `max_topics`.
+    TopicsExceeded,
     Subscribers {
         number: u64,
         count: Result<u64, Unanswered>,

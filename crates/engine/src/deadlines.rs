@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use wire::error::close_code;
 use wire::frame::Opcode;
 
+use crate::backlog::Slice;
 use crate::connection::{Stage, Wait};
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
@@ -95,10 +96,13 @@ impl Reactor {
         true
     }
 
-    pub(crate) fn judge_deadlines(&mut self) {
-        let mut due = Vec::new();
-        self.wheel.take_due(self.clock.now, &mut due);
-        for Entry { key, serial, at } in due {
+    /// Judges the deadlines that have come, as long as the slice lasts: thousands of pings may be due together.
+    pub(crate) fn judge_deadlines(&mut self, slice: &mut Slice) {
+        self.wheel.take_due(self.clock.now, &mut self.due);
+        let mut due = std::mem::take(&mut self.due);
+        let mut judged = 0;
+        for Entry { key, serial, at } in due.iter().copied() {
+            judged += 1;
             let key = key as usize;
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;
@@ -106,8 +110,13 @@ impl Reactor {
             if connection.serial == serial && connection.timer_at == at {
                 connection.timer_at = u64::MAX;
                 self.judge(key);
+                if slice.is_over() {
+                    break;
+                }
             }
         }
+        due.drain(..judged);
+        self.due = due;
     }
 
     fn judge(&mut self, key: usize) {

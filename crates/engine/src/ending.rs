@@ -104,7 +104,6 @@ impl Reactor {
             connection.open = false;
             self.keys[connection.row] = 0;
             let is_watched = self.shared.end(connection.fd, key as u32);
-            self.topics.unsubscribe_all(key as u32, &mut connection.subscriptions);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
             let fd = connection.fd;
@@ -113,6 +112,7 @@ impl Reactor {
                 connection.drained = true;
                 self.drained.push(fd);
             }
+            self.end_subscriptions(key);
             self.tell_watchers(fd, is_watched);
         }
     }
@@ -149,7 +149,7 @@ impl Reactor {
         self.shared.count_unsent(connection, 0);
         self.count_memory(key);
         if self.connections[key].forgotten {
-            self.gone.push(key as u32);
+            self.free_if_over(key);
         } else {
             self.outlive(key);
         }

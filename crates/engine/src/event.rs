@@ -136,6 +136,12 @@ pub enum Event<'a> {
         /// In all processes, or why that is not known.
         count: Result<u64, Unanswered>,
     },
+    /// Another thread or process asked for a subscription of a connection that has `max_topics`. One event may stand
+    /// for many such requests.
+    TopicsExceeded {
+        /// The connection.
+        fd: Fd,
+    },
     /// A client was turned away.
     Refused(Box<Refused>),
     /// Connections were closed because all of them together held too much memory.

@@ -1,5 +1,6 @@
 //! How a worker leaves: nobody new is let in, those who are there are told to go, and who does not is cut off.
 
+use crate::backlog::Slice;
 use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::Reactor;
 
@@ -14,6 +15,14 @@ pub(crate) enum Phase {
     Quiet,
     /// Nobody is let in any more.
     Refusing,
+}
+
+/// How far all connections have been closed.
+pub(crate) struct ClosingAll {
+    code: u16,
+    reason: String,
+    /// Keys from here on have had their turn.
+    next: usize,
 }
 
 impl Reactor {
@@ -34,21 +43,35 @@ impl Reactor {
     }
 
     /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests, once an
-    /// answer that is on its way is out.
+    /// answer that is on its way is out. Some are closed now, the others in the next turns.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         self.settle();
         // Who was let in from here on would not be told to go.
         self.enter_phase(Phase::Refusing);
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            match self.connections[key].stage {
-                Stage::WebSocket(_) if self.connections[key].open => self.send_close(key, code, reason),
+        let next = self.connections.capacity();
+        self.closing_all = Some(ClosingAll { code, reason: reason.to_owned(), next });
+        self.go_on_closing(&mut Slice::new(self.turn_time / 2));
+    }
+
+    /// Goes on with what [`Reactor::close_all`] has begun, as long as the slice lasts.
+    pub(crate) fn go_on_closing(&mut self, slice: &mut Slice) {
+        let Some(mut closing) = self.closing_all.take() else { return };
+        while closing.next > 0 {
+            closing.next -= 1;
+            let key = closing.next;
+            let Some(connection) = self.connections.get(key) else { continue };
+            match connection.stage {
+                Stage::WebSocket(_) if connection.open => self.send_close(key, closing.code, &closing.reason),
                 Stage::Head { .. } => {
-                    let is_answering = self.connections[key].is_answering();
+                    let is_answering = connection.is_answering();
                     self.finish_sending(key, is_answering);
                 }
                 Stage::Body(_) => self.reject_stopping(key),
                 _ => {}
+            }
+            if slice.is_over() {
+                self.closing_all = Some(closing);
+                return;
             }
         }
     }

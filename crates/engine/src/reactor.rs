@@ -27,15 +27,16 @@ use crate::connection::{Asked, Connection, Stage};
 use crate::crossing::{Crossing, LINK};
 use crate::event::{Shortage, Token};
 use crate::fanout::Gathered;
-use crate::leaving::Phase;
+use crate::leaving::{ClosingAll, Phase};
 use crate::message::Input;
 use crate::outbox::{Pool, Progress, Raw};
 use crate::refusals::Refusals;
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::shared::Shared;
-use crate::timers::Wheel;
+use crate::timers::{Entry, Wheel};
 use crate::topics::Topics;
+use crate::unsubscribing::Parting;
 use crate::visit::Visit;
 use crate::watching::Watched;
 
@@ -99,6 +100,13 @@ pub struct Reactor {
     pub(crate) drained: Vec<Fd>,
     /// Connections that are over; removed at the end of the turn, so that keys stay good until then.
     pub(crate) gone: Vec<u32>,
+    pub(crate) parting: Parting,
+    /// The connection of the next notice that `max_topics` is exceeded, of which there is one at most.
+    pub(crate) topics_exceeded: Option<Fd>,
+    /// Deadlines that have come, and are to be judged.
+    pub(crate) due: Vec<Entry>,
+    /// All connections are being closed.
+    pub(crate) closing_all: Option<ClosingAll>,
     pub(crate) visit: Option<Visit>,
     pub(crate) wheel: Wheel,
     pub(crate) budget: Budget,
@@ -129,7 +137,7 @@ impl Reactor {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let ids = Ids::new(slot, &registry);
-        let shared = Arc::new(Shared::new(registry, slot, settings.send_queue_size, waker));
+        let shared = Arc::new(Shared::new(registry, slot, &settings, waker));
         let mut topics = Topics::default();
         let announcer = Arc::clone(&shared);
         topics.announce(move |bit, is_wanted| announcer.registry.set_interest(slot, bit, is_wanted));
@@ -168,6 +176,10 @@ impl Reactor {
             ready: VecDeque::new(),
             drained: Vec::new(),
             gone: Vec::new(),
+            parting: Parting::new(),
+            topics_exceeded: None,
+            due: Vec::new(),
+            closing_all: None,
             visit: None,
             wheel: Wheel::new(),
             events_left: 0,
@@ -271,12 +283,15 @@ impl Reactor {
             self.end_visit(true);
         }
         self.flush();
-        self.judge_deadlines();
+        let slice = &mut Slice::new(self.time_left().max(self.turn_time / 4));
+        self.judge_deadlines(slice);
+        self.go_on_closing(slice);
+        self.go_on_unsubscribing(slice);
         self.settle_budget();
         let mut gone = std::mem::take(&mut self.gone);
         for key in gone.drain(..) {
             // Twice on the list is once too many: a key that is free already must not be taken from a newcomer.
-            if self.connections.get(key as usize).is_some_and(|it| it.forgotten && matches!(it.stage, Stage::Gone)) {
+            if self.connections.get(key as usize).is_some_and(Connection::is_over) {
                 let connection = self.connections.remove(key as usize);
                 self.budget.forget(connection.held);
                 if connection.outlived {
@@ -325,7 +340,11 @@ impl Reactor {
     /// The first writing of a turn always gets some time.
     fn slice_for_writing(&mut self) -> Slice {
         let least = if std::mem::replace(&mut self.has_written, true) { Duration::ZERO } else { self.turn_time / 2 };
-        Slice::new(self.turn_time.saturating_sub(self.clock.turn_time()).max(least))
+        Slice::new(self.time_left().max(least))
+    }
+
+    fn time_left(&self) -> Duration {
+        self.turn_time.saturating_sub(self.clock.turn_time())
     }
 
     fn write_dirty(&mut self, mut dirty: Vec<u32>, slice: &mut Slice) {
@@ -353,6 +372,9 @@ impl Reactor {
             || !self.backlog.is_empty()
             || !self.drained.is_empty()
             || !self.gone.is_empty()
+            || !self.parting.is_empty()
+            || !self.due.is_empty()
+            || self.closing_all.is_some()
             || !self.commands.is_empty()
             || self.crossing.has_work()
             || self.accept_error.is_some()
@@ -398,9 +420,14 @@ impl Reactor {
             let connection = &mut self.connections[key];
             connection.forgotten = true;
             connection.fd = 0;
-            if matches!(connection.stage, Stage::Gone) {
-                self.gone.push(key as u32);
-            }
+            self.free_if_over(key);
+        }
+    }
+
+    /// Has the key of a connection freed at the end of the turn, if nothing of it is left.
+    pub(crate) fn free_if_over(&mut self, key: usize) {
+        if self.connections[key].is_over() {
+            self.gone.push(key as u32);
         }
     }
 

@@ -246,9 +246,15 @@ impl Registry {
         row.port.store(u64::from(client.port()), Ordering::Relaxed);
         row.opened_at.store(now, Ordering::Relaxed);
         row.last_received_at.store(now, Ordering::Relaxed);
-        for cell in
-            [&row.messages_in, &row.messages_out, &row.bytes_in, &row.bytes_out, &row.queued_bytes, &row.underway_bytes]
-        {
+        for cell in [
+            &row.messages_in,
+            &row.messages_out,
+            &row.bytes_in,
+            &row.bytes_out,
+            &row.queued_bytes,
+            &row.underway_bytes,
+            &row.topics,
+        ] {
             cell.store(0, Ordering::Relaxed);
         }
         row.id.store(fd, Ordering::Release);
@@ -285,6 +291,17 @@ impl Registry {
     /// Whether `fd` is an open WebSocket.
     pub fn exists(&self, fd: Fd) -> bool {
         self.find(fd).is_some()
+    }
+
+    /// How many topics the open WebSocket `fd` is subscribed to.
+    pub(crate) fn topics(&self, fd: Fd) -> Option<u64> {
+        let topics = self.find(fd)?.topics.load(Ordering::Acquire);
+        self.exists(fd).then_some(topics)
+    }
+
+    /// Notes how many topics a connection of this process has now.
+    pub(crate) fn count_topics(&self, row: usize, topics: usize) {
+        self.row(row).topics.store(topics as u64, Ordering::Relaxed);
     }
 
     /// What is known of `fd`; `None` unless it is open.

@@ -1,12 +1,14 @@
 //! Commands: what handlers, tasks and other threads ask of the reactor.
 
+use std::sync::atomic::Ordering;
+
 use wire::error::close_code;
 use wire::frame::{self, Opcode};
 
 use crate::budget::COUNTED_AT_ONCE;
 use crate::command::Command;
 use crate::connection::{Connection, Wait};
-use crate::crossing::Source;
+use crate::crossing::{Notice, Source};
 use crate::message::{Input, Message, content};
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
@@ -57,6 +59,17 @@ impl From<DataOpcode> for Opcode {
             DataOpcode::Binary => Self::Binary,
         }
     }
+}
+
+/// What came of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    /// The connection is subscribed; if it is another thread's or process's: the subscription is on its way.
+    Done,
+    /// There is no such open connection, or too much waits for its process.
+    NotOpen,
+    /// It has `max_topics` already, which was counted.
+    TooMany,
 }
 
 /// The caller's mistake.
@@ -250,13 +263,24 @@ impl Reactor {
         self.make_ready(key);
     }
 
-    /// Subscribes an open connection. False: there is none.
-    pub fn subscribe(&mut self, fd: Fd, topic: &str) -> bool {
+    /// Subscribes an open connection.
+    pub fn subscribe(&mut self, fd: Fd, topic: &str) -> Subscribed {
         let Some(key) = self.settled_key(fd) else {
-            return self.is_away(fd) && self.send_away(Command::Subscribe { fd, topic });
+            return match self.is_away(fd) {
+                true => self.shared.clone().subscribe_with(fd, || self.send_away(Command::Subscribe { fd, topic })),
+                false => Subscribed::NotOpen,
+            };
         };
-        self.topics.subscribe(key as u32, &mut self.connections[key].subscriptions, topic);
-        true
+        let connection = &mut self.connections[key];
+        if connection.subscriptions.len() >= self.settings.max_topics
+            && !self.topics.is_subscribed(&connection.subscriptions, topic)
+        {
+            self.shared.totals().subscriptions_refused.fetch_add(1, Ordering::Relaxed);
+            return Subscribed::TooMany;
+        }
+        self.topics.subscribe(key as u32, &mut connection.subscriptions, topic);
+        self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
+        Subscribed::Done
     }
 
     /// Ends a subscription. False: there is no such open connection.
@@ -264,13 +288,10 @@ impl Reactor {
         let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Unsubscribe { fd, topic });
         };
-        self.topics.unsubscribe(key as u32, &mut self.connections[key].subscriptions, topic);
+        let connection = &mut self.connections[key];
+        self.topics.unsubscribe(key as u32, &mut connection.subscriptions, topic);
+        self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
         true
-    }
-
-    /// How many connections of this process are subscribed.
-    pub fn subscribers(&self, topic: &str) -> usize {
-        self.topics.find(topic).map_or(0, |id| self.topics.size(id))
     }
 
     /// Queues a message for every subscriber of the topic, in every process, whose id is not in `exclude`.
@@ -368,7 +389,9 @@ impl Reactor {
                 self.disconnect(fd, code, reason);
             }
             Command::Subscribe { fd, topic } => {
-                self.subscribe(fd, topic);
+                if self.subscribe(fd, topic) == Subscribed::TooMany && self.topics_exceeded.replace(fd).is_none() {
+                    self.crossing.notices.push_back(Notice::TopicsExceeded);
+                }
                 if source == Source::Hub {
                     add(&self.shared.registry.slot(self.shared.slot).subscribes_done, 1);
                 }

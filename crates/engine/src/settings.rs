@@ -30,6 +30,8 @@ pub struct Settings {
     /// Memory of all connections of this worker together, for what is queued for them and what has come of unfinished
     /// input; above it the largest holders are closed.
     pub max_memory: usize,
+    /// Topics that one connection may be subscribed to.
+    pub max_topics: usize,
     /// Messages that wait for one connection's handler before its socket is no longer read.
     pub receive_queue: usize,
     /// Time between pings; `None`: none are sent.
@@ -77,6 +79,7 @@ impl Settings {
             message_timeout: None,
             send_queue_size: 1000,
             slow_consumer: SlowConsumer::Close,
+            max_topics: 100,
             receive_queue: 10,
             ping_interval: None,
             ping_timeout: None,

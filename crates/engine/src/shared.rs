@@ -16,7 +16,8 @@ use crate::connection::Connection;
 use crate::message::Message;
 use crate::metrics::Measured;
 use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
-use crate::sending::DataOpcode;
+use crate::sending::{DataOpcode, Subscribed};
+use crate::settings::Settings;
 use crate::stats::Totals;
 
 /// Commands that may wait at a time.
@@ -37,6 +38,7 @@ pub struct Shared {
     pub registry: Registry,
     pub(crate) slot: u8,
     send_queue_size: usize,
+    max_topics: usize,
     queue: Mutex<Queue>,
     /// The reactor has been woken for what is in the queue.
     woken: AtomicBool,
@@ -55,11 +57,13 @@ struct Ended {
 const FEW_ENDED: usize = 1024;
 
 impl Shared {
-    pub(crate) fn new(registry: Registry, slot: u8, send_queue_size: usize, waker: Waker) -> Self {
+    pub(crate) fn new(registry: Registry, slot: u8, settings: &Settings, waker: Waker) -> Self {
+        let &Settings { send_queue_size, max_topics, .. } = settings;
         Self {
             registry,
             slot,
             send_queue_size,
+            max_topics,
             queue: Mutex::default(),
             woken: AtomicBool::new(false),
             waker,
@@ -137,6 +141,23 @@ impl Shared {
             self.registry.arrived(fd, payload.len());
         }
         sent
+    }
+
+    /// Sends a subscription on its way.
+    pub fn subscribe(&self, fd: Fd, topic: &str) -> Subscribed {
+        self.subscribe_with(fd, || self.command(Command::Subscribe { fd, topic }))
+    }
+
+    /// The same with `send`, which returns whether it could. What the connection's own thread has carried out counts.
+    pub(crate) fn subscribe_with(&self, fd: Fd, send: impl FnOnce() -> bool) -> Subscribed {
+        match self.registry.topics(fd) {
+            Some(topics) if topics >= self.max_topics as u64 => {
+                self.totals().subscriptions_refused.fetch_add(1, Ordering::Relaxed);
+                Subscribed::TooMany
+            }
+            Some(_) if send() => Subscribed::Done,
+            _ => Subscribed::NotOpen,
+        }
     }
 
     /// Makes the reactor's descriptor readable, once for any number of calls.

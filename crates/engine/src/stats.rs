@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::registry::{Registry, WORKERS, add};
 
 /// The names of what is counted, in the order of [`Counts`].
-pub const COUNTS: [&str; 16] = [
+pub const COUNTS: [&str; 17] = [
     "connections",
     "accepted",
     "refused",
@@ -21,6 +21,7 @@ pub const COUNTS: [&str; 16] = [
     "slow_consumers_closed",
     "memory_closed",
     "messages_dropped",
+    "subscriptions_refused",
     "commands_dropped",
     "restarts",
 ];
@@ -42,7 +43,7 @@ pub(crate) const COMMANDS_DROPPED: usize = COUNTS.len() - 2;
 const RESTARTS: usize = COUNTS.len() - 1;
 
 /// What a process counts beside its connections' rows; each is written by the reactor's thread alone, but for
-/// `commands_dropped`.
+/// `subscriptions_refused` and `commands_dropped`.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Totals {
@@ -68,6 +69,8 @@ pub struct Totals {
     pub(crate) memory_closed: AtomicU64,
     /// Messages dropped because an outbox was full.
     pub messages_dropped: AtomicU64,
+    /// Subscriptions refused because the connection had `max_topics`.
+    pub subscriptions_refused: AtomicU64,
     /// Commands of other threads and processes dropped because too many waited.
     pub commands_dropped: AtomicU64,
 }
@@ -97,6 +100,7 @@ impl Totals {
             get(&self.slow_consumers_closed),
             get(&self.memory_closed),
             get(&self.messages_dropped),
+            get(&self.subscriptions_refused),
             get(&self.commands_dropped),
             0,
         ];
@@ -139,6 +143,7 @@ impl Totals {
             &self.slow_consumers_closed,
             &self.memory_closed,
             &self.messages_dropped,
+            &self.subscriptions_refused,
             &self.commands_dropped,
         ]
     }

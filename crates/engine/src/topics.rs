@@ -19,6 +19,19 @@ struct Topic {
 #[derive(Default)]
 pub(crate) struct Subscriptions(Option<Box<Set>>);
 
+impl Subscriptions {
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |set| set.len())
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // One that has become empty is given up.
+        self.0.is_none()
+    }
+}
+
 /// Topics by name, with their subscribers' keys. A topic exists while it has a subscriber.
 #[derive(Default)]
 pub(crate) struct Topics {
@@ -71,6 +84,12 @@ impl Topics {
         subscriptions.0.get_or_insert_default().insert(id);
     }
 
+    /// Whether the topic is among these subscriptions.
+    pub(crate) fn is_subscribed(&self, subscriptions: &Subscriptions, name: &str) -> bool {
+        let Some(set) = &subscriptions.0 else { return false };
+        self.find(name).is_some_and(|id| set.contains(&id))
+    }
+
     /// Ends one subscription, if there is one.
     pub(crate) fn unsubscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
         let Some(id) = self.names.get(name).copied() else {
@@ -85,10 +104,16 @@ impl Topics {
         self.remove(subscriber, id);
     }
 
-    /// Ends all subscriptions of a connection that is over.
-    pub(crate) fn unsubscribe_all(&mut self, subscriber: u32, subscriptions: &mut Subscriptions) {
-        for id in subscriptions.0.take().into_iter().flat_map(|set| *set) {
-            self.remove(subscriber, id);
+    /// Ends some subscriptions of a connection that is over: at most `most` of them.
+    pub(crate) fn unsubscribe_some(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, most: usize) {
+        let Some(set) = &mut subscriptions.0 else { return };
+        for _ in 0..most.min(set.len()) {
+            if let Some(id) = set.pop() {
+                self.remove(subscriber, id);
+            }
+        }
+        if set.is_empty() {
+            subscriptions.0 = None;
         }
     }
 
@@ -160,7 +185,10 @@ mod tests {
         topics.unsubscribe(1, &mut one, "a");
         topics.unsubscribe(1, &mut one, "never was");
         assert_eq!(subscribers(&topics, "a"), [2]);
-        topics.unsubscribe_all(2, &mut two);
+        topics.unsubscribe_some(2, &mut two, 1);
+        assert_eq!(two.len(), 1);
+        topics.unsubscribe_some(2, &mut two, 9);
+        assert!(two.is_empty());
         assert_eq!(subscribers(&topics, "a"), []);
         assert_eq!(subscribers(&topics, "b"), []);
         assert!(topics.names.is_empty() && topics.topics.is_empty());
@@ -174,7 +202,7 @@ mod tests {
             topics.subscribe(key as u32, mine, "crowd");
         }
         for (key, mine) in all.iter_mut().enumerate().skip(10) {
-            topics.unsubscribe_all(key as u32, mine);
+            topics.unsubscribe_some(key as u32, mine, usize::MAX);
         }
         assert_eq!(subscribers(&topics, "crowd"), (0..10).collect::<Vec<u32>>());
     }

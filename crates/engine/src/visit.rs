@@ -88,6 +88,7 @@ impl Reactor {
             return Some(take(match notice {
                 Notice::Gone(fd) => Event::Gone { fd },
                 Notice::Leave(why) => Event::Leave(why),
+                Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
                 Notice::Subscribers { number, count } => Event::Subscribers { number, count },
             }));
         }

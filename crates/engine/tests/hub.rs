@@ -266,6 +266,7 @@ fn settings() -> engine::Settings {
         send_queue_size: 1000,
         slow_consumer: engine::SlowConsumer::Close,
         max_memory: 1_000_000,
+        max_topics: 100,
         receive_queue: 10,
         ping_interval: None,
         ping_timeout: None,

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Stuck, Token,
-    Unanswered, Watching,
+    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Stuck, Subscribed,
+    Token, Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -338,8 +338,14 @@ impl Reactor {
     /// See `hubbub.Server.subscribe`.
     fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: Topic<'_>) -> PyResult<bool> {
         let Topic(topic) = topic;
-        let command = Command::Subscribe { fd: fd.0, topic };
-        self.command(py, fd.0, |engine| engine.subscribe(fd.0, topic), command)
+        let subscribed = match self.engine.mine() {
+            Some(mine) => self.on_own_loop(py, mine, |engine| engine.subscribe(fd.0, topic))?,
+            None => self.shared.subscribe(fd.0, topic),
+        };
+        if subscribed == Subscribed::TooMany {
+            self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd.0,))?;
+        }
+        Ok(subscribed == Subscribed::Done)
     }
 
     /// See `hubbub.Server.unsubscribe`.

@@ -46,6 +46,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         send_queue_size: size("send_queue_size")?,
         slow_consumer: if slow_consumer == "drop" { SlowConsumer::Drop } else { SlowConsumer::Close },
         max_memory,
+        max_topics: size("max_topics")?,
         receive_queue: size("receive_queue")?,
         ping_interval: maybe_seconds("ping_interval")?,
         ping_timeout: maybe_seconds("ping_timeout")?,

@@ -25,6 +25,7 @@ enum Step {
     PipeMessage(u8, Py<PyAny>),
     Subscribers(u64, Result<u64, Unanswered>),
     Gone(Fd),
+    TopicsExceeded(Fd),
     Refused(Box<Refused>),
     Relieved(Relief),
     Leave(Leave),
@@ -57,6 +58,7 @@ impl Step {
             }
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
             Event::Gone { fd } => Self::Gone(fd),
+            Event::TopicsExceeded { fd } => Self::TopicsExceeded(fd),
             Event::Refused(refused) => Self::Refused(refused),
             Event::Relieved(relief) => Self::Relieved(relief),
             Event::Leave(why) => Self::Leave(why),
@@ -116,6 +118,9 @@ impl Reactor {
                 Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
                 Step::Gone(fd) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
+                }
+                Step::TopicsExceeded(fd) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd,))?;
                 }
                 Step::Refused(refused) => self.refused(py, &refused)?,
                 Step::Relieved(Relief { output, input, bodies, freed }) => {

@@ -1,5 +1,5 @@
-//! Fan-outs in slices, over real sockets, beside a model without any slices: whatever is asked for in whatever mix,
-//! each connection gets what the model says, in the model's order.
+//! Work in slices, over real sockets. Fan-outs are played beside a model without any slices: whatever is asked
+//! for in whatever mix, each connection gets what the model says, in the model's order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
@@ -9,16 +9,18 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::connection::Wait;
 use crate::event::{Event, Token};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry};
-use crate::sending::DataOpcode;
+use crate::sending::{DataOpcode, Subscribed};
 use crate::settings::Settings;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const LONG: Duration = Duration::from_secs(3600);
+const STEPS: usize = super::STEPS_PER_LOOK as usize;
 
 fn settings() -> Settings {
     Settings {
@@ -45,6 +47,7 @@ struct Client {
     /// The fragments of the message under way.
     unfinished: Option<String>,
     messages: Vec<String>,
+    pings: usize,
     close_code: Option<u16>,
 }
 
@@ -54,7 +57,7 @@ impl Client {
         stream.write_all(HANDSHAKE).expect("written");
         stream.set_nonblocking(true).expect("a flag");
         let (input, messages) = (Vec::new(), Vec::new());
-        Self { stream, input, has_upgraded: false, unfinished: None, messages, close_code: None }
+        Self { stream, input, has_upgraded: false, unfinished: None, messages, pings: 0, close_code: None }
     }
 
     /// Reads what has come, and answers a Close frame.
@@ -88,6 +91,7 @@ impl Client {
                     self.close_code = Some(u16::from_be_bytes([payload[0], payload[1]]));
                     self.stream.write_all(&[0x88, 0x82, 0, 0, 0, 0, payload[0], payload[1]]).expect("written");
                 }
+                9 => self.pings += 1,
                 opcode => {
                     let text = String::from_utf8(payload).expect("text");
                     assert_eq!(opcode == 0, self.unfinished.is_some(), "{text} stands inside of another message");
@@ -171,8 +175,12 @@ struct Play {
 
 impl Play {
     fn new(few: usize) -> Self {
+        Self::with(settings(), few)
+    }
+
+    fn with(settings: Settings, few: usize) -> Self {
         let registry = Registry::private(1000).expect("memory");
-        let mut reactor = Reactor::new(settings(), registry, 0).expect("a reactor");
+        let mut reactor = Reactor::new(settings, registry, 0).expect("a reactor");
         reactor.turn_time = Duration::ZERO;
         reactor.backlog.few = few;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -303,7 +311,7 @@ impl Play {
             }
             Op::Subscribe(who, topic) => {
                 if let Some(fd) = self.one(*who) {
-                    assert!(self.reactor.subscribe(fd, TOPICS[*topic]));
+                    assert_eq!(self.reactor.subscribe(fd, TOPICS[*topic]), Subscribed::Done);
                     self.expect(fd).topics.insert(*topic);
                 }
             }
@@ -419,4 +427,42 @@ fn the_bytes_that_wait_are_bounded() {
         play.turn();
     }
     assert_eq!(play.reactor.backlog.bytes, 0);
+}
+
+/// How many clients have got what is looked for, turn by turn, until all have.
+fn by_turn(play: &mut Play, has_got: impl Fn(&Client) -> bool) -> Vec<usize> {
+    let mut counts = vec![0];
+    while counts.last() < Some(&play.clients.len()) {
+        play.turn();
+        play.clients.iter_mut().for_each(Client::read);
+        counts.push(play.clients.iter().filter(|client| has_got(client)).count());
+    }
+    counts
+}
+
+#[test]
+fn pings_that_are_due_together_are_sent_in_slices() {
+    let mut play = Play::with(Settings { ping_interval: Some(LONG), ..settings() }, 8);
+    for _ in 0..200 {
+        play.open();
+    }
+    // All of them are due together.
+    play.reactor.settings.ping_interval = Some(Duration::from_millis(1));
+    (0..200).for_each(|key| play.reactor.wait(key, Wait::Ping));
+    std::thread::sleep(Duration::from_millis(50));
+    let counts = by_turn(&mut play, |client| client.pings > 0);
+    assert!(counts.windows(2).all(|two| two[1] - two[0] <= 2 * STEPS), "{counts:?}");
+}
+
+#[test]
+fn all_connections_are_closed_in_slices() {
+    let mut play = Play::new(8);
+    for _ in 0..200 {
+        play.open();
+    }
+    play.play(&Op::Publish(0, Vec::new()));
+    play.reactor.close_all(1001, "");
+    assert_eq!(play.reactor.own_ids().len(), 200 - STEPS);
+    let counts = by_turn(&mut play, |client| client.close_code == Some(1001));
+    assert!(counts.windows(2).all(|two| two[1] - two[0] <= 3 * STEPS), "{counts:?}");
 }

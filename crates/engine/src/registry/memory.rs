@@ -103,6 +103,8 @@ pub(crate) struct Row {
     pub(crate) queued_bytes: AtomicU64,
     /// Bytes that others (threads, processes) have sent on their way to the outbox.
     pub(crate) underway_bytes: AtomicU64,
+    /// Topics that the connection is subscribed to.
+    pub(super) topics: AtomicU64,
     pub(super) opened_at: AtomicU64,
     pub(super) address: [AtomicU64; 2],
     pub(super) port: AtomicU64,
