@@ -29,9 +29,9 @@ def main(port: int, count: int, expected: int) -> None:
     selector = selectors.DefaultSelector()
     missing = {}
     for _ in range(count):
-        client = connected(port)
-        selector.register(client, selectors.EVENT_READ)
-        missing[client] = expected
+        newcomer = connected(port)
+        selector.register(newcomer, selectors.EVENT_READ)
+        missing[newcomer] = expected
     print("connected", flush=True)
     while missing:
         for key, _ in selector.select():

@@ -56,8 +56,8 @@ async def serve_embedded(application: Application, settings: dict[str, Any]) -> 
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     embedded = Embedded(Server(port=0, **settings))
     application(embedded.server, embedded.note)
-    await embedded.start()
     try:
+        await embedded.start()
         yield Running(embedded)
     finally:
         await embedded.stop()

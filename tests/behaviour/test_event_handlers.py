@@ -232,7 +232,7 @@ async def test_an_exception_in_open_or_message_closes_that_connection_with_1011(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("event", ["worker_start", "start", "worker_stop", "shutdown"])
+@pytest.mark.parametrize("event", ["start", "worker_stop", "shutdown"])
 async def test_an_exception_in_another_handler_is_logged(serve: Serve, event: str, kind: str) -> None:
     def application(server: Server, note: Note) -> None:
         def fail(server: Server) -> None:

@@ -20,15 +20,18 @@ IDS = "an iterable of ids (int)"
 SECONDS = "a number of seconds"
 HEADERS = "a mapping of str to str"
 
-PUSH = {"fd": (1, AN_INT), "data": ("x", DATA), "opcode": (1, AN_INT)}
-DISCONNECT = {"fd": (1, AN_INT), "code": (1000, AN_INT), "reason": ("", A_STR)}
-PUBLISH = {"topic": ("t", A_STR), "data": ("x", DATA), "exclude": ((), IDS)}
-BROADCAST = {"data": ("x", DATA), "exclude": ((), IDS)}
-TIMEOUT = {"timeout": (5, SECONDS)}
-PUBLISHER = {"path": ("there.sock", "a str or os.PathLike"), "port": (9501, AN_INT), "timeout": (5, SECONDS)}
+# By argument: a good value, and how the error says what it must be.
+Arguments = dict[str, tuple[object, str]]
 
-# A good value of each argument, and how the error says what it must be.
-TABLE: dict[type, dict[str, dict[str, tuple[object, str]]]] = {
+PUSH: Arguments = {"fd": (1, AN_INT), "data": ("x", DATA), "opcode": (1, AN_INT)}
+DISCONNECT: Arguments = {"fd": (1, AN_INT), "code": (1000, AN_INT), "reason": ("", A_STR)}
+PUBLISH: Arguments = {"topic": ("t", A_STR), "data": ("x", DATA), "exclude": ((), IDS)}
+BROADCAST: Arguments = {"data": ("x", DATA), "exclude": ((), IDS)}
+TIMEOUT: Arguments = {"timeout": (5, SECONDS)}
+PUBLISHER: Arguments = {"path": ("there.sock", "a str or os.PathLike"), "port": (9501, AN_INT), "timeout": (5, SECONDS)}
+
+# By class and method.
+TABLE: dict[type, dict[str, Arguments]] = {
     Server: {
         "on": {
             "event": ("message", A_STR),
@@ -120,8 +123,9 @@ async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str,
     with tempfile.TemporaryDirectory() as directory:
         control = os.path.join(directory, "here.sock")
         async with Server(port=0, control=control) as server, AsyncPublisher(control) as asynchronous:
-            objects = {Server: server, Publisher: Publisher(control), AsyncPublisher: asynchronous}
-            await asyncio.to_thread(objects[Publisher].__enter__)
+            publisher = Publisher(control)
+            objects: dict[type, object] = {Server: server, Publisher: publisher, AsyncPublisher: asynchronous}
+            await asyncio.to_thread(publisher.__enter__)
 
             async def call(kind: type, method: str, arguments: dict[str, object]) -> None:
                 if method in ("__init__", "__new__"):
@@ -137,7 +141,7 @@ async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str,
                     await result
 
             yield call
-            await asyncio.to_thread(objects[Publisher].close)
+            await asyncio.to_thread(publisher.close)
 
 
 @pytest.mark.parametrize(("kind", "method", "argument", "wanted"), list(cases()))
