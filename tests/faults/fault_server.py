@@ -168,6 +168,13 @@ def flood(path: str, size: int, count: int) -> list[int]:
     return [queued, count - queued]
 
 
+def push_to_all(path: str, size: int, count: int) -> None:
+    """Push a message to each connection in turn, again and again."""
+    for _ in range(count):
+        for fd in fds[path]:
+            server.push(fd, b"x" * size)
+
+
 def raise_in_timer() -> None:
     server.after(0, lambda: 1 / 0)
 
@@ -275,6 +282,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
     "release": released.set,
     "threads at work": lambda: sum(thread.is_alive() for thread in threads),
     "flood": flood,
+    "push to all": push_to_all,
     "push from": push_from,
     "push from threads": push_from_threads,
     "broadcast from thread": broadcast_from_thread,

@@ -19,7 +19,9 @@ from server_process import MIB, wait_until
 
 from hubbub import Publisher
 
-VERSION = 1
+VERSION = 2
+# Milliseconds for the answer to a question.
+PATIENCE_MS = 5000
 # What a message is, and what a command is: the first byte of either.
 COMMAND, ASK, ANSWER, SOCKETS, LEAVE, SENDER_GONE, READY, LEAVING, RELOAD, SHUTDOWN, HELLO, WELCOME = range(1, 13)
 PUSH, OVERFLOW, PING, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH, BROADCAST, PIPE_MESSAGE = range(1, 10)
@@ -49,7 +51,7 @@ def command(kind: int, content: bytes = b"") -> bytes:
 
 def question(kind: int, content: bytes = b"") -> bytes:
     """Return the frame of a question."""
-    return message(ASK, struct.pack("<QB", 7, kind) + content)
+    return message(ASK, struct.pack("<QIB", 7, PATIENCE_MS, kind) + content)
 
 
 GREETING = message(HELLO, struct.pack("<I", VERSION))

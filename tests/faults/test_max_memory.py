@@ -153,3 +153,13 @@ def test_answers_that_are_not_read_are_cut_off(start_server: StartServer) -> Non
             peer.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             held(server)
         wait_until(lambda: server.ask("stats")["memory_closed"] > 0, "some are cut off")
+
+
+def test_memory_goes_back_to_the_system_when_slow_readers_have_gone(start_server: StartServer) -> None:
+    server = start_server(settings={"send_queue_size": 16 * MIB})
+    before = server.memory()
+    with many([server.peer("/reader", receive_buffer=4096) for _ in range(CLIENTS)]):
+        # What one of them holds lies between what others hold.
+        server.ask("push to all", "/reader", 4000, 2_000)
+        assert server.memory() - before > 4 * SLACK
+    wait_until(lambda: server.memory() - before < SLACK, "the memory is given back")

@@ -12,12 +12,16 @@ use wire::http::Rejection;
 
 use crate::connection::{Connection, Stage};
 use crate::event::Relief;
+use crate::heap::{self, WORTH_TRIMMING};
 use crate::metrics::Held;
 use crate::reactor::Reactor;
 use crate::registry::add;
 
 /// What is queued for a connection whose socket takes it is counted when it is written, unless it is as much as this.
 pub(crate) const COUNTED_AT_ONCE: usize = 32 * 1024;
+
+/// Milliseconds between freeing much memory and giving it back to the system.
+const TRIM_DELAY: u64 = 1000;
 
 const OUTPUT_REASON: &str = "the server is short of memory, and this client reads too slowly";
 const INPUT_REASON: &str = "the server is short of memory, and this message is not finished";
@@ -39,11 +43,15 @@ pub(crate) struct Budget {
     threshold: usize,
     /// What has been closed, until it is told.
     relief: Option<Relief>,
+    /// The most that was held since memory was last given back to the system.
+    peak: usize,
+    /// When memory is given back, in the clock's milliseconds, if much has been freed.
+    pub(crate) trim_at: Option<u64>,
 }
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, own: 0, threshold: limit, relief: None }
+        Self { limit, own: 0, threshold: limit, relief: None, peak: 0, trim_at: None }
     }
 
     /// A connection that was counted with so many bytes is gone.
@@ -97,6 +105,26 @@ impl Reactor {
             self.budget.threshold = self.budget.limit;
         }
         self.shared.count_held(held);
+        self.budget.peak = self.budget.peak.max(held);
+        if held + WORTH_TRIMMING <= self.budget.peak || self.budget.trim_at.is_some() {
+            self.give_memory_back(held);
+        }
+    }
+
+    /// Gives memory back to the system, some time after much of it has been freed: more may follow, or be needed again.
+    #[cold]
+    fn give_memory_back(&mut self, held: usize) {
+        match self.budget.trim_at {
+            None => self.budget.trim_at = Some(self.clock.now + TRIM_DELAY),
+            Some(at) if self.clock.now < at => {}
+            Some(_) => {
+                self.budget.trim_at = None;
+                if held + WORTH_TRIMMING <= self.budget.peak {
+                    self.budget.peak = held;
+                    heap::trim();
+                }
+            }
+        }
     }
 
     #[cold]

@@ -18,6 +18,7 @@ mod door;
 mod ending;
 mod event;
 mod fanout;
+mod heap;
 mod hub;
 mod leaving;
 mod link;

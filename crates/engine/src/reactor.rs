@@ -387,8 +387,8 @@ impl Reactor {
 
     /// How long until a deadline has to be judged.
     pub fn next_deadline(&mut self) -> Option<Duration> {
-        let next =
-            self.wheel.tell_next().into_iter().chain(self.acceptor.retry_at).chain(self.crossing.retry_at).min()?;
+        let others = [self.acceptor.retry_at, self.crossing.retry_at, self.budget.trim_at];
+        let next = self.wheel.tell_next().into_iter().chain(others.into_iter().flatten()).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now)))
     }
 
