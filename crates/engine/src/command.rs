@@ -6,11 +6,10 @@
 use std::borrow::Cow;
 
 use wire::error::may_be_sent;
-use wire::frame::{MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
+use wire::frame::{DataOpcode, MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 
 use crate::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 use crate::registry::Fd;
-use crate::sending::DataOpcode;
 
 /// What anyone can ask of the reactor.
 #[derive(Clone, Debug, PartialEq, Eq)]

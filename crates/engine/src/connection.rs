@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 use wire::body::BodyDecoder;
+use wire::frame::DataOpcode;
 use wire::handshake::Upgrade;
 use wire::http::Head;
 use wire::protocol::Protocol;
 
 use crate::outbox::Outbox;
 use crate::registry::Fd;
-use crate::sending::DataOpcode;
 use crate::settings::Settings;
 use crate::tls::Session;
 use crate::topics::Subscriptions;

@@ -14,6 +14,7 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use rustix::io::Errno;
+use wire::frame::DataOpcode;
 
 use crate::codec::Malformed;
 use crate::command::Command;
@@ -23,7 +24,6 @@ use crate::link::{Link, MOST_SOCKETS, Read};
 use crate::message::{Answer, Leave, Message, PATIENCE, Question, content};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry, add, topic_bit};
-use crate::sending::DataOpcode;
 
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
 

@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use wire::deflate::Deflater;
-use wire::frame::{self, Opcode};
+use wire::frame::{self, DataOpcode, Opcode};
 
 use crate::backlog::{Audience, Slice, Waiting};
 use crate::connection::Connection;
 use crate::outbox::{Pool, Raw};
 use crate::reactor::Reactor;
 use crate::registry::Fd;
-use crate::sending::{Counted, DataOpcode};
+use crate::sending::Counted;
 
 /// Smallest window that permessage-deflate can be negotiated with here.
 const FEWEST_WINDOW_BITS: u8 = 9;

@@ -58,13 +58,14 @@ pub use publisher::{Publisher, PublisherError};
 pub use reactor::Reactor;
 pub use refusals::Refused;
 pub use registry::{Fd, Info, Registry, Stuck, StuckCell};
-pub use sending::{DataOpcode, PushError, Subscribed};
+pub use sending::{PushError, Subscribed};
 pub use settings::{Settings, SlowConsumer};
 pub use shared::Shared;
 pub use stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
 pub use systems::explain;
 pub use watch::Watcher;
 pub use watching::Watching;
+pub use wire::frame::DataOpcode;
 
 /// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
 ///

@@ -326,9 +326,10 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::thread::JoinHandle;
 
+    use wire::frame::DataOpcode;
+
     use super::*;
     use crate::command::Command;
-    use crate::sending::DataOpcode;
 
     const SECONDS: Duration = Duration::from_secs(20);
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use wire::error::close_code;
-use wire::frame::{self, Opcode};
+use wire::frame::{self, DataOpcode, Opcode};
 
 use crate::budget::COUNTED_AT_ONCE;
 use crate::command::Command;
@@ -28,37 +28,6 @@ pub(crate) enum Counted {
     Everything,
     /// What is queued: for frames that need not wait, or could end the waiting.
     Outbox,
-}
-
-/// The opcodes of data frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataOpcode {
-    /// The next fragment of the message under way.
-    Continuation,
-    /// UTF-8 text.
-    Text,
-    /// Bytes.
-    Binary,
-}
-
-impl DataOpcode {
-    pub(crate) fn to_byte(self) -> u8 {
-        Opcode::from(self) as u8
-    }
-
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Continuation, Self::Text, Self::Binary].get(usize::from(byte)).copied()
-    }
-}
-
-impl From<DataOpcode> for Opcode {
-    fn from(opcode: DataOpcode) -> Self {
-        match opcode {
-            DataOpcode::Continuation => Self::Continuation,
-            DataOpcode::Text => Self::Text,
-            DataOpcode::Binary => Self::Binary,
-        }
-    }
 }
 
 /// What came of a subscription.

@@ -10,13 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mio::Waker;
 use rustc_hash::FxHashMap;
+use wire::frame::DataOpcode;
 
 use crate::command::Command;
 use crate::connection::Connection;
 use crate::message::Message;
 use crate::metrics::Measured;
 use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
-use crate::sending::{DataOpcode, Subscribed};
+use crate::sending::Subscribed;
 use crate::settings::Settings;
 use crate::stats::Totals;
 

@@ -66,6 +66,42 @@ impl Opcode {
     }
 }
 
+/// The opcodes of data frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum DataOpcode {
+    /// The next fragment of the message under way.
+    Continuation = Opcode::Continuation as u8,
+    /// UTF-8 text.
+    Text = Opcode::Text as u8,
+    /// Bytes.
+    Binary = Opcode::Binary as u8,
+}
+
+impl DataOpcode {
+    /// Its four bits in a frame's header.
+    #[inline]
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The opcode with these four bits, if it is a data frame's.
+    #[inline]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Continuation, Self::Text, Self::Binary].get(usize::from(byte)).copied()
+    }
+}
+
+impl From<DataOpcode> for Opcode {
+    fn from(opcode: DataOpcode) -> Self {
+        match opcode {
+            DataOpcode::Continuation => Self::Continuation,
+            DataOpcode::Text => Self::Text,
+            DataOpcode::Binary => Self::Binary,
+        }
+    }
+}
+
 /// The header of a client's frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use wire::frame::DataOpcode;
 
 use crate::connection::Wait;
 use crate::event::{Event, Token};
 use crate::reactor::Reactor;
 use crate::registry::{Fd, Registry};
-use crate::sending::{DataOpcode, Subscribed};
+use crate::sending::Subscribed;
 use crate::settings::Settings;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
