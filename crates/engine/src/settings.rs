@@ -5,7 +5,7 @@ use std::time::Duration;
 use wire::host::HostPolicy;
 use wire::origin::OriginPolicy;
 
-use crate::certificate::CertificateFiles;
+use crate::tls::certificate::CertificateFiles;
 
 /// What happens to a connection whose outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

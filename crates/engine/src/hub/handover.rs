@@ -11,7 +11,7 @@ use super::HubEvent;
 use super::peer::{Handed, Kind, Peer, Stage};
 use super::thread::{MUCH_FOR_WORKER, PATIENCE, RETRY, Routing};
 use crate::registry::SLOTS;
-use crate::systems;
+use crate::system::sockets;
 
 /// Between two looks whether clients wait for descriptors.
 const WAITING_INTERVAL: Duration = Duration::from_secs(1);
@@ -132,7 +132,7 @@ impl Routing {
                 if self.choose(None).is_none() && !self.takes_in() {
                     break;
                 }
-                match systems::accept(listener) {
+                match sockets::accept(listener) {
                     Ok(socket) => {
                         let (socket, since) = (Arc::new(socket), self.now);
                         self.find_home(Handed { socket, since, input: Vec::new() }, None);
@@ -149,7 +149,7 @@ impl Routing {
         }
         self.listeners = listeners;
         if let Some(error) = failed {
-            self.pause_accepting(&systems::explain(&error.into()));
+            self.pause_accepting(&sockets::explain(&error.into()));
         }
     }
 
@@ -171,7 +171,7 @@ impl Routing {
             (worker.stage == Stage::Ready && room > 0 && held >= room).then_some(room)
         });
         if let Some(room) = short {
-            self.tell_of_pause(&format!("clients wait: {}", systems::explain_shortage(room)));
+            self.tell_of_pause(&format!("clients wait: {}", sockets::explain_shortage(room)));
         }
     }
 

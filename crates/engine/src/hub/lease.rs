@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::hub::Hub;
-    use crate::message::Message;
+    use crate::language::message::Message;
     use crate::registry::Ids;
     use crate::settings::Settings;
 

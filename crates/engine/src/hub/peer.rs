@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::pulse::Pulse;
-use crate::codec::Malformed;
-use crate::link::Link;
+use crate::language::link::Link;
 use crate::registry::Registry;
+use crate::system::codec::Malformed;
 
 /// A worker that has not taken a socket for so long gets no other.
 const SLOW_TO_TAKE: Duration = Duration::from_millis(50);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::HubEvent;
 use super::peer::Stage;
 use super::thread::Routing;
-use crate::message::Message;
+use crate::language::message::Message;
 use crate::registry::{SLOTS, Stuck};
 
 /// Looks within `stuck_after`, and the time between two of them at most.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
-use crate::message::Answer;
+use crate::language::message::Answer;
 
 /// One question.
 pub(super) struct Asked {

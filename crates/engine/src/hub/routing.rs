@@ -8,8 +8,8 @@ use super::HubEvent;
 use super::peer::Cut;
 use super::questions::Asked;
 use super::thread::{MOST_FOR_WORKER, Routing};
-use crate::command::Command;
-use crate::message::{Answer, Message, Question};
+use crate::language::command::Command;
+use crate::language::message::{Answer, Message, Question};
 use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
 
 /// Questions of one worker that may wait for their answers.

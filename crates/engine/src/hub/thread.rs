@@ -19,11 +19,11 @@ use super::questions::Questions;
 use super::turning_away::TurningAway;
 use super::watching::Watchers;
 use super::{Desk, HubEvent, Request, lock};
-use crate::link::Link;
-use crate::message::{Answer, Leave, Message};
+use crate::language::link::Link;
+use crate::language::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};
 use crate::settings::Settings;
-use crate::systems;
+use crate::system::sockets;
 
 /// Bytes that may wait for one worker.
 pub(super) const MOST_FOR_WORKER: usize = 32 * 1024 * 1024;
@@ -329,7 +329,7 @@ impl Routing {
         let (mut admitted, mut failed) = (Vec::new(), None);
         self.admit_at = None;
         while self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
-            match systems::accept(control) {
+            match sockets::accept(control) {
                 Ok(stream) if is_ours(stream.as_fd()) => admitted.extend(Link::new(stream)),
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => break,
@@ -341,7 +341,7 @@ impl Routing {
             }
         }
         if let Some(error) = failed {
-            self.tell_of_pause(&format!("no more programs are let in for now: {}", systems::explain(&error)));
+            self.tell_of_pause(&format!("no more programs are let in for now: {}", sockets::explain(&error)));
         }
         for link in admitted {
             let program = Program { has_greeted: false, awaited_since: self.now, is_interrupted: false };

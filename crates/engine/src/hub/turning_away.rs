@@ -16,7 +16,7 @@ use super::HubEvent;
 use super::peer::{Handed, Stage};
 use super::thread::{PATIENCE, Routing};
 use crate::registry::{SLOTS, add};
-use crate::systems::SEND;
+use crate::system::sockets::SEND;
 
 /// Without a worker for so long, the hub takes connections itself. A worker that is busy for a moment needs no help.
 const HELP_AFTER: Duration = Duration::from_secs(1);

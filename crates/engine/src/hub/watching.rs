@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::thread::Routing;
-use crate::message::Message;
+use crate::language::message::Message;
 use crate::registry::{Fd, Registry};
 
 /// Who watches which connections: a bit for each slot. A connection stands here until it has ended, so there are never

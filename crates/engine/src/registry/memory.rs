@@ -11,8 +11,8 @@ use memmap2::MmapOptions;
 use rustc_hash::FxBuildHasher;
 
 use super::{COUNTER, Registry, SLOTS, StuckCell, TOPIC_BITS, WORKERS, unix_now};
-use crate::metrics::Measured;
-use crate::stats::{TRAFFIC, Totals};
+use crate::registry::metrics::Measured;
+use crate::registry::stats::{TRAFFIC, Totals};
 
 /// Rows that are looked through, or not, together.
 const ROWS_PER_CHUNK: usize = 64;

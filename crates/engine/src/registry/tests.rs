@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::memory::anonymous_file;
 use super::{COUNTER, Ids, NoId, Registry, add};
-use crate::stats::COMMANDS_DROPPED;
+use crate::registry::stats::COMMANDS_DROPPED;
 
 fn client() -> SocketAddr {
     "192.0.2.7:443".parse().expect("an address")

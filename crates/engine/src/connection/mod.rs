@@ -1,0 +1,367 @@
+//! The state of one connection: its socket, where it stands, what it still has to send and to hand to its handler.
+//!
+//! Plain data; what happens to it is decided in `reactor`, `door` and `sending`.
+
+pub(crate) mod outbox;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use wire::body::BodyDecoder;
+use wire::frame::DataOpcode;
+use wire::handshake::Upgrade;
+use wire::http::Head;
+use wire::protocol::Protocol;
+
+use crate::connection::outbox::Outbox;
+use crate::registry::Fd;
+use crate::settings::Settings;
+use crate::tls::session::Session;
+use crate::topics::Subscriptions;
+
+/// Where a connection stands.
+pub(crate) enum Stage {
+    /// The head of a request is being read; `scanned` bytes of it have been searched for its end.
+    Head { scanned: usize },
+    /// A request's body is being read.
+    Body(Box<Unfinished>),
+    /// A request was handed up, and its answer is awaited. Nothing is read meanwhile.
+    Asked(Asked),
+    /// The handshake is done.
+    WebSocket(Protocol),
+    /// What is queued still goes out. With `linger`, our end is then closed and input thrown away until the peer closes
+    /// too: closing with unread input would reset the connection, and the peer might never see our last words.
+    Finishing { linger: bool, shut: bool },
+    /// The socket is closed; only the `close` event is still to come, or its handler to end.
+    Gone,
+}
+
+/// A request whose body is not whole yet.
+pub(crate) struct Unfinished {
+    pub(crate) head: Head,
+    pub(crate) body: BodyDecoder,
+}
+
+/// A message that is not whole yet, as it was when the last of it arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Partial {
+    /// See [`Protocol::progress`].
+    progress: u32,
+    /// Bytes that could not be used yet: the beginning of a frame's header, or of a TLS record.
+    unused: usize,
+}
+
+/// What is needed to answer a request.
+pub(crate) enum Asked {
+    /// The head is for the log, should there be no room by then.
+    Handshake(Box<Upgrade>, Arc<Head>),
+    Request {
+        head_only: bool,
+        keep_alive: bool,
+    },
+}
+
+/// What a connection waits for, since `Connection::since`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Nothing that has a limit.
+    Nothing,
+    /// The whole head of a request.
+    Head,
+    /// The body behind it; `since` is still that of the head, moved by what has arrived.
+    Body,
+    /// The next request on an idle HTTP connection.
+    KeepAlive,
+    /// The time to send a ping; `since` is that of the last one.
+    Ping,
+    /// The pong; `since` is when its ping was sent.
+    Pong,
+    /// The end of a message that is sent in fragments, which our Close frame is to follow.
+    Continuation,
+    /// The peer's taking what is queued, of which our Close frame or our end of the TCP connection is the last.
+    Taking,
+    /// The peer's Close frame, or its end of the TCP connection; all of ours is written.
+    Close,
+}
+
+impl Wait {
+    /// Milliseconds that it may last; `None`: for ever.
+    pub(crate) fn limit(self, settings: &Settings) -> Option<u64> {
+        let limit = match self {
+            Self::Nothing => None,
+            Self::Head | Self::Body => Some(settings.handshake_timeout),
+            Self::KeepAlive => Some(settings.keep_alive_timeout),
+            Self::Ping => settings.ping_interval,
+            Self::Pong => settings.ping_timeout,
+            Self::Continuation | Self::Taking | Self::Close => Some(settings.close_timeout),
+        };
+        limit.map(|limit| limit.as_millis() as u64)
+    }
+}
+
+/// A message that waits for its handler.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+impl Message {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// The order of one connection's handlers: while one runs, what comes next waits here.
+#[derive(Default)]
+pub(crate) struct Lane {
+    pub(crate) busy: bool,
+    waiting: VecDeque<Message>,
+    bytes: usize,
+}
+
+impl Lane {
+    /// Whether a message may go straight to its handler.
+    pub(crate) fn is_free(&self) -> bool {
+        !self.busy && self.waiting.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(crate) fn is_full(&self, settings: &Settings) -> bool {
+        let first = self.waiting.front().map_or(0, Message::len);
+        self.waiting.len() >= settings.receive_queue || self.bytes - first > settings.max_message_size
+    }
+
+    pub(crate) fn push(&mut self, message: Message) {
+        self.bytes += message.len();
+        self.waiting.push_back(message);
+    }
+
+    /// The next message, once the handler before it has ended.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Message> {
+        if self.busy || self.waiting.is_empty() {
+            return None;
+        }
+        let message = self.waiting.pop_front()?;
+        self.bytes -= message.len();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.waiting = VecDeque::new();
+        self.bytes = 0;
+    }
+
+    /// Bytes of memory that the waiting messages take.
+    fn memory(&self) -> usize {
+        self.bytes + self.waiting.capacity() * size_of::<Message>()
+    }
+}
+
+/// A message that is being sent in fragments, and what waits for its end.
+#[derive(Default)]
+pub(crate) struct Fragmented {
+    /// The bytes of a character that the fragments so far ended in; `None` for a binary message.
+    pub(crate) unfinished: Option<Vec<u8>>,
+    pub(crate) deferred: VecDeque<(DataOpcode, bool, Vec<u8>)>,
+    pub(crate) deferred_bytes: usize,
+    /// The closing handshake follows what is deferred.
+    pub(crate) closing: Option<(u16, String)>,
+}
+
+/// How a WebSocket ended, for its `close` event.
+pub(crate) struct Ending {
+    pub(crate) code: u16,
+    pub(crate) reason: String,
+}
+
+/// What every message touches stands first, side by side: in a fan-out to thousands each cache line counts.
+#[repr(C, align(64))]
+pub(crate) struct Connection {
+    /// 0 until the handshake is accepted.
+    pub(crate) fd: Fd,
+    /// The registry's row of `fd`; another connection's, perhaps, once this one is not open any more.
+    pub(crate) row: usize,
+    pub(crate) outbox: Outbox,
+    pub(crate) fragmented: Option<Box<Fragmented>>,
+    /// When the peer last took some of what is queued.
+    pub(crate) progress_at: u64,
+    /// `None`: it speaks no TLS.
+    pub(crate) tls: Option<Box<Session>>,
+    pub(crate) socket: Option<TcpStream>,
+    /// Tells this connection from others that had its key.
+    pub(crate) serial: u32,
+    /// The window that messages for it are compressed with, if they are.
+    pub(crate) window_bits: Option<u8>,
+    /// It counts among the open WebSockets, and has a row.
+    pub(crate) open: bool,
+    /// The socket may have input.
+    pub(crate) readable: bool,
+    /// The peer has closed its end, or the connection is broken: there is an end to be read.
+    pub(crate) hung_up: bool,
+    /// It counts among those whose client has left while a handler runs on, and not among the connections any more.
+    pub(crate) outlived: bool,
+    /// The end of its input has been read.
+    pub(crate) ended: bool,
+    /// The socket took no more; the kernel will say when it does.
+    pub(crate) blocked: bool,
+    /// It stands in the reactor's ready list.
+    pub(crate) queued: bool,
+    /// It stands in the reactor's list of outboxes to be written.
+    pub(crate) dirty: bool,
+    /// The outbox has passed half its limit since it was last empty.
+    pub(crate) passed_half: bool,
+    /// It stands in the reactor's list of drained outboxes.
+    pub(crate) drained: bool,
+    /// The `close` event's handler has ended (or there is none to come).
+    pub(crate) forgotten: bool,
+    /// The code of the Close frame that we sent first; 0: none.
+    pub(crate) our_code: u16,
+    pub(crate) wait: Wait,
+    pub(crate) received_at: u64,
+    /// Since when the socket has not been read because the handler lags.
+    pub(crate) paused_at: Option<u64>,
+    pub(crate) lane: Lane,
+    pub(crate) ending: Option<Box<Ending>>,
+    /// Input that could not be used yet.
+    pub(crate) input: Vec<u8>,
+    /// Where in `input` the unused part begins.
+    pub(crate) used: usize,
+    pub(crate) stage: Stage,
+    pub(crate) since: u64,
+    /// Bytes that the peer had still to take at `since`; kept up only while that is judged. See `progress`.
+    pub(crate) untaken: usize,
+    /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
+    pub(crate) timer_at: u64,
+    /// Bytes of memory that `Budget` counts for it.
+    pub(crate) held: usize,
+    /// It was closed because all connections together held too much.
+    pub(crate) relieved: bool,
+    /// When the unfinished message last made progress; `u64::MAX`: there is none.
+    pub(crate) partial_at: u64,
+    pub(crate) partial: Partial,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) peer: SocketAddr,
+}
+
+impl Connection {
+    pub(crate) fn new(serial: u32, socket: TcpStream, peer: SocketAddr, now: u64) -> Self {
+        Self {
+            serial,
+            fd: 0,
+            row: 0,
+            socket: Some(socket),
+            peer,
+            stage: Stage::Head { scanned: 0 },
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            lane: Lane::default(),
+            subscriptions: Subscriptions::default(),
+            fragmented: None,
+            tls: None,
+            window_bits: None,
+            ending: None,
+            wait: Wait::Head,
+            since: now,
+            untaken: 0,
+            timer_at: u64::MAX,
+            held: 0,
+            relieved: false,
+            partial_at: u64::MAX,
+            partial: Partial { progress: 0, unused: 0 },
+            received_at: now,
+            progress_at: now,
+            used: 0,
+            paused_at: None,
+            our_code: 0,
+            readable: false,
+            hung_up: false,
+            outlived: false,
+            ended: false,
+            blocked: false,
+            queued: false,
+            dirty: false,
+            passed_half: false,
+            drained: false,
+            open: false,
+            forgotten: true,
+        }
+    }
+
+    /// Nothing of it is left: its key may be another's.
+    pub(crate) fn is_over(&self) -> bool {
+        self.forgotten && matches!(self.stage, Stage::Gone) && self.subscriptions.is_empty()
+    }
+
+    /// An HTTP answer is still on its way out.
+    pub(crate) fn is_answering(&self) -> bool {
+        matches!(self.stage, Stage::Head { .. }) && !self.outbox.is_empty()
+    }
+
+    /// There is something to be sent before it may be closed; with TLS at least that it is.
+    pub(crate) fn has_last_words(&self) -> bool {
+        !self.outbox.is_empty() || self.tls.as_ref().is_some_and(|session| session.may_end_output())
+    }
+
+    /// Its TLS handshake has begun, and is not done.
+    pub(crate) fn is_in_tls_handshake(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.is_handshaking() && !session.is_fresh())
+    }
+
+    /// The peer has sent a part of something.
+    pub(crate) fn is_mid_input(&self) -> bool {
+        !self.input.is_empty() || self.tls.as_ref().is_some_and(|session| session.kept() > 0)
+    }
+
+    /// Bytes that wait to be sent.
+    #[inline]
+    pub(crate) fn unsent(&self) -> usize {
+        self.outbox.len() + self.deferred_bytes()
+    }
+
+    /// What counts against `send_queue_size`: these bytes, and the memory that holds small ones.
+    #[inline]
+    pub(crate) fn cost(&self) -> usize {
+        self.outbox.cost() + self.deferred_bytes()
+    }
+
+    /// The message that is not whole yet, if there is one. What waits only because its handler lags is none.
+    pub(crate) fn partial(&self) -> Option<Partial> {
+        let Stage::WebSocket(protocol) = &self.stage else { return None };
+        let unused = self.input.len() - self.used + self.tls.as_ref().map_or(0, |session| session.kept());
+        let is_partial = self.open && self.paused_at.is_none() && (protocol.is_mid_message() || unused > 0);
+        is_partial.then(|| Partial { progress: protocol.progress(), unused })
+    }
+
+    /// Bytes of memory that it holds for what it still has to send, but for frames that it shares with others.
+    pub(crate) fn output_memory(&self) -> usize {
+        self.outbox.memory() + self.deferred_bytes()
+    }
+
+    /// Bytes of memory that it holds for what its peer has sent.
+    pub(crate) fn input_memory(&self) -> usize {
+        let stage = match &self.stage {
+            Stage::WebSocket(protocol) => protocol.buffered(),
+            Stage::Body(request) => request.head.size() + request.body.buffered(),
+            Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing { .. } | Stage::Gone => 0,
+        };
+        stage + self.input.capacity() + self.lane.memory() + self.tls.as_ref().map_or(0, |session| session.memory())
+    }
+
+    #[inline]
+    fn deferred_bytes(&self) -> usize {
+        self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)
+    }
+}

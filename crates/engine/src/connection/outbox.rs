@@ -1,0 +1,505 @@
+//! What one connection still has to send: a queue of whole frames, written as far as the socket takes them.
+//!
+//! Frames made for this connection alone are appended to one growing buffer; frames of a fan-out are shared with the
+//! other outboxes and only referred to. Every chunk begins with a frame, so that the frame under way can be found
+//! again. In an HTTP connection's outbox are responses instead, the last of which may end in a part of a file.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use rustix::net::SendAncillaryBuffer;
+use wire::frame;
+
+use crate::system::sockets::SEND;
+use crate::tls::session::Session;
+
+/// Bytes that are gathered, or encrypted, at a time.
+const CHUNK: usize = 64 * 1024;
+/// A buffer that has grown to this is not appended to any more: a new one is begun. A short frame behind it must not make
+/// the buffer grow beyond `CHUNK`, to twice as much memory.
+const FULL: usize = CHUNK - 4096;
+/// Chunks up to this length are copied together before they are written: cheaper than a longer `writev`.
+const SMALL: usize = 2048;
+/// Memory of a chunk beside its bytes: its place in the queue, and its share of an allocation.
+const CHUNK_COST: usize = 64;
+/// A shared frame up to this length may be copied.
+const COPIED: usize = 512;
+/// Memory that the last buffer of an outbox may have in advance.
+const SPARE: usize = 8 * 1024;
+/// Slices of one `writev`.
+const SLICES: usize = 64;
+/// Bytes of a file that are read at a time; two such pieces may be in memory. A buffer of that size can be used again.
+const PIECE: usize = 2 * CHUNK;
+
+/// Buffers that wait to be used again, so that a busy connection does not allocate for every turn.
+#[derive(Default)]
+pub(crate) struct Pool {
+    free: Vec<Vec<u8>>,
+    /// Bytes of memory that these have.
+    kept: usize,
+    gather: Vec<u8>,
+    /// Bytes of all frames that outboxes share, each frame counted once.
+    shared: usize,
+}
+
+impl Pool {
+    const MOST_KEPT: usize = 4 * 1024 * 1024;
+
+    fn take(&mut self) -> Vec<u8> {
+        let buffer = self.free.pop().unwrap_or_default();
+        self.kept -= buffer.capacity();
+        buffer
+    }
+
+    fn give(&mut self, mut buffer: Vec<u8>) {
+        if self.kept + buffer.capacity() <= Self::MOST_KEPT && (1..=2 * CHUNK).contains(&buffer.capacity()) {
+            self.kept += buffer.capacity();
+            buffer.clear();
+            self.free.push(buffer);
+        }
+    }
+
+    /// Bytes of all frames that outboxes share.
+    pub(crate) fn shared(&self) -> usize {
+        self.shared
+    }
+
+    /// Counts a frame of a fan-out that has been given to all, if an outbox has kept it.
+    pub(crate) fn count_shared(&mut self, frame: &Arc<[u8]>) {
+        if Arc::strong_count(frame) > 1 {
+            self.shared += frame.len();
+        }
+    }
+
+    /// An outbox needs a shared frame no more. The last of them frees it; while the fan-out goes on, that is not it.
+    fn let_go(&mut self, frame: Arc<[u8]>) {
+        if Arc::strong_count(&frame) == 1 {
+            self.shared = self.shared.saturating_sub(frame.len());
+        }
+    }
+
+    fn drop_chunk(&mut self, chunk: Chunk) {
+        match chunk {
+            Chunk::Own(buffer) => self.give(buffer),
+            Chunk::Shared(frame) => self.let_go(frame),
+            Chunk::File(_) => {}
+        }
+    }
+}
+
+enum Chunk {
+    Own(Vec<u8>),
+    Shared(Arc<[u8]>),
+    File(Box<FilePart>),
+}
+
+impl Chunk {
+    /// What can be written at once: nothing of a file before it is read.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+            Self::File(_) => &[],
+        }
+    }
+
+    /// Bytes of memory that only this chunk holds.
+    fn memory(&self) -> usize {
+        match self {
+            Self::Own(bytes) => bytes.capacity(),
+            Self::Shared(_) | Self::File(_) => 0,
+        }
+    }
+}
+
+/// What is still to be read of a file.
+struct FilePart {
+    file: File,
+    offset: u64,
+    left: usize,
+}
+
+impl FilePart {
+    /// Reads the next piece into an empty `buffer`.
+    fn read_piece(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        buffer.resize(self.left.min(PIECE), 0);
+        self.file.read_exact_at(buffer, self.offset)?;
+        self.offset += buffer.len() as u64;
+        self.left -= buffer.len();
+        Ok(())
+    }
+}
+
+/// A socket that is written without libc's `send`, which makes a cancellation point of every call.
+pub(crate) struct Raw<'a>(pub(crate) &'a TcpStream);
+
+impl Write for Raw<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.0, bytes, SEND)?)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SEND)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How far a write got.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing is left.
+    Empty,
+    /// The socket takes no more; it will say when it does.
+    Blocked,
+    /// The caller's budget is used up; the socket may take more.
+    OverBudget,
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// Bytes of the first chunk that are written.
+    sent: usize,
+    /// Unsent bytes of all chunks.
+    bytes: usize,
+    /// Memory of this outbox's own buffers, but for the last chunk's, which may still grow.
+    filled: usize,
+    /// Mostly none, and so it takes little room where every message passes.
+    front: Option<Box<Front>>,
+}
+
+/// What is sent before any frame.
+#[derive(Default)]
+struct Front {
+    /// Unsent bytes of the chunks that are no frames: the answer to the handshake.
+    preface: usize,
+    /// Before all chunks: what TLS has encrypted already, or says by itself.
+    sealed: Vec<u8>,
+}
+
+impl Outbox {
+    /// Bytes that wait, encrypted or not.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes + self.front.as_ref().map_or(0, |front| front.sealed.len())
+    }
+
+    /// The memory that this takes, roughly: a queue of tiny frames is mostly what holds them.
+    pub(crate) fn cost(&self) -> usize {
+        self.len() + self.chunks.len() * CHUNK_COST
+    }
+
+    /// Bytes of memory that only this outbox holds; none where nothing waits.
+    pub(crate) fn memory(&self) -> usize {
+        let sealed = self.front.as_ref().map_or(0, |front| front.sealed.capacity());
+        if self.chunks.is_empty() {
+            return sealed;
+        }
+        self.filled + self.last_memory() + self.chunks.capacity() * size_of::<Chunk>() + sealed
+    }
+
+    /// Bytes of memory that this outbox keeps from being freed, alone or with others.
+    pub(crate) fn weight(&self) -> usize {
+        let has_file = self.chunks.iter().rev().take(2).any(|chunk| matches!(chunk, Chunk::File(_)));
+        self.memory().max(if has_file { 0 } else { self.bytes })
+    }
+
+    /// Memory of the last chunk.
+    fn last_memory(&self) -> usize {
+        self.chunks.back().map_or(0, Chunk::memory)
+    }
+
+    /// What waits now may wait for long: gives back a buffer's memory that it does not need.
+    pub(crate) fn fit(&mut self) {
+        if let Some(Chunk::Own(tail)) = self.chunks.back_mut()
+            && tail.capacity() > SPARE
+            && tail.len() < tail.capacity() / 4
+        {
+            tail.shrink_to(2 * tail.len());
+        }
+    }
+
+    fn push_chunk(&mut self, chunk: Chunk) {
+        self.filled += self.last_memory();
+        self.chunks.push_back(chunk);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn has_sealed(&self) -> bool {
+        self.front.as_ref().is_some_and(|front| !front.sealed.is_empty())
+    }
+
+    /// What TLS has to say goes behind what it has encrypted up to now.
+    pub(crate) fn sealed(&mut self) -> &mut Vec<u8> {
+        &mut self.front.get_or_insert_default().sealed
+    }
+
+    /// Lets `write` append whole frames (or, before any frame, a response) and counts them.
+    #[inline]
+    pub(crate) fn append(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < FULL) {
+            self.push_chunk(Chunk::Own(pool.take()));
+        }
+        if let Some(Chunk::Own(tail)) = self.chunks.back_mut() {
+            let before = tail.len();
+            write(tail);
+            self.bytes += tail.len() - before;
+        }
+    }
+
+    /// Says that what was appended up to now is a response and no frames, which begin with a chunk of their own.
+    pub(crate) fn end_preface(&mut self, pool: &mut Pool) {
+        self.front.get_or_insert_default().preface = self.bytes;
+        self.push_chunk(Chunk::Own(pool.take()));
+    }
+
+    /// Queues a frame that other outboxes hold too. One that is short is copied where something waits already: to refer
+    /// to it would take more memory, and more time when it is written.
+    #[inline]
+    pub(crate) fn share(&mut self, pool: &mut Pool, frame: &Arc<[u8]>) {
+        if frame.len() <= COPIED && !self.chunks.is_empty() {
+            self.append(pool, |out| out.extend_from_slice(frame));
+            return;
+        }
+        self.bytes += frame.len();
+        self.push_chunk(Chunk::Shared(Arc::clone(frame)));
+    }
+
+    /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already.
+    /// Nothing may be queued before.
+    pub(crate) fn share_rest(&mut self, frames: &Arc<[u8]>, sent: usize) {
+        self.bytes = frames.len() - sent;
+        self.sent = sent;
+        self.push_chunk(Chunk::Shared(Arc::clone(frames)));
+    }
+
+    /// Queues `length` bytes of a file, from `offset` on, which are read as they are sent. Nothing may be queued behind
+    /// them before they are out.
+    pub(crate) fn append_file(&mut self, file: File, offset: u64, length: usize) {
+        if length > 0 {
+            self.bytes += length;
+            self.push_chunk(Chunk::File(Box::new(FilePart { file, offset, left: length })));
+        }
+    }
+
+    /// Reads the next piece of a file, once what was queued before it is nearly out.
+    fn read_ahead(&mut self, pool: &mut Pool) -> io::Result<()> {
+        let Some(Chunk::File(part)) = self.chunks.back_mut() else { return Ok(()) };
+        if self.bytes - part.left > SMALL {
+            return Ok(());
+        }
+        let mut piece = pool.take();
+        part.read_piece(&mut piece)?;
+        let part_is_left = part.left > 0;
+        // It goes before what is left of the file.
+        let rest = self.chunks.pop_back().filter(|_| part_is_left);
+        self.chunks.push_back(Chunk::Own(piece));
+        if let Some(rest) = rest {
+            self.push_chunk(rest);
+        }
+        Ok(())
+    }
+
+    /// Writes until nothing is left, the socket is full, or `budget` bytes are written.
+    ///
+    /// # Errors
+    /// The socket's; those of reading a file, which ends too early too.
+    pub(crate) fn write_to(&mut self, socket: &mut impl Write, pool: &mut Pool, budget: usize) -> io::Result<Progress> {
+        let mut written = 0;
+        while self.bytes > 0 {
+            if written >= budget {
+                return Ok(Progress::OverBudget);
+            }
+            self.read_ahead(pool)?;
+            match self.write_once(socket, pool) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    written += count;
+                    self.advance(count, pool);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Progress::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Progress::Empty)
+    }
+
+    /// The same through TLS: a part of what waits is encrypted when the part before has been written. Behind a fatal
+    /// alert or close_notify it is thrown away.
+    pub(crate) fn write_sealed_to(
+        &mut self,
+        socket: &mut impl Write,
+        session: &mut Session,
+        pool: &mut Pool,
+        budget: usize,
+    ) -> io::Result<Progress> {
+        let mut written = 0;
+        loop {
+            while self.has_sealed() {
+                let sealed = self.sealed();
+                match socket.write(sealed) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        written += count;
+                        sealed.drain(..count);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Blocked),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            pool.give(std::mem::take(self.sealed()));
+            if session.output_has_ended() {
+                // What the peer has sent before may still be answered, but no more be sent.
+                self.clear(pool);
+            }
+            if self.bytes == 0 {
+                return Ok(Progress::Empty);
+            }
+            if written >= budget {
+                return Ok(Progress::OverBudget);
+            }
+            self.read_ahead(pool)?;
+            *self.sealed() = pool.take();
+            let count = self.seal(session, pool)?;
+            self.advance(count, pool);
+        }
+    }
+
+    /// Encrypts what comes next, up to `CHUNK` bytes; returns how many.
+    fn seal(&mut self, session: &mut Session, pool: &mut Pool) -> io::Result<usize> {
+        let Some(first) = self.chunks.front() else { return Ok(0) };
+        let mut plain = &first.bytes()[self.sent..];
+        if self.chunks.len() > 1 && plain.len() < CHUNK {
+            self.gather(plain, pool);
+            plain = &pool.gather;
+        }
+        let plain = &plain[..plain.len().min(CHUNK)];
+        session.seal(plain, &mut self.front.get_or_insert_default().sealed)?;
+        Ok(plain.len())
+    }
+
+    /// Copies `first`, the rest of the first chunk (shorter than `CHUNK`), and what comes behind it together, up to
+    /// `CHUNK` bytes.
+    fn gather(&self, first: &[u8], pool: &mut Pool) {
+        pool.gather.clear();
+        pool.gather.extend_from_slice(first);
+        for chunk in self.chunks.iter().skip(1) {
+            let bytes = chunk.bytes();
+            pool.gather.extend_from_slice(&bytes[..bytes.len().min(CHUNK - pool.gather.len())]);
+            if pool.gather.len() >= CHUNK {
+                break;
+            }
+        }
+    }
+
+    fn write_once(&self, socket: &mut impl Write, pool: &mut Pool) -> io::Result<usize> {
+        let Some(first) = self.chunks.front() else {
+            return Ok(0);
+        };
+        let rest = &first.bytes()[self.sent..];
+        if self.chunks.len() == 1 {
+            return socket.write(rest);
+        }
+        if self.bytes <= self.chunks.len() * SMALL {
+            self.gather(rest, pool);
+            return socket.write(&pool.gather);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        slices[0] = IoSlice::new(rest);
+        let mut used = 1;
+        for (slice, chunk) in slices[1..].iter_mut().zip(self.chunks.iter().skip(1)) {
+            *slice = IoSlice::new(chunk.bytes());
+            used += 1;
+        }
+        socket.write_vectored(&slices[..used])
+    }
+
+    fn advance(&mut self, mut count: usize, pool: &mut Pool) {
+        self.bytes -= count;
+        if let Some(front) = &mut self.front {
+            front.preface = front.preface.saturating_sub(count);
+            if front.preface == 0 && front.sealed.capacity() == 0 {
+                self.front = None;
+            }
+        }
+        while let Some(first @ (Chunk::Own(_) | Chunk::Shared(_))) = self.chunks.front() {
+            let left = first.bytes().len() - self.sent;
+            if count < left {
+                self.sent += count;
+                return;
+            }
+            count -= left;
+            self.sent = 0;
+            let Some(chunk) = self.chunks.pop_front() else { break };
+            if !self.chunks.is_empty() {
+                self.filled -= chunk.memory();
+            }
+            pool.drop_chunk(chunk);
+        }
+        if self.chunks.capacity() > 16 {
+            self.chunks.shrink_to(4);
+        }
+    }
+
+    /// Throws everything away but the rest of a frame (or response) of which some bytes are written already: without
+    /// them the peer could not read what follows.
+    pub(crate) fn discard_unbegun(&mut self, pool: &mut Pool) {
+        let Some(first) = self.chunks.front() else {
+            return;
+        };
+        let bytes = first.bytes();
+        let preface = self.front.as_ref().map_or(0, |front| front.preface);
+        let end = if preface > 0 { self.sent + preface } else { end_of_frame_under_way(bytes, self.sent) };
+        // Not a buffer of the pool, which may have far more memory than a Close frame needs.
+        let rest = bytes[self.sent..end].to_vec();
+        self.discard_plain(pool);
+        self.bytes = rest.len();
+        self.push_chunk(Chunk::Own(rest));
+    }
+
+    /// Throws away what TLS has not encrypted yet.
+    pub(crate) fn discard_plain(&mut self, pool: &mut Pool) {
+        let mut front = self.front.take();
+        self.clear(pool);
+        if let Some(front) = &mut front {
+            front.preface = 0;
+        }
+        self.front = front;
+    }
+
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        for chunk in self.chunks.drain(..) {
+            pool.drop_chunk(chunk);
+        }
+        *self = Self::default();
+    }
+}
+
+/// The end of the frame in `bytes` that byte `sent` lies inside of; `sent` itself where that is a frame's beginning.
+fn end_of_frame_under_way(bytes: &[u8], sent: usize) -> usize {
+    let mut end = 0;
+    while end < sent {
+        match frame::server_frame_len(&bytes[end..]) {
+            Some(length) if length <= bytes.len() - end => end += length,
+            _ => return bytes.len(),
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,511 @@
+//! A client of the control socket: how other programs send commands and ask questions.
+//!
+//! Calls append to a buffer, and a thread writes all that is in it at a time: a loop of calls pays for no system call
+//! each, and what it sends travels in batches. A full buffer makes callers wait; it stays full when the hub, whose
+//! workers are slower than we are, does not read. Answers are read by the thread that waits in
+//! [`Publisher::next_answer`].
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fmt, mem, process, thread};
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use crate::language::message::{Answer, Input, Message, Question, VERSION, content};
+
+/// Bytes that may wait to be written, or one message that is longer.
+const ROOM: usize = 1024 * 1024;
+/// The longest answer: the ids of ten million connections, and some.
+const MOST_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+/// What the kernel takes for a timeout of a socket.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// Why a call has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublisherError {
+    /// The time has passed without room for the message, or without an answer to Hello.
+    TimedOut,
+    /// There is no connection (any more), and why.
+    Broken(String),
+}
+
+impl fmt::Display for PublisherError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => formatter.write_str("it did not react in time"),
+            Self::Broken(why) => formatter.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for PublisherError {}
+
+impl From<io::Error> for PublisherError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // What a socket with a timeout reports.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::NotFound => broken("there is no such socket"),
+            io::ErrorKind::ConnectionRefused => broken("nobody listens there"),
+            io::ErrorKind::PermissionDenied => broken("it belongs to another user"),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                broken("it has closed the connection")
+            }
+            _ => broken(&error.to_string()),
+        }
+    }
+}
+
+fn broken(why: &str) -> PublisherError {
+    PublisherError::Broken(why.to_owned())
+}
+
+/// One connection to the hub. Every method may be called from every thread.
+pub struct Publisher {
+    line: Arc<Line>,
+    /// Held by whoever waits for an answer.
+    input: Mutex<Input>,
+    send_queue_size: usize,
+    process: u32,
+    abandoned: AtomicBool,
+}
+
+/// What the callers and the thread that writes have in common.
+struct Line {
+    stream: UnixStream,
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    emptied: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    ended: Option<PublisherError>,
+    // Waking a thread is a system call: it is made only for a thread that sleeps.
+    writer_waits: bool,
+    callers_wait: bool,
+}
+
+impl Publisher {
+    /// Connects to the control socket at `path`, and has been welcomed.
+    ///
+    /// # Errors
+    /// Nobody is there, no answer came within `timeout`, or the server speaks another version of our language.
+    pub fn connect(path: &Path, timeout: Duration) -> Result<Self, PublisherError> {
+        let deadline = Instant::now() + timeout;
+        let mut stream = open(path, timeout)?;
+        let mut hello = Vec::new();
+        Message::Hello { version: VERSION }.encode(&mut hello);
+        stream.write_all(&hello)?;
+        let mut input = Input::default();
+        let welcome = loop {
+            if let Some(frame) = next_frame(&mut input)? {
+                break frame;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            stream.set_read_timeout(Some(left.max(SHORTEST_TIMEOUT)))?;
+            read_some(&stream, &mut input)?;
+        };
+        let send_queue_size = match Message::decode(content(input.frame(welcome))) {
+            Ok(Message::Welcome { version: VERSION, send_queue_size }) => send_queue_size as usize,
+            Ok(Message::Welcome { version, .. }) => {
+                let why = format!(
+                    "it is another version of Hubbub, whose control socket speaks version {version}, not {VERSION}"
+                );
+                return Err(PublisherError::Broken(why));
+            }
+            _ => return Err(not_hubbub()),
+        };
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
+        let queue = Mutex::default();
+        let line = Arc::new(Line { stream, queue, filled: Condvar::new(), emptied: Condvar::new() });
+        let writer = Arc::clone(&line);
+        thread::Builder::new().name("hubbub-publisher".to_owned()).spawn(move || writer.write())?;
+        Ok(Self {
+            line,
+            input: Mutex::new(input),
+            send_queue_size,
+            process: process::id(),
+            abandoned: AtomicBool::new(false),
+        })
+    }
+
+    /// The longest message that the server takes, in bytes.
+    pub fn send_queue_size(&self) -> usize {
+        self.send_queue_size
+    }
+
+    /// Sends a command or a question on its way, behind all that was sent before. An answer will bear the question's
+    /// number.
+    ///
+    /// There is always room for [`Question::Flush`].
+    ///
+    /// # Errors
+    /// There was no room for it within `wait` (which may be zero), or the connection is broken: it is not sent then.
+    pub fn send(&self, message: &Message<'_>, wait: Duration) -> Result<(), PublisherError> {
+        let bounded = !matches!(message, Message::Ask(_, _, Question::Flush));
+        self.line.post(message, bounded.then_some(wait))
+    }
+
+    /// Waits for the next answer, and for the number of its question.
+    ///
+    /// # Errors
+    /// The connection is broken, or has been closed: no answer will come any more.
+    pub fn next_answer(&self) -> Result<(u64, Answer), PublisherError> {
+        let mut input = lock(&self.input);
+        self.read_answer(&mut input).map_err(|error| self.line.end(error))
+    }
+
+    fn read_answer(&self, input: &mut Input) -> Result<(u64, Answer), PublisherError> {
+        loop {
+            if let Some(frame) = next_frame(input)? {
+                return match Message::decode(content(input.frame(frame))) {
+                    Ok(Message::Answer(number, answer)) => Ok((number, answer)),
+                    _ => Err(not_hubbub()),
+                };
+            }
+            read_some(&self.line.stream, input)?;
+        }
+    }
+
+    /// Ends the connection at once, and everything that waits for it. Who wants all to arrive that was sent asks
+    /// [`Question::Flush`] before, and waits for the answer.
+    pub fn close(&self) {
+        self.line.end(broken("the connection has been closed"));
+    }
+
+    /// To be called in a forked child, which has a copy of the socket but none of the threads: lets go of the copy, and
+    /// touches nothing that could be locked. Nothing else may be called afterwards.
+    pub fn abandon(&self) {
+        if !self.abandoned.swap(true, Ordering::Relaxed) {
+            // Now the line is never dropped, whoever else drops it.
+            mem::forget(Arc::clone(&self.line));
+            // SAFETY: the descriptor is open, since the line is there, and nobody will close it, since the line is
+            // never dropped and nothing of it is used any more.
+            drop(unsafe { OwnedFd::from_raw_fd(self.line.stream.as_raw_fd()) });
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if process::id() == self.process {
+            self.close();
+        } else {
+            self.abandon();
+        }
+    }
+}
+
+impl Line {
+    /// Queues a message; without `wait`, however much waits already.
+    fn post(&self, message: &Message<'_>, wait: Option<Duration>) -> Result<(), PublisherError> {
+        let mut deadline = None;
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(error) = &queue.ended {
+                return Err(error.clone());
+            }
+            let before = queue.bytes.len();
+            message.encode(&mut queue.bytes);
+            let Some(wait) = wait else { break };
+            if before == 0 || queue.bytes.len() <= ROOM {
+                break;
+            }
+            queue.bytes.truncate(before);
+            let now = Instant::now();
+            let left = deadline.get_or_insert(now + wait).saturating_duration_since(now);
+            if left.is_zero() {
+                return Err(PublisherError::TimedOut);
+            }
+            queue.callers_wait = true;
+            queue = self.emptied.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if mem::take(&mut queue.writer_waits) {
+            drop(queue);
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Writes whatever there is, until the connection ends.
+    fn write(&self) {
+        let mut batch = Vec::new();
+        while self.next_batch(&mut batch) {
+            if let Err(error) = (&self.stream).write_all(&batch) {
+                self.end(error.into());
+            }
+            batch.clear();
+            batch.shrink_to(2 * ROOM);
+        }
+    }
+
+    /// Waits for something to write, and gives an empty buffer for it. False: the connection has ended.
+    fn next_batch(&self, batch: &mut Vec<u8>) -> bool {
+        let mut queue = lock(&self.queue);
+        while queue.bytes.is_empty() && queue.ended.is_none() {
+            queue.writer_waits = true;
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        mem::swap(batch, &mut queue.bytes);
+        if mem::take(&mut queue.callers_wait) {
+            self.emptied.notify_all();
+        }
+        queue.ended.is_none()
+    }
+
+    /// Ends everything with an error; returns the one that counts, which is the first.
+    fn end(&self, error: PublisherError) -> PublisherError {
+        let mut queue = lock(&self.queue);
+        let first = queue.ended.get_or_insert(error).clone();
+        queue.bytes = Vec::new();
+        drop(queue);
+        // Whoever reads or writes is woken by it. It fails only where the other end is gone already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.filled.notify_all();
+        self.emptied.notify_all();
+        first
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Connects; unlike std's, it does not wait for ever where too many wait for the server already.
+fn open(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    // It is connect's timeout too (unix(7) says so for Linux; elsewhere connect does not wait).
+    set_socket_timeout(&socket, Timeout::Send, Some(timeout.max(SHORTEST_TIMEOUT)))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket.into())
+}
+
+fn next_frame(input: &mut Input) -> Result<Option<std::ops::Range<usize>>, PublisherError> {
+    input.next_frame(MOST_ANSWER_BYTES).map_err(|_| not_hubbub())
+}
+
+fn not_hubbub() -> PublisherError {
+    broken("it is not a Hubbub server")
+}
+
+/// Reads once.
+///
+/// # Errors
+/// The stream's; its end is one too.
+fn read_some(mut stream: &UnixStream, input: &mut Input) -> io::Result<()> {
+    loop {
+        match stream.read(input.room()) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                input.filled(count);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread::JoinHandle;
+
+    use wire::frame::DataOpcode;
+
+    use super::*;
+    use crate::language::command::Command;
+
+    const SECONDS: Duration = Duration::from_secs(20);
+
+    /// Runs `serve` with what connects to the path that is returned.
+    fn hub<T: Send + 'static>(serve: impl FnOnce(Peer) -> T + Send + 'static) -> (Socket, JoinHandle<T>) {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("hubbub-publisher-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let thread = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("a publisher");
+            serve(Peer { stream, input: Input::default() })
+        });
+        (Socket(path), thread)
+    }
+
+    /// A socket's file, which does not stay.
+    struct Socket(PathBuf);
+
+    impl Drop for Socket {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    struct Peer {
+        stream: UnixStream,
+        input: Input,
+    }
+
+    impl Peer {
+        fn receive(&mut self) -> Option<Vec<u8>> {
+            loop {
+                if let Some(frame) = self.input.next_frame(usize::MAX).expect("a frame") {
+                    return Some(content(self.input.frame(frame)).to_vec());
+                }
+                read_some(&self.stream, &mut self.input).ok()?;
+            }
+        }
+
+        fn send(&mut self, message: &Message<'_>) {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            self.stream.write_all(&bytes).expect("written");
+        }
+
+        fn welcome(&mut self) {
+            let hello = self.receive().expect("Hello");
+            assert_eq!(Message::decode(&hello), Ok(Message::Hello { version: VERSION }));
+            self.send(&Message::Welcome { version: VERSION, send_queue_size: 1000 });
+        }
+    }
+
+    fn broadcast(payload: &[u8]) -> Message<'_> {
+        Message::Command(Command::Broadcast { opcode: DataOpcode::Binary, payload, exclude: Cow::Borrowed(&[]) })
+    }
+
+    #[test]
+    fn commands_and_questions_arrive_in_the_order_of_the_calls() {
+        let (socket, hub) = hub(|mut peer| {
+            peer.welcome();
+            for number in 0..10_000_u64 {
+                let command = peer.receive().expect("a command");
+                assert_eq!(Message::decode(&command), Ok(broadcast(&number.to_le_bytes())));
+                let question = peer.receive().expect("a question");
+                assert_eq!(Message::decode(&question), Ok(Message::Ask(number, SECONDS, Question::Info(number))));
+            }
+            peer.send(&Message::Answer(9_999, Answer::Info(None)));
+            peer.receive()
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        assert_eq!(publisher.send_queue_size(), 1000);
+        for number in 0..10_000_u64 {
+            publisher.send(&broadcast(&number.to_le_bytes()), SECONDS).expect("sent");
+            publisher.send(&Message::Ask(number, SECONDS, Question::Info(number)), SECONDS).expect("asked");
+        }
+        assert_eq!(publisher.next_answer(), Ok((9_999, Answer::Info(None))));
+        drop(publisher);
+        assert_eq!(hub.join().expect("no panic"), None);
+    }
+
+    #[test]
+    fn a_hub_that_does_not_read_lets_callers_wait() {
+        let (go_on, wait) = std::sync::mpsc::channel();
+        let (socket, hub) = hub(move |mut peer| {
+            peer.welcome();
+            wait.recv().expect("told");
+            let commands = std::iter::from_fn(|| peer.receive()).take_while(|content| content.len() > 100_000);
+            commands.count()
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        let payload = vec![0; 100_000];
+        let mut sent = 0;
+        let refusal = loop {
+            match publisher.send(&broadcast(&payload), Duration::from_millis(100)) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+            assert!(sent < 1000, "nothing bounds it");
+        };
+        assert_eq!(refusal, PublisherError::TimedOut);
+        go_on.send(()).expect("the hub waits");
+        publisher.send(&broadcast(&payload), SECONDS).expect("there is room again");
+        publisher.send(&Message::Ask(1, SECONDS, Question::Flush), Duration::ZERO).expect("asked");
+        assert_eq!(hub.join().expect("no panic"), sent + 1);
+    }
+
+    #[test]
+    fn a_message_longer_than_the_buffer_goes_alone() {
+        let (socket, hub) = hub(|mut peer| {
+            peer.welcome();
+            peer.receive().expect("a command").len()
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        publisher.send(&broadcast(&vec![0; 3 * ROOM]), Duration::ZERO).expect("sent");
+        assert!(hub.join().expect("no panic") > 3 * ROOM);
+    }
+
+    #[test]
+    fn the_end_of_the_connection_fails_what_waits_and_all_later_calls() {
+        let (socket, hub) = hub(|mut peer| {
+            peer.welcome();
+            peer.receive();
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        let error = Err(broken("it has closed the connection"));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| publisher.next_answer());
+            publisher.send(&Message::Ask(1, SECONDS, Question::Stats), SECONDS).expect("asked");
+            assert_eq!(waiting.join().expect("no panic").map(drop), error);
+        });
+        assert_eq!(publisher.send(&broadcast(b""), SECONDS), error);
+        assert_eq!(publisher.next_answer().map(drop), error);
+        hub.join().expect("no panic");
+    }
+
+    #[test]
+    fn closing_wakes_whoever_waits() {
+        let (socket, hub) = hub(|mut peer| {
+            peer.welcome();
+            peer.receive()
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| publisher.next_answer());
+            publisher.close();
+            assert_eq!(waiting.join().expect("no panic").map(drop), Err(broken("the connection has been closed")));
+        });
+        assert_eq!(hub.join().expect("no panic"), None);
+    }
+
+    #[test]
+    fn what_is_no_server_of_this_version_is_refused() {
+        let answers = [
+            (Message::Welcome { version: VERSION + 1, send_queue_size: 0 }, "another version"),
+            (Message::Ready, "not a Hubbub server"),
+        ];
+        for (answer, said) in answers {
+            let (socket, hub) = hub(move |mut peer| {
+                // To close with this unread would break the connection, and the answer might be lost.
+                peer.receive();
+                peer.send(&answer);
+            });
+            let refusal = Publisher::connect(&socket.0, SECONDS).err().expect("refused");
+            assert!(refusal.to_string().contains(said), "{refusal}");
+            hub.join().expect("no panic");
+        }
+    }
+
+    #[test]
+    fn nobody_there_and_nobody_who_answers_are_told_apart() {
+        let nowhere = Publisher::connect(Path::new("no/such/socket"), SECONDS).err();
+        assert_eq!(nowhere, Some(broken("there is no such socket")));
+        let (socket, hub) = hub(|mut peer| while peer.receive().is_some() {});
+        let silent = Publisher::connect(&socket.0, Duration::from_millis(10)).err();
+        assert_eq!(silent, Some(PublisherError::TimedOut));
+        hub.join().expect("no panic");
+    }
+}

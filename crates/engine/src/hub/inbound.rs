@@ -1,0 +1,200 @@
+//! What workers and programs say to the hub, and what it answers.
+
+use std::sync::Arc;
+
+use rustix::event::PollFlags;
+
+use super::HubEvent;
+use super::peer::{Cut, Handed, Kind, Peer, Stage};
+use super::thread::{MOST_FOR_WORKER, Routing};
+use crate::language::command::Command;
+use crate::language::link::Read;
+use crate::language::message::{Answer, Leave, Message, Question, VERSION, content};
+use crate::registry::{Registry, WORKERS, add};
+
+impl Routing {
+    /// Reads once from a peer and deals with what has come. False: nothing has.
+    pub(super) fn serve(&mut self, key: usize, flags: PollFlags) -> Result<bool, Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(false) };
+        if flags.contains(PollFlags::OUT) {
+            peer.link.blocked = false;
+        }
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return Ok(false);
+        }
+        if peer.is_held_up() {
+            // It is not read, so this can only be its end.
+            return Err(Cut::Gone);
+        }
+        let read = match &mut peer.kind {
+            Kind::Worker(_) => peer.link.read(),
+            Kind::Program(program) => {
+                if program.has_greeted && peer.link.input.is_empty() {
+                    program.awaited_since = self.now;
+                }
+                peer.link.read_bytes()
+            }
+        };
+        match read {
+            Ok(Read::Some) => self.deal_with_input(key).map(|()| true),
+            Ok(Read::Nothing) => Ok(false),
+            Ok(Read::End) | Err(_) => Err(Cut::Gone),
+        }
+    }
+
+    /// Deals with what has come from a peer, until its answers wait to be read.
+    fn deal_with_input(&mut self, key: usize) -> Result<(), Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        let longest = match &peer.kind {
+            Kind::Worker(_) => usize::MAX,
+            Kind::Program(_) => self.send_queue_size + self.most_beside_payload,
+        };
+        let mut input = std::mem::take(&mut peer.link.input);
+        let mut has_come = false;
+        let result = loop {
+            if self.peers.get(key).is_some_and(Peer::is_held_up) {
+                break Ok(true);
+            }
+            match input.next_frame(longest) {
+                Ok(None) => break Ok(false),
+                Ok(Some(frame)) => {
+                    has_come = true;
+                    if let Err(cut) = self.deal_with(key, input.frame(frame)) {
+                        break Err(cut);
+                    }
+                }
+                Err(malformed) => break Err(malformed.into()),
+            }
+        };
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.link.input = input;
+            if let Kind::Program(program) = &mut peer.kind {
+                program.is_interrupted = matches!(result, Ok(true));
+                if has_come {
+                    program.awaited_since = self.now;
+                }
+            }
+        }
+        result.map(|_| ())
+    }
+
+    /// Goes on with programs that have read their answers.
+    pub(super) fn resume(&mut self) {
+        let is_due =
+            |peer: &Peer| matches!(&peer.kind, Kind::Program(program) if program.is_interrupted) && !peer.is_held_up();
+        let due: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(key, _)| key).collect();
+        for key in due {
+            if let Err(cut) = self.deal_with_input(key) {
+                self.cut_off(key, &cut);
+            }
+        }
+    }
+
+    fn deal_with(&mut self, key: usize, frame: &[u8]) -> Result<(), Cut> {
+        let message = Message::decode(content(frame))?;
+        let peer = self.peers.get_mut(key).ok_or(Cut::Gone)?;
+        match &mut peer.kind {
+            Kind::Worker(worker) => {
+                let slot = worker.slot;
+                self.hear_worker(key, slot, message, frame)
+            }
+            Kind::Program(program) if !program.has_greeted => {
+                let Message::Hello { .. } = message else { return Err(Cut::Misbehaved) };
+                program.has_greeted = true;
+                let welcome = Message::Welcome { version: VERSION, send_queue_size: self.send_queue_size as u64 };
+                peer.link.send(&welcome);
+                Ok(())
+            }
+            Kind::Program(_) => self.hear_program(key, message, frame),
+        }
+    }
+
+    fn hear_worker(&mut self, key: usize, slot: u8, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
+        match message {
+            Message::Command(command) => {
+                self.route(Some(slot), &command, frame);
+                if let Command::Subscribe { .. } = command {
+                    add(&self.desk.registry.slot(slot).subscribes_routed, 1);
+                }
+            }
+            Message::Ask(number, patience, Question::Subscribers(topic)) => {
+                self.ask_subscribers(key, number, patience, topic)?;
+            }
+            Message::Answer(number, answer) => self.answered(slot, number, &answer),
+            Message::Sockets(inputs) => {
+                let sockets = self.peers[key].link.take_sockets();
+                for (socket, input) in sockets.into_iter().zip(inputs) {
+                    // It leaves, and nothing has been asked on this one yet.
+                    let (socket, since) = (Arc::new(socket), self.now);
+                    self.find_home(Handed { socket, since, input: input.to_vec() }, None);
+                }
+            }
+            Message::Ready => {
+                if let Some((_, worker)) = self.worker(slot)
+                    && worker.stage == Stage::Starting
+                {
+                    worker.stage = Stage::Ready;
+                    let worker_id = usize::from(worker.worker_id);
+                    self.current[worker_id % WORKERS] = Some(slot);
+                }
+                self.extend_lease();
+                self.desk.tell(HubEvent::Ready(slot));
+            }
+            Message::Leaving => {
+                self.tell_to_leave(slot, Leave::Terminate);
+                self.desk.tell(HubEvent::Leaving(slot));
+            }
+            Message::FewIds => {
+                self.extend_lease();
+            }
+            Message::Watch(fd) => self.watch(slot, fd),
+            Message::Unwatch(fd) => self.unwatch(slot, fd),
+            // Only of its own: a connection's end is told by whoever has closed it.
+            Message::Gone(fd) if Registry::slot_of(fd) == slot => self.tell_watchers(fd),
+            Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
+            Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),
+            _ => return Err(Cut::Misbehaved),
+        }
+        Ok(())
+    }
+
+    fn hear_program(&mut self, key: usize, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
+        match message {
+            Message::Command(command) if command.is_allowed(self.send_queue_size) => {
+                self.route(None, &command, frame);
+                Ok(())
+            }
+            Message::Ask(number, patience, question) => {
+                let registry = &self.desk.registry;
+                let answer = match question {
+                    Question::Do(command) if command.is_allowed(self.send_queue_size) => {
+                        return self.ask_owner(key, number, patience, command);
+                    }
+                    Question::Do(_) => return Err(Cut::Misbehaved),
+                    Question::Subscribers(topic) => return self.ask_subscribers(key, number, patience, topic),
+                    Question::Stats => Answer::Stats(registry.stats().into()),
+                    Question::Connections => Answer::Connections(registry.open_ids()),
+                    Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
+                    Question::Flush => Answer::Done(true),
+                };
+                self.reply(key, number, answer)
+            }
+            _ => Err(Cut::Misbehaved),
+        }
+    }
+
+    /// Answers a peer.
+    pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) -> Result<(), Cut> {
+        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+        let answer = Message::Answer(number, answer);
+        match peer.kind {
+            // One that takes nothing may be stopped, which is no reason to end it: it waits for no answer for ever.
+            Kind::Worker(_) => {
+                peer.link.send_within(&answer, MOST_FOR_WORKER);
+            }
+            // It is not listened to while much waits, so this is not much more.
+            Kind::Program(_) => peer.link.send(&answer),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! The hub: a thread of the master that accepts connections and passes them to workers, and passes commands on.
+//!
+//! Between it and each worker there is a [`Link`]; other programs connect to its control socket. It looks at a command
+//! only to see whom it is for. It never waits for anyone: each worker has a bounded queue, and what does not fit is
+//! dropped and counted. A program that sends faster than the workers take is not read for a while; but not for long, if
+//! a worker has stopped taking anything.
+//!
+//! The supervisor asks with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`] is
+//! readable.
+
+pub(crate) mod client;
+mod handover;
+mod inbound;
+mod lease;
+mod peer;
+mod pulse;
+mod questions;
+mod routing;
+mod thread;
+mod turning_away;
+mod watching;
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use lease::Lease;
+use thread::Routing;
+
+use crate::language::message::Leave;
+use crate::registry::metrics::Metrics;
+use crate::registry::{Registry, SLOTS};
+use crate::settings::Settings;
+
+/// Log entries that may wait for the supervisor.
+const MOST_ENTRIES: usize = 100;
+
+/// What the supervisor is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HubEvent {
+    /// The worker of this slot takes connections.
+    Ready(u8),
+    /// It has been asked to leave, and is about to.
+    Leaving(u8),
+    /// It wants all workers replaced.
+    Reload(u8),
+    /// It wants the server to stop.
+    Shutdown(u8),
+    /// The event loop of this slot's worker stands still. `is_news`: the worker has not said so itself.
+    Stuck {
+        /// The worker's.
+        slot: u8,
+        /// Whether nobody has said so yet.
+        is_news: bool,
+    },
+    /// A worker moves again of which the hub has said that it was stuck.
+    Moves(u8),
+    /// To be logged as a warning.
+    Warning(String),
+}
+
+enum Request {
+    Listen(OwnedFd),
+    Add { slot: u8, worker_id: u8, stream: OwnedFd },
+    Leave { slot: u8, why: Leave },
+    Ended { slot: u8 },
+    StopAccepting,
+    Close,
+}
+
+/// What the hub's thread and its callers share.
+struct Desk {
+    registry: Registry,
+    requests: Mutex<VecDeque<Request>>,
+    events: Mutex<VecDeque<HubEvent>>,
+    /// Slots that are taken.
+    slots: Mutex<[bool; SLOTS]>,
+    /// Where the search for a free one goes on, so that one is not used again at once.
+    next_slot: AtomicU64,
+    /// A byte here wakes the thread; one there wakes the supervisor.
+    wake_thread: UnixStream,
+    wake_supervisor: UnixStream,
+    is_closed: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    fn tell(&self, event: HubEvent) {
+        let mut events = lock(&self.events);
+        let is_entry = matches!(event, HubEvent::Warning(_));
+        if is_entry && events.len() >= MOST_ENTRIES {
+            return;
+        }
+        events.push_back(event);
+        drop(events);
+        // If there is no room for a byte, there is one already.
+        let _ = (&self.wake_supervisor).write(&[0]);
+    }
+}
+
+/// See the file's head.
+pub struct Hub {
+    desk: Arc<Desk>,
+    woken: UnixStream,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The one that has the thread.
+    process: u32,
+}
+
+impl Hub {
+    /// Begins its thread.
+    ///
+    /// `control` is a listening Unix socket for other programs. `lease` is a file that tells up to which counter ids
+    /// have been given out, ever: without it only the clock does.
+    ///
+    /// # Errors
+    /// There is no memory for the registry, or no thread; the lease cannot be read or written, or leaves no id that is
+    /// certainly new.
+    pub fn new(settings: &Settings, control: Option<OwnedFd>, lease: Option<OwnedFd>) -> io::Result<Self> {
+        let registry = Registry::shared(settings.max_connections)?;
+        let lease = Lease::new(lease);
+        let warning = begin_to_count(&registry, &lease)?;
+        let (thread_end, wake_thread) = pair()?;
+        let (woken, wake_supervisor) = pair()?;
+        let desk = Arc::new(Desk {
+            registry,
+            requests: Mutex::default(),
+            events: Mutex::default(),
+            slots: Mutex::new([false; SLOTS]),
+            next_slot: AtomicU64::new(0),
+            wake_thread,
+            wake_supervisor,
+            is_closed: AtomicBool::new(false),
+        });
+        if let Some(control) = &control {
+            rustix::io::ioctl_fionbio(control, true)?;
+        }
+        if let Some(warning) = warning {
+            desk.tell(HubEvent::Warning(warning));
+        }
+        let routing = Routing::new(Arc::clone(&desk), thread_end, settings, control, lease);
+        let failing = Arc::clone(&desk);
+        let run = move || {
+            if std::panic::catch_unwind(AssertUnwindSafe(|| routing.run())).is_err() {
+                failing.tell(HubEvent::Warning(
+                    "the hub has failed, which is a fault of Hubbub's; the server stops".into(),
+                ));
+                failing.tell(HubEvent::Shutdown(0));
+            }
+        };
+        let thread = std::thread::Builder::new().name("hubbub-hub".into()).spawn(run)?;
+        Ok(Self { desk, woken, thread: Mutex::new(Some(thread)), process: std::process::id() })
+    }
+
+    /// The descriptor of the registry's memory, for workers to inherit.
+    pub fn memory(&self) -> RawFd {
+        self.desk.registry.memory().map_or(-1, |memory| memory.as_raw_fd())
+    }
+
+    /// The descriptor that is readable when there are events.
+    pub fn fileno(&self) -> RawFd {
+        self.woken.as_raw_fd()
+    }
+
+    /// Takes the events that have come.
+    pub fn events(&self) -> Vec<HubEvent> {
+        while matches!((&self.woken).read(&mut [0; 256]), Ok(256)) {}
+        lock(&self.desk.events).drain(..).collect()
+    }
+
+    /// Accepts connections from a socket that listens.
+    pub fn listen(&self, listener: OwnedFd) {
+        self.ask(Request::Listen(listener));
+    }
+
+    /// Makes place for a worker process. Returns its slot and its end of the link.
+    ///
+    /// # Errors
+    /// All slots are taken, or there is no descriptor left.
+    pub fn add_worker(&self, worker_id: u8) -> io::Result<(u8, OwnedFd)> {
+        let (stream, workers_end) = UnixStream::pair()?;
+        let slot = {
+            let mut slots = lock(&self.desk.slots);
+            let begin = self.desk.next_slot.load(Ordering::Relaxed) as usize;
+            let free = (begin..begin + SLOTS).map(|slot| slot % SLOTS).find(|slot| !slots[*slot]);
+            let slot = free.ok_or_else(|| io::Error::other("there are too many worker processes"))?;
+            slots[slot] = true;
+            self.desk.next_slot.store(slot as u64 + 1, Ordering::Relaxed);
+            slot as u8
+        };
+        self.ask(Request::Add { slot, worker_id, stream: stream.into() });
+        Ok((slot, workers_end.into()))
+    }
+
+    /// Passes no more connections to a worker, and tells it to leave.
+    pub fn leave(&self, slot: u8, why: Leave) {
+        self.ask(Request::Leave { slot, why });
+    }
+
+    /// A worker's process is gone for certain: what it has left is cleared, and its slot is free.
+    pub fn ended(&self, slot: u8) {
+        self.ask(Request::Ended { slot });
+    }
+
+    /// Counts that a worker was replaced after it had died.
+    pub fn restarted(&self, worker_id: u8) {
+        if let Some(count) = self.desk.registry.header().restarts.get(usize::from(worker_id)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What all processes have measured.
+    pub fn metrics(&self) -> Metrics {
+        self.desk.registry.metrics()
+    }
+
+    /// Gives up the listening sockets.
+    pub fn stop_accepting(&self) {
+        self.ask(Request::StopAccepting);
+    }
+
+    /// Ends the thread. Nothing else may be asked for after that.
+    pub fn close(&self) {
+        let Some(thread) = lock(&self.thread).take() else { return };
+        if std::process::id() == self.process {
+            self.ask(Request::Close);
+            let _ = thread.join();
+        } else {
+            // A forked child has the handle, but not the thread.
+            std::mem::forget(thread);
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        if !self.desk.is_closed.load(Ordering::Acquire) {
+            lock(&self.desk.requests).push_back(request);
+            let _ = (&self.desk.wake_thread).write(&[0]);
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Finds out where ids begin, and leases the first of them. Returns a warning, if there is one.
+fn begin_to_count(registry: &Registry, lease: &Lease) -> io::Result<Option<String>> {
+    let warning = registry.begin_above(lease.read()?, SystemTime::now()).map_err(io::Error::other)?;
+    lease.begin(registry)?;
+    Ok(warning)
+}
+
+fn pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (one, other) = UnixStream::pair()?;
+    one.set_nonblocking(true)?;
+    other.set_nonblocking(true)?;
+    Ok((one, other))
+}

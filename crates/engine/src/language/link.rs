@@ -1,0 +1,321 @@
+//! One end of a Unix stream over which frames go, and accepted sockets beside them.
+//!
+//! Nothing waits here: what the stream does not take stays in a bounded buffer. The descriptors of one `Sockets` frame
+//! are sent with the frame's first byte, so they have always come when the frame has.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage};
+
+use crate::language::message::{Input, Message};
+use crate::system::sockets::{RECEIVE, SEND};
+
+/// Sockets that go in one frame; the kernel's limit for one call is 253.
+pub(crate) const MOST_SOCKETS: usize = 64;
+/// Memory that a buffer keeps for later.
+const KEPT: usize = 512 * 1024;
+/// Bytes that have been sent stay in the buffer up to here: moving the rest for each write would cost more.
+const MOST_SENT: usize = 256 * 1024;
+
+/// See the file's head.
+pub(crate) struct Link {
+    stream: OwnedFd,
+    pub(crate) input: Input,
+    /// The descriptors of the frames of sockets that have come.
+    arrived: VecDeque<Vec<OwnedFd>>,
+    output: Vec<u8>,
+    sent: usize,
+    /// Descriptors still to be sent, and where in `output` their frames begin.
+    departing: VecDeque<(usize, Vec<Arc<OwnedFd>>)>,
+    /// The stream took no more.
+    pub(crate) blocked: bool,
+    /// The kernel lets no more descriptors be under way (unix(7)); it does not tell when it does.
+    pub(crate) is_stuck: bool,
+}
+
+/// What a read has brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// Bytes.
+    Some,
+    /// Nothing for now.
+    Nothing,
+    /// The other end is closed.
+    End,
+}
+
+impl Link {
+    /// # Errors
+    /// The stream cannot be made non-blocking.
+    pub(crate) fn new(stream: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&stream, true)?;
+        Ok(Self {
+            stream,
+            input: Input::default(),
+            arrived: VecDeque::new(),
+            output: Vec::new(),
+            sent: 0,
+            departing: VecDeque::new(),
+            blocked: false,
+            is_stuck: false,
+        })
+    }
+
+    pub(crate) fn stream(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Queues a message, however much waits.
+    pub(crate) fn send(&mut self, message: &Message<'_>) {
+        message.encode(&mut self.output);
+    }
+
+    /// Queues a message if no more than `limit` bytes wait then, or none do now. False: it was not queued.
+    pub(crate) fn send_within(&mut self, message: &Message<'_>, limit: usize) -> bool {
+        let before = self.output.len();
+        message.encode(&mut self.output);
+        let fits = before == self.sent || self.unsent() <= limit;
+        if !fits {
+            self.output.truncate(before);
+        }
+        fits
+    }
+
+    /// The same with a whole frame.
+    pub(crate) fn pass_within(&mut self, frame: &[u8], limit: usize) -> bool {
+        let fits = self.unsent() == 0 || self.unsent() + frame.len() <= limit;
+        if fits {
+            self.output.extend_from_slice(frame);
+        }
+        fits
+    }
+
+    /// Queues sockets with what has been read from them: at most [`MOST_SOCKETS`], at least one.
+    pub(crate) fn send_sockets(&mut self, sockets: Vec<Arc<OwnedFd>>, inputs: Vec<&[u8]>) {
+        self.departing.push_back((self.output.len(), sockets));
+        self.send(&Message::Sockets(inputs));
+    }
+
+    /// The descriptors of the next frame of sockets; fewer than it says if this process may not have so many.
+    pub(crate) fn take_sockets(&mut self) -> Vec<OwnedFd> {
+        self.arrived.pop_front().unwrap_or_default()
+    }
+
+    /// Sends as much as the stream takes.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        self.is_stuck = false;
+        while self.sent < self.output.len() && !self.blocked {
+            let next = self.departing.iter().map(|(at, _)| *at).find(|at| *at > self.sent);
+            let bytes = &self.output[self.sent..next.unwrap_or(self.output.len())];
+            let sockets = self.departing.front().filter(|(at, _)| *at == self.sent).map(|(_, sockets)| &sockets[..]);
+            match send(&self.stream, bytes, sockets.unwrap_or_default()) {
+                Ok(sent) => {
+                    if sockets.is_some() {
+                        // They are the receiver's now, and the caller's if it keeps them.
+                        self.departing.pop_front();
+                    }
+                    self.sent += sent;
+                }
+                Err(Errno::AGAIN) => self.blocked = true,
+                Err(Errno::INTR) => {}
+                Err(Errno::TOOMANYREFS | Errno::NOBUFS) => {
+                    self.is_stuck = true;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.output.shrink_to(KEPT);
+            self.sent = 0;
+        } else if self.sent > MOST_SENT.max(self.output.len() / 2) {
+            self.output.drain(..self.sent);
+            for (at, _) in &mut self.departing {
+                *at -= self.sent;
+            }
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// Gives up what waits: nobody will read it.
+    pub(crate) fn discard(&mut self) {
+        self.output = Vec::new();
+        self.sent = 0;
+        self.departing.clear();
+    }
+
+    /// Reads once, bytes only: descriptors that a stranger sends are closed by the kernel.
+    ///
+    /// # Errors
+    /// As those of [`Link::read`].
+    pub(crate) fn read_bytes(&mut self) -> io::Result<Read> {
+        loop {
+            match rustix::io::read(&self.stream, self.input.room()) {
+                Ok(0) => return Ok(Read::End),
+                Ok(count) => {
+                    self.input.filled(count);
+                    return Ok(Read::Some);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Read::Nothing),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads once.
+    ///
+    /// # Errors
+    /// The stream's, which is as good as its end.
+    pub(crate) fn read(&mut self) -> io::Result<Read> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut room = [IoSliceMut::new(self.input.room())];
+        let received = loop {
+            match rustix::net::recvmsg(&self.stream, &mut room, &mut beside, RECEIVE) {
+                Ok(received) => break received,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(Read::Nothing),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let mut sockets = Vec::new();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                sockets.extend(descriptors);
+            }
+        }
+        // If this process may not have more descriptors, there are fewer than were sent, or none.
+        if !sockets.is_empty() || received.flags.contains(ReturnFlags::CTRUNC) {
+            self.arrived.push_back(sockets);
+        }
+        self.input.filled(received.bytes);
+        Ok(if received.bytes == 0 { Read::End } else { Read::Some })
+    }
+}
+
+fn send(stream: &OwnedFd, bytes: &[u8], sockets: &[Arc<OwnedFd>]) -> rustix::io::Result<usize> {
+    if sockets.is_empty() {
+        return rustix::net::send(stream, bytes, SEND);
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
+    beside.push(SendAncillaryMessage::ScmRights(&borrowed));
+    rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut beside, SEND)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::language::message::{Leave, content};
+
+    fn links() -> (Link, Link) {
+        let (one, other) = UnixStream::pair().expect("a pair");
+        (Link::new(one.into()).expect("a link"), Link::new(other.into()).expect("a link"))
+    }
+
+    /// Moves all that is queued at one end to the other, and returns the messages, as text for comparing.
+    fn moved(from: &mut Link, to: &mut Link) -> Vec<String> {
+        let mut messages = Vec::new();
+        loop {
+            from.blocked = false;
+            from.flush().expect("flushed");
+            while to.read().expect("read") == Read::Some {
+                while let Some(frame) = to.input.next_frame(usize::MAX).expect("a frame") {
+                    let message = Message::decode(content(to.input.frame(frame))).expect("a message");
+                    messages.push(format!("{message:?}"));
+                }
+            }
+            if from.unsent() == 0 {
+                return messages;
+            }
+        }
+    }
+
+    #[test]
+    fn sockets_come_with_their_frames_between_other_messages() {
+        let (mut one, mut other) = links();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let mut clients = Vec::new();
+        let mut expected = Vec::new();
+        for batch in [1, MOST_SOCKETS, 3] {
+            let mut sockets = Vec::new();
+            for _ in 0..batch {
+                clients.push(TcpStream::connect(listener.local_addr().expect("an address")).expect("connected"));
+                sockets.push(Arc::new(listener.accept().expect("accepted").0.into()));
+            }
+            let leave = Message::Leave(Leave::Replace);
+            one.send(&leave);
+            expected.push(format!("{leave:?}"));
+            let inputs = vec![&b"GET"[..]; batch];
+            expected.push(format!("{:?}", Message::Sockets(inputs.clone())));
+            one.send_sockets(sockets, inputs);
+        }
+        assert_eq!(moved(&mut one, &mut other), expected);
+        let sockets = (0..3).flat_map(|_| other.take_sockets()).collect::<Vec<_>>();
+        assert_eq!(sockets.len(), clients.len());
+        for (number, socket) in sockets.into_iter().enumerate() {
+            TcpStream::from(socket).write_all(&[number as u8]).expect("written");
+        }
+        for (number, mut client) in clients.into_iter().enumerate() {
+            let mut byte = [0];
+            client.read_exact(&mut byte).expect("read");
+            assert_eq!(usize::from(byte[0]), number);
+        }
+    }
+
+    #[test]
+    fn more_than_the_stream_takes_goes_in_pieces() {
+        let (mut one, mut other) = links();
+        let input = vec![7; 3 << 20];
+        let message = Message::Sockets(vec![&input]);
+        for _ in 0..4 {
+            one.send(&message);
+        }
+        assert_eq!(moved(&mut one, &mut other).len(), 4);
+    }
+
+    #[test]
+    fn beyond_the_limit_only_what_is_alone_is_queued() {
+        let (mut one, mut other) = links();
+        let input = vec![7; 1000];
+        let long = Message::Sockets(vec![&input]);
+        assert!(one.send_within(&long, 500));
+        assert!(!one.send_within(&Message::Ready, 500));
+        assert!(!one.pass_within(&[0; 10], 500));
+        assert_eq!(moved(&mut one, &mut other).len(), 1);
+        assert!(one.send_within(&Message::Ready, 500));
+    }
+
+    #[test]
+    fn the_end_is_told() {
+        let (mut one, other) = links();
+        assert_eq!(one.read().expect("read"), Read::Nothing);
+        drop(other);
+        assert_eq!(one.read().expect("read"), Read::End);
+        one.send(&Message::Ready);
+        assert!(one.flush().is_err());
+        one.discard();
+        assert_eq!(one.unsent(), 0);
+    }
+}

@@ -1,0 +1,450 @@
+//! What crosses a link between the hub and a worker, or the control socket between the hub and another program.
+//!
+//! A frame is a length (four bytes, little-endian, of what follows), a byte that tells the kind, and the fields.
+//! Whoever connects to the control socket says [`Message::Hello`] first, and is answered with [`Message::Welcome`].
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::language::command::Command;
+use crate::registry::stats::{COUNTS, Counts, Stats, WorkerStats};
+use crate::registry::{Fd, Info};
+use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
+
+/// Of the language spoken here; a change to it is a new number.
+pub const VERSION: u32 = 2;
+
+/// How long a worker's answer is waited for where nobody says anything else.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// No answer is waited for longer, whatever is asked for.
+pub const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Bytes before a frame's content.
+pub(crate) const HEADER: usize = 4;
+
+/// Why a worker is to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// The whole server stops.
+    Stop,
+    /// Another takes its place, with new code.
+    Replace,
+    /// Somebody has asked for it.
+    Terminate,
+}
+
+/// What is asked of the hub, and by the hub of workers; each is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question<'a> {
+    /// To carry it out; only Push and Disconnect. Answered with [`Answer::Done`].
+    Do(Command<'a>),
+    /// How many connections have subscribed. Answered with [`Answer::Count`].
+    Subscribers(&'a str),
+    /// Answered with [`Answer::Stats`].
+    Stats,
+    /// Answered with [`Answer::Connections`].
+    Connections,
+    /// Answered with [`Answer::Info`].
+    Info(Fd),
+    /// Whether all that was sent before has been taken. Answered with [`Answer::Done`].
+    Flush,
+}
+
+/// What has become of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "see `Question`")]
+pub enum Answer {
+    Done(bool),
+    Count(u64),
+    Stats(Box<Stats>),
+    Connections(Vec<Fd>),
+    /// With the id of the worker whose connection it is.
+    Info(Option<(u8, Info)>),
+    /// Too many questions wait already.
+    Refused,
+    /// These workers have not answered in time.
+    Silent(Vec<u8>),
+}
+
+/// What crosses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// To be carried out, or passed on to those whom it is for.
+    Command(Command<'a>),
+    /// A question; its number comes back with the answer. The hub answers [`Answer::Silent`] if a worker has said
+    /// nothing for so long (whole milliseconds, at most [`LONGEST_PATIENCE`]); to a worker it means nothing.
+    Ask(u64, Duration, Question<'a>),
+    /// The answer to the question of that number.
+    Answer(u64, Answer),
+    /// Accepted sockets, whose descriptors go beside; with what has been read from each already.
+    Sockets(Vec<&'a [u8]>),
+    /// To a worker.
+    Leave(Leave),
+    /// To a worker: another one is gone, and what it had sent may never come.
+    SenderGone,
+    /// To a worker: it has nothing to do but to run a turn, which tells that it can.
+    Wake,
+    /// From a worker: it takes connections from now on.
+    Ready,
+    /// From a worker: it has been asked to leave, and waits for [`Message::Leave`].
+    Leaving,
+    /// From a worker: few of the ids that are leased are left.
+    FewIds,
+    /// From a worker: the workers are to be replaced.
+    Reload,
+    /// From a worker: the server is to stop.
+    Shutdown,
+    /// From a worker: it wants to be told when another one's connection is open no more.
+    Watch(Fd),
+    /// From a worker: it does not want to any more.
+    Unwatch(Fd),
+    /// From the worker whose connection it was, and to those that watch it: it is open no more.
+    Gone(Fd),
+    /// From another program, first of all.
+    Hello {
+        /// [`VERSION`] of who says it.
+        version: u32,
+    },
+    /// The answer to it.
+    Welcome {
+        /// [`VERSION`] of who says it.
+        version: u32,
+        /// The longest message that may be sent.
+        send_queue_size: u64,
+    },
+}
+
+const COMMAND: u8 = 1;
+const ASK: u8 = 2;
+const ANSWER: u8 = 3;
+const SOCKETS: u8 = 4;
+const LEAVE: u8 = 5;
+const SENDER_GONE: u8 = 6;
+const READY: u8 = 7;
+const LEAVING: u8 = 8;
+const RELOAD: u8 = 9;
+const SHUTDOWN: u8 = 10;
+const HELLO: u8 = 11;
+const WELCOME: u8 = 12;
+const WAKE: u8 = 13;
+const FEW_IDS: u8 = 14;
+const WATCH: u8 = 15;
+const UNWATCH: u8 = 16;
+const GONE: u8 = 17;
+
+const DO: u8 = 1;
+const SUBSCRIBERS: u8 = 2;
+const STATS: u8 = 3;
+const CONNECTIONS: u8 = 4;
+const INFO: u8 = 5;
+const FLUSH: u8 = 6;
+const REFUSED: u8 = 7;
+const SILENT: u8 = 8;
+
+impl<'a> Message<'a> {
+    /// Appends the whole frame.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        put_u32(out, 0);
+        self.encode_content(out);
+        let length = (out.len() - begin - HEADER) as u32;
+        out[begin..begin + HEADER].copy_from_slice(&length.to_le_bytes());
+    }
+
+    fn encode_content(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Command(command) => {
+                out.push(COMMAND);
+                command.encode(out);
+            }
+            Self::Ask(number, patience, question) => {
+                out.push(ASK);
+                put_u64(out, *number);
+                put_u32(out, (*patience).min(LONGEST_PATIENCE).as_millis() as u32);
+                question.encode(out);
+            }
+            Self::Answer(number, answer) => {
+                out.push(ANSWER);
+                put_u64(out, *number);
+                answer.encode(out);
+            }
+            Self::Sockets(inputs) => {
+                out.push(SOCKETS);
+                put_u16(out, inputs.len() as u16);
+                for input in inputs {
+                    put_u32(out, input.len() as u32);
+                    out.extend_from_slice(input);
+                }
+            }
+            Self::Leave(why) => out.extend([LEAVE, *why as u8]),
+            Self::SenderGone => out.push(SENDER_GONE),
+            Self::Wake => out.push(WAKE),
+            Self::Ready => out.push(READY),
+            Self::Leaving => out.push(LEAVING),
+            Self::FewIds => out.push(FEW_IDS),
+            Self::Reload => out.push(RELOAD),
+            Self::Shutdown => out.push(SHUTDOWN),
+            Self::Watch(fd) => put_fd(out, WATCH, *fd),
+            Self::Unwatch(fd) => put_fd(out, UNWATCH, *fd),
+            Self::Gone(fd) => put_fd(out, GONE, *fd),
+            Self::Hello { version } => {
+                out.push(HELLO);
+                put_u32(out, *version);
+            }
+            Self::Welcome { version, send_queue_size } => {
+                out.push(WELCOME);
+                put_u32(out, *version);
+                put_u64(out, *send_queue_size);
+            }
+        }
+    }
+
+    /// The message that is a frame's content.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn decode(content: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(content);
+        let message = match reader.u8()? {
+            COMMAND => Self::Command(Command::decode(reader.rest())?),
+            ASK => {
+                let (number, patience) = (reader.u64()?, Duration::from_millis(reader.u32()?.into()));
+                Self::Ask(number, patience.min(LONGEST_PATIENCE), Question::decode(&mut reader)?)
+            }
+            ANSWER => Self::Answer(reader.u64()?, Answer::decode(&mut reader)?),
+            SOCKETS => {
+                let count = reader.u16()?;
+                let inputs = (0..count).map(|_| {
+                    let length = reader.u32()?;
+                    reader.bytes(length as usize)
+                });
+                Self::Sockets(inputs.collect::<Result<_, Malformed>>()?)
+            }
+            LEAVE => Self::Leave(match reader.u8()? {
+                0 => Leave::Stop,
+                1 => Leave::Replace,
+                2 => Leave::Terminate,
+                _ => return Err(Malformed),
+            }),
+            SENDER_GONE => Self::SenderGone,
+            WAKE => Self::Wake,
+            READY => Self::Ready,
+            LEAVING => Self::Leaving,
+            FEW_IDS => Self::FewIds,
+            RELOAD => Self::Reload,
+            SHUTDOWN => Self::Shutdown,
+            WATCH => Self::Watch(reader.u64()?),
+            UNWATCH => Self::Unwatch(reader.u64()?),
+            GONE => Self::Gone(reader.u64()?),
+            HELLO => Self::Hello { version: reader.u32()? },
+            WELCOME => Self::Welcome { version: reader.u32()?, send_queue_size: reader.u64()? },
+            _ => return Err(Malformed),
+        };
+        reader.end()?;
+        Ok(message)
+    }
+}
+
+fn put_fd(out: &mut Vec<u8>, kind: u8, fd: Fd) {
+    out.push(kind);
+    put_u64(out, fd);
+}
+
+impl<'a> Question<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Do(command) => {
+                out.push(DO);
+                command.encode(out);
+            }
+            Self::Subscribers(topic) => {
+                out.push(SUBSCRIBERS);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Stats => out.push(STATS),
+            Self::Connections => out.push(CONNECTIONS),
+            Self::Info(fd) => {
+                out.push(INFO);
+                put_u64(out, *fd);
+            }
+            Self::Flush => out.push(FLUSH),
+        }
+    }
+
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(match reader.u8()? {
+            DO => match Command::decode(reader.rest())? {
+                command @ (Command::Push { .. } | Command::Disconnect { .. }) => Self::Do(command),
+                _ => return Err(Malformed),
+            },
+            SUBSCRIBERS => Self::Subscribers(reader.rest_text()?),
+            STATS => Self::Stats,
+            CONNECTIONS => Self::Connections,
+            INFO => Self::Info(reader.u64()?),
+            FLUSH => Self::Flush,
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+impl Answer {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Done(done) => out.extend([DO, u8::from(*done)]),
+            Self::Count(count) => {
+                out.push(SUBSCRIBERS);
+                put_u64(out, *count);
+            }
+            Self::Stats(stats) => {
+                out.push(STATS);
+                put_u64(out, stats.started_at);
+                put_counts(out, &stats.totals);
+                for worker in &stats.workers {
+                    out.push(worker.worker_id);
+                    put_u64(out, worker.started_at);
+                    put_counts(out, &worker.counts);
+                }
+            }
+            Self::Connections(ids) => {
+                out.push(CONNECTIONS);
+                for id in ids {
+                    put_u64(out, *id);
+                }
+            }
+            Self::Refused => out.push(REFUSED),
+            Self::Silent(workers) => {
+                out.push(SILENT);
+                out.extend_from_slice(workers);
+            }
+            Self::Info(info) => {
+                out.push(INFO);
+                if let Some((worker_id, info)) = info {
+                    out.push(*worker_id);
+                    info.encode(out);
+                }
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match reader.u8()? {
+            DO => Self::Done(reader.flag()?),
+            SUBSCRIBERS => Self::Count(reader.u64()?),
+            STATS => {
+                let (started_at, totals) = (reader.u64()?, counts(reader)?);
+                let mut workers = Vec::new();
+                while !reader.is_empty() {
+                    let (worker_id, started_at) = (reader.u8()?, reader.u64()?);
+                    workers.push(WorkerStats { worker_id, started_at, counts: counts(reader)? });
+                }
+                Self::Stats(Box::new(Stats { started_at, totals, workers }))
+            }
+            CONNECTIONS => {
+                let mut ids = Vec::new();
+                while !reader.is_empty() {
+                    ids.push(reader.u64()?);
+                }
+                Self::Connections(ids)
+            }
+            REFUSED => Self::Refused,
+            SILENT => Self::Silent(reader.rest().to_vec()),
+            INFO if reader.is_empty() => Self::Info(None),
+            INFO => Self::Info(Some((reader.u8()?, Info::decode(reader)?))),
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+fn put_counts(out: &mut Vec<u8>, counts: &Counts) {
+    for count in counts {
+        put_u64(out, *count);
+    }
+}
+
+fn counts(reader: &mut Reader<'_>) -> Result<Counts, Malformed> {
+    let mut counts = [0; COUNTS.len()];
+    for count in &mut counts {
+        *count = reader.u64()?;
+    }
+    Ok(counts)
+}
+
+/// Bytes that have come, of which frames are taken from the front. Its memory grows with what has come, never with what
+/// a header claims.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    bytes: Vec<u8>,
+    begin: usize,
+    end: usize,
+}
+
+/// Room for one read.
+const ROOM: usize = 64 * 1024;
+/// Memory that is kept for later.
+const KEPT: usize = 512 * 1024;
+
+impl Input {
+    /// Bytes that have all come.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { begin: 0, end: bytes.len(), bytes }
+    }
+
+    /// Where the next bytes are to be read to.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        if self.begin == self.end {
+            (self.begin, self.end) = (0, 0);
+            if self.bytes.len() > KEPT {
+                self.bytes = Vec::new();
+            }
+        }
+        if self.bytes.len() - self.end < ROOM / 2 {
+            self.bytes.copy_within(self.begin..self.end, 0);
+            (self.begin, self.end) = (0, self.end - self.begin);
+            if self.bytes.len() - self.end < ROOM / 2 {
+                self.bytes.resize((self.bytes.len() * 2).max(ROOM), 0);
+            }
+        }
+        &mut self.bytes[self.end..]
+    }
+
+    /// So many bytes have been read there.
+    pub(crate) fn filled(&mut self, count: usize) {
+        self.end += count;
+    }
+
+    /// Takes the next whole frame: where it stands. `None`: it has not come yet.
+    ///
+    /// # Errors
+    /// It says that it is longer than `longest`.
+    pub(crate) fn next_frame(&mut self, longest: usize) -> Result<Option<Range<usize>>, Malformed> {
+        let come = &self.bytes[self.begin..self.end];
+        let Some(header) = come.first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*header) as usize;
+        if length > longest {
+            return Err(Malformed);
+        }
+        if come.len() < HEADER + length {
+            return Ok(None);
+        }
+        let begin = self.begin;
+        self.begin += HEADER + length;
+        Ok(Some(begin..self.begin))
+    }
+
+    /// A frame, with its header.
+    pub(crate) fn frame(&self, frame: Range<usize>) -> &[u8] {
+        &self.bytes[frame]
+    }
+
+    /// Whether there is a part of a frame.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.begin == self.end
+    }
+}
+
+/// The content of a frame.
+pub(crate) fn content(frame: &[u8]) -> &[u8] {
+    &frame[HEADER..]
+}

@@ -1,0 +1,99 @@
+//! How connections come: from a listening socket or over the link, as long as there is space for them.
+
+use std::io;
+use std::net::SocketAddr;
+
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream};
+
+use crate::connection::{Connection, Wait};
+use crate::reactor::{LISTENER, Reactor};
+use crate::registry::add;
+use crate::tls::session::Session;
+
+/// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
+const SPARE_CONNECTIONS: usize = 1000;
+
+impl Reactor {
+    /// Accepts connections from a socket that listens already.
+    ///
+    /// # Errors
+    /// The kernel refuses to watch it.
+    pub fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = self.acceptor.add(TcpListener::from_std(listener));
+        self.poll.registry().register(listener, LISTENER, Interest::READABLE)
+    }
+
+    /// Takes on those who wait to be accepted, as long as there is space.
+    pub(crate) fn accept_waiting(&mut self) {
+        if !self.has_space() {
+            return;
+        }
+        let mut taken = Vec::new();
+        if let Err(error) = self.acceptor.accept(self.clock.now, &mut taken) {
+            self.accept_error = Some(error);
+        }
+        for (socket, peer) in taken {
+            self.adopt(socket, peer, Vec::new());
+        }
+    }
+
+    /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in
+    /// the kernel's queue.
+    pub(crate) fn has_space(&self) -> bool {
+        self.connections.len() - self.outliving < self.most_connections()
+    }
+
+    pub(crate) fn most_connections(&self) -> usize {
+        let open = self.settings.max_connections;
+        open + open / 10 + SPARE_CONNECTIONS
+    }
+
+    /// Takes a connection on, with what has been read from it already.
+    pub(crate) fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, input: Vec<u8>) {
+        // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
+        let _ = socket.set_nodelay(true);
+        self.serial = self.serial.wrapping_add(1);
+        let Ok(tls) = self.tls_session() else {
+            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the
+            // clear.
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+            return;
+        };
+        let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
+        let connection = &mut self.connections[key];
+        let registered = connection.socket.as_mut().map(|socket| {
+            self.poll.registry().register(socket, mio::Token(key), Interest::READABLE | Interest::WRITABLE)
+        });
+        if let Some(Ok(())) = registered {
+            let has_input = !input.is_empty();
+            match tls {
+                None => connection.input = input,
+                Some(mut session) => {
+                    session.keep(input);
+                    connection.tls = Some(session);
+                    connection.readable = has_input;
+                }
+            }
+            self.wait(key, Wait::Head);
+            if has_input {
+                self.make_ready(key);
+            }
+        } else {
+            self.connections.remove(key);
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+        }
+    }
+
+    /// The TLS state of a new connection, if this server speaks TLS; with the certificate of now.
+    fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
+        let Some(certificate) = &mut self.certificate else { return Ok(None) };
+        let refreshed = certificate.refresh(self.clock.now);
+        let session = certificate.session()?;
+        if refreshed.is_some() {
+            self.certificate_read = refreshed;
+        }
+        Ok(Some(Box::new(session)))
+    }
+}

@@ -1,0 +1,239 @@
+//! How connections end.
+//!
+//! A WebSocket leaves the open ones as soon as either side says that it closes; its `close` event is due when the
+//! closing handshake is done, or cannot be done any more; its socket is closed when what was queued is sent; and its
+//! key is free when all that is over.
+//!
+//! Its handlers may run for longer than that. They hold nothing that a living connection needs: the row in the registry
+//! and the place among `max_connections` are free once it is not open any more, the place among this worker's sockets
+//! once its own is closed. Those that run on are counted, and have a bound of their own.
+
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use wire::error::close_code;
+
+use crate::connection::{Ending, Stage, Wait};
+use crate::reactor::refusals::Refused;
+use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::registry::add;
+
+impl Reactor {
+    pub(crate) fn end_of_input(&mut self, key: usize) {
+        self.settle_for(key);
+        let connection = &mut self.connections[key];
+        connection.ended = true;
+        if connection.is_in_tls_handshake() && !matches!(connection.stage, Stage::Finishing { .. }) {
+            self.refuse_tls(key, "the client hung up");
+        }
+        let connection = &mut self.connections[key];
+        match connection.stage {
+            // It may have closed its end only, and still read the answer.
+            Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
+            Stage::Head { .. } if connection.has_last_words() => self.finish_sending(key, false),
+            Stage::WebSocket(_) if connection.has_last_words() => {
+                self.end_abnormally(key);
+                self.finish_sending(key, false);
+            }
+            _ => self.abort(key),
+        }
+    }
+
+    pub(crate) fn closed_by_peer(&mut self, key: usize, code: Option<u16>, reason: String) {
+        self.settle_for(key);
+        let connection = &mut self.connections[key];
+        if let Stage::WebSocket(protocol) = &mut connection.stage
+            && !protocol.close_sent()
+        {
+            // RFC 6455 §5.5.1: typically the status code it received is echoed.
+            connection.outbox.append(&mut self.tools.pool, |out| {
+                protocol.send_close(code, "", out);
+            });
+        }
+        self.end(key, code.unwrap_or(close_code::NO_STATUS), reason);
+        self.finish_sending(key, false);
+    }
+
+    /// Fails the connection (RFC 6455 §7.1.7): what the peer sends is not understood from here on.
+    pub(crate) fn fail(&mut self, key: usize, code: u16, reason: &str) {
+        if self.put_close(key, code, reason) {
+            self.end_abnormally(key);
+            self.finish_sending(key, true);
+        }
+    }
+
+    /// Puts our Close frame behind what is queued. False: it is no WebSocket, or has ended.
+    pub(crate) fn put_close(&mut self, key: usize, code: u16, reason: &str) -> bool {
+        self.settle_for(key);
+        let connection = &mut self.connections[key];
+        let Stage::WebSocket(protocol) = &mut connection.stage else {
+            return false;
+        };
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            protocol.send_close(Some(code), reason, out);
+        });
+        if connection.our_code == 0 {
+            connection.our_code = code;
+        }
+        true
+    }
+
+    /// The WebSocket is over, and its `close` event due.
+    fn end(&mut self, key: usize, code: u16, reason: String) {
+        self.leave_open(key);
+        let connection = &mut self.connections[key];
+        if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
+            connection.ending = Some(Box::new(Ending { code, reason }));
+            self.shared.measured().closed(code);
+            self.make_ready(key);
+        }
+    }
+
+    fn end_abnormally(&mut self, key: usize) {
+        let ours = self.connections[key].our_code;
+        let reason = if ours == 0 { String::new() } else { ours.to_string() };
+        self.end(key, close_code::ABNORMAL, reason);
+    }
+
+    /// It no longer counts among the open WebSockets.
+    pub(crate) fn leave_open(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        if connection.open {
+            connection.open = false;
+            self.keys[connection.row] = 0;
+            let is_watched = self.shared.end(connection.fd, key as u32);
+            add(&self.shared.totals().closed, 1);
+            self.shared.registry.give_place_back(self.shared.slot);
+            let fd = connection.fd;
+            if !connection.drained {
+                // A handler of it may run, and wait for that.
+                connection.drained = true;
+                self.drained.push(fd);
+            }
+            self.end_subscriptions(key);
+            self.tell_watchers(fd, is_watched);
+        }
+    }
+
+    /// Sends what is queued and then closes.
+    pub(crate) fn finish_sending(&mut self, key: usize, linger: bool) {
+        let connection = &mut self.connections[key];
+        connection.stage = Stage::Finishing { linger, shut: false };
+        connection.fragmented = None;
+        connection.paused_at = None;
+        self.wait(key, Wait::Taking);
+        self.queued(key);
+        self.make_ready(key);
+    }
+
+    /// Ends the connection at once. What is written already still reaches a peer that goes on reading; one that does
+    /// not is told by a reset that something is missing.
+    pub(crate) fn abort(&mut self, key: usize) {
+        let is_cut = !self.connections[key].outbox.is_empty() && !self.is_taking(key);
+        self.end_abnormally(key);
+        self.change_wait(key, Wait::Nothing);
+        let connection = &mut self.connections[key];
+        if let Some(mut socket) = connection.socket.take() {
+            // A forked child may hold the socket too: closing alone would neither end it nor take it out of epoll.
+            let _ = self.poll.registry().deregister(&mut socket);
+            if is_cut {
+                let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
+            }
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        connection.stage = Stage::Gone;
+        connection.input = Vec::new();
+        connection.outbox.clear(&mut self.tools.pool);
+        self.shared.count_unsent(connection, 0);
+        self.count_memory(key);
+        if self.connections[key].forgotten {
+            self.free_if_over(key);
+        } else {
+            self.outlive(key);
+        }
+    }
+
+    /// The client has left, and the connection is kept only for its handlers: it does not count as one any more.
+    fn outlive(&mut self, key: usize) {
+        if !std::mem::replace(&mut self.connections[key].outlived, true) {
+            self.count_outliving(self.outliving + 1);
+            add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
+        }
+    }
+
+    /// Does so for an HTTP connection whose peer has hung up while its handler runs. There may be only so many of them:
+    /// each still has a descriptor.
+    pub(crate) fn outlive_if_abandoned(&mut self, key: usize) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.hung_up && matches!(connection.stage, Stage::Asked(_)) && !self.is_overrun() {
+            self.outlive(key);
+        }
+    }
+
+    pub(crate) fn count_outliving(&mut self, count: usize) {
+        self.outliving = count;
+        let slot = self.shared.registry.slot(self.shared.slot);
+        slot.outliving.store(count as u64, Ordering::Relaxed);
+        slot.is_overrun.store(self.is_overrun().into(), Ordering::Relaxed);
+    }
+
+    /// How many connections are kept only for their handlers: their clients have left.
+    pub fn outliving(&self) -> usize {
+        self.outliving
+    }
+
+    /// Whether so many handlers have outlived their connections that no newcomers are let in. There may be as many as
+    /// connections.
+    pub fn is_overrun(&self) -> bool {
+        self.outliving >= self.most_connections()
+    }
+
+    /// The TLS of a connection has failed; what rustls says to that was in its outbox.
+    pub(crate) fn fail_tls(&mut self, key: usize, reason: &str) {
+        if self.connections[key].is_in_tls_handshake() {
+            self.refuse_tls(key, reason);
+        }
+        self.end_abnormally(key);
+        self.finish_sending(key, true);
+    }
+
+    /// The one place where a failed TLS handshake is known.
+    pub(crate) fn refuse_tls(&mut self, key: usize, reason: &str) {
+        let peer = self.connections[key].peer;
+        let reason = format!("the TLS handshake failed: {reason}").into();
+        self.turned_away(Refused { peer, status: None, reason, sent: 0, head: None, others: 0 });
+    }
+
+    /// Nothing is left to be sent: a connection that only waited for this is closed.
+    pub(crate) fn all_sent(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let Stage::Finishing { linger, shut } = &mut connection.stage else {
+            if matches!(connection.stage, Stage::Head { .. }) {
+                if connection.wait == Wait::KeepAlive {
+                    // However long the answer took, the time between two requests begins here.
+                    connection.since = self.clock.now;
+                }
+                self.make_ready(key);
+            } else if connection.wait == Wait::Taking {
+                self.wait(key, Wait::Close);
+            }
+            return;
+        };
+        if let Some(session) = &mut connection.tls
+            && session.end_output(connection.outbox.sealed())
+        {
+            // Without it the peer could not tell our end from somebody else's cut (RFC 8446 §6.1).
+            self.write_out(key, WRITE_BUDGET);
+        } else if !*linger || connection.ended {
+            self.abort(key);
+        } else if !*shut {
+            *shut = true;
+            if let Some(socket) = &connection.socket {
+                let _ = socket.shutdown(Shutdown::Write);
+            }
+            self.wait(key, Wait::Close);
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! Commands: what handlers, tasks and other threads ask of the reactor.
+
+use std::sync::atomic::Ordering;
+
+use wire::error::close_code;
+use wire::frame::{self, DataOpcode, Opcode};
+
+use crate::connection::{Connection, Wait};
+use crate::language::command::Command;
+use crate::language::message::{Input, Message, content};
+use crate::reactor::budget::COUNTED_AT_ONCE;
+use crate::reactor::uplink::{Notice, Source};
+use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::registry::{Fd, Registry, add};
+use crate::settings::SlowConsumer;
+
+/// An outbox that has grown to this is written at once, in the middle of a turn, so that a handler which pushes a lot
+/// fills it only if the peer does not read.
+const WRITE_AT: usize = 256 * 1024;
+
+/// Memory of a deferred message beside its payload, and room for the header of its frame.
+const DEFERRED_COST: usize = size_of::<(DataOpcode, bool, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
+
+/// What counts when room is asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Counted {
+    /// What is queued, and what waits behind an unfinished message.
+    Everything,
+    /// What is queued: for frames that need not wait, or could end the waiting.
+    Outbox,
+}
+
+/// What came of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    /// The connection is subscribed; if it is another thread's or process's: the subscription is on its way.
+    Done,
+    /// There is no such open connection, or too much waits for its process.
+    NotOpen,
+    /// It has `max_topics` already, which was counted.
+    TooMany,
+}
+
+/// The caller's mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushError {
+    /// A text message that is not UTF-8.
+    NotUtf8,
+}
+
+impl Reactor {
+    /// Queues a message, or with `finish` false a fragment of one. False: there is no such open connection, or its
+    /// outbox is full and the policy was applied.
+    ///
+    /// The payload of a whole text message is taken as UTF-8 unchecked.
+    ///
+    /// # Errors
+    /// [`PushError::NotUtf8`]: a fragment makes its text message invalid; nothing was queued.
+    #[inline]
+    pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
+        let Some(key) = self.settled_key(fd) else {
+            return Ok(self.push_away(fd, opcode, finish, payload));
+        };
+        if finish && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
+            return Ok(self.enqueue(key, opcode, payload));
+        }
+        self.push_fragment(key, opcode, finish, payload)
+    }
+
+    /// Queues a whole message for an open connection that has no fragmented one under way.
+    #[inline]
+    fn enqueue(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) -> bool {
+        let has_room = self.make_room(key, payload.len(), Counted::Everything);
+        if has_room {
+            self.put(key, opcode, payload);
+        }
+        has_room
+    }
+
+    fn put(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) {
+        let connection = &mut self.connections[key];
+        let tools = &mut self.tools;
+        let window = connection.window_bits.filter(|_| payload.len() >= self.settings.compression_threshold);
+        if let Some(bits) = window {
+            tools.deflated.clear();
+            tools.deflater.deflate(payload, bits, &mut tools.deflated);
+        }
+        let (compressed, body) = if window.is_some() && tools.deflated.len() < payload.len() {
+            (true, &tools.deflated[..])
+        } else {
+            (false, payload)
+        };
+        connection.outbox.append(&mut tools.pool, |out| frame::encode(out, opcode.into(), true, compressed, body));
+        self.shared.count_out(connection.row, 1, payload.len());
+        self.queued(key);
+    }
+
+    fn push_fragment(
+        &mut self,
+        key: usize,
+        opcode: DataOpcode,
+        finish: bool,
+        payload: &[u8],
+    ) -> Result<bool, PushError> {
+        let is_continuation = opcode == DataOpcode::Continuation;
+        let unfinished = match &self.connections[key].fragmented {
+            Some(fragmented) if is_continuation => fragmented.unfinished.clone(),
+            Some(fragmented) if fragmented.closing.is_some() => return Ok(false),
+            Some(_) => return Ok(self.defer(key, opcode, finish, payload)),
+            None if is_continuation => return Ok(false),
+            None => (opcode == DataOpcode::Text).then(Vec::new),
+        };
+        let unfinished = match unfinished {
+            Some(before) => Some(check_utf8(before, payload, finish)?),
+            None => None,
+        };
+        if !self.make_room(key, payload.len(), Counted::Outbox) {
+            return Ok(false);
+        }
+        let connection = &mut self.connections[key];
+        connection.outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode.into(), finish, false, payload));
+        connection.fragmented.get_or_insert_default().unfinished = unfinished;
+        add(&self.shared.registry.row(connection.row).bytes_out, payload.len() as u64);
+        if finish {
+            self.shared.count_out(connection.row, 1, 0);
+        }
+        self.queued(key);
+        if finish {
+            self.end_fragmented(key);
+        }
+        Ok(true)
+    }
+
+    /// Keeps a message until the fragmented one under way has ended.
+    pub(crate) fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+        if !self.make_room(key, payload.len(), Counted::Everything) {
+            return false;
+        }
+        if let Some(fragmented) = &mut self.connections[key].fragmented {
+            fragmented.deferred_bytes += payload.len() + DEFERRED_COST;
+            fragmented.deferred.push_back((opcode, finish, payload.to_vec()));
+        }
+        self.queued(key);
+        true
+    }
+
+    /// Sends what has waited for the end of the fragmented message.
+    fn end_fragmented(&mut self, key: usize) {
+        let Some(fragmented) = self.connections[key].fragmented.take() else {
+            return;
+        };
+        let fd = self.connections[key].fd;
+        for (opcode, finish, payload) in fragmented.deferred {
+            let connection = &self.connections[key];
+            if !connection.open {
+                return;
+            }
+            if finish && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
+                // Its room was kept when it came.
+                self.put(key, opcode, &payload);
+            } else if self.push(fd, opcode, finish, &payload).is_err() {
+                // A fragment could not be checked when it came: what it continues was not known.
+                add(&self.shared.totals().messages_dropped, 1);
+            }
+        }
+        if let Some((code, reason)) = fragmented.closing {
+            self.disconnect(fd, code, &reason);
+        }
+    }
+
+    /// Queues a ping with at most 125 bytes.
+    pub fn ping(&mut self, fd: Fd, payload: &[u8]) -> bool {
+        let Some(key) = self.settled_key(fd) else {
+            return self.is_away(fd) && self.send_away(Command::Ping { fd, payload });
+        };
+        self.control(key, Opcode::Ping, payload)
+    }
+
+    /// Queues a control frame; these may stand between the fragments of a message.
+    pub(crate) fn control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) -> bool {
+        let has_room = self.make_room(key, payload.len(), Counted::Outbox);
+        if has_room {
+            self.put_control(key, opcode, payload);
+        }
+        has_room
+    }
+
+    /// Answers a ping. Where messages are dropped when the outbox is full, pongs are too: the peer will ask again, and
+    /// only the last ping need be answered (RFC 6455 §5.5.3).
+    pub(crate) fn pong(&mut self, key: usize, payload: &[u8]) {
+        let is_full = self.connections[key].cost() > self.settings.send_queue_size;
+        if !is_full || self.settings.slow_consumer == SlowConsumer::Close {
+            self.control(key, Opcode::Pong, payload);
+        }
+    }
+
+    pub(crate) fn put_control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) {
+        let outbox = &mut self.connections[key].outbox;
+        outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode, true, false, payload));
+        self.queued(key);
+    }
+
+    /// Begins the closing handshake behind what is queued. False: there is no such open connection.
+    pub fn disconnect(&mut self, fd: Fd, code: u16, reason: &str) -> bool {
+        let Some(key) = self.settled_key(fd) else {
+            return self.is_away(fd) && self.send_away(Command::Disconnect { fd, code, reason });
+        };
+        if let Some(fragmented) = &mut self.connections[key].fragmented {
+            if fragmented.closing.is_some() {
+                return false;
+            }
+            fragmented.closing = Some((code, reason.into()));
+            self.wait(key, Wait::Continuation);
+            return true;
+        }
+        self.send_close(key, code, reason);
+        true
+    }
+
+    /// Sends our Close frame, the first of the two, and waits for the peer's.
+    pub(crate) fn send_close(&mut self, key: usize, code: u16, reason: &str) {
+        if !self.put_close(key, code, reason) {
+            return;
+        }
+        let connection = &mut self.connections[key];
+        connection.fragmented = None;
+        connection.lane.clear();
+        self.leave_open(key);
+        self.wait(key, Wait::Taking);
+        self.queued(key);
+        // It may be paused; what it reads from now on costs no handler.
+        self.make_ready(key);
+    }
+
+    /// Subscribes an open connection.
+    pub fn subscribe(&mut self, fd: Fd, topic: &str) -> Subscribed {
+        let Some(key) = self.settled_key(fd) else {
+            return match self.is_away(fd) {
+                true => self.shared.clone().subscribe_with(fd, || self.send_away(Command::Subscribe { fd, topic })),
+                false => Subscribed::NotOpen,
+            };
+        };
+        let connection = &mut self.connections[key];
+        if connection.subscriptions.len() >= self.settings.max_topics
+            && !self.topics.is_subscribed(&connection.subscriptions, topic)
+        {
+            self.shared.totals().subscriptions_refused.fetch_add(1, Ordering::Relaxed);
+            return Subscribed::TooMany;
+        }
+        self.topics.subscribe(key as u32, &mut connection.subscriptions, topic);
+        self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
+        Subscribed::Done
+    }
+
+    /// Ends a subscription. False: there is no such open connection.
+    pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
+        let Some(key) = self.settled_key(fd) else {
+            return self.is_away(fd) && self.send_away(Command::Unsubscribe { fd, topic });
+        };
+        let connection = &mut self.connections[key];
+        self.topics.unsubscribe(key as u32, &mut connection.subscriptions, topic);
+        self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
+        true
+    }
+
+    /// Queues a message for every subscriber of the topic, in every process, whose id is not in `exclude`.
+    pub fn publish(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        self.publish_here(topic, opcode, payload, exclude);
+        self.publish_away(topic, opcode, payload, exclude);
+    }
+
+    fn publish_here(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        self.gather(Some(topic), opcode, payload, exclude);
+    }
+
+    /// Queues a message for every open connection, of every process, whose id is not in `exclude`.
+    pub fn broadcast(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        self.broadcast_here(opcode, payload, exclude);
+        self.broadcast_away(opcode, payload, exclude);
+    }
+
+    fn broadcast_here(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        self.gather(None, opcode, payload, exclude);
+    }
+
+    /// Carries out what other threads have asked for until now.
+    pub(crate) fn carry_out_waiting(&mut self) {
+        while self.carry_out_queue(|_, _| true) {}
+    }
+
+    /// The same, as long as the turn's time lasts.
+    pub(crate) fn carry_out_some(&mut self) {
+        self.carry_out_queue(Self::has_time_after);
+    }
+
+    /// Carries out what waits while `goes_on` says so, which is told whether the last command was for many. False:
+    /// nothing has waited.
+    fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, bool) -> bool) -> bool {
+        if self.commands.is_empty() {
+            self.commands = Input::of(self.shared.take());
+        }
+        let mut commands = std::mem::take(&mut self.commands);
+        let mut has_come = false;
+        // What is queued here is whole and well-formed.
+        while let Ok(Some(frame)) = commands.next_frame(usize::MAX) {
+            has_come = true;
+            let Ok(Message::Command(command)) = Message::decode(content(commands.frame(frame))) else { continue };
+            let is_for_many = is_for_many(&command);
+            self.carry_out(command, Source::Thread);
+            if !goes_on(self, is_for_many) {
+                break;
+            }
+        }
+        if !commands.is_empty() {
+            self.commands = commands;
+        }
+        has_come
+    }
+
+    /// Carries out a command; false: the turn's time is over.
+    pub(crate) fn carry_out_in_time(&mut self, command: Command<'_>, source: Source) -> bool {
+        let is_for_many = is_for_many(&command);
+        self.carry_out(command, source);
+        self.has_time_after(is_for_many)
+    }
+
+    pub(crate) fn has_time_after(&mut self, is_for_many: bool) -> bool {
+        !(is_for_many && (self.is_over_time() || self.backlog.is_long())) && self.has_budget()
+    }
+
+    fn carry_out(&mut self, command: Command<'_>, source: Source) {
+        if let Some(fd) = command.fd()
+            && Registry::slot_of(fd) != self.shared.slot
+        {
+            // What the hub passes on for another process is for one that was here before.
+            if source == Source::Thread {
+                self.pass_on(command);
+            }
+            return;
+        }
+        match command {
+            Command::Push { fd, opcode, finish, payload } => {
+                self.shared.registry.arrived(fd, payload.len());
+                // Who asked was told that the message is on its way; what is lost from here on is counted.
+                if self.push(fd, opcode, finish, payload).is_err() {
+                    add(&self.shared.totals().messages_dropped, 1);
+                }
+            }
+            Command::Overflow { fd, length } => {
+                if let Some(key) = self.open_key(fd) {
+                    self.make_room(key, length as usize, Counted::Everything);
+                }
+            }
+            Command::Ping { fd, payload } => {
+                self.ping(fd, payload);
+            }
+            Command::Disconnect { fd, code, reason } => {
+                self.disconnect(fd, code, reason);
+            }
+            Command::Subscribe { fd, topic } => {
+                if self.subscribe(fd, topic) == Subscribed::TooMany && self.topics_exceeded.replace(fd).is_none() {
+                    self.crossing.notices.push_back(Notice::TopicsExceeded);
+                }
+                if source == Source::Hub {
+                    add(&self.shared.registry.slot(self.shared.slot).subscribes_done, 1);
+                }
+            }
+            Command::Unsubscribe { fd, topic } => {
+                self.unsubscribe(fd, topic);
+            }
+            Command::Publish { topic, opcode, payload, exclude } => {
+                self.publish_here(topic, opcode, payload, &exclude);
+                if source == Source::Thread {
+                    self.publish_away(topic, opcode, payload, &exclude);
+                }
+            }
+            Command::Broadcast { opcode, payload, exclude } => {
+                self.broadcast_here(opcode, payload, &exclude);
+                if source == Source::Thread {
+                    self.broadcast_away(opcode, payload, &exclude);
+                }
+            }
+            Command::PipeMessage { from, to, is_text, payload } => match source {
+                Source::Hub => {
+                    self.keep_pipe_message(from, is_text, payload);
+                }
+                Source::Thread => {
+                    self.send_message(to, is_text, payload);
+                }
+            },
+        }
+    }
+
+    /// A thread of this process has asked for something of another process's connection.
+    fn pass_on(&mut self, command: Command<'_>) {
+        let push = match &command {
+            Command::Push { fd, payload, .. } => Some((*fd, payload.len())),
+            _ => None,
+        };
+        let sent = self.send_away(command);
+        if let Some((fd, length)) = push.filter(|_| !sent) {
+            self.shared.registry.arrived(fd, length);
+        }
+    }
+
+    /// Whether `length` more bytes may be queued. If not, and the socket takes no more either, the policy for slow
+    /// consumers has been applied. An empty outbox takes any message.
+    #[inline]
+    pub(crate) fn make_room(&mut self, key: usize, length: usize, counted: Counted) -> bool {
+        let has_room = |connection: &Connection, limit: usize| {
+            let cost = match counted {
+                Counted::Everything => connection.cost(),
+                Counted::Outbox => connection.outbox.cost(),
+            };
+            cost + length <= limit || connection.unsent() == 0
+        };
+        let limit = self.settings.send_queue_size;
+        if has_room(&self.connections[key], limit) {
+            return true;
+        }
+        self.write_out(key, usize::MAX);
+        let connection = &self.connections[key];
+        if !connection.open {
+            return false;
+        }
+        if has_room(connection, limit) {
+            return true;
+        }
+        match self.settings.slow_consumer {
+            SlowConsumer::Drop => add(&self.shared.totals().messages_dropped, 1),
+            SlowConsumer::Close => {
+                let connection = &mut self.connections[key];
+                connection.outbox.discard_unbegun(&mut self.tools.pool);
+                self.backlog.is_reached(key as u32);
+                add(&self.shared.totals().slow_consumers_closed, 1);
+                self.send_close(key, close_code::TRY_AGAIN, "slow consumer");
+            }
+        }
+        false
+    }
+
+    /// To be called when something was put into an outbox: it will be written at the end of the turn.
+    #[inline]
+    pub(crate) fn queued(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let unsent = connection.unsent();
+        self.shared.count_unsent(connection, unsent);
+        if unsent > self.settings.send_queue_size / 2 {
+            connection.passed_half = true;
+        }
+        if !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            self.dirty.push(key as u32);
+        }
+        if unsent >= COUNTED_AT_ONCE || connection.blocked {
+            self.queued_much(key, unsent);
+        }
+    }
+
+    /// What is in an outbox may stay there for long: it is counted.
+    fn queued_much(&mut self, key: usize, unsent: usize) {
+        if unsent >= WRITE_AT && !self.connections[key].blocked {
+            self.write_out(key, WRITE_BUDGET);
+        }
+        self.count_memory(key);
+        self.keep_to_budget();
+    }
+}
+
+/// Checks the next fragment of a text message behind `unfinished`, the beginning of a character; returns what of a
+/// character it ends in.
+fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], finish: bool) -> Result<Vec<u8>, PushError> {
+    unfinished.extend_from_slice(payload);
+    match std::str::from_utf8(&unfinished) {
+        Ok(_) => Ok(Vec::new()),
+        Err(error) if !finish && error.error_len().is_none() => Ok(unfinished.split_off(error.valid_up_to())),
+        Err(_) => Err(PushError::NotUtf8),
+    }
+}
+
+fn is_for_many(command: &Command<'_>) -> bool {
+    matches!(command, Command::Publish { .. } | Command::Broadcast { .. })
+}

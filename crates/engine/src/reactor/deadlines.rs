@@ -1,0 +1,208 @@
+//! What happens when something takes too long.
+
+use std::sync::atomic::Ordering;
+
+use wire::error::close_code;
+use wire::frame::Opcode;
+
+use crate::connection::{Stage, Wait};
+use crate::reactor::backlog::Slice;
+use crate::reactor::{Reactor, WRITE_BUDGET};
+use crate::registry::add;
+use crate::system::timers::Entry;
+
+impl Reactor {
+    /// Begins to wait for something; its deadline counts from now.
+    pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
+        // A handler may have blocked since the turn began, or there may be no turn.
+        self.clock.read();
+        self.change_wait(key, wait);
+        let connection = &mut self.connections[key];
+        (connection.since, connection.untaken) = (self.clock.now, 0);
+        if matches!(wait, Wait::Taking | Wait::Close) {
+            self.begin_period(key);
+        }
+        self.arm(key);
+    }
+
+    /// Changes what a connection waits for, and counts those that rest.
+    pub(crate) fn change_wait(&mut self, key: usize, wait: Wait) {
+        let before = std::mem::replace(&mut self.connections[key].wait, wait);
+        match (before == Wait::KeepAlive, wait == Wait::KeepAlive) {
+            (false, true) => self.resting += 1,
+            (true, false) => self.resting -= 1,
+            _ => return,
+        }
+        let slot = self.shared.registry.slot(self.shared.slot);
+        slot.sockets_resting.store(self.resting as u64, Ordering::Relaxed);
+    }
+
+    /// Makes sure that the wheel comes back to the connection in time.
+    pub(crate) fn arm(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let waits_until = connection.wait.limit(&self.settings).map(|limit| connection.since + limit);
+        let Some(at) = waits_until.into_iter().chain(self.partial_until(key)).min() else {
+            return;
+        };
+        let connection = &mut self.connections[key];
+        if at < connection.timer_at {
+            connection.timer_at = at;
+            self.wheel.set(Entry { key: key as u32, serial: connection.serial, at });
+        }
+    }
+
+    /// Notes whether a message is left unfinished, and since when nothing more of it has come.
+    pub(crate) fn watch_partial(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let Some(partial) = connection.partial() else {
+            connection.partial_at = u64::MAX;
+            return;
+        };
+        let is_first = connection.partial_at == u64::MAX;
+        if is_first || partial != connection.partial {
+            connection.partial = partial;
+            connection.partial_at = self.clock.now;
+        }
+        if is_first {
+            self.arm(key);
+        }
+    }
+
+    /// How long the rest of an unfinished message is waited for.
+    fn partial_until(&self, key: usize) -> Option<u64> {
+        let connection = &self.connections[key];
+        let limit = self.settings.message_timeout.filter(|_| connection.partial_at != u64::MAX)?;
+        Some(connection.partial_at + limit.as_millis() as u64)
+    }
+
+    /// Closes a connection whose message takes too long. False: it is in time.
+    fn judge_partial(&mut self, key: usize) -> bool {
+        let now = self.clock.now;
+        if self.partial_until(key).is_none_or(|until| until > now) {
+            return false;
+        }
+        let connection = &mut self.connections[key];
+        if !connection.open {
+            connection.partial_at = u64::MAX;
+            return false;
+        }
+        if connection.readable || connection.queued {
+            // The rest may lie unread.
+            connection.partial_at = now;
+            return false;
+        }
+        self.fail(key, close_code::POLICY_VIOLATION, "the message is not finished");
+        self.write_out_if_there(key);
+        true
+    }
+
+    /// Judges the deadlines that have come, as long as the slice lasts: thousands of pings may be due together.
+    pub(crate) fn judge_deadlines(&mut self, slice: &mut Slice) {
+        self.wheel.take_due(self.clock.now, &mut self.due);
+        let mut due = std::mem::take(&mut self.due);
+        let mut judged = 0;
+        for Entry { key, serial, at } in due.iter().copied() {
+            judged += 1;
+            let key = key as usize;
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            if connection.serial == serial && connection.timer_at == at {
+                connection.timer_at = u64::MAX;
+                self.judge(key);
+                if slice.is_over() {
+                    break;
+                }
+            }
+        }
+        due.drain(..judged);
+        self.due = due;
+    }
+
+    fn judge(&mut self, key: usize) {
+        if self.judge_partial(key) {
+            return;
+        }
+        let now = self.clock.now;
+        let connection = &mut self.connections[key];
+        let Some(limit) = connection.wait.limit(&self.settings) else {
+            self.arm(key);
+            return;
+        };
+        if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
+            // A peer in the middle of a frame cannot send a pong; while more of the frame comes, it is alive.
+            if protocol.is_mid_frame() || connection.is_mid_input() {
+                connection.since = connection.since.max(connection.received_at);
+            }
+            // Nor can it answer a ping that still waits behind what it is reading.
+            if !connection.outbox.is_empty() {
+                connection.since = connection.since.max(connection.progress_at);
+            }
+            // Nor is it late while we do not read, or while what it sent lies unread.
+            if connection.paused_at.is_some() || connection.readable || connection.queued {
+                connection.since = connection.since.max((now + 1000).saturating_sub(limit));
+            }
+        }
+        if now < connection.since + limit {
+            self.arm(key);
+            return;
+        }
+        match connection.wait {
+            Wait::Nothing => {}
+            Wait::Head if connection.is_in_tls_handshake() => {
+                self.refuse_tls(key, "it took too long");
+                self.finish_sending(key, true);
+            }
+            // Nothing of its input can be lost: it has sent none.
+            Wait::Head if connection.input.is_empty() => self.finish_sending(key, false),
+            Wait::Head | Wait::Body => self.reject_too_slow(key),
+            // The time between two requests begins when the answer is out.
+            Wait::KeepAlive if !connection.outbox.is_empty() => self.go_on_or_cut_off(key),
+            Wait::KeepAlive => self.finish_sending(key, true),
+            Wait::Ping => {
+                let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
+                self.wait(key, wait);
+                // There is at most one such ping, so a full outbox takes it too.
+                self.put_control(key, Opcode::Ping, b"");
+                self.begin_period(key);
+                self.write_out_if_there(key);
+            }
+            Wait::Pong => {
+                // The ping may be in the kernel's buffer, after what the peer is reading.
+                if self.takes_enough(key) {
+                    self.arm(key);
+                } else {
+                    self.send_close(key, close_code::INTERNAL, "keepalive ping timeout");
+                    self.write_out_if_there(key);
+                }
+            }
+            Wait::Continuation => self.close_unfinished(key),
+            Wait::Taking | Wait::Close => self.go_on_or_cut_off(key),
+        }
+    }
+
+    /// Gives a peer another period if it has taken enough in the last one.
+    fn go_on_or_cut_off(&mut self, key: usize) {
+        if self.takes_enough(key) {
+            self.arm(key);
+        } else {
+            self.cut_off(key);
+        }
+    }
+
+    /// Closes a connection though the message under way has not been ended: nobody seems to be about to.
+    fn close_unfinished(&mut self, key: usize) {
+        let Some(fragmented) = self.connections[key].fragmented.take() else { return };
+        add(&self.shared.totals().messages_dropped, fragmented.deferred.len() as u64);
+        if let Some((code, reason)) = fragmented.closing {
+            self.send_close(key, code, &reason);
+            self.write_out_if_there(key);
+        }
+    }
+
+    fn write_out_if_there(&mut self, key: usize) {
+        if self.connections.contains(key) {
+            self.write_out(key, WRITE_BUDGET);
+        }
+    }
+}

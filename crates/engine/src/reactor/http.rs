@@ -1,0 +1,407 @@
+//! HTTP: what stands before a WebSocket, and beside it on the same port.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use wire::body::BodyDecoder;
+use wire::handshake::{self, Upgrade};
+use wire::http::{self, Head, Rejection};
+use wire::protocol::Protocol;
+
+use crate::connection::outbox::{Outbox, Pool};
+use crate::connection::{Asked, Stage, Unfinished, Wait};
+use crate::reactor::Reactor;
+use crate::reactor::event::{Event, Shortage, Token};
+use crate::reactor::refusals::Refused;
+use crate::reactor::shutdown::Phase;
+use crate::registry::{Fd, NoId, add};
+use crate::tls::session;
+
+/// Seconds after which a client that was refused for lack of room may try again.
+const RETRY_AFTER: &str = "5";
+
+const TOO_LARGE: Rejection = Rejection { status: 431, reason: "the request head is too large", headers: &[] };
+const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request took too long", headers: &[] };
+const FOREIGN_ORIGIN: Rejection =
+    Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
+const FOREIGN_HOST: Rejection = Rejection { status: 400, reason: "this host is not served here", headers: &[] };
+const NO_ROOM: Rejection =
+    Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
+const TOO_MANY_HANDLERS: Rejection = Rejection {
+    status: 503,
+    reason: "too many handlers still run for clients that have left",
+    headers: &[("Retry-After", RETRY_AFTER)],
+};
+const NO_IDS: Rejection = Rejection { status: 503, reason: "all connection ids have been given out", headers: &[] };
+const NO_LEASED_IDS: Rejection =
+    Rejection { status: 503, reason: "no connection id is leased", headers: &[("Retry-After", RETRY_AFTER)] };
+const STOPPING: Rejection =
+    Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
+const PLAIN_HTTP: Rejection =
+    Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
+/// It would show a page what the browser keeps from it, cookies for one (RFC 9110 §9.3.8).
+const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
+
+/// What a request that may be answered asks for.
+enum Entry {
+    Handshake(Upgrade),
+    Request { body: BodyDecoder, expects_continue: bool },
+}
+
+/// What the operator reads: which host it was, and which setting refused it.
+fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, str> {
+    match head {
+        Some(head) if *rejection == FOREIGN_HOST => {
+            let host = String::from_utf8_lossy(head.authority().unwrap_or_default());
+            Cow::Owned(format!("{}: '{host}' is not in allowed_hosts", rejection.reason))
+        }
+        _ if *rejection == FOREIGN_ORIGIN => Cow::Owned(format!("{}, see the setting origins", rejection.reason)),
+        _ => Cow::Borrowed(rejection.reason),
+    }
+}
+
+impl Reactor {
+    /// Deals with a request head. The event, if it is to be handed up; otherwise it has been answered, or its body is
+    /// awaited.
+    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
+        let (head, rejection) = match head {
+            Ok(head) => match self.examine(&head) {
+                Ok(Entry::Handshake(upgrade)) => {
+                    let head = Arc::new(head);
+                    let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade), Arc::clone(&head)));
+                    return Some(Event::Handshake { token, head, peer });
+                }
+                Ok(Entry::Request { body, .. }) if body.is_complete() => {
+                    return Some(self.request(key, head, Vec::new()));
+                }
+                Ok(Entry::Request { body, expects_continue }) => {
+                    self.await_body(key, Unfinished { head, body }, expects_continue);
+                    return None;
+                }
+                Err(rejection) => (Some(Arc::new(head)), rejection),
+            },
+            Err(rejection) => (None, rejection),
+        };
+        self.reject(key, &rejection, head);
+        None
+    }
+
+    fn examine(&mut self, head: &Head) -> Result<Entry, Rejection> {
+        // First: pages that may not connect should cost as little as they can.
+        if !self.settings.allowed_hosts.allows_head(head, self.speaks_tls()) {
+            return Err(FOREIGN_HOST);
+        }
+        if head.wants_upgrade() {
+            return self.check_handshake(head).map(Entry::Handshake);
+        }
+        let length = http::body_length(head)?;
+        if head.method() == "TRACE" {
+            return Err(NO_TRACES);
+        }
+        let expects_continue = head.expects_continue()?;
+        let body = BodyDecoder::new(length, self.settings.max_body_size)?;
+        Ok(Entry::Request { body, expects_continue })
+    }
+
+    fn check_handshake(&mut self, head: &Head) -> Result<Upgrade, Rejection> {
+        // Before all else about a handshake, for the same reason.
+        if !self.settings.origins.allows_head(head, self.speaks_tls()) {
+            return Err(FOREIGN_ORIGIN);
+        }
+        let upgrade = handshake::check(head, self.settings.compression)?;
+        self.check_room()?;
+        Ok(upgrade)
+    }
+
+    /// Whether one more connection may be let in.
+    fn check_room(&mut self) -> Result<(), Rejection> {
+        if self.phase == Phase::Refusing {
+            return Err(STOPPING);
+        }
+        if self.shared.registry.connections() >= self.settings.max_connections as u64 {
+            return Err(NO_ROOM);
+        }
+        if self.is_overrun() {
+            self.shortage = Some(Shortage::Handlers(self.outliving));
+            return Err(TOO_MANY_HANDLERS);
+        }
+        if self.ids.are_exhausted(&self.shared.registry) {
+            return Err(self.no_id(NoId::Exhausted));
+        }
+        Ok(())
+    }
+
+    /// The answer where no id can be given out.
+    fn no_id(&mut self, why: NoId) -> Rejection {
+        let (shortage, rejection) = match why {
+            NoId::NoFreeRow => return NO_ROOM,
+            NoId::Exhausted => (Shortage::Ids, NO_IDS),
+            NoId::Unleased => (Shortage::LeasedIds, NO_LEASED_IDS),
+        };
+        self.shortage = Some(shortage);
+        rejection
+    }
+
+    fn speaks_tls(&self) -> bool {
+        self.settings.certificate.is_some()
+    }
+
+    fn await_body(&mut self, key: usize, request: Unfinished, expects_continue: bool) {
+        let connection = &mut self.connections[key];
+        connection.stage = Stage::Body(Box::new(request));
+        if connection.wait == Wait::Head {
+            connection.wait = Wait::Body;
+            self.arm(key);
+        } else {
+            // Head and body have begun together; the time since the last request is not theirs.
+            self.wait(key, Wait::Body);
+        }
+        if expects_continue {
+            self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
+            self.queued(key);
+        }
+    }
+
+    /// The event for a request whose body has been read.
+    pub(crate) fn enter_with_body(&mut self, key: usize) -> Option<Event<'static>> {
+        let stage = std::mem::replace(&mut self.connections[key].stage, Stage::Head { scanned: 0 });
+        let Stage::Body(request) = stage else { return None };
+        Some(self.request(key, request.head, request.body.into_content()))
+    }
+
+    fn request(&mut self, key: usize, head: Head, body: Vec<u8>) -> Event<'static> {
+        let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
+        let (token, peer) = self.await_answer(key, asked);
+        Event::Request { token, head, peer, body }
+    }
+
+    /// The connection waits for its handler; returns the handler's name for it, and the peer.
+    fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
+        self.connections[key].stage = Stage::Asked(asked);
+        self.outlive_if_abandoned(key);
+        self.wait(key, Wait::Nothing);
+        let connection = &self.connections[key];
+        (Token { key: key as u32, serial: connection.serial }, connection.peer)
+    }
+
+    /// An id for a new connection, if there may be one more in the whole server.
+    fn new_id(&mut self) -> Result<Fd, Rejection> {
+        self.check_room()?;
+        // The place first: a refusal costs no id.
+        if !self.shared.registry.take_place(self.shared.slot, self.settings.max_connections) {
+            return Err(NO_ROOM);
+        }
+        let fd = self.ids.next(&self.shared.registry).map_err(|why| {
+            self.shared.registry.give_place_back(self.shared.slot);
+            self.no_id(why)
+        });
+        self.ask_for_ids_if_few();
+        fd
+    }
+
+    pub(crate) fn reject_too_large(&mut self, key: usize) {
+        self.reject(key, &TOO_LARGE, None);
+    }
+
+    pub(crate) fn reject_too_slow(&mut self, key: usize) {
+        self.reject(key, &TOO_SLOW, None);
+    }
+
+    pub(crate) fn reject_stopping(&mut self, key: usize) {
+        self.reject(key, &STOPPING, None);
+    }
+
+    /// Answers HTTP on a port that speaks TLS.
+    pub(crate) fn reject_plain(&mut self, key: usize) {
+        self.reject(key, &PLAIN_HTTP, None);
+    }
+
+    /// Answers TLS on a port that speaks plain HTTP.
+    pub(crate) fn alert_that_there_is_no_tls(&mut self, key: usize) {
+        let alert = |out: &mut Vec<u8>| out.extend_from_slice(session::NO_TLS_HERE);
+        self.connections[key].outbox.append(&mut self.tools.pool, alert);
+        self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
+        self.finish_sending(key, true);
+    }
+
+    /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
+    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Arc<Head>>) {
+        let head = head.or_else(|| match std::mem::replace(&mut self.connections[key].stage, Stage::Gone) {
+            Stage::Body(request) => Some(Arc::new(request.head)),
+            _ => None,
+        });
+        let mut headers = vec![("Content-Type", "text/plain; charset=utf-8")];
+        headers.extend_from_slice(rejection.headers);
+        let body = format!("{}\n", rejection.reason);
+        // RFC 9110 §9.3.2: no content in the response to HEAD.
+        let head_only = head.as_ref().is_some_and(|head| head.method() == "HEAD");
+        let date = self.clock.date();
+        self.connections[key].outbox.append(&mut self.tools.pool, |out| {
+            http::write_response(out, rejection.status, &headers, body.as_bytes(), head_only, false, date);
+        });
+        self.turned_away(Refused {
+            peer: self.connections[key].peer,
+            status: Some(rejection.status),
+            reason: reason_for_log(rejection, head.as_deref()),
+            sent: if head_only { 0 } else { body.len() },
+            head,
+            others: 0,
+        });
+        self.finish_sending(key, true);
+    }
+
+    /// Counts a client that no handler gets to see, and has it told of.
+    pub(crate) fn turned_away(&mut self, refused: Refused) {
+        self.count_refused(refused.status);
+        self.refusals.push(refused);
+    }
+
+    fn count_refused(&self, status: Option<u16>) {
+        add(&self.shared.totals().refused, 1);
+        self.shared.measured().refused(status);
+    }
+
+    /// The subprotocols that a handshake offers; the one of `settings` that the server would choose.
+    pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
+        let connection = self.connections.get(token.key as usize).filter(|it| it.serial == token.serial);
+        match connection.map(|connection| &connection.stage) {
+            Some(Stage::Asked(Asked::Handshake(upgrade, _))) => {
+                let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
+                (upgrade.protocols.clone(), chosen.map(str::to_owned))
+            }
+            _ => (Vec::new(), None),
+        }
+    }
+
+    /// Accepts a handshake: the 101 is queued, and the connection has an id from here on. `client` replaces the peer's
+    /// address in what is known of the connection. `None`: it is gone, or there is no room any more.
+    ///
+    /// Names and values of `headers` must have been checked.
+    pub fn accept(
+        &mut self,
+        token: Token,
+        subprotocol: Option<&str>,
+        headers: &[(String, String)],
+        client: Option<SocketAddr>,
+    ) -> Option<Fd> {
+        self.clock.read();
+        self.settle();
+        let (key, asked) = self.asked(token)?;
+        let Asked::Handshake(upgrade, head) = asked else {
+            return None;
+        };
+        let fd = match self.new_id() {
+            Ok(fd) => fd,
+            Err(rejection) => {
+                self.reject(key, &rejection, Some(head));
+                return None;
+            }
+        };
+        let chosen =
+            subprotocol.or_else(|| handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols));
+        let connection = &mut self.connections[key];
+        let client = client.unwrap_or(connection.peer);
+        // Others see the connection before the peer can have seen the 101.
+        self.shared.registry.claim(fd, client, self.clock.unix);
+        let date = self.clock.date();
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            handshake::write_accept(out, &upgrade, chosen, headers, date);
+        });
+        connection.outbox.end_preface(&mut self.tools.pool);
+        let compression = upgrade.compression.map(|(parameters, _)| parameters);
+        connection.window_bits = compression.as_ref().map(|parameters| parameters.server_max_window_bits);
+        connection.stage = Stage::WebSocket(Protocol::new(compression));
+        add(&self.shared.totals().accepted, 1);
+        self.name(key, fd);
+        self.wait(key, Wait::Ping);
+        self.queued(key);
+        self.make_ready(key);
+        Some(fd)
+    }
+
+    /// Does the upgrade and closes at once with `code`, which a browser's page can read (that of a refused handshake it
+    /// cannot). The connection gets no id and has no events.
+    pub fn refuse(&mut self, token: Token, code: u16, reason: &str) {
+        let Some((key, Asked::Handshake(upgrade, _))) = self.asked(token) else {
+            return;
+        };
+        self.count_refused(Some(101));
+        let mut protocol = Protocol::new(None);
+        let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
+        let connection = &mut self.connections[key];
+        let no_headers: [(&str, &str); 0] = [];
+        let date = self.clock.date();
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            handshake::write_accept(out, &upgrade, chosen, &no_headers, date);
+            protocol.send_close(Some(code), reason, out);
+        });
+        connection.stage = Stage::WebSocket(protocol);
+        self.wait(key, Wait::Taking);
+        self.queued(key);
+        self.make_ready(key);
+    }
+
+    /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been
+    /// checked. False: as far as is known, the client was gone by then.
+    pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) -> bool {
+        self.answer(token, status, headers, body.len(), |outbox, pool| {
+            outbox.append(pool, |out| out.extend_from_slice(body));
+        })
+    }
+
+    /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if
+    /// they are not there any more by then, the connection is cut.
+    pub fn respond_file(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(String, String)],
+        file: File,
+        offset: u64,
+        length: usize,
+    ) -> bool {
+        self.answer(token, status, headers, length, |outbox, _| outbox.append_file(file, offset, length))
+    }
+
+    /// Sends a response, and with `put_body` its body of `length` bytes, if it is to have one.
+    fn answer(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(String, String)],
+        length: usize,
+        put_body: impl FnOnce(&mut Outbox, &mut Pool),
+    ) -> bool {
+        self.clock.read();
+        let Some((key, asked)) = self.asked(token) else {
+            return false;
+        };
+        let (head_only, keep_alive) = match asked {
+            Asked::Request { head_only, keep_alive } => (head_only, keep_alive && self.phase == Phase::Serving),
+            Asked::Handshake(..) => {
+                self.count_refused(Some(status));
+                (false, false)
+            }
+        };
+        let connection = &mut self.connections[key];
+        let keep_alive = keep_alive && !connection.ended;
+        let is_there = !connection.hung_up;
+        let date = self.clock.date();
+        connection.outbox.append(&mut self.tools.pool, |out| {
+            http::write_response_head(out, status, headers, length as u64, keep_alive, date);
+        });
+        if !head_only && !http::is_bodiless(status) {
+            put_body(&mut connection.outbox, &mut self.tools.pool);
+        }
+        if keep_alive {
+            self.wait(key, Wait::KeepAlive);
+            self.queued(key);
+            self.make_ready(key);
+        } else {
+            self.finish_sending(key, true);
+        }
+        is_there
+    }
+}

@@ -1,0 +1,255 @@
+//! The part of a reactor that every thread may touch: the registry, and a bounded queue of commands that wakes the
+//! reactor.
+//!
+//! The reactor carries the commands out (or passes them on to where they belong) in the order in which they came, so
+//! what one thread asks for reaches any one connection in the order of its calls. Nobody waits: a full queue refuses,
+//! and that is counted.
+
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mio::Waker;
+use rustc_hash::FxHashMap;
+use wire::frame::DataOpcode;
+
+use crate::connection::Connection;
+use crate::language::command::Command;
+use crate::language::message::Message;
+use crate::reactor::commands::Subscribed;
+use crate::registry::metrics::Measured;
+use crate::registry::stats::Totals;
+use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
+use crate::settings::Settings;
+
+/// Commands that may wait at a time.
+const MOST_COMMANDS: usize = 65_536;
+/// Bytes that may wait at a time.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Default)]
+struct Queue {
+    /// Whole frames.
+    frames: Vec<u8>,
+    count: usize,
+}
+
+/// See the file's head.
+pub struct Shared {
+    /// All connections.
+    pub registry: Registry,
+    pub(crate) slot: u8,
+    send_queue_size: usize,
+    max_topics: usize,
+    queue: Mutex<Queue>,
+    /// The reactor has been woken for what is in the queue.
+    woken: AtomicBool,
+    waker: Waker,
+    ended: Mutex<FxHashMap<Fd, Ended>>,
+}
+
+/// A connection that is not open any more, and whose `close` handler has not ended. Its row in the registry is free, and
+/// may be another connection's.
+struct Ended {
+    key: u32,
+    info: Info,
+}
+
+/// With room for so many ended connections, memory is not given back.
+const FEW_ENDED: usize = 1024;
+
+impl Shared {
+    pub(crate) fn new(registry: Registry, slot: u8, settings: &Settings, waker: Waker) -> Self {
+        let &Settings { send_queue_size, max_topics, .. } = settings;
+        Self {
+            registry,
+            slot,
+            send_queue_size,
+            max_topics,
+            queue: Mutex::default(),
+            woken: AtomicBool::new(false),
+            waker,
+            ended: Mutex::default(),
+        }
+    }
+
+    /// What this process has counted.
+    pub fn totals(&self) -> &Totals {
+        &self.registry.slot(self.slot).totals
+    }
+
+    /// What this process has measured; for the reactor's thread only.
+    pub fn measured(&self) -> &Measured {
+        &self.registry.slot(self.slot).measured
+    }
+
+    /// Whether this process's worker is stuck.
+    pub fn stuck(&self) -> &StuckCell {
+        self.registry.stuck(self.slot)
+    }
+
+    /// The id of this process's worker.
+    pub fn worker_id(&self) -> u8 {
+        self.registry.slot(self.slot).worker_id.load(Ordering::Relaxed) as u8
+    }
+
+    /// Sends a command on its way; false (and counted) if too many wait already.
+    pub fn command(&self, command: Command<'_>) -> bool {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = queue.frames.len();
+        Message::Command(command).encode(&mut queue.frames);
+        if queue.count >= MOST_COMMANDS || queue.frames.len() > MOST_BYTES && before > 0 {
+            queue.frames.truncate(before);
+            drop(queue);
+            self.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        queue.count += 1;
+        drop(queue);
+        self.wake();
+        true
+    }
+
+    /// Keeps room for a message on its way to a connection of another thread or process. If its outbox is full, `tell`
+    /// is given the command that has the owner apply its policy.
+    pub(crate) fn reserve(&self, fd: Fd, length: usize, tell: impl FnOnce(Command<'static>)) -> bool {
+        if self.registry.is_behind(Registry::slot_of(fd)) {
+            return false;
+        }
+        match self.registry.reserve(fd, length, self.send_queue_size) {
+            Reservation::Kept => true,
+            Reservation::NotOpen => false,
+            Reservation::OutboxFull => {
+                tell(Command::Overflow { fd, length: length as u64 });
+                false
+            }
+            Reservation::TooMuchUnderway => {
+                self.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// Sends a push on its way, if the connection is open and its outbox has room for it.
+    pub fn push(&self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+        let has_room = self.reserve(fd, payload.len(), |overflow| {
+            self.command(overflow);
+        });
+        if !has_room {
+            return false;
+        }
+        let sent = self.command(Command::Push { fd, opcode, finish, payload });
+        if !sent {
+            self.registry.arrived(fd, payload.len());
+        }
+        sent
+    }
+
+    /// Sends a subscription on its way.
+    pub fn subscribe(&self, fd: Fd, topic: &str) -> Subscribed {
+        self.subscribe_with(fd, || self.command(Command::Subscribe { fd, topic }))
+    }
+
+    /// The same with `send`, which returns whether it could. What the connection's own thread has carried out counts.
+    pub(crate) fn subscribe_with(&self, fd: Fd, send: impl FnOnce() -> bool) -> Subscribed {
+        match self.registry.topics(fd) {
+            Some(topics) if topics >= self.max_topics as u64 => {
+                self.totals().subscriptions_refused.fetch_add(1, Ordering::Relaxed);
+                Subscribed::TooMany
+            }
+            Some(_) if send() => Subscribed::Done,
+            _ => Subscribed::NotOpen,
+        }
+    }
+
+    /// Makes the reactor's descriptor readable, once for any number of calls.
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
+            self.woken.store(false, Ordering::Release);
+        }
+    }
+
+    /// Takes all that waits: whole frames.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        self.woken.store(false, Ordering::Release);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *queue).frames
+    }
+
+    /// Counts a message that was queued for a connection.
+    #[inline]
+    pub(crate) fn count_out(&self, row: usize, messages: usize, bytes: usize) {
+        let row = self.registry.row(row);
+        add(&row.messages_out, messages as u64);
+        add(&row.bytes_out, bytes as u64);
+    }
+
+    /// Notes how many bytes wait to be sent to a connection now.
+    #[inline]
+    pub(crate) fn count_unsent(&self, connection: &Connection, unsent: usize) {
+        if connection.open {
+            self.registry.row(connection.row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
+        } else if connection.fd != 0 {
+            self.count_closing(connection.fd, unsent);
+        }
+    }
+
+    /// Notes how many bytes all connections hold now.
+    pub(crate) fn count_held(&self, held: usize) {
+        self.totals().held_bytes.store(held as u64, Ordering::Relaxed);
+    }
+
+    // ---- connections that have ended --------------------------------------------------------------------------------
+
+    /// What is known of a connection: of any open one, and of those of this process whose `close` handler has not ended.
+    pub fn info(&self, fd: Fd) -> Option<Info> {
+        // In this order: one that ends meanwhile stands among the ended before its row is free.
+        self.registry.info(fd).or_else(|| self.ended().get(&fd).map(|ended| ended.info.clone()))
+    }
+
+    /// The connection `fd`, the reactor's number `key`, is not open any more: frees its row, and keeps its counts.
+    /// True: another process wants to be told.
+    pub(crate) fn end(&self, fd: Fd, key: u32) -> bool {
+        let Some(info) = self.registry.info(fd) else { return false };
+        let (messages_in, messages_out) = (info.messages_in, info.messages_out);
+        let (bytes_in, bytes_out) = (info.bytes_in, info.bytes_out);
+        add(&self.registry.slot(self.slot).closing_bytes, info.queued_bytes);
+        self.ended().insert(fd, Ended { key, info });
+        let is_watched = self.registry.release(fd);
+        // In this order: who counts looks at the totals first, and finds nothing in both places.
+        fence(Ordering::Release);
+        let totals = self.totals();
+        add(&totals.messages_in, messages_in);
+        add(&totals.messages_out, messages_out);
+        add(&totals.bytes_in, bytes_in);
+        add(&totals.bytes_out, bytes_out);
+        is_watched
+    }
+
+    /// The reactor's number of a connection that has ended and is not forgotten.
+    pub(crate) fn ended_key(&self, fd: Fd) -> Option<usize> {
+        self.ended().get(&fd).map(|ended| ended.key as usize)
+    }
+
+    /// Notes how many bytes the outbox of a connection that has ended holds now.
+    #[cold]
+    pub(crate) fn count_closing(&self, fd: Fd, unsent: usize) {
+        if let Some(ended) = self.ended().get_mut(&fd) {
+            let before = std::mem::replace(&mut ended.info.queued_bytes, unsent as u64);
+            add(&self.registry.slot(self.slot).closing_bytes, (unsent as u64).wrapping_sub(before));
+        }
+    }
+
+    /// The `close` handler of a connection has ended: nothing more is known of it.
+    pub(crate) fn forget(&self, fd: Fd) {
+        self.count_closing(fd, 0);
+        let mut ended = self.ended();
+        ended.remove(&fd);
+        if ended.is_empty() && ended.capacity() > FEW_ENDED {
+            ended.shrink_to_fit();
+        }
+    }
+
+    fn ended(&self) -> MutexGuard<'_, FxHashMap<Fd, Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

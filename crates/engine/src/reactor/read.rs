@@ -1,0 +1,482 @@
+//! One connection's share of a turn: its input is read once and parsed message by message, as long as its handlers keep
+//! up and its budget lasts.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use wire::http::{self, Head};
+use wire::protocol;
+
+use crate::connection::{Ending, Message, Stage, Wait};
+use crate::reactor::event::{Event, Payload};
+use crate::reactor::shutdown::Phase;
+use crate::reactor::uplink::{Notice, PipeMessage};
+use crate::reactor::{Reactor, STEPS_PER_LOOK};
+use crate::registry::{Fd, add};
+use crate::tls::session;
+
+/// Messages of one connection before it is another's turn.
+const MESSAGES_PER_VISIT: usize = 64;
+
+/// So many bytes of a body give it a second more to arrive in: a long one on a slow line is no trickle.
+const BODY_PER_SECOND: usize = 16 * 1024;
+
+/// A read of so many bytes may hold enough frames to take a good part of a turn's time.
+const LARGE_READ: usize = 4096;
+
+/// The input that is being parsed, and whose it is.
+pub(crate) struct Visit {
+    key: usize,
+    serial: u32,
+    /// Input that was kept from before (with what was read behind it); `None`: the reactor's buffer holds it.
+    own: Option<Vec<u8>>,
+    from: usize,
+    to: usize,
+    messages_left: usize,
+    has_read: bool,
+}
+
+impl Visit {
+    /// What is not used yet; `buffer` is the reactor's.
+    fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
+        &self.own.as_deref().unwrap_or(buffer)[self.from..self.to]
+    }
+
+    /// Makes room in the reactor's buffer. What is left of its input is short (a partial header, a partial head).
+    #[inline]
+    fn keep_rest(&mut self, buffer: &[u8]) {
+        if self.from < self.to && self.own.is_none() {
+            self.own = Some(buffer[self.from..self.to].to_vec());
+            self.to -= self.from;
+            self.from = 0;
+        }
+    }
+
+    /// Goes on with `input`, which lies at the front of the reactor's buffer, behind what is left.
+    #[inline]
+    fn append(&mut self, input: &[u8]) {
+        match &mut self.own {
+            Some(own) if self.from < self.to => {
+                own.drain(..self.from);
+                own.extend_from_slice(input);
+                self.to = own.len();
+            }
+            _ => {
+                self.own = None;
+                self.to = input.len();
+            }
+        }
+        self.from = 0;
+    }
+}
+
+impl Reactor {
+    /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into
+    /// anything: the reactor is borrowed while it runs). `None`: the turn's events are at an end, or its budget is.
+    pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
+        if let Some(error) = self.accept_error.take() {
+            return Some(take(Event::AcceptPaused { error }));
+        }
+        if let Some(shortage) = self.shortage.take() {
+            return Some(take(Event::Shortage(shortage)));
+        }
+        if !self.crossing.notices.is_empty()
+            && self.has_budget()
+            && let Some(notice) = self.crossing.notices.pop_front()
+        {
+            self.events_left = self.events_left.saturating_sub(1);
+            return Some(take(match notice {
+                Notice::Gone(fd) => Event::Gone { fd },
+                Notice::Leave(why) => Event::Leave(why),
+                Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
+                Notice::Subscribers { number, count } => Event::Subscribers { number, count },
+            }));
+        }
+        if let Some(message) = self.crossing.next_pipe_message() {
+            return Some(self.pipe_message(&message, take));
+        }
+        if let Some(result) = self.certificate_read.take() {
+            return Some(take(Event::CertificateRead(result)));
+        }
+        while let Some(fd) = self.drained.pop() {
+            if self.is_drained(fd) {
+                return Some(take(Event::Drained { fd }));
+            }
+        }
+        let mut take = Some(take);
+        loop {
+            if !self.has_budget() {
+                return self.refusal(&mut take);
+            }
+            let Some(visit) = &mut self.visit else {
+                let Some(key) = self.ready.pop_front() else {
+                    return self.refusal(&mut take);
+                };
+                self.begin_visit(key as usize);
+                continue;
+            };
+            let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
+                self.visit = None;
+                continue;
+            };
+            if visit.messages_left == 0 {
+                self.end_visit(true);
+                continue;
+            }
+            if let Some(message) = connection.lane.pop() {
+                visit.messages_left -= 1;
+                self.events_left = self.events_left.saturating_sub(1);
+                let payload = match &message {
+                    Message::Text(text) => Payload::Text(text),
+                    Message::Binary(bytes) => Payload::Binary(bytes),
+                };
+                let fd = connection.fd;
+                return take.take().map(|take| take(Event::Message { fd, payload }));
+            }
+            if connection.lane.is_free()
+                && let Some(ending) = connection.ending.take()
+            {
+                self.events_left = self.events_left.saturating_sub(1);
+                let fd = connection.fd;
+                let Ending { code, reason } = *ending;
+                return take.take().map(|take| take(Event::Closed { fd, code, reason }));
+            }
+            let value = match &connection.stage {
+                Stage::WebSocket(_) => self.receive(&mut take),
+                Stage::Head { .. } => self.read_head(&mut take),
+                Stage::Body(_) => self.read_body(&mut take),
+                Stage::Finishing { .. } => {
+                    visit.from = visit.to;
+                    self.read_more();
+                    None
+                }
+                Stage::Asked(_) | Stage::Gone => {
+                    self.end_visit(false);
+                    None
+                }
+            };
+            if value.is_some() {
+                return value;
+            }
+        }
+    }
+
+    fn pipe_message<T>(&mut self, message: &PipeMessage, take: impl FnOnce(Event<'_>) -> T) -> T {
+        let payload = match std::str::from_utf8(&message.payload) {
+            Ok(text) if message.is_text => Payload::Text(text),
+            _ => Payload::Binary(&message.payload),
+        };
+        take(Event::PipeMessage { from: message.from, payload })
+    }
+
+    /// Tells of clients that were turned away, or closed for their memory. They come last, so that no message pays for looking whether there are
+    /// any.
+    fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        if let Some(relief) = self.budget.take_relief() {
+            return take.take().map(|take| take(Event::Relieved(relief)));
+        }
+        let refused = self.refusals.pop()?;
+        take.take().map(|take| take(Event::Refused(refused)))
+    }
+
+    /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else
+    /// is dealt with here.
+    #[inline]
+    fn receive<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let visit = self.visit.as_mut()?;
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Stage::WebSocket(protocol) = &mut connection.stage else { return None };
+        if protocol.is_open() && (self.phase >= Phase::Quiet || connection.lane.is_full(&self.settings)) {
+            connection.paused_at.get_or_insert(self.clock.now);
+            self.end_visit(false);
+            return None;
+        }
+        if let Some(at) = connection.paused_at.take()
+            && connection.wait == Wait::Pong
+        {
+            // The pong clock stood still while the socket was not read.
+            connection.since = self.clock.now.min(connection.since + self.clock.now - at);
+        }
+        let input = match &mut visit.own {
+            Some(own) => &mut own[visit.from..visit.to],
+            None => &mut self.tools.buffer[visit.from..visit.to],
+        };
+        let limit = self.settings.max_message_size;
+        let (taken, outcome) = protocol.receive(input, limit, &mut self.tools.inflater);
+        visit.from += taken;
+        let payload = match outcome {
+            Ok(Some(protocol::Event::Text(text))) => Payload::Text(text),
+            Ok(Some(protocol::Event::Binary(bytes))) => Payload::Binary(bytes),
+            Ok(Some(protocol::Event::Ping(payload))) => {
+                visit.messages_left -= 1;
+                let payload = payload.to_vec();
+                self.pong(key, &payload);
+                return None;
+            }
+            Ok(Some(protocol::Event::Pong(_))) => {
+                visit.messages_left -= 1;
+                if connection.wait == Wait::Pong {
+                    // `since` is still the time of the ping: from there the interval counts.
+                    connection.wait = Wait::Ping;
+                    self.arm(key);
+                }
+                return None;
+            }
+            Ok(Some(protocol::Event::Close { code, reason })) => {
+                let reason = reason.to_owned();
+                self.closed_by_peer(key, code, reason);
+                return None;
+            }
+            Ok(None) => {
+                self.read_more();
+                return None;
+            }
+            Err(error) => {
+                self.fail(key, error.code, error.reason);
+                return None;
+            }
+        };
+        let row = self.shared.registry.row(connection.row);
+        add(&row.messages_in, 1);
+        add(&row.bytes_in, payload.len() as u64);
+        visit.messages_left -= 1;
+        self.events_left = self.events_left.saturating_sub(1);
+        if connection.lane.is_free() {
+            let fd = connection.fd;
+            return take.take().map(|take| take(Event::Message { fd, payload }));
+        }
+        connection.lane.push(match payload {
+            Payload::Text(text) => Message::Text(text.into()),
+            Payload::Binary(bytes) => Message::Binary(bytes.into()),
+        });
+        None
+    }
+
+    /// Looks for a whole request head. One that is to be answered by a handler is the event.
+    fn read_head<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let visit = self.visit.as_mut()?;
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Stage::Head { scanned } = &mut connection.stage else { return None };
+        if !connection.outbox.is_empty() {
+            // The next request waits until the answer to the last one is out: answers may be far longer.
+            self.end_visit(false);
+            return None;
+        }
+        let input = visit.unused(&self.tools.buffer);
+        if session::is_tls(input) && connection.tls.is_none() {
+            self.alert_that_there_is_no_tls(key);
+            return None;
+        }
+        let limit = self.settings.max_header_size;
+        match http::find_head_end(input, scanned) {
+            Some(end) if end <= limit => {
+                let head = Head::parse(&input[..end]);
+                *scanned = 0;
+                visit.from += end;
+                let event = self.enter(key, head)?;
+                self.events_left = self.events_left.saturating_sub(1);
+                return take.take().map(|take| take(event));
+            }
+            None if input.len() <= limit => {
+                if connection.wait == Wait::KeepAlive && !input.is_empty() {
+                    self.wait(key, Wait::Head);
+                }
+                self.read_more();
+            }
+            _ => self.reject_too_large(key),
+        }
+        None
+    }
+
+    /// Decodes what has come of a request's body. The request is the event once that is whole.
+    fn read_body<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        let visit = self.visit.as_mut()?;
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Stage::Body(request) = &mut connection.stage else { return None };
+        let before = request.body.content().len();
+        match request.body.decode(visit.unused(&self.tools.buffer)) {
+            Ok(taken) => visit.from += taken,
+            Err(rejection) => {
+                self.reject(key, &rejection, None);
+                return None;
+            }
+        }
+        let seconds = request.body.content().len() / BODY_PER_SECOND - before / BODY_PER_SECOND;
+        // Not more than all of it: who has sent much may not stop for long.
+        connection.since = (connection.since + 1000 * seconds as u64).min(self.clock.now);
+        if !request.body.is_complete() {
+            self.read_more();
+            return None;
+        }
+        let event = self.enter_with_body(key)?;
+        self.events_left = self.events_left.saturating_sub(1);
+        take.take().map(|take| take(event))
+    }
+
+    /// Whether a connection that was put on the list of drained ones still is (it may have been sent more since), or
+    /// has ended while a handler runs that may wait for it.
+    fn is_drained(&mut self, fd: Fd) -> bool {
+        let Some(key) = self.key(fd) else { return false };
+        let connection = &mut self.connections[key];
+        connection.drained = false;
+        if !connection.open {
+            return connection.lane.busy;
+        }
+        let is_empty = connection.unsent() == 0;
+        connection.passed_half &= !is_empty;
+        is_empty
+    }
+
+    fn begin_visit(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.queued = false;
+        let own = std::mem::take(&mut connection.input);
+        let own = (!own.is_empty()).then_some(own);
+        let to = own.as_ref().map_or(0, Vec::len);
+        let from = std::mem::take(&mut connection.used);
+        let (serial, messages_left) = (connection.serial, MESSAGES_PER_VISIT);
+        self.visit = Some(Visit { key, serial, own, from, to, messages_left, has_read: false });
+    }
+
+    /// Keeps what is left of the input, and comes back to the connection if there is more to do.
+    pub(crate) fn end_visit(&mut self, again: bool) {
+        let Some(visit) = self.visit.take() else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
+            return;
+        };
+        let ended = matches!(connection.stage, Stage::Gone | Stage::Finishing { .. });
+        if visit.from < visit.to && !ended {
+            connection.input = match visit.own {
+                Some(own) => {
+                    connection.used = visit.from;
+                    own
+                }
+                None => self.tools.buffer[visit.from..visit.to].to_vec(),
+            };
+        }
+        let can_read = connection.readable
+            && connection.paused_at.is_none()
+            && !connection.is_answering()
+            && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
+        if again || can_read {
+            self.make_ready(visit.key);
+        }
+        self.note_what_is_left(visit.key);
+    }
+
+    /// Counts what the connection keeps of its input, and notes whether a message is left unfinished.
+    #[inline]
+    fn note_what_is_left(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        let is_mid_message = match &mut connection.stage {
+            Stage::WebSocket(protocol) => {
+                protocol.free_handed_out();
+                protocol.is_mid_message()
+            }
+            Stage::Body(_) => true,
+            _ => false,
+        };
+        let has_kept = is_mid_message || connection.is_mid_input() || !connection.lane.is_empty();
+        if has_kept || connection.held > 0 || connection.partial_at != u64::MAX {
+            self.count_memory(key);
+            self.watch_partial(key);
+            self.keep_to_budget();
+        }
+    }
+
+    /// The input is used up as far as it goes: reads once, behind what is left of it, or ends the visit.
+    fn read_more(&mut self) {
+        let Some(visit) = &mut self.visit else { return };
+        let key = visit.key;
+        let connection = &mut self.connections[key];
+        let Some(socket) = connection.socket.as_ref().filter(|_| connection.readable && !visit.has_read) else {
+            self.end_visit(false);
+            return;
+        };
+        visit.has_read = true;
+        visit.keep_rest(&self.tools.buffer);
+        if let Some(session) = connection.tls.as_mut().filter(|session| session.input_has_ended()) {
+            connection.readable = false;
+            match session.take_failure() {
+                Some(failure) => self.fail_tls(key, &failure.to_string()),
+                None => self.end_of_input(key),
+            }
+            return;
+        }
+        // What comes to a connection that is finishing is thrown away, and need not be decrypted for that.
+        let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing { .. }));
+        let room = match session {
+            // What stands behind a head is kept until the handler has answered: not more than a head's length of it.
+            None if matches!(connection.stage, Stage::Head { .. }) => {
+                &mut self.tools.buffer[..self.settings.max_header_size]
+            }
+            None => &mut self.tools.buffer[..],
+            Some(session) => session.room_behind_kept(&mut self.tools.ciphertext),
+        };
+        let is_sealed = session.is_some();
+        match rustix::io::read(socket, &mut *room).map_err(io::Error::from) {
+            Ok(0) => {
+                connection.readable = false;
+                self.end_of_input(key);
+            }
+            Ok(count) => {
+                // A short read has emptied the socket; what comes later, or an end that was reported, is another edge.
+                connection.readable = count == room.len() || connection.hung_up;
+                connection.received_at = self.clock.now;
+                if count >= LARGE_READ {
+                    self.steps = STEPS_PER_LOOK;
+                }
+                if connection.open {
+                    let row = self.shared.registry.row(connection.row);
+                    row.last_received_at.store(self.clock.unix, Ordering::Relaxed);
+                }
+                match is_sealed {
+                    false => visit.append(&room[..count]),
+                    true => self.decrypt(key, count),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                connection.readable = false;
+                if is_sealed && connection.tls.as_ref().is_some_and(|session| session.has_unseen()) {
+                    self.decrypt(key, 0);
+                    return;
+                }
+                self.end_visit(false);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => visit.has_read = false,
+            Err(_) => self.abort(key),
+        }
+    }
+
+    /// Goes on with what `count` bytes, read behind those that were kept, are decrypted to.
+    fn decrypt(&mut self, key: usize, count: usize) {
+        let Some(visit) = &mut self.visit else { return };
+        let connection = &mut self.connections[key];
+        let Some(session) = &mut connection.tls else { return };
+        let tools = &mut self.tools;
+        let input = session.kept() + count;
+        if session.is_fresh() && tools.ciphertext[..input].first().is_some_and(u8::is_ascii_alphabetic) {
+            connection.tls = None;
+            self.reject_plain(key);
+            return;
+        }
+        if session.is_handshaking() {
+            // Its signature takes about as long as hundreds of messages.
+            self.steps = STEPS_PER_LOOK;
+        }
+        let count = session.receive(&mut tools.ciphertext[..input], &mut tools.buffer, connection.outbox.sealed());
+        // The end or failure that it has told of is still to be dealt with, behind what came before.
+        connection.readable |= session.input_has_ended();
+        visit.append(&tools.buffer[..count]);
+        if connection.outbox.has_sealed() {
+            self.queued(key);
+        }
+    }
+}

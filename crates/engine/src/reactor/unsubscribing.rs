@@ -1,0 +1,51 @@
+//! The subscriptions of connections that have ended, when there are too many to be removed at once.
+//!
+//! Such a connection keeps its key until the last of them is gone. Until then it stands among the subscribers of its
+//! topics, but gets nothing, as it is not open, and is not counted.
+
+use std::collections::VecDeque;
+
+use crate::reactor::Reactor;
+use crate::reactor::backlog::Slice;
+
+/// So many subscriptions are removed in one step.
+const AT_ONCE: usize = 64;
+
+/// The keys of connections that have ended and are still subscribed.
+pub(crate) type Parting = VecDeque<u32>;
+
+impl Reactor {
+    /// Ends the subscriptions of a connection that is open no more, at once or from turn to turn.
+    pub(crate) fn end_subscriptions(&mut self, key: usize) {
+        self.end_some_subscriptions(key);
+        if !self.connections[key].subscriptions.is_empty() {
+            self.parting.push_back(key as u32);
+        }
+    }
+
+    fn end_some_subscriptions(&mut self, key: usize) {
+        let subscriptions = &mut self.connections[key].subscriptions;
+        self.topics.unsubscribe_some(key as u32, subscriptions, AT_ONCE);
+    }
+
+    /// Goes on with those that have not lost all of their subscriptions.
+    pub(crate) fn go_on_unsubscribing(&mut self, slice: &mut Slice) {
+        while let Some(key) = self.parting.front().map(|key| *key as usize) {
+            self.end_some_subscriptions(key);
+            if self.connections[key].subscriptions.is_empty() {
+                self.parting.pop_front();
+                self.free_if_over(key);
+            }
+            if slice.is_over() {
+                return;
+            }
+        }
+    }
+
+    /// How many open connections of this process are subscribed.
+    pub fn subscribers(&self, topic: &str) -> usize {
+        let Some(id) = self.topics.find(topic) else { return 0 };
+        let ended = self.parting.iter().filter(|key| self.topics.has(id, **key)).count();
+        self.topics.size(id) - ended
+    }
+}

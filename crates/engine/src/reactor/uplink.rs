@@ -1,0 +1,498 @@
+//! A worker's side of its link to the hub: what is asked of other processes' connections, and what they ask of ours.
+//!
+//! Commands from the hub are carried out here, in a turn, without Python being entered.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use rustix::io::Errno;
+use wire::frame::DataOpcode;
+
+use crate::connection::{Connection, Stage};
+use crate::language::command::Command;
+use crate::language::link::{Link, MOST_SOCKETS, Read};
+use crate::language::message::{Answer, Leave, Message, PATIENCE, Question, content};
+use crate::reactor::Reactor;
+use crate::reactor::shutdown::Phase;
+use crate::registry::{Fd, Registry, add, topic_bit};
+use crate::system::codec::Malformed;
+
+pub(crate) const LINK: Token = Token(usize::MAX - 2);
+
+/// Bytes that may wait on their way to the hub.
+const MOST_UNSENT: usize = 64 * 1024 * 1024;
+/// A link on which so much waits is written at once, in the middle of a turn.
+const WRITE_AT: usize = 256 * 1024;
+/// Bytes of `pipe_message`s that may wait for their handlers; and so of one of them.
+pub const MOST_PIPED: usize = 32 * 1024 * 1024;
+/// Handlers of `pipe_message` that may run at a time; more messages wait.
+const MOST_PIPE_HANDLERS: usize = 1024;
+/// Milliseconds until the next look whether there are descriptors again.
+const RETRY: u64 = 1000;
+/// Ids given out between two questions for more.
+const IDS_BETWEEN_QUESTIONS: u64 = 65_536;
+/// Descriptors that a worker needs beside its connections.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// What the application's side of this worker is told.
+pub(crate) enum Notice {
+    Leave(Leave),
+    /// A command was to subscribe a connection that has `max_topics`.
+    TopicsExceeded,
+    Subscribers {
+        number: u64,
+        count: Result<u64, Unanswered>,
+    },
+    /// A connection that is watched is open no more.
+    Gone(Fd),
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Too many questions wait already.
+    TooMany,
+    /// These workers have not answered in time.
+    Silent(Vec<u8>),
+}
+
+pub(crate) struct PipeMessage {
+    pub(crate) from: u8,
+    pub(crate) is_text: bool,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// See the file's head. A server of one process has no link, but sends itself messages too.
+#[derive(Default)]
+pub(crate) struct Crossing {
+    link: Option<Link>,
+    worker_id: u8,
+    /// The link may have something to be read.
+    pub(crate) ready: bool,
+    pub(crate) notices: VecDeque<Notice>,
+    pipe_messages: VecDeque<PipeMessage>,
+    piped_bytes: usize,
+    pipe_handlers: usize,
+    /// Subscriptions asked of other workers.
+    subscribes_sent: u64,
+    /// Sockets that the hub has sent.
+    sockets_come: u64,
+    /// The hub is asked for more ids, if they are few, once this counter is given out.
+    asks_for_ids_at: u64,
+    /// This process had no descriptors left, and looks again at this time.
+    pub(crate) retry_at: Option<u64>,
+}
+
+impl Crossing {
+    pub(crate) fn has_work(&self) -> bool {
+        let has_unsent = self.link.as_ref().is_some_and(|link| link.unsent() > 0 && !link.blocked);
+        let has_piped = !self.pipe_messages.is_empty() && self.pipe_handlers < MOST_PIPE_HANDLERS;
+        self.ready || has_unsent || has_piped || !self.notices.is_empty()
+    }
+
+    /// The next message whose handler may be started.
+    pub(crate) fn next_pipe_message(&mut self) -> Option<PipeMessage> {
+        if self.pipe_handlers >= MOST_PIPE_HANDLERS {
+            return None;
+        }
+        let message = self.pipe_messages.pop_front()?;
+        self.piped_bytes -= message.payload.len();
+        self.pipe_handlers += 1;
+        Some(message)
+    }
+
+    /// The link has become readable or writable.
+    pub(crate) fn is_reported(&mut self, readable: bool, writable: bool) {
+        self.ready |= readable;
+        if let Some(link) = self.link.as_mut().filter(|_| writable) {
+            link.blocked = false;
+        }
+    }
+
+    /// Queues a message for the hub, unless too much waits.
+    pub(crate) fn send_to_hub(&mut self, message: &Message<'_>) -> bool {
+        self.link.as_mut().is_some_and(|link| link.send_within(message, MOST_UNSENT))
+    }
+
+    /// Tells the hub that a connection that somebody watches is open no more: once for each, however much waits.
+    pub(crate) fn tell_gone(&mut self, fd: Fd) {
+        if let Some(link) = &mut self.link {
+            link.send(&Message::Gone(fd));
+        }
+    }
+
+    pub(crate) fn flush(&mut self) {
+        // An error here is an end that will be read.
+        if let Some(link) = &mut self.link
+            && link.flush().is_err()
+        {
+            link.discard();
+        }
+    }
+}
+
+/// Whom a command comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Another thread of this process.
+    Thread,
+    /// The hub, on behalf of whomever.
+    Hub,
+}
+
+impl Reactor {
+    /// Joins a server of many processes.
+    ///
+    /// # Errors
+    /// The kernel refuses to watch the link.
+    pub fn join(&mut self, stream: OwnedFd) -> io::Result<()> {
+        let link = Link::new(stream)?;
+        let watched = std::os::fd::AsRawFd::as_raw_fd(&link.stream());
+        self.poll.registry().register(&mut SourceFd(&watched), LINK, Interest::READABLE | Interest::WRITABLE)?;
+        self.crossing.worker_id = self.shared.worker_id();
+        self.crossing.link = Some(link);
+        self.has_room_again();
+        self.ask_for_ids_if_few();
+        Ok(())
+    }
+
+    /// Asks the hub to lease more ids if few are left; again after many more, should it have failed.
+    pub(crate) fn ask_for_ids_if_few(&mut self) {
+        let Some(last) = self.ids.last_of_few(&self.shared.registry) else { return };
+        if last >= self.crossing.asks_for_ids_at {
+            self.crossing.asks_for_ids_at = last + IDS_BETWEEN_QUESTIONS;
+            self.tell(&Message::FewIds);
+        }
+    }
+
+    /// Tells the hub how many connections this worker can hold.
+    fn has_room_again(&mut self) {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+        let (most, room) = (self.most_connections() as u64, files.saturating_sub(SPARE_DESCRIPTORS).max(1));
+        let slot = self.shared.registry.slot(self.shared.slot);
+        slot.descriptors.store(if room < most { room } else { 0 }, Ordering::Relaxed);
+        slot.capacity.store(most.min(room), Ordering::Relaxed);
+        self.crossing.retry_at = None;
+    }
+
+    /// Tells the hub that this worker can hold no more connections than it has, for now.
+    fn is_full(&mut self) {
+        self.shared.registry.slot(self.shared.slot).capacity.store(0, Ordering::Relaxed);
+        self.crossing.retry_at = Some(self.clock.now + RETRY);
+        self.accept_error = Some(Errno::MFILE.into());
+    }
+
+    /// Tries again what has failed for want of descriptors, if it is time.
+    pub(crate) fn retry_crossing(&mut self) {
+        if self.crossing.retry_at.is_some_and(|at| self.clock.now >= at) {
+            self.has_room_again();
+        }
+    }
+
+    /// Tells the hub that this worker takes connections.
+    pub fn tell_ready(&mut self) {
+        self.tell(&Message::Ready);
+    }
+
+    /// Tells the hub that this worker has been asked to leave; it will be told to.
+    pub fn tell_leaving(&mut self) {
+        self.tell(&Message::Leaving);
+    }
+
+    /// Asks the master to replace all workers.
+    pub fn ask_for_reload(&mut self) {
+        self.tell(&Message::Reload);
+    }
+
+    /// Asks the master to stop the server.
+    pub fn ask_for_shutdown(&mut self) {
+        self.tell(&Message::Shutdown);
+    }
+
+    fn tell(&mut self, message: &Message<'_>) {
+        if let Some(link) = &mut self.crossing.link {
+            link.send(message);
+            self.crossing.flush();
+        }
+    }
+
+    /// Lets go of every descriptor, in a forked child: a connection would otherwise stay open when its own process is
+    /// gone. Nothing is told to anyone, and nothing else may be called afterwards.
+    pub fn abandon(&mut self) {
+        self.crossing.link = None;
+        drop(self.acceptor.close());
+        for (_, connection) in &mut self.connections {
+            connection.socket = None;
+        }
+    }
+
+    // ---- going out --------------------------------------------------------------------------------------------------
+
+    /// Whether `fd` is an open connection of another process.
+    pub(crate) fn is_away(&self, fd: Fd) -> bool {
+        let registry = &self.shared.registry;
+        let slot = Registry::slot_of(fd);
+        self.crossing.link.is_some() && slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
+    }
+
+    /// Sends a command on its way to the hub; false (and counted) if too many wait.
+    pub(crate) fn send_away(&mut self, command: Command<'_>) -> bool {
+        let Some(link) = &mut self.crossing.link else { return false };
+        let is_subscribe = matches!(command, Command::Subscribe { .. });
+        if link.unsent() > WRITE_AT {
+            self.crossing.flush();
+        }
+        let sent =
+            self.crossing.link.as_mut().is_some_and(|link| link.send_within(&Message::Command(command), MOST_UNSENT));
+        if sent {
+            self.crossing.subscribes_sent += u64::from(is_subscribe);
+        } else {
+            self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    /// A push for a connection that is not ours.
+    #[cold]
+    pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+        if self.crossing.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
+            return false;
+        }
+        let mut overflow = None;
+        if !self.shared.clone().reserve(fd, payload.len(), |command| overflow = Some(command)) {
+            if let Some(overflow) = overflow {
+                self.send_away(overflow);
+            }
+            return false;
+        }
+        let sent = self.send_away(Command::Push { fd, opcode, finish, payload });
+        if !sent {
+            self.shared.registry.arrived(fd, payload.len());
+        }
+        sent
+    }
+
+    /// Sends a publish to other workers, if they may have subscribers.
+    pub(crate) fn publish_away(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        if self.crossing.link.is_some() && self.others_want(topic) {
+            self.send_away(Command::Publish { topic, opcode, payload, exclude: Cow::Borrowed(exclude) });
+        }
+    }
+
+    /// Sends a broadcast to other workers, if they have connections.
+    pub(crate) fn broadcast_away(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+        let registry = &self.shared.registry;
+        let own = self.shared.totals().connections.load(Ordering::Relaxed);
+        if self.crossing.link.is_some() && registry.connections() > own {
+            self.send_away(Command::Broadcast { opcode, payload, exclude: Cow::Borrowed(exclude) });
+        }
+    }
+
+    fn others_want(&self, topic: &str) -> bool {
+        let (registry, own) = (&self.shared.registry, self.shared.slot);
+        // Subscriptions that this process has asked for may still be on their way to the hub.
+        if registry.slot(own).subscribes_routed.load(Ordering::SeqCst) != self.crossing.subscribes_sent {
+            return true;
+        }
+        let bit = topic_bit(topic);
+        registry.living().any(|slot| slot != own && registry.has_interest(slot, bit))
+    }
+
+    /// Sends a message to the `pipe_message` handler of a worker; false (and counted): too many wait.
+    pub fn send_message(&mut self, to: u8, is_text: bool, payload: &[u8]) -> bool {
+        let from = self.crossing.worker_id;
+        let command = Command::PipeMessage { from, to, is_text, payload };
+        if to == from { self.keep_pipe_message(from, is_text, payload) } else { self.send_away(command) }
+    }
+
+    /// A `pipe_message` handler has ended.
+    pub fn pipe_message_done(&mut self) {
+        self.crossing.pipe_handlers = self.crossing.pipe_handlers.saturating_sub(1);
+    }
+
+    /// Asks all workers how many subscribers a topic has; [`crate::Event::Subscribers`] tells. What other threads of
+    /// this process have asked for until now counts.
+    pub fn count_subscribers(&mut self, number: u64, topic: &str) {
+        self.carry_out_waiting();
+        let count = self.subscribers(topic) as u64;
+        if self.crossing.link.is_none() {
+            self.crossing.notices.push_back(Notice::Subscribers { number, count: Ok(count) });
+            return;
+        }
+        // The hub asks the others; what is said here is said to them behind all that was asked for before.
+        let question = Message::Ask(number, PATIENCE, Question::Subscribers(topic));
+        let is_on_its_way = self.crossing.link.as_mut().is_some_and(|link| link.send_within(&question, MOST_UNSENT));
+        self.crossing.flush();
+        if !is_on_its_way {
+            self.crossing.notices.push_back(Notice::Subscribers { number, count: Err(Unanswered::TooMany) });
+        }
+    }
+
+    /// Gives connections on which nothing has been asked back to the hub, for another worker; the others end with their
+    /// next answer.
+    pub fn return_sockets(&mut self) {
+        self.enter_phase(Phase::Leaving);
+        if self.crossing.link.is_none() {
+            return;
+        }
+        // What has been read already goes along.
+        self.end_visit(true);
+        // The state of a TLS handshake cannot be given away.
+        let is_fresh = |it: &Connection| {
+            let has_no_tls = it.tls.as_ref().is_none_or(|session| session.is_fresh());
+            matches!(it.stage, Stage::Head { .. }) && it.outbox.is_empty() && has_no_tls
+        };
+        let fresh = self.connections.iter().filter(|(_, it)| is_fresh(it));
+        let keys: Vec<usize> = fresh.map(|(key, _)| key).collect();
+        for batch in keys.chunks(MOST_SOCKETS) {
+            let mut sockets = Vec::with_capacity(batch.len());
+            let mut inputs = Vec::with_capacity(batch.len());
+            for key in batch {
+                let connection = &mut self.connections[*key];
+                let Some(mut socket) = connection.socket.take() else { continue };
+                let _ = self.poll.registry().deregister(&mut socket);
+                sockets.push(Arc::new(OwnedFd::from(std::net::TcpStream::from(socket))));
+                inputs.push(match &mut connection.tls {
+                    Some(session) => session.take_kept(),
+                    None => connection.input.split_off(connection.used),
+                });
+                self.abort(*key);
+            }
+            if let Some(link) = self.crossing.link.as_mut().filter(|_| !sockets.is_empty()) {
+                link.send_sockets(sockets, inputs.iter().map(Vec::as_slice).collect());
+            }
+        }
+        self.crossing.flush();
+    }
+
+    // ---- coming in --------------------------------------------------------------------------------------------------
+
+    /// Deals with what the hub has sent, as long as the turn's time lasts.
+    pub(crate) fn hear_hub(&mut self) {
+        while self.crossing.ready {
+            let Some(link) = &mut self.crossing.link else {
+                self.crossing.ready = false;
+                return;
+            };
+            let mut input = std::mem::take(&mut link.input);
+            let mut has_time = true;
+            let malformed = loop {
+                match input.next_frame(usize::MAX) {
+                    Ok(Some(frame)) => match Message::decode(content(input.frame(frame))) {
+                        Ok(message) => has_time = self.deal_with(message),
+                        Err(Malformed) => break true,
+                    },
+                    Ok(None) => break false,
+                    Err(_) => break true,
+                }
+                if !has_time {
+                    break false;
+                }
+            };
+            let Some(link) = &mut self.crossing.link else { return };
+            link.input = input;
+            if !has_time {
+                return;
+            }
+            match link.read() {
+                Ok(Read::Some) if !malformed => {}
+                Ok(Read::Nothing) if !malformed => self.crossing.ready = false,
+                // The master is gone, and with it the server.
+                _ => {
+                    self.crossing.link = None;
+                    self.note_others_gone();
+                    self.crossing.notices.push_back(Notice::Leave(Leave::Stop));
+                }
+            }
+        }
+    }
+
+    /// False: the turn's time is over.
+    fn deal_with(&mut self, message: Message<'_>) -> bool {
+        match message {
+            Message::Command(command) => return self.carry_out_in_time(command, Source::Hub),
+            Message::Ask(number, _, question) => {
+                let answer = match question {
+                    Question::Do(Command::Push { fd, opcode, finish, payload }) => {
+                        Answer::Done(self.push(fd, opcode, finish, payload).unwrap_or(false))
+                    }
+                    Question::Do(Command::Disconnect { fd, code, reason }) => {
+                        Answer::Done(self.disconnect(fd, code, reason))
+                    }
+                    Question::Subscribers(topic) => Answer::Count(self.subscribers(topic) as u64),
+                    _ => Answer::Done(false),
+                };
+                if let Some(link) = &mut self.crossing.link {
+                    link.send(&Message::Answer(number, answer));
+                }
+            }
+            Message::Answer(number, answer) => {
+                let count = match answer {
+                    Answer::Count(count) => Ok(count),
+                    Answer::Silent(workers) => Err(Unanswered::Silent(workers)),
+                    _ => Err(Unanswered::TooMany),
+                };
+                self.crossing.notices.push_back(Notice::Subscribers { number, count });
+            }
+            Message::Sockets(inputs) => self.take_sockets(&inputs),
+            Message::Gone(fd) => self.note_gone(fd),
+            Message::Leave(why) => self.crossing.notices.push_back(Notice::Leave(why)),
+            Message::SenderGone => {
+                for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {
+                    // What it had kept room for may never come. What others have under way counts less for a moment.
+                    self.shared.registry.row(connection.row).underway_bytes.store(0, Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
+        self.has_budget()
+    }
+
+    fn take_sockets(&mut self, inputs: &[&[u8]]) {
+        let Some(link) = &mut self.crossing.link else { return };
+        let sockets = link.take_sockets();
+        let shared = Arc::clone(&self.shared);
+        let slot = shared.registry.slot(shared.slot);
+        let mut sockets = sockets.into_iter();
+        for input in inputs {
+            let number = self.crossing.sockets_come;
+            self.crossing.sockets_come += 1;
+            let Some(socket) = sockets.next() else {
+                // This process may not have more descriptors. The hub will take back what is not taken here.
+                self.is_full();
+                continue;
+            };
+            if slot.sockets_taken.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                // It took us too long: the hub has given it to another worker.
+                continue;
+            }
+            let socket = std::net::TcpStream::from(socket);
+            let peer: io::Result<SocketAddr> = socket.set_nonblocking(true).and_then(|()| socket.peer_addr());
+            match peer {
+                Ok(peer) => self.adopt(TcpStream::from_std(socket), peer, input.to_vec()),
+                // It is closed already.
+                Err(_) => add(&slot.sockets_done, 1),
+            }
+        }
+    }
+
+    /// Keeps a message for its handler.
+    pub(crate) fn keep_pipe_message(&mut self, from: u8, is_text: bool, payload: &[u8]) -> bool {
+        let crossing = &mut self.crossing;
+        if crossing.piped_bytes > 0 && crossing.piped_bytes + payload.len() > MOST_PIPED {
+            self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        crossing.piped_bytes += payload.len();
+        crossing.pipe_messages.push_back(PipeMessage { from, is_text, payload: payload.to_vec() });
+        true
+    }
+}

@@ -1,0 +1,429 @@
+//! TLS, by rustls: what lies between a connection's socket and everything else.
+//!
+//! rustls does no I/O here and holds no data. What a socket gives is decrypted, all of it at once, into the reactor's
+//! buffer, so that what stands behind (heads, frames, budgets, lanes) does not know of TLS, and nothing is left inside
+//! that no event would tell of; a [`Session`] keeps only the beginning of a record that has not come whole. What an
+//! outbox holds is encrypted as the socket takes it; ciphertext that waits stands in the outbox, and counts as unsent.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{Error, InvalidMessage, ServerConfig};
+
+/// Payload of one record (RFC 8446 §5.1).
+const RECORD: usize = 16 * 1024;
+/// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has
+/// no certificate to show needs as much.
+const MOST_KEPT: usize = 2 * RECORD;
+/// More than what encryption adds to a record, and what rustls may send before it.
+const RECORD_OVERHEAD: usize = 64;
+
+/// An alert of a server that speaks no TLS on this port (RFC 8446 §6): handshake_failure, which no client takes for a
+/// question of versions or ciphers that it could try again with others.
+pub(crate) const NO_TLS_HERE: &[u8] = &[21, 3, 1, 0, 2, 2, 40];
+
+/// Whether these first bytes of a connection are a handshake record of TLS, which no request begins with.
+pub(crate) fn is_tls(input: &[u8]) -> bool {
+    matches!(input, [22, 3, ..])
+}
+
+/// The TLS state of one connection.
+pub(crate) struct Session {
+    rustls: UnbufferedServerConnection,
+    /// The beginning of a record (of a handshake message, which may have several) whose end has not come.
+    incoming: Vec<u8>,
+    /// rustls has been given input.
+    is_fed: bool,
+    /// The peer has said that nothing more comes.
+    input_ended: bool,
+    /// We have said so, or sent a fatal alert.
+    output_ended: bool,
+    /// Why nothing more can be read or sent, until it is dealt with.
+    failure: Option<Error>,
+}
+
+impl Session {
+    /// That of a new connection.
+    ///
+    /// # Errors
+    /// rustls's, which would be a fault of ours.
+    pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        let rustls = UnbufferedServerConnection::new(config)?;
+        Ok(Self { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false, failure: None })
+    }
+
+    /// rustls has seen nothing of what came from the socket, if anything has come.
+    pub(crate) fn is_fresh(&self) -> bool {
+        !self.is_fed
+    }
+
+    /// There is input that rustls has not seen: it came along with the socket.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.is_fresh() && !self.incoming.is_empty()
+    }
+
+    /// The handshake is not done.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.rustls.is_handshaking()
+    }
+
+    /// Bytes of a record whose end has not come.
+    pub(crate) fn kept(&self) -> usize {
+        self.incoming.len()
+    }
+
+    /// Bytes of memory that hold them.
+    pub(crate) fn memory(&self) -> usize {
+        self.incoming.capacity()
+    }
+
+    /// The peer's close_notify has come (RFC 8446 §6.1), or a failure.
+    pub(crate) fn input_has_ended(&self) -> bool {
+        self.input_ended
+    }
+
+    /// Why the input has ended, unless that is the peer's close_notify. What came before it is to be dealt with first.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// Nothing can be encrypted any more.
+    pub(crate) fn output_has_ended(&self) -> bool {
+        self.output_ended
+    }
+
+    /// Keeps what has been read from the socket before the session was made.
+    pub(crate) fn keep(&mut self, input: Vec<u8>) {
+        self.incoming = input;
+    }
+
+    /// Gives back what has been kept of the input, for another process.
+    pub(crate) fn take_kept(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.incoming)
+    }
+
+    /// Copies what is kept of the input to the front of `buffer`; returns the room behind it.
+    pub(crate) fn room_behind_kept<'b>(&self, buffer: &'b mut [u8]) -> &'b mut [u8] {
+        let (front, room) = buffer.split_at_mut(self.incoming.len());
+        front.copy_from_slice(&self.incoming);
+        room
+    }
+
+    /// Decrypts `input`, which is what was kept and what has been read behind it, into `plain`, which has to be as
+    /// long; returns how much that is. What rustls has to say goes to `sealed`; so does our alert if the peer has made
+    /// a fault, behind which nothing more may be sent.
+    pub(crate) fn receive(&mut self, mut input: &mut [u8], plain: &mut [u8], sealed: &mut Vec<u8>) -> usize {
+        self.is_fed = true;
+        let mut count = 0;
+        let mut goes_on = true;
+        while goes_on {
+            let UnbufferedStatus { mut discard, state, .. } = self.rustls.process_tls_records(input);
+            let mut failure = None;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        match record {
+                            Ok(record) => {
+                                plain[count..][..record.payload.len()].copy_from_slice(record.payload);
+                                count += record.payload.len();
+                                discard += record.discard;
+                            }
+                            Err(error) => failure = Some(error),
+                        }
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, sealed),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.input_ended = true,
+                Ok(_) => goes_on = false,
+                Err(error) => failure = Some(error),
+            }
+            input = &mut input[discard..];
+            if let Some(failure) = failure {
+                self.fail(failure);
+                self.take_alerts(input, sealed);
+                return count;
+            }
+        }
+        if input.is_empty() || self.input_ended {
+            self.incoming = Vec::new();
+        } else if input.len() > MOST_KEPT {
+            self.fail(InvalidMessage::HandshakePayloadTooLarge.into());
+        } else {
+            self.incoming.clear();
+            self.incoming.extend_from_slice(input);
+        }
+        count
+    }
+
+    /// Takes from rustls what it says after a failure, and nothing else: what comes behind it is not looked at.
+    fn take_alerts(&mut self, mut input: &mut [u8], sealed: &mut Vec<u8>) {
+        while self.rustls.wants_write() {
+            let UnbufferedStatus { discard, state, .. } = self.rustls.process_tls_records(input);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+            encode(&mut data, sealed);
+            input = &mut input[discard..];
+        }
+    }
+
+    fn fail(&mut self, failure: Error) {
+        (self.input_ended, self.output_ended) = (true, true);
+        self.incoming = Vec::new();
+        self.failure = Some(failure);
+    }
+
+    /// Encrypts `plain` behind what is in `sealed`.
+    ///
+    /// # Errors
+    /// Nothing may be sent (any more).
+    pub(crate) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> io::Result<()> {
+        let room = plain.len() + (plain.len() / RECORD + 1) * RECORD_OVERHEAD;
+        self.write(room, sealed, |traffic, room| traffic.encrypt(plain, room))
+    }
+
+    /// Whether it is still to be said that nothing more comes from us, and could be understood.
+    pub(crate) fn may_end_output(&self) -> bool {
+        !self.output_ended && !self.rustls.is_handshaking()
+    }
+
+    /// Says that nothing more comes from us, if it is still to be said. True: `sealed` has it.
+    pub(crate) fn end_output(&mut self, sealed: &mut Vec<u8>) -> bool {
+        if !self.may_end_output() {
+            return false;
+        }
+        let said = self.write(RECORD_OVERHEAD, sealed, |traffic, room| traffic.queue_close_notify(room));
+        self.output_ended = true;
+        said.is_ok()
+    }
+
+    fn write(
+        &mut self,
+        room: usize,
+        sealed: &mut Vec<u8>,
+        write: impl Fn(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
+        if self.output_ended {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        loop {
+            // What is kept of the input has to be shown each time: rustls has noted where in it a message begins.
+            match self.rustls.process_tls_records(&mut self.incoming).state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    let from = sealed.len();
+                    sealed.resize(from + room, 0);
+                    let written = write(&mut traffic, &mut sealed[from..]);
+                    sealed.truncate(from + written.as_ref().map_or(0, |written| *written));
+                    return written.map(|_| ()).map_err(io::Error::other);
+                }
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, sealed),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                _ => return Err(io::ErrorKind::NotConnected.into()),
+            }
+        }
+    }
+}
+
+type Traffic<'c> = WriteTraffic<'c, ServerConnectionData>;
+
+/// Appends what rustls has to say in the handshake.
+fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, sealed: &mut Vec<u8>) {
+    // It tells the length by refusing a buffer that is too short.
+    let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = data.encode(&mut []) else {
+        return;
+    };
+    let from = sealed.len();
+    sealed.resize(from + required_size, 0);
+    let written = data.encode(&mut sealed[from..]).unwrap_or(0);
+    sealed.truncate(from + written);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::sync::OnceLock;
+
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use rustls::crypto::ring;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+    use crate::tls::certificate::{Certificate, CertificateFiles};
+
+    /// A server's configuration, and the certificate that its clients trust.
+    fn server() -> &'static (Certificate, CertificateDer<'static>) {
+        static SERVER: OnceLock<(Certificate, CertificateDer<'static>)> = OnceLock::new();
+        SERVER.get_or_init(|| {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+            let directory = std::env::temp_dir().join(format!("tls-{}", std::process::id()));
+            std::fs::create_dir_all(&directory).expect("a directory");
+            let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+            std::fs::write(&files.certfile, made.cert.pem()).expect("written");
+            std::fs::write(&files.keyfile, made.signing_key.serialize_pem()).expect("written");
+            let certificate = Certificate::new(files).expect("a usable certificate");
+            std::fs::remove_dir_all(directory).expect("removed");
+            (certificate, made.cert.der().clone())
+        })
+    }
+
+    fn session() -> Session {
+        server().0.session().expect("a session")
+    }
+
+    fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add(server().1.clone()).expect("a certificate");
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version])
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").expect("a name")).expect("a client")
+    }
+
+    /// What a client has to say now.
+    fn said(client: &mut ClientConnection) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut bytes).expect("no error");
+        }
+        bytes
+    }
+
+    /// Lets a client read this; returns the content.
+    fn hear(client: &mut ClientConnection, mut bytes: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        while !bytes.is_empty() {
+            client.read_tls(&mut bytes).expect("no error");
+            client.process_new_packets().expect("well-formed");
+            if let Err(error) = client.reader().read_to_end(&mut plain) {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            }
+        }
+        plain
+    }
+
+    /// Shows the session what was read, as the reactor does.
+    fn receive(session: &mut Session, bytes: &[u8], sealed: &mut Vec<u8>) -> Result<Vec<u8>, Error> {
+        let mut buffer = vec![0; session.kept() + bytes.len()];
+        session.room_behind_kept(&mut buffer).copy_from_slice(bytes);
+        let mut plain = vec![0; buffer.len()];
+        let count = session.receive(&mut buffer, &mut plain, sealed);
+        plain.truncate(count);
+        session.take_failure().map_or(Ok(plain), Err)
+    }
+
+    fn shake_hands(session: &mut Session, client: &mut ClientConnection) {
+        while session.is_handshaking() || client.is_handshaking() {
+            let mut sealed = Vec::new();
+            receive(session, &said(client), &mut sealed).expect("no error");
+            hear(client, &sealed);
+        }
+    }
+
+    fn either() -> impl Strategy<Value = &'static SupportedProtocolVersion> {
+        prop_oneof![Just(&TLS12), Just(&TLS13)]
+    }
+
+    #[test]
+    fn what_is_sealed_is_what_the_client_reads() {
+        for version in [&TLS12, &TLS13] {
+            let (mut session, mut client) = (session(), client(version));
+            shake_hands(&mut session, &mut client);
+            for length in [0, 1, RECORD - 1, RECORD, RECORD + 1, 4 * RECORD] {
+                let plain = vec![7; length];
+                let mut sealed = b"before".to_vec();
+                session.seal(&plain, &mut sealed).expect("no error");
+                assert!(sealed.starts_with(b"before"));
+                assert_eq!(hear(&mut client, &sealed[6..]), plain);
+            }
+            let mut end = Vec::new();
+            assert!(session.end_output(&mut end));
+            hear(&mut client, &end);
+            assert_eq!(client.reader().read(&mut [0]).expect("an end"), 0);
+            assert!(!session.end_output(&mut end));
+            assert!(session.seal(b"more", &mut end).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_the_input_is_divided_all_of_it_is_read(
+            version in either(),
+            messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..5),
+            steps in prop::collection::vec(1..200_usize, 1..50),
+        ) {
+            let (mut session, mut client) = (session(), client(version));
+            let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+            let mut steps = steps.iter().cycle();
+            let mut is_written = false;
+            loop {
+                if !client.is_handshaking() && !is_written {
+                    for message in &messages {
+                        client.writer().write_all(message).expect("room");
+                    }
+                    client.send_close_notify();
+                    is_written = true;
+                }
+                let bytes = said(&mut client);
+                if bytes.is_empty() {
+                    break;
+                }
+                let mut rest = &bytes[..];
+                while let Some(step) = steps.next().filter(|_| !rest.is_empty()) {
+                    let (now, later) = rest.split_at(rest.len().min(*step));
+                    plain.extend(receive(&mut session, now, &mut sealed).expect("no error"));
+                    rest = later;
+                }
+                hear(&mut client, &std::mem::take(&mut sealed));
+            }
+            prop_assert_eq!(plain, messages.concat());
+            prop_assert!(session.input_has_ended());
+            prop_assert_eq!(session.kept(), 0);
+        }
+
+        #[test]
+        fn altered_input_is_an_error_and_never_content(
+            version in either(),
+            shakes_hands in any::<bool>(),
+            changes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+            inserted in prop::collection::vec(any::<u8>(), 0..20),
+            place in any::<Index>(),
+            step in 1..400_usize,
+        ) {
+            let (mut session, mut client) = (session(), client(version));
+            if shakes_hands {
+                shake_hands(&mut session, &mut client);
+            }
+            client.writer().write_all(b"content").expect("room");
+            let mut bytes = said(&mut client);
+            for (index, byte) in changes {
+                let index = index.index(bytes.len());
+                bytes[index] = byte;
+            }
+            let place = place.index(bytes.len());
+            bytes.splice(place..place, inserted);
+            let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+            for now in bytes.chunks(step) {
+                match receive(&mut session, now, &mut sealed) {
+                    Ok(more) => plain.extend(more),
+                    Err(_) => {
+                        prop_assert!(session.input_has_ended());
+                        prop_assert!(session.seal(b"more", &mut sealed).is_err());
+                        break;
+                    }
+                }
+                if !session.is_handshaking() {
+                    session.seal(b"answer", &mut sealed).expect("no error");
+                }
+            }
+            prop_assert!(plain.is_empty() || plain == b"content");
+        }
+    }
+}
