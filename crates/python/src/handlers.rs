@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{ffi, intern};
 
-use crate::reactor::is_forked;
+use crate::fork::is_forked;
 use crate::stopwatch::Stopwatch;
 
 /// How a handler is run.

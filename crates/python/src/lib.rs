@@ -3,6 +3,7 @@
 //! Thin: it turns arguments and events into one another and calls handlers. No rule of the protocol stands here.
 
 mod arguments;
+mod fork;
 mod frame;
 mod handlers;
 mod hub;

@@ -26,17 +26,10 @@ use crate::arguments::{
     CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Reason, Topic, check_close, check_ping, excluded,
     not_utf8,
 };
+use crate::fork::{is_forked, note_fork};
 use crate::handlers::{Handler, Runner};
 use crate::stopwatch::Stopwatch;
 use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
-
-/// This process is a forked child of one that had a reactor.
-static IS_FORKED: AtomicBool = AtomicBool::new(false);
-
-#[inline]
-pub(crate) fn is_forked() -> bool {
-    IS_FORKED.load(Ordering::Relaxed)
-}
 
 /// The handlers that are called from here; the others are the worker's.
 #[derive(Default)]
@@ -408,7 +401,7 @@ impl Reactor {
 
     /// Lets go of every descriptor, in a forked child; nothing else may be called afterwards.
     fn abandon(&self) -> PyResult<()> {
-        IS_FORKED.store(true, Ordering::Relaxed);
+        note_fork();
         self.engine().map(|mut engine| engine.abandon())
     }
 

@@ -8,6 +8,7 @@
 pub mod body;
 pub mod deflate;
 pub mod error;
+pub mod event;
 pub mod frame;
 pub mod handshake;
 pub mod host;

@@ -2,7 +2,7 @@
 
 use crate::deflate::Inflater;
 use crate::error::Error;
-use crate::protocol::Event;
+use crate::event::Event;
 
 pub(crate) const NOT_UTF8: Error = Error::invalid_data("text not UTF-8");
 

@@ -7,29 +7,10 @@ use std::mem;
 
 use crate::deflate::{Inflater, Parameters};
 use crate::error::{Error, may_be_sent};
+use crate::event::Event;
 use crate::frame::{self, Header, Opcode};
 use crate::mask::unmask;
 use crate::message::{Format, Kind, Message};
-
-/// What a peer has sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event<'a> {
-    /// A whole text message.
-    Text(&'a str),
-    /// A whole binary message.
-    Binary(&'a [u8]),
-    /// A ping, which wants a pong with the same payload (RFC 6455 §5.5.3).
-    Ping(&'a [u8]),
-    /// A pong, asked for or not.
-    Pong(&'a [u8]),
-    /// The peer's half of the closing handshake, the last event of a connection.
-    Close {
-        /// `None` if the frame was empty, which is reported as 1005 (RFC 6455 §7.1.5).
-        code: Option<u16>,
-        /// Empty if there was none.
-        reason: &'a str,
-    },
-}
 
 /// What may still come from the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,8 +5,9 @@ mod peer;
 use peer::{Connection, Got, masked};
 use wire::deflate::{Deflater, Inflater, Parameters};
 use wire::error::close_code;
+use wire::event::Event;
 use wire::frame::Opcode::{self, Binary, Close, Continuation, Ping, Pong, Text};
-use wire::protocol::{Event, Protocol};
+use wire::protocol::Protocol;
 
 const LIMIT: usize = 1024;
 const COMPRESSED: Option<Parameters> = Some(Parameters { server_max_window_bits: 15 });

@@ -10,50 +10,23 @@
 //! So nothing has to be copied: the subscribers are those of now, less those that have been reached.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 
 use crate::connection::outbox::Pool;
-use crate::reactor::fanout::Fanout;
+use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::Fd;
 use crate::topics::Topics;
+use crate::topics::gathered::Fanout;
 
 /// A fan-out to more connections is not queued for all of them at once, in the middle of a turn.
 const FEW: usize = 1024;
 /// Fan-outs that may wait, and the bytes of memory that they may take. Beyond either, the oldest is delivered at once.
 const MOST_WAITING: usize = 256;
 const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// Steps (a system call or so) between two looks at the time.
-const STEPS_PER_LOOK: u32 = 16;
 /// Connections that a fan-out passes over in one step, because they have been reached.
 const PASSED_OVER: usize = 256;
-
-/// A share of a turn's time. Some steps are always made, so that everything gets on.
-pub(crate) struct Slice {
-    /// `None`: it has no end.
-    until: Option<Instant>,
-    steps: u32,
-}
-
-impl Slice {
-    pub(crate) fn new(time: Duration) -> Self {
-        Self { until: Some(Instant::now() + time), steps: 0 }
-    }
-
-    /// Time for everything.
-    pub(crate) fn endless() -> Self {
-        Self { until: None, steps: 0 }
-    }
-
-    /// Counts a step; true: it was the last one.
-    #[inline]
-    pub(crate) fn is_over(&mut self) -> bool {
-        self.steps = self.steps.wrapping_add(1);
-        self.steps.is_multiple_of(STEPS_PER_LOOK) && self.until.is_some_and(|until| Instant::now() >= until)
-    }
-}
 
 /// Whom a fan-out is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +179,7 @@ impl Backlog {
                 None => {
                     self.bytes -= oldest.cost();
                     if let Some(done) = self.queue.pop_front() {
-                        done.messages.finish(pool);
+                        done.messages.finish(|frame| pool.count_shared(frame));
                     }
                 }
             }

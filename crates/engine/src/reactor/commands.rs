@@ -9,7 +9,7 @@ use crate::connection::{Connection, Wait};
 use crate::language::command::Command;
 use crate::language::message::{Input, Message, content};
 use crate::reactor::budget::COUNTED_AT_ONCE;
-use crate::reactor::uplink::{Notice, Source};
+use crate::reactor::notice::Notice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
@@ -28,6 +28,15 @@ pub(crate) enum Counted {
     Everything,
     /// What is queued: for frames that need not wait, or could end the waiting.
     Outbox,
+}
+
+/// Whom a command comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Another thread of this process.
+    Thread,
+    /// The hub, on behalf of whomever.
+    Hub,
 }
 
 /// What came of a subscription.

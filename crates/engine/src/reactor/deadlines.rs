@@ -6,7 +6,7 @@ use wire::error::close_code;
 use wire::frame::Opcode;
 
 use crate::connection::{Stage, Wait};
-use crate::reactor::backlog::Slice;
+use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
 use crate::system::timers::Entry;

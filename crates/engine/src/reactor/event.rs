@@ -7,8 +7,8 @@ use std::sync::Arc;
 use wire::http::Head;
 
 use crate::language::message::Leave;
+use crate::reactor::notice::Unanswered;
 use crate::reactor::refusals::Refused;
-use crate::reactor::uplink::Unanswered;
 use crate::registry::Fd;
 
 /// Names a request until it is answered.

@@ -1,204 +1,17 @@
-//! Messages for many connections: gathered as long as they are for the same ones, encoded once, and compressed once for
-//! each window size in use.
+//! Messages for many connections: kept while more for the same ones may follow, then given to each of them.
 
 use std::io::Write;
-use std::ops::Range;
-use std::sync::Arc;
 
-use wire::deflate::Deflater;
-use wire::frame::{self, DataOpcode, Opcode};
+use wire::frame::DataOpcode;
 
 use crate::connection::Connection;
-use crate::connection::outbox::{Pool, Raw};
+use crate::connection::outbox::Raw;
 use crate::reactor::Reactor;
-use crate::reactor::backlog::{Audience, Slice, Waiting};
+use crate::reactor::backlog::{Audience, Waiting};
 use crate::reactor::commands::Counted;
+use crate::reactor::slice::Slice;
 use crate::registry::Fd;
-
-/// Smallest window that permessage-deflate can be negotiated with here.
-const FEWEST_WINDOW_BITS: u8 = 9;
-/// Bytes of frames that are gathered.
-const MUCH: usize = 32 * 1024;
-
-/// Messages that came one right behind the other, for the same connections.
-#[derive(Default)]
-pub(crate) struct Gathered {
-    /// Whose subscribers they are for; `None`: everyone.
-    topic: Option<String>,
-    exclude: Vec<Fd>,
-    /// Their frames, uncompressed, one behind the other.
-    frames: Vec<u8>,
-    messages: Vec<Place>,
-    /// Bytes of all payloads.
-    bytes: usize,
-}
-
-/// Where a message stands in `Gathered::frames`.
-struct Place {
-    opcode: DataOpcode,
-    frame: Range<usize>,
-    payload: Range<usize>,
-}
-
-impl Gathered {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
-    /// Whether a message may be added.
-    pub(crate) fn takes(&self, topic: Option<&str>, payload: &[u8], exclude: &[Fd]) -> bool {
-        !self.is_empty()
-            && self.topic.as_deref() == topic
-            && self.exclude == exclude
-            && self.frames.len() + payload.len() <= MUCH
-    }
-
-    /// Begins anew, for the subscribers of `topic` or everyone.
-    pub(crate) fn begin(&mut self, topic: Option<&str>, exclude: &[Fd]) {
-        match (&mut self.topic, topic) {
-            (Some(before), Some(topic)) => topic.clone_into(before),
-            _ => self.topic = topic.map(str::to_owned),
-        }
-        self.exclude.extend_from_slice(exclude);
-    }
-
-    pub(crate) fn push(&mut self, opcode: DataOpcode, payload: &[u8]) {
-        let begin = self.frames.len();
-        frame::encode(&mut self.frames, opcode.into(), true, false, payload);
-        let end = self.frames.len();
-        self.messages.push(Place { opcode, frame: begin..end, payload: end - payload.len()..end });
-        self.bytes += payload.len();
-    }
-
-    pub(crate) fn topic(&self) -> Option<&str> {
-        self.topic.as_deref()
-    }
-
-    pub(crate) fn exclude(&self) -> &[Fd] {
-        &self.exclude
-    }
-
-    /// What is given to each connection.
-    pub(crate) fn into_messages(self) -> Fanout {
-        Fanout { gathered: self, together: None, alone: Vec::new() }
-    }
-
-    /// Forgets everything; memory of ordinary size is kept for the next time.
-    pub(crate) fn clear(&mut self) {
-        self.exclude.clear();
-        self.frames.clear();
-        self.frames.shrink_to(2 * MUCH);
-        self.messages.clear();
-        self.bytes = 0;
-    }
-}
-
-/// Gathered messages, and their frames in the forms that have been asked for.
-pub(crate) struct Fanout {
-    gathered: Gathered,
-    together: Option<Arc<[u8]>>,
-    /// Empty until one is asked for.
-    alone: Vec<Alone>,
-}
-
-/// One message's frame.
-#[derive(Clone, Default)]
-struct Alone {
-    plain: Option<Arc<[u8]>>,
-    /// By the size of the window.
-    compressed: [Option<Arc<[u8]>>; 7],
-}
-
-impl Fanout {
-    /// Ends the fan-out: counts the frames that outboxes have kept. Returns the messages that were gathered, to be
-    /// forgotten; their memory can be used again.
-    pub(crate) fn finish(self, pool: &mut Pool) -> Gathered {
-        self.together.iter().for_each(|frame| pool.count_shared(frame));
-        for Alone { plain, compressed } in self.alone {
-            for frame in compressed.into_iter().flatten() {
-                // Where it is the plain one, it is counted as that.
-                if !plain.as_ref().is_some_and(|plain| Arc::ptr_eq(plain, &frame)) {
-                    pool.count_shared(&frame);
-                }
-            }
-            plain.iter().for_each(|frame| pool.count_shared(frame));
-        }
-        self.gathered
-    }
-
-    pub(crate) fn gathered(&self) -> &Gathered {
-        &self.gathered
-    }
-
-    /// Memory that this takes until it is delivered, roughly.
-    pub(crate) fn cost(&self) -> usize {
-        let Gathered { frames, messages, exclude, .. } = &self.gathered;
-        // The frames are there twice once a connection has been reached, in one form or the other.
-        2 * frames.len() + size_of_val(&messages[..]) + 2 * size_of_val(&exclude[..])
-    }
-
-    /// How many messages there are.
-    pub(crate) fn len(&self) -> usize {
-        self.gathered.messages.len()
-    }
-
-    /// Bytes of all payloads.
-    pub(crate) fn bytes(&self) -> usize {
-        self.gathered.bytes
-    }
-
-    /// Opcode and payload of one message.
-    pub(crate) fn get(&self, index: usize) -> (DataOpcode, &[u8]) {
-        let gathered = &self.gathered;
-        let Place { opcode, payload, .. } = &gathered.messages[index];
-        (*opcode, &gathered.frames[payload.clone()])
-    }
-
-    /// The frames of all messages, for connections without compression.
-    pub(crate) fn together(&mut self) -> &Arc<[u8]> {
-        let gathered = &self.gathered;
-        self.together.get_or_insert_with(|| gathered.frames.as_slice().into())
-    }
-
-    /// The frame of one message, for connections without compression.
-    pub(crate) fn plain(&mut self, index: usize) -> &Arc<[u8]> {
-        self.alone(index);
-        let gathered = &self.gathered;
-        let frame = gathered.messages[index].frame.clone();
-        self.alone[index].plain.get_or_insert_with(|| gathered.frames[frame].into())
-    }
-
-    /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain one where that
-    /// is shorter.
-    pub(crate) fn compressed(&mut self, index: usize, window_bits: u8, deflater: &mut Deflater) -> &Arc<[u8]> {
-        let window = usize::from(window_bits - FEWEST_WINDOW_BITS);
-        if self.alone(index).compressed[window].is_none() {
-            let (opcode, payload) = self.get(index);
-            let mut deflated = Vec::new();
-            deflater.deflate(payload, window_bits, &mut deflated);
-            let frame = if deflated.len() < payload.len() {
-                encode(opcode.into(), &deflated)
-            } else {
-                Arc::clone(self.plain(index))
-            };
-            self.alone(index).compressed[window] = Some(frame);
-        }
-        self.alone(index).compressed[window].get_or_insert_with(|| unreachable!("filled above"))
-    }
-
-    fn alone(&mut self, index: usize) -> &mut Alone {
-        if self.alone.is_empty() {
-            self.alone.resize(self.len(), Alone::default());
-        }
-        &mut self.alone[index]
-    }
-}
-
-fn encode(opcode: Opcode, deflated: &[u8]) -> Arc<[u8]> {
-    let mut bytes = Vec::with_capacity(frame::MAX_SERVER_HEADER + deflated.len());
-    frame::encode(&mut bytes, opcode, true, true, deflated);
-    bytes.into()
-}
+use crate::topics::gathered::{Fanout, Gathered};
 
 impl Reactor {
     /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next
@@ -285,7 +98,7 @@ impl Reactor {
                 return;
             }
         }
-        let gathered = waiting.messages.finish(&mut self.tools.pool);
+        let gathered = waiting.messages.finish(|frame| self.tools.pool.count_shared(frame));
         self.take_back(gathered);
     }
 

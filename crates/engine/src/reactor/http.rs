@@ -14,8 +14,8 @@ use crate::connection::outbox::{Outbox, Pool};
 use crate::connection::{Asked, Stage, Unfinished, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::event::{Event, Shortage, Token};
+use crate::reactor::phase::Phase;
 use crate::reactor::refusals::Refused;
-use crate::reactor::shutdown::Phase;
 use crate::registry::{Fd, NoId, add};
 use crate::tls::session;
 

@@ -4,13 +4,14 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use wire::event::Event as Received;
 use wire::http::{self, Head};
-use wire::protocol;
 
 use crate::connection::{Ending, Message, Stage, Wait};
 use crate::reactor::event::{Event, Payload};
-use crate::reactor::shutdown::Phase;
-use crate::reactor::uplink::{Notice, PipeMessage};
+use crate::reactor::notice::{Notice, PipeMessage};
+use crate::reactor::phase::Phase;
+use crate::reactor::visit::Visit;
 use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::tls::session;
@@ -23,52 +24,6 @@ const BODY_PER_SECOND: usize = 16 * 1024;
 
 /// A read of so many bytes may hold enough frames to take a good part of a turn's time.
 const LARGE_READ: usize = 4096;
-
-/// The input that is being parsed, and whose it is.
-pub(crate) struct Visit {
-    key: usize,
-    serial: u32,
-    /// Input that was kept from before (with what was read behind it); `None`: the reactor's buffer holds it.
-    own: Option<Vec<u8>>,
-    from: usize,
-    to: usize,
-    messages_left: usize,
-    has_read: bool,
-}
-
-impl Visit {
-    /// What is not used yet; `buffer` is the reactor's.
-    fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
-        &self.own.as_deref().unwrap_or(buffer)[self.from..self.to]
-    }
-
-    /// Makes room in the reactor's buffer. What is left of its input is short (a partial header, a partial head).
-    #[inline]
-    fn keep_rest(&mut self, buffer: &[u8]) {
-        if self.from < self.to && self.own.is_none() {
-            self.own = Some(buffer[self.from..self.to].to_vec());
-            self.to -= self.from;
-            self.from = 0;
-        }
-    }
-
-    /// Goes on with `input`, which lies at the front of the reactor's buffer, behind what is left.
-    #[inline]
-    fn append(&mut self, input: &[u8]) {
-        match &mut self.own {
-            Some(own) if self.from < self.to => {
-                own.drain(..self.from);
-                own.extend_from_slice(input);
-                self.to = own.len();
-            }
-            _ => {
-                self.own = None;
-                self.to = input.len();
-            }
-        }
-        self.from = 0;
-    }
-}
 
 impl Reactor {
     /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into
@@ -206,15 +161,15 @@ impl Reactor {
         let (taken, outcome) = protocol.receive(input, limit, &mut self.tools.inflater);
         visit.from += taken;
         let payload = match outcome {
-            Ok(Some(protocol::Event::Text(text))) => Payload::Text(text),
-            Ok(Some(protocol::Event::Binary(bytes))) => Payload::Binary(bytes),
-            Ok(Some(protocol::Event::Ping(payload))) => {
+            Ok(Some(Received::Text(text))) => Payload::Text(text),
+            Ok(Some(Received::Binary(bytes))) => Payload::Binary(bytes),
+            Ok(Some(Received::Ping(payload))) => {
                 visit.messages_left -= 1;
                 let payload = payload.to_vec();
                 self.pong(key, &payload);
                 return None;
             }
-            Ok(Some(protocol::Event::Pong(_))) => {
+            Ok(Some(Received::Pong(_))) => {
                 visit.messages_left -= 1;
                 if connection.wait == Wait::Pong {
                     // `since` is still the time of the ping: from there the interval counts.
@@ -223,7 +178,7 @@ impl Reactor {
                 }
                 return None;
             }
-            Ok(Some(protocol::Event::Close { code, reason })) => {
+            Ok(Some(Received::Close { code, reason })) => {
                 let reason = reason.to_owned();
                 self.closed_by_peer(key, code, reason);
                 return None;

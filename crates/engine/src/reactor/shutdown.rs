@@ -2,20 +2,8 @@
 
 use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::Reactor;
-use crate::reactor::backlog::Slice;
-
-/// How far the reactor is on its way out; it never goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// It takes whoever comes.
-    Serving,
-    /// Each answer is the last one of its connection.
-    Leaving,
-    /// No further message is handed to a handler; who has asked already is still answered, and still let in.
-    Quiet,
-    /// Nobody is let in any more.
-    Refusing,
-}
+use crate::reactor::phase::Phase;
+use crate::reactor::slice::Slice;
 
 /// How far all connections have been closed.
 pub(crate) struct ClosingAll {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use crate::reactor::Reactor;
-use crate::reactor::backlog::Slice;
+use crate::reactor::slice::Slice;
 
 /// So many subscriptions are removed in one step.
 const AT_ONCE: usize = 64;

@@ -21,7 +21,9 @@ use crate::language::command::Command;
 use crate::language::link::{Link, MOST_SOCKETS, Read};
 use crate::language::message::{Answer, Leave, Message, PATIENCE, Question, content};
 use crate::reactor::Reactor;
-use crate::reactor::shutdown::Phase;
+use crate::reactor::commands::Source;
+use crate::reactor::notice::{MOST_PIPED, Notice, PipeMessage, Unanswered};
+use crate::reactor::phase::Phase;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
 
@@ -31,8 +33,6 @@ pub(crate) const LINK: Token = Token(usize::MAX - 2);
 const MOST_UNSENT: usize = 64 * 1024 * 1024;
 /// A link on which so much waits is written at once, in the middle of a turn.
 const WRITE_AT: usize = 256 * 1024;
-/// Bytes of `pipe_message`s that may wait for their handlers; and so of one of them.
-pub const MOST_PIPED: usize = 32 * 1024 * 1024;
 /// Handlers of `pipe_message` that may run at a time; more messages wait.
 const MOST_PIPE_HANDLERS: usize = 1024;
 /// Milliseconds until the next look whether there are descriptors again.
@@ -41,34 +41,6 @@ const RETRY: u64 = 1000;
 const IDS_BETWEEN_QUESTIONS: u64 = 65_536;
 /// Descriptors that a worker needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
-
-/// What the application's side of this worker is told.
-pub(crate) enum Notice {
-    Leave(Leave),
-    /// A command was to subscribe a connection that has `max_topics`.
-    TopicsExceeded,
-    Subscribers {
-        number: u64,
-        count: Result<u64, Unanswered>,
-    },
-    /// A connection that is watched is open no more.
-    Gone(Fd),
-}
-
-/// Why a question has no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unanswered {
-    /// Too many questions wait already.
-    TooMany,
-    /// These workers have not answered in time.
-    Silent(Vec<u8>),
-}
-
-pub(crate) struct PipeMessage {
-    pub(crate) from: u8,
-    pub(crate) is_text: bool,
-    pub(crate) payload: Vec<u8>,
-}
 
 /// See the file's head. A server of one process has no link, but sends itself messages too.
 #[derive(Default)]
@@ -137,15 +109,6 @@ impl Crossing {
             link.discard();
         }
     }
-}
-
-/// Whom a command comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// Another thread of this process.
-    Thread,
-    /// The hub, on behalf of whomever.
-    Hub,
 }
 
 impl Reactor {

@@ -8,7 +8,7 @@ use rustc_hash::FxHashSet;
 
 use crate::language::message::Message;
 use crate::reactor::Reactor;
-use crate::reactor::uplink::Notice;
+use crate::reactor::notice::Notice;
 use crate::registry::{Fd, Registry};
 
 /// Connections that may be watched at a time.

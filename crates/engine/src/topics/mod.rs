@@ -1,5 +1,7 @@
 //! Who is subscribed to what. No I/O: a publish is an iteration over keys, so this is tested alone.
 
+pub(crate) mod gathered;
+
 use std::collections::HashMap;
 
 use indexmap::IndexSet;

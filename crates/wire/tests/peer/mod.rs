@@ -1,9 +1,10 @@
 //! A connection to talk to, and the frames that a client sends it.
 
 use wire::deflate::{Inflater, Parameters};
+use wire::event::Event;
 use wire::frame::{self, Opcode};
 use wire::mask::unmask;
-use wire::protocol::{Event, Protocol};
+use wire::protocol::Protocol;
 
 /// An event that has outlived its buffers, or the code of an error.
 #[derive(Clone, PartialEq, Eq, Debug)]

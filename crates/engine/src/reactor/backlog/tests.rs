@@ -21,7 +21,7 @@ const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const LONG: Duration = Duration::from_secs(3600);
-const STEPS: usize = super::STEPS_PER_LOOK as usize;
+const STEPS: usize = crate::reactor::slice::STEPS_PER_LOOK as usize;
 
 fn settings() -> Settings {
     Settings {

@@ -1,0 +1,31 @@
+//! A share of a turn's time, for work that may take longer than a turn.
+
+use std::time::{Duration, Instant};
+
+/// Steps (a system call or so) between two looks at the time.
+pub(crate) const STEPS_PER_LOOK: u32 = 16;
+
+/// A share of a turn's time. Some steps are always made, so that everything gets on.
+pub(crate) struct Slice {
+    /// `None`: it has no end.
+    until: Option<Instant>,
+    steps: u32,
+}
+
+impl Slice {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self { until: Some(Instant::now() + time), steps: 0 }
+    }
+
+    /// Time for everything.
+    pub(crate) fn endless() -> Self {
+        Self { until: None, steps: 0 }
+    }
+
+    /// Counts a step; true: it was the last one.
+    #[inline]
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.steps = self.steps.wrapping_add(1);
+        self.steps.is_multiple_of(STEPS_PER_LOOK) && self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}

@@ -1,0 +1,47 @@
+//! The input of one connection while it is being parsed.
+
+/// The input that is being parsed, and whose it is.
+pub(crate) struct Visit {
+    pub(super) key: usize,
+    pub(super) serial: u32,
+    /// Input that was kept from before (with what was read behind it); `None`: the reactor's buffer holds it.
+    pub(super) own: Option<Vec<u8>>,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) messages_left: usize,
+    pub(super) has_read: bool,
+}
+
+impl Visit {
+    /// What is not used yet; `buffer` is the reactor's.
+    pub(super) fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
+        &self.own.as_deref().unwrap_or(buffer)[self.from..self.to]
+    }
+
+    /// Makes room in the reactor's buffer. What is left of its input is short (a partial header, a partial head).
+    #[inline]
+    pub(super) fn keep_rest(&mut self, buffer: &[u8]) {
+        if self.from < self.to && self.own.is_none() {
+            self.own = Some(buffer[self.from..self.to].to_vec());
+            self.to -= self.from;
+            self.from = 0;
+        }
+    }
+
+    /// Goes on with `input`, which lies at the front of the reactor's buffer, behind what is left.
+    #[inline]
+    pub(super) fn append(&mut self, input: &[u8]) {
+        match &mut self.own {
+            Some(own) if self.from < self.to => {
+                own.drain(..self.from);
+                own.extend_from_slice(input);
+                self.to = own.len();
+            }
+            _ => {
+                self.own = None;
+                self.to = input.len();
+            }
+        }
+        self.from = 0;
+    }
+}
