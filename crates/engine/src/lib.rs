@@ -21,9 +21,9 @@ pub use reactor::{
     Event, MOST_PIPED, Payload, PushError, Reactor, Refused, Relief, Shared, Shortage, Subscribed, Token, Unanswered,
     Watching,
 };
-pub use registry::metrics::{Held, Measured, Metrics, Times};
-pub use registry::stats::{COUNTS, Counts, Stats, Totals, WorkerStats};
-pub use registry::{Fd, Info, Registry, Stuck, StuckCell};
+pub use registry::{
+    COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,
+};
 pub use settings::{Settings, SlowConsumer};
 pub use system::clock::coarse_now;
 pub use system::codec::Malformed;

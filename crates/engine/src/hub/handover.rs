@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::HubEvent;
+use super::desk::HubEvent;
 use super::peer::{Handed, Kind, Peer, Stage};
 use super::thread::{MUCH_FOR_WORKER, PATIENCE, RETRY, Routing};
 use crate::registry::SLOTS;

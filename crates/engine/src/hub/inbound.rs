@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustix::event::PollFlags;
 
-use super::HubEvent;
+use super::desk::HubEvent;
 use super::peer::{Cut, Handed, Kind, Peer, Stage};
 use super::thread::{MOST_FOR_WORKER, Routing};
 use crate::language::command::Command;

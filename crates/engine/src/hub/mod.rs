@@ -9,6 +9,7 @@
 //! readable.
 
 pub(crate) mod client;
+mod desk;
 mod handover;
 mod inbound;
 mod lease;
@@ -16,96 +17,31 @@ mod peer;
 mod pulse;
 mod questions;
 mod routing;
+mod stuck;
 mod thread;
+mod turned_away;
 mod turning_away;
+mod watchers;
 mod watching;
 
-use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+pub use desk::HubEvent;
+use desk::{Desk, Request, lock};
 use lease::Lease;
 use thread::Routing;
 
 use crate::language::message::Leave;
-use crate::registry::metrics::Metrics;
+use crate::registry::Metrics;
 use crate::registry::{Registry, SLOTS};
 use crate::settings::Settings;
-
-/// Log entries that may wait for the supervisor.
-const MOST_ENTRIES: usize = 100;
-
-/// What the supervisor is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HubEvent {
-    /// The worker of this slot takes connections.
-    Ready(u8),
-    /// It has been asked to leave, and is about to.
-    Leaving(u8),
-    /// It wants all workers replaced.
-    Reload(u8),
-    /// It wants the server to stop.
-    Shutdown(u8),
-    /// The event loop of this slot's worker stands still. `is_news`: the worker has not said so itself.
-    Stuck {
-        /// The worker's.
-        slot: u8,
-        /// Whether nobody has said so yet.
-        is_news: bool,
-    },
-    /// A worker moves again of which the hub has said that it was stuck.
-    Moves(u8),
-    /// To be logged as a warning.
-    Warning(String),
-}
-
-enum Request {
-    Listen(OwnedFd),
-    Add { slot: u8, worker_id: u8, stream: OwnedFd },
-    Leave { slot: u8, why: Leave },
-    Ended { slot: u8 },
-    StopAccepting,
-    Close,
-}
-
-/// What the hub's thread and its callers share.
-struct Desk {
-    registry: Registry,
-    requests: Mutex<VecDeque<Request>>,
-    events: Mutex<VecDeque<HubEvent>>,
-    /// Slots that are taken.
-    slots: Mutex<[bool; SLOTS]>,
-    /// Where the search for a free one goes on, so that one is not used again at once.
-    next_slot: AtomicU64,
-    /// A byte here wakes the thread; one there wakes the supervisor.
-    wake_thread: UnixStream,
-    wake_supervisor: UnixStream,
-    is_closed: AtomicBool,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Desk {
-    fn tell(&self, event: HubEvent) {
-        let mut events = lock(&self.events);
-        let is_entry = matches!(event, HubEvent::Warning(_));
-        if is_entry && events.len() >= MOST_ENTRIES {
-            return;
-        }
-        events.push_back(event);
-        drop(events);
-        // If there is no room for a byte, there is one already.
-        let _ = (&self.wake_supervisor).write(&[0]);
-    }
-}
 
 /// See the file's head.
 pub struct Hub {

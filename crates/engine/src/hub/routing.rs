@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::HubEvent;
+use super::desk::HubEvent;
 use super::peer::Cut;
 use super::questions::Asked;
 use super::thread::{MOST_FOR_WORKER, Routing};

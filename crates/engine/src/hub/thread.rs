@@ -12,13 +12,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::desk::{Desk, HubEvent, Request, lock};
 use super::lease::Lease;
 use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, WorkerPeer};
 use super::pulse::{Looks, Pulse};
 use super::questions::Questions;
-use super::turning_away::TurningAway;
-use super::watching::Watchers;
-use super::{Desk, HubEvent, Request, lock};
+use super::turned_away::TurningAway;
+use super::watchers::Watchers;
 use crate::language::link::Link;
 use crate::language::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};

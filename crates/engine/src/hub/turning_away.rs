@@ -4,17 +4,15 @@
 //! at the request: it knows no HTTP. A client of a TLS server could not read the answer, and is only closed.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
-use super::HubEvent;
+use super::desk::HubEvent;
 use super::peer::{Handed, Stage};
 use super::thread::{PATIENCE, Routing};
+use super::turned_away::Parting;
 use crate::registry::{SLOTS, add};
 use crate::system::sockets::SEND;
 
@@ -22,82 +20,7 @@ use crate::system::sockets::SEND;
 const HELP_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection waits for a worker.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Connections that may wait here, and the part of this process's descriptors that they may take.
-const MOST_WAITING: u64 = 4096;
-const PART_OF_DESCRIPTORS: u64 = 2;
-/// Clients that may be reading their answers. A closed socket with input unread would take the answer back, so what
-/// they still send is read, within limits.
-const MOST_PARTING: usize = 1024;
-const MOST_READ: usize = 64 * 1024;
-const LINGER: Duration = Duration::from_secs(2);
-
 const BODY: &str = "no worker is ready\n";
-
-/// A client that has its answer.
-struct Parting {
-    socket: Arc<OwnedFd>,
-    read: usize,
-    until: Instant,
-}
-
-/// Whether workers serve, and those who are told that none does.
-pub(super) struct TurningAway {
-    speaks_tls: bool,
-    pub(super) most_waiting: usize,
-    /// No worker has served since then.
-    unserved_since: Option<Instant>,
-    /// In the order of their deadlines.
-    parting: VecDeque<Parting>,
-    told_at: Option<Instant>,
-}
-
-impl TurningAway {
-    pub(super) fn new(speaks_tls: bool) -> Self {
-        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most_waiting = MOST_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
-        Self { speaks_tls, most_waiting, unserved_since: None, parting: VecDeque::new(), told_at: None }
-    }
-
-    /// What to wait for: the rest of what clients send that have their answers.
-    pub(super) fn polled(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.parting.iter().map(|parting| PollFd::new(&parting.socket, PollFlags::IN))
-    }
-
-    /// When the first of these clients is waited for no longer.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.parting.front().map(|parting| parting.until)
-    }
-
-    /// Reads what has come from those that are `ready`, and lets go of those that have ended or take too long.
-    pub(super) fn let_go(&mut self, ready: &[bool], now: Instant) {
-        let mut ready = ready.iter();
-        self.parting.retain_mut(|parting| {
-            let has_input = ready.next().copied().unwrap_or(false);
-            let stays = parting.until > now && !(has_input && parting.has_ended());
-            if !stays {
-                // A worker that is stopped may hold it too.
-                let _ = shutdown(&parting.socket, Shutdown::Both);
-            }
-            stays
-        });
-    }
-}
-
-impl Parting {
-    /// Reads what there is; whether that was the end, or more than enough.
-    fn has_ended(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
-        while self.read < MOST_READ {
-            match rustix::io::read(&self.socket, &mut buffer) {
-                Ok(0) => return true,
-                Ok(count) => self.read += count,
-                Err(Errno::INTR) => {}
-                Err(error) => return error != Errno::AGAIN,
-            }
-        }
-        true
-    }
-}
 
 impl Routing {
     /// Sees whether any worker serves: has begun to take connections, and is not too slow to.
@@ -170,7 +93,7 @@ impl Routing {
             let text = format!("no worker serves: connections that have waited for one are {what}");
             self.desk.tell(HubEvent::Warning(text));
         }
-        let mut parting = Parting { socket: handed.socket, read: 0, until: self.now + LINGER };
+        let mut parting = Parting::new(handed.socket, self.now);
         if parting.has_ended() {
             let _ = shutdown(&parting.socket, Shutdown::Both);
             return;
@@ -180,12 +103,7 @@ impl Routing {
             let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
         }
         let _ = shutdown(&parting.socket, Shutdown::Write);
-        if state.parting.len() >= MOST_PARTING
-            && let Some(oldest) = state.parting.pop_front()
-        {
-            let _ = shutdown(&oldest.socket, Shutdown::Both);
-        }
-        state.parting.push_back(parting);
+        state.keep(parting);
     }
 }
 

@@ -1,28 +1,8 @@
 //! Workers that wait for the end of other workers' connections.
 
-use std::collections::HashMap;
-
 use super::thread::Routing;
 use crate::language::message::Message;
 use crate::registry::{Fd, Registry};
-
-/// Who watches which connections: a bit for each slot. A connection stands here until it has ended, so there are never
-/// more than there are connections.
-#[derive(Default)]
-pub(super) struct Watchers {
-    slots: HashMap<Fd, u128>,
-}
-
-impl Watchers {
-    fn remove(&mut self, slot: u8, fd: Fd) {
-        if let Some(slots) = self.slots.get_mut(&fd) {
-            *slots &= !(1 << slot);
-            if *slots == 0 {
-                self.slots.remove(&fd);
-            }
-        }
-    }
-}
 
 impl Routing {
     /// A worker wants to be told when a connection is open no more.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::language::command::Command;
-use crate::registry::stats::{COUNTS, Counts, Stats, WorkerStats};
+use crate::registry::{COUNTS, Counts, Stats, WorkerStats};
 use crate::registry::{Fd, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 

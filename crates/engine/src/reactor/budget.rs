@@ -13,8 +13,8 @@ use wire::http::Rejection;
 use crate::connection::{Connection, Stage};
 use crate::reactor::Reactor;
 use crate::reactor::event::Relief;
+use crate::registry::Held;
 use crate::registry::add;
-use crate::registry::metrics::Held;
 use crate::system::heap::{self, WORTH_TRIMMING};
 
 /// What is queued for a connection whose socket takes it is counted when it is written, unless it is as much as this.

@@ -16,8 +16,8 @@ use crate::connection::Connection;
 use crate::language::command::Command;
 use crate::language::message::Message;
 use crate::reactor::commands::Subscribed;
-use crate::registry::metrics::Measured;
-use crate::registry::stats::Totals;
+use crate::registry::Measured;
+use crate::registry::Totals;
 use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
 use crate::settings::Settings;
 

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{COUNTER, COUNTER_BITS, Fd, Registry, SLOTS, TAKEN};
+use crate::registry::fd::{COUNTER, COUNTER_BITS, Fd, SLOTS, TAKEN};
+use crate::registry::memory::Registry;
 
 /// Unix time at which the counter's clock begins: 2026-01-01.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);

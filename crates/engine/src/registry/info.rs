@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::Fd;
+use crate::registry::fd::Fd;
 use crate::system::codec::{Malformed, Reader, put_u64};
 
 /// What is known of one connection. Times in milliseconds of Unix time, payload bytes.

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use memmap2::MmapOptions;
+use memmap2::{MmapOptions, MmapRaw};
 use rustc_hash::FxBuildHasher;
 
-use super::{COUNTER, Registry, SLOTS, StuckCell, TOPIC_BITS, WORKERS, unix_now};
-use crate::registry::metrics::Measured;
-use crate::registry::stats::{TRAFFIC, Totals};
+use crate::registry::counts::{TRAFFIC, Totals};
+use crate::registry::fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, unix_now};
+use crate::registry::measured::Measured;
+use crate::registry::stuck::StuckCell;
 
 /// Rows that are looked through, or not, together.
 const ROWS_PER_CHUNK: usize = 64;
@@ -132,6 +133,14 @@ impl Layout {
         let rows_begin = (chunks + chunk_words * 8).next_multiple_of(4096);
         Self { slots, topics, chunks, rows: rows_begin, end: rows_begin + rows * size_of::<Row>() }
     }
+}
+
+/// The table; see `registry`.
+pub struct Registry {
+    map: MmapRaw,
+    memory: Option<OwnedFd>,
+    pub(super) rows: usize,
+    layout: Layout,
 }
 
 impl Registry {

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::counts::COMMANDS_DROPPED;
 use super::memory::anonymous_file;
 use super::{COUNTER, Ids, NoId, Registry, add};
-use crate::registry::stats::COMMANDS_DROPPED;
 
 fn client() -> SocketAddr {
     "192.0.2.7:443".parse().expect("an address")
