@@ -87,74 +87,74 @@ pub(crate) const STEPS_PER_LOOK: u32 = 8;
 const READINESS: usize = 64;
 
 /// What is used for one connection at a time, and so is needed only once.
-pub(crate) struct Tools {
-    pub(crate) pool: Pool,
-    pub(crate) inflater: Inflater,
-    pub(crate) deflater: Deflater,
-    pub(crate) deflated: Vec<u8>,
-    pub(crate) buffer: Box<[u8]>,
+struct Tools {
+    pool: Pool,
+    inflater: Inflater,
+    deflater: Deflater,
+    deflated: Vec<u8>,
+    buffer: Box<[u8]>,
     /// For what TLS connections read; where there are none, it is empty.
-    pub(crate) ciphertext: Box<[u8]>,
+    ciphertext: Box<[u8]>,
 }
 
 /// See the file's head.
 pub struct Reactor {
-    pub(crate) settings: Settings,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) connections: Slab<Connection>,
-    pub(crate) topics: Topics,
-    pub(crate) tools: Tools,
-    pub(crate) clock: Clock,
-    pub(crate) ids: Ids,
-    pub(crate) dirty: Vec<u32>,
+    settings: Settings,
+    shared: Arc<Shared>,
+    connections: Slab<Connection>,
+    topics: Topics,
+    tools: Tools,
+    clock: Clock,
+    ids: Ids,
+    dirty: Vec<u32>,
     /// Messages for many connections that are not queued yet.
-    pub(crate) gathered: Gathered,
+    gathered: Gathered,
     /// Those that are being delivered in slices.
-    pub(crate) backlog: Backlog,
-    pub(crate) phase: Phase,
+    backlog: Backlog,
+    phase: Phase,
     /// How many HTTP connections wait for their next request.
-    pub(crate) resting: usize,
+    resting: usize,
     /// How many connections are kept only for their handlers: their clients have left.
-    pub(crate) outliving: usize,
-    pub(crate) poll: Poll,
+    outliving: usize,
+    poll: Poll,
     events: Events,
-    pub(crate) acceptor: Acceptor,
-    pub(crate) accept_error: Option<io::Error>,
+    acceptor: Acceptor,
+    accept_error: Option<io::Error>,
     /// Why handshakes are refused, to be told.
-    pub(crate) shortage: Option<Shortage>,
-    pub(crate) refusals: Refusals,
+    shortage: Option<Shortage>,
+    refusals: Refusals,
     /// Keys of open connections by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
-    pub(crate) keys: Vec<u32>,
-    pub(crate) ready: VecDeque<u32>,
-    pub(crate) drained: Vec<Fd>,
+    keys: Vec<u32>,
+    ready: VecDeque<u32>,
+    drained: Vec<Fd>,
     /// Connections that are over; removed at the end of the turn, so that keys stay good until then.
-    pub(crate) gone: Vec<u32>,
-    pub(crate) parting: Parting,
+    gone: Vec<u32>,
+    parting: Parting,
     /// The connection of the next notice that `max_topics` is exceeded, of which there is one at most.
-    pub(crate) topics_exceeded: Option<Fd>,
+    topics_exceeded: Option<Fd>,
     /// Deadlines that have come, and are to be judged.
-    pub(crate) due: Vec<Entry>,
+    due: Vec<Entry>,
     /// All connections are being closed.
-    pub(crate) closing_all: Option<ClosingAll>,
-    pub(crate) visit: Option<Visit>,
-    pub(crate) wheel: Wheel,
-    pub(crate) budget: Budget,
-    pub(crate) events_left: usize,
+    closing_all: Option<ClosingAll>,
+    visit: Option<Visit>,
+    wheel: Wheel,
+    budget: Budget,
+    events_left: usize,
     /// See [`TURN_TIME`].
-    pub(crate) turn_time: Duration,
+    turn_time: Duration,
     /// This turn has written what was queued, as far as there was time.
     has_written: bool,
     /// Steps since the turn's time was last looked at.
-    pub(crate) steps: u32,
+    steps: u32,
     /// Commands of other threads that are being carried out.
-    pub(crate) commands: Input,
-    pub(crate) crossing: Crossing,
+    commands: Input,
+    crossing: Crossing,
     /// For TLS connections, if this server speaks TLS.
-    pub(crate) certificate: Option<Certificate>,
+    certificate: Option<Certificate>,
     /// What came of reading it again, to be told.
-    pub(crate) certificate_read: Option<Result<(), String>>,
-    pub(crate) serial: u32,
-    pub(crate) watched: Watched,
+    certificate_read: Option<Result<(), String>>,
+    serial: u32,
+    watched: Watched,
 }
 
 impl Reactor {
