@@ -13,7 +13,7 @@ from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.rsgi import Scope, WebsocketMessageType
 
-MOST_CONNECTIONS = 20_000
+MAX_CONNECTIONS = 20_000
 
 subscribers: set[Any] = set()
 
@@ -63,6 +63,6 @@ if __name__ == "__main__":
         interface=Interfaces.RSGI,
         loop=Loops.uvloop,
         backlog=4096,
-        backpressure=MOST_CONNECTIONS,
+        backpressure=MAX_CONNECTIONS,
         log_enabled=False,
     ).serve()

@@ -37,7 +37,7 @@ log = logging.getLogger("hubbub")
 USERS_FAILURE = 3
 
 # Questions under way at a time, so that their answers need not be waited for one by one.
-MOST_QUESTIONS = 500
+MAX_QUESTIONS = 500
 
 A_DAY = 24 * 3600
 
@@ -392,8 +392,8 @@ async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
     found: list[ConnectionInfo | None] = []
     async with AsyncPublisher(**address) as server:
         ids = sorted(await server.connections())
-        for begin in range(0, len(ids), MOST_QUESTIONS):
-            found += await asyncio.gather(*(server.info(fd) for fd in ids[begin : begin + MOST_QUESTIONS]))
+        for begin in range(0, len(ids), MAX_QUESTIONS):
+            found += await asyncio.gather(*(server.info(fd) for fd in ids[begin : begin + MAX_QUESTIONS]))
     return [info for info in found if info]
 
 

@@ -24,7 +24,7 @@ log = logging.getLogger("hubbub")
 
 BACKLOG = 128
 # What a system's `sun_path` holds, less the NUL; Linux has 4 bytes more.
-LONGEST_PATH = 103
+MAX_PATH = 103
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ def _open(setting: str, port: int, is_temporary: bool) -> Control:
     path: str | None = None
     try:
         path = _path_in(_own_directory(), port) if setting == "auto" else os.path.abspath(setting)
-        if len(os.fsencode(path)) > LONGEST_PATH:
-            raise CannotServe(errno.ENAMETOOLONG, f"a socket's path has at most {LONGEST_PATH} bytes: {path}")
+        if len(os.fsencode(path)) > MAX_PATH:
+            raise CannotServe(errno.ENAMETOOLONG, f"a socket's path has at most {MAX_PATH} bytes: {path}")
         _refuse_what_is_no_socket(path)
         lease = _take_lease(path)
         if lease is None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["MOST_PROXIES", "forwarded"]
+__all__ = ["MAX_PROXIES", "forwarded"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Reading an address takes its time, which clients are not to have as much of as fits into a head.
-MOST_PROXIES = 32
+MAX_PROXIES = 32
 # An IPv6 address of the longest kind, with the longest name of an interface.
 _LONGEST_ADDRESS = 45 + 1 + 15
 
@@ -29,7 +29,7 @@ def forwarded(
 
     Each proxy appends the address that it was called from to X-Forwarded-For, so that list is read from its
     right end, and what stands left of the first address that is no trusted proxy is hearsay. Nobody has more than
-    `MOST_PROXIES` of them in a row: such a list is not believed.
+    `MAX_PROXIES` of them in a row: such a list is not believed.
 
     Args:
         headers: The request's pairs, names in any case.
@@ -66,7 +66,7 @@ def _client_of(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int
     `None` for a malformed one, and for more proxies than there can be.
     """
     client = None
-    for entry in reversed(addresses[-MOST_PROXIES:]):
+    for entry in reversed(addresses[-MAX_PROXIES:]):
         host, port = _split_port(entry.strip())
         judged = _judged(host, trusted)
         # A zone (fe80::1%eth0) means nothing on another host, and may be any text.
@@ -75,7 +75,7 @@ def _client_of(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int
         client = judged.address, port
         if not judged.is_trusted:
             return client
-    return client if len(addresses) <= MOST_PROXIES else None
+    return client if len(addresses) <= MAX_PROXIES else None
 
 
 # As some proxies write it: "192.0.2.1:4711" and "[2001:db8::1]:4711".

@@ -17,7 +17,7 @@ __all__ = ["check_certificate", "describe", "listen", "raise_file_limit"]
 
 log = logging.getLogger("hubbub")
 
-MOST_UNSENT_IN_KERNEL = 128 * 1024
+MAX_UNSENT_IN_KERNEL = 128 * 1024
 # How many free ports are tried until one is free at all addresses.
 ATTEMPTS = 20
 
@@ -99,7 +99,7 @@ def _bind(listener: socket.socket, address: tuple[Any, ...], backlog: int) -> No
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where
     # they count against no limit of ours, and a ping behind them comes too late.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_IN_KERNEL)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_IN_KERNEL)
     if listener.family == socket.AF_INET6:
         # Else the system decides whether `::` takes IPv4 connections too.
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

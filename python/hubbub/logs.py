@@ -15,7 +15,7 @@ __all__ = ["LineFormatter", "Throttle", "name_of", "set_level", "shown", "shown_
 # Characters of one text of a client's.
 LONGEST = 500
 # Characters of a traceback: of its begin, and of its end.
-LONGEST_BEGIN, LONGEST_END = 4096, 4096
+MAX_BEGIN, MAX_END = 4096, 4096
 # Seconds for which lines are counted.
 INTERVAL = 10.0
 
@@ -73,8 +73,8 @@ class LineFormatter(logging.Formatter):
     ) -> str:
         """Return the lines of a traceback."""
         text = super().formatException(ei)
-        if len(text) > LONGEST_BEGIN + LONGEST_END:
-            text = f"{text[:LONGEST_BEGIN]}\n...\n{text[-LONGEST_END:]}"
+        if len(text) > MAX_BEGIN + MAX_END:
+            text = f"{text[:MAX_BEGIN]}\n...\n{text[-MAX_END:]}"
         # Backslashes and quotes stay as they are: code has many.
         return "\n  ".join("".join(map(_printable, line)) for line in text.split("\n"))
 

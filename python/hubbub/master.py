@@ -39,10 +39,10 @@ SIGNAL_GRACE = 0.2
 # Seconds before a worker is started again: the first time at once, then twice as long each time. One that has served
 # for a while has earned a fresh start.
 FIRST_DELAY = 0.1
-LONGEST_DELAY = 30.0
-MOST_DOUBLINGS = 16
+MAX_DELAY = 30.0
+MAX_DOUBLINGS = 16
 # While no worker serves at all, clients wait for it.
-LONGEST_UNSERVED_DELAY = 1.0
+MAX_UNSERVED_DELAY = 1.0
 EARNED = 10.0
 
 # Exit statuses where the first start fails: for want of something that is the system's, or in the program itself.
@@ -415,11 +415,11 @@ class Master:
         assert self._loop
         if seat.starting:
             return
-        longest = LONGEST_DELAY
+        longest = MAX_DELAY
         if not any(each.serving for each in self._seats):
-            longest = LONGEST_UNSERVED_DELAY
+            longest = MAX_UNSERVED_DELAY
             self._hurry()
-        delay = min(FIRST_DELAY * 2 ** min(seat.failures - 1, MOST_DOUBLINGS), longest) if seat.failures else 0
+        delay = min(FIRST_DELAY * 2 ** min(seat.failures - 1, MAX_DOUBLINGS), longest) if seat.failures else 0
         seat.failures += 1
         if delay:
             log.warning("worker %d is started again in %g s", seat.worker_id, delay)
@@ -430,9 +430,9 @@ class Master:
         assert self._loop
         for seat in self._seats:
             attempt = seat.next_attempt
-            if attempt and attempt.when() - self._loop.time() > LONGEST_UNSERVED_DELAY:
+            if attempt and attempt.when() - self._loop.time() > MAX_UNSERVED_DELAY:
                 attempt.cancel()
-                seat.next_attempt = self._loop.call_later(LONGEST_UNSERVED_DELAY, self._spawn, seat)
+                seat.next_attempt = self._loop.call_later(MAX_UNSERVED_DELAY, self._spawn, seat)
 
     def _tell_to_leave(self, process: Process, why: Why) -> None:
         """Have a process end gracefully; one that does not serve yet, at once."""

@@ -26,11 +26,11 @@ __all__ = ["Exposition"]
 log = logging.getLogger("hubbub")
 
 # Connections at a time, and those that the kernel keeps waiting meanwhile.
-MOST_CONNECTIONS = 32
+MAX_CONNECTIONS = 32
 BACKLOG = 128
 # Seconds for a request and its answer, and bytes of a request.
-LONGEST_VISIT = 5.0
-LONGEST_HEAD = 16 * 1024
+MAX_VISIT = 5.0
+MAX_HEAD = 16 * 1024
 # Seconds until the next attempt to accept after one has failed, and between two lines in the log about that.
 RETRY = 0.1
 COMPLAINT_INTERVAL = 10.0
@@ -196,7 +196,7 @@ class Exposition:
                     log.warning("metrics: no connection can be accepted: %s", _core.explain(error.errno or 0))
                 await asyncio.sleep(RETRY)
                 continue
-            if len(self._places) >= MOST_CONNECTIONS:
+            if len(self._places) >= MAX_CONNECTIONS:
                 longest = next(iter(self._places))
                 del self._places[longest]
                 longest.cancel()
@@ -208,22 +208,22 @@ class Exposition:
     async def _serve(self, connection: socket.socket) -> None:
         """Answer one request, and close."""
         with connection, contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(LONGEST_VISIT):
+            async with asyncio.timeout(MAX_VISIT):
                 if head := await self._head(connection):
                     await self._loop.sock_sendall(connection, self._answer(head))
                     connection.shutdown(socket.SHUT_WR)
                     # Input that is unread when a socket is closed takes the answer back.
                     read = 0
-                    while read < LONGEST_HEAD and (more := await self._loop.sock_recv(connection, LONGEST_HEAD)):
+                    while read < MAX_HEAD and (more := await self._loop.sock_recv(connection, MAX_HEAD)):
                         read += len(more)
 
     async def _head(self, connection: socket.socket) -> bytes | None:
         """Read a request's head; `None`: there comes none, or one that is too long."""
         head = b""
         while b"\r\n\r\n" not in head:
-            more = await self._loop.sock_recv(connection, LONGEST_HEAD)
+            more = await self._loop.sock_recv(connection, MAX_HEAD)
             head += more
-            if not more or len(head) > LONGEST_HEAD:
+            if not more or len(head) > MAX_HEAD:
                 return None
         return head.partition(b"\r\n\r\n")[0]
 

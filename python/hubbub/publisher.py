@@ -37,10 +37,10 @@ Question = Callable[[_core.Publisher, Ticket, float], None]
 # Room may be had at once though the time is over: a little is always left to try.
 SHORTEST_WAIT = 0.001
 # As good as for ever; locks cannot wait for infinity.
-LONGEST_WAIT = 365 * 24 * 3600.0
+MAX_WAIT = 365 * 24 * 3600.0
 # The server knows which worker is silent. When the time is over, its word is awaited a little longer: for this part of
 # the time, and at most for so many seconds.
-GRACE_PART, LONGEST_GRACE = 0.5, 1.0
+GRACE_PART, MAX_GRACE = 0.5, 1.0
 # Seconds for a thread to end whose connection has ended.
 END_OF_THREAD = 1.0
 
@@ -242,7 +242,7 @@ def _checked(timeout: float) -> float:
     check_seconds("timeout", timeout)
     if not timeout > 0:
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    return min(timeout, LONGEST_WAIT)
+    return min(timeout, MAX_WAIT)
 
 
 def _left(deadline: float | None) -> float:
@@ -517,7 +517,7 @@ def _ask_by(question: Question, deadline: float, connection: _Connection, wait: 
 
 def _grace(timeout: float) -> float:
     """Return how many seconds after a timeout the server may say who is silent."""
-    return min(timeout * GRACE_PART, LONGEST_GRACE)
+    return min(timeout * GRACE_PART, MAX_GRACE)
 
 
 def _as_info(values: Any) -> ConnectionInfo | None:

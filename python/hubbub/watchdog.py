@@ -25,7 +25,7 @@ log = logging.getLogger("hubbub")
 
 # Looks within `stuck_after`, and the seconds between two of them at most.
 LOOKS = 8
-LONGEST_INTERVAL = 2.0
+MAX_INTERVAL = 2.0
 # Seconds by which a wait may be longer than it should be, on a busy machine.
 LATENESS = 1.0
 # Seconds for the thread to end.
@@ -61,7 +61,7 @@ class Watchdog:
         self._watched = threading.get_ident()
         self._name = f"worker {worker_id} (pid {os.getpid()})"
         self._stuck_after = stuck_after
-        self._interval = min(stuck_after / LOOKS, LONGEST_INTERVAL)
+        self._interval = min(stuck_after / LOOKS, MAX_INTERVAL)
         self._events = {code: event for event, handler in handlers.items() if (code := _code_of(handler.callable))}
         self._handlers = handlers
         self._marks = marks

@@ -17,7 +17,7 @@ from hubbub import AsyncPublisher, Refuse, Request, Response, Server, StaticFile
 PAGE = Path(hubbub.__file__).parent / "demo" / "page"
 GREETING = "你好,WebSocket!"
 MARKUP = "<img src=x onerror=document.title=1>"
-MOST_CHARACTERS = 2000
+MAX_CHARACTERS = 2000
 
 # Installing a browser may take longer than a test is given.
 pytestmark = pytest.mark.timeout(90, func_only=True)
@@ -278,14 +278,14 @@ async def test_devtools_shows_the_frames_that_are_meant(page: Page, chat: Progra
     assert sent[0] == {"type": "join", "room": "lobby", "name": "Ada", "back": False}
     assert sent[2]["text"] == GREETING
     assert [frame["type"] for frame in received] == ["limits", "people", "said"]
-    assert received[0]["text"] == MOST_CHARACTERS
+    assert received[0]["text"] == MAX_CHARACTERS
     assert received[2] | {"who": 0, "time": 0} == sent[2] | {"type": "said", "name": "Ada", "who": 0, "time": 0}
 
 
 async def test_a_message_that_is_too_long_is_refused_with_a_word_why(page: Page, chat: Program) -> None:
     await join(page, chat.url, "Ada")
     # Of characters outside the basic plane JavaScript would count two.
-    await message_field(page).fill("🌱" * (MOST_CHARACTERS + 1))
+    await message_field(page).fill("🌱" * (MAX_CHARACTERS + 1))
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_contain_text("it has 2,001 characters, and 2,000 are allowed")
     await expect(message_field(page)).to_have_attribute("aria-invalid", "true")
@@ -294,7 +294,7 @@ async def test_a_message_that_is_too_long_is_refused_with_a_word_why(page: Page,
     await expect(page.locator("#problem")).to_be_empty()
     await page.keyboard.press("Enter")
     await settled(page)
-    await expect(texts(page)).to_have_text(["🌱" * MOST_CHARACTERS])
+    await expect(texts(page)).to_have_text(["🌱" * MAX_CHARACTERS])
 
 
 async def test_rooms_hear_only_their_own(page: Page, chat: Program) -> None:

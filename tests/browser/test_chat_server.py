@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 import hubbub
 
-MOST_CHARACTERS = 2000
+MAX_CHARACTERS = 2000
 NAME_LENGTH = 32
 ROOMS = itertools.count()
 
@@ -67,7 +67,7 @@ def test_the_server_is_short_enough_to_be_copied() -> None:
     assert len(source.read_text("utf-8").splitlines()) < 120
 
 
-@pytest.mark.parametrize("text", ["", "x" * (MOST_CHARACTERS + 1)])
+@pytest.mark.parametrize("text", ["", "x" * (MAX_CHARACTERS + 1)])
 async def test_a_text_beyond_the_limits_is_refused(stack: AsyncExitStack, chat: Program, room: str, text: str) -> None:
     socket = await join(stack, chat, room)
     await send(socket, "say", id="1", text=text)
@@ -76,8 +76,8 @@ async def test_a_text_beyond_the_limits_is_refused(stack: AsyncExitStack, chat: 
         "id": "1",
         "why": "a message has 1 to 2,000 characters",
     }
-    await send(socket, "say", id="2", text="x" * MOST_CHARACTERS)
-    assert (await hear(socket, "said", "refused"))["text"] == "x" * MOST_CHARACTERS
+    await send(socket, "say", id="2", text="x" * MAX_CHARACTERS)
+    assert (await hear(socket, "said", "refused"))["text"] == "x" * MAX_CHARACTERS
 
 
 @pytest.mark.parametrize(

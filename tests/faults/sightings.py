@@ -11,7 +11,7 @@ WORKERS = 3
 SLACK = 0.01
 # More than are opened at a time, those of the dead included, and more than is sent.
 MOST = 500
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 # Totals that only grow.
 GROWING = (
@@ -95,15 +95,15 @@ class Sightings:
         self._expect(info.client[0] == "127.0.0.1" and info.worker_id in range(WORKERS), f"{info}")
         self._expect(info.opened_at <= info.last_received_at <= time.time() + SLACK, f"{info} at {time.time()}")
         for name in ("messages_in", "messages_out", "bytes_in", "bytes_out"):
-            self._expect(getattr(before, name) <= getattr(info, name) < MOST_BYTES, f"{name}: {before}, then {info}")
-        self._expect(0 <= info.queued_bytes < MOST_BYTES, f"{info}")
+            self._expect(getattr(before, name) <= getattr(info, name) < MAX_BYTES, f"{name}: {before}, then {info}")
+        self._expect(0 <= info.queued_bytes < MAX_BYTES, f"{info}")
         self._seen[fd] = info
 
     def _look_at_stats(self) -> None:
         stats = self._stats()
         for name in GROWING:
             before = self._totals.get(name, 0)
-            self._expect(before <= stats[name] < MOST_BYTES, f"{name}: {before}, and then {stats[name]}")
+            self._expect(before <= stats[name] < MAX_BYTES, f"{name}: {before}, and then {stats[name]}")
         self._totals = stats
         for counts in (stats, *stats["workers"]):
             self._expect(0 <= counts["connections"] < MOST, f"{counts}")

@@ -28,7 +28,7 @@ SUBSCRIBERS = 100
 VISITORS = 10
 # Echoes of one visit, and characters of one.
 ECHOES = 20
-MOST_CHARACTERS = 20_000
+MAX_CHARACTERS = 20_000
 # Seconds between two messages of the publisher, and between two looks at the processes.
 PUBLISHING_INTERVAL = 0.02
 SAMPLING_INTERVAL = 2.0
@@ -116,7 +116,7 @@ class Load:
             visitor = await self._connect()
             await visitor.recv()
             for _ in range(ECHOES):
-                text = "".join(random.choices("abcdefgh ", k=random.randrange(MOST_CHARACTERS)))
+                text = "".join(random.choices("abcdefgh ", k=random.randrange(MAX_CHARACTERS)))
                 await visitor.send(repr(text))
                 assert json.loads(str(await visitor.recv())[1:]) == text
                 self.echoes += 1

@@ -30,7 +30,7 @@ TEXT, BINARY = 1, 2
 
 FD = struct.pack("<Q", 1)
 # Of answers, 4 MiB may wait for a program.
-MOST_MEMORY = 16 * MIB
+MAX_MEMORY = 16 * MIB
 NOBODY_EXCLUDED = struct.pack("<I", 0)
 
 
@@ -236,10 +236,10 @@ async def test_who_does_not_read_its_answers_is_cut_off(start_hub: StartHub) -> 
                     # That it ends is what is asked for here.
                     while True:
                         await asyncio.to_thread(program.socket.sendall, batch)
-                        assert server.memory() - before < MOST_MEMORY
+                        assert server.memory() - before < MAX_MEMORY
 
         await asyncio.gather(ask_without_end(STATS), ask_without_end(CONNECTIONS))
-        assert server.memory() - before < MOST_MEMORY
+        assert server.memory() - before < MAX_MEMORY
         assert_told(server, 2)
 
 
@@ -278,7 +278,7 @@ async def test_2000_programs_that_only_connect(start_hub: StartHub) -> None:
                 async with server.clients() as clients:
                     assert await clients[0].ask(f"server.push({clients[1].fd}, 'hello')")
                     assert await clients[1].receive() == "hello"
-                assert server.memory() - before < MOST_MEMORY
+                assert server.memory() - before < MAX_MEMORY
             # There is room again.
             with server.publisher() as hub:
                 assert len(hub.connections()) >= 3

@@ -17,8 +17,8 @@ from hubbub import Publisher
 
 SIZE = 64 * 1024
 # The hub keeps 32 MiB for a worker, and its buffer grows by doubling.
-MOST_FOR_WORKER = 32 * MIB
-MOST_MEMORY = 96 * MIB
+MAX_FOR_WORKER = 32 * MIB
+MAX_MEMORY = 96 * MIB
 # Seconds in which a connection that nobody can serve must not be served.
 PAUSE = 0.1
 # Seconds between two pings, for the answer to one, and that a worker is stopped.
@@ -66,7 +66,7 @@ def publish_much(hub: Publisher, topic: str, count: int) -> None:
 
 async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) -> None:
     # Room for all that the hub keeps: what is asked here is what becomes of commands.
-    server = start_hub(send_queue_size=2 * MOST_FOR_WORKER, ping_interval=PING_INTERVAL, ping_timeout=PING_TIMEOUT)
+    server = start_hub(send_queue_size=2 * MAX_FOR_WORKER, ping_interval=PING_INTERVAL, ping_timeout=PING_TIMEOUT)
     async with server.clients() as (first, victim, third), server.client_of(1, topics="flood") as flooded:
         fds = [victim.fd, flooded.fd]
         usual = await crossings(first, third, 500)
@@ -76,7 +76,7 @@ async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) 
             # 1 GB from a handler, and 1 GB from outside.
             assert await third.ask(f"flood({fds}, 'flood', {SIZE}, 5000)")
             await asyncio.to_thread(publish_much, hub, "flood", 16_000)
-            assert server.memory() - before < MOST_MEMORY
+            assert server.memory() - before < MAX_MEMORY
             server.logs("worker 1 takes nothing: commands for it are dropped")
             for fd in fds:
                 for client in (first, third):
@@ -112,7 +112,7 @@ async def test_what_was_dropped_for_a_stopped_worker_stays_counted_when_it_is_ki
             os.kill(victim.pid, signal.SIGKILL)
             await server.replaced(victim)
             assert (await asyncio.to_thread(hub.stats))["commands_dropped"] == dropped
-            wait_until(lambda: server.memory() - before < MOST_FOR_WORKER / 2, "its memory is given back")
+            wait_until(lambda: server.memory() - before < MAX_FOR_WORKER / 2, "its memory is given back")
         async with server.client_of(1, topics="flood") as successor:
             await first.ask("server.publish('flood', 'hello')")
             assert await successor.receive() == "hello"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hubbub.control import LONGEST_PATH, Control, open_control, path_for
+from hubbub.control import MAX_PATH, Control, open_control, path_for
 from hubbub.errors import CannotServe
 
 PORT = 9501
@@ -141,8 +141,8 @@ def test_a_path_whose_directory_is_missing_is_refused(temporary: Path) -> None:
 
 
 def test_a_path_that_is_too_long_is_refused(temporary: Path) -> None:
-    path = str(temporary / ("x" * LONGEST_PATH))
-    with pytest.raises(CannotServe, match=f"at most {LONGEST_PATH} bytes"):
+    path = str(temporary / ("x" * MAX_PATH))
+    with pytest.raises(CannotServe, match=f"at most {MAX_PATH} bytes"):
         open_control(path, PORT)
 
 

@@ -17,7 +17,7 @@ use crate::workload::fanout::Publishing;
 use crate::workload::{Clients, timed};
 
 /// How often as many connections as one worker needs are opened, before the server is said not to spread them.
-const MOST_BATCHES: usize = 8;
+const MAX_BATCHES: usize = 8;
 
 /// The size of a pushing run.
 #[derive(clap::Args)]
@@ -82,7 +82,7 @@ struct Member {
 /// Opens connections until there are `enough` in each of the two workers of a server.
 fn open(enough: usize, target: &Target) -> io::Result<[Vec<Member>; 2]> {
     let mut workers = BTreeMap::<String, Vec<Member>>::new();
-    for _ in 0..MOST_BATCHES {
+    for _ in 0..MAX_BATCHES {
         for (number, mut stream) in target.open("/", enough)?.into_iter().enumerate() {
             let (worker, id) = ask(&mut stream).map_err(|error| client::named("asking who is", number, &error))?;
             workers.entry(worker).or_default().push(Member { stream, id });

@@ -16,9 +16,9 @@ mod topics;
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
 pub use language::command::{Command, is_topic};
-pub use language::message::{Answer, LONGEST_PATIENCE, Leave, Message, PATIENCE, Question, VERSION};
+pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
-    Event, MOST_PIPED, Payload, PushError, Reactor, Refused, Relief, Shared, Shortage, Subscribed, Token, Unanswered,
+    Event, MAX_PIPED, Payload, PushError, Reactor, Refused, Relief, Shared, Shortage, Subscribed, Token, Unanswered,
     Watching,
 };
 pub use registry::{

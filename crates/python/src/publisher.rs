@@ -203,7 +203,7 @@ pub(crate) struct Ticket(u64, Wait);
 pub(crate) struct Wait(pub(crate) Duration);
 
 /// What is longer is as good as for ever, and a clock that is so far ahead cannot be counted on.
-const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl FromPyObject<'_, '_> for Wait {
     type Error = PyErr;
@@ -211,8 +211,8 @@ impl FromPyObject<'_, '_> for Wait {
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         let seconds: f64 = value.extract()?;
         match Duration::try_from_secs_f64(seconds) {
-            Ok(wait) => Ok(Self(wait.min(LONGEST_WAIT))),
-            Err(_) if seconds > 0.0 => Ok(Self(LONGEST_WAIT)),
+            Ok(wait) => Ok(Self(wait.min(MAX_WAIT))),
+            Err(_) if seconds > 0.0 => Ok(Self(MAX_WAIT)),
             Err(error) => Err(PyValueError::new_err(format!("a timeout of {seconds} seconds: {error}"))),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MOST_PIPED, Mine, PushError, Registry, Shared, Stuck, Subscribed,
+    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry, Shared, Stuck, Subscribed,
     Token, Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -467,9 +467,8 @@ impl Reactor {
     fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
         let is_text = matches!(data, Data::Text(_));
         let payload = data.payload()?;
-        if payload.len() > MOST_PIPED {
-            let message =
-                format!("a message of {} bytes is larger than {MOST_PIPED}, the most there is", payload.len());
+        if payload.len() > MAX_PIPED {
+            let message = format!("a message of {} bytes is larger than {MAX_PIPED}, the most there is", payload.len());
             return Err(PyValueError::new_err(message));
         }
         if let Some(mine) = self.engine.mine() {

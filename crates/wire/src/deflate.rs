@@ -160,7 +160,7 @@ pub struct Inflater {
 }
 
 /// What [`Inflater::inflate_here`] keeps for the next message; a larger buffer is given back.
-const KEPT_OUTPUT: usize = 64 * 1024;
+const RETAIN_OUTPUT: usize = 64 * 1024;
 
 /// The least that the output grows by.
 const OUTPUT_STEP: usize = 4096;
@@ -192,7 +192,7 @@ impl Inflater {
     pub(crate) fn inflate_here(&mut self, compressed: &[u8], limit: usize) -> Result<&[u8], Error> {
         let mut output = std::mem::take(&mut self.output);
         output.clear();
-        output.shrink_to(KEPT_OUTPUT);
+        output.shrink_to(RETAIN_OUTPUT);
         self.inflate(compressed, limit, &mut output)?;
         self.output = output;
         Ok(&self.output)

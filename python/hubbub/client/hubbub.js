@@ -25,7 +25,7 @@ const DEFAULTS = {
 const OFFLINE_CHECK = 30;
 
 // A longer time-out would fire at once (milliseconds).
-const LONGEST_TIMEOUT = 2 ** 31 - 1;
+const MAX_TIMEOUT = 2 ** 31 - 1;
 
 // How a connection ends that had no closing handshake (RFC 6455 §7.1.5).
 const BROKEN = { code: 1006, reason: "", wasClean: false };
@@ -380,7 +380,7 @@ class Socket extends EventTarget {
    */
   #arm(seconds, then) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(then, Math.min(seconds * 1000, LONGEST_TIMEOUT));
+    this.#timer = setTimeout(then, Math.min(seconds * 1000, MAX_TIMEOUT));
   }
 
   /** @param {HubbubState} state */

@@ -16,14 +16,14 @@ from hubbub import Frame, Request, Response, Server, StaticFiles, client_path
 
 # Lengths in characters, times in seconds.
 NAME_LENGTH, ROOM_LENGTH, TEXT_LENGTH = 32, 40, 2000
-PAUSE, COUNT_DELAY, MOST_REMEMBERED = 0.05, 0.2, 50
+PAUSE, COUNT_DELAY, MAX_REMEMBERED = 0.05, 0.2, 50
 # The page loads nothing but our own files, and talks to nobody but us, whatever gets into it.
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = Path(__file__).with_name("page")
 page_files, client_files = StaticFiles(PAGE), StaticFiles(client_path().parent)
 server = Server("127.0.0.1", 9501, max_message_size=16 * 1024)
 people: dict[int, "Person"] = {}
-recent: deque[tuple[str, str]] = deque(maxlen=MOST_REMEMBERED)
+recent: deque[tuple[str, str]] = deque(maxlen=MAX_REMEMBERED)
 
 
 class Person(NamedTuple):

@@ -103,12 +103,12 @@ impl Wait {
 
 /// A message that waits for its handler.
 #[derive(Debug)]
-pub(crate) enum Message {
+pub(crate) enum ReceivedMessage {
     Text(String),
     Binary(Vec<u8>),
 }
 
-impl Message {
+impl ReceivedMessage {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -121,7 +121,7 @@ impl Message {
 #[derive(Default)]
 pub(crate) struct Lane {
     pub(crate) busy: bool,
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<ReceivedMessage>,
     bytes: usize,
 }
 
@@ -136,18 +136,18 @@ impl Lane {
     }
 
     pub(crate) fn is_full(&self, settings: &Settings) -> bool {
-        let first = self.waiting.front().map_or(0, Message::len);
+        let first = self.waiting.front().map_or(0, ReceivedMessage::len);
         self.waiting.len() >= settings.receive_queue || self.bytes - first > settings.max_message_size
     }
 
-    pub(crate) fn push(&mut self, message: Message) {
+    pub(crate) fn push(&mut self, message: ReceivedMessage) {
         self.bytes += message.len();
         self.waiting.push_back(message);
     }
 
     /// The next message, once the handler before it has ended.
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Message> {
+    pub(crate) fn pop(&mut self) -> Option<ReceivedMessage> {
         if self.busy || self.waiting.is_empty() {
             return None;
         }
@@ -166,7 +166,7 @@ impl Lane {
 
     /// Bytes of memory that the waiting messages take.
     fn memory(&self) -> usize {
-        self.bytes + self.waiting.capacity() * size_of::<Message>()
+        self.bytes + self.waiting.capacity() * size_of::<ReceivedMessage>()
     }
 }
 

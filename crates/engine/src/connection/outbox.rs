@@ -47,7 +47,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    const MOST_KEPT: usize = 4 * 1024 * 1024;
+    const RETAIN_BYTES: usize = 4 * 1024 * 1024;
 
     fn take(&mut self) -> Vec<u8> {
         let buffer = self.free.pop().unwrap_or_default();
@@ -56,7 +56,7 @@ impl Pool {
     }
 
     fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.kept + buffer.capacity() <= Self::MOST_KEPT && (1..=2 * CHUNK).contains(&buffer.capacity()) {
+        if self.kept + buffer.capacity() <= Self::RETAIN_BYTES && (1..=2 * CHUNK).contains(&buffer.capacity()) {
             self.kept += buffer.capacity();
             buffer.clear();
             self.free.push(buffer);

@@ -18,12 +18,12 @@ use std::{fmt, mem, process, thread};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
-use crate::language::message::{Answer, Input, Message, Question, VERSION, content};
+use crate::language::message::{Answer, FrameBuffer, Message, Question, VERSION, content};
 
 /// Bytes that may wait to be written, or one message that is longer.
 const ROOM: usize = 1024 * 1024;
 /// The longest answer: the ids of ten million connections, and some.
-const MOST_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
 /// What the kernel takes for a timeout of a socket.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
@@ -71,7 +71,7 @@ fn broken(why: &str) -> PublisherError {
 pub struct Publisher {
     line: Arc<Line>,
     /// Held by whoever waits for an answer.
-    input: Mutex<Input>,
+    input: Mutex<FrameBuffer>,
     send_queue_size: usize,
     process: u32,
     abandoned: AtomicBool,
@@ -105,7 +105,7 @@ impl Publisher {
         let mut hello = Vec::new();
         Message::Hello { version: VERSION }.encode(&mut hello);
         stream.write_all(&hello)?;
-        let mut input = Input::default();
+        let mut input = FrameBuffer::default();
         let welcome = loop {
             if let Some(frame) = next_frame(&mut input)? {
                 break frame;
@@ -165,7 +165,7 @@ impl Publisher {
         self.read_answer(&mut input).map_err(|error| self.line.end(error))
     }
 
-    fn read_answer(&self, input: &mut Input) -> Result<(u64, Answer), PublisherError> {
+    fn read_answer(&self, input: &mut FrameBuffer) -> Result<(u64, Answer), PublisherError> {
         loop {
             if let Some(frame) = next_frame(input)? {
                 return match Message::decode(content(input.frame(frame))) {
@@ -292,8 +292,8 @@ fn open(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-fn next_frame(input: &mut Input) -> Result<Option<std::ops::Range<usize>>, PublisherError> {
-    input.next_frame(MOST_ANSWER_BYTES).map_err(|_| not_hubbub())
+fn next_frame(input: &mut FrameBuffer) -> Result<Option<std::ops::Range<usize>>, PublisherError> {
+    input.next_frame(MAX_ANSWER_BYTES).map_err(|_| not_hubbub())
 }
 
 fn not_hubbub() -> PublisherError {
@@ -304,7 +304,7 @@ fn not_hubbub() -> PublisherError {
 ///
 /// # Errors
 /// The stream's; its end is one too.
-fn read_some(mut stream: &UnixStream, input: &mut Input) -> io::Result<()> {
+fn read_some(mut stream: &UnixStream, input: &mut FrameBuffer) -> io::Result<()> {
     loop {
         match stream.read(input.room()) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -341,7 +341,7 @@ mod tests {
         let listener = UnixListener::bind(&path).expect("a socket");
         let thread = thread::spawn(move || {
             let (stream, _) = listener.accept().expect("a publisher");
-            serve(Peer { stream, input: Input::default() })
+            serve(Peer { stream, input: FrameBuffer::default() })
         });
         (Socket(path), thread)
     }
@@ -357,7 +357,7 @@ mod tests {
 
     struct Peer {
         stream: UnixStream,
-        input: Input,
+        input: FrameBuffer,
     }
 
     impl Peer {

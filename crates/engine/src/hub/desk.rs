@@ -11,7 +11,7 @@ use crate::language::message::Leave;
 use crate::registry::{Registry, SLOTS};
 
 /// Log entries that may wait for the supervisor.
-const MOST_ENTRIES: usize = 100;
+const MAX_ENTRIES: usize = 100;
 
 /// What the supervisor is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Desk {
     pub(super) fn tell(&self, event: HubEvent) {
         let mut events = lock(&self.events);
         let is_entry = matches!(event, HubEvent::Warning(_));
-        if is_entry && events.len() >= MOST_ENTRIES {
+        if is_entry && events.len() >= MAX_ENTRIES {
             return;
         }
         events.push_back(event);

@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::desk::HubEvent;
-use super::peer::{Handed, Kind, Peer, Stage};
-use super::thread::{MUCH_FOR_WORKER, PATIENCE, RETRY, Routing};
+use super::peer::{Handed, Peer, PeerKind, WorkerStage};
+use super::thread::{CONGESTED_AT, PATIENCE, RETRY, Routing};
 use crate::registry::SLOTS;
 use crate::system::sockets;
 
@@ -31,7 +31,7 @@ impl Routing {
             // Among those that have equally many, each gets one in turn.
             let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
             let Some((link, worker)) = self.worker(slot) else { continue };
-            if worker.stage != Stage::Ready || Some(slot) == but {
+            if worker.stage != WorkerStage::Ready || Some(slot) == but {
                 continue;
             }
             worker.see_taken(&desk.registry, now);
@@ -40,7 +40,7 @@ impl Routing {
             }
             let row = desk.registry.slot(slot);
             let held = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
-            let is_full = held >= row.capacity.load(Ordering::Relaxed) || link.unsent() > MUCH_FOR_WORKER;
+            let is_full = held >= row.capacity.load(Ordering::Relaxed) || link.unsent() > CONGESTED_AT;
             let load = held.saturating_sub(row.sockets_resting.load(Ordering::Relaxed));
             let is_overrun = row.is_overrun.load(Ordering::Relaxed) == 1;
             let rank = (is_overrun, load, place, slot);
@@ -106,7 +106,7 @@ impl Routing {
 
     /// Whether a connection waits to be taken.
     pub(super) fn has_untaken(&self) -> bool {
-        let waits = |peer: &Peer| matches!(&peer.kind, Kind::Worker(worker) if !worker.untaken.is_empty());
+        let waits = |peer: &Peer| matches!(&peer.kind, PeerKind::Worker(worker) if !worker.untaken.is_empty());
         !self.homeless.is_empty() || self.peers.iter().any(|(_, peer)| waits(peer))
     }
 
@@ -168,7 +168,7 @@ impl Routing {
             let row = desk.registry.slot(slot);
             let held = worker.handed.saturating_sub(row.sockets_done.load(Ordering::Relaxed));
             let room = row.descriptors.load(Ordering::Relaxed);
-            (worker.stage == Stage::Ready && room > 0 && held >= room).then_some(room)
+            (worker.stage == WorkerStage::Ready && room > 0 && held >= room).then_some(room)
         });
         if let Some(room) = short {
             self.tell_of_pause(&format!("clients wait: {}", sockets::explain_shortage(room)));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustix::event::PollFlags;
 
 use super::desk::HubEvent;
-use super::peer::{Cut, Handed, Kind, Peer, Stage};
-use super::thread::{MOST_FOR_WORKER, Routing};
+use super::peer::{Cut, Handed, Peer, PeerKind, WorkerStage};
+use super::thread::{MAX_FOR_WORKER, Routing};
 use crate::language::command::Command;
 use crate::language::link::Read;
 use crate::language::message::{Answer, Leave, Message, Question, VERSION, content};
@@ -27,8 +27,8 @@ impl Routing {
             return Err(Cut::Gone);
         }
         let read = match &mut peer.kind {
-            Kind::Worker(_) => peer.link.read(),
-            Kind::Program(program) => {
+            PeerKind::Worker(_) => peer.link.read(),
+            PeerKind::Program(program) => {
                 if program.has_greeted && peer.link.input.is_empty() {
                     program.awaited_since = self.now;
                 }
@@ -46,8 +46,8 @@ impl Routing {
     fn deal_with_input(&mut self, key: usize) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let longest = match &peer.kind {
-            Kind::Worker(_) => usize::MAX,
-            Kind::Program(_) => self.send_queue_size + self.most_beside_payload,
+            PeerKind::Worker(_) => usize::MAX,
+            PeerKind::Program(_) => self.send_queue_size + self.most_beside_payload,
         };
         let mut input = std::mem::take(&mut peer.link.input);
         let mut has_come = false;
@@ -68,7 +68,7 @@ impl Routing {
         };
         if let Some(peer) = self.peers.get_mut(key) {
             peer.link.input = input;
-            if let Kind::Program(program) = &mut peer.kind {
+            if let PeerKind::Program(program) = &mut peer.kind {
                 program.is_interrupted = matches!(result, Ok(true));
                 if has_come {
                     program.awaited_since = self.now;
@@ -80,8 +80,9 @@ impl Routing {
 
     /// Goes on with programs that have read their answers.
     pub(super) fn resume(&mut self) {
-        let is_due =
-            |peer: &Peer| matches!(&peer.kind, Kind::Program(program) if program.is_interrupted) && !peer.is_held_up();
+        let is_due = |peer: &Peer| {
+            matches!(&peer.kind, PeerKind::Program(program) if program.is_interrupted) && !peer.is_held_up()
+        };
         let due: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_due(peer)).map(|(key, _)| key).collect();
         for key in due {
             if let Err(cut) = self.deal_with_input(key) {
@@ -94,18 +95,18 @@ impl Routing {
         let message = Message::decode(content(frame))?;
         let peer = self.peers.get_mut(key).ok_or(Cut::Gone)?;
         match &mut peer.kind {
-            Kind::Worker(worker) => {
+            PeerKind::Worker(worker) => {
                 let slot = worker.slot;
                 self.hear_worker(key, slot, message, frame)
             }
-            Kind::Program(program) if !program.has_greeted => {
+            PeerKind::Program(program) if !program.has_greeted => {
                 let Message::Hello { .. } = message else { return Err(Cut::Misbehaved) };
                 program.has_greeted = true;
                 let welcome = Message::Welcome { version: VERSION, send_queue_size: self.send_queue_size as u64 };
                 peer.link.send(&welcome);
                 Ok(())
             }
-            Kind::Program(_) => self.hear_program(key, message, frame),
+            PeerKind::Program(_) => self.hear_program(key, message, frame),
         }
     }
 
@@ -131,9 +132,9 @@ impl Routing {
             }
             Message::Ready => {
                 if let Some((_, worker)) = self.worker(slot)
-                    && worker.stage == Stage::Starting
+                    && worker.stage == WorkerStage::Starting
                 {
-                    worker.stage = Stage::Ready;
+                    worker.stage = WorkerStage::Ready;
                     let worker_id = usize::from(worker.worker_id);
                     self.current[worker_id % WORKERS] = Some(slot);
                 }
@@ -189,11 +190,11 @@ impl Routing {
         let answer = Message::Answer(number, answer);
         match peer.kind {
             // One that takes nothing may be stopped, which is no reason to end it: it waits for no answer for ever.
-            Kind::Worker(_) => {
-                peer.link.send_within(&answer, MOST_FOR_WORKER);
+            PeerKind::Worker(_) => {
+                peer.link.send_within(&answer, MAX_FOR_WORKER);
             }
             // It is not listened to while much waits, so this is not much more.
-            Kind::Program(_) => peer.link.send(&answer),
+            PeerKind::Program(_) => peer.link.send(&answer),
         }
         Ok(())
     }

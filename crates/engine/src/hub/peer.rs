@@ -14,11 +14,11 @@ use crate::system::codec::Malformed;
 /// A worker that has not taken a socket for so long gets no other.
 const SLOW_TO_TAKE: Duration = Duration::from_millis(50);
 /// A program for which so much waits, or that asks so much at a time, is not listened to until that is less.
-pub(super) const MUCH_FOR_PROGRAM: usize = 1024 * 1024;
-pub(super) const MOST_ASKED: usize = 4096;
+pub(super) const PAUSE_PROGRAM_AT: usize = 1024 * 1024;
+pub(super) const MAX_ASKED: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum WorkerStage {
     /// It takes no connections yet.
     Starting,
     Ready,
@@ -29,7 +29,7 @@ pub(super) enum Stage {
 pub(super) struct WorkerPeer {
     pub(super) slot: u8,
     pub(super) worker_id: u8,
-    pub(super) stage: Stage,
+    pub(super) stage: WorkerStage,
     /// Sockets that were passed to it and not taken back.
     pub(super) handed: u64,
     /// Those that it has not taken yet, in their order, and since when it has taken none.
@@ -96,14 +96,14 @@ impl WorkerPeer {
     }
 }
 
-pub(super) enum Kind {
+pub(super) enum PeerKind {
     Worker(WorkerPeer),
     Program(Program),
 }
 
 pub(super) struct Peer {
     pub(super) link: Link,
-    pub(super) kind: Kind,
+    pub(super) kind: PeerKind,
     /// When it last took something of what waits for it.
     pub(super) progress_at: Instant,
     /// Questions of it that wait for their answers.
@@ -115,12 +115,12 @@ impl Peer {
     /// Whether it is a program whose first word, or the rest of one, is awaited.
     pub(super) fn owes_something(&self) -> bool {
         let is_awaited = |program: &Program| !program.has_greeted || !self.link.input.is_empty();
-        matches!(&self.kind, Kind::Program(program) if is_awaited(program) && !program.is_interrupted)
+        matches!(&self.kind, PeerKind::Program(program) if is_awaited(program) && !program.is_interrupted)
     }
 
     /// Whether it is a program that is not listened to until it has read its answers.
     pub(super) fn is_held_up(&self) -> bool {
-        matches!(self.kind, Kind::Program(_)) && (self.link.unsent() > MUCH_FOR_PROGRAM || self.asking >= MOST_ASKED)
+        matches!(self.kind, PeerKind::Program(_)) && (self.link.unsent() > PAUSE_PROGRAM_AT || self.asking >= MAX_ASKED)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Looks within `stuck_after`, and the time between two of them at most.
 const LOOKS: u32 = 8;
-const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
+const MAX_INTERVAL: Duration = Duration::from_secs(2);
 /// When the hub looks at the workers.
 pub(super) struct Looks {
     pub(super) stuck_after: Option<Duration>,
@@ -27,7 +27,7 @@ impl Looks {
 
     /// The time between two of them.
     pub(super) fn interval(&self) -> Option<Duration> {
-        Some((self.stuck_after? / LOOKS).min(LONGEST_INTERVAL))
+        Some((self.stuck_after? / LOOKS).min(MAX_INTERVAL))
     }
 
     /// When the next one is due; `None`: never.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::language::message::Answer;
 
 /// One question.
-pub(super) struct Asked {
+pub(super) struct PendingQuestion {
     /// The peer that wants the answer, and that peer's serial number.
     pub(super) asker: usize,
     pub(super) serial: u64,
@@ -24,17 +24,17 @@ pub(super) struct Asked {
 /// All that are under way, by the hub's own number.
 #[derive(Default)]
 pub(super) struct Questions {
-    asked: HashMap<u64, Asked>,
+    asked: HashMap<u64, PendingQuestion>,
     deadlines: BTreeSet<(Instant, u64)>,
 }
 
 impl Questions {
-    pub(super) fn insert(&mut self, number: u64, asked: Asked) {
+    pub(super) fn insert(&mut self, number: u64, asked: PendingQuestion) {
         self.deadlines.insert((asked.deadline, number));
         self.asked.insert(number, asked);
     }
 
-    pub(super) fn remove(&mut self, number: u64) -> Option<Asked> {
+    pub(super) fn remove(&mut self, number: u64) -> Option<PendingQuestion> {
         let asked = self.asked.remove(&number)?;
         self.deadlines.remove(&(asked.deadline, number));
         Some(asked)
@@ -57,7 +57,7 @@ impl Questions {
 
     /// The questions that wait for a slot's answer.
     pub(super) fn waiting_for(&self, slot: u8) -> Vec<u64> {
-        let is_waiting = |asked: &Asked| asked.waiting >> slot & 1 == 1;
+        let is_waiting = |asked: &PendingQuestion| asked.waiting >> slot & 1 == 1;
         self.asked.iter().filter(|(_, asked)| is_waiting(asked)).map(|(number, _)| *number).collect()
     }
 
@@ -76,7 +76,7 @@ impl Questions {
     }
 
     /// Takes a question whose time is over.
-    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<Asked> {
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Option<PendingQuestion> {
         let (deadline, number) = *self.deadlines.first()?;
         if deadline <= now { self.remove(number) } else { None }
     }
@@ -88,8 +88,8 @@ mod tests {
 
     use super::*;
 
-    fn asked(asker: usize, waiting: u128, deadline: Instant) -> Asked {
-        Asked { asker, serial: 0, number: 0, waiting, sum: 0, is_count: true, deadline }
+    fn asked(asker: usize, waiting: u128, deadline: Instant) -> PendingQuestion {
+        PendingQuestion { asker, serial: 0, number: 0, waiting, sum: 0, is_count: true, deadline }
     }
 
     #[test]

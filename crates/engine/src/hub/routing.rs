@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::desk::HubEvent;
 use super::peer::Cut;
-use super::questions::Asked;
-use super::thread::{MOST_FOR_WORKER, Routing};
+use super::questions::PendingQuestion;
+use super::thread::{MAX_FOR_WORKER, Routing};
 use crate::language::command::Command;
 use crate::language::message::{Answer, Message, Question};
 use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
 
 /// Questions of one worker that may wait for their answers.
-const MOST_QUESTIONS: usize = 65_536;
+const MAX_QUESTIONS: usize = 65_536;
 
 impl Routing {
     /// Passes a command on to whom it is for, but for the one it comes from.
@@ -70,7 +70,7 @@ impl Routing {
     pub(super) fn pass(&mut self, slot: u8, frame: &[u8]) -> bool {
         let Some((link, worker)) = self.worker(slot) else { return false };
         // Once something had to be dropped, all is until it has caught up: what comes later does not pass what is lost.
-        if worker.dropped == 0 && link.pass_within(frame, MOST_FOR_WORKER) {
+        if worker.dropped == 0 && link.pass_within(frame, MAX_FOR_WORKER) {
             return true;
         }
         let (worker_id, is_first) = (worker.worker_id, worker.dropped == 0);
@@ -130,7 +130,7 @@ impl Routing {
         slots: &[u8],
         question: &Question<'_>,
     ) -> Result<(), Cut> {
-        if self.peers[key].asking >= MOST_QUESTIONS {
+        if self.peers[key].asking >= MAX_QUESTIONS {
             return self.reply(key, number, Answer::Refused);
         }
         self.last_number += 1;
@@ -147,7 +147,7 @@ impl Routing {
         peer.asking += 1;
         let is_count = matches!(question, Question::Subscribers(_));
         let deadline = self.now + patience;
-        let asked = Asked { asker: key, serial: peer.serial, number, waiting, sum: 0, is_count, deadline };
+        let asked = PendingQuestion { asker: key, serial: peer.serial, number, waiting, sum: 0, is_count, deadline };
         if waiting == 0 {
             return self.conclude(&asked);
         }
@@ -174,7 +174,7 @@ impl Routing {
         }
     }
 
-    fn conclude(&mut self, asked: &Asked) -> Result<(), Cut> {
+    fn conclude(&mut self, asked: &PendingQuestion) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(asked.asker).filter(|peer| peer.serial == asked.serial) else {
             return Ok(());
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::desk::HubEvent;
-use super::peer::Stage;
+use super::peer::WorkerStage;
 use super::thread::Routing;
 use crate::language::message::Message;
 use crate::registry::{SLOTS, Stuck};
@@ -32,7 +32,7 @@ impl Routing {
         let desk = Arc::clone(&self.desk);
         for slot in 0..SLOTS as u8 {
             let Some((link, worker)) = self.worker(slot) else { continue };
-            let (row, is_ready) = (desk.registry.slot(slot), worker.stage == Stage::Ready);
+            let (row, is_ready) = (desk.registry.slot(slot), worker.stage == WorkerStage::Ready);
             let pulse = &mut worker.pulse;
             let turns = row.measured.count_turns();
             if turns != pulse.turns {

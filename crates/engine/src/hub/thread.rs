@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::desk::{Desk, HubEvent, Request, lock};
 use super::lease::Lease;
-use super::peer::{Cut, Handed, Kind, MUCH_FOR_PROGRAM, Peer, Program, Stage, WorkerPeer};
+use super::peer::{Cut, Handed, PAUSE_PROGRAM_AT, Peer, PeerKind, Program, WorkerPeer, WorkerStage};
 use super::pulse::{Looks, Pulse};
 use super::questions::Questions;
 use super::turned_away::TurningAway;
@@ -26,19 +26,19 @@ use crate::settings::Settings;
 use crate::system::sockets;
 
 /// Bytes that may wait for one worker.
-pub(super) const MOST_FOR_WORKER: usize = 32 * 1024 * 1024;
+pub(super) const MAX_FOR_WORKER: usize = 32 * 1024 * 1024;
 /// Programs are not read while so much waits for a worker that still takes some of it.
-pub(super) const MUCH_FOR_WORKER: usize = 4 * 1024 * 1024;
+pub(super) const CONGESTED_AT: usize = 4 * 1024 * 1024;
 /// A worker that has taken nothing for so long holds no program up.
 const STALLED: Duration = Duration::from_millis(200);
 /// When to look again at what nobody tells of.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Programs that may be connected at a time.
-const MOST_PROGRAMS: usize = 1024;
+const MAX_PROGRAMS: usize = 1024;
 /// Time for a program's first word, and for the rest of a frame.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of a command beside its payload and the ids that it excludes.
-const MOST_FIELDS: usize = 1024;
+const MAX_FIELDS: usize = 1024;
 /// Between two complaints about programs.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long accepting pauses after a failure.
@@ -93,7 +93,7 @@ impl Routing {
             send_queue_size: settings.send_queue_size,
             looks: Looks::new(settings.stuck_after, now),
             // Nobody has more ids to exclude than there are rows.
-            most_beside_payload: MOST_FIELDS + 8 * desk.registry.rows(),
+            most_beside_payload: MAX_FIELDS + 8 * desk.registry.rows(),
             desk,
             control,
             lease,
@@ -163,7 +163,7 @@ impl Routing {
         let reads_programs = !self.is_congested();
         let accepts = !self.listeners.is_empty() && self.accept_at.is_none_or(|at| Instant::now() >= at);
         let accepts = accepts && (self.choose(None).is_some() || self.takes_in());
-        let admits = self.peers.len() < MOST_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
+        let admits = self.peers.len() < MAX_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
         let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 2);
         polled.push(PollFd::new(&self.woken, PollFlags::IN));
         if let Some(control) = self.control.as_ref().filter(|_| admits) {
@@ -176,7 +176,7 @@ impl Routing {
         let peers_begin = polled.len();
         for (_, peer) in &self.peers {
             let mut flags = PollFlags::empty();
-            if (reads_programs && !peer.is_held_up()) || matches!(peer.kind, Kind::Worker(_)) {
+            if (reads_programs && !peer.is_held_up()) || matches!(peer.kind, PeerKind::Worker(_)) {
                 flags |= PollFlags::IN;
             }
             if peer.link.unsent() > 0 && !peer.link.is_stuck {
@@ -229,10 +229,10 @@ impl Routing {
     /// Whether programs have to wait until a worker has taken some of what waits for it.
     fn is_congested(&self) -> bool {
         self.peers.iter().any(|(_, peer)| match &peer.kind {
-            Kind::Worker(_) => {
-                peer.link.unsent() > MUCH_FOR_WORKER && self.now.duration_since(peer.progress_at) < STALLED
+            PeerKind::Worker(_) => {
+                peer.link.unsent() > CONGESTED_AT && self.now.duration_since(peer.progress_at) < STALLED
             }
-            Kind::Program(_) => false,
+            PeerKind::Program(_) => false,
         })
     }
 
@@ -271,7 +271,7 @@ impl Routing {
         let worker = WorkerPeer {
             slot,
             worker_id,
-            stage: Stage::Starting,
+            stage: WorkerStage::Starting,
             handed: 0,
             untaken: VecDeque::new(),
             taken_at: self.now,
@@ -280,17 +280,17 @@ impl Routing {
             dropped: 0,
             pulse: Pulse::default(),
         };
-        self.workers[usize::from(slot)] = Some(self.add_peer(link, Kind::Worker(worker)));
+        self.workers[usize::from(slot)] = Some(self.add_peer(link, PeerKind::Worker(worker)));
     }
 
-    fn add_peer(&mut self, link: Link, kind: Kind) -> usize {
+    fn add_peer(&mut self, link: Link, kind: PeerKind) -> usize {
         self.last_number += 1;
         self.peers.insert(Peer { link, kind, progress_at: self.now, asking: 0, serial: self.last_number })
     }
 
     pub(super) fn tell_to_leave(&mut self, slot: u8, why: Leave) {
         if let Some((peer, worker)) = self.worker(slot) {
-            worker.stage = Stage::Leaving;
+            worker.stage = WorkerStage::Leaving;
             peer.send(&Message::Leave(why));
         }
     }
@@ -298,8 +298,8 @@ impl Routing {
     pub(super) fn worker(&mut self, slot: u8) -> Option<(&mut Link, &mut WorkerPeer)> {
         let peer = self.peers.get_mut(self.workers[usize::from(slot)]?)?;
         match &mut peer.kind {
-            Kind::Worker(worker) => Some((&mut peer.link, worker)),
-            Kind::Program(_) => None,
+            PeerKind::Worker(worker) => Some((&mut peer.link, worker)),
+            PeerKind::Program(_) => None,
         }
     }
 
@@ -316,7 +316,7 @@ impl Routing {
         self.desk.registry.clear(slot);
         lock(&self.desk.slots)[usize::from(slot)] = false;
         for (_, peer) in &mut self.peers {
-            if matches!(peer.kind, Kind::Worker(_)) {
+            if matches!(peer.kind, PeerKind::Worker(_)) {
                 peer.link.send(&Message::SenderGone);
             }
         }
@@ -328,7 +328,7 @@ impl Routing {
         let Some(control) = &self.control else { return };
         let (mut admitted, mut failed) = (Vec::new(), None);
         self.admit_at = None;
-        while self.peers.len() + admitted.len() < MOST_PROGRAMS + SLOTS {
+        while self.peers.len() + admitted.len() < MAX_PROGRAMS + SLOTS {
             match sockets::accept(control) {
                 Ok(stream) if is_ours(stream.as_fd()) => admitted.extend(Link::new(stream)),
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -345,14 +345,14 @@ impl Routing {
         }
         for link in admitted {
             let program = Program { has_greeted: false, awaited_since: self.now, is_interrupted: false };
-            self.add_peer(link, Kind::Program(program));
+            self.add_peer(link, PeerKind::Program(program));
         }
     }
 
     pub(super) fn cut_off(&mut self, key: usize, cut: &Cut) {
         let Some(peer) = self.peers.try_remove(key) else { return };
         match peer.kind {
-            Kind::Worker(mut worker) => {
+            PeerKind::Worker(mut worker) => {
                 let slot = usize::from(worker.slot);
                 self.workers[slot] = None;
                 self.desk.registry.bury(worker.slot);
@@ -369,18 +369,18 @@ impl Routing {
                     self.find_home(handed, None);
                 }
             }
-            Kind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
+            PeerKind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
         }
         self.questions.forget(key);
     }
 
     fn cut_off_the_silent(&mut self) {
         let is_overdue = |peer: &Peer| match &peer.kind {
-            Kind::Worker(_) => false,
-            Kind::Program(program) => {
+            PeerKind::Worker(_) => false,
+            PeerKind::Program(program) => {
                 let has_waited_since = |at: Instant| self.now.duration_since(at) > PATIENCE;
                 peer.owes_something() && has_waited_since(program.awaited_since)
-                    || peer.link.unsent() > MUCH_FOR_PROGRAM && has_waited_since(peer.progress_at)
+                    || peer.link.unsent() > PAUSE_PROGRAM_AT && has_waited_since(peer.progress_at)
             }
         };
         let overdue: Vec<usize> = self.peers.iter().filter(|(_, peer)| is_overdue(peer)).map(|(key, _)| key).collect();
@@ -417,8 +417,8 @@ impl Routing {
             if peer.link.unsent() < unsent {
                 peer.progress_at = self.now;
             }
-            let Kind::Worker(worker) = &mut peer.kind else { continue };
-            if worker.dropped > 0 && peer.link.unsent() < MOST_FOR_WORKER / 2 {
+            let PeerKind::Worker(worker) = &mut peer.kind else { continue };
+            if worker.dropped > 0 && peer.link.unsent() < MAX_FOR_WORKER / 2 {
                 let (worker_id, dropped) = (worker.worker_id, std::mem::take(&mut worker.dropped));
                 self.desk.registry.slot(worker.slot).is_behind.store(0, Ordering::Release);
                 let text = format!("worker {worker_id} has caught up; {dropped} commands for it were dropped");

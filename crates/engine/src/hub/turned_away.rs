@@ -10,12 +10,12 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 /// Connections that may wait here, and the part of this process's descriptors that they may take.
-const MOST_WAITING: u64 = 4096;
+const MAX_WAITING: u64 = 4096;
 const PART_OF_DESCRIPTORS: u64 = 2;
 /// Clients that may be reading their answers. A closed socket with input unread would take the answer back, so what
 /// they still send is read, within limits.
-const MOST_PARTING: usize = 1024;
-const MOST_READ: usize = 64 * 1024;
+const MAX_PARTING: usize = 1024;
+const MAX_READ: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A client that has its answer.
@@ -39,7 +39,7 @@ pub(super) struct TurningAway {
 impl TurningAway {
     pub(super) fn new(speaks_tls: bool) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most_waiting = MOST_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
+        let most_waiting = MAX_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
         Self { speaks_tls, most_waiting, unserved_since: None, parting: VecDeque::new(), told_at: None }
     }
 
@@ -50,7 +50,7 @@ impl TurningAway {
 
     /// Waits for the rest of what a client sends. If there are too many of them, the oldest is let go.
     pub(super) fn keep(&mut self, parting: Parting) {
-        if self.parting.len() >= MOST_PARTING
+        if self.parting.len() >= MAX_PARTING
             && let Some(oldest) = self.parting.pop_front()
         {
             let _ = shutdown(&oldest.socket, Shutdown::Both);
@@ -86,7 +86,7 @@ impl Parting {
     /// Reads what there is; whether that was the end, or more than enough.
     pub(super) fn has_ended(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
-        while self.read < MOST_READ {
+        while self.read < MAX_READ {
             match rustix::io::read(&self.socket, &mut buffer) {
                 Ok(0) => return true,
                 Ok(count) => self.read += count,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{Shutdown, shutdown};
 
 use super::desk::HubEvent;
-use super::peer::{Handed, Stage};
+use super::peer::{Handed, WorkerStage};
 use super::thread::{PATIENCE, Routing};
 use super::turned_away::Parting;
 use crate::registry::{SLOTS, add};
@@ -19,7 +19,7 @@ use crate::system::sockets::SEND;
 /// Without a worker for so long, the hub takes connections itself. A worker that is busy for a moment needs no help.
 const HELP_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection waits for a worker.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 const BODY: &str = "no worker is ready\n";
 
 impl Routing {
@@ -30,7 +30,7 @@ impl Routing {
         let serves = (0..SLOTS as u8).any(|slot| {
             self.worker(slot).is_some_and(|(_, worker)| {
                 worker.see_taken(&desk.registry, now);
-                worker.stage == Stage::Ready && !worker.is_stuck(&desk.registry) && !worker.is_slow_to_take(now)
+                worker.stage == WorkerStage::Ready && !worker.is_stuck(&desk.registry) && !worker.is_slow_to_take(now)
             })
         });
         // Before the first start is complete, and after the stop has begun, nobody is let in.
@@ -54,7 +54,7 @@ impl Routing {
             return;
         }
         let (desk, now) = (Arc::clone(&self.desk), self.now);
-        let has_waited = |handed: &Handed| now.duration_since(handed.since) >= LONGEST_WAIT;
+        let has_waited = |handed: &Handed| now.duration_since(handed.since) >= MAX_WAIT;
         let mut due = Vec::new();
         for slot in 0..SLOTS as u8 {
             let Some((_, worker)) = self.worker(slot) else { continue };

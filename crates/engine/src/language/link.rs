@@ -12,20 +12,20 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage};
 
-use crate::language::message::{Input, Message};
+use crate::language::message::{FrameBuffer, Message};
 use crate::system::sockets::{RECEIVE, SEND};
 
 /// Sockets that go in one frame; the kernel's limit for one call is 253.
-pub(crate) const MOST_SOCKETS: usize = 64;
+pub(crate) const MAX_SOCKETS: usize = 64;
 /// Memory that a buffer keeps for later.
-const KEPT: usize = 512 * 1024;
+const RETAIN_BYTES: usize = 512 * 1024;
 /// Bytes that have been sent stay in the buffer up to here: moving the rest for each write would cost more.
-const MOST_SENT: usize = 256 * 1024;
+const MAX_SENT: usize = 256 * 1024;
 
 /// See the file's head.
 pub(crate) struct Link {
     stream: OwnedFd,
-    pub(crate) input: Input,
+    pub(crate) input: FrameBuffer,
     /// The descriptors of the frames of sockets that have come.
     arrived: VecDeque<Vec<OwnedFd>>,
     output: Vec<u8>,
@@ -56,7 +56,7 @@ impl Link {
         rustix::io::ioctl_fionbio(&stream, true)?;
         Ok(Self {
             stream,
-            input: Input::default(),
+            input: FrameBuffer::default(),
             arrived: VecDeque::new(),
             output: Vec::new(),
             sent: 0,
@@ -100,7 +100,7 @@ impl Link {
         fits
     }
 
-    /// Queues sockets with what has been read from them: at most [`MOST_SOCKETS`], at least one.
+    /// Queues sockets with what has been read from them: at most [`MAX_SOCKETS`], at least one.
     pub(crate) fn send_sockets(&mut self, sockets: Vec<Arc<OwnedFd>>, inputs: Vec<&[u8]>) {
         self.departing.push_back((self.output.len(), sockets));
         self.send(&Message::Sockets(inputs));
@@ -140,9 +140,9 @@ impl Link {
         }
         if self.sent == self.output.len() {
             self.output.clear();
-            self.output.shrink_to(KEPT);
+            self.output.shrink_to(RETAIN_BYTES);
             self.sent = 0;
-        } else if self.sent > MOST_SENT.max(self.output.len() / 2) {
+        } else if self.sent > MAX_SENT.max(self.output.len() / 2) {
             self.output.drain(..self.sent);
             for (at, _) in &mut self.departing {
                 *at -= self.sent;
@@ -183,7 +183,7 @@ impl Link {
     /// # Errors
     /// The stream's, which is as good as its end.
     pub(crate) fn read(&mut self) -> io::Result<Read> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let mut room = [IoSliceMut::new(self.input.room())];
         let received = loop {
@@ -213,7 +213,7 @@ fn send(stream: &OwnedFd, bytes: &[u8], sockets: &[Arc<OwnedFd>]) -> rustix::io:
     if sockets.is_empty() {
         return rustix::net::send(stream, bytes, SEND);
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(|socket| socket.as_fd()).collect();
     beside.push(SendAncillaryMessage::ScmRights(&borrowed));
@@ -258,7 +258,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut clients = Vec::new();
         let mut expected = Vec::new();
-        for batch in [1, MOST_SOCKETS, 3] {
+        for batch in [1, MAX_SOCKETS, 3] {
             let mut sockets = Vec::new();
             for _ in 0..batch {
                 clients.push(TcpStream::connect(listener.local_addr().expect("an address")).expect("connected"));

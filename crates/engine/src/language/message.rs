@@ -17,7 +17,7 @@ pub const VERSION: u32 = 2;
 /// How long a worker's answer is waited for where nobody says anything else.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// No answer is waited for longer, whatever is asked for.
-pub const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
+pub const MAX_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Bytes before a frame's content.
 pub(crate) const HEADER: usize = 4;
@@ -72,7 +72,7 @@ pub enum Message<'a> {
     /// To be carried out, or passed on to those whom it is for.
     Command(Command<'a>),
     /// A question; its number comes back with the answer. The hub answers [`Answer::Silent`] if a worker has said
-    /// nothing for so long (whole milliseconds, at most [`LONGEST_PATIENCE`]); to a worker it means nothing.
+    /// nothing for so long (whole milliseconds, at most [`MAX_PATIENCE`]); to a worker it means nothing.
     Ask(u64, Duration, Question<'a>),
     /// The answer to the question of that number.
     Answer(u64, Answer),
@@ -160,7 +160,7 @@ impl<'a> Message<'a> {
             Self::Ask(number, patience, question) => {
                 out.push(ASK);
                 put_u64(out, *number);
-                put_u32(out, (*patience).min(LONGEST_PATIENCE).as_millis() as u32);
+                put_u32(out, (*patience).min(MAX_PATIENCE).as_millis() as u32);
                 question.encode(out);
             }
             Self::Answer(number, answer) => {
@@ -209,7 +209,7 @@ impl<'a> Message<'a> {
             COMMAND => Self::Command(Command::decode(reader.rest())?),
             ASK => {
                 let (number, patience) = (reader.u64()?, Duration::from_millis(reader.u32()?.into()));
-                Self::Ask(number, patience.min(LONGEST_PATIENCE), Question::decode(&mut reader)?)
+                Self::Ask(number, patience.min(MAX_PATIENCE), Question::decode(&mut reader)?)
             }
             ANSWER => Self::Answer(reader.u64()?, Answer::decode(&mut reader)?),
             SOCKETS => {
@@ -372,7 +372,7 @@ fn counts(reader: &mut Reader<'_>) -> Result<Counts, Malformed> {
 /// Bytes that have come, of which frames are taken from the front. Its memory grows with what has come, never with what
 /// a header claims.
 #[derive(Debug, Default)]
-pub(crate) struct Input {
+pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
     begin: usize,
     end: usize,
@@ -381,9 +381,9 @@ pub(crate) struct Input {
 /// Room for one read.
 const ROOM: usize = 64 * 1024;
 /// Memory that is kept for later.
-const KEPT: usize = 512 * 1024;
+const RETAIN_BYTES: usize = 512 * 1024;
 
-impl Input {
+impl FrameBuffer {
     /// Bytes that have all come.
     pub(crate) fn of(bytes: Vec<u8>) -> Self {
         Self { begin: 0, end: bytes.len(), bytes }
@@ -393,7 +393,7 @@ impl Input {
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.begin == self.end {
             (self.begin, self.end) = (0, 0);
-            if self.bytes.len() > KEPT {
+            if self.bytes.len() > RETAIN_BYTES {
                 self.bytes = Vec::new();
             }
         }

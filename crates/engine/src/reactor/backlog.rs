@@ -21,10 +21,10 @@ use crate::topics::Topics;
 use crate::topics::gathered::Fanout;
 
 /// A fan-out to more connections is not queued for all of them at once, in the middle of a turn.
-const FEW: usize = 1024;
+const MAX_AT_ONCE: usize = 1024;
 /// Fan-outs that may wait, and the bytes of memory that they may take. Beyond either, the oldest is delivered at once.
-const MOST_WAITING: usize = 256;
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+const MAX_WAITING: usize = 256;
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Connections that a fan-out passes over in one step, because they have been reached.
 const PASSED_OVER: usize = 256;
 
@@ -99,13 +99,13 @@ pub(crate) struct Backlog {
     reached: Vec<u64>,
     last_number: u64,
     bytes: usize,
-    /// See [`FEW`].
-    pub(crate) few: usize,
+    /// See [`MAX_AT_ONCE`].
+    pub(crate) max_at_once: usize,
 }
 
 impl Default for Backlog {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), reached: Vec::new(), last_number: 0, bytes: 0, few: FEW }
+        Self { queue: VecDeque::new(), reached: Vec::new(), last_number: 0, bytes: 0, max_at_once: MAX_AT_ONCE }
     }
 }
 
@@ -117,11 +117,11 @@ impl Backlog {
 
     /// Whether so much waits that nothing more is taken from those who can wait.
     pub(crate) fn is_long(&self) -> bool {
-        self.queue.len() > MOST_WAITING / 2 || self.bytes > MOST_BYTES / 2
+        self.queue.len() > MAX_WAITING / 2 || self.bytes > MAX_BYTES / 2
     }
 
     fn is_too_long(&self) -> bool {
-        self.queue.len() > MOST_WAITING || self.bytes > MOST_BYTES
+        self.queue.len() > MAX_WAITING || self.bytes > MAX_BYTES
     }
 
     fn push(&mut self, mut waiting: Waiting) {

@@ -7,7 +7,7 @@ use wire::frame::{self, DataOpcode, Opcode};
 
 use crate::connection::{Connection, Wait};
 use crate::language::command::Command;
-use crate::language::message::{Input, Message, content};
+use crate::language::message::{FrameBuffer, Message, content};
 use crate::reactor::budget::COUNTED_AT_ONCE;
 use crate::reactor::notice::Notice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
@@ -306,7 +306,7 @@ impl Reactor {
     /// nothing has waited.
     fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, bool) -> bool) -> bool {
         if self.commands.is_empty() {
-            self.commands = Input::of(self.shared.take());
+            self.commands = FrameBuffer::of(self.shared.take());
         }
         let mut commands = std::mem::take(&mut self.commands);
         let mut has_come = false;
@@ -368,7 +368,7 @@ impl Reactor {
             }
             Command::Subscribe { fd, topic } => {
                 if self.subscribe(fd, topic) == Subscribed::TooMany && self.topics_exceeded.replace(fd).is_none() {
-                    self.crossing.notices.push_back(Notice::TopicsExceeded);
+                    self.uplink.notices.push_back(Notice::TopicsExceeded);
                 }
                 if source == Source::Hub {
                     add(&self.shared.registry.slot(self.shared.slot).subscribes_done, 1);

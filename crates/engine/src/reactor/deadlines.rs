@@ -9,7 +9,7 @@ use crate::connection::{Stage, Wait};
 use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
-use crate::system::timers::Entry;
+use crate::system::timers::Timer;
 
 impl Reactor {
     /// Begins to wait for something; its deadline counts from now.
@@ -47,7 +47,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         if at < connection.timer_at {
             connection.timer_at = at;
-            self.wheel.set(Entry { key: key as u32, serial: connection.serial, at });
+            self.wheel.set(Timer { key: key as u32, serial: connection.serial, at });
         }
     }
 
@@ -101,7 +101,7 @@ impl Reactor {
         self.wheel.take_due(self.clock.now, &mut self.due);
         let mut due = std::mem::take(&mut self.due);
         let mut judged = 0;
-        for Entry { key, serial, at } in due.iter().copied() {
+        for Timer { key, serial, at } in due.iter().copied() {
             judged += 1;
             let key = key as usize;
             let Some(connection) = self.connections.get_mut(key) else {

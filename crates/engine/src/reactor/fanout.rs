@@ -73,7 +73,7 @@ impl Reactor {
             Audience::Topic(id) => self.topics.size(id),
         };
         let mut waiting = Waiting::new(audience, most, gathered.into_messages());
-        let is_crowd = most > self.backlog.few;
+        let is_crowd = most > self.backlog.max_at_once;
         if is_crowd && (slice.is_none() || !self.backlog.is_empty()) {
             self.add_to_backlog(waiting);
             return;

@@ -45,7 +45,7 @@ const PLAIN_HTTP: Rejection =
 const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
 
 /// What a request that may be answered asks for.
-enum Entry {
+enum Accepted {
     Handshake(Upgrade),
     Request { body: BodyDecoder, expects_continue: bool },
 }
@@ -68,15 +68,15 @@ impl Reactor {
     pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
         let (head, rejection) = match head {
             Ok(head) => match self.examine(&head) {
-                Ok(Entry::Handshake(upgrade)) => {
+                Ok(Accepted::Handshake(upgrade)) => {
                     let head = Arc::new(head);
                     let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade), Arc::clone(&head)));
                     return Some(Event::Handshake { token, head, peer });
                 }
-                Ok(Entry::Request { body, .. }) if body.is_complete() => {
+                Ok(Accepted::Request { body, .. }) if body.is_complete() => {
                     return Some(self.request(key, head, Vec::new()));
                 }
-                Ok(Entry::Request { body, expects_continue }) => {
+                Ok(Accepted::Request { body, expects_continue }) => {
                     self.await_body(key, Unfinished { head, body }, expects_continue);
                     return None;
                 }
@@ -88,13 +88,13 @@ impl Reactor {
         None
     }
 
-    fn examine(&mut self, head: &Head) -> Result<Entry, Rejection> {
+    fn examine(&mut self, head: &Head) -> Result<Accepted, Rejection> {
         // First: pages that may not connect should cost as little as they can.
         if !self.settings.allowed_hosts.allows_head(head, self.speaks_tls()) {
             return Err(FOREIGN_HOST);
         }
         if head.wants_upgrade() {
-            return self.check_handshake(head).map(Entry::Handshake);
+            return self.check_handshake(head).map(Accepted::Handshake);
         }
         let length = http::body_length(head)?;
         if head.method() == "TRACE" {
@@ -102,7 +102,7 @@ impl Reactor {
         }
         let expects_continue = head.expects_continue()?;
         let body = BodyDecoder::new(length, self.settings.max_body_size)?;
-        Ok(Entry::Request { body, expects_continue })
+        Ok(Accepted::Request { body, expects_continue })
     }
 
     fn check_handshake(&mut self, head: &Head) -> Result<Upgrade, Rejection> {

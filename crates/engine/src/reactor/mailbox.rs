@@ -22,9 +22,9 @@ use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
 use crate::settings::Settings;
 
 /// Commands that may wait at a time.
-const MOST_COMMANDS: usize = 65_536;
+const MAX_COMMANDS: usize = 65_536;
 /// Bytes that may wait at a time.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Default)]
 struct Queue {
@@ -55,7 +55,7 @@ struct Ended {
 }
 
 /// With room for so many ended connections, memory is not given back.
-const FEW_ENDED: usize = 1024;
+const RETAIN_ENDED: usize = 1024;
 
 impl Shared {
     pub(crate) fn new(registry: Registry, slot: u8, settings: &Settings, waker: Waker) -> Self {
@@ -97,7 +97,7 @@ impl Shared {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let before = queue.frames.len();
         Message::Command(command).encode(&mut queue.frames);
-        if queue.count >= MOST_COMMANDS || queue.frames.len() > MOST_BYTES && before > 0 {
+        if queue.count >= MAX_COMMANDS || queue.frames.len() > MAX_BYTES && before > 0 {
             queue.frames.truncate(before);
             drop(queue);
             self.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
@@ -244,7 +244,7 @@ impl Shared {
         self.count_closing(fd, 0);
         let mut ended = self.ended();
         ended.remove(&fd);
-        if ended.is_empty() && ended.capacity() > FEW_ENDED {
+        if ended.is_empty() && ended.capacity() > RETAIN_ENDED {
             ended.shrink_to_fit();
         }
     }

@@ -42,22 +42,22 @@ use wire::deflate::{Deflater, Inflater};
 
 use crate::connection::outbox::{Pool, Progress, Raw};
 use crate::connection::{Asked, Connection, Stage};
-use crate::language::message::Input;
+use crate::language::message::FrameBuffer;
 use crate::reactor::backlog::Backlog;
 use crate::reactor::budget::Budget;
 use crate::reactor::phase::Phase;
 use crate::reactor::refusals::Refusals;
 use crate::reactor::shutdown::ClosingAll;
 use crate::reactor::slice::Slice;
-use crate::reactor::unsubscribing::Parting;
-use crate::reactor::uplink::{Crossing, LINK};
+use crate::reactor::unsubscribing::Unsubscribing;
+use crate::reactor::uplink::{LINK, Uplink};
 use crate::reactor::visit::Visit;
 use crate::reactor::watching::Watched;
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::system::acceptor::Acceptor;
 use crate::system::clock::Clock;
-use crate::system::timers::{Entry, Wheel};
+use crate::system::timers::{Timer, Wheel};
 use crate::tls::certificate::Certificate;
 use crate::topics::Topics;
 use crate::topics::gathered::Gathered;
@@ -65,7 +65,7 @@ use crate::topics::gathered::Gathered;
 pub use crate::reactor::commands::{PushError, Subscribed};
 pub use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
 pub use crate::reactor::mailbox::Shared;
-pub use crate::reactor::notice::{MOST_PIPED, Unanswered};
+pub use crate::reactor::notice::{MAX_PIPED, Unanswered};
 pub use crate::reactor::refusals::Refused;
 pub use crate::reactor::watching::Watching;
 
@@ -129,11 +129,11 @@ pub struct Reactor {
     drained: Vec<Fd>,
     /// Connections that are over; removed at the end of the turn, so that keys stay good until then.
     gone: Vec<u32>,
-    parting: Parting,
+    unsubscribing: Unsubscribing,
     /// The connection of the next notice that `max_topics` is exceeded, of which there is one at most.
     topics_exceeded: Option<Fd>,
     /// Deadlines that have come, and are to be judged.
-    due: Vec<Entry>,
+    due: Vec<Timer>,
     /// All connections are being closed.
     closing_all: Option<ClosingAll>,
     visit: Option<Visit>,
@@ -147,8 +147,8 @@ pub struct Reactor {
     /// Steps since the turn's time was last looked at.
     steps: u32,
     /// Commands of other threads that are being carried out.
-    commands: Input,
-    crossing: Crossing,
+    commands: FrameBuffer,
+    uplink: Uplink,
     /// For TLS connections, if this server speaks TLS.
     certificate: Option<Certificate>,
     /// What came of reading it again, to be told.
@@ -205,7 +205,7 @@ impl Reactor {
             ready: VecDeque::new(),
             drained: Vec::new(),
             gone: Vec::new(),
-            parting: Parting::new(),
+            unsubscribing: Unsubscribing::new(),
             topics_exceeded: None,
             due: Vec::new(),
             closing_all: None,
@@ -215,8 +215,8 @@ impl Reactor {
             turn_time: TURN_TIME,
             has_written: false,
             steps: 0,
-            commands: Input::default(),
-            crossing: Crossing::default(),
+            commands: FrameBuffer::default(),
+            uplink: Uplink::default(),
             certificate,
             certificate_read: None,
             serial: 0,
@@ -271,7 +271,7 @@ impl Reactor {
             match event.token() {
                 WAKER => woken = true,
                 LISTENER => self.acceptor.ready = true,
-                LINK => self.crossing.is_reported(event.is_readable() || event.is_read_closed(), event.is_writable()),
+                LINK => self.uplink.is_reported(event.is_readable() || event.is_read_closed(), event.is_writable()),
                 mio::Token(key) => {
                     let Some(connection) = self.connections.get_mut(key) else {
                         continue;
@@ -301,7 +301,7 @@ impl Reactor {
             self.carry_out_some();
         }
         self.hear_hub();
-        self.retry_crossing();
+        self.retry_uplink();
         self.accept_waiting();
         Ok(())
     }
@@ -337,7 +337,7 @@ impl Reactor {
     /// Writes what is queued, once for each connection, as long as there is time: what is left is the next turn's.
     fn flush(&mut self) {
         // The other workers first: they begin with their share while this one sees to its own.
-        self.crossing.flush();
+        self.uplink.flush();
         let slice = &mut self.slice_for_writing();
         if self.backlog.is_empty() {
             let dirty = std::mem::take(&mut self.dirty);
@@ -358,7 +358,7 @@ impl Reactor {
 
     /// Writes what is queued for whomever, however long that takes.
     pub(crate) fn flush_all(&mut self) {
-        self.crossing.flush();
+        self.uplink.flush();
         self.settle();
         let slice = &mut Slice::endless();
         self.work_off_backlog(slice);
@@ -401,11 +401,11 @@ impl Reactor {
             || !self.backlog.is_empty()
             || !self.drained.is_empty()
             || !self.gone.is_empty()
-            || !self.parting.is_empty()
+            || !self.unsubscribing.is_empty()
             || !self.due.is_empty()
             || self.closing_all.is_some()
             || !self.commands.is_empty()
-            || self.crossing.has_work()
+            || self.uplink.has_work()
             || self.accept_error.is_some()
             || self.shortage.is_some()
             || !self.refusals.is_empty()
@@ -416,7 +416,7 @@ impl Reactor {
 
     /// How long until a deadline has to be judged.
     pub fn next_deadline(&mut self) -> Option<Duration> {
-        let others = [self.acceptor.retry_at, self.crossing.retry_at, self.budget.trim_at];
+        let others = [self.acceptor.retry_at, self.uplink.retry_at, self.budget.trim_at];
         let next = self.wheel.tell_next().into_iter().chain(others.into_iter().flatten()).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now)))
     }

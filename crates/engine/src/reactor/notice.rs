@@ -4,7 +4,7 @@ use crate::language::message::Leave;
 use crate::registry::Fd;
 
 /// Bytes of `pipe_message`s that may wait for their handlers; and so of one of them.
-pub const MOST_PIPED: usize = 32 * 1024 * 1024;
+pub const MAX_PIPED: usize = 32 * 1024 * 1024;
 
 /// What the application's side of this worker is told.
 pub(crate) enum Notice {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use wire::event::Event as Received;
 use wire::http::{self, Head};
 
-use crate::connection::{Ending, Message, Stage, Wait};
+use crate::connection::{Ending, ReceivedMessage, Stage, Wait};
 use crate::reactor::event::{Event, Payload};
 use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
@@ -35,9 +35,9 @@ impl Reactor {
         if let Some(shortage) = self.shortage.take() {
             return Some(take(Event::Shortage(shortage)));
         }
-        if !self.crossing.notices.is_empty()
+        if !self.uplink.notices.is_empty()
             && self.has_budget()
-            && let Some(notice) = self.crossing.notices.pop_front()
+            && let Some(notice) = self.uplink.notices.pop_front()
         {
             self.events_left = self.events_left.saturating_sub(1);
             return Some(take(match notice {
@@ -47,7 +47,7 @@ impl Reactor {
                 Notice::Subscribers { number, count } => Event::Subscribers { number, count },
             }));
         }
-        if let Some(message) = self.crossing.next_pipe_message() {
+        if let Some(message) = self.uplink.next_pipe_message() {
             return Some(self.pipe_message(&message, take));
         }
         if let Some(result) = self.certificate_read.take() {
@@ -82,8 +82,8 @@ impl Reactor {
                 visit.messages_left -= 1;
                 self.events_left = self.events_left.saturating_sub(1);
                 let payload = match &message {
-                    Message::Text(text) => Payload::Text(text),
-                    Message::Binary(bytes) => Payload::Binary(bytes),
+                    ReceivedMessage::Text(text) => Payload::Text(text),
+                    ReceivedMessage::Binary(bytes) => Payload::Binary(bytes),
                 };
                 let fd = connection.fd;
                 return take.take().map(|take| take(Event::Message { fd, payload }));
@@ -202,8 +202,8 @@ impl Reactor {
             return take.take().map(|take| take(Event::Message { fd, payload }));
         }
         connection.lane.push(match payload {
-            Payload::Text(text) => Message::Text(text.into()),
-            Payload::Binary(bytes) => Message::Binary(bytes.into()),
+            Payload::Text(text) => ReceivedMessage::Text(text.into()),
+            Payload::Binary(bytes) => ReceivedMessage::Binary(bytes.into()),
         });
         None
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wire::http::Head;
 
 /// Those that may wait; each holds a request's head.
-const MOST: usize = 64;
+const MAX_WAITING: usize = 64;
 
 /// A client that was turned away before any handler has seen it.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(crate) fn push(&mut self, refused: Refused) {
-        if self.waiting.len() < MOST {
+        if self.waiting.len() < MAX_WAITING {
             self.waiting.push_back(Box::new(refused));
         } else {
             self.left_out += 1;
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn those_without_room_are_counted_and_told_once() {
         let mut refusals = Refusals::default();
-        for _ in 0..MOST + 5 {
+        for _ in 0..MAX_WAITING + 5 {
             refusals.push(Refused {
                 peer: "192.0.2.7:443".parse().expect("an address"),
                 status: Some(400),
@@ -72,7 +72,7 @@ mod tests {
             });
         }
         let told: Vec<u64> = std::iter::from_fn(|| refusals.pop()).map(|refused| refused.others).collect();
-        assert_eq!(told.len(), MOST);
+        assert_eq!(told.len(), MAX_WAITING);
         assert_eq!(told.iter().sum::<u64>(), 5);
         assert!(refusals.is_empty());
     }

@@ -12,14 +12,14 @@ use crate::reactor::slice::Slice;
 const AT_ONCE: usize = 64;
 
 /// The keys of connections that have ended and are still subscribed.
-pub(crate) type Parting = VecDeque<u32>;
+pub(crate) type Unsubscribing = VecDeque<u32>;
 
 impl Reactor {
     /// Ends the subscriptions of a connection that is open no more, at once or from turn to turn.
     pub(crate) fn end_subscriptions(&mut self, key: usize) {
         self.end_some_subscriptions(key);
         if !self.connections[key].subscriptions.is_empty() {
-            self.parting.push_back(key as u32);
+            self.unsubscribing.push_back(key as u32);
         }
     }
 
@@ -30,10 +30,10 @@ impl Reactor {
 
     /// Goes on with those that have not lost all of their subscriptions.
     pub(crate) fn go_on_unsubscribing(&mut self, slice: &mut Slice) {
-        while let Some(key) = self.parting.front().map(|key| *key as usize) {
+        while let Some(key) = self.unsubscribing.front().map(|key| *key as usize) {
             self.end_some_subscriptions(key);
             if self.connections[key].subscriptions.is_empty() {
-                self.parting.pop_front();
+                self.unsubscribing.pop_front();
                 self.free_if_over(key);
             }
             if slice.is_over() {
@@ -45,7 +45,7 @@ impl Reactor {
     /// How many open connections of this process are subscribed.
     pub fn subscribers(&self, topic: &str) -> usize {
         let Some(id) = self.topics.find(topic) else { return 0 };
-        let ended = self.parting.iter().filter(|key| self.topics.has(id, **key)).count();
+        let ended = self.unsubscribing.iter().filter(|key| self.topics.has(id, **key)).count();
         self.topics.size(id) - ended
     }
 }

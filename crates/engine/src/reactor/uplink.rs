@@ -18,11 +18,11 @@ use wire::frame::DataOpcode;
 
 use crate::connection::{Connection, Stage};
 use crate::language::command::Command;
-use crate::language::link::{Link, MOST_SOCKETS, Read};
+use crate::language::link::{Link, MAX_SOCKETS, Read};
 use crate::language::message::{Answer, Leave, Message, PATIENCE, Question, content};
 use crate::reactor::Reactor;
 use crate::reactor::commands::Source;
-use crate::reactor::notice::{MOST_PIPED, Notice, PipeMessage, Unanswered};
+use crate::reactor::notice::{MAX_PIPED, Notice, PipeMessage, Unanswered};
 use crate::reactor::phase::Phase;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
@@ -30,11 +30,11 @@ use crate::system::codec::Malformed;
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
 
 /// Bytes that may wait on their way to the hub.
-const MOST_UNSENT: usize = 64 * 1024 * 1024;
+const MAX_UNSENT: usize = 64 * 1024 * 1024;
 /// A link on which so much waits is written at once, in the middle of a turn.
 const WRITE_AT: usize = 256 * 1024;
 /// Handlers of `pipe_message` that may run at a time; more messages wait.
-const MOST_PIPE_HANDLERS: usize = 1024;
+const MAX_PIPE_HANDLERS: usize = 1024;
 /// Milliseconds until the next look whether there are descriptors again.
 const RETRY: u64 = 1000;
 /// Ids given out between two questions for more.
@@ -44,7 +44,7 @@ const SPARE_DESCRIPTORS: u64 = 128;
 
 /// See the file's head. A server of one process has no link, but sends itself messages too.
 #[derive(Default)]
-pub(crate) struct Crossing {
+pub(crate) struct Uplink {
     link: Option<Link>,
     worker_id: u8,
     /// The link may have something to be read.
@@ -63,16 +63,16 @@ pub(crate) struct Crossing {
     pub(crate) retry_at: Option<u64>,
 }
 
-impl Crossing {
+impl Uplink {
     pub(crate) fn has_work(&self) -> bool {
         let has_unsent = self.link.as_ref().is_some_and(|link| link.unsent() > 0 && !link.blocked);
-        let has_piped = !self.pipe_messages.is_empty() && self.pipe_handlers < MOST_PIPE_HANDLERS;
+        let has_piped = !self.pipe_messages.is_empty() && self.pipe_handlers < MAX_PIPE_HANDLERS;
         self.ready || has_unsent || has_piped || !self.notices.is_empty()
     }
 
     /// The next message whose handler may be started.
     pub(crate) fn next_pipe_message(&mut self) -> Option<PipeMessage> {
-        if self.pipe_handlers >= MOST_PIPE_HANDLERS {
+        if self.pipe_handlers >= MAX_PIPE_HANDLERS {
             return None;
         }
         let message = self.pipe_messages.pop_front()?;
@@ -91,7 +91,7 @@ impl Crossing {
 
     /// Queues a message for the hub, unless too much waits.
     pub(crate) fn send_to_hub(&mut self, message: &Message<'_>) -> bool {
-        self.link.as_mut().is_some_and(|link| link.send_within(message, MOST_UNSENT))
+        self.link.as_mut().is_some_and(|link| link.send_within(message, MAX_UNSENT))
     }
 
     /// Tells the hub that a connection that somebody watches is open no more: once for each, however much waits.
@@ -120,8 +120,8 @@ impl Reactor {
         let link = Link::new(stream)?;
         let watched = std::os::fd::AsRawFd::as_raw_fd(&link.stream());
         self.poll.registry().register(&mut SourceFd(&watched), LINK, Interest::READABLE | Interest::WRITABLE)?;
-        self.crossing.worker_id = self.shared.worker_id();
-        self.crossing.link = Some(link);
+        self.uplink.worker_id = self.shared.worker_id();
+        self.uplink.link = Some(link);
         self.has_room_again();
         self.ask_for_ids_if_few();
         Ok(())
@@ -130,8 +130,8 @@ impl Reactor {
     /// Asks the hub to lease more ids if few are left; again after many more, should it have failed.
     pub(crate) fn ask_for_ids_if_few(&mut self) {
         let Some(last) = self.ids.last_of_few(&self.shared.registry) else { return };
-        if last >= self.crossing.asks_for_ids_at {
-            self.crossing.asks_for_ids_at = last + IDS_BETWEEN_QUESTIONS;
+        if last >= self.uplink.asks_for_ids_at {
+            self.uplink.asks_for_ids_at = last + IDS_BETWEEN_QUESTIONS;
             self.tell(&Message::FewIds);
         }
     }
@@ -143,19 +143,19 @@ impl Reactor {
         let slot = self.shared.registry.slot(self.shared.slot);
         slot.descriptors.store(if room < most { room } else { 0 }, Ordering::Relaxed);
         slot.capacity.store(most.min(room), Ordering::Relaxed);
-        self.crossing.retry_at = None;
+        self.uplink.retry_at = None;
     }
 
     /// Tells the hub that this worker can hold no more connections than it has, for now.
     fn is_full(&mut self) {
         self.shared.registry.slot(self.shared.slot).capacity.store(0, Ordering::Relaxed);
-        self.crossing.retry_at = Some(self.clock.now + RETRY);
+        self.uplink.retry_at = Some(self.clock.now + RETRY);
         self.accept_error = Some(Errno::MFILE.into());
     }
 
     /// Tries again what has failed for want of descriptors, if it is time.
-    pub(crate) fn retry_crossing(&mut self) {
-        if self.crossing.retry_at.is_some_and(|at| self.clock.now >= at) {
+    pub(crate) fn retry_uplink(&mut self) {
+        if self.uplink.retry_at.is_some_and(|at| self.clock.now >= at) {
             self.has_room_again();
         }
     }
@@ -181,16 +181,16 @@ impl Reactor {
     }
 
     fn tell(&mut self, message: &Message<'_>) {
-        if let Some(link) = &mut self.crossing.link {
+        if let Some(link) = &mut self.uplink.link {
             link.send(message);
-            self.crossing.flush();
+            self.uplink.flush();
         }
     }
 
     /// Lets go of every descriptor, in a forked child: a connection would otherwise stay open when its own process is
     /// gone. Nothing is told to anyone, and nothing else may be called afterwards.
     pub fn abandon(&mut self) {
-        self.crossing.link = None;
+        self.uplink.link = None;
         drop(self.acceptor.close());
         for (_, connection) in &mut self.connections {
             connection.socket = None;
@@ -203,20 +203,20 @@ impl Reactor {
     pub(crate) fn is_away(&self, fd: Fd) -> bool {
         let registry = &self.shared.registry;
         let slot = Registry::slot_of(fd);
-        self.crossing.link.is_some() && slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
+        self.uplink.link.is_some() && slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
     }
 
     /// Sends a command on its way to the hub; false (and counted) if too many wait.
     pub(crate) fn send_away(&mut self, command: Command<'_>) -> bool {
-        let Some(link) = &mut self.crossing.link else { return false };
+        let Some(link) = &mut self.uplink.link else { return false };
         let is_subscribe = matches!(command, Command::Subscribe { .. });
         if link.unsent() > WRITE_AT {
-            self.crossing.flush();
+            self.uplink.flush();
         }
         let sent =
-            self.crossing.link.as_mut().is_some_and(|link| link.send_within(&Message::Command(command), MOST_UNSENT));
+            self.uplink.link.as_mut().is_some_and(|link| link.send_within(&Message::Command(command), MAX_UNSENT));
         if sent {
-            self.crossing.subscribes_sent += u64::from(is_subscribe);
+            self.uplink.subscribes_sent += u64::from(is_subscribe);
         } else {
             self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -226,7 +226,7 @@ impl Reactor {
     /// A push for a connection that is not ours.
     #[cold]
     pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
-        if self.crossing.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
+        if self.uplink.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
             return false;
         }
         let mut overflow = None;
@@ -245,7 +245,7 @@ impl Reactor {
 
     /// Sends a publish to other workers, if they may have subscribers.
     pub(crate) fn publish_away(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        if self.crossing.link.is_some() && self.others_want(topic) {
+        if self.uplink.link.is_some() && self.others_want(topic) {
             self.send_away(Command::Publish { topic, opcode, payload, exclude: Cow::Borrowed(exclude) });
         }
     }
@@ -254,7 +254,7 @@ impl Reactor {
     pub(crate) fn broadcast_away(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         let registry = &self.shared.registry;
         let own = self.shared.totals().connections.load(Ordering::Relaxed);
-        if self.crossing.link.is_some() && registry.connections() > own {
+        if self.uplink.link.is_some() && registry.connections() > own {
             self.send_away(Command::Broadcast { opcode, payload, exclude: Cow::Borrowed(exclude) });
         }
     }
@@ -262,7 +262,7 @@ impl Reactor {
     fn others_want(&self, topic: &str) -> bool {
         let (registry, own) = (&self.shared.registry, self.shared.slot);
         // Subscriptions that this process has asked for may still be on their way to the hub.
-        if registry.slot(own).subscribes_routed.load(Ordering::SeqCst) != self.crossing.subscribes_sent {
+        if registry.slot(own).subscribes_routed.load(Ordering::SeqCst) != self.uplink.subscribes_sent {
             return true;
         }
         let bit = topic_bit(topic);
@@ -271,14 +271,14 @@ impl Reactor {
 
     /// Sends a message to the `pipe_message` handler of a worker; false (and counted): too many wait.
     pub fn send_message(&mut self, to: u8, is_text: bool, payload: &[u8]) -> bool {
-        let from = self.crossing.worker_id;
+        let from = self.uplink.worker_id;
         let command = Command::PipeMessage { from, to, is_text, payload };
         if to == from { self.keep_pipe_message(from, is_text, payload) } else { self.send_away(command) }
     }
 
     /// A `pipe_message` handler has ended.
     pub fn pipe_message_done(&mut self) {
-        self.crossing.pipe_handlers = self.crossing.pipe_handlers.saturating_sub(1);
+        self.uplink.pipe_handlers = self.uplink.pipe_handlers.saturating_sub(1);
     }
 
     /// Asks all workers how many subscribers a topic has; [`crate::Event::Subscribers`] tells. What other threads of
@@ -286,16 +286,16 @@ impl Reactor {
     pub fn count_subscribers(&mut self, number: u64, topic: &str) {
         self.carry_out_waiting();
         let count = self.subscribers(topic) as u64;
-        if self.crossing.link.is_none() {
-            self.crossing.notices.push_back(Notice::Subscribers { number, count: Ok(count) });
+        if self.uplink.link.is_none() {
+            self.uplink.notices.push_back(Notice::Subscribers { number, count: Ok(count) });
             return;
         }
         // The hub asks the others; what is said here is said to them behind all that was asked for before.
         let question = Message::Ask(number, PATIENCE, Question::Subscribers(topic));
-        let is_on_its_way = self.crossing.link.as_mut().is_some_and(|link| link.send_within(&question, MOST_UNSENT));
-        self.crossing.flush();
+        let is_on_its_way = self.uplink.link.as_mut().is_some_and(|link| link.send_within(&question, MAX_UNSENT));
+        self.uplink.flush();
         if !is_on_its_way {
-            self.crossing.notices.push_back(Notice::Subscribers { number, count: Err(Unanswered::TooMany) });
+            self.uplink.notices.push_back(Notice::Subscribers { number, count: Err(Unanswered::TooMany) });
         }
     }
 
@@ -303,7 +303,7 @@ impl Reactor {
     /// next answer.
     pub fn return_sockets(&mut self) {
         self.enter_phase(Phase::Leaving);
-        if self.crossing.link.is_none() {
+        if self.uplink.link.is_none() {
             return;
         }
         // What has been read already goes along.
@@ -315,7 +315,7 @@ impl Reactor {
         };
         let fresh = self.connections.iter().filter(|(_, it)| is_fresh(it));
         let keys: Vec<usize> = fresh.map(|(key, _)| key).collect();
-        for batch in keys.chunks(MOST_SOCKETS) {
+        for batch in keys.chunks(MAX_SOCKETS) {
             let mut sockets = Vec::with_capacity(batch.len());
             let mut inputs = Vec::with_capacity(batch.len());
             for key in batch {
@@ -329,20 +329,20 @@ impl Reactor {
                 });
                 self.abort(*key);
             }
-            if let Some(link) = self.crossing.link.as_mut().filter(|_| !sockets.is_empty()) {
+            if let Some(link) = self.uplink.link.as_mut().filter(|_| !sockets.is_empty()) {
                 link.send_sockets(sockets, inputs.iter().map(Vec::as_slice).collect());
             }
         }
-        self.crossing.flush();
+        self.uplink.flush();
     }
 
     // ---- coming in --------------------------------------------------------------------------------------------------
 
     /// Deals with what the hub has sent, as long as the turn's time lasts.
     pub(crate) fn hear_hub(&mut self) {
-        while self.crossing.ready {
-            let Some(link) = &mut self.crossing.link else {
-                self.crossing.ready = false;
+        while self.uplink.ready {
+            let Some(link) = &mut self.uplink.link else {
+                self.uplink.ready = false;
                 return;
             };
             let mut input = std::mem::take(&mut link.input);
@@ -360,19 +360,19 @@ impl Reactor {
                     break false;
                 }
             };
-            let Some(link) = &mut self.crossing.link else { return };
+            let Some(link) = &mut self.uplink.link else { return };
             link.input = input;
             if !has_time {
                 return;
             }
             match link.read() {
                 Ok(Read::Some) if !malformed => {}
-                Ok(Read::Nothing) if !malformed => self.crossing.ready = false,
+                Ok(Read::Nothing) if !malformed => self.uplink.ready = false,
                 // The master is gone, and with it the server.
                 _ => {
-                    self.crossing.link = None;
+                    self.uplink.link = None;
                     self.note_others_gone();
-                    self.crossing.notices.push_back(Notice::Leave(Leave::Stop));
+                    self.uplink.notices.push_back(Notice::Leave(Leave::Stop));
                 }
             }
         }
@@ -393,7 +393,7 @@ impl Reactor {
                     Question::Subscribers(topic) => Answer::Count(self.subscribers(topic) as u64),
                     _ => Answer::Done(false),
                 };
-                if let Some(link) = &mut self.crossing.link {
+                if let Some(link) = &mut self.uplink.link {
                     link.send(&Message::Answer(number, answer));
                 }
             }
@@ -403,11 +403,11 @@ impl Reactor {
                     Answer::Silent(workers) => Err(Unanswered::Silent(workers)),
                     _ => Err(Unanswered::TooMany),
                 };
-                self.crossing.notices.push_back(Notice::Subscribers { number, count });
+                self.uplink.notices.push_back(Notice::Subscribers { number, count });
             }
             Message::Sockets(inputs) => self.take_sockets(&inputs),
             Message::Gone(fd) => self.note_gone(fd),
-            Message::Leave(why) => self.crossing.notices.push_back(Notice::Leave(why)),
+            Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
                 for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {
                     // What it had kept room for may never come. What others have under way counts less for a moment.
@@ -420,14 +420,14 @@ impl Reactor {
     }
 
     fn take_sockets(&mut self, inputs: &[&[u8]]) {
-        let Some(link) = &mut self.crossing.link else { return };
+        let Some(link) = &mut self.uplink.link else { return };
         let sockets = link.take_sockets();
         let shared = Arc::clone(&self.shared);
         let slot = shared.registry.slot(shared.slot);
         let mut sockets = sockets.into_iter();
         for input in inputs {
-            let number = self.crossing.sockets_come;
-            self.crossing.sockets_come += 1;
+            let number = self.uplink.sockets_come;
+            self.uplink.sockets_come += 1;
             let Some(socket) = sockets.next() else {
                 // This process may not have more descriptors. The hub will take back what is not taken here.
                 self.is_full();
@@ -449,13 +449,13 @@ impl Reactor {
 
     /// Keeps a message for its handler.
     pub(crate) fn keep_pipe_message(&mut self, from: u8, is_text: bool, payload: &[u8]) -> bool {
-        let crossing = &mut self.crossing;
-        if crossing.piped_bytes > 0 && crossing.piped_bytes + payload.len() > MOST_PIPED {
+        let uplink = &mut self.uplink;
+        if uplink.piped_bytes > 0 && uplink.piped_bytes + payload.len() > MAX_PIPED {
             self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
-        crossing.piped_bytes += payload.len();
-        crossing.pipe_messages.push_back(PipeMessage { from, is_text, payload: payload.to_vec() });
+        uplink.piped_bytes += payload.len();
+        uplink.pipe_messages.push_back(PipeMessage { from, is_text, payload: payload.to_vec() });
         true
     }
 }

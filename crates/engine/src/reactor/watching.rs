@@ -12,7 +12,7 @@ use crate::reactor::notice::Notice;
 use crate::registry::{Fd, Registry};
 
 /// Connections that may be watched at a time.
-const MOST_WATCHED: usize = 65_536;
+const MAX_WATCHED: usize = 65_536;
 
 /// The connections whose end this process's application waits for.
 pub(crate) type Watched = FxHashSet<Fd>;
@@ -37,10 +37,10 @@ impl Reactor {
         if self.watched.contains(&fd) {
             return Watching::Begun;
         }
-        if self.watched.len() >= MOST_WATCHED {
+        if self.watched.len() >= MAX_WATCHED {
             return Watching::TooMany;
         }
-        if Registry::slot_of(fd) != self.shared.slot && !self.crossing.send_to_hub(&Message::Watch(fd)) {
+        if Registry::slot_of(fd) != self.shared.slot && !self.uplink.send_to_hub(&Message::Watch(fd)) {
             return Watching::TooMany;
         }
         self.watched.insert(fd);
@@ -51,7 +51,7 @@ impl Reactor {
     pub fn unwatch(&mut self, fd: Fd) {
         if self.watched.remove(&fd) && Registry::slot_of(fd) != self.shared.slot {
             // Should it not get there, the hub forgets it when the connection has ended.
-            self.crossing.send_to_hub(&Message::Unwatch(fd));
+            self.uplink.send_to_hub(&Message::Unwatch(fd));
         }
     }
 
@@ -59,14 +59,14 @@ impl Reactor {
     pub(crate) fn tell_watchers(&mut self, fd: Fd, others_watch: bool) {
         self.note_gone(fd);
         if others_watch {
-            self.crossing.tell_gone(fd);
+            self.uplink.tell_gone(fd);
         }
     }
 
     /// A connection is open no more, of whatever process.
     pub(crate) fn note_gone(&mut self, fd: Fd) {
         if self.watched.remove(&fd) {
-            self.crossing.notices.push_back(Notice::Gone(fd));
+            self.uplink.notices.push_back(Notice::Gone(fd));
         }
     }
 
@@ -74,6 +74,6 @@ impl Reactor {
     pub(crate) fn note_others_gone(&mut self) {
         let own = self.shared.slot;
         let gone = self.watched.extract_if(|fd| Registry::slot_of(*fd) != own);
-        self.crossing.notices.extend(gone.map(Notice::Gone));
+        self.uplink.notices.extend(gone.map(Notice::Gone));
     }
 }

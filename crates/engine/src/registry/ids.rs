@@ -11,7 +11,7 @@ const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// Counters that the clock passes in a year.
 const YEAR: u64 = 500 * 86_400 * 365;
 /// Rows that are looked at for one id. At most four fifths of them are taken, so more are never needed in practice.
-const MOST_TRIES: u32 = 256;
+const MAX_TRIES: u32 = 256;
 
 /// The last counter given out by this process, which may make one reactor after the other.
 static LAST: AtomicU64 = AtomicU64::new(0);
@@ -58,7 +58,7 @@ impl Ids {
         let mark = TAKEN | u64::from(self.slot);
         let mut last = self.last.load(Ordering::Relaxed);
         let mut is_past_lease = false;
-        for attempt in 0..MOST_TRIES {
+        for attempt in 0..MAX_TRIES {
             let counter = last + 1 + skipped(last, attempt, registry.rows as u64);
             if counter > leased {
                 is_past_lease = true;
@@ -111,7 +111,7 @@ fn skipped(last: u64, attempt: u32, rows: u64) -> u64 {
     let widest = rows.trailing_zeros();
     // Between 2^n and 2^(n+1); from the widest on anywhere, so that no pattern of taken rows is met again and again.
     let (least, width) = if doublings < widest { (1 << doublings, 1 << doublings) } else { (0, rows) };
-    let spread = (last * u64::from(MOST_TRIES) + u64::from(attempt)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let spread = (last * u64::from(MAX_TRIES) + u64::from(attempt)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     least + spread % width
 }
 

@@ -7,7 +7,7 @@ use crate::registry::fd::WORKERS;
 use crate::registry::memory::Registry;
 
 /// How often a sum is tried that nothing is moved under.
-const MOST_TRIES: usize = 1000;
+const MAX_TRIES: usize = 1000;
 
 /// The counts of one worker, since its process has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Registry {
     pub(crate) fn while_nothing_moves<T>(&self, sum_up: impl Fn() -> T) -> T {
         // Only the hub moves counts from one place to another, and that lasts for microseconds; unless it is stopped
         // then.
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_TRIES {
             let before = self.header().generation.load(Ordering::Acquire);
             let sum = sum_up();
             if before.is_multiple_of(2) && self.header().generation.load(Ordering::Acquire) == before {

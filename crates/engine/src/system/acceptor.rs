@@ -12,7 +12,7 @@ use rustix::io::Errno;
 /// Sockets taken in one turn.
 const PER_TURN: usize = 256;
 /// Connections that may fail in one turn before it is taken for a failure of ours.
-const MOST_FAILURES: u32 = 16;
+const MAX_FAILURES: u32 = 16;
 /// Milliseconds until the next attempt after a failure.
 const RETRY: u64 = 100;
 
@@ -66,7 +66,7 @@ impl Acceptor {
                     // The one connection failed before it was taken (accept(2) names a dozen such errors).
                     Err(error) => {
                         failures += 1;
-                        if failures == MOST_FAILURES {
+                        if failures == MAX_FAILURES {
                             self.retry_at = Some(now + RETRY);
                             return Err(error);
                         }

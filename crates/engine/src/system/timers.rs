@@ -11,14 +11,14 @@ const WORDS: usize = SLOTS / 64;
 
 /// What comes up: whose it is, and for when it was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct Timer {
     pub(crate) key: u32,
     pub(crate) serial: u32,
     pub(crate) at: u64,
 }
 
 pub(crate) struct Wheel {
-    slots: Box<[Vec<Entry>]>,
+    slots: Box<[Vec<Timer>]>,
     /// A bit for each slot that holds an entry.
     used: [u64; WORDS],
     /// The first tick that has not been taken out yet.
@@ -36,7 +36,7 @@ impl Wheel {
     }
 
     /// Sets an entry; one beyond the horizon comes up at the horizon and is set again by its owner.
-    pub(crate) fn set(&mut self, entry: Entry) {
+    pub(crate) fn set(&mut self, entry: Timer) {
         let tick = entry.at.div_ceil(TICK).clamp(self.tick, self.tick + SLOTS as u64 - 1);
         let slot = tick as usize % SLOTS;
         self.slots[slot].push(entry);
@@ -57,7 +57,7 @@ impl Wheel {
     }
 
     /// Moves all that is due at `now` into `due`.
-    pub(crate) fn take_due(&mut self, now: u64, due: &mut Vec<Entry>) {
+    pub(crate) fn take_due(&mut self, now: u64, due: &mut Vec<Timer>) {
         let last = now / TICK;
         if last < self.tick {
             return;
@@ -99,8 +99,8 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    fn entry(key: u32, at: u64) -> Entry {
-        Entry { key, serial: 0, at }
+    fn entry(key: u32, at: u64) -> Timer {
+        Timer { key, serial: 0, at }
     }
 
     #[test]

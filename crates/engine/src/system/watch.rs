@@ -15,7 +15,7 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 /// An editor or a checkout writes many files: those between which no longer pause lies are told together.
 const PAUSE: Duration = Duration::from_millis(100);
 /// However many there are, the first of them waits no longer.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches the Python files below some directories: all but those in directories that are hidden, virtual environments,
 /// caches or called node_modules.
@@ -67,7 +67,7 @@ impl Watcher {
             watch.collect(&event, &mut changed);
             let now = Instant::now();
             if is_first && !changed.is_empty() {
-                last = now + LONGEST;
+                last = now + MAX_INTERVAL;
             }
             wait = last.saturating_duration_since(now);
             if !changed.is_empty() {

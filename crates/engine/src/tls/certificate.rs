@@ -17,7 +17,7 @@ use crate::tls::session::Session;
 /// Milliseconds between two looks at the files.
 const LOOK_INTERVAL: u64 = 1000;
 /// Bytes of a file; more is no certificate or key.
-const MOST_FILE: u64 = 1024 * 1024;
+const MAX_FILE: u64 = 1024 * 1024;
 /// Of those that ring can sign with.
 const ACCEPTED_KEYS: &str = "the key has to be RSA (2048 to 4096 bits), ECDSA (P-256 or P-384), or Ed25519";
 
@@ -100,8 +100,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err("is not a file".into());
     }
     let file = File::open(path).map_err(cannot_read)?;
-    file.take(MOST_FILE + 1).read_to_end(&mut content).map_err(cannot_read)?;
-    if content.len() as u64 > MOST_FILE {
+    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(cannot_read)?;
+    if content.len() as u64 > MAX_FILE {
         return Err("is too large for a PEM file".into());
     }
     Ok(content)

@@ -18,7 +18,7 @@ use rustls::{Error, InvalidMessage, ServerConfig};
 const RECORD: usize = 16 * 1024;
 /// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has
 /// no certificate to show needs as much.
-const MOST_KEPT: usize = 2 * RECORD;
+const MAX_PENDING: usize = 2 * RECORD;
 /// More than what encryption adds to a record, and what rustls may send before it.
 const RECORD_OVERHEAD: usize = 64;
 
@@ -151,7 +151,7 @@ impl Session {
         }
         if input.is_empty() || self.input_ended {
             self.incoming = Vec::new();
-        } else if input.len() > MOST_KEPT {
+        } else if input.len() > MAX_PENDING {
             self.fail(InvalidMessage::HandshakePayloadTooLarge.into());
         } else {
             self.incoming.clear();

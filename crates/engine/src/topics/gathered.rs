@@ -10,9 +10,9 @@ use wire::frame::{self, DataOpcode, Opcode};
 use crate::registry::Fd;
 
 /// Smallest window that permessage-deflate can be negotiated with here.
-const FEWEST_WINDOW_BITS: u8 = 9;
+const MIN_WINDOW_BITS: u8 = 9;
 /// Bytes of frames that are gathered.
-const MUCH: usize = 32 * 1024;
+const MAX_GATHERED: usize = 32 * 1024;
 
 /// Messages that came one right behind the other, for the same connections.
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Gathered {
         !self.is_empty()
             && self.topic.as_deref() == topic
             && self.exclude == exclude
-            && self.frames.len() + payload.len() <= MUCH
+            && self.frames.len() + payload.len() <= MAX_GATHERED
     }
 
     /// Begins anew, for the subscribers of `topic` or everyone.
@@ -81,7 +81,7 @@ impl Gathered {
     pub(crate) fn clear(&mut self) {
         self.exclude.clear();
         self.frames.clear();
-        self.frames.shrink_to(2 * MUCH);
+        self.frames.shrink_to(2 * MAX_GATHERED);
         self.messages.clear();
         self.bytes = 0;
     }
@@ -165,7 +165,7 @@ impl Fanout {
     /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain one where that
     /// is shorter.
     pub(crate) fn compressed(&mut self, index: usize, window_bits: u8, deflater: &mut Deflater) -> &Arc<[u8]> {
-        let window = usize::from(window_bits - FEWEST_WINDOW_BITS);
+        let window = usize::from(window_bits - MIN_WINDOW_BITS);
         if self.alone(index).compressed[window].is_none() {
             let (opcode, payload) = self.get(index);
             let mut deflated = Vec::new();

@@ -9,7 +9,7 @@ import { connect } from "./hubbub.js";
 import { Log } from "./log.js";
 import { TypingLine } from "./typing.js";
 
-const MOST_WAITING = 200;
+const MAX_WAITING = 200;
 const TYPING_INTERVAL = 2000;
 
 const [banner, composer, latest, message, nickname, people, problem, room, state, welcome] =
@@ -186,7 +186,7 @@ function whyNot(length) {
     const [given, most] = [length, limits.text].map((count) => count.toLocaleString("en"));
     return `This message is too long: it has ${given} characters, and ${most} are allowed. Shorten it, or send it in parts.`;
   }
-  return outbox.length >= MOST_WAITING ? "Too many messages are waiting. This one can be sent when they are." : "";
+  return outbox.length >= MAX_WAITING ? "Too many messages are waiting. This one can be sent when they are." : "";
 }
 
 function showProblem(why) {

@@ -5,7 +5,7 @@
  * whatever tags are in them.
  */
 
-const MOST_SHOWN = 500;
+const MAX_SHOWN = 500;
 // Somebody's messages within so many seconds stand together, under one name.
 const TOGETHER = 300;
 const NEAR_END = 40;
@@ -134,7 +134,7 @@ export class Log {
 
   #add(item) {
     this.#place(item);
-    if (this.#list.childElementCount > MOST_SHOWN) {
+    if (this.#list.childElementCount > MAX_SHOWN) {
       const first = this.#list.firstElementChild;
       this.#items.delete(this.#entries.get(first).id);
       first.remove();

@@ -183,7 +183,7 @@ impl Play {
         let registry = Registry::private(1000).expect("memory");
         let mut reactor = Reactor::new(settings, registry, 0).expect("a reactor");
         reactor.turn_time = Duration::ZERO;
-        reactor.backlog.few = few;
+        reactor.backlog.max_at_once = few;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         reactor.listen(listener).expect("watched");
@@ -401,12 +401,12 @@ fn too_many_fan_outs_do_not_wait() {
     for _ in 0..20 {
         play.open();
     }
-    for _ in 0..3 * super::MOST_WAITING {
+    for _ in 0..3 * super::MAX_WAITING {
         play.play(&Op::Publish(0, Vec::new()));
         play.play(&Op::Subscribe(play.sent, play.sent % TOPICS.len()));
         play.play(&Op::Broadcast(Vec::new()));
         play.play(&Op::Push(play.sent));
-        assert!(play.reactor.backlog.queue.len() <= super::MOST_WAITING);
+        assert!(play.reactor.backlog.queue.len() <= super::MAX_WAITING);
     }
     play.finish();
     play.judge();
@@ -422,7 +422,7 @@ fn the_bytes_that_wait_are_bounded() {
     for _ in 0..100 {
         play.reactor.broadcast(DataOpcode::Binary, &[0; 1 << 20], &[]);
         play.reactor.ping(fd, b"");
-        assert!(play.reactor.backlog.bytes <= super::MOST_BYTES);
+        assert!(play.reactor.backlog.bytes <= super::MAX_BYTES);
     }
     while !play.reactor.backlog.is_empty() {
         play.turn();
