@@ -35,6 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
     def publish(server: Server, frame: Frame) -> None:
         server.publish("fan", frame.data)
 
+    async def publish_async(server: Server, frame: Frame) -> None:
+        server.publish("fan", frame.data)
+
     def broadcast(server: Server, frame: Frame) -> None:
         server.broadcast(frame.data, exclude=(frame.fd,))
 
@@ -56,6 +59,9 @@ def main(arguments: argparse.Namespace) -> None:
         case "fanout" | "fanout-deflate":
             server.on("open", subscribe)
             server.on("message", publish)
+        case "fanout-async":
+            server.on("open", subscribe)
+            server.on("message", publish_async)
         case "broadcast":
             server.on("message", broadcast)
         case "push":
@@ -76,4 +82,5 @@ if __name__ == "__main__":
     processes.add_argument("--workers", type=int, default=1, help="worker processes")
     processes.add_argument("--embedded", action="store_true", help="all in this process, without a master")
     processes.add_argument("--certificate", nargs=2, default=(None, None), help="PEM files of a chain and its key")
-    main(command_line("echo", "echo-async", "fanout", "fanout-deflate", "broadcast", "push", parents=[processes]))
+    workloads = ("echo", "echo-async", "fanout", "fanout-async", "fanout-deflate", "broadcast", "push")
+    main(command_line(*workloads, parents=[processes]))

@@ -1,0 +1,160 @@
+"""Count the instructions that the server executes for a message, and compare them with the kept figures.
+
+    python benchmarks/instructions.py [--keep] [--only NAME ...]
+
+Unlike times, counts do not depend on the neighbours of a machine. The server runs under callgrind, embedded, twice with
+each load: the difference is what the further messages have cost. Libraries choose other code on other processors, so a
+few per cent of difference between machines say nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from run import build
+
+HERE = Path(__file__).parent
+SERVER = HERE / "peers" / "hubbub_server.py"
+KEPT = HERE / "instructions.json"
+
+LOUD, FAIL = 0.03, 0.10
+"""How much more than the kept figure is said loudly, and how much more fails."""
+SECONDS = 120.0
+"""For one run. Under callgrind everything takes about fifty times as long."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is put on the server.
+
+    Attributes:
+        name: Its name in the results.
+        serves: Which of its workloads the server is started with.
+        options: The load generator's subcommand and options.
+        counted: The option that says how much to do.
+        few: Its value in the first run.
+        many: Its value in the second run.
+        deliveries: How many messages one of these is.
+    """
+
+    name: str
+    serves: str
+    options: tuple[str, ...]
+    counted: str
+    few: int
+    many: int
+    deliveries: int = 1
+
+
+def echo(name: str, serves: str, connections: int, in_flight: int, size: int, many: int) -> Load:
+    """A load whose messages of `size` bytes come back."""
+    options = ("--connections", str(connections), "--in-flight", str(in_flight), "--size", str(size))
+    return Load(name, serves, ("echo", *options), "--messages", many // 5, many)
+
+
+SUBSCRIBERS = 200
+# One publish at a time: how many are gathered for one write would otherwise be a matter of luck.
+FAN_OUT = ("fanout", "--subscribers", str(SUBSCRIBERS), "--size", "128", "--in-flight", "1")
+LOADS = (
+    echo("x1", "echo", 64, 1, 64, 20_000),
+    echo("x1, async", "echo-async", 64, 1, 64, 20_000),
+    echo("x16", "echo", 64, 16, 64, 40_000),
+    echo("x16, async", "echo-async", 64, 16, 64, 40_000),
+    echo("16K", "echo", 8, 4, 16_384, 5_000),
+    echo("16K, async", "echo-async", 8, 4, 16_384, 5_000),
+    Load("fan-out", "fanout", FAN_OUT, "--publishes", 80, 400, SUBSCRIBERS),
+    Load("fan-out, async", "fanout-async", FAN_OUT, "--publishes", 80, 400, SUBSCRIBERS),
+)
+
+
+def main() -> int:
+    """Count, compare, and return the exit status."""
+    arguments = parse_arguments()
+    if not shutil.which("valgrind"):
+        print("Counting instructions needs valgrind (Debian: apt-get install valgrind).", file=sys.stderr)
+        return 1
+    loads = [load for load in LOADS if not arguments.only or load.name in arguments.only]
+    binary = build() / "load"
+    with ThreadPoolExecutor(os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()) as threads:
+        counts = dict(zip([load.name for load in loads], threads.map(lambda it: count(it, binary), loads), strict=True))
+    if arguments.keep:
+        KEPT.write_text(json.dumps({"python": platform.python_version(), "instructions": counts}, indent=2) + "\n")
+    kept = json.loads(KEPT.read_text())
+    return report(counts, kept["instructions"], kept["python"])
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help=f"write the counts to {KEPT.name}")
+    names = [load.name for load in LOADS]
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of {', '.join(names)}")
+    arguments = parser.parse_args()
+    if arguments.keep and arguments.only:
+        parser.error("--keep is for all of them")
+    return arguments
+
+
+def count(load: Load, binary: Path) -> float:
+    """The instructions of the server for one message."""
+    few, many = (total(load, binary, number) for number in (load.few, load.many))
+    return (many - few) / ((load.many - load.few) * load.deliveries)
+
+
+def total(load: Load, binary: Path, number: int) -> int:
+    """The instructions of a server from its start to its end, which has served so many messages."""
+    with tempfile.TemporaryDirectory() as directory:
+        valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/counts")
+        command = [*valgrind, sys.executable, str(SERVER), "--workload", load.serves, "--embedded"]
+        # Hashes of strings decide in which order dicts are filled and searched.
+        environment = os.environ | {"PYTHONHASHSEED": "0"}
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as server:
+            try:
+                assert server.stdout
+                port = server.stdout.readline().strip()
+                generate = [str(binary), "--port", port, *load.options, load.counted, str(number)]
+                subprocess.run(generate, check=True, stdout=subprocess.DEVNULL, timeout=SECONDS)
+                server.send_signal(signal.SIGTERM)
+                _, errors = server.communicate(timeout=SECONDS)
+            finally:
+                server.kill()
+    found = re.search(r"Collected : (\d+)", errors)
+    if not found:
+        raise RuntimeError(f"callgrind has counted nothing:\n{errors}")
+    return int(found[1])
+
+
+def report(counts: dict[str, float], kept: dict[str, float], python: str) -> int:
+    """Print the counts beside the kept ones. Returns the exit status."""
+    print(f"{'':16}{'instructions':>14}{'kept':>8}{'change':>9}")
+    worst = 0.0
+    for name, counted in counts.items():
+        change = counted / kept[name] - 1
+        worst = max(worst, change)
+        remark = "  <-- TOO MANY" if change > FAIL else "  <-- MORE" if change > LOUD else ""
+        print(f"{name:16}{counted:>14,.0f}{kept[name]:>8,.0f}{change:>+9.1%}{remark}")
+    if python != platform.python_version():
+        print(f"The kept figures are of Python {python}, these of {platform.python_version()}: they say little.")
+        return 0
+    if worst > FAIL:
+        print(f"A message costs over {FAIL:.0%} more instructions than it did.", file=sys.stderr)
+        return 1
+    if worst > LOUD:
+        print(f"WARNING: a message costs over {LOUD:.0%} more instructions than it did.", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
