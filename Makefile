@@ -9,7 +9,7 @@ RUST_TESTS := -p wire -p engine -p benchmarks
 # The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
 COMPILED := python tests/behaviour tests/faults
 
-.PHONY: demo test package-test lint format build docs conformance model soak fuzz bench bench-all screenshots licenses clean
+.PHONY: demo test package-test lint format build docs conformance model soak fuzz instructions bench bench-all screenshots licenses clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -64,6 +64,11 @@ fuzz:
 
 bench: build .venv/bench
 	$(RUN) benchmarks/run.py bench
+
+# Instructions of the server for a message, beside the kept figures; it needs valgrind.
+instructions: build .venv/bench
+	@command -v valgrind >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --yes valgrind; } >/dev/null || true
+	$(RUN) benchmarks/instructions.py
 
 # All peers and all workloads, and the plots; socketify needs libuv (Debian: libuv1).
 bench-all: build .venv/bench-all

@@ -27,6 +27,7 @@ from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
 from .terminal import Terminal, discard_lost_output
+from .watchdog import NoMarks, Watchdog
 
 __all__ = ["PROGRAM_FAILED", "Master"]
 
@@ -127,6 +128,7 @@ class Master:
         self._is_stopping = False
         self._status = 0
         self._exposition: Exposition | None = None
+        self._watchdog: Watchdog | None = None
 
     async def run(self) -> int:
         """Serve until a signal or `shutdown()`, and stop gracefully; return the exit status.
@@ -145,6 +147,8 @@ class Master:
         self._all_ended = asyncio.Event()
         self._loop = self._caller.loop
         self._loop.add_reader(self._hub.fileno(), self._hear)
+        if settings.stuck_after is not None:
+            self._watchdog = Watchdog("master", settings.stuck_after, self._handlers, NoMarks(), has_master=False)
         handlers = program.stops(self._stop_by_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup it is ignored, and stays so.
@@ -232,6 +236,8 @@ class Master:
             listener.close()
         if self._exposition:
             self._exposition.close()
+        if self._watchdog:
+            self._watchdog.close()
         if control:
             control.remove()
         self._loop.remove_reader(self._hub.fileno())
@@ -348,7 +354,7 @@ class Master:
                 process.describe(),
                 self._settings.stuck_after,
             )
-        if self._settings.stuck_restart and process.stage is Stage.SERVING:
+        if self._settings.stuck_restart and process.stage in (Stage.STARTING, Stage.SERVING):
             log.error("%s is killed, because it is stuck", process.describe())
             process.popen.kill()
 

@@ -267,7 +267,7 @@ class Server:
         Returns:
             `True` if it is subscribed; for another worker's connection, or from another thread: it was open with room
                 for one more topic, and the subscription is on its way. `False` if there is no such open connection, or
-                it has `max_topics` topics.
+                it has `max_topics` topics; from elsewhere, whichever these are.
 
         Raises:
             TypeError: `fd` is no `int`, or `topic` no `str`.

@@ -1,8 +1,8 @@
-"""Notices when a worker's event loop stands still, and says in what.
+"""Notices when the event loop of a worker or of the master stands still, and says in what.
 
-A thread of the worker asks the event loop for a sign of life now and then. Where none comes for `stuck_after`, it
-looks where the loop's thread is. A thread can do so only while the interpreter runs: where the process is stopped, or
-one call into C holds the interpreter, the master notices (`pulse.rs`).
+A thread of the process asks the event loop for a sign of life now and then. Where none comes for `stuck_after`, it
+looks where the loop's thread is. A thread can do so only while the interpreter runs: where a worker's process is
+stopped, or one call into C holds the interpreter, the hub notices (`stuck.rs`).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from .handlers import Handler
 from .logs import name_of
 
-__all__ = ["Watchdog"]
+__all__ = ["NoMarks", "Watchdog"]
 
 log = logging.getLogger("hubbub")
 
@@ -42,16 +42,28 @@ class Marks(Protocol):
     def is_marked_stuck(self) -> bool: ...
 
 
+class NoMarks:
+    """Tells nobody: nothing depends on whether the master moves."""
+
+    def mark_stuck(self, is_stuck: bool) -> bool:
+        """Say that it is news."""
+        return True
+
+    def is_marked_stuck(self) -> bool:
+        """Say that nobody has said so."""
+        return False
+
+
 class Watchdog:
     """Watches the running event loop, in a thread of its own."""
 
     def __init__(
-        self, worker_id: int, stuck_after: float, handlers: Mapping[str, Handler], marks: Marks, *, has_master: bool
+        self, name: str, stuck_after: float, handlers: Mapping[str, Handler], marks: Marks, *, has_master: bool
     ) -> None:
         """Begin to watch.
 
         Args:
-            worker_id: The number of the worker.
+            name: What the process is, for the log.
             stuck_after: The seconds for which the loop may stand still.
             handlers: By event.
             marks: Where to note that it does.
@@ -59,7 +71,7 @@ class Watchdog:
         """
         self._loop = asyncio.get_running_loop()
         self._watched = threading.get_ident()
-        self._name = f"worker {worker_id} (pid {os.getpid()})"
+        self._name = f"{name} (pid {os.getpid()})"
         self._stuck_after = stuck_after
         self._interval = min(stuck_after / LOOKS, MAX_INTERVAL)
         self._events = {code: event for event, handler in handlers.items() if (code := _code_of(handler.callable))}

@@ -180,21 +180,22 @@ class Worker:
         What `worker_start` raises is raised here, and no connection is taken. Where this is cancelled, `worker_start`
         runs on until `stop`.
         """
-        self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
-        if failure := await asyncio.shield(self._worker_start):
-            raise failure
-        self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
-        for listener in listeners:
-            self.reactor.listen(listener.detach())
-        self.schedule_turn()
         if self._settings.stuck_after is not None:
             self._watchdog = Watchdog(
-                self.worker_id,
+                f"worker {self.worker_id}",
                 self._settings.stuck_after,
                 self._handlers,
                 self.reactor,
                 has_master=not listeners,
             )
+        self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
+        if failure := await asyncio.shield(self._worker_start):
+            self._end_watch()
+            raise failure
+        self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
+        for listener in listeners:
+            self.reactor.listen(listener.detach())
+        self.schedule_turn()
 
     def leave(self, why: Why) -> None:
         """Have `is_to_leave` set; "stop" is stronger than a reason from before."""
@@ -423,7 +424,7 @@ class Worker:
             self._next_relief_logged = now + PAUSE_LOG_INTERVAL
             log.warning(
                 "worker %d: connections held more than max_memory (%d bytes): closed %d with unread messages, %d with "
-                "unfinished messages and %d with unfinished request bodies, which freed %d bytes",
+                "unfinished or unhandled messages and %d with unfinished request bodies, which freed %d bytes",
                 self.worker_id,
                 self._max_memory,
                 *self._relief,

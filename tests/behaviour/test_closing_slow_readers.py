@@ -21,8 +21,11 @@ def sends_much(server: Server, note: Note) -> None:
 
     @server.on("message")
     def on_message(server: Server, frame: Frame) -> None:
-        assert server.push(frame.fd, bytes(MUCH))
+        amount = int.from_bytes(frame.data) if isinstance(frame.data, bytes) else MUCH
+        assert server.push(frame.fd, bytes(amount))
         match frame.data:
+            case bytes():
+                server.disconnect(frame.fd, 4000, "bye")
             case "disconnect":
                 server.disconnect(frame.fd, 4000, "bye")
             case "fail":
@@ -91,6 +94,22 @@ async def test_everything_and_the_close_frame_arrive_at_a_slow_reader(serve: Ser
     head, _, body = received[3].partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert len(body) == MUCH
+
+
+async def test_a_reader_is_slow_in_its_own_rhythm(serve: Serve) -> None:
+    """Its system makes room for more in steps that are longer than a period."""
+    amount, rate, pause = 700_000, 120_000, 0.02
+    running = await serve(sends_much, close_timeout=0.25)
+    async with running.raw(64 * 1024) as client:
+        await client.upgrade()
+        assert await running.noted() == ("open",)
+        client.send_frame(Opcode.BINARY, amount.to_bytes(4))
+        received = bytearray()
+        while data := await client.some(int(rate * pause)):
+            received += data
+            await asyncio.sleep(pause)
+    assert received.endswith(close_frame(4000, "bye"))
+    assert len(received) > amount
 
 
 async def test_a_slow_reader_gets_all_of_it_while_the_server_stops(serve: Serve) -> None:

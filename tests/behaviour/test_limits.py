@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
@@ -643,6 +644,8 @@ async def test_a_connection_has_max_topics_at_most(serve: Serve) -> None:
         assert await owner.subscribe(fd, "f") is False
         assert await server.subscribe(fd, "f") is False
         assert await server.run(lambda server, note: asyncio.to_thread(server.subscribe, fd, "f")) is False
+        # Its own worker counts what it refuses, and has done so before it answers.
+        assert await server.subscribers("f") == 0
         assert (await server.stats())["subscriptions_refused"] == 5
         await running.log.tells("max_topics (3)")
         # What it has is no further one, others are not concerned, and a topic that is given up makes room.
@@ -653,3 +656,23 @@ async def test_a_connection_has_max_topics_at_most(serve: Serve) -> None:
         for topic in "abcdef":
             await owner.publish(topic, topic)
         assert [await client.recv() for _ in range(3)] == ["b", "c", "f"]
+
+
+async def test_a_topic_can_be_exchanged_at_max_topics_from_anywhere(serve: Serve) -> None:
+    running = await serve(tells_all, max_topics=2)
+    async with running.connect():
+        fd = await running.opened()
+        owner = await running.owner(fd)
+
+        def exchange(server: Server, note: Note) -> list[bool]:
+            return [server.unsubscribe(fd, old) and server.subscribe(fd, new) for old, new in ("ac", "bd", "ca", "db")]
+
+        def in_thread(server: Server, note: Note) -> Awaitable[list[bool]]:
+            return asyncio.to_thread(exchange, server, note)
+
+        assert [await owner.subscribe(fd, topic) for topic in "ab"] == [True, True]
+        for anywhere in (owner, running.server):
+            for how in (exchange, in_thread):
+                assert await anywhere.run(how) == [True] * 4
+                assert [await anywhere.subscribers(topic) for topic in "abcd"] == [1, 1, 0, 0]
+        assert (await owner.stats())["subscriptions_refused"] == 0

@@ -46,7 +46,10 @@ def test_the_largest_unfinished_messages_are_closed(start_server: StartServer) -
         assert server.memory() - before < LIMIT + SLACK
         closed = [peer for peer in large if peer.can_be_read()]
         for peer in closed:
-            assert peer.read_close() == (1009, "the server is short of memory, and this message is not finished")
+            assert peer.read_close() == (
+                1009,
+                "the server is short of memory, and too much of this client's input waits",
+            )
         assert len(closed) == server.ask("stats")["memory_closed"]
         assert 0 < CLIENTS - len(closed) <= LIMIT // PART
         for peer in [*(peer for peer in large if peer not in closed), small]:

@@ -36,6 +36,33 @@ def test_pings_and_pongs_are_no_progress(start_server: StartServer) -> None:
         assert got.payload[:2] == (1008).to_bytes(2, "big")
 
 
+@pytest.mark.parametrize("whole", [frame(TEXT, b"whole"), frame(PING)])
+def test_frames_that_are_cut_at_the_same_place_each_time_are_progress(start_server: StartServer, whole: bytes) -> None:
+    server = start_server(settings={"message_timeout": 0.5})
+    with server.peer() as peer:
+        peer.send(whole[:1])
+        begin = time.monotonic()
+        while time.monotonic() - begin < 1.5:
+            time.sleep(0.1)
+            peer.send(whole[1:] + whole[:1])
+            assert peer.read_frame().opcode in (TEXT, PONG)
+
+
+def test_halves_of_pings_are_no_progress_of_a_message(start_server: StartServer) -> None:
+    server = start_server(settings={"message_timeout": 0.5})
+    ping = frame(PING, b"12345678")
+    halves = ping[:7], ping[7:]
+    with server.peer() as peer:
+        peer.send(frame(TEXT, b"begun", fin=False))
+        begin = time.monotonic()
+        number = 0
+        while not peer.can_be_read(0.1) or peer.read_frame().opcode == PONG:
+            assert time.monotonic() - begin < 5
+            peer.send(halves[number % 2])
+            number += 1
+        assert time.monotonic() - begin >= 0.5
+
+
 def test_a_message_that_comes_slowly_is_waited_for(start_server: StartServer) -> None:
     server = start_server(settings={"message_timeout": 2})
     message = frame(TEXT, b"slow")

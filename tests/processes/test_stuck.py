@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from launched import Launch, Launched, ask, gone, until
+from launched import Launch, Launched, ProgramFile, Run, ask, gone, until
 from test_metrics import free_port, scrape
 from test_metrics import until as until_scraped
 
@@ -143,15 +143,62 @@ async def test_a_stuck_worker_is_replaced_if_that_is_wanted(launch: Launch, tmp_
     await launched.stop()
 
 
-async def test_a_worker_that_takes_long_to_start_is_not_stuck(launch: Launch) -> None:
-    lines = f"""
-    server.on("worker_start", lambda server, worker_id: time.sleep(worker_id * {4 * STUCK_AFTER}))
-    """
-    launched = await launch(lines, workers=2, stuck_after=STUCK_AFTER)
+START = """
+server = Server(port=0, **SETTINGS)
+server.on("message", on_message)
+
+@server.on("worker_start")
+async def begin(server, worker_id):
+    if worker_id == 1 and os.path.exists("fifo"):
+        spin()
+
+@server.on("start")
+def started(server):
+    on_start(server)
+    if os.path.exists("fifo-of-master"):
+        os.rename("fifo-of-master", "fifo")
+        spin()
+"""
+
+
+async def test_a_worker_that_takes_long_to_start_is_named_and_serves_in_the_end(
+    program: ProgramFile, run: Run, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    program.write(WAYS + START, workers=2, stuck_after=STUCK_AFTER)
+    launched = await run(program.path)
+    line = await launched.log.wait_for("is stuck")
+    await asyncio.to_thread(release, tmp_path)
+    await launched.serves()
+    assert re.search(r"worker 1 \(pid \d+\) .* in the handler of worker_start, __main__\.begin, .*\(spin\)", line), line
+    await launched.log.wait_for("moves again")
     async with launched.connect_to(1) as client:
         assert await ask(client, "1 + 1") == "2"
     await launched.stop()
-    assert not any("stuck" in each for each in launched.log.all)
+
+
+async def test_the_successor_of_a_worker_is_replaced_if_its_start_is_stuck(launch: Launch, tmp_path: Path) -> None:
+    launched = await launch(WAYS + START, workers=2, stuck_after=STUCK_AFTER, stuck_restart=True)
+    os.mkfifo(tmp_path / "fifo")
+    pid = launched.workers()[1]
+    os.kill(pid, signal.SIGKILL)
+    line = await launched.log.wait_for("is killed, because it is stuck")
+    assert f"(pid {pid})" not in line
+    (tmp_path / "fifo").unlink()
+    async with launched.connect_to(1) as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
+
+
+async def test_a_master_that_stands_still_is_named(launch: Launch, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo-of-master")
+    launched = await launch(WAYS + START, workers=2, stuck_after=STUCK_AFTER)
+    line = await launched.log.wait_for("master (pid")
+    assert re.search(r"is stuck: .* in the handler of start, __main__\.started, .*\(spin\)", line), line
+    assert await health(launched) == "ok"
+    await asyncio.to_thread(release, tmp_path)
+    await launched.log.wait_for("moves again")
+    await launched.stop()
 
 
 async def test_nobody_looks_if_that_is_not_wanted(launch: Launch) -> None:

@@ -45,7 +45,7 @@ impl Opcode {
     /// 6455 §5.5).
     #[inline]
     pub const fn is_control(self) -> bool {
-        self as u8 & 0b1000 != 0
+        is_control(self as u8)
     }
 
     /// The opcode of a frame's lower four bits.
@@ -64,6 +64,12 @@ impl Opcode {
             _ => return Err(Error::protocol("reserved opcode")),
         })
     }
+}
+
+/// Whether a frame whose first byte this is would be a control frame.
+#[inline]
+pub const fn is_control(first_byte: u8) -> bool {
+    first_byte & 0b1000 != 0
 }
 
 /// The opcodes of data frames.

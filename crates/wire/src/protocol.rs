@@ -101,7 +101,7 @@ impl Protocol {
         self.reader.message.as_ref().is_some_and(|message| !message.is_complete())
     }
 
-    /// Changes whenever something more of an unfinished message has arrived.
+    /// Changes whenever something more of an unfinished message has arrived; while there is none, with every frame.
     pub fn progress(&self) -> u32 {
         self.reader.progress
     }
@@ -254,13 +254,21 @@ impl Reader {
             };
             if header.opcode.is_control() {
                 check_control(&header)?;
-                return input.take_frame(&header).map(|payload| control_event(header.opcode, payload)).transpose();
+                let Some(payload) = input.take_frame(&header) else {
+                    return Ok(None);
+                };
+                // Between the fragments of a message it is no progress of the message.
+                if self.message.is_none() {
+                    self.progress = self.progress.wrapping_add(1);
+                }
+                return control_event(header.opcode, payload).map(Some);
             }
             let format = self.check_data(&header, max_message_size)?;
             if header.fin
                 && self.message.is_none()
                 && let Some(payload) = input.take_frame(&header)
             {
+                self.progress = self.progress.wrapping_add(1);
                 return format.event(payload, max_message_size, inflater).map(Some);
             }
             input.take(header.header_len);

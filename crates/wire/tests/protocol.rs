@@ -160,6 +160,17 @@ fn only_what_comes_of_an_unfinished_message_is_progress() {
 }
 
 #[test]
+fn while_no_message_is_unfinished_every_frame_is_progress() {
+    let mut connection = Connection::new(None, LIMIT);
+    let mut before = connection.protocol.progress();
+    for frame in [masked(true, false, Text, b"whole"), masked(true, false, Ping, b""), masked(true, false, Pong, b"")] {
+        connection.receive(&frame);
+        assert_ne!(connection.protocol.progress(), before);
+        before = connection.protocol.progress();
+    }
+}
+
+#[test]
 fn what_is_left_is_only_a_partial_header_or_control_frame() {
     let mut connection = Connection::new(None, LIMIT);
     let ping = masked(true, false, Ping, &[1; 125]);

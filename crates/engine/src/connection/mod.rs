@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 use wire::body::BodyDecoder;
-use wire::frame::DataOpcode;
+use wire::frame::{self, DataOpcode};
 use wire::handshake::Upgrade;
 use wire::http::Head;
 use wire::protocol::Protocol;
@@ -340,9 +340,12 @@ impl Connection {
     /// The message that is not whole yet, if there is one. What waits only because its handler lags is none.
     pub(crate) fn partial(&self) -> Option<Partial> {
         let Stage::WebSocket(protocol) = &self.stage else { return None };
-        let unused = self.input.len() - self.used + self.tls.as_ref().map_or(0, |session| session.kept());
-        let is_partial = self.open && self.paused_at.is_none() && (protocol.is_mid_message() || unused > 0);
-        is_partial.then(|| Partial { progress: protocol.progress(), unused })
+        let (mut unused, sealed) = (self.input.len() - self.used, self.tls.as_ref().map_or(0, |tls| tls.kept()));
+        let is_partial = self.open && self.paused_at.is_none() && (protocol.is_mid_message() || unused + sealed > 0);
+        if protocol.is_mid_message() && self.input.get(self.used).is_some_and(|first| frame::is_control(*first)) {
+            unused = 0;
+        }
+        is_partial.then(|| Partial { progress: protocol.progress(), unused: unused + sealed })
     }
 
     /// Bytes of memory that it holds for what it still has to send, but for frames that it shares with others.

@@ -57,10 +57,16 @@ impl Routing {
                     self.desk.registry.arrived(*fd, payload.len());
                 }
             }
-            Command::Overflow { fd, .. }
-            | Command::Ping { fd, .. }
-            | Command::Disconnect { fd, .. }
-            | Command::Unsubscribe { fd, .. } => {
+            Command::Unsubscribe { fd, .. } => {
+                // Worker processes have noted that already.
+                if from.is_none() {
+                    self.desk.registry.begin_unsubscribe(*fd);
+                }
+                if !self.pass(Registry::slot_of(*fd), frame) {
+                    self.desk.registry.end_unsubscribe(*fd);
+                }
+            }
+            Command::Overflow { fd, .. } | Command::Ping { fd, .. } | Command::Disconnect { fd, .. } => {
                 self.pass(Registry::slot_of(*fd), frame);
             }
         }

@@ -43,7 +43,15 @@ impl Routing {
                 }
                 continue;
             }
-            // One that starts, or that leaves, has other deadlines.
+            if worker.stage == WorkerStage::Starting {
+                // It makes no turns yet, so all there is to go by is its own word.
+                let is_stuck = row.stuck.is_set();
+                if is_stuck && !pulse.is_stuck {
+                    desk.tell(HubEvent::Stuck { slot, is_news: false });
+                }
+                pulse.is_stuck = is_stuck;
+            }
+            // One that leaves has other deadlines.
             if pulse.is_stuck || !is_ready {
                 continue;
             }

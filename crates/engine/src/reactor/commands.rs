@@ -48,6 +48,9 @@ pub enum Subscribed {
     NotOpen,
     /// It has `max_topics` already, which was counted.
     TooMany,
+    /// It is another thread's or process's and seems to have `max_topics` already. That thread has been asked all the
+    /// same: it knows for certain, and counts what it refuses.
+    NoRoom,
 }
 
 /// The caller's mistake.
@@ -264,7 +267,7 @@ impl Reactor {
     /// Ends a subscription. False: there is no such open connection.
     pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
         let Some(key) = self.settled_key(fd) else {
-            return self.is_away(fd) && self.send_away(Command::Unsubscribe { fd, topic });
+            return self.is_away(fd) && self.unsubscribe_away(fd, topic);
         };
         let connection = &mut self.connections[key];
         self.topics.unsubscribe(key as u32, &mut connection.subscriptions, topic);
@@ -376,6 +379,7 @@ impl Reactor {
             }
             Command::Unsubscribe { fd, topic } => {
                 self.unsubscribe(fd, topic);
+                self.shared.registry.end_unsubscribe(fd);
             }
             Command::Publish { topic, opcode, payload, exclude } => {
                 self.publish_here(topic, opcode, payload, &exclude);

@@ -94,12 +94,18 @@ impl Shared {
 
     /// Sends a command on its way; false (and counted) if too many wait already.
     pub fn command(&self, command: Command<'_>) -> bool {
+        let ends_subscription = match &command {
+            Command::Unsubscribe { fd, .. } => Some(*fd),
+            _ => None,
+        };
+        ends_subscription.iter().for_each(|fd| self.registry.begin_unsubscribe(*fd));
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let before = queue.frames.len();
         Message::Command(command).encode(&mut queue.frames);
         if queue.count >= MAX_COMMANDS || queue.frames.len() > MAX_BYTES && before > 0 {
             queue.frames.truncate(before);
             drop(queue);
+            ends_subscription.iter().for_each(|fd| self.registry.end_unsubscribe(*fd));
             self.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
@@ -149,14 +155,16 @@ impl Shared {
         self.subscribe_with(fd, || self.command(Command::Subscribe { fd, topic }))
     }
 
-    /// The same with `send`, which returns whether it could. What the connection's own thread has carried out counts.
+    /// The same with `send`, which returns whether it could.
     pub(crate) fn subscribe_with(&self, fd: Fd, send: impl FnOnce() -> bool) -> Subscribed {
-        match self.registry.topics(fd) {
-            Some(topics) if topics >= self.max_topics as u64 => {
-                self.totals().subscriptions_refused.fetch_add(1, Ordering::Relaxed);
-                Subscribed::TooMany
+        match self.registry.may_have_room_for_topic(fd, self.max_topics) {
+            Some(has_room) if send() => {
+                if has_room {
+                    Subscribed::Done
+                } else {
+                    Subscribed::NoRoom
+                }
             }
-            Some(_) if send() => Subscribed::Done,
             _ => Subscribed::NotOpen,
         }
     }

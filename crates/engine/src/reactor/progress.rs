@@ -3,6 +3,9 @@
 //! The kernel's buffer may hold megabytes that are written but that the peer has no room for yet, and takes more from us
 //! in large steps. So progress is measured at its far end: by what the peer's system has acknowledged. (Behind a proxy
 //! that is the proxy's.)
+//!
+//! That comes in steps too. A peer's system whose buffer is full has room for more once a whole segment has been read
+//! from it, and such a segment may have 64 KiB. So what was taken beyond the least counts for the next periods.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -13,6 +16,10 @@ use crate::system::sockets;
 
 /// Bytes that a peer has to take in each period.
 const LEAST: usize = 16 * 1024;
+/// A step in which a slow reader's progress shows; a little less, as it is not to the byte.
+const STEP: usize = 60 * 1024;
+/// For how many periods a step is enough.
+const PERIODS_OF_STEP: usize = 4;
 
 impl Connection {
     /// Bytes that the peer has still to take: queued here, or in the kernel and not acknowledged.
@@ -31,15 +38,22 @@ impl Reactor {
         connection.untaken = connection.untaken();
     }
 
-    /// At a deadline: whether the peer has taken enough since the period began, and may have another, which then has
-    /// begun.
+    /// At a deadline: whether the peer has taken enough since the period began, and may have more time, which then has
+    /// begun: a period for each [`LEAST`] bytes, but not for more than a step.
     pub(crate) fn takes_enough(&mut self, key: usize) -> bool {
         let before = self.connections[key].untaken;
         self.begin_period(key);
-        let connection = &self.connections[key];
+        let connection = &mut self.connections[key];
         // That of an answer to an HTTP request is looked at for the first time when it takes long.
         let is_first_look = before == 0 && connection.untaken > 0;
-        is_first_look || before >= connection.untaken + LEAST
+        let periods = match before.saturating_sub(connection.untaken) {
+            _ if is_first_look => 1,
+            taken if taken >= STEP => PERIODS_OF_STEP,
+            taken => taken / LEAST,
+        };
+        let limit = connection.wait.limit(&self.settings).unwrap_or_default();
+        connection.since += periods.saturating_sub(1) as u64 * limit;
+        periods > 0
     }
 
     /// Cuts off a peer that does not take what it is sent. The kernel's buffer goes too, unless it is about to be

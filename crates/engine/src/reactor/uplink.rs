@@ -243,6 +243,16 @@ impl Reactor {
         sent
     }
 
+    /// Asks for the end of a subscription that is not ours.
+    pub(crate) fn unsubscribe_away(&mut self, fd: Fd, topic: &str) -> bool {
+        self.shared.registry.begin_unsubscribe(fd);
+        let sent = self.send_away(Command::Unsubscribe { fd, topic });
+        if !sent {
+            self.shared.registry.end_unsubscribe(fd);
+        }
+        sent
+    }
+
     /// Sends a publish to other workers, if they may have subscribers.
     pub(crate) fn publish_away(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         if self.uplink.link.is_some() && self.others_want(topic) {
@@ -411,7 +421,7 @@ impl Reactor {
             Message::SenderGone => {
                 for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {
                     // What it had kept room for may never come. What others have under way counts less for a moment.
-                    self.shared.registry.row(connection.row).underway_bytes.store(0, Ordering::Relaxed);
+                    self.shared.registry.forget_underway(connection.row);
                 }
             }
             _ => {}

@@ -106,6 +106,8 @@ pub(crate) struct Row {
     pub(crate) underway_bytes: AtomicU64,
     /// Topics that the connection is subscribed to.
     pub(super) topics: AtomicU64,
+    /// How many subscriptions others (threads, processes) have asked it to end, and that have not been ended yet.
+    pub(super) unsubscribes_underway: AtomicU64,
     pub(super) opened_at: AtomicU64,
     pub(super) address: [AtomicU64; 2],
     pub(super) port: AtomicU64,

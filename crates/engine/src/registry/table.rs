@@ -198,6 +198,7 @@ impl Registry {
             &row.queued_bytes,
             &row.underway_bytes,
             &row.topics,
+            &row.unsubscribes_underway,
         ] {
             cell.store(0, Ordering::Relaxed);
         }
@@ -237,10 +238,28 @@ impl Registry {
         self.find(fd).is_some()
     }
 
-    /// How many topics the open WebSocket `fd` is subscribed to.
-    pub(crate) fn topics(&self, fd: Fd) -> Option<u64> {
-        let topics = self.find(fd)?.topics.load(Ordering::Acquire);
-        self.exists(fd).then_some(topics)
+    /// Whether the open WebSocket `fd` may have room for another topic among `max_topics`; its own process knows.
+    pub(crate) fn may_have_room_for_topic(&self, fd: Fd, max_topics: usize) -> Option<bool> {
+        let row = self.find(fd)?;
+        // In this order: a subscription is ended before it is no longer under way.
+        let is_underway = row.unsubscribes_underway.load(Ordering::Acquire) > 0;
+        let has_room = is_underway || row.topics.load(Ordering::Acquire) < max_topics as u64;
+        self.exists(fd).then_some(has_room)
+    }
+
+    /// Somebody asks another thread or process to end a subscription.
+    pub(crate) fn begin_unsubscribe(&self, fd: Fd) {
+        if let Some(row) = self.find(fd) {
+            row.unsubscribes_underway.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// It has been ended, or could not be asked for.
+    pub(crate) fn end_unsubscribe(&self, fd: Fd) {
+        if let Some(row) = self.find(fd) {
+            let less = |count: u64| count.checked_sub(1);
+            let _ = row.unsubscribes_underway.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        }
     }
 
     /// Notes how many topics a connection of this process has now.
@@ -292,6 +311,13 @@ impl Registry {
             let less = |bytes: u64| Some(bytes.saturating_sub(length as u64));
             let _ = row.underway_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         }
+    }
+
+    /// What others have sent on its way to the connection of a row may never arrive.
+    pub(crate) fn forget_underway(&self, row: usize) {
+        let row = self.row(row);
+        row.underway_bytes.store(0, Ordering::Relaxed);
+        row.unsubscribes_underway.store(0, Ordering::Relaxed);
     }
 
     fn ids(&self) -> impl Iterator<Item = Fd> {
