@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ KEPT = HERE / "instructions.json"
 LOUD, FAIL = 0.03, 0.10
 """How much more than the kept figure is said loudly, and how much more fails."""
 TIMES = 3
-"""How often is counted at most. What comes together in one turn differs, so the least of several counts is the figure."""
+"""How often is counted at most. What comes together in one turn differs, so the least of several counts stands."""
 SECONDS = 120.0
 """For one run. Under callgrind everything takes about fifty times as long."""
 
