@@ -4,12 +4,17 @@ PYTHON ?= $(shell scripts/find-python)
 BIN := .venv/bin
 RUN := PYTHONUNBUFFERED=1 $(BIN)/python
 MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
+# While working the binding is compiled quickly, and runs a little slower. `PROFILE=release make build` makes what is
+# published; so do continuous integration and all that measures.
+PROFILE ?= $(if $(CI),release,quick)
 # The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
 RUST_TESTS := -p wire -p engine -p benchmarks
+# The tests that `make check` runs: units, and behaviour where the server runs in the test's own process.
+QUICK_TESTS := tests/behaviour -k embedded
 # The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
 COMPILED := python tests/behaviour tests/faults
 
-.PHONY: demo test package-test lint format build docs conformance model soak fuzz instructions bench bench-all screenshots licenses clean
+.PHONY: demo test package-test check lint format build docs conformance model soak fuzz instructions bench bench-all screenshots licenses clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -43,13 +48,27 @@ format:
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Formatting, types, and the tests that take no long: without npm, plots and documentation.
+check: build .venv/test .venv/lint
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy python
+	cargo test --quiet $(RUST_TESTS)
+	$(RUN) -m pytest --quiet tests/unit
+	$(RUN) -m pytest --quiet $(QUICK_TESTS)
+
 build: .venv/build
 	@command -v cargo >/dev/null || { echo "Building Hubbub needs Rust 1.88 or later: install it with rustup." >&2; exit 1; }
-	$(MATURIN) develop --release --quiet
+	@echo "Compiling Hubbub ($(PROFILE)): seconds after an edit, a minute or more the first time." >&2
+	$(MATURIN) develop --profile $(PROFILE)
 
 # All of Autobahn's cases; `make test` runs those that are quick.
 conformance: build
 	$(RUN) tests/conformance/run.py --all
+
+conformance model soak instructions bench bench-all: PROFILE = release
 
 # Half a million numbered messages in each of five disturbances, every one of which must arrive once and in order.
 model: build .venv/test
