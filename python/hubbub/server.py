@@ -553,10 +553,10 @@ class Server:
             await self._open(embedded)
             try:
                 await self._begin(embedded)
-            except (Exception, asyncio.CancelledError) as failure:
-                if program.is_typed_in():
+            except BaseException:
+                if not embedded.failure or program.is_typed_in():
                     raise
-                log.error("the handler of worker_start failed", exc_info=failure)
+                log.error("the handler of worker_start failed", exc_info=embedded.failure)
                 raise SystemExit(PROGRAM_FAILED) from None
             try:
                 await embedded.until_left()

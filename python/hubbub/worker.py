@@ -174,15 +174,17 @@ class Worker:
 
     # ---- life --------------------------------------------------------------------------------------------
 
-    async def start(self, listeners: list[socket.socket]) -> None:
+    async def start(self, listeners: list[socket.socket]) -> BaseException | None:
         """Run `worker_start`, then take connections: the hub's, or of `listeners`, which are the reactor's then.
 
-        What `worker_start` raises is raised here, and no connection is taken. Where this is cancelled, `worker_start`
-        runs on until `stop`.
+        Where this is cancelled, `worker_start` runs on until `stop`.
+
+        Returns:
+            What `worker_start` has raised, SystemExit too; then no connection is taken.
         """
         self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
         if failure := await asyncio.shield(self._worker_start):
-            raise failure
+            return failure
         self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
         for listener in listeners:
             self.reactor.listen(listener.detach())
@@ -195,6 +197,7 @@ class Worker:
                 self.reactor,
                 has_master=not listeners,
             )
+        return None
 
     def leave(self, why: Why) -> None:
         """Have `is_to_leave` set; "stop" is stronger than a reason from before."""
