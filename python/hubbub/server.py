@@ -476,7 +476,8 @@ class Server:
         traceback is shown, and the status is 3.
 
         Raises:
-            RuntimeError: An event loop runs in this thread, the server runs already, or the program is being typed in.
+            RuntimeError: An event loop runs in this thread, the server runs already, this process is a worker that
+                serves, or the program is being typed in.
         """
         if program.mark(self):
             return
@@ -491,6 +492,8 @@ class Server:
         self._starts += 1
         assignment = program.assignment
         if assignment and (self._number, self._starts) != (assignment.server, assignment.start):
+            if program.is_called_by_worker():
+                raise RuntimeError("a worker cannot start a server: within its event loop, use `await server.serve()`")
             # The worker of another server, or of a later start, has nothing to do here.
             return
         if not log.hasHandlers():

@@ -105,6 +105,7 @@ class WorkerProcess:
             link=assignment.link,
             registry=assignment.registry,
         )
+        program.has_become_worker()
         self._entered()
         self._pass_on()
         try:
