@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
 from . import environment, logs, program
 from .embedded import Embedded
-from .errors import CannotServe, NotRunning, SettingsError, check_seconds, wrong_type
+from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
@@ -414,10 +414,10 @@ class Server:
 
         Raises:
             TypeError: `seconds` is no number, or `fn` not callable.
-            ValueError: `seconds` is not above 0.
+            ValueError: `seconds` is not above 0, or too large for a `float`.
             NotRunning: The server is not running.
         """
-        check_seconds("seconds", seconds)
+        seconds = as_seconds("seconds", seconds)
         if not seconds > 0:
             raise ValueError(f"seconds must be above 0, not {seconds}")
         if not callable(fn):
@@ -434,10 +434,10 @@ class Server:
 
         Raises:
             TypeError: `seconds` is no number, or `fn` not callable.
-            ValueError: `seconds` is below 0.
+            ValueError: `seconds` is below 0, or too large for a `float`.
             NotRunning: The server is not running.
         """
-        check_seconds("seconds", seconds)
+        seconds = as_seconds("seconds", seconds)
         if not seconds >= 0:
             raise ValueError(f"seconds must be 0 or above, not {seconds}")
         if not callable(fn):

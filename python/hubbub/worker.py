@@ -18,7 +18,7 @@ from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
-from .errors import CannotServe, NotRunning, wrong_type
+from .errors import CannotServe, NotRunning, short_number, wrong_type
 from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
@@ -574,7 +574,7 @@ class Worker:
         if not isinstance(worker_id, int) or isinstance(worker_id, bool):
             raise wrong_type("worker_id", "an int", worker_id)
         if not 0 <= worker_id < self._workers:
-            raise ValueError(f"there is no worker {worker_id}; there are 0 to {self._workers - 1}")
+            raise ValueError(f"there is no worker {short_number(worker_id)}; there are 0 to {self._workers - 1}")
         self.reactor.send_message(worker_id, data)
 
     def _run_timer(self, job: Callable[[], Any], then: Callable[[], None]) -> None:
