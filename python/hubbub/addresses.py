@@ -2,7 +2,9 @@
 
 import contextlib
 import ipaddress
+import re
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 
 __all__ = ["loopback_names", "urls_to_open"]
@@ -17,28 +19,78 @@ _ELSEWHERE = {
     socket.AF_INET6: ("2001:db8::1", "fd00::1"),
 }
 
+# Seconds that a name may take to be resolved. One that cannot be resolved at all is reported by the listen step.
+_PATIENCE = 2.0
+
+# A name as a Host header has it. Such a name, or a number that stands for an address, can be listed.
+_HOST_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*\.?")
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 
 def loopback_names(hosts: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the `allowed_hosts` of a server that only this machine can reach; `None` if others can reach it."""
-    if not all(_is_loopback(host) for host in hosts):
-        return None
-    listed = (f"[{host}]" if ":" in host else host for host in hosts)
+    """Return the `allowed_hosts` of a server that only this machine can reach; `None` if others can reach it.
+
+    What counts is what the hosts resolve to. A name that takes too long counts as loopback: the server can then be
+    reached by that name, and by no foreign one.
+    """
+    listed: list[str] = []
+    for host in hosts:
+        addresses: list[_Address] | None = None
+        if not _is_localhost(host):
+            addresses = _resolve_soon(host)
+            if addresses is not None and not (addresses and all(map(_is_loopback, addresses))):
+                return None
+        listed += _as_in_host_header(host, addresses or [])
     return tuple(dict.fromkeys([*_LOOPBACK_NAMES, *listed]))
 
 
-def _is_loopback(host: str) -> bool:
+def _is_localhost(host: str) -> bool:
+    name = host.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _is_loopback(address: _Address) -> bool:
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    return (mapped or address).is_loopback
+
+
+def _as_in_host_header(host: str, addresses: Sequence[_Address]) -> Iterator[str]:
+    """Yield a host as clients may write it: as it was given, and its addresses."""
+    with contextlib.suppress(UnicodeError):
+        name = host.encode("idna").decode()
+        if _HOST_NAME.fullmatch(name):
+            yield name
+    for address in addresses:
+        yield f"[{address}]" if address.version == 6 else str(address)
+
+
+def _resolve_soon(host: str) -> list[_Address] | None:
+    """Return the addresses of a host, none if it cannot be resolved; `None` if that takes too long."""
+    found: list[list[_Address]] = []
+    # A daemon, so that a program that ends does not wait for it.
+    resolving = threading.Thread(target=lambda: found.append(_resolve(host)), name="hubbub-resolve", daemon=True)
+    resolving.start()
+    resolving.join(_PATIENCE)
+    return found[0] if found else None
+
+
+def _resolve(host: str) -> list[_Address]:
+    """Return the addresses that a server listens on for a host, each once; none if it cannot be resolved."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        name = host.lower().removesuffix(".")
-        return name == "localhost" or name.endswith(".localhost")
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError):
+        return []
+    # An IPv6 address may have the name of its interface at its end.
+    texts = dict.fromkeys(str(address[0]).partition("%")[0] for _, _, _, _, address in found)
+    return [ipaddress.ip_address(text) for text in texts]
 
 
 def urls_to_open(hosts: Sequence[str], port: int, *, tls: bool) -> list[str]:
     """Return the addresses of a server's page, for people: one for this machine first, if it listens there.
 
-    A wildcard (`0.0.0.0`, `::`) is no address that could be opened: localhost and the machine's own stand for it. No
-    packet is sent to find them.
+    A wildcard (`0.0.0.0`, `::`, also in another spelling, such as `0`) is no address that could be opened: localhost
+    and the machine's own stand for it. No packet is sent to find them.
     """
     scheme = "https" if tls else "http"
     names = dict.fromkeys(name for host in hosts for name in _names_of(host))
@@ -46,17 +98,14 @@ def urls_to_open(hosts: Sequence[str], port: int, *, tls: bool) -> list[str]:
 
 
 def _names_of(host: str) -> Iterator[str]:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    addresses = _resolve(host)
+    wildcards = [address for address in addresses if address.is_unspecified]
+    if not wildcards or len(wildcards) < len(addresses):
         yield host
-        return
-    if not address.is_unspecified:
-        yield host
-        return
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    yield "localhost" if _resolves("localhost", family) else "127.0.0.1" if address.version == 4 else "::1"
-    yield from _own_addresses(family)
+    for address in wildcards:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        yield "localhost" if _resolves("localhost", family) else "127.0.0.1" if address.version == 4 else "::1"
+        yield from _own_addresses(family)
 
 
 def _resolves(name: str, family: socket.AddressFamily) -> bool:

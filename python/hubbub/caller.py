@@ -10,9 +10,10 @@ import contextvars
 import functools
 import inspect
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -183,15 +184,16 @@ class Caller:
         """Call the handler of an event of no connection, if there is one.
 
         Returns:
-            What the handler raised, once it has ended; `None` if it ended well. The caller has to report it.
+            What the handler raised, SystemExit too, once it has ended; `None` if it ended well. The caller has to
+                report it.
         """
         outcome: asyncio.Future[BaseException | None] = self.loop.create_future()
         if handler := self.handlers.get(event):
-            job = functools.partial(handler.callable, *arguments[: handler.count])
+            job = _Exiting(functools.partial(handler.callable, *arguments[: handler.count]))
             self.perform(
                 f"the handler of {event}",
-                job,
-                lambda result, error: outcome.set_result(error),
+                job.call_in_thread if handler.kind == "threaded" else job.call,
+                lambda result, error: outcome.set_result(error or job.exit),
                 in_thread=handler.kind == "threaded",
             )
         else:
@@ -240,6 +242,41 @@ class Caller:
         for future in self.running:
             if future.done() and not future.cancelled():
                 future.exception()  # Known already: it has ended the event loop.
+
+
+class _Exiting:
+    """A job whose SystemExit is kept, not raised: from a task it would end the event loop before anyone is told.
+
+    A child that the job has forked is to end all the same.
+    """
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        self.exit: SystemExit | None = None
+        self._job = job
+        self._pid = os.getpid()
+
+    def call(self) -> Any:
+        """Call the job, which may be `async def`."""
+        result = self.call_in_thread()
+        return self._wait_for(result) if inspect.iscoroutine(result) else result
+
+    def call_in_thread(self) -> Any:
+        """Call the job, whose result is not looked at."""
+        try:
+            return self._job()
+        except SystemExit as error:
+            self._keep(error)
+
+    async def _wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await coroutine
+        except SystemExit as error:
+            self._keep(error)
+
+    def _keep(self, error: SystemExit) -> None:
+        if os.getpid() != self._pid:
+            raise error
+        self.exit = error
 
 
 def _ignore(seconds: float) -> None:

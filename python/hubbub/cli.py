@@ -21,7 +21,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from . import __version__, _core, program
+from . import __version__, _core, environment, program
 from .addresses import loopback_names, urls_to_open
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
@@ -254,7 +254,12 @@ def _talking(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _address(port: str | None, control: str | None) -> dict[str, Any]:
-    """Return the arguments for a `Publisher`: the path or the port of an option, else of a variable."""
+    """Return the arguments for a `Publisher`: the path or the port of an option, else of a variable.
+
+    A variable that is no setting, for its name may be mistyped, is told in a line.
+    """
+    for complaint in environment.complaints():
+        click.echo(f"hubbub: {complaint}", err=True)
     if port and control:
         raise click.UsageError("--port and --control name two servers: give one of them")
     options = {name: text for name, text in (("port", port), ("control", control)) if text}

@@ -50,6 +50,8 @@ class Embedded:
         self._measured: dict[str, Any] | None = None
         self._measuring = threading.Lock()
         self._is_to_leave = False
+        # What `worker_start` has raised.
+        self.failure: BaseException | None = None
 
     async def open(self) -> None:
         """Listen, and make `worker`.
@@ -81,7 +83,7 @@ class Embedded:
     async def begin(self) -> None:
         """Run `worker_start`, accept connections, run `start`; end early if it is to leave already.
 
-        What `worker_start` raises is raised here.
+        What `worker_start` raises is raised here, and is `failure` then.
         """
         assert self.worker
         if self._is_to_leave:
@@ -91,11 +93,15 @@ class Embedded:
         try:
             await asyncio.wait({opening, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done():
-                opening.result()
+                self.failure = opening.result()
+            if self.failure:
+                raise self.failure
         except BaseException:
             await self._cancel_handlers(self.worker)
             raise
         finally:
+            if opening.done() and not opening.cancelled():
+                opening.exception()  # Known already: it is raised here, or has ended the event loop.
             opening.cancel()
             leaving.cancel()
 
@@ -105,13 +111,16 @@ class Embedded:
         worker.caller.cancel()
         await worker.caller.until_idle(worker.loop.time() + CANCEL_GRACE)
 
-    async def _begin(self, worker: Worker) -> None:
+    async def _begin(self, worker: Worker) -> BaseException | None:
+        """Do what `begin` waits for; return what `worker_start` has raised."""
         try:
-            await worker.start(self._listeners)
+            if failure := await worker.start(self._listeners):
+                return failure
         finally:
             self._close_listeners()
         log.info("listening on %s", describe(self._settings.hosts, self.port, self._settings.ssl_certfile))
         await worker.caller.call("start", self._server)
+        return None
 
     async def until_left(self) -> None:
         """Wait until it is to leave."""

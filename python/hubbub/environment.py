@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 
 from . import program
+from .logs import shown
 from .settings import Settings
 
 __all__ = ["complaints"]
@@ -22,7 +23,8 @@ _ADDRESS_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
 def complaints(environ: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Yield a line for each variable `HUBBUB_…` that no setting has, with the nearest name if there is one.
 
-    Empty variables count as not set, and those that Kubernetes injects for a Service are not meant for us.
+    Empty variables count as not set, and those that Kubernetes injects for a Service are not meant for us. What is not
+    printable in a name is escaped.
     """
     known = {setting.variable for setting in Settings.describe()}
     for name, value in sorted(environ.items()):
@@ -30,7 +32,7 @@ def complaints(environ: Mapping[str, str] = os.environ) -> Iterator[str]:
             continue
         if _OF_A_SERVICE.fullmatch(name) or (name.endswith("_PORT") and _ADDRESS_OF_A_SERVICE.fullmatch(value)):
             continue
-        yield f"the variable {name} is no setting, and is ignored: {_hint(name, known)}"
+        yield f"the variable {shown(name)} is no setting, and is ignored: {_hint(name, known)}"
 
 
 def _hint(name: str, known: Collection[str]) -> str:

@@ -3,7 +3,17 @@
 from collections.abc import Iterable
 from numbers import Real
 
-__all__ = ["CannotServe", "HubbubError", "NotRunning", "SettingsError", "check_ids", "check_seconds", "wrong_type"]
+__all__ = [
+    "CannotServe",
+    "HubbubError",
+    "NotRunning",
+    "SettingsError",
+    "as_seconds",
+    "check_ids",
+    "check_seconds",
+    "short_number",
+    "wrong_type",
+]
 
 
 class HubbubError(Exception):
@@ -34,6 +44,15 @@ def wrong_type(argument: str, wanted: str, given: object) -> TypeError:
     return TypeError(f"{argument} must be {wanted}, not {type(given).__name__}")
 
 
+def short_number(given: object) -> str:
+    """Return a number for an error message, cut if it has very many digits; Python writes some thousands at most."""
+    try:
+        text = str(given)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
 def check_seconds(argument: str, given: object) -> None:
     """Check that an argument is a number of seconds, of whatever size.
 
@@ -42,6 +61,20 @@ def check_seconds(argument: str, given: object) -> None:
     """
     if not isinstance(given, Real) or isinstance(given, bool):
         raise wrong_type(argument, "a number of seconds", given)
+
+
+def as_seconds(argument: str, given: object) -> float:
+    """Return an argument that is a number of seconds as a `float`.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is too large for a `float`.
+    """
+    check_seconds(argument, given)
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except OverflowError:
+        raise ValueError(f"{argument} must be a number that fits into a float, not {short_number(given)}") from None
 
 
 def check_ids(exclude: Iterable[int]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
 
-from .errors import wrong_type
+from .errors import short_number, wrong_type
 
 __all__ = [
     "TOKEN",
@@ -119,7 +119,9 @@ def check_close(code: int, reason: str) -> None:
     if not isinstance(reason, str):
         raise wrong_type("reason", "a str", reason)
     if code not in _SENDABLE and not 3000 <= code <= 4999:
-        raise ValueError(f"close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
+        raise ValueError(
+            f"close code {short_number(code)} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999"
+        )
     length = len(reason.encode())
     if length > _MAX_REASON_BYTES:
         raise ValueError(f"reason must have at most {_MAX_REASON_BYTES} bytes of UTF-8 (RFC 6455 §5.5), not {length}")
@@ -410,7 +412,7 @@ class Response:
         if not isinstance(status, int) or isinstance(status, bool):
             raise wrong_type("status", "an int", status)
         if not 200 <= status <= 599:
-            raise ValueError(f"status {status} is out of range; allowed are 200 to 599")
+            raise ValueError(f"status {short_number(status)} is out of range; allowed are 200 to 599")
         if not isinstance(content_type, str | None):
             raise wrong_type("content_type", "a str or None", content_type)
         payload = _body_bytes(body)
@@ -465,7 +467,7 @@ class Response:
         if not isinstance(status, int) or isinstance(status, bool):
             raise wrong_type("status", "an int", status)
         if status not in (301, 302, 303, 307, 308):
-            raise ValueError(f"status {status} is no redirect; allowed are 301, 302, 303, 307 and 308")
+            raise ValueError(f"status {short_number(status)} is no redirect; allowed are 301, 302, 303, 307 and 308")
         if not url.isprintable():
             raise ValueError(f"the URL has a control character: {url!r}")
         return cls(status=status, headers={"Location": quote(url, safe=_URL_CHARACTERS)})

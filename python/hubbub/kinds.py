@@ -432,6 +432,12 @@ def as_host_pattern(text: str) -> str:
     return match[0]
 
 
+def _as_browsers_write(address: ipaddress.IPv6Address) -> str:
+    """Return an address in the shortest form (RFC 5952), and without dots where it has an IPv4 address in it."""
+    mapped = address.ipv4_mapped
+    return f"::ffff:{int(mapped) >> 16:x}:{int(mapped) & 0xFFFF:x}" if mapped else str(address)
+
+
 def _origin(text: str) -> str:
     """Return an origin as a browser would send it: in lower case and without its scheme's default port."""
     origin = text.lower()
@@ -444,9 +450,9 @@ def _origin(text: str) -> str:
     if scheme is None:
         return origin
     if host.startswith("["):
-        ipaddress.IPv6Address(host[1:-1])
+        host = f"[{_as_browsers_write(ipaddress.IPv6Address(host[1:-1]))}]"
     if port is None:
-        return origin
+        return f"{scheme}://{host}"
     if not 0 < int(port) <= 65535:
         raise Refused
     if int(port) == _DEFAULT_PORTS.get(scheme):

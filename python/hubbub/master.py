@@ -375,7 +375,9 @@ class Master:
         died = f"{process.describe()} {_describe_end(status)}"
         if stage is Stage.STARTING:
             seat.starting = None
-            what = f"{died} before it was ready" + ("" if status else ": it never reached start()")
+            # Which of the two it was cannot be known from here.
+            why = "" if status else ": it never reached start(), or was ended while worker_start ran"
+            what = f"{died} before it was ready{why}"
             # Who signals every process of a group means the server, and its own signal may come later.
             delay = SIGNAL_GRACE if -status in (signal.SIGTERM, signal.SIGINT) else 0
             self._loop.call_later(delay, self._failed, seat, what)

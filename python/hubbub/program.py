@@ -306,6 +306,8 @@ def _exit(status: int) -> NoReturn:
 
 _servers = 0
 _marked: list[object] | None = None
+# The thread in which this process serves as a worker.
+_worker_thread: threading.Thread | None = None
 
 
 def count_server() -> int:
@@ -332,6 +334,21 @@ def mark(server: object) -> bool:
         return False
     _marked.append(server)
     return True
+
+
+def has_become_worker() -> None:
+    """Note that this process serves as a worker from now on, in the calling thread."""
+    global _worker_thread
+    _worker_thread = threading.current_thread()
+
+
+def is_called_by_worker() -> bool:
+    """Tell whether the calling code runs in a worker that serves, rather than on the way to its `start()`.
+
+    Where the program has called that in a thread, its main thread is still on its way.
+    """
+    main = threading.main_thread()
+    return _worker_thread is not None and (_worker_thread is main or threading.current_thread() is not main)
 
 
 # ---- signals and titles ----------------------------------------------------------------------------------

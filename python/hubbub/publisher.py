@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from . import _core, control
-from .errors import check_ids, check_seconds, wrong_type
+from .errors import check_ids, check_seconds, short_number, wrong_type
 from .events import ConnectionInfo, Data
 
 __all__ = ["AsyncPublisher", "Publisher"]
@@ -41,6 +41,7 @@ MAX_WAIT = 365 * 24 * 3600.0
 # The server knows which worker is silent. When the time is over, its word is awaited a little longer: for this part of
 # the time, and at most for so many seconds.
 GRACE_PART, MAX_GRACE = 0.5, 1.0
+MAX_PORT = 65535
 # Seconds for a thread to end whose connection has ended.
 END_OF_THREAD = 1.0
 
@@ -143,6 +144,10 @@ class _Line:
             raise wrong_type("path", "a str or os.PathLike", path)
         if not isinstance(port, int) or isinstance(port, bool):
             raise wrong_type("port", "an int", port)
+        # No server listens on port 0, but that may be what its settings say; with a path it does not matter.
+        min_port = 1 if path is None else 0
+        if not min_port <= port <= MAX_PORT:
+            raise ValueError(f"port must be {min_port} to {MAX_PORT}, not {short_number(port)}")
         self.path = None if path is None else os.fsdecode(path)
         self.port = port
         self.timeout = _checked(timeout)
@@ -241,7 +246,7 @@ def _checked(timeout: float) -> float:
     """
     check_seconds("timeout", timeout)
     if not timeout > 0:
-        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+        raise ValueError(f"timeout must be a number of seconds above 0, not {short_number(timeout)}")
     return min(timeout, MAX_WAIT)
 
 
@@ -292,7 +297,7 @@ class Publisher(_Sender):
 
     Raises:
         TypeError: One of them has a wrong type.
-        ValueError: `timeout` is not above 0.
+        ValueError: `timeout` is not above 0, or `port` is not in 1 to 65535.
     """
 
     def push(self, fd: int, data: Data, opcode: int | None = None, *, timeout: float | None = None) -> bool:

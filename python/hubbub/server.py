@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
 from . import environment, logs, program
 from .embedded import Embedded
-from .errors import CannotServe, NotRunning, SettingsError, check_seconds, wrong_type
+from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
@@ -414,10 +414,10 @@ class Server:
 
         Raises:
             TypeError: `seconds` is no number, or `fn` not callable.
-            ValueError: `seconds` is not above 0.
+            ValueError: `seconds` is not above 0, or too large for a `float`.
             NotRunning: The server is not running.
         """
-        check_seconds("seconds", seconds)
+        seconds = as_seconds("seconds", seconds)
         if not seconds > 0:
             raise ValueError(f"seconds must be above 0, not {seconds}")
         if not callable(fn):
@@ -434,10 +434,10 @@ class Server:
 
         Raises:
             TypeError: `seconds` is no number, or `fn` not callable.
-            ValueError: `seconds` is below 0.
+            ValueError: `seconds` is below 0, or too large for a `float`.
             NotRunning: The server is not running.
         """
-        check_seconds("seconds", seconds)
+        seconds = as_seconds("seconds", seconds)
         if not seconds >= 0:
             raise ValueError(f"seconds must be 0 or above, not {seconds}")
         if not callable(fn):
@@ -476,7 +476,8 @@ class Server:
         traceback is shown, and the status is 3.
 
         Raises:
-            RuntimeError: An event loop runs in this thread, the server runs already, or the program is being typed in.
+            RuntimeError: An event loop runs in this thread, the server runs already, this process is a worker that
+                serves, or the program is being typed in.
         """
         if program.mark(self):
             return
@@ -491,6 +492,8 @@ class Server:
         self._starts += 1
         assignment = program.assignment
         if assignment and (self._number, self._starts) != (assignment.server, assignment.start):
+            if program.is_called_by_worker():
+                raise RuntimeError("a worker cannot start a server: within its event loop, use `await server.serve()`")
             # The worker of another server, or of a later start, has nothing to do here.
             return
         if not log.hasHandlers():
@@ -553,10 +556,10 @@ class Server:
             await self._open(embedded)
             try:
                 await self._begin(embedded)
-            except (Exception, asyncio.CancelledError) as failure:
-                if program.is_typed_in():
+            except BaseException:
+                if not embedded.failure or program.is_typed_in():
                     raise
-                log.error("the handler of worker_start failed", exc_info=failure)
+                log.error("the handler of worker_start failed", exc_info=embedded.failure)
                 raise SystemExit(PROGRAM_FAILED) from None
             try:
                 await embedded.until_left()

@@ -18,7 +18,7 @@ from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
-from .errors import CannotServe, NotRunning, wrong_type
+from .errors import CannotServe, NotRunning, short_number, wrong_type
 from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
@@ -174,11 +174,13 @@ class Worker:
 
     # ---- life --------------------------------------------------------------------------------------------
 
-    async def start(self, listeners: list[socket.socket]) -> None:
+    async def start(self, listeners: list[socket.socket]) -> BaseException | None:
         """Run `worker_start`, then take connections: the hub's, or of `listeners`, which are the reactor's then.
 
-        What `worker_start` raises is raised here, and no connection is taken. Where this is cancelled, `worker_start`
-        runs on until `stop`.
+        Where this is cancelled, `worker_start` runs on until `stop`.
+
+        Returns:
+            What `worker_start` has raised, SystemExit too; then no connection is taken.
         """
         if self._settings.stuck_after is not None:
             self._watchdog = Watchdog(
@@ -191,11 +193,12 @@ class Worker:
         self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
         if failure := await asyncio.shield(self._worker_start):
             self._end_watch()
-            raise failure
+            return failure
         self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
         for listener in listeners:
             self.reactor.listen(listener.detach())
         self.schedule_turn()
+        return None
 
     def leave(self, why: Why) -> None:
         """Have `is_to_leave` set; "stop" is stronger than a reason from before."""
@@ -572,7 +575,7 @@ class Worker:
         if not isinstance(worker_id, int) or isinstance(worker_id, bool):
             raise wrong_type("worker_id", "an int", worker_id)
         if not 0 <= worker_id < self._workers:
-            raise ValueError(f"there is no worker {worker_id}; there are 0 to {self._workers - 1}")
+            raise ValueError(f"there is no worker {short_number(worker_id)}; there are 0 to {self._workers - 1}")
         self.reactor.send_message(worker_id, data)
 
     def _run_timer(self, job: Callable[[], Any], then: Callable[[], None]) -> None:

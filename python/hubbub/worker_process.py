@@ -105,6 +105,7 @@ class WorkerProcess:
             link=assignment.link,
             registry=assignment.registry,
         )
+        program.has_become_worker()
         self._entered()
         self._pass_on()
         try:
@@ -124,11 +125,9 @@ class WorkerProcess:
 
     async def _start(self, worker: Worker) -> None:
         """Start the worker; where `worker_start` fails, end this process, which the master takes for a failed start."""
-        try:
-            await worker.start([])
-        except (Exception, asyncio.CancelledError) as failure:
+        if failure := await worker.start([]):
             log.error("the handler of worker_start failed", exc_info=failure)
-            raise SystemExit(1) from None
+            raise SystemExit(1)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         # The hub is told at once, also while a handler blocks the event loop: it passes no more connections.

@@ -239,6 +239,7 @@ async def test_accept_without_a_subprotocol_leaves_the_choice_to_the_settings(se
                 "null",
             ],
         ),
+        (["http://[0:0:0:0:0:0:0:1]:9741"], ["http://[::1]:9741"], ["http://[::1]", "http://[::2]:9741"]),
         (["null"], ["null"], ["http://localhost"]),
         ("*", ["https://anyone.example.net", "null", None], []),
         ([], [None], ["https://app.example.com"]),

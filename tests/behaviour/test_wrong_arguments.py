@@ -185,6 +185,10 @@ def test_no_public_class_is_forgotten() -> None:
     assert makers - set(TABLE) == {hubbub.Request, hubbub.Timer, hubbub.Settings}
 
 
+# What an error shows of 10**400: not all of it.
+HUGE = f"1{'0' * 96}[.]{{3}}"
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "words"),
     [
@@ -196,9 +200,50 @@ def test_no_public_class_is_forgotten() -> None:
         ("push", (1, "x", 9), "opcode must be 0"),
         ("tick", (0, print), "seconds must be above 0"),
         ("after", (-1, print), "seconds must be 0 or above"),
+        ("tick", (10**400, print), f"seconds must be a number that fits into a float, not {HUGE}"),
+        ("after", (10**400, print), f"seconds must be a number that fits into a float, not {HUGE}"),
+        ("after", (-(10**5000), print), "seconds must be .*, not a number of thousands of digits"),
+        ("push", (1, "x", 2**63 - 1), "opcode must be .*, not 9223372036854775807\\b"),
+        ("push", (1, "x", 10**30), "opcode must be .*, not 1000000000000000000000000000000\\b"),
+        ("push", (1, "x", -(10**30)), "opcode must be .*, not -1000000000000000000000000000000\\b"),
+        ("push", (1, "x", 10**400), f"opcode must be .*, not {HUGE}"),
+        ("push", (1, "x", 10**5000), "opcode must be .*, not a number of thousands of digits\\b"),
+        ("disconnect", (1, 10**30), "close code 1000000000000000000000000000000 may not be sent"),
+        ("disconnect", (1, 10**400), f"close code {HUGE} may not be sent"),
+        ("send_message", ("x", 10**400), f"there is no worker {HUGE};"),
+        ("send_message", ("x", 10**5000), "there is no worker a number of thousands of digits;"),
     ],
 )
 async def test_so_does_that_of_a_value_out_of_range(method: str, arguments: tuple[Any, ...], words: str) -> None:
     async with Server(port=0) as server:
         with pytest.raises(ValueError, match=words):
             getattr(server, method)(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Frame(1, "x", 10**30), "opcode must be .*, not 1000000000000000000000000000000\\b"),
+        (lambda: Refuse(10**400), f"close code {HUGE} may not be sent"),
+        (lambda: Response(status=10**5000), "status a number of thousands of digits is out of range"),
+        *(
+            (lambda kind=kind, port=port: kind(port=port), f"port must be 1 to 65535, not {port}$")
+            for kind in (Publisher, AsyncPublisher)
+            for port in (-1, 0, 65536, 70000)
+        ),
+        (lambda: Publisher(port=10**400), f"port must be 1 to 65535, not {HUGE}"),
+        (lambda: Publisher("there.sock", port=70000), "port must be 0 to 65535, not 70000$"),
+        (lambda: Publisher(timeout=-(10**5000)), "timeout must be .*, not a number of thousands of digits\\b"),
+    ],
+)
+def test_so_does_that_of_what_cannot_be_made(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_publisher_takes_every_port_that_a_server_may_have() -> None:
+    for kind in (Publisher, AsyncPublisher):
+        for port in (1, 65535):
+            assert repr(kind(port=port)) == f"<{kind.__name__} to port {port}>"
+        # As settings may have it, beside a path that counts.
+        kind("there.sock", port=0)

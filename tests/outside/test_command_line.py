@@ -66,6 +66,30 @@ def test_a_connection_that_is_not_there_is_one_line(server: OutsideServer, comma
     assert (status, list(json.loads(out).values())) == (1, [False])
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["push", 12345, "x", "--json"],
+        ["publish", "news", "x"],
+        ["broadcast", "x"],
+        ["disconnect", 12345, "--json"],
+        ["connections", "--json"],
+        ["stats"],
+    ],
+    ids=lambda command: str(command[0]),
+)
+def test_a_mistyped_variable_is_named_with_the_nearest(server: OutsideServer, command: list[object]) -> None:
+    right = hubbub(*command, HUBBUB_CONTROL=str(server.control))
+    assert "variable" not in right[2]
+    wrong = {"HUBBUB_CONTRL": "/x", "HUBBUB_A\nb": "1"}
+    status, _, err = hubbub(*command, given=b"", HUBBUB_CONTROL=str(server.control), **wrong)
+    assert status == right[0]
+    first, second, *others = err.splitlines()
+    assert first.startswith(r"hubbub: the variable HUBBUB_A\nb is no setting")
+    assert second == ("hubbub: the variable HUBBUB_CONTRL is no setting, and is ignored: did you mean HUBBUB_CONTROL?")
+    assert others == right[2].splitlines()
+
+
 # ---- looking ---------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ OWN_6 = ["http://[fd00:9::7]:9501/"]
     ("hosts", "first", "own"),
     [
         ("0.0.0.0", ["http://localhost:9501/"], OWN_4),
+        ("0", ["http://localhost:9501/"], OWN_4),
         # Not everywhere localhost has an IPv6 address.
         ("::", ["http://localhost:9501/", "http://[::1]:9501/"], OWN_6),
         ("0.0.0.0,::", ["http://localhost:9501/"], OWN_4 + OWN_6),

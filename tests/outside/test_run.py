@@ -233,12 +233,13 @@ def test_what_the_program_says_of_hosts_counts_with_reload_too(run: Run, tmp_pat
     server.stop()
 
 
-def test_the_demo_on_loopback_serves_its_names_only(run: Run) -> None:
-    server = run("--port", "0", "--workers", "1", command="demo")
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "0x7f000001"])
+def test_the_demo_on_loopback_serves_its_names_only(run: Run, host: str) -> None:
+    server = run("--host", host, "--port", "0", "--workers", "1", command="demo")
     port = int(re.findall(r":([0-9]+)/", server.wait_for("Open http"))[0])
     assert status_for(port, f"rebound.example:{port}") == 400
-    for host in (f"localhost:{port}", f"chat.localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
-        assert status_for(port, host) == 200
+    for name in (host, "localhost", "chat.localhost", "127.0.0.1", "[::1]"):
+        assert status_for(port, f"{name}:{port}") == 200
     server.stop()
 
 

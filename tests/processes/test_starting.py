@@ -338,6 +338,50 @@ async def test_another_server_cannot_be_started_in_the_event_loop_of_a_worker(la
     await launched.stop()
 
 
+async def test_another_server_cannot_be_started_in_a_thread_of_a_worker(launch: Launch) -> None:
+    lines = """
+    other = Server(port=0)
+    started = []
+    server = new_server(workers=1)
+    server.on("worker_start", lambda: started.append(called(other.start)), threaded=True)
+    server.on("message", on_message, threaded=True)
+    """
+    launched = await launch(CALLED + dedent(lines))
+    async with launched.connect() as client:
+        for expression in ("started[0]", "called(other.start)", "called(Server(port=0).start)"):
+            assert (await ask(client, expression)).startswith("RuntimeError: a worker cannot start a server")
+    await launched.stop()
+
+
+async def test_the_program_may_go_on_to_a_second_server_while_the_first_serves_in_a_thread(
+    run: Run, program: ProgramFile
+) -> None:
+    lines = """
+    from hubbub.program import assignment
+    first, in_worker, in_master = Server(port=0, workers=1), threading.Event(), threading.Event()
+    first.on("worker_start", lambda: in_worker.set())
+    first.on("start", lambda: in_master.set())
+
+    def start():
+        first.start()
+        in_worker.set()
+
+    server = Server(port=0, workers=1)
+    server.on("start", lambda server: (in_master.wait(), on_start(server)))
+    server.on("shutdown", lambda: first.shutdown())
+    threading.Thread(target=start).start()
+    if assignment:
+        in_worker.wait()
+    """
+    program.write(lines)
+    launched = await run(program.path)
+    await launched.serves()
+    await launched.stop()
+    # The main threads of the master and of the first server's worker; the second's worker ends within start().
+    assert [line for line in await launched.told.to_the_end() if "start()" in line] == ["start() has returned"] * 2
+    assert not any("Traceback" in line for line in await launched.log.to_the_end())
+
+
 # ---- what the start does and tells -----------------------------------------------------------------------
 
 

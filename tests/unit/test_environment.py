@@ -32,6 +32,12 @@ def test_each_of_several_is_named() -> None:
     assert "HUBBUB_WORKRES " in second
 
 
+def test_a_name_cannot_pass_for_a_line_of_its_own() -> None:
+    (line,) = complaints({"HUBBUB_A\nERROR all is lost\x1b[2J\u202e\udcff": "x"})
+    assert "HUBBUB_A\\nERROR all is lost\\x1b[2J\\u202e\\udcff is no setting" in line
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -31,12 +31,27 @@ pub(crate) fn wrong_type(name: &str, wanted: &str, value: Borrowed<'_, '_, PyAny
     }
 }
 
-/// An int of any size, since one that is too large is as wrong as any other; its value is looked at later.
-fn int_named(name: &str, value: Borrowed<'_, '_, PyAny>) -> PyResult<i64> {
+/// An int, whose value is looked at later; one that does not fit is as wrong as any other, and refused here.
+fn int_named(name: &str, value: Borrowed<'_, '_, PyAny>, refusal: fn(&str) -> String) -> PyResult<i64> {
     if value.is_instance_of::<PyInt>() {
-        return Ok(value.extract::<i64>().unwrap_or(i64::MAX));
+        return value.extract::<i64>().map_err(|_| PyValueError::new_err(refusal(&short_number(value))));
     }
     Err(wrong_type(name, "an int", value))
+}
+
+/// A number for an error message, cut if it has very many digits; as `hubbub.errors.short_number`.
+fn short_number(value: Borrowed<'_, '_, PyAny>) -> String {
+    match value.str() {
+        Ok(text) => {
+            let text = text.to_string_lossy();
+            if text.len() <= 100 { text.into_owned() } else { text.chars().take(97).collect::<String>() + "..." }
+        }
+        Err(_) => "a number of thousands of digits".to_owned(),
+    }
+}
+
+fn wrong_code(given: &str) -> String {
+    format!("close code {given} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
 }
 
 /// The characters of a `str`.
@@ -70,11 +85,13 @@ macro_rules! argument {
 
 argument! {
     /// The opcode of a message or frame.
-    OpcodeArgument(i64), |value| int_named("opcode", value)
+    OpcodeArgument(i64), |value| {
+        int_named("opcode", value, |given| format!("opcode must be one of RFC 6455 §5.2, not {given}"))
+    }
 }
 argument! {
     /// A close code.
-    CodeArgument(i64), |value| int_named("code", value)
+    CodeArgument(i64), |value| int_named("code", value, wrong_code)
 }
 argument! {
     /// Whether a frame is the last of its message.
@@ -194,8 +211,7 @@ pub(crate) fn check_ping(payload: &[u8]) -> PyResult<()> {
 pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
     let sendable = u16::try_from(code).ok().filter(|code| may_be_sent(*code));
     let Some(code) = sendable else {
-        let message = format!("close code {code} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999");
-        return Err(PyValueError::new_err(message));
+        return Err(PyValueError::new_err(wrong_code(&code.to_string())));
     };
     if reason.len() > MAX_CLOSE_REASON {
         let length = reason.len();

@@ -2,6 +2,7 @@
 //! anywhere (RFC 6455 §10.2).
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::http::{Head, split_authority};
 
@@ -93,7 +94,7 @@ fn is_same(origin: &[u8], host: Option<&[u8]>, tls: bool) -> Option<bool> {
     }
     let (host, port) = split_authority(str::from_utf8(host?).ok()?)?;
     let port = port.or_else(|| default_port(&origin.scheme));
-    Some(origin.host.eq_ignore_ascii_case(host) && origin.port == port)
+    Some(origin.host == canonical(host) && origin.port == port)
 }
 
 fn permits(patterns: &[OriginPattern], origin: &str) -> bool {
@@ -123,7 +124,7 @@ impl OriginPattern {
     }
 }
 
-/// Scheme and host in lower case, and the port, also where it is the scheme's default (RFC 6454
+/// Scheme and host in the form in which they are compared, and the port, also where it is the scheme's default (RFC 6454
 /// §4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Origin {
@@ -148,12 +149,21 @@ impl Origin {
             return Some(Self { scheme, host: String::new(), port: None });
         }
         let (host, port) = split_authority(authority)?;
-        Some(Self { host: host.to_ascii_lowercase(), port: port.or_else(|| default_port(&scheme)), scheme })
+        Some(Self { host: canonical(host), port: port.or_else(|| default_port(&scheme)), scheme })
     }
 
     fn is_subdomain_of(&self, parent: &Self) -> bool {
         let label = self.host.strip_suffix(&parent.host).and_then(|rest| rest.strip_suffix('.'));
         self.scheme == parent.scheme && self.port == parent.port && label.is_some_and(|label| !label.is_empty())
+    }
+}
+
+/// A host in lower case; an IPv6 address, which has many spellings, in one of them.
+fn canonical(host: &str) -> String {
+    let literal = host.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    match literal.and_then(|text| text.parse::<Ipv6Addr>().ok()) {
+        Some(address) => format!("[{address}]"),
+        None => host.to_ascii_lowercase(),
     }
 }
 

@@ -49,6 +49,19 @@ fn the_same_origin_has_the_same_host_and_port() {
 }
 
 #[test]
+fn ipv6_addresses_are_compared_as_addresses() {
+    for spelling in ["0:0:0:0:0:0:0:1", "::0001", "0::1", "::0.0.0.1"] {
+        assert_allows(&list(&[&format!("http://[{spelling}]:9741")]), "http://[::1]:9741");
+        assert_allows(&list(&["http://[::1]:9741"]), &format!("http://[{spelling}]:9741"));
+        assert!(same("http://[::1]:9741", &format!("[{spelling}]:9741")));
+    }
+    assert_allows(&list(&["https://[2001:DB8::A]"]), "https://[2001:db8:0::a]:443");
+    assert_allows(&list(&["http://[::ffff:127.0.0.1]"]), "http://[::ffff:7f00:1]");
+    assert_refuses(&list(&["http://[0:0:0:0:0:0:0:1]"]), "http://[::2]");
+    assert!(!same("http://[::1]", "[::2]"));
+}
+
+#[test]
 fn a_page_that_came_without_tls_is_not_of_a_server_with_it() {
     let same =
         |origin: &str, host: &str| OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), true);
