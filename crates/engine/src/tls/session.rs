@@ -26,7 +26,7 @@ const RECORD_OVERHEAD: usize = 64;
 /// mistakes for a version or cipher mismatch that it could retry with others.
 pub(crate) const NO_TLS_HERE: &[u8] = &[21, 3, 1, 0, 2, 2, 40];
 
-/// Whether a connection begins with these bytes of a TLS handshake record, which no request begins with.
+/// Whether these first bytes of a connection are a TLS handshake record, which no request begins with.
 pub(crate) fn is_tls(input: &[u8]) -> bool {
     matches!(input, [22, 3, ..])
 }
