@@ -188,7 +188,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
 
 /// Appends the header of a server's frame, which is never masked (RFC 6455 §5.1).
 ///
-/// A control opcode must come with `fin` and a payload of at most 125 bytes.
+/// If `opcode` is a control opcode, `fin` must be true and the payload at most 125 bytes.
 #[inline]
 pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload_len: usize) {
     debug_assert!(!opcode.is_control() || (fin && payload_len <= MAX_CONTROL_PAYLOAD));
@@ -204,7 +204,7 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, p
     }
 }
 
-/// Appends a server's whole frame; the rules of [`encode_header`] apply.
+/// Appends a server's whole frame, with the rules of [`encode_header`].
 #[inline]
 pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
     out.reserve(MAX_SERVER_HEADER + payload.len());
@@ -214,8 +214,8 @@ pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload:
 
 /// Appends a Close frame (RFC 6455 §5.5.1).
 ///
-/// Without a code the payload is empty and `reason` has no place. A reason of more than 123 bytes
-/// is cut between two characters.
+/// Without a code the payload is empty, and `reason` is left out. A reason of more than 123 bytes is cut between two
+/// characters.
 pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     let Some(code) = code else {
         return encode(out, Opcode::Close, true, false, &[]);
@@ -227,14 +227,14 @@ pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// The longest beginning of `text` that has at most `limit` bytes and ends between two characters.
+/// The longest prefix of `text` that has at most `limit` bytes and ends between two characters.
 fn cut(text: &str, limit: usize) -> &str {
     let end = (0..=limit.min(text.len())).rfind(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
 }
 
-/// The whole length (header and payload) of the server's frame that `bytes` begins with; `None` if
-/// the header is not whole.
+/// The whole length (header and payload) of the server's frame at the start of `bytes`; `None` if the header is
+/// incomplete.
 pub fn server_frame_len(bytes: &[u8]) -> Option<usize> {
     match *bytes.get(1)? {
         LENGTH_16 => bytes[2..].first_chunk().map(|field| 4 + usize::from(u16::from_be_bytes(*field))),

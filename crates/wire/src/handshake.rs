@@ -1,4 +1,4 @@
-//! The opening handshake, the server's half of it (RFC 6455 §4.2).
+//! The server's half of the opening handshake (RFC 6455 §4.2).
 
 use data_encoding::BASE64;
 use sha1::{Digest, Sha1};
@@ -8,11 +8,10 @@ use crate::http::{
     BodyLength, Head, Rejection, body_length, list_elements, valid_header_name, write_headers, write_line,
 };
 
-/// What the key is joined with, so that only a server that speaks WebSocket gives the right answer
-/// (RFC 6455 §1.3).
+/// Appended to the key, so that only a server that speaks WebSocket gives the right answer (RFC 6455 §1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The only version there is.
+/// The only version.
 const VERSION: &[u8] = b"13";
 
 /// More subprotocols than this are refused: each is compared with the previous ones.
