@@ -38,7 +38,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// One that says which connection was refused, or not upgraded in time.
+    /// The error says which connection was refused, or not upgraded in time.
     pub fn open(&self, path: &str, count: usize) -> io::Result<Vec<Stream>> {
         let opened = self.open_all(path, "", count, |_| Ok(()))?;
         Ok(opened.into_iter().map(|(stream, ())| stream).collect())
@@ -127,7 +127,7 @@ impl Target {
 ///
 /// # Errors
 ///
-/// One that says which connection did not end in time.
+/// The error says which connection did not end in time.
 pub fn close(streams: impl IntoIterator<Item = Stream>) -> io::Result<()> {
     let mut streams: Vec<Stream> = streams.into_iter().collect();
     let mut closing = Vec::new();

@@ -217,7 +217,7 @@ impl Reactor {
                 code.into_pyobject(py)?.into_any(),
                 PyString::new(py, reason).into_any(),
             ];
-            // The worker has a suspended handler forgotten when it has ended.
+            // If the handler is suspended, the worker calls `forget` when it has ended.
             if self.runner.run(py, "close", fd, handler, &arguments, &mut Contexts::default())? == Outcome::Suspended {
                 return Ok(());
             }

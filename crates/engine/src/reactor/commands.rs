@@ -345,7 +345,7 @@ impl Reactor {
         if let Some(fd) = command.fd()
             && Registry::slot_of(fd) != self.shared.slot
         {
-            // A command from the hub for another process was meant for a worker that had this slot before.
+            // A command from the hub for another process was meant for one that was here before.
             if source == Source::Thread {
                 self.pass_on(command);
             }

@@ -19,7 +19,7 @@ use crate::tls::session;
 /// Messages handled for one connection before moving on to the next.
 const MESSAGES_PER_VISIT: usize = 64;
 
-/// Each of this many bytes of a body received extends its deadline by one second, so a long body on a slow line is not
+/// Bytes of a body that extend its deadline by one second as they arrive, so that a long body on a slow line is not
 /// mistaken for a trickle.
 const BODY_PER_SECOND: usize = 16 * 1024;
 

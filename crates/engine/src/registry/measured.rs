@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::registry::fd::add;
 
-/// The registered close codes (RFC 6455 §7.4.1), and the first code of each unregistered range (§7.4.2), which stands
-/// for the whole range.
+/// The registered close codes (RFC 6455 §7.4.1), and the first code of each free range (§7.4.2), which stands for the
+/// whole range.
 pub(super) const CLOSE_CODES: [u16; 18] =
     [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015, 3000, 4000];
 /// The statuses of refusals that are counted separately. 101 means refused with a close code; 0 means any other status,

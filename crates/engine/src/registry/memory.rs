@@ -85,7 +85,7 @@ pub(crate) struct Slot {
     pub(crate) is_behind: AtomicU64,
     /// Whether its event loop is stuck; the process itself writes this too.
     pub(crate) stuck: StuckCell,
-    // Written by whoever looks.
+    // Written by any process that reads the counts.
     /// The highest traffic counts reported so far; see [`Registry::counts_of`].
     pub(super) told: [AtomicU64; TRAFFIC.end - TRAFFIC.start],
 }
