@@ -198,7 +198,7 @@ fn what_a_worker_does_not_take_is_passed_to_another_and_not_back() {
     hub.listen(OwnedFd::from(listener));
     let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("connected")).collect();
     turn_until(&mut quick, |quick| quick[0].len() == clients.len());
-    // The other worker always has fewer connections, but at most one place in the queue is used for each of them.
+    // The slow worker always has fewer connections, but its queue was used at most once for each connection.
     let waiting = rustix::io::ioctl_fionread(&link_of_slow).expect("a number");
     assert!(waiting <= 32 * clients.len() as u64, "{waiting} bytes");
 }
