@@ -17,9 +17,9 @@ pub const PARALLEL: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 /// One source address has about 28,000 ports, and a closed connection holds its port for a minute.
 const SOURCES: usize = 16;
 
-/// The key and its answer of the example in RFC 6455 §1.3, so that nothing has to be computed.
+/// The key from the example in RFC 6455 §1.3, whose answer is known, so that nothing has to be computed.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-/// What `Sec-WebSocket-Accept` has to say to [`KEY`].
+/// The value of `Sec-WebSocket-Accept` for [`KEY`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Where a server listens, and how long it may be silent.
@@ -27,9 +27,9 @@ pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 pub struct Target {
     /// The port on 127.0.0.1.
     pub port: u16,
-    /// For how long nothing may come before the run fails.
+    /// How long the server may be silent before the run fails.
     pub timeout: Duration,
-    /// How to speak TLS, if it does.
+    /// How to speak TLS, if the server does.
     pub tls: Option<Tls>,
 }
 
@@ -38,7 +38,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// One that says which connection was refused, or not upgraded in time.
+    /// The error says which connection was refused, or not upgraded in time.
     pub fn open(&self, path: &str, count: usize) -> io::Result<Vec<Stream>> {
         let opened = self.open_all(path, "", count, |_| Ok(()))?;
         Ok(opened.into_iter().map(|(stream, ())| stream).collect())
@@ -48,7 +48,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As of [`Target::open`]; also if a connection is not to be compressed.
+    /// The same as for [`Target::open`]; also if the server does not agree to compression.
     pub fn open_compressed(&self, path: &str, count: usize) -> io::Result<Vec<(Stream, Inflater)>> {
         self.open_all(path, inflater::OFFER, count, Inflater::agreed)
     }
@@ -57,7 +57,7 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As of [`Target::open`].
+    /// The same as for [`Target::open`].
     pub fn open_at_once(&self, path: &str, first: usize, count: usize) -> io::Result<Vec<Stream>> {
         let opened = self.handshakes(path, "", first, count, |_| Ok(()))?;
         Ok(opened.into_iter().map(|(stream, ())| stream).collect())
@@ -78,7 +78,7 @@ impl Target {
         Ok(opened)
     }
 
-    /// Opens connections at the same time; `agreed` reads from each response what the server made of the `offer`.
+    /// Opens connections at the same time; `agreed` reads from each response how the server answered the `offer`.
     fn handshakes<T>(
         &self,
         path: &str,
@@ -127,7 +127,7 @@ impl Target {
 ///
 /// # Errors
 ///
-/// One that says which connection did not end in time.
+/// The error says which connection did not end in time.
 pub fn close(streams: impl IntoIterator<Item = Stream>) -> io::Result<()> {
     let mut streams: Vec<Stream> = streams.into_iter().collect();
     let mut closing = Vec::new();

@@ -9,7 +9,7 @@ use crate::stream::Stream;
 /// Bytes of a read buffer that one event loop shares among its connections.
 pub const READ_BUFFER: usize = 512 * 1024;
 
-/// A socket, the start of a frame whose end is still to come, and output that found no room.
+/// A socket, the start of an incomplete frame, and output that did not fit into the socket.
 pub struct Connection {
     stream: Stream,
     token: usize,
@@ -30,16 +30,16 @@ impl Connection {
         Ok(Self { stream, token, partial: Vec::new(), unsent: Vec::new() })
     }
 
-    /// Gives the socket back, for blocking use.
+    /// Returns the socket, for blocking use.
     pub fn into_stream(self) -> Stream {
         self.stream
     }
 
-    /// Reads once, through `buffer`, and hands over each whole frame.
+    /// Reads once, through `buffer`, and passes on each whole frame.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` at the end of the stream, the operating system's own, or the one of `each`.
+    /// `UnexpectedEof` at the end of the stream, the operating system's own, or that of `each`.
     pub fn read(&mut self, buffer: &mut [u8], mut each: impl FnMut(&Frame<'_>) -> io::Result<()>) -> io::Result<()> {
         let kept = self.partial.len();
         buffer[..kept].copy_from_slice(&self.partial);
@@ -58,7 +58,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes `bytes`, and keeps what finds no room until [`Connection::flush`].
+    /// Writes `bytes`, and keeps what does not fit until [`Connection::flush`].
     ///
     /// # Errors
     ///

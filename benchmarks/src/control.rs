@@ -1,4 +1,4 @@
-//! Where a run waits, so that whoever started it can read the server's CPU time or memory in between.
+//! The points where a run waits, so that its caller can read the server's CPU time or memory in between.
 
 use std::io::{self, Write};
 

@@ -10,18 +10,18 @@ use crate::messages::Messages;
 /// The header with which a client offers compression, and leaves the terms to the server, as browsers do.
 pub const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
-/// What every message ends with, and is sent without (RFC 7692 §7.2.2).
+/// The end of every message, which is not sent (RFC 7692 §7.2.2).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
-/// What one connection needs to read its compressed messages.
+/// The state that one connection needs to read its compressed messages.
 pub struct Inflater {
     window: Decompress,
-    /// Whether each message may refer to those before it.
+    /// Whether each message may refer to previous ones.
     takeover: bool,
 }
 
 impl Inflater {
-    /// For the terms in a server's response.
+    /// The inflater for the terms in a server's response.
     ///
     /// # Errors
     ///
@@ -35,13 +35,13 @@ impl Inflater {
         Ok(Self { window: Decompress::new(false), takeover })
     }
 
-    /// Appends what a message's payload says to `text`.
+    /// Appends the text in a message's payload to `text`.
     fn inflate(&mut self, payload: &[u8], text: &mut Vec<u8>) -> io::Result<()> {
         if !self.takeover {
             self.window.reset(false);
         }
         for mut input in [payload, &TAIL] {
-            // Text that found no room comes out in the next turn, also when all input has been taken.
+            // Text that did not fit comes out in the next turn, even after all input has been taken.
             while !input.is_empty() || text.len() == text.capacity() {
                 text.reserve(input.len().max(4096));
                 let before = self.window.total_in();
@@ -53,26 +53,26 @@ impl Inflater {
     }
 }
 
-/// The compressed messages from one sender, as all of their receivers get them.
+/// The compressed messages from one sender, as received by all receivers.
 pub struct Deliveries {
     inflaters: Vec<Inflater>,
-    /// Of each message on the way, its number and a payload that was right: the same bytes say the same again,
-    /// unless they refer to messages before.
+    /// For each message on the way, its number and a payload that was right: the same bytes mean the same again, unless
+    /// they refer to previous messages.
     right: Vec<(u32, Vec<u8>)>,
     text: Vec<u8>,
 }
 
 impl Deliveries {
-    /// To connections with these `inflaters`, with `in_flight` messages on the way.
+    /// Deliveries to connections with these `inflaters`, with `in_flight` messages on the way.
     pub fn new(inflaters: Vec<Inflater>, in_flight: u32) -> Self {
         Self { inflaters, right: vec![(u32::MAX, Vec::new()); in_flight as usize], text: Vec::new() }
     }
 
-    /// Compares what `receiver` got with what `sender`'s message `number` has to be, byte for byte.
+    /// Compares what `receiver` got with what `sender`'s message `number` should be, byte for byte.
     ///
     /// # Errors
     ///
-    /// `InvalidData`, with the message that was expected; also if it came uncompressed.
+    /// `InvalidData`, with the message that was expected; also if it arrived uncompressed.
     pub fn check(
         &mut self,
         messages: &Messages,
@@ -109,7 +109,7 @@ mod tests {
     const TAKEOVER: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
     const NO_TAKEOVER: &str = "sec-websocket-extensions: permessage-deflate; server_no_context_takeover\r\n";
 
-    /// The payloads of `texts`, as a server compresses them that keeps its window, or does not.
+    /// The payloads of `texts` as compressed by a server that keeps its window, or by one that does not.
     fn compressed(texts: &[&[u8]], takeover: bool) -> Vec<Vec<u8>> {
         let mut window = Compress::new(Compression::default(), false);
         let compress = |text: &&[u8]| {

@@ -1,4 +1,4 @@
-//! The messages of a run: who sent one and which it is, in 16 hexadecimal digits, then a fixed text.
+//! The messages of a run: the sender and the message number, in 16 hexadecimal digits, then a fixed text.
 //!
 //! Only the digits differ, so frames are laid out and masked once, and each send rewrites 16 bytes.
 
@@ -12,7 +12,7 @@ const DIGITS: usize = 16;
 /// Not zero, so that servers cannot skip the unmasking.
 const KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
-/// Reads the size of a message, in bytes, from the command line: the digits have to fit.
+/// Reads the size of a message, in bytes, from the command line. The digits have to fit.
 ///
 /// # Errors
 ///
@@ -25,7 +25,7 @@ pub fn size(argument: &str) -> Result<usize, String> {
     }
 }
 
-/// A row of masked text frames, ready but for their digits, and the text to expect back.
+/// A series of masked text frames, complete except for their digits, and the text to expect back.
 pub struct Messages {
     frames: Vec<u8>,
     frame_size: usize,
@@ -50,7 +50,7 @@ impl Messages {
         Self { frames: frames.repeat(batch), frame_size, text }
     }
 
-    /// The masked frames of a sender's messages `sequence`, one after the other.
+    /// The masked frames of a sender's messages `sequence`, one after another.
     pub fn frames(&mut self, sender: u32, sequence: Range<u32>) -> &[u8] {
         let total = sequence.len() * self.frame_size;
         let header = self.frame_size - self.text.len();
@@ -62,7 +62,7 @@ impl Messages {
         &self.frames[..total]
     }
 
-    /// Compares a frame from the server with what it has to be, byte for byte.
+    /// Compares a frame from the server with what it should be, byte for byte.
     ///
     /// # Errors
     ///
@@ -75,11 +75,11 @@ impl Messages {
         Err(self.expected(sender, number, &found))
     }
 
-    /// Compares the text of a message from the server with what it has to be, byte for byte.
+    /// Compares the text of a message from the server with what it should be, byte for byte.
     ///
     /// # Errors
     ///
-    /// As of [`Messages::check`].
+    /// The same as for [`Messages::check`].
     pub fn check_text(&self, text: &[u8], sender: u32, number: u32) -> io::Result<()> {
         let same = text.len() == self.text.len()
             && text[..DIGITS] == digits(sender, number)
@@ -100,7 +100,7 @@ impl Messages {
     }
 }
 
-/// JSON such as a feed of prices sends, always the same.
+/// JSON like that of a price feed, always the same.
 fn quotes(size: usize) -> Vec<u8> {
     let mut text = String::from("[");
     let mut random = 1_u32;

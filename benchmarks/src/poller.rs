@@ -17,7 +17,7 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// An empty one.
+    /// Creates a poller that watches nothing.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Poller {
         }
     }
 
-    /// As [`Poller::wait`], but that nothing was ready is no error: it returns 0.
+    /// Like [`Poller::wait`], but returns 0 instead of an error if nothing was ready.
     ///
     /// # Errors
     ///
@@ -68,7 +68,7 @@ impl Poller {
         let timeout = timeout
             .map(|timeout| Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) });
         self.events.clear();
-        // A process that was paused and resumes is told so by an interrupted system call.
+        // When a paused process resumes, its system call is interrupted.
         retry_on_intr(|| epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()))?;
         Ok(self.events.len())
     }

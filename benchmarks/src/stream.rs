@@ -16,11 +16,11 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 pub struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// With servers whose certificate the authority in the PEM file `path` has signed.
+    /// TLS with servers whose certificate was signed by the authority in the PEM file `path`.
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is no certificate.
+    /// If the file cannot be read, or is not a certificate.
     pub fn trusting(path: &Path) -> io::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(path).map_err(io::Error::other)?).map_err(io::Error::other)?;
@@ -47,7 +47,7 @@ impl From<TcpStream> for Stream {
 }
 
 impl Stream {
-    /// Speaks TLS over a connected socket, if it is to. The handshake is done by the first that is read or written.
+    /// Speaks TLS over a connected socket, if `tls` is given. The first read or write performs the handshake.
     ///
     /// # Errors
     ///
@@ -76,7 +76,7 @@ impl Stream {
         self.socket.set_nodelay(nodelay)
     }
 
-    /// How long a blocking read or write may take.
+    /// Limits how long a blocking read or write may take.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Stream {
         self.socket.set_write_timeout(Some(timeout))
     }
 
-    /// Whether something that was written waits for room in the socket.
+    /// Whether written data is waiting for room in the socket.
     pub fn has_unsent(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }

@@ -1,4 +1,4 @@
-//! The workloads. Each opens its connections, says `ready`, runs, tells its result, and closes.
+//! The workloads. Each opens its connections, says `ready`, runs, prints its result, and closes.
 
 pub mod echo;
 pub mod fanout;
@@ -21,13 +21,13 @@ use crate::frame::{self, Frame};
 use crate::poller::Poller;
 use crate::stream::Stream;
 
-/// Runs and times `work`, which returns how many messages or handshakes it did. The result has the
-/// seconds of the clock, and the CPU seconds of this process, to show that it was not the limit.
+/// Runs and times `work`, which returns how many messages or handshakes it did. The result contains the elapsed
+/// seconds, and the CPU seconds of this process, to show that it was not the limit.
 fn timed(control: Control, work: impl FnOnce() -> io::Result<u64>) -> io::Result<()> {
     timed_with(control, || work().map(|messages| (messages, json!({}))))
 }
 
-/// The same for `work` that has found out more than how long it took.
+/// The same for `work` that has measured more than how long it took.
 fn timed_with(control: Control, work: impl FnOnce() -> io::Result<(u64, Value)>) -> io::Result<()> {
     control.ready()?;
     let (started, cpu) = (Instant::now(), cpu_time());
@@ -45,7 +45,7 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Open connections, and what reading them takes. A connection is known by its number.
+/// Open connections, and the buffers for reading them. A connection is identified by its number.
 struct Clients {
     connections: Vec<Connection>,
     poller: Poller,
@@ -76,8 +76,8 @@ impl Clients {
         self.poller.poll(Some(Duration::ZERO))
     }
 
-    /// Reads the wait's connection number `index` once, answers pings, and hands over each message
-    /// with the connection's number. Returns that number.
+    /// Reads connection number `index` of the last wait once, answers pings, and passes on each message with the
+    /// connection's number. Returns that number.
     fn receive(
         &mut self,
         index: usize,

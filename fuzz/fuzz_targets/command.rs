@@ -1,4 +1,4 @@
-//! What comes over the control socket: malformed, or a message that is the same after it has been encoded again.
+//! Input to the control socket: malformed, or a message that is the same after it has been encoded again.
 #![no_main]
 
 use engine::{Command, Message};
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         let mut again = Vec::new();
         command.encode(&mut again);
         assert_eq!(Command::decode(&again).as_ref(), Ok(&command));
-        // Whatever it says, that is judged and not obeyed.
+        // Whatever the command says, it is only checked, not carried out.
         command.is_allowed(1000);
     }
 });

@@ -1,4 +1,4 @@
-//! permessage-deflate: what is agreed is what we can do, inflating stops at its limit, and deflating is undone by it.
+//! permessage-deflate: we can do what is agreed, inflating stops at its limit, and inflating undoes deflating.
 #![no_main]
 
 use std::cell::RefCell;
@@ -16,7 +16,7 @@ struct Input<'a> {
 }
 
 thread_local! {
-    /// Kept from run to run, as from message to message in a server: an error must not spoil them.
+    /// Kept from run to run, as from message to message in a server: errors must not spoil them.
     static STATES: RefCell<(Inflater, Deflater)> = RefCell::default();
 }
 

@@ -43,7 +43,7 @@ impl Piece {
     }
 }
 
-/// A client's frame; where a server could not even encode it, a valid one.
+/// A client's frame; a valid one if a server could not even encode the one requested.
 fn frame(fin: bool, rsv1: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     if opcode.is_control() {
         masked(true, rsv1, opcode, &payload[..payload.len().min(125)])

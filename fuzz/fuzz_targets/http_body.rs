@@ -1,4 +1,4 @@
-//! A request's body: the same however it arrives, never more than its limit, and written anew it is the same again.
+//! A request's body: the same however it arrives, never beyond its limit, and the same again after it is written out.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -12,7 +12,7 @@ const LIMIT: usize = 500;
 struct Input<'a> {
     length: Option<u16>,
     pieces: Vec<Piece<'a>>,
-    /// How many bytes arrive together, by turns.
+    /// How many bytes arrive together, in turn.
     reads: Vec<u8>,
 }
 
@@ -38,7 +38,7 @@ impl Piece<'_> {
     }
 }
 
-/// Content and bytes taken of a whole body; `None`: there is more to come.
+/// The content of a whole body, and the number of bytes it took; `None` if there is more to come.
 fn decode(
     length: BodyLength,
     bytes: &[u8],

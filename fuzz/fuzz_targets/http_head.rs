@@ -1,4 +1,4 @@
-//! A request's head: found at the same place however it arrives, and nothing ambiguous in what is taken.
+//! A request's head: its end is found at the same place however it arrives, and nothing ambiguous is accepted.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -7,7 +7,7 @@ use wire::host::HostPolicy;
 use wire::http::{Head, MAX_HEADERS, body_length, find_head_end, valid_header_name, valid_header_value};
 use wire::origin::OriginPolicy;
 
-/// Noise, or a request that is right but for some of its parts.
+/// Noise, or a request that is right except for some of its parts.
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
     Noise(&'a [u8]),

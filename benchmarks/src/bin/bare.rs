@@ -44,12 +44,12 @@ struct Server {
     listener: TcpListener,
     poller: Poller,
     workload: Workload,
-    /// By file descriptor, which is the connection's token too.
+    /// By file descriptor, which is also the connection's token.
     peers: Vec<Option<Peer>>,
     subscribers: Vec<usize>,
     /// Frames for all subscribers, written once at the end of a turn.
     published: Vec<u8>,
-    /// Frames for the connection at hand.
+    /// Frames for the current connection.
     echoes: Vec<u8>,
     buffer: Vec<u8>,
     /// The answer to every handshake.
@@ -113,7 +113,7 @@ impl Server {
         }
     }
 
-    /// Takes what one connection has sent. Whatever goes wrong ends it: the load generator will say.
+    /// Takes the input of one connection. Any error ends the connection: the load generator will report it.
     fn serve(&mut self, token: usize, writable: bool) {
         self.peers[token] = match self.peers[token].take() {
             Some(Peer::Handshake(stream)) => self.upgrade(stream, token).ok(),
@@ -125,7 +125,7 @@ impl Server {
         }
     }
 
-    /// Answers a request, which is taken to come in one piece and to have the load generator's key.
+    /// Answers a request, which is assumed to arrive in one piece and to have the load generator's key.
     fn upgrade(&mut self, mut stream: TcpStream, token: usize) -> io::Result<Peer> {
         let length = stream.read(&mut self.buffer)?;
         if self.buffer[..length].starts_with(b"GET /fanout ") {
@@ -161,7 +161,7 @@ impl Server {
         }
         for token in &self.subscribers {
             if let Some(Peer::Open(connection)) = &mut self.peers[*token] {
-                // A subscriber that has gone is noticed when it is read.
+                // A lost subscriber is noticed when it is read.
                 let _ = connection.send(&self.published, &self.poller);
             }
         }

@@ -1,4 +1,4 @@
-//! Every connection keeps some messages in flight, and each has to come back as it was sent.
+//! Every connection keeps some messages in flight, and each has to come back unchanged.
 
 use std::io;
 
@@ -40,7 +40,7 @@ pub fn run(options: &Echo, target: Target, control: Control) -> io::Result<()> {
     clients.close()
 }
 
-/// The numbers of the next message that a connection sends, and of the next that it gets back.
+/// The numbers of the next message that a connection sends, and of the next that it receives back.
 #[derive(Clone, Copy, Default)]
 struct Next {
     sent: u32,

@@ -50,27 +50,27 @@ pub fn run(options: &Fanout, target: Target, control: Control) -> io::Result<()>
     clients.close()
 }
 
-/// Messages from one connection, the last, to all those before it.
+/// Messages from one connection, the last, to all the others.
 pub(super) struct Publishing {
     messages: Messages,
-    /// What reads the messages, if they come compressed.
+    /// Reads the messages if they are compressed.
     deliveries: Option<Deliveries>,
     /// The number of the next message that each subscriber gets.
     next: Vec<u32>,
-    /// How many subscribers still wait for the messages on the way, from message `completed` on.
-    /// Messages complete in their order, since every subscriber gets them in that order.
+    /// How many subscribers still wait for each message on the way, from message `completed` on. Messages complete in
+    /// order, since every subscriber receives them in that order.
     waiting: Vec<usize>,
     published: u32,
     completed: u32,
 }
 
 impl Publishing {
-    /// To so many subscribers, messages of `size` bytes, with `in_flight` of them on the way.
+    /// Publishing to this many subscribers messages of `size` bytes, with `in_flight` of them on the way.
     pub(super) fn new(subscribers: usize, size: usize, in_flight: u32) -> Self {
         Self::of(Messages::new(size, in_flight as usize), None, subscribers, in_flight)
     }
 
-    /// The same to subscribers that get them compressed.
+    /// The same, to subscribers that receive them compressed.
     fn compressed(inflaters: Vec<Inflater>, size: usize, in_flight: u32) -> Self {
         let subscribers = inflaters.len();
         let deliveries = Deliveries::new(inflaters, in_flight);

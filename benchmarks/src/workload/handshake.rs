@@ -18,7 +18,7 @@ pub struct Handshake {
     parallel: NonZeroUsize,
 }
 
-/// Opens and closes all the connections, so many at a time.
+/// Opens and closes all the connections, `parallel` at a time.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! Messages on a fixed schedule, whatever the server does: how long after its due time does each come back?
 //!
-//! A client that waits for one answer before it sends the next message asks less often just when the server is slow, and
-//! so leaves out what it should have measured (coordinated omission). Here a message that could not be sent in time has
-//! been waiting since it was due.
+//! A client that waits for one answer before it sends the next message asks less often just when the server is slow,
+//! and so leaves out what it should have measured (coordinated omission). Here a message that could not be sent in time
+//! counts as waiting since it was due.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -106,7 +106,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// Sends all that is due by now.
+    /// Sends everything that is due by now.
     fn send_due(&mut self, clients: &mut Clients) -> io::Result<()> {
         let now = self.started.elapsed();
         while self.sent < self.total && self.due(self.sent) <= now {
@@ -119,7 +119,7 @@ impl Schedule {
         Ok(())
     }
 
-    /// When a message is to be sent, after the start.
+    /// When a message is due, counted from the start.
     fn due(&self, message: u64) -> Duration {
         Duration::from_secs_f64(message as f64 / self.rate)
     }
@@ -137,7 +137,7 @@ impl Schedule {
     }
 }
 
-/// The least of the `sorted` values that so many in a thousand of them do not exceed.
+/// The smallest of the `sorted` values that this many in a thousand of them do not exceed.
 fn percentile(sorted: &[Duration], per_mille: usize) -> Duration {
     let rank = (per_mille * sorted.len()).div_ceil(1000);
     sorted.get(rank.max(1) - 1).copied().unwrap_or_default()
@@ -159,7 +159,7 @@ mod tests {
 
     const STALL: Duration = Duration::from_millis(100);
 
-    /// Serves one connection: does nothing for a while once something has come, then echoes it all.
+    /// Serves one connection: after the first input it pauses for a while, then echoes everything.
     fn stalling_server() -> u16 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("an address").port();
@@ -198,7 +198,7 @@ mod tests {
         let mut schedule = Schedule::new(&Latency { connections: 1, size: 64, rate: 1000.0, messages: 200 });
         schedule.run(&mut clients, timeout).expect("all echoes");
 
-        // One client that waits for each answer would have seen one slow message.
+        // A client that waits for each answer would have seen one slow message.
         let waited = |time| schedule.latencies.iter().filter(|latency| **latency >= time).count();
         assert!(waited(STALL / 2) >= 50);
         assert!(waited(STALL * 9 / 10) >= 10);

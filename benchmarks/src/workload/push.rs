@@ -1,7 +1,7 @@
 //! One connection has the server push to many others by their ids: to those of its own worker, or of the other one.
 //!
-//! The server answers `who` with the number of the connection's worker and the connection's id. Any
-//! other message lists ids, the first time, and is pushed to these from then on.
+//! The server answers `who` with the number of the connection's worker and the connection's id. Any other message lists
+//! ids the first time, and is pushed to those from then on.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ use crate::stream::Stream;
 use crate::workload::fanout::Publishing;
 use crate::workload::{Clients, timed};
 
-/// How often as many connections as one worker needs are opened, before the server is said not to spread them.
+/// How often to open as many connections as one worker needs before concluding that the server does not spread them.
 const MAX_BATCHES: usize = 8;
 
 /// The size of a pushing run.
@@ -73,7 +73,7 @@ pub fn run(options: &Push, target: Target, control: Control) -> io::Result<()> {
     client::close(own.into_iter().chain(others).map(|member| member.stream))
 }
 
-/// A connection of a worker, and the id that the server knows it by.
+/// A connection of a worker, and the id by which the server knows it.
 struct Member {
     stream: Stream,
     id: String,

@@ -1,4 +1,4 @@
-//! One subscriber of what another program publishes, in order.
+//! One subscriber to messages that another program publishes, in order.
 
 use std::io;
 

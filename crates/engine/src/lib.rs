@@ -1,7 +1,7 @@
 //! The engine: one [`Reactor`] owns the sockets of one worker and runs in the worker's own thread.
 //!
-//! Events go up ([`Event`], taken with [`Reactor::next`]), commands come down (the methods of [`Reactor`] on its own
-//! thread, [`Command`]s through [`Shared`] from every other). Nothing here knows Python.
+//! Events go up ([`Event`], taken with [`Reactor::next`]); commands come down, through the methods of [`Reactor`] on
+//! its own thread and as [`Command`]s through [`Shared`] from any other thread. Nothing here knows about Python.
 
 mod connection;
 mod hub;

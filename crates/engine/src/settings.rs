@@ -1,4 +1,4 @@
-//! What the engine can be told; names, defaults and meaning are those of the Python `Settings`.
+//! The engine's settings; names, defaults and meaning are those of the Python `Settings`.
 
 use std::time::Duration;
 
@@ -10,66 +10,66 @@ use crate::tls::certificate::CertificateFiles;
 /// What happens to a connection whose outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// The frame under way is ended, the rest discarded, and the connection closed with 1013.
+    /// The frame being sent is finished, the rest discarded, and the connection closed with 1013.
     Close,
     /// The message is dropped and counted.
     Drop,
 }
 
-/// Limits in bytes or messages, times as durations.
+/// Limits are in bytes or messages, times are durations.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Open WebSockets; a handshake above it is answered with 503.
+    /// Open WebSockets; further handshakes are answered with 503.
     pub max_connections: usize,
-    /// One message, also after inflating; above it the connection is closed with 1009.
+    /// Size of one message, also after inflating; a larger one closes the connection with 1009.
     pub max_message_size: usize,
     /// Unsent bytes of one connection.
     pub send_queue_size: usize,
     /// The policy for a full outbox.
     pub slow_consumer: SlowConsumer,
-    /// Memory of all connections of this worker together, for what is queued for them and what has come of unfinished
-    /// input; above it the largest holders are closed.
+    /// Memory of all connections of this worker together, for queued output and the unfinished input received so far;
+    /// above it, the largest holders are closed.
     pub max_memory: usize,
     /// Topics that one connection may be subscribed to.
     pub max_topics: usize,
-    /// Messages that wait for one connection's handler before its socket is no longer read.
+    /// Messages waiting for one connection's handler before its socket is no longer read.
     pub receive_queue: usize,
-    /// Time between pings; `None`: none are sent.
+    /// Time between pings; `None` means that none are sent.
     pub ping_interval: Option<Duration>,
-    /// Time for the pong; `None`: it may take for ever.
+    /// Time for the pong; `None` means no limit.
     pub ping_timeout: Option<Duration>,
-    /// Time that an unfinished message may make no progress; `None`: for ever.
+    /// Time that an unfinished message may go without progress; `None` means no limit.
     pub message_timeout: Option<Duration>,
-    /// Time for a whole request head, the TLS handshake before it included; a body may take a second more for each 16
-    /// KiB of it that arrive.
+    /// Time for a whole request head, including the TLS handshake before it. Every 16 KiB of body received extends the
+    /// deadline by one second.
     pub handshake_timeout: Duration,
     /// Time for the peer's answer to a Close frame, and for its end of the TCP connection.
     pub close_timeout: Duration,
     /// Time that an HTTP connection may stay idle between two requests.
     pub keep_alive_timeout: Duration,
-    /// Who may connect from a browser.
+    /// Which pages may connect from a browser.
     pub origins: OriginPolicy,
-    /// Which hosts requests may be for; others are answered with 400.
+    /// Which hosts requests may be for; others get a 400.
     pub allowed_hosts: HostPolicy,
     /// In the server's order of preference.
     pub subprotocols: Vec<String>,
     /// Whether permessage-deflate is negotiated.
     pub compression: bool,
-    /// Messages shorter than this are sent as they are.
+    /// Messages shorter than this are not compressed.
     pub compression_threshold: usize,
-    /// Of a request head; above it 431.
+    /// Size of a request head; a larger one gets a 431.
     pub max_header_size: usize,
-    /// Of a request body; above it 413.
+    /// Size of a request body; a larger one gets a 413.
     pub max_body_size: usize,
-    /// How long an event loop may stand still before its worker is taken for stuck; `None`: for ever.
+    /// How long an event loop may stand still before its worker counts as stuck; `None` means forever.
     pub stuck_after: Option<Duration>,
-    /// Where there is a certificate, its port speaks TLS and nothing else.
+    /// With a certificate, the port speaks TLS and nothing else.
     pub certificate: Option<CertificateFiles>,
 }
 
 #[cfg(test)]
 impl Settings {
-    /// Those of a small server, for tests.
+    /// The settings of a small server, for tests.
     pub(crate) fn small() -> Self {
         let time = Duration::from_secs(20);
         Self {

@@ -1,4 +1,4 @@
-//! The hub between workers and programs, which are played here.
+//! The hub between workers and programs, whose roles are played here.
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
@@ -46,7 +46,7 @@ impl Peer {
             match self.stream.read(&mut bytes) {
                 Ok(0) => return None,
                 Ok(count) => self.come.extend_from_slice(&bytes[..count]),
-                // A peer that was cut off with input unread is reset.
+                // The connection of a peer that was cut off with unread input is reset.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!("nothing comes: {error}"),
             }
@@ -64,7 +64,7 @@ fn worker(hub: &Hub, worker_id: u8) -> (u8, Peer) {
     (slot, Peer::new(link.into()))
 }
 
-/// Waits for an event, passing over others.
+/// Waits for an event, skipping others.
 fn wait_for(hub: &Hub, is_wanted: impl Fn(&HubEvent) -> bool) -> HubEvent {
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
@@ -161,7 +161,7 @@ fn a_worker_that_takes_nothing_costs_a_bounded_queue() {
     wait_for(&hub, |event| matches!(event, HubEvent::Warning(text) if text.contains("worker 1 takes nothing")));
     zero.send(&Message::Reload);
     wait_for(&hub, |event| matches!(event, HubEvent::Reload(_)));
-    // It reads again: what was kept comes, and how much was not is told.
+    // It reads again: what was kept arrives, and the number of lost commands is reported.
     let mut come = 0;
     while come < 30 {
         one.expect(&for_worker_1(&payload));
@@ -180,7 +180,7 @@ fn connections_are_spread_evenly_and_given_back_ones_go_to_others() {
     let clients: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(address).expect("connected")).collect();
     turn_until(&mut reactors, |reactors| reactors.iter().map(engine::Reactor::len).sum::<usize>() == 10);
     assert_eq!([reactors[0].len(), reactors[1].len()], [5, 5]);
-    // The first one leaves; what it had been given goes to the other.
+    // The first worker leaves, and the connections it was given go to the other.
     reactors[0].tell_leaving();
     turn_until(&mut reactors, |reactors| reactors[1].len() == 10);
     assert!(reactors[0].is_empty());
@@ -192,13 +192,13 @@ fn what_a_worker_does_not_take_is_passed_to_another_and_not_back() {
     let hub = hub();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
-    // This one runs no turns.
+    // This worker runs no turns.
     let (_slow, link_of_slow) = reactor(&hub, 0);
     let mut quick = [reactor(&hub, 1).0];
     hub.listen(OwnedFd::from(listener));
     let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("connected")).collect();
     turn_until(&mut quick, |quick| quick[0].len() == clients.len());
-    // The other one has fewer connections all the time, but at most once a place in the queue for each of them.
+    // The slow worker always has fewer connections, but its queue was used at most once for each connection.
     let waiting = rustix::io::ioctl_fionread(&link_of_slow).expect("a number");
     assert!(waiting <= 32 * clients.len() as u64, "{waiting} bytes");
 }
@@ -209,7 +209,7 @@ fn a_worker_that_runs_no_turns_is_stuck_until_it_does_and_an_idle_one_is_not() {
     let hub = Hub::new(&engine::Settings { stuck_after, ..settings() }, None, None).expect("a hub");
     let (stuck, idle) = (reactor(&hub, 0).0, reactor(&hub, 1).0);
     let (mut stuck, mut idle) = ([stuck], [idle]);
-    // It runs a turn only when it is woken, as in an event loop.
+    // It runs a turn only when woken, as in an event loop.
     let mut events = Vec::new();
     turn_until(&mut idle, |_| {
         events.extend(hub.events());
@@ -224,7 +224,7 @@ fn a_worker_that_runs_no_turns_is_stuck_until_it_does_and_an_idle_one_is_not() {
     assert_eq!(events, [HubEvent::Moves(0)]);
 }
 
-/// A worker that takes connections as soon as it runs turns, and its end of the link.
+/// A worker that takes connections once it runs turns, and its end of the link.
 fn reactor(hub: &Hub, worker_id: u8) -> (engine::Reactor, OwnedFd) {
     let (slot, link) = hub.add_worker(worker_id).expect("a slot");
     let registry = engine::Registry::open(memory(hub)).expect("the registry");
@@ -236,7 +236,7 @@ fn reactor(hub: &Hub, worker_id: u8) -> (engine::Reactor, OwnedFd) {
     (reactor, copy)
 }
 
-/// Runs turns; a reactor that is told to leave gives back what it has.
+/// Runs turns. A reactor that is asked to leave returns its connections.
 fn turn_until(reactors: &mut [engine::Reactor], mut is_done: impl FnMut(&[engine::Reactor]) -> bool) {
     let begin = Instant::now();
     while !is_done(reactors) {
@@ -254,7 +254,7 @@ fn turn_until(reactors: &mut [engine::Reactor], mut is_done: impl FnMut(&[engine
 }
 
 fn memory(hub: &Hub) -> OwnedFd {
-    // SAFETY: the hub has it open as long as it lives, and it is only duplicated here.
+    // SAFETY: the hub keeps it open as long as it lives, and it is only duplicated here.
     let memory = unsafe { std::os::fd::BorrowedFd::borrow_raw(hub.memory()) };
     memory.try_clone_to_owned().expect("a descriptor")
 }
@@ -302,7 +302,8 @@ fn programs_are_answered() {
     assert_eq!(program.receive(), None);
 }
 
-/// A worker that has not subscribed anyone, but counts as asked: a subscription on its way to it is not carried out.
+/// A worker without subscribers that nevertheless counts as interested: a subscription sent to it has not been carried
+/// out.
 fn worker_that_is_asked(hub: &Hub, worker_id: u8) -> (u8, Peer) {
     let (slot, mut peer) = worker(hub, worker_id);
     peer.send(&Message::Ready);
@@ -311,7 +312,7 @@ fn worker_that_is_asked(hub: &Hub, worker_id: u8) -> (u8, Peer) {
     (slot, peer)
 }
 
-/// Takes messages until a question comes, and returns its number.
+/// Takes messages until a question arrives, and returns its number.
 fn question(peer: &mut Peer) -> u64 {
     loop {
         let content = peer.receive().expect("a message");
@@ -330,10 +331,10 @@ fn who_does_not_answer_in_time_is_named_and_not_waited_for() {
     let number = question(&mut zero);
     zero.send(&Message::Answer(number, Answer::Count(2)));
     program.expect(&Message::Answer(7, Answer::Silent(vec![1])));
-    // Too late, and ignored.
+    // This is too late, and ignored.
     let number = question(&mut one);
     one.send(&Message::Answer(number, Answer::Count(3)));
-    // One that is gone never answers, which is an answer.
+    // A worker that is gone never answers, which counts as an answer.
     program.send(&Message::Ask(8, PATIENCE, Question::Subscribers("news")));
     let number = question(&mut zero);
     zero.send(&Message::Answer(number, Answer::Count(2)));
@@ -412,7 +413,7 @@ fn ids_go_on_after_a_restart_above_what_was_leased() {
     let leased = || std::fs::read_to_string(&path).expect("a lease").trim().parse::<u64>().expect("a number");
     let first = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
     let while_it_runs = leased();
-    // As if it had been killed: the next one begins above all that this one may have given out.
+    // As if it had been killed: the next one begins above everything that this one may have given out.
     std::mem::forget(first);
     let second = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
     assert!(leased() > while_it_runs);

@@ -1,4 +1,4 @@
-//! What crosses the links and the control socket: what is encoded comes back, and nothing that comes can do harm.
+//! Messages on the links and the control socket: what is encoded decodes to the same, and no input can do harm.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,7 +39,7 @@ prop_compose! {
         ids in vec(any::<Fd>(), 0..5),
         client in any::<SocketAddr>(),
     ) -> Values {
-        // Flow labels and scopes are of no use to anyone but the kernel.
+        // Flow labels and scopes are useful only to the kernel.
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         Values { fd, number, opcode, flag, small, code, text, payload, ids, client }
     }
@@ -117,7 +117,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
     messages
 }
 
-/// The content of the one frame that a message is.
+/// The content of a message's only frame.
 fn content(message: &Message<'_>) -> Vec<u8> {
     let mut frame = b"before".to_vec();
     message.encode(&mut frame);
@@ -158,7 +158,7 @@ proptest! {
     }
 }
 
-/// What can be decoded is a message that can be sent.
+/// Anything that can be decoded is a message that can be sent.
 fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(message) = Message::decode(bytes) {
         let content = content(&message);

@@ -1,4 +1,4 @@
-//! What callers pass: ids, data, opcodes, topics; and the errors that say what was wrong with them.
+//! Arguments from callers: ids, data, opcodes, topics; and the errors that say what is wrong with them.
 
 use engine::{DataOpcode, Fd, is_topic};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -7,7 +7,7 @@ use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
 use wire::error::may_be_sent;
 use wire::frame::{MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 
-/// A connection's id. Any int is taken: one that cannot be an id is 0, which no connection has.
+/// A connection's id. Any int is accepted: one that cannot be an id becomes 0, which no connection has.
 pub(crate) struct FdArgument(pub(crate) Fd);
 
 impl FromPyObject<'_, '_> for FdArgument {
@@ -23,7 +23,7 @@ impl FromPyObject<'_, '_> for FdArgument {
     }
 }
 
-/// What an argument must be, and what was given instead.
+/// Says what an argument must be, and what was given instead.
 pub(crate) fn wrong_type(name: &str, wanted: &str, value: Borrowed<'_, '_, PyAny>) -> PyErr {
     match value.get_type().name() {
         Ok(given) => PyTypeError::new_err(format!("{name} must be {wanted}, not {given}")),
@@ -31,7 +31,7 @@ pub(crate) fn wrong_type(name: &str, wanted: &str, value: Borrowed<'_, '_, PyAny
     }
 }
 
-/// An int, whose value is looked at later; one that does not fit is as wrong as any other, and refused here.
+/// An int. One that does not fit is as wrong as any other out-of-range value, and is refused here.
 fn int_named(name: &str, value: Borrowed<'_, '_, PyAny>, refusal: fn(&str) -> String) -> PyResult<i64> {
     if value.is_instance_of::<PyInt>() {
         return value.extract::<i64>().map_err(|_| PyValueError::new_err(refusal(&short_number(value))));
@@ -65,7 +65,7 @@ fn text_named<'a>(name: &str, value: Borrowed<'a, '_, PyAny>) -> PyResult<&'a st
     })
 }
 
-/// Makes the type of an argument that has a name of its own in errors.
+/// Defines the type of an argument that errors refer to by its own name.
 macro_rules! argument {
     ($(#[$doc:meta])* $type:ident($inner:ty), $extract:expr) => {
         $(#[$doc])*
@@ -98,7 +98,7 @@ argument! {
     FinishArgument(bool), |value| value.extract().map_err(|_| wrong_type("finish", "a bool", value))
 }
 
-/// The name of a topic, checked.
+/// The name of a topic, which has been checked.
 pub(crate) struct Topic<'a>(pub(crate) &'a str);
 
 impl<'a> FromPyObject<'a, '_> for Topic<'a> {
@@ -127,7 +127,7 @@ impl<'a> FromPyObject<'a, '_> for Reason<'a> {
     }
 }
 
-/// The content of a message: text or bytes, borrowed where it can be.
+/// The content of a message: text or bytes, borrowed if possible.
 pub(crate) enum Data<'py> {
     Text(Bound<'py, PyString>),
     Bytes(Bound<'py, PyBytes>),
@@ -153,10 +153,10 @@ impl<'py> FromPyObject<'_, 'py> for Data<'py> {
 }
 
 impl Data<'_> {
-    /// The payload as it goes over the line.
+    /// The payload as it is sent.
     ///
     /// # Errors
-    /// ValueError: a `str` with lone surrogates, which UTF-8 cannot express.
+    /// ValueError if a `str` contains lone surrogates, which UTF-8 cannot express.
     #[inline]
     pub(crate) fn payload(&self) -> PyResult<&[u8]> {
         match self {
@@ -168,8 +168,8 @@ impl Data<'_> {
     /// The opcode and the payload of a message.
     ///
     /// # Errors
-    /// ValueError: the opcode is not one of a data frame, the payload is longer than `limit`, or a whole text message
-    /// is not UTF-8.
+    /// ValueError if the opcode is not that of a data frame, the payload is longer than `limit`, or a whole text
+    /// message is not UTF-8.
     #[inline]
     pub(crate) fn message(&self, opcode: Option<i64>, finish: bool, limit: usize) -> PyResult<(DataOpcode, &[u8])> {
         let opcode = match (opcode, self) {
@@ -221,7 +221,7 @@ pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
     Ok(code)
 }
 
-/// The ids that a fan-out leaves out.
+/// The ids to which a fan-out is not delivered.
 pub(crate) fn excluded(ids: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Fd>> {
     let Some(ids) = ids else {
         return Ok(Vec::new());

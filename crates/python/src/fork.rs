@@ -1,8 +1,8 @@
-//! Whether this process is a copy of one that serves.
+//! Whether this process is a forked copy of one that serves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// This process is a forked child of one that had a reactor.
+/// Whether this process is a forked child of one that had a reactor.
 static IS_FORKED: AtomicBool = AtomicBool::new(false);
 
 #[inline]
@@ -10,7 +10,7 @@ pub(crate) fn is_forked() -> bool {
     IS_FORKED.load(Ordering::Relaxed)
 }
 
-/// Notes that this process is a forked child.
+/// Records that this process is a forked child.
 pub(crate) fn note_fork() {
     IS_FORKED.store(true, Ordering::Relaxed);
 }

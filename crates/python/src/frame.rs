@@ -1,4 +1,4 @@
-//! What a `message` handler is given.
+//! The object that a `message` handler receives.
 
 use std::ptr;
 
@@ -11,7 +11,7 @@ use wire::frame::Opcode;
 
 use crate::arguments::{FinishArgument, OpcodeArgument, wrong_type};
 
-/// One message, whole, as it came from a connection.
+/// One whole message received from a connection.
 ///
 /// Attributes:
 ///     fd: The connection's id.
@@ -20,7 +20,8 @@ use crate::arguments::{FinishArgument, OpcodeArgument, wrong_type};
 ///     finish: Always `True` for a received message: fragments are merged (RFC 6455 §5.4).
 #[pyclass(frozen, module = "hubbub")]
 pub(crate) struct Frame {
-    // These two are Python objects because nearly every handler reads them: CPython then does so without a call.
+    // These two are Python objects because nearly every handler reads them, and this way CPython does so without a
+    // call.
     #[pyo3(get)]
     fd: Py<PyInt>,
     #[pyo3(get)]
@@ -30,9 +31,9 @@ pub(crate) struct Frame {
     finish: bool,
 }
 
-/// The frames of received messages, each its own for whoever keeps it.
+/// The frames of received messages. Each one belongs to the handler that keeps it.
 ///
-/// One that its handler has let go of is used again: nothing tells it from a new one, which would cost a tenth of a
+/// A frame that its handler has released is reused: it cannot be told from a new one, which would cost a tenth of a
 /// short message.
 #[derive(Default)]
 pub(crate) struct Frames<'py> {
@@ -58,26 +59,26 @@ impl<'py> Frames<'py> {
         }
     }
 
-    /// Lets go of a frame whose handler has returned.
+    /// Takes back a frame whose handler has returned.
     #[inline]
     pub(crate) fn give_back(&mut self, frame: Bound<'py, Frame>) {
-        // SAFETY: the pointer is that of a live object.
+        // SAFETY: the pointer is to a live object.
         if unsafe { ffi::Py_REFCNT(frame.as_ptr()) } == 1 {
             self.spare = Some(frame);
         }
     }
 }
 
-/// Puts another content into a frame that nobody else has a reference to.
+/// Replaces the content of a frame to which there is no other reference.
 #[inline]
 fn replace(frame: &Bound<'_, Frame>, content: Frame) {
     let object = frame.as_ptr();
     let offset = ptr::from_ref(frame.get()).addr() - object.addr();
     // SAFETY: the place lies `offset` bytes inside the object that `frame` keeps alive, and holds a `Frame`. No other
-    // reference to the object exists (see `Frames`), nor one to its content, and the interpreter's lock is held, so
-    // nobody looks on.
+    // reference to the object exists (see `Frames`), nor one to its content, and the interpreter's lock is held, so no
+    // other thread can look at it.
     let before = unsafe { object.byte_add(offset).cast::<Frame>().replace(content) };
-    // Unlike `drop`, these need not find out first whether the thread is attached.
+    // Unlike `drop`, these need not first find out whether the thread is attached.
     before.fd.drop_ref(frame.py());
     before.data.drop_ref(frame.py());
 }
@@ -89,11 +90,11 @@ impl Frame {
         ("fd", "data", "opcode", "finish")
     }
 
-    /// Makes a frame as a handler would be given it, for the tests of an application.
+    /// Create a frame like those that handlers receive, for an application's tests.
     ///
     /// Raises:
     ///     TypeError: `data` is neither `str` nor `bytes`.
-    ///     ValueError: `opcode` is no opcode.
+    ///     ValueError: `opcode` is not an opcode.
     #[new]
     #[pyo3(
         signature = (fd, data, opcode=None, finish=FinishArgument(true)),

@@ -13,9 +13,9 @@ use crate::stopwatch::Stopwatch;
 /// How a handler is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Called straight from the turn.
+    /// Called directly from the turn.
     Sync,
-    /// Its coroutine is run as a task, which is started at once where Python can do that.
+    /// Its coroutine runs as a task, which is started at once where Python supports that.
     Async,
     /// Called in the worker's pool of threads.
     Threaded,
@@ -30,7 +30,7 @@ pub(crate) struct Handler {
 
 impl Handler {
     /// # Errors
-    /// ValueError: `kind` is none of "sync", "async" and "threaded".
+    /// ValueError if `kind` is not "sync", "async" or "threaded".
     pub(crate) fn new(callable: Py<PyAny>, count: usize, kind: &str) -> PyResult<Self> {
         let kind = match kind {
             "sync" => Kind::Sync,
@@ -53,27 +53,27 @@ impl Handler {
     }
 }
 
-/// What became of a call.
+/// The result of a call.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It has ended, well or not (which has been told).
+    /// It has ended, successfully or not (a failure has been reported).
     Ended,
-    /// It goes on; the worker says when it has ended.
+    /// It continues; the worker reports when it has ended.
     Suspended,
 }
 
-/// Runs handlers, and tells the worker (a Python object) what goes on or went wrong.
+/// Runs handlers, and tells the worker (a Python object) which ones continue and what went wrong.
 pub(crate) struct Runner {
     pub(crate) worker: Py<PyAny>,
-    /// Makes a task of a coroutine, with these keywords.
+    /// Creates a task from a coroutine, with these keywords.
     pub(crate) make_task: Py<PyAny>,
     pub(crate) task_options: Py<PyDict>,
     pub(crate) stopwatch: Stopwatch,
 }
 
 impl Runner {
-    /// Passes on what a handler has returned, unless this is a child that the handler has forked: its copy of the
-    /// reactor is not to be used, and it ends here.
+    /// Passes on what a handler returned, unless this is a child that the handler forked: its copy of the reactor must
+    /// not be used, and the child ends here.
     #[inline]
     fn in_parent<T>(&self, py: Python<'_>, result: PyResult<T>) -> PyResult<PyResult<T>> {
         if is_forked() {
@@ -83,10 +83,10 @@ impl Runner {
         Ok(result)
     }
 
-    /// Calls `handler` with the first of `arguments` that it takes.
+    /// Calls `handler` with as many of `arguments` as it takes.
     ///
     /// # Errors
-    /// SystemExit and KeyboardInterrupt; every other exception is told to the worker.
+    /// SystemExit and KeyboardInterrupt. Every other exception is reported to the worker.
     #[inline]
     pub(crate) fn run<'py>(
         &self,
@@ -112,7 +112,7 @@ impl Runner {
         outcome
     }
 
-    /// As `run`, for a handler that is not threaded: as long as this takes, it holds the event loop.
+    /// Like `run`, for a handler that is not threaded: it blocks the event loop while it runs.
     #[inline(always)]
     fn run_here<'py>(
         &self,
@@ -182,20 +182,21 @@ fn call<'py>(py: Python<'py>, handler: &Handler, arguments: &[Bound<'py, PyAny>]
 }
 
 fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: the pointer is that of a live object, and the type is read only.
+    // SAFETY: the pointer is to a live object, and the type is only read.
     unsafe { ffi::PyCoro_CheckExact(value.as_ptr()) == 1 }
 }
 
-/// Copies of the current context (PEP 567), each handler its own, so that what one sets is seen by no other.
+/// Copies of the current context (PEP 567), a separate one for each handler, so that what one handler sets is not seen
+/// by another.
 ///
-/// An empty copy that its handler has left empty is used again: nothing tells it from a new one, and it costs half.
+/// An empty copy that its handler has left empty is reused: it cannot be told from a new one, and costs half.
 #[derive(Default)]
 pub(crate) struct Contexts<'py> {
     spare: Option<Bound<'py, PyAny>>,
 }
 
 impl<'py> Contexts<'py> {
-    /// Calls `body` in a copy of its own. The current context must be the same at all calls.
+    /// Calls `body` in a copy of its own. The current context must be the same for all calls.
     #[inline]
     fn run<T>(&mut self, py: Python<'py>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
         let (context, was_empty) = match self.spare.take() {
@@ -206,16 +207,16 @@ impl<'py> Contexts<'py> {
                 (context, is_empty)
             }
         };
-        // SAFETY: `context` is a live Context that is entered by nobody: new, or left again.
+        // SAFETY: `context` is a live Context that is not entered: it is new, or has been left again.
         if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
             return Err(PyErr::fetch(py));
         }
         let entered = Entered(&context);
         let result = body();
         drop(entered);
-        // SAFETY: the pointer is that of a live object.
+        // SAFETY: the pointer is to a live object.
         let references = unsafe { ffi::Py_REFCNT(context.as_ptr()) };
-        // A reference from elsewhere is that of a `Token`, which could still set a variable back.
+        // Another reference would be that of a `Token`, which could still reset a variable.
         if was_empty && references == 1 && is_empty(&context) {
             self.spare = Some(context);
         }
@@ -224,18 +225,18 @@ impl<'py> Contexts<'py> {
 }
 
 fn is_empty(context: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: a live Context, whose length is that of its map; asking for it runs no code of anybody.
+    // SAFETY: a live Context, whose length is that of its map; asking for it runs no Python code.
     unsafe { ffi::PyObject_Size(context.as_ptr()) == 0 }
 }
 
-/// Leaves a context, also when a panic passes by.
+/// Leaves a context, even when a panic unwinds.
 struct Entered<'a, 'py>(&'a Bound<'py, PyAny>);
 
 impl Drop for Entered<'_, '_> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is the context that was entered last: whoever entered another since has left it. No exception is
-        // set: pyo3 takes that of a call into its result.
+        // SAFETY: it is the context that was entered last: any context entered since has been left. No exception is
+        // set: pyo3 moves that of a call into its result.
         if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
             PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), None);
         }

@@ -1,4 +1,4 @@
-//! The hub as the supervisor sees it.
+//! The hub as seen by the supervisor.
 
 use std::os::fd::{IntoRawFd, RawFd};
 
@@ -16,12 +16,12 @@ const WARNING: u8 = 30;
 const LEAVES: [(&str, Leave); 3] =
     [("stop", Leave::Stop), ("replace", Leave::Replace), ("terminate", Leave::Terminate)];
 
-/// What Python calls a reason to leave.
+/// The name that Python uses for a reason to leave.
 pub(crate) fn leave_name(why: Leave) -> &'static str {
     LEAVES.iter().find(|(_, leave)| *leave == why).map_or("stop", |(name, _)| name)
 }
 
-/// Passes connections to workers and commands between processes, in a thread of its own. From any thread.
+/// Passes connections to workers and commands between processes, in a thread of its own. Usable from any thread.
 ///
 /// Args:
 ///     settings: A `hubbub.Settings`.
@@ -37,26 +37,26 @@ pub(crate) struct Hub {
 impl Hub {
     #[new]
     fn new(settings: &Bound<'_, PyAny>, control: Option<RawFd>, lease: Option<RawFd>) -> PyResult<Self> {
-        // The hub has no WebSockets, whose memory could be limited.
+        // The hub has no WebSockets whose memory could be limited.
         let settings = crate::settings::read(settings, usize::MAX)?;
         let (control, lease) = (control.map(taken_over), lease.map(taken_over));
         let hub = engine::Hub::new(&settings, control, lease)?;
         Ok(Self { hub })
     }
 
-    /// The descriptor of the server's registry, to be inherited by workers.
+    /// The descriptor of the server's registry, for workers to inherit.
     #[getter]
     fn registry(&self) -> RawFd {
         self.hub.memory()
     }
 
-    /// The descriptor that is readable when there are events.
+    /// The descriptor that becomes readable when there are events.
     fn fileno(&self) -> RawFd {
         self.hub.fileno()
     }
 
-    /// What has happened: `(what, slot or level, text)`, of which `what` is "ready", "leaving", "reload", "shutdown",
-    /// "stuck" (with a text if the worker has not said so itself), "moves" or "log".
+    /// Events since the last call, as `(what, slot or level, text)`, where `what` is "ready", "leaving", "reload",
+    /// "shutdown", "stuck" (with a text if the worker has not said so itself), "moves" or "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
@@ -70,13 +70,13 @@ impl Hub {
         self.hub.events().into_iter().map(values).collect()
     }
 
-    /// Accepts connections from a listening socket, whose descriptor is the hub's from here on.
+    /// Accepts connections from a listening socket, whose descriptor belongs to the hub from here on.
     fn listen(&self, descriptor: RawFd) {
         self.hub.listen(taken_over(descriptor));
     }
 
-    /// Makes place for a worker process. Returns its slot and the descriptor of its end of the link, which is the
-    /// caller's.
+    /// Makes room for a worker process. Returns its slot and the descriptor of its end of the link, which belongs to
+    /// the caller.
     fn add_worker(&self, worker_id: u8) -> PyResult<(u8, RawFd)> {
         let (slot, link) = self.hub.add_worker(worker_id)?;
         Ok((slot, link.into_raw_fd()))
@@ -92,22 +92,22 @@ impl Hub {
         Ok(())
     }
 
-    /// A worker's process is gone for certain, and its slot free.
+    /// Clears up after a worker's process and frees its slot. The process must certainly be gone.
     fn ended(&self, slot: u8) {
         self.hub.ended(slot);
     }
 
-    /// Counts that a worker was replaced after it had died.
+    /// Counts a worker that was replaced after it had died.
     fn restarted(&self, worker_id: u8) {
         self.hub.restarted(worker_id);
     }
 
-    /// What all processes have measured; see `hubbub.metrics`. From any thread.
+    /// The measurements of all processes; see `hubbub.metrics`. Usable from any thread.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         metrics_dict(py, &self.hub.metrics())
     }
 
-    /// Gives up the listening sockets.
+    /// Closes the listening sockets.
     fn stop_accepting(&self) {
         self.hub.stop_accepting();
     }
@@ -118,13 +118,14 @@ impl Hub {
     }
 }
 
-/// What an error of taking a connection means, with what an operator can do about it.
+/// Explains an error in accepting a connection, and what an operator can do about it.
 #[pyfunction]
 pub(crate) fn explain(errno: i32) -> String {
     engine::explain(&std::io::Error::from_raw_os_error(errno))
 }
 
-/// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
+/// Asks the kernel to kill this process when the thread that started it ends. Returns false if this system cannot do
+/// that.
 #[pyfunction]
 pub(crate) fn die_with_parent() -> PyResult<bool> {
     Ok(engine::die_with_parent()?)

@@ -1,6 +1,6 @@
-//! `hubbub._core`: the engine as Python sees it.
+//! `hubbub._core`: the engine as seen by Python.
 //!
-//! Thin: it turns arguments and events into one another and calls handlers. No rule of the protocol stands here.
+//! This layer is thin: it converts arguments and events, and calls handlers. No rule of the protocol belongs here.
 
 mod arguments;
 mod fork;
@@ -17,7 +17,7 @@ mod watch;
 
 use pyo3::prelude::*;
 
-/// The native part of hubbub; see the stub file for what is in it.
+/// The native part of hubbub; see the stub file for its contents.
 #[pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]

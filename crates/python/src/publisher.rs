@@ -1,4 +1,4 @@
-//! The client of the control socket as a Python class; `hubbub.publisher` makes of it what users see.
+//! The client of the control socket as a Python class; `hubbub.publisher` turns it into what users see.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::values::{info_tuple, stats_dict};
 
 /// One connection to a server's control socket.
 ///
-/// Every method may be called from every thread. All but `publish` and `broadcast` ask: `next_answer` gives the answer,
-/// with the number that stands in the `ticket`; beside it stand the seconds that the hub gives the workers for it. A call
-/// that finds no room for its message waits `timeout` seconds for it.
+/// Every method may be called from any thread. All except `publish` and `broadcast` ask a question: `next_answer`
+/// returns the answer, with the number from the `ticket`. The ticket also holds the seconds that the hub gives the
+/// workers to answer. A call waits up to `timeout` seconds for room for its message.
 ///
 /// Args:
-///     path: The socket's.
+///     path: The socket's path.
 ///     timeout: Seconds to wait for the server's welcome.
 ///
 /// Raises (each method):
@@ -74,7 +74,7 @@ impl Publisher {
         }
     }
 
-    /// A whole message: what `Data::message` gives, but for continuations.
+    /// A whole message: the same as `Data::message`, without continuations.
     fn message<'a>(&self, data: &'a Data<'_>, opcode: Option<OpcodeArgument>) -> PyResult<(DataOpcode, &'a [u8])> {
         match data.message(opcode.map(|opcode| opcode.0), true, self.engine.send_queue_size())? {
             (DataOpcode::Continuation, _) => Err(PyValueError::new_err(
@@ -166,43 +166,43 @@ impl Publisher {
         self.ask(py, ticket, Question::Info(fd.0), timeout)
     }
 
-    /// Asks for an answer once all that was sent before has been taken. It never waits.
+    /// Asks for an answer once everything sent before has been accepted. Never waits.
     fn flush(&self, py: Python<'_>, number: u64) -> PyResult<()> {
         self.ask(py, Ticket(number, Wait(PATIENCE)), Question::Flush, Wait(Duration::ZERO))
     }
 
-    /// Waits for the next answer, however long; for one thread.
+    /// Waits for the next answer, however long it takes. For one thread only.
     ///
     /// Returns:
     ///     The question's number, and the answer: a value, or the exception that stands for it.
     ///
     /// Raises:
-    ///     ConnectionError: The connection has ended: there will be no more.
+    ///     ConnectionError: The connection has ended: there will be no more answers.
     fn next_answer<'py>(&self, py: Python<'py>) -> PyResult<(u64, Bound<'py, PyAny>)> {
         let (number, answer) = py.detach(|| self.engine.next_answer()).map_err(|error| self.failure(&error))?;
         Ok((number, self.to_python(py, answer)?))
     }
 
-    /// Ends the connection at once, and whatever waits for it.
+    /// Ends the connection at once, and any calls waiting for it.
     fn close(&self) {
         self.engine.close();
     }
 
-    /// To be called in a forked child: lets go of its copy of the connection, which stays the parent's. Nothing else
-    /// may be called afterwards.
+    /// To be called in a forked child: closes its copy of the connection, which remains the parent's. Nothing else may
+    /// be called afterwards.
     fn abandon(&self) {
         self.engine.abandon();
     }
 }
 
-/// A question's number, and the seconds that the hub gives the workers for their answers.
+/// A question's number, and the seconds that the hub gives the workers to answer.
 #[derive(FromPyObject)]
 pub(crate) struct Ticket(u64, Wait);
 
-/// Seconds to wait, 0 included.
+/// Seconds to wait, possibly 0.
 pub(crate) struct Wait(pub(crate) Duration);
 
-/// What is longer is as good as for ever, and a clock that is so far ahead cannot be counted on.
+/// A longer wait amounts to forever, and a clock that far ahead cannot be relied on.
 const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl FromPyObject<'_, '_> for Wait {

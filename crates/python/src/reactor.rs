@@ -1,6 +1,6 @@
 //! The reactor's Python class.
 //!
-//! Only the event loop's thread touches the engine's reactor, and never while Python runs: it is borrowed for single
+//! Only the event loop's thread uses the engine's reactor, and never while Python runs: it is borrowed for single
 //! steps. Calls from other threads go through [`Shared`] as commands.
 
 use std::collections::HashMap;
@@ -31,7 +31,7 @@ use crate::handlers::{Handler, Runner};
 use crate::stopwatch::Stopwatch;
 use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
 
-/// The handlers that are called from here; the others are the worker's.
+/// The handlers that are called from here. The others are called by the worker.
 #[derive(Default)]
 pub(crate) struct Handlers {
     pub(crate) open: OnceLock<Handler>,
@@ -42,16 +42,17 @@ pub(crate) struct Handlers {
 
 /// All sockets of one worker, driven in turns by its event loop.
 ///
-/// Made in the event loop's thread, which is the only one to call anything here but the methods that send and look.
+/// Created in the event loop's thread, which is the only one that may call anything here except the methods that send
+/// or look up.
 ///
 /// Args:
-///     server: What handlers are given as `server`.
-///     worker: Is told what has to be done in Python; see `hubbub.worker.Worker`.
+///     server: The object that handlers are given as `server`.
+///     worker: Does what has to be done in Python; see `hubbub.worker.Worker`.
 ///     settings: A `hubbub.Settings`.
 ///     max_memory: Bytes that its connections may hold together.
 ///     slot: This process's part of the connection ids, 0 to 127.
-///     link: The descriptor of its link to the hub, handed over; `None`: there are no other processes.
-///     registry: The descriptor of the server's registry, handed over; `None`: this process has its own.
+///     link: The descriptor of its link to the hub, handed over; `None` if there are no other processes.
+///     registry: The descriptor of the server's registry, handed over; `None` if this process has its own.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Reactor {
     engine: LoopCell<engine::Reactor>,
@@ -61,14 +62,14 @@ pub(crate) struct Reactor {
     pub(crate) server: Py<PyAny>,
     send_queue_size: usize,
     in_turn: AtomicBool,
-    /// A turn is scheduled with the event loop already.
+    /// Whether a turn is already scheduled with the event loop.
     scheduled: AtomicBool,
     /// The origin of `armed`.
     started: Instant,
-    /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX`: there is
+    /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX` if there is
     /// none.
     armed: AtomicU64,
-    /// Who is to be told how many subscribers a topic has, by the question's number.
+    /// The callbacks for subscriber counts, by the question's number.
     questions: Mutex<HashMap<u64, Py<PyAny>>>,
     last_question: AtomicU64,
 }
@@ -77,27 +78,27 @@ impl Reactor {
     /// The right to borrow the engine, on the event loop's thread.
     ///
     /// # Errors
-    /// RuntimeError: it is another thread.
+    /// RuntimeError on any other thread.
     #[inline]
     pub(crate) fn mine(&self) -> PyResult<Mine<'_, engine::Reactor>> {
         let refusal = || PyRuntimeError::new_err("the reactor belongs to its event loop's thread");
         self.engine.mine().ok_or_else(refusal)
     }
 
-    /// The engine, to look at it or within a turn. What changes something outside of turns goes through `on_loop`.
+    /// The engine, for reading or within a turn. Changes outside of turns go through `on_loop`.
     #[inline]
     pub(crate) fn engine(&self) -> PyResult<Borrow<'_, engine::Reactor>> {
         self.mine()?.borrow().map_err(in_use)
     }
 
-    /// Does one thing on the event loop's thread, and sees to it that what it queued is written, and that the event
-    /// loop's timer knows of the deadlines that it set.
+    /// Does one thing on the event loop's thread, and makes sure that what it queued is written, and that the event
+    /// loop's timer takes the deadlines it set into account.
     #[inline]
     fn on_loop<T>(&self, py: Python<'_>, act: impl FnOnce(&mut engine::Reactor) -> T) -> PyResult<T> {
         self.on_own_loop(py, self.mine()?, act)
     }
 
-    /// As `on_loop`, where it is known already that this is the event loop's thread.
+    /// Like `on_loop`, for callers that know that this is the event loop's thread.
     #[inline]
     fn on_own_loop<T>(
         &self,
@@ -115,7 +116,7 @@ impl Reactor {
         Ok(result)
     }
 
-    /// Has the event loop run a turn soon, once.
+    /// Has the event loop run one turn soon.
     fn schedule(&self, py: Python<'_>) -> PyResult<()> {
         if !self.scheduled.swap(true, Ordering::Relaxed) {
             self.runner.worker.bind(py).call_method0(intern!(py, "schedule_turn"))?;
@@ -123,7 +124,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Does something with an open connection: at once on the loop's thread, as a command from others.
+    /// Does something with an open connection: at once on the loop's thread, or as a command from other threads.
     fn command(
         &self,
         py: Python<'_>,
@@ -137,14 +138,14 @@ impl Reactor {
         Ok(self.shared.registry.exists(fd) && self.shared.command(command))
     }
 
-    /// Tells whoever has asked how many subscribers a topic has.
+    /// Delivers the number of subscribers of a topic to the callback that waits for it.
     pub(crate) fn subscribers_counted(
         &self,
         py: Python<'_>,
         number: u64,
         count: Result<u64, Unanswered>,
     ) -> PyResult<()> {
-        // Whoever has asked may have given up.
+        // The caller may have given up.
         let callback = self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         let Some(callback) = callback else { return Ok(()) };
         let (count, silent) = match count {
@@ -155,7 +156,7 @@ impl Reactor {
         callback.call1(py, (count, silent)).map(|_| ())
     }
 
-    /// Schedules what comes after a turn: another one, or the event loop's timer.
+    /// Schedules what follows a turn: another one, or the event loop's timer.
     fn look_ahead(&self, py: Python<'_>) -> PyResult<()> {
         let (has_work, deadline) = {
             let mut engine = self.engine()?;
@@ -170,7 +171,7 @@ impl Reactor {
         let armed = self.armed.load(Ordering::Relaxed);
         if at < armed || armed <= now.as_millis() as u64 {
             self.armed.store(at, Ordering::Relaxed);
-            // One millisecond more: the deadline has passed by then on every clock.
+            // One millisecond more, so that the deadline has passed on every clock.
             let seconds = (wait + Duration::from_millis(1)).as_secs_f64();
             self.runner.worker.bind(py).call_method1(intern!(py, "set_timer"), (seconds,))?;
         }
@@ -250,17 +251,17 @@ impl Reactor {
         cell.set(handler).map_err(|_| PyValueError::new_err(format!("{event} has a handler already")))
     }
 
-    /// Accepts connections from a listening socket, whose descriptor is the reactor's from here on.
+    /// Accepts connections from a listening socket, whose descriptor belongs to the reactor from here on.
     fn listen(&self, descriptor: RawFd) -> PyResult<()> {
         Ok(self.engine()?.listen(taken_over(descriptor).into())?)
     }
 
-    /// The descriptor that is readable when a turn is due.
+    /// The descriptor that becomes readable when a turn is due.
     fn fileno(&self) -> PyResult<RawFd> {
         Ok(self.engine()?.fileno())
     }
 
-    /// Runs one turn; to be called by the event loop when `fileno()` is readable, or a deadline has come.
+    /// Runs one turn. The event loop has to call this when `fileno()` is readable, or a deadline has passed.
     fn turn(&self, py: Python<'_>) -> PyResult<()> {
         if is_forked() {
             self.runner.worker.bind(py).call_method0(intern!(py, "end_child"))?;
@@ -270,21 +271,21 @@ impl Reactor {
         }
         let turn = EndOfTurn { in_turn: &self.in_turn };
         let result = self.run_turn(py);
-        // Whatever a handler raised, the writes of this turn go out.
+        // Whatever a handler raised, this turn's writes are sent.
         let finished = self.engine().map(|mut engine| engine.finish());
         drop(turn);
         self.look_ahead(py)?;
         result.and(finished)
     }
 
-    /// Runs the turn that `schedule_turn` has asked the event loop for. No other turn may take its place: each of the
-    /// two would schedule the next, and there would be more and more of them.
+    /// Runs the turn that `schedule_turn` requested from the event loop. No other turn may take its place: both would
+    /// then schedule the next one, and there would be more and more of them.
     fn scheduled_turn(&self, py: Python<'_>) -> PyResult<()> {
         self.scheduled.store(false, Ordering::Relaxed);
         self.turn(py)
     }
 
-    /// Queue one message for the connection `fd`; see `hubbub.Server.push`, whose place this takes while it runs.
+    /// Queue one message for the connection `fd`; see `hubbub.Server.push`, which this replaces while it runs.
     #[pyo3(
         signature = (fd, data, opcode=None, finish=FinishArgument(true)),
         text_signature = "($self, fd, data, opcode=None, finish=True)"
@@ -399,13 +400,13 @@ impl Reactor {
         Ok(self.engine()?.own_ids())
     }
 
-    /// Lets go of every descriptor, in a forked child; nothing else may be called afterwards.
+    /// Closes every descriptor, in a forked child. Nothing else may be called afterwards.
     fn abandon(&self) -> PyResult<()> {
         note_fork();
         self.engine().map(|mut engine| engine.abandon())
     }
 
-    /// How many WebSockets are open, in all processes.
+    /// The number of open WebSockets in all processes.
     fn connections(&self) -> u64 {
         self.shared.registry.connections()
     }
@@ -415,30 +416,31 @@ impl Reactor {
         stats_dict(py, &self.shared.registry.stats())
     }
 
-    /// What all processes have measured; see `hubbub.metrics`.
+    /// The measurements of all processes; see `hubbub.metrics`.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         metrics_dict(py, &self.shared.registry.metrics())
     }
 
-    /// A handler that was called from Python has held the event loop for so many seconds.
+    /// Counts the time for which a handler called from Python has held the event loop, in seconds.
     fn handler_held(&self, seconds: f64) {
         self.runner.stopwatch.held(Duration::try_from_secs_f64(seconds).unwrap_or_default());
     }
 
-    /// Notes whether this worker's event loop stands still, from any thread; `False`: the hub has said so.
+    /// Records whether this worker's event loop is stuck; usable from any thread. Returns `False` if the hub has
+    /// already reported it.
     fn mark_stuck(&self, is_stuck: bool) -> bool {
         let (from, to) = if is_stuck { (Stuck::No, Stuck::SaidByWorker) } else { (Stuck::SaidByWorker, Stuck::No) };
         self.shared.stuck().change(from, to)
     }
 
-    /// Whether anyone has said that this worker is stuck.
+    /// Whether this worker has been reported as stuck.
     fn is_marked_stuck(&self) -> bool {
         self.shared.stuck().is_set()
     }
 
     // ---- the other processes of the server --------------------------------------------------------------------------
 
-    /// Tells the hub, if there is one, that this worker takes connections.
+    /// Tells the hub, if there is one, that this worker accepts connections.
     fn ready(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::tell_ready)
     }
@@ -457,13 +459,13 @@ impl Reactor {
         }
     }
 
-    /// Gives connections on which nothing has been asked back to the hub, for another worker.
+    /// Returns connections without a request to the hub, for another worker.
     fn return_sockets(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::return_sockets)
     }
 
-    /// Sends a message to the `pipe_message` handler of a worker, from any thread. What does not fit in the queues on
-    /// the way is dropped and counted.
+    /// Sends a message to a worker's `pipe_message` handler, from any thread. A message that does not fit in the queues
+    /// on the way is dropped and counted.
     fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
         let is_text = matches!(data, Data::Text(_));
         let payload = data.payload()?;
@@ -481,14 +483,14 @@ impl Reactor {
         Ok(())
     }
 
-    /// A `pipe_message` handler has ended.
+    /// To be called when a `pipe_message` handler has ended.
     fn pipe_message_done(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::pipe_message_done)
     }
 
-    /// Counts the subscribers of a topic in all processes, what this one has asked for until now included. `callback`
-    /// is given the count in a turn; or `None`, and the numbers of the workers that have not answered in time. Without
-    /// any, too many such questions wait. Returns the question's number.
+    /// Counts the subscribers of a topic in all processes, including subscriptions that this process has requested so
+    /// far. In a turn, `callback` is given the count; or `None` and the ids of the workers that have not answered in
+    /// time. If it is given no ids either, too many such questions are waiting. Returns the question's number.
     fn count_subscribers(&self, py: Python<'_>, topic: Topic<'_>, callback: Py<PyAny>) -> PyResult<u64> {
         let Topic(topic) = topic;
         let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
@@ -497,13 +499,13 @@ impl Reactor {
         Ok(number)
     }
 
-    /// Nobody waits for the answer to a question any more.
+    /// Drops a question whose answer is no longer wanted.
     fn forget_question(&self, number: u64) {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
     }
 
-    /// Has `worker.connection_gone` called as soon as a connection is open no more, of whatever worker. False: it is not
-    /// open now.
+    /// Has `worker.connection_gone` called as soon as a connection of any worker is no longer open. Returns false if it
+    /// is not open now.
     fn watch(&self, py: Python<'_>, fd: FdArgument) -> PyResult<bool> {
         match self.on_loop(py, |engine| engine.watch(fd.0))? {
             Watching::Begun => Ok(true),
@@ -512,7 +514,7 @@ impl Reactor {
         }
     }
 
-    /// Nobody waits for the end of a connection any more.
+    /// Stops waiting for the end of a connection.
     fn unwatch(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
         self.on_loop(py, |engine| engine.unwatch(fd.0))
     }
@@ -524,7 +526,8 @@ impl Reactor {
         Ok(self.engine()?.offered_subprotocols(Token::from_bits(token)))
     }
 
-    /// Accepts a handshake and runs `open`. Returns the connection's id; `None` if it is gone or has no room.
+    /// Accepts a handshake and runs `open`. Returns the connection's id; `None` if it is gone or there is no room for
+    /// it.
     fn accept(
         &self,
         py: Python<'_>,
@@ -562,8 +565,8 @@ impl Reactor {
         self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers, body))
     }
 
-    /// The same with `length` bytes of an open file, from `offset` on, for a body; takes the descriptor over, whatever
-    /// happens. The bytes are read as the peer takes them.
+    /// The same, with `length` bytes of an open file, starting at `offset`, as the body. Takes over the descriptor in
+    /// any case. The bytes are read as the peer takes them.
     #[expect(clippy::too_many_arguments, reason = "a response, and a part of a file")]
     fn respond_file(
         &self,
@@ -581,55 +584,55 @@ impl Reactor {
         self.on_loop(py, |engine| engine.respond_file(token, status, &headers, file, offset, length))
     }
 
-    /// How many handlers still run whose clients have left, if there may not be more; else 0.
+    /// The number of handlers still running whose clients have left, if it has reached the limit; otherwise 0.
     fn handlers_in_excess(&self) -> PyResult<usize> {
         let engine = self.engine()?;
         Ok(if engine.is_overrun() { engine.outliving() } else { 0 })
     }
 
-    /// A suspended handler of the connection has ended.
+    /// To be called when a suspended handler of the connection has ended.
     fn release(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
         self.on_loop(py, |engine| engine.release(fd.0))
     }
 
-    /// The connection's `close` handler has ended.
+    /// To be called when the connection's `close` handler has ended.
     fn forget(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
         self.on_loop(py, |engine| engine.forget(fd.0))
     }
 
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
-    /// Without `refuse`, who has asked for something is still answered, and handshakes are accepted, until `close_all`.
+    /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers. If
+    /// `refuse` is false, requests already made are still answered, and handshakes accepted, until `close_all`.
     fn stop_accepting(&self, py: Python<'_>, refuse: bool) -> PyResult<()> {
         self.on_loop(py, |engine| engine.stop_accepting(refuse))
     }
 
-    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests.
+    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections that are between two requests.
     fn close_all(&self, py: Python<'_>, code: i64, reason: &str) -> PyResult<()> {
         let code = check_close(code, reason)?;
         self.on_loop(py, |engine| engine.close_all(code, reason))
     }
 
-    /// Connections in the middle of a TLS handshake, or of their first request behind it.
+    /// The number of connections in the middle of a TLS handshake, or of their first request after it.
     fn newcomers(&self) -> PyResult<usize> {
         Ok(self.engine()?.newcomers())
     }
 
-    /// Connections on which somebody has begun to ask for something, or waits for the answer of a handler.
+    /// The number of connections whose client has begun a request, or waits for a handler's answer.
     fn unanswered(&self) -> PyResult<usize> {
         Ok(self.engine()?.unanswered())
     }
 
-    /// Closes what is still there, without a word more; returns how many HTTP answers were cut by that.
+    /// Closes the remaining connections without further messages. Returns how many HTTP answers were cut short.
     fn abort_all(&self, py: Python<'_>) -> PyResult<usize> {
         self.on_loop(py, engine::Reactor::abort_all)
     }
 
-    /// Waits for no handler that still runs: whatever comes next for their connections comes with the next turn.
+    /// Stops waiting for handlers that still run: further events of their connections are delivered in the next turn.
     fn release_all(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::release_all)
     }
 
-    /// Connections of whatever kind that are still there.
+    /// The number of connections of any kind.
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
     }
@@ -637,11 +640,11 @@ impl Reactor {
 
 /// A descriptor that Python hands over.
 pub(crate) fn taken_over(descriptor: RawFd) -> OwnedFd {
-    // SAFETY: callers hand over an open descriptor that nobody else closes (`socket.detach()`).
+    // SAFETY: callers hand over an open descriptor that nothing else closes (`socket.detach()`).
     unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
-/// Ends a turn also when it ends in a panic: the next one would not begin otherwise.
+/// Ends a turn even if it panics: otherwise the next one would not begin.
 struct EndOfTurn<'a> {
     in_turn: &'a AtomicBool,
 }

@@ -1,4 +1,4 @@
-//! The engine's settings from the Python `Settings`, which has checked them.
+//! Reads the engine's settings from the Python `Settings`, which has checked them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use wire::origin::OriginPolicy;
 /// Reads a certificate and its key as the reactor will.
 ///
 /// Raises:
-///     ValueError: They cannot be used; one line that names the setting and the file, and says why.
+///     ValueError: They cannot be used. The message is one line with the setting, the file and the reason.
 #[pyfunction]
 pub(crate) fn check_certificate(certfile: PathBuf, keyfile: PathBuf) -> PyResult<()> {
     CertificateFiles { certfile, keyfile }.check().map_err(PyValueError::new_err)
 }
 
-/// The settings of a worker, whose connections may hold `max_memory` bytes together.
+/// The settings of a worker whose connections may hold `max_memory` bytes together.
 ///
 /// # Errors
-/// An attribute is missing or has another type: not a `hubbub.Settings`.
+/// If an attribute is missing or has another type, so that this is not a `hubbub.Settings`.
 pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<Settings> {
     let size = |name: &str| settings.getattr(name)?.extract::<usize>();
     let seconds = |name: &str| settings.getattr(name)?.extract::<f64>().map(Duration::from_secs_f64);

@@ -1,8 +1,8 @@
-//! How long handlers hold the event loop.
+//! Measures how long handlers hold the event loop.
 //!
-//! At each call only a coarse clock is read, and once: what ends one handler's time begins the next one's. That is off
-//! by what lies between two handlers, and by some milliseconds, neither of which matters where a tenth of a second is
-//! asked for. One call in [`SAMPLED`] is measured exactly.
+//! Each call reads only a coarse clock, and only once: the end of one handler's time is the start of the next one's.
+//! This is off by the time between two handlers, and by some milliseconds, neither of which matters for a threshold of
+//! a tenth of a second. One call in [`SAMPLED`] is measured exactly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use engine::{Shared, coarse_now};
 
-/// Calls of which one is measured.
+/// One in this many calls is measured.
 const SAMPLED: u32 = 64;
-/// Holding the event loop for more nanoseconds is complained of.
+/// Holding the event loop for more nanoseconds than this is reported.
 const TOO_LONG: u64 = 100_000_000;
 
-/// Belongs to the event loop's thread; atomics, because Python's classes are shared.
+/// Belongs to the event loop's thread; it uses atomics because Python's classes are shared.
 pub(crate) struct Stopwatch {
     shared: Arc<Shared>,
     /// By the coarse clock, in nanoseconds.
@@ -28,19 +28,19 @@ impl Stopwatch {
         Self { shared, since: AtomicU64::new(0), calls: AtomicU32::new(0) }
     }
 
-    /// What has passed until now is no handler's time.
+    /// Excludes the time up to now from any handler's time.
     #[inline]
     pub(crate) fn restart(&self) {
         self.since.store(coarse_now(), Ordering::Relaxed);
     }
 
-    /// A handler is about to be called; `None`: this call is none of those that are measured.
+    /// To be called before a handler. Returns `None` if this call is not measured.
     #[inline]
     pub(crate) fn begin(&self) -> Option<Instant> {
         self.is_sampled().then(Instant::now)
     }
 
-    /// A handler has been called. Returns for how long it has held the event loop, if that was too long.
+    /// To be called after a handler. Returns for how long it held the event loop, if that was too long.
     #[inline]
     pub(crate) fn end(&self, begin: Option<Instant>) -> Option<Duration> {
         if let Some(begin) = begin {
@@ -52,7 +52,7 @@ impl Stopwatch {
         (held > TOO_LONG).then(|| Duration::from_nanos(held))
     }
 
-    /// A handler that was called from Python has held the event loop for so long.
+    /// Counts the time for which a handler called from Python has held the event loop.
     pub(crate) fn held(&self, time: Duration) {
         if self.is_sampled() {
             self.shared.measured().handler(time);

@@ -1,4 +1,4 @@
-//! A turn as Python sees it: events become objects, and handlers are called with them.
+//! A turn as seen by Python: events become objects, and handlers are called with them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::handlers::{Contexts, Handler, Outcome};
 use crate::hub::leave_name;
 use crate::reactor::{Reactor, address, in_use};
 
-/// What an [`Event`] becomes while the reactor is borrowed; Python is entered only afterwards.
+/// What an [`Event`] is turned into while the reactor is borrowed. Python is entered only afterwards.
 enum Step {
     Handshake(Token, Arc<Head>, SocketAddr),
     Request(Token, Box<Head>, SocketAddr, Py<PyBytes>),
@@ -73,12 +73,12 @@ impl Reactor {
     /// Takes and handles events until there are no more, or the budget is used up.
     ///
     /// # Errors
-    /// SystemExit and KeyboardInterrupt of a handler; whatever else would be a fault of ours.
+    /// SystemExit and KeyboardInterrupt from a handler; anything else would be a bug of ours.
     pub(crate) fn run_turn(&self, py: Python<'_>) -> PyResult<()> {
         let mine = self.mine()?;
         mine.borrow().map_err(in_use)?.begin()?;
         self.runner.stopwatch.restart();
-        // Messages of one connection come together, so its id is made into an int once for all of them.
+        // Messages of one connection arrive together, so its id is converted to an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         let mut contexts = Contexts::default();
         let mut frames = Frames::default();
@@ -145,12 +145,12 @@ impl Reactor {
                     self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;
                 }
             }
-            // Handlers that were called from Python are measured there.
+            // Handlers called from Python are measured there.
             self.runner.stopwatch.restart();
         }
     }
 
-    /// Runs a handler that stands in its connection's order.
+    /// Runs a handler that belongs to its connection's order.
     #[inline]
     fn run_in_order<'py>(
         &self,
@@ -217,7 +217,7 @@ impl Reactor {
                 code.into_pyobject(py)?.into_any(),
                 PyString::new(py, reason).into_any(),
             ];
-            // A suspended one is forgotten by the worker, when it has ended.
+            // If the handler is suspended, the worker calls `forget` when it has ended.
             if self.runner.run(py, "close", fd, handler, &arguments, &mut Contexts::default())? == Outcome::Suspended {
                 return Ok(());
             }
@@ -234,9 +234,9 @@ impl Reactor {
         self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
     }
 
-    /// Tells the worker of a client that was turned away.
+    /// Reports a client that was turned away to the worker.
     fn refused(&self, py: Python<'_>, refused: &Refused) -> PyResult<()> {
-        // Making a request of what a client has sent takes its time: not for those that are only counted.
+        // Turning client input into a request takes time, so it is not done for clients that are only counted.
         let is_wanted = self.runner.worker.bind(py).call_method0(intern!(py, "wants_refusals"))?.is_truthy()?;
         let request = match &refused.head {
             Some(head) if is_wanted => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
@@ -265,19 +265,19 @@ impl Reactor {
     }
 }
 
-/// What Python calls a client: its address and port.
+/// A client as Python sees it: its address and port.
 fn client_tuple(peer: SocketAddr) -> (String, u16) {
     (peer.ip().to_canonical().to_string(), peer.port())
 }
 
-/// A `str` of valid UTF-8. That of ASCII is its bytes, which saves CPython from looking at each of them again.
+/// A `str` from valid UTF-8. An ASCII text is copied as it is, which saves CPython from looking at each byte again.
 #[inline]
 fn text_of<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
     if !text.is_ascii() || text.len() < 2 {
         return PyString::new(py, text);
     }
     // SAFETY: the thread is attached (`py`). A new string of `len` characters below 128 is compact ASCII, so its data
-    // are `len` bytes right behind its head, which nobody else has seen yet; `text` has as many, all below 128.
+    // are `len` bytes right after its header, which no other code has seen yet; `text` has as many, all below 128.
     unsafe {
         let string = ffi::PyUnicode_New(text.len() as ffi::Py_ssize_t, 127);
         if string.is_null() {

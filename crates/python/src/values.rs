@@ -1,4 +1,4 @@
-//! What is known of connections and workers, as plain Python values.
+//! Information about connections and workers, as plain Python values.
 
 use engine::{COUNTS, Counts, Fd, Held, Info, Metrics, Stats, Times};
 use pyo3::prelude::*;
@@ -37,8 +37,8 @@ pub(crate) fn stats_dict<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<
     Ok(dict)
 }
 
-/// What `hubbub.metrics` tells of: `stats` as in [`stats_dict`]; `closed` and `refused`, counts by close code and
-/// status; `closed_for_memory`, counts by what was held; `stuck`, whether each worker is, by its number; `turns` and
+/// The dict for `hubbub.metrics`: `stats` as in [`stats_dict`]; `closed` and `refused`, counts by close code and
+/// status; `closed_for_memory`, counts by what was held; `stuck`, whether each worker is stuck, by its id; `turns` and
 /// `handlers`, each a list of (upper bound in seconds, count) and the sum in seconds.
 pub(crate) fn metrics_dict<'py>(py: Python<'py>, metrics: &Metrics) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
@@ -71,7 +71,7 @@ fn counts_dict<'py>(py: Python<'py>, counts: &Counts, started_at: u64) -> PyResu
     Ok(dict)
 }
 
-/// Unix seconds of milliseconds.
+/// Converts milliseconds of Unix time to seconds.
 fn seconds(milliseconds: u64) -> f64 {
     milliseconds as f64 / 1000.0
 }

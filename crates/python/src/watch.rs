@@ -9,10 +9,10 @@ use crate::publisher::Wait;
 
 /// Watches the Python files below some directories.
 ///
-/// Those in directories that are hidden, virtual environments, caches or called node_modules do not count.
+/// Files in hidden directories, virtual environments, caches and directories called node_modules do not count.
 ///
 /// Raises:
-///     OSError: One of the paths is no directory that can be read, or the system does not allow so many watches.
+///     OSError: One of the paths is not a readable directory, or the system does not allow so many watches.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Watcher {
     engine: engine::Watcher,
@@ -26,19 +26,19 @@ impl Watcher {
         Ok(Self { engine })
     }
 
-    /// Wait for changes; those that come close together are told together.
+    /// Wait for changes. Changes that follow closely on one another are returned together.
     ///
     /// Args:
     ///     timeout: The seconds to wait.
     ///
     /// Returns:
-    ///     The paths of the files, sorted; empty: there were none in time, or the watcher was closed.
+    ///     The paths of the files, sorted; empty if there were none in time, or the watcher was closed.
     fn next(&self, py: Python<'_>, timeout: Wait) -> Vec<String> {
         let changed = py.detach(|| self.engine.next(timeout.0));
         changed.into_iter().map(|path| path.display().to_string()).collect()
     }
 
-    /// End the waiting.
+    /// Stop waiting.
     fn close(&self) {
         self.engine.close();
     }

@@ -1,14 +1,14 @@
-//! Request bodies: the bytes behind a head in, the content out (RFC 9112 §6, §7.1).
+//! Request bodies: the bytes after a head in, the content out (RFC 9112 §6, §7.1).
 //!
-//! Nothing is kept but content that has arrived and the line under way: a length that a peer only claims
-//! costs nothing. Where RFC 9112 would let a server be lenient about chunks, this is not: a proxy in front
-//! that reads a chunk's line otherwise would see the next request begin elsewhere (RFC 9112 §11.2).
+//! Only content that has arrived and the current line are kept: a length that a peer merely claims costs nothing. Where
+//! RFC 9112 would let a server be lenient about chunks, this one is not: a proxy in front that reads a chunk's line
+//! differently would see the next request begin elsewhere (RFC 9112 §11.2).
 
 use crate::http::{BodyLength, Rejection, is_token_byte, valid_header_name, valid_header_value};
 
-/// The longest line with a chunk's size, its extensions included; above it 400.
+/// The longest line with a chunk's size, including its extensions; a longer one gets a 400.
 pub const MAX_CHUNK_LINE: usize = 256;
-/// Bytes of all chunk extensions and trailers of one body; above it 431.
+/// Bytes of all chunk extensions and trailers of one body; more get a 431.
 pub const MAX_EXTRAS: usize = 16 * 1024;
 
 /// As many hexadecimal digits as a `u64` holds.
@@ -21,17 +21,17 @@ const TOO_MANY_EXTRAS: Rejection =
 /// What comes next.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
-    /// So many bytes, the last of the body.
+    /// This many bytes, the last of the body.
     Rest(u64),
     /// The line with a chunk's size.
     ChunkSize,
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk.
     Chunk(u64),
-    /// The empty line behind a chunk's bytes.
+    /// The empty line after a chunk's bytes.
     ChunkEnd,
     /// A trailer, or the empty line that ends them and the body.
     Trailer,
-    /// Nothing: the body is whole.
+    /// Nothing: the body is complete.
     End,
 }
 
@@ -41,17 +41,17 @@ pub struct BodyDecoder {
     expected: Expected,
     limit: usize,
     content: Vec<u8>,
-    /// What has arrived of a line.
+    /// The part of a line that has arrived.
     line: Vec<u8>,
     extras: usize,
 }
 
 impl BodyDecoder {
-    /// A decoder for a body of at most `limit` bytes.
+    /// Creates a decoder for a body of at most `limit` bytes.
     ///
     /// # Errors
     ///
-    /// 413 if `length` is more than that.
+    /// 413 if `length` is greater than that.
     pub fn new(length: BodyLength, limit: usize) -> Result<Self, Rejection> {
         let expected = match length {
             BodyLength::None | BodyLength::Length(0) => Expected::End,
@@ -62,12 +62,12 @@ impl BodyDecoder {
         Ok(Self { expected, limit, content: Vec::new(), line: Vec::new(), extras: 0 })
     }
 
-    /// Whether the body is whole.
+    /// Whether the body is complete.
     pub fn is_complete(&self) -> bool {
         matches!(self.expected, Expected::End)
     }
 
-    /// The content that has arrived.
+    /// The content that has arrived so far.
     pub fn content(&self) -> &[u8] {
         &self.content
     }
@@ -77,20 +77,20 @@ impl BodyDecoder {
         self.content.capacity() + self.line.capacity()
     }
 
-    /// The content, as far as it has arrived.
+    /// Returns the content that has arrived so far.
     pub fn into_content(self) -> Vec<u8> {
         self.content
     }
 
-    /// Decodes the next bytes, and returns how many of them belong to the body: all, unless it ends among
-    /// them ([`Self::is_complete`]).
+    /// Decodes the next bytes, and returns how many of them belong to the body: all of them, unless it ends among them
+    /// ([`Self::is_complete`]).
     ///
     /// # Errors
     ///
-    /// 400 for chunks that break the grammar (RFC 9112 §7.1), also where servers are often lenient: white
-    /// space around a size or in an extension, a bare CR or LF, more than [`MAX_CHUNK_LINE`] bytes in front
-    /// of a chunk. 413 for a chunk that makes the body too large, before its bytes are there. 431 for more
-    /// than [`MAX_EXTRAS`] bytes of extensions and trailers. The decoder is of no use afterwards.
+    /// 400 for chunks that break the grammar (RFC 9112 §7.1), even where servers are often lenient: white space around
+    /// a size or in an extension, a bare CR or LF, more than [`MAX_CHUNK_LINE`] bytes before a chunk. 413 for a chunk
+    /// that makes the body too large, before its bytes have arrived. 431 for more than [`MAX_EXTRAS`] bytes of
+    /// extensions and trailers. The decoder cannot be used afterwards.
     pub fn decode(&mut self, input: &[u8]) -> Result<usize, Rejection> {
         let mut rest = input;
         while !rest.is_empty() {
@@ -119,7 +119,7 @@ impl BodyDecoder {
         left - count as u64
     }
 
-    /// Takes what is there of a line, and deals with it if that is all of it.
+    /// Takes as much of a line as has arrived, and handles the line once it is complete.
     fn take_line(&mut self, rest: &mut &[u8]) -> Result<(), Rejection> {
         let line_feed = rest.iter().position(|&byte| byte == b'\n');
         let (part, behind) = rest.split_at(line_feed.map_or(rest.len(), |index| index + 1));
@@ -141,7 +141,7 @@ impl BodyDecoder {
         };
         self.expected = match self.expected {
             Expected::ChunkSize => self.chunk(line)?,
-            // There was only room for its CRLF.
+            // There was room only for its CRLF.
             Expected::ChunkEnd => Expected::ChunkSize,
             _ if line.is_empty() => Expected::End,
             _ => self.trailer(line)?,
@@ -149,7 +149,7 @@ impl BodyDecoder {
         Ok(())
     }
 
-    /// The most bytes that the line under way may have, its end included.
+    /// The maximum length of the current line, including its end.
     fn longest_line(&self) -> usize {
         match self.expected {
             Expected::ChunkEnd => b"\r\n".len(),
@@ -177,7 +177,7 @@ impl BodyDecoder {
         Ok(if size == 0 { Expected::Trailer } else { Expected::Chunk(size) })
     }
 
-    /// Checks a trailer as any header, and drops it: nobody has asked for it (RFC 9112 §7.1.2).
+    /// Checks a trailer like any header, and drops it: nothing asked for it (RFC 9112 §7.1.2).
     fn trailer(&mut self, line: &[u8]) -> Result<Expected, Rejection> {
         self.count_extras(line.len())?;
         let colon = line.iter().position(|&byte| byte == b':').unwrap_or_default();
@@ -195,8 +195,8 @@ impl BodyDecoder {
     }
 }
 
-/// Whether this is `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )` (RFC 9112 §7.1.1), without the white space
-/// that only a sender of bad manners puts there.
+/// Whether this is `*( ";" chunk-ext-name [ "=" chunk-ext-val ] )` (RFC 9112 §7.1.1), without the white space that only
+/// badly behaved senders add.
 fn are_extensions(mut bytes: &[u8]) -> bool {
     while let Some(extension) = bytes.strip_prefix(b";") {
         let (name, behind) = split_token(extension);
@@ -214,7 +214,7 @@ fn are_extensions(mut bytes: &[u8]) -> bool {
     bytes.is_empty()
 }
 
-/// What stands behind the token or quoted string (RFC 9110 §5.6.4) that `bytes` begin with.
+/// The bytes after the token or quoted string (RFC 9110 §5.6.4) at the start of `bytes`.
 fn split_value(bytes: &[u8]) -> Option<&[u8]> {
     let Some(mut quoted) = bytes.strip_prefix(b"\"") else {
         let (token, behind) = split_token(bytes);
@@ -234,7 +234,7 @@ fn split_token(bytes: &[u8]) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.iter().take_while(|byte| is_token_byte(**byte)).count())
 }
 
-/// A byte that may stand in a quoted string, escaped or not.
+/// Whether a byte may appear in a quoted string, escaped or not.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }

@@ -1,25 +1,22 @@
 //! permessage-deflate (RFC 7692), without context takeover on either side.
 //!
-//! Every message is compressed by itself, so a connection keeps no zlib state: one [`Inflater`] and
-//! one [`Deflater`] serve all the connections of a thread, and a connection can move to another
-//! process between any two messages.
+//! Every message is compressed by itself, so a connection keeps no zlib state: one [`Inflater`] and one [`Deflater`]
+//! serve all the connections of a thread, and a connection can move to another process between any two messages.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::error::Error;
 
-/// What a sync flush ends with; it is not sent (RFC 7692 §7.2.1), and is put back before inflating
-/// (§7.2.2).
+/// The end of a sync flush. It is not sent (RFC 7692 §7.2.1), and is put back before inflating (§7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// The smallest window that zlib can compress with; the RFC allows 8 too.
 const MIN_WINDOW_BITS: u8 = 9;
 const MAX_WINDOW_BITS: u8 = 15;
 
-/// What was agreed with one client.
+/// The parameters agreed with one client.
 ///
-/// The client's window is not part of it: inflating with the largest window serves every smaller
-/// one.
+/// The client's window is not among them: inflating with the largest window works for every smaller one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parameters {
     /// The base-2 logarithm of the window that we compress with, 9 to 15.
@@ -30,17 +27,15 @@ pub struct Parameters {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MalformedExtensions;
 
-/// Looks at every offer of every Sec-WebSocket-Extensions header in order and takes the first
-/// acceptable one.
+/// Goes through every offer of every Sec-WebSocket-Extensions header in order, and takes the first acceptable one.
 ///
-/// Returns the agreed parameters with the value for the response's header, or `None` if there is
-/// nothing to accept. An offer with an unknown or repeated parameter, a bad value, or a
-/// `server_max_window_bits` of 8 (which zlib cannot keep) is declined, and the next one considered
-/// (RFC 7692 §7.1).
+/// Returns the agreed parameters with the value for the response's header, or `None` if nothing is acceptable. An offer
+/// with an unknown or repeated parameter, a bad value, or a `server_max_window_bits` of 8 (which zlib cannot keep) is
+/// declined, and the next one considered (RFC 7692 §7.1).
 ///
 /// # Errors
 ///
-/// A header breaks the grammar of RFC 6455 §9.1, which the handshake has to fail for.
+/// If a header breaks the grammar of RFC 6455 §9.1, for which the handshake has to fail.
 pub fn negotiate<'a>(
     headers: impl Iterator<Item = &'a str>,
 ) -> Result<Option<(Parameters, String)>, MalformedExtensions> {
@@ -56,8 +51,7 @@ pub fn negotiate<'a>(
 
 /// The answer to one offer, if it is acceptable.
 ///
-/// Both `no_context_takeover` parameters may stand in the response whether or not they were offered
-/// (RFC 7692 §7.1.1).
+/// Both `no_context_takeover` parameters may appear in the response whether or not they were offered (RFC 7692 §7.1.1).
 fn accept(offer: &Offer<'_>) -> Option<(Parameters, String)> {
     if offer.name != "permessage-deflate" {
         return None;
@@ -106,8 +100,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// The next offer; `None` at the header's end. Empty elements of the list are passed over (RFC
-    /// 9110 §5.6.1.2).
+    /// The next offer; `None` at the header's end. Empty elements of the list are skipped (RFC 9110 §5.6.1.2).
     fn offer(&mut self) -> Result<Option<Offer<'a>>, MalformedExtensions> {
         while self.eat(',') {}
         if self.rest.is_empty() {
@@ -122,7 +115,7 @@ impl<'a> Cursor<'a> {
         if self.rest.is_empty() || self.rest.starts_with(',') { Ok(Some(offer)) } else { Err(MalformedExtensions) }
     }
 
-    /// Takes `delimiter` with the white space around it.
+    /// Takes `delimiter` and any white space around it.
     fn eat(&mut self, delimiter: char) -> bool {
         let trimmed = self.rest.trim_start_matches([' ', '\t']);
         let found = trimmed.strip_prefix(delimiter);
@@ -152,34 +145,34 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Inflates messages, one after the other, of any number of connections.
+/// Inflates messages of any number of connections, one after another.
 pub struct Inflater {
     state: Decompress,
-    /// The message inflated last by [`Inflater::inflate_here`].
+    /// The last message inflated by [`Inflater::inflate_here`].
     output: Vec<u8>,
 }
 
-/// What [`Inflater::inflate_here`] keeps for the next message; a larger buffer is given back.
+/// The buffer size that [`Inflater::inflate_here`] keeps for the next message; a larger buffer is freed.
 const RETAIN_OUTPUT: usize = 64 * 1024;
 
-/// The least that the output grows by.
+/// The smallest step by which the output grows.
 const OUTPUT_STEP: usize = 4096;
 
 impl Inflater {
-    /// A state for the largest window, which serves every client's.
+    /// Creates a state for the largest window, which works for every client's.
     pub fn new() -> Self {
         Self { state: Decompress::new(false), output: Vec::new() }
     }
 
     /// Inflates one whole message, given without its 00 00 ff ff tail, and appends it to `out`.
     ///
-    /// `out` grows with what was really inflated, never by more than `limit + 1` bytes.
+    /// `out` grows with what has actually been inflated, never by more than `limit + 1` bytes.
     ///
     /// # Errors
     ///
-    /// 1009 as soon as the message is longer than `limit` bytes. 1007 if the data is not DEFLATE:
-    /// neither RFC names a code for it, and it is "data within a message that was not consistent
-    /// with the type of the message" (RFC 6455 §7.4.1).
+    /// 1009 as soon as the message is longer than `limit` bytes. 1007 if the data is not DEFLATE: neither RFC names a
+    /// code for it, and it is "data within a message that was not consistent with the type of the message" (RFC 6455
+    /// §7.4.1).
     pub fn inflate(&mut self, compressed: &[u8], limit: usize, out: &mut Vec<u8>) -> Result<(), Error> {
         let start = out.len();
         self.state.reset(false);
@@ -187,8 +180,7 @@ impl Inflater {
         self.feed(&TAIL, start, limit, out)
     }
 
-    /// As [`Inflater::inflate`], into a buffer of the inflater's own that lasts until the next
-    /// message.
+    /// Like [`Inflater::inflate`], into a buffer of the inflater's own that is valid until the next message.
     pub(crate) fn inflate_here(&mut self, compressed: &[u8], limit: usize) -> Result<&[u8], Error> {
         let mut output = std::mem::take(&mut self.output);
         output.clear();
@@ -214,8 +206,7 @@ impl Inflater {
             }
             input = &input[(self.state.total_in() - consumed_before) as usize..];
             if status == Status::StreamEnd {
-                // A sender may end its blocks with BFINAL set (RFC 7692 §7.2.3.4); zlib takes more
-                // only after a reset.
+                // A sender may end its blocks with BFINAL set (RFC 7692 §7.2.3.4); zlib takes more only after a reset.
                 self.state.reset(false);
             }
             if input.is_empty() && out.len() < out.capacity() {
@@ -231,15 +222,15 @@ impl Default for Inflater {
     }
 }
 
-/// Compresses messages, one after the other, for any number of connections.
+/// Compresses messages for any number of connections, one after another.
 #[derive(Default)]
 pub struct Deflater {
-    /// One state for each window size, 9 to 15 bits, made when it is first used.
+    /// One state for each window size, 9 to 15 bits, created on first use.
     states: [Option<Compress>; (MAX_WINDOW_BITS - MIN_WINDOW_BITS + 1) as usize],
 }
 
 impl Deflater {
-    /// Without any zlib state yet.
+    /// Creates a deflater without any zlib state.
     pub fn new() -> Self {
         Self::default()
     }

@@ -1,48 +1,47 @@
-//! What a peer can do wrong after the handshake, told as the close code that it is to be sent.
+//! What a peer can do wrong after the handshake, expressed as the close code to send.
 
 use std::fmt;
 
-/// The close codes that the server itself sends and reports (RFC 6455 §7.4.1, and the IANA registry for those above
-/// 1011).
+/// The close codes that the server itself sends and reports (RFC 6455 §7.4.1; those above 1011 are from the IANA
+/// registry).
 pub mod close_code {
-    /// The purpose of the connection is fulfilled.
+    /// The purpose of the connection has been fulfilled.
     pub const NORMAL: u16 = 1000;
-    /// The server stops, or the browser leaves the page.
+    /// The server is stopping, or the browser is leaving the page.
     pub const GOING_AWAY: u16 = 1001;
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: u16 = 1002;
     /// Reported for a Close without a code; never sent.
     pub const NO_STATUS: u16 = 1005;
-    /// Reported for a connection that ended without a Close; never sent.
+    /// Reported for a connection that ended without a Close frame; never sent.
     pub const ABNORMAL: u16 = 1006;
     /// Data that does not fit the message's type, such as text that is not UTF-8.
     pub const INVALID_DATA: u16 = 1007;
-    /// The peer does what is not allowed here.
+    /// The peer did something that is not allowed here.
     pub const POLICY_VIOLATION: u16 = 1008;
-    /// A message larger than the receiver takes.
+    /// A message larger than the receiver accepts.
     pub const TOO_BIG: u16 = 1009;
-    /// The server met a condition that it did not foresee.
+    /// The server met an unexpected condition.
     pub const INTERNAL: u16 = 1011;
     /// The server is overloaded, or this client reads too slowly.
     pub const TRY_AGAIN: u16 = 1013;
 }
 
-/// Whether `code` may stand in a Close frame, sent or received (RFC 6455 §7.4).
+/// Whether `code` may appear in a Close frame, sent or received (RFC 6455 §7.4).
 ///
-/// 1004 has no meaning yet; 1005, 1006 and 1015 exist only for reports on the own side; 1016 to
-/// 2999 are reserved for future versions of the protocol; 3000 to 3999 belong to libraries and 4000
+/// 1004 has no meaning yet; 1005, 1006 and 1015 exist only for local reports; 1016 to 2999 are reserved for future
+/// versions of the protocol; 3000 to 3999 belong to libraries and 4000 to 4999 to applications.
 /// to 4999 to applications.
 pub const fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// The peer broke the protocol; the connection is to be failed with `code` (RFC 6455 §7.1.7).
+/// The peer broke the protocol. The connection has to be failed with `code` (RFC 6455 §7.1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     /// The close code to send.
     pub code: u16,
-    /// What was wrong, for the Close frame and the log; shorter than the 123 bytes that a Close
-    /// frame has room for.
+    /// What was wrong, for the Close frame and the log; shorter than the 123 bytes available in a Close frame.
     pub reason: &'static str,
 }
 

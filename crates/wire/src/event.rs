@@ -1,4 +1,4 @@
-//! What a connection's peer has sent, as its receiver sees it.
+//! What a connection's peer has sent, as seen by the receiver.
 
 /// What a peer has sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,7 +9,7 @@ pub enum Event<'a> {
     Binary(&'a [u8]),
     /// A ping, which wants a pong with the same payload (RFC 6455 §5.5.3).
     Ping(&'a [u8]),
-    /// A pong, asked for or not.
+    /// A pong, requested or not.
     Pong(&'a [u8]),
     /// The peer's half of the closing handshake, the last event of a connection.
     Close {

@@ -1,5 +1,4 @@
-//! The frame codec (RFC 6455 §5.2): what stands in one frame's header, and nothing about how frames
-//! follow each other.
+//! The frame codec (RFC 6455 §5.2): the contents of one frame's header, and nothing about how frames follow each other.
 
 use crate::error::Error;
 
@@ -13,7 +12,7 @@ pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
 /// key.
 pub const MAX_SERVER_HEADER: usize = 10;
 
-/// A length of up to this stands in the second byte itself.
+/// A length up to this is stored in the second byte itself.
 const MAX_INLINE_LENGTH: usize = 125;
 const FIN: u8 = 0b1000_0000;
 const RSV1: u8 = 0b0100_0000;
@@ -22,11 +21,11 @@ const MASKED: u8 = 0b1000_0000;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 
-/// What a frame is (RFC 6455 §5.2).
+/// The kind of a frame (RFC 6455 §5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Opcode {
-    /// A further fragment of the message under way.
+    /// Another fragment of the current message.
     Continuation = 0,
     /// The first frame of a text message.
     Text = 1,
@@ -34,9 +33,9 @@ pub enum Opcode {
     Binary = 2,
     /// One half of the closing handshake.
     Close = 8,
-    /// To be answered with a pong that has the same payload.
+    /// To be answered with a pong with the same payload.
     Ping = 9,
-    /// The answer to a ping, or unasked.
+    /// The answer to a ping, or unsolicited.
     Pong = 10,
 }
 
@@ -48,10 +47,10 @@ impl Opcode {
         is_control(self as u8)
     }
 
-    /// The opcode of a frame's lower four bits.
+    /// The opcode in the lower four bits of a frame's first byte.
     ///
     /// # Errors
-    /// 1002: a reserved opcode.
+    /// 1002 for a reserved opcode.
     #[inline]
     pub fn from_bits(bits: u8) -> Result<Self, Error> {
         Ok(match bits {
@@ -66,7 +65,7 @@ impl Opcode {
     }
 }
 
-/// Whether a frame whose first byte this is would be a control frame.
+/// Whether a frame with this first byte is a control frame.
 #[inline]
 pub const fn is_control(first_byte: u8) -> bool {
     first_byte & 0b1000 != 0
@@ -76,7 +75,7 @@ pub const fn is_control(first_byte: u8) -> bool {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum DataOpcode {
-    /// The next fragment of the message under way.
+    /// The next fragment of the current message.
     Continuation = Opcode::Continuation as u8,
     /// UTF-8 text.
     Text = Opcode::Text as u8,
@@ -91,7 +90,7 @@ impl DataOpcode {
         self as u8
     }
 
-    /// The opcode with these four bits, if it is a data frame's.
+    /// The data opcode with these four bits; `None` if they belong to no data frame.
     #[inline]
     pub fn from_byte(byte: u8) -> Option<Self> {
         [Self::Continuation, Self::Text, Self::Binary].get(usize::from(byte)).copied()
@@ -111,17 +110,17 @@ impl From<DataOpcode> for Opcode {
 /// The header of a client's frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// The last frame of its message.
+    /// Whether this is the last frame of its message.
     pub fin: bool,
     /// The bit that permessage-deflate sets on a compressed message's first frame (RFC 7692 §6).
     pub rsv1: bool,
-    /// What the frame is.
+    /// The kind of the frame.
     pub opcode: Opcode,
     /// The masking key.
     pub mask: [u8; 4],
-    /// How long the payload is to be, in bytes, as the peer claims.
+    /// The length of the payload, in bytes, as the peer claims.
     pub payload_len: u64,
-    /// How many bytes the header itself took.
+    /// The length of the header itself, in bytes.
     pub header_len: usize,
 }
 
@@ -129,9 +128,9 @@ pub struct Header {
 ///
 /// # Errors
 ///
-/// 1002 as soon as the bytes show it: RSV2 or RSV3 set, an unknown opcode, a frame that is not
-/// masked (RFC 6455 §5.1), a length that is not in its shortest form or has its top bit set (§5.2),
-/// a control frame that is fragmented or longer than 125 bytes (§5.5).
+/// 1002 as soon as the bytes show it: RSV2 or RSV3 set, an unknown opcode, a frame that is not masked (RFC 6455 §5.1),
+/// a length that is not in its shortest form or has its top bit set (§5.2), a control frame that is fragmented or
+/// longer than 125 bytes (§5.5).
 #[inline]
 pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
     let Some(&first) = bytes.first() else {
@@ -189,7 +188,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
 
 /// Appends the header of a server's frame, which is never masked (RFC 6455 §5.1).
 ///
-/// A control opcode must come with `fin` and a payload of at most 125 bytes.
+/// If `opcode` is a control opcode, `fin` must be true and the payload at most 125 bytes.
 #[inline]
 pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload_len: usize) {
     debug_assert!(!opcode.is_control() || (fin && payload_len <= MAX_CONTROL_PAYLOAD));
@@ -205,7 +204,7 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, p
     }
 }
 
-/// Appends a server's whole frame; the rules of [`encode_header`] apply.
+/// Appends a server's whole frame, with the rules of [`encode_header`].
 #[inline]
 pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
     out.reserve(MAX_SERVER_HEADER + payload.len());
@@ -215,8 +214,8 @@ pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload:
 
 /// Appends a Close frame (RFC 6455 §5.5.1).
 ///
-/// Without a code the payload is empty and `reason` has no place. A reason of more than 123 bytes
-/// is cut between two characters.
+/// Without a code the payload is empty, and `reason` is left out. A reason of more than 123 bytes is cut between two
+/// characters.
 pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     let Some(code) = code else {
         return encode(out, Opcode::Close, true, false, &[]);
@@ -228,14 +227,14 @@ pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     out.extend_from_slice(reason.as_bytes());
 }
 
-/// The longest beginning of `text` that has at most `limit` bytes and ends between two characters.
+/// The longest prefix of `text` that has at most `limit` bytes and ends between two characters.
 fn cut(text: &str, limit: usize) -> &str {
     let end = (0..=limit.min(text.len())).rfind(|&end| text.is_char_boundary(end)).unwrap_or(0);
     &text[..end]
 }
 
-/// The whole length (header and payload) of the server's frame that `bytes` begins with; `None` if
-/// the header is not whole.
+/// The whole length (header and payload) of the server's frame at the start of `bytes`; `None` if the header is
+/// incomplete.
 pub fn server_frame_len(bytes: &[u8]) -> Option<usize> {
     match *bytes.get(1)? {
         LENGTH_16 => bytes[2..].first_chunk().map(|field| 4 + usize::from(u16::from_be_bytes(*field))),

@@ -1,4 +1,4 @@
-//! The opening handshake, the server's half of it (RFC 6455 §4.2).
+//! The server's half of the opening handshake (RFC 6455 §4.2).
 
 use data_encoding::BASE64;
 use sha1::{Digest, Sha1};
@@ -8,17 +8,16 @@ use crate::http::{
     BodyLength, Head, Rejection, body_length, list_elements, valid_header_name, write_headers, write_line,
 };
 
-/// What the key is joined with, so that only a server that speaks WebSocket gives the right answer
-/// (RFC 6455 §1.3).
+/// Appended to the key, so that only a server that speaks WebSocket gives the right answer (RFC 6455 §1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The only version there is.
+/// The only version.
 const VERSION: &[u8] = b"13";
 
-/// More subprotocols than this are refused: each is compared with those before it.
+/// More subprotocols than this are refused: each is compared with the previous ones.
 pub const MAX_SUBPROTOCOLS: usize = 64;
 
-/// Headers of the 101 that this module writes, or that have no place in one.
+/// Headers of the 101 that this module writes itself, or that do not belong in one.
 const RESERVED_HEADERS: [&str; 8] = [
     "connection",
     "content-length",
@@ -37,7 +36,7 @@ pub struct Upgrade {
     pub accept: [u8; 28],
     /// The subprotocols that the client offers, in its order of preference.
     pub protocols: Vec<String>,
-    /// What is agreed about compression, with the value of the response's Sec-WebSocket-Extensions.
+    /// The agreed compression, with the value for the response's Sec-WebSocket-Extensions.
     pub compression: Option<(Parameters, String)>,
 }
 
@@ -84,11 +83,9 @@ fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether this is base64 of 16 bytes: 22 characters, the last of which carries only two bits, and
-/// the padding.
+/// Whether this is base64 of 16 bytes: 22 characters, the last of which carries only two bits, and the padding.
 ///
-/// The bits of that last character which carry nothing may be set, as they are in the RFC's own
-/// example (§4.1).
+/// The unused bits of that last character may be set, as they are in the RFC's own example (§4.1).
 fn is_key(key: &[u8]) -> bool {
     match key.strip_suffix(b"==") {
         Some(digits) => {
@@ -124,8 +121,7 @@ fn offered_subprotocols(head: &Head) -> Result<Vec<String>, Rejection> {
     Ok(offered)
 }
 
-/// The answer to the offers of compression; they are checked also where we would not compress (RFC
-/// 6455 §9.1).
+/// The answer to the offers of compression. They are checked even if we would not compress (RFC 6455 §9.1).
 fn agreed(head: &Head, compression: bool) -> Result<Option<(Parameters, String)>, Rejection> {
     let malformed = Rejection::bad_request("invalid Sec-WebSocket-Extensions");
     let headers: Vec<&str> = head
@@ -144,9 +140,8 @@ pub fn choose_subprotocol<'a>(ours: &'a [String], offered: &[String]) -> Option<
 
 /// Appends the 101 response that opens the connection (RFC 6455 §4.2.2).
 ///
-/// `extra` headers have passed [`crate::http::valid_header_name`] and
-/// [`crate::http::valid_header_value`]; those that the handshake itself decides about are left out.
-/// `date` is the Date header's value (RFC 9110 §5.6.7).
+/// `extra` headers must have passed [`crate::http::valid_header_name`] and [`crate::http::valid_header_value`]; those
+/// that the handshake itself determines are left out. `date` is the Date header's value (RFC 9110 §5.6.7).
 pub fn write_accept<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     upgrade: &Upgrade,

@@ -9,9 +9,9 @@ use crate::http::{Head, split_authority};
 /// The hosts that requests may be for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HostPolicy {
-    /// Every host, and none at all.
+    /// Any host, or none.
     Any,
-    /// Only these.
+    /// Only the hosts in this list.
     List(Vec<HostPattern>),
 }
 
@@ -21,7 +21,7 @@ pub struct HostPattern {
     host: Host,
     /// Permits the host's subdomains, of any depth, but not the host itself.
     subdomains: bool,
-    /// `None`: every port.
+    /// `None` means any port.
     port: Option<u16>,
 }
 
@@ -38,7 +38,7 @@ impl fmt::Display for InvalidHost {
 impl std::error::Error for InvalidHost {}
 
 impl HostPolicy {
-    /// The policy of a list of hosts.
+    /// Parses the policy of a list of hosts.
     ///
     /// # Errors
     ///
@@ -48,15 +48,15 @@ impl HostPolicy {
         hosts.iter().map(|text| parse(text.as_ref())).collect::<Result<_, _>>().map(Self::List)
     }
 
-    /// Whether a request may be for `authority`, the host and port of its target or its Host header. `tls`: whether it
-    /// came over TLS that ends here, so that https's port is the default.
+    /// Whether a request may be for `authority`, the host and port of its target or its Host header. `tls` says whether
+    /// the request came over TLS that ends here, so that https's port is the default.
     pub fn allows(&self, authority: Option<&[u8]>, tls: bool) -> bool {
         let Self::List(patterns) = self else { return true };
         let Some((host, port)) = authority.and_then(parse_authority) else { return false };
         patterns.iter().any(|pattern| pattern.permits(&host, port, tls))
     }
 
-    /// As [`HostPolicy::allows`], for a request's head.
+    /// Like [`HostPolicy::allows`], for a request's head.
     pub fn allows_head(&self, head: &Head, tls: bool) -> bool {
         self.allows(head.authority(), tls)
     }
@@ -79,18 +79,18 @@ impl HostPattern {
             (None, _) => true,
             (Some(permitted), Some(port)) => permitted == port,
             (Some(permitted), None) if tls => permitted == 443,
-            // A proxy may have ended TLS, so either default may be meant.
+            // A proxy may have terminated TLS, so either default may be meant.
             (Some(permitted), None) => permitted == 80 || permitted == 443,
         };
         host_is_permitted && port_is_permitted
     }
 }
 
-/// A host in the form in which two of them are compared.
+/// A host, in the form used for comparison.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Host {
     V6(Ipv6Addr),
-    /// In lower case, without the dot that a fully qualified name may end in (RFC 3986 §3.2.2).
+    /// In lower case, without the trailing dot of a fully qualified name (RFC 3986 §3.2.2).
     Name(String),
 }
 

@@ -1,9 +1,7 @@
-//! HTTP/1.1 as a server meets it before the upgrade: a request's head in, a whole response out (RFC
-//! 9112).
+//! HTTP/1.1 as a server needs it before the upgrade: a request's head in, a whole response out (RFC 9112).
 //!
-//! The parsing is httparse's. What it lets pass, and a proxy in front could read otherwise than we
-//! do, is refused here: where two readers disagree about a request, another one can be smuggled in
-//! (RFC 9112 §11.2).
+//! The parsing is done by httparse. Whatever it accepts but a proxy in front could read differently than we do is
+//! refused here: if two readers disagree about a request, another one can be smuggled in (RFC 9112 §11.2).
 
 use std::net::Ipv6Addr;
 use std::ops::Range;
@@ -13,14 +11,14 @@ use httparse::Status;
 /// More headers than this are refused with 431.
 pub const MAX_HEADERS: usize = 128;
 
-/// A request that is to be answered with an error.
+/// A request that has to be answered with an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rejection {
     /// The status of the response.
     pub status: u16,
-    /// What was wrong, in words for the response's body.
+    /// What was wrong, worded for the response's body.
     pub reason: &'static str,
-    /// Headers that belong to this status, such as the versions that we speak.
+    /// Headers that belong to this status, such as the versions we speak.
     pub headers: &'static [(&'static str, &'static str)],
 }
 
@@ -38,12 +36,11 @@ impl Rejection {
     }
 }
 
-/// Finds the end of a request's head: the index behind its empty line, or `None` if more bytes are
-/// needed.
+/// Finds the end of a request's head: the index after its empty line, or `None` if more bytes are needed.
 ///
-/// `scanned` begins at 0 and keeps how far the search came, so that a head which arrives byte by
-/// byte costs linear time in all. A line may end in LF alone here: such a head is found, and then
-/// refused by [`Head::parse`], not waited for.
+/// `scanned` starts at 0 and records how far the search got, so that a head arriving byte by byte costs linear time in
+/// total. A line may end in LF alone here: such a head is found, and then refused by [`Head::parse`], rather than
+/// waited for.
 pub fn find_head_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
     let start = *scanned;
     *scanned = bytes.len();
@@ -52,29 +49,28 @@ pub fn find_head_end(bytes: &[u8], scanned: &mut usize) -> Option<usize> {
         .map(|line_feed| line_feed + 1)
 }
 
-/// A request's head, owned, so that it can outlive the buffer that it arrived in.
+/// A request's head. It owns its data, so that it can outlive the buffer it arrived in.
 #[derive(Clone, Debug)]
 pub struct Head {
     method: String,
     target: String,
     minor_version: u8,
-    /// The headers' names, one behind the other.
+    /// The headers' names, one after another.
     names: String,
-    /// The headers' values, one behind the other.
+    /// The headers' values, one after another.
     values: Vec<u8>,
     headers: Vec<(Range<usize>, Range<usize>)>,
 }
 
 impl Head {
-    /// Parses a whole head, the empty line at its end included.
+    /// Parses a whole head, including the empty line at its end.
     ///
     /// # Errors
     ///
-    /// 400 for a head that breaks the grammar, also where RFC 9112 would let a server be lenient:
-    /// line ends other than CRLF, empty lines in front, folded headers (§5.2), space before a colon
-    /// (§5.1), control bytes, a target that is neither a path nor an absolute URI (nor `*` for
-    /// OPTIONS, §3.2), a missing, repeated or invalid Host (§3.2). 431 for more than
-    /// [`MAX_HEADERS`] headers. 501 for CONNECT, whose target is no resource of ours (RFC 9110
+    /// 400 for a head that breaks the grammar, even where RFC 9112 would let a server be lenient: line ends other than
+    /// CRLF, empty lines at the start, folded headers (§5.2), space before a colon (§5.1), control bytes, a target that
+    /// is neither a path nor an absolute URI (nor `*` for OPTIONS, §3.2), a missing, repeated or invalid Host (§3.2).
+    /// 431 for more than [`MAX_HEADERS`] headers. 501 for CONNECT, whose target is no resource of ours (RFC 9110
     /// §9.3.6). 505 for a version other than HTTP/1.0 and HTTP/1.1.
     pub fn parse(bytes: &[u8]) -> Result<Self, Rejection> {
         check_lines(bytes)?;
@@ -107,7 +103,7 @@ impl Head {
         Ok(head)
     }
 
-    /// Bytes of memory that it holds.
+    /// The memory it holds, in bytes.
     pub fn size(&self) -> usize {
         let text = self.method.capacity() + self.target.capacity() + self.names.capacity() + self.values.capacity();
         text + self.headers.capacity() * size_of::<(Range<usize>, Range<usize>)>()
@@ -135,30 +131,29 @@ impl Head {
         self.minor_version
     }
 
-    /// Names and values of all headers, as sent, but the Host of an absolute target's; bytes of a value above 127 have
-    /// no agreed meaning (RFC 9110 §5.5).
+    /// Names and values of all headers, as sent, except for the Host, which is that of an absolute target if there is
+    /// one. Bytes of a value above 127 have no agreed meaning (RFC 9110 §5.5).
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (&self.names[name.clone()], &self.values[value.clone()]))
     }
 
-    /// The values of all headers called `name`, in any case of letters.
+    /// The values of all headers called `name`, ignoring case.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
         self.headers().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// The value of the first header called `name`, in any case of letters.
+    /// The value of the first header called `name`, ignoring case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// Whether `token` is in the comma-separated list that all headers called `name` make up, in
-    /// any case of letters.
+    /// Whether `token` is in the comma-separated list formed by all headers called `name`, ignoring case.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.get_all(name).flat_map(list_elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// The host and port that the request is for: of an absolute target, or else of the Host header
-    /// (RFC 9112 §3.2.2).
+    /// The host and port that the request is for: those of an absolute target, or else of the Host header (RFC 9112
+    /// §3.2.2).
     pub fn authority(&self) -> Option<&[u8]> {
         absolute_form(&self.target).map(|(authority, _)| authority.as_bytes()).or_else(|| self.get("host"))
     }
@@ -169,8 +164,7 @@ impl Head {
             && (self.minor_version == 1 || self.has_token("connection", "keep-alive"))
     }
 
-    /// Whether the client waits for a 100 before it sends the body. HTTP/1.0 knows no expectations
-    /// (RFC 9110 §10.1.1).
+    /// Whether the client waits for a 100 before it sends the body. HTTP/1.0 has no expectations (RFC 9110 §10.1.1).
     ///
     /// # Errors
     ///
@@ -187,12 +181,12 @@ impl Head {
         }
     }
 
-    /// Whether this is meant as a WebSocket handshake, be it a faulty one.
+    /// Whether this is meant to be a WebSocket handshake, even a faulty one.
     pub fn wants_upgrade(&self) -> bool {
         self.has_token("upgrade", "websocket") || self.get("sec-websocket-key").is_some()
     }
 
-    /// RFC 9112 §3.2.2: the Host beside an absolute target is ignored, and replaced by the target's.
+    /// RFC 9112 §3.2.2: with an absolute target, the Host header is ignored, and replaced by the target's host.
     fn take_host_of_target(&mut self) {
         let Some((authority, _)) = absolute_form(&self.target) else { return };
         for (name, value) in &mut self.headers {
@@ -230,7 +224,7 @@ impl Head {
     }
 }
 
-/// Refuses what httparse would pass over or leave to us: line ends, folded lines, control bytes.
+/// Refuses what httparse would skip or leave to us: line ends, folded lines, control bytes.
 fn check_lines(bytes: &[u8]) -> Result<(), Rejection> {
     let mut before = b'\n';
     for &byte in bytes {
@@ -265,7 +259,7 @@ fn rejection(error: httparse::Error, bytes: &[u8]) -> Rejection {
     }
 }
 
-/// Whether the first line names some version of HTTP (RFC 9112 §2.3) behind method and target.
+/// Whether the first line has a version of HTTP (RFC 9112 §2.3) after method and target.
 fn names_http_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
@@ -273,7 +267,7 @@ fn names_http_version(bytes: &[u8]) -> bool {
         if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
-/// Authority and remainder of a target in absolute form (RFC 9112 §3.2.2).
+/// The authority and the remainder of a target in absolute form (RFC 9112 §3.2.2).
 fn absolute_form(target: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = target.split_once("://")?;
     if !["http", "https", "ws", "wss"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
@@ -286,8 +280,7 @@ fn is_authority(bytes: &[u8]) -> bool {
     str::from_utf8(bytes).is_ok_and(|authority| split_authority(authority).is_some())
 }
 
-/// Host and port of `host[:port]` (RFC 3986 §3.2, without user information); `None` if it is not of
-/// that form.
+/// Host and port of `host[:port]` (RFC 3986 §3.2, without user information); `None` if it does not have that form.
 pub(crate) fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
     let host_end = match authority.strip_prefix('[') {
         Some(literal) => literal.find(']')? + 2,
@@ -313,12 +306,12 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// The elements of one header's comma-separated list, less the empty ones (RFC 9110 §5.6.1).
+/// The elements of one header's comma-separated list, without the empty ones (RFC 9110 §5.6.1).
 pub(crate) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// A byte that may stand in a token (RFC 9110 §5.6.2).
+/// Whether a byte may appear in a token (RFC 9110 §5.6.2).
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
     matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
         || byte.is_ascii_alphanumeric()
@@ -329,19 +322,19 @@ pub(crate) const fn is_token_byte(byte: u8) -> bool {
 pub enum BodyLength {
     /// There is no body.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
-    /// In chunks, the last of them empty (RFC 9112 §7.1).
+    /// In chunks, ending with an empty one (RFC 9112 §7.1).
     Chunked,
 }
 
-/// How the body behind `head` is delimited (RFC 9112 §6.3).
+/// How the body after `head` is delimited (RFC 9112 §6.3).
 ///
 /// # Errors
 ///
-/// 400 where readers could disagree about the end: Content-Length with Transfer-Encoding, repeated,
-/// or not a plain number; a Transfer-Encoding in HTTP/1.0, or one whose only chunked is not its
-/// last; one with empty elements. 501 for codings other than chunked.
+/// 400 where readers could disagree about the end: Content-Length with Transfer-Encoding, repeated, or not a plain
+/// number; a Transfer-Encoding in HTTP/1.0, or one in which the only chunked is not last; one with empty elements. 501
+/// for codings other than chunked.
 pub fn body_length(head: &Head) -> Result<BodyLength, Rejection> {
     let mut lengths = head.get_all("content-length");
     let length = lengths.next();
@@ -379,13 +372,13 @@ fn check_transfer_encoding(head: &Head) -> Result<(), Rejection> {
     }
 }
 
-/// Digits and nothing else: `parse` alone would accept a sign.
+/// Parses digits and nothing else: `parse` alone would accept a sign.
 fn parse_length(digits: &[u8]) -> Option<u64> {
     let all_digits = digits.iter().all(u8::is_ascii_digit);
     str::from_utf8(digits).ok().filter(|_| all_digits)?.parse().ok()
 }
 
-/// The usual words for a status (RFC 9110 §15); empty if there are none.
+/// The usual phrase for a status (RFC 9110 §15); empty if there is none.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -444,14 +437,13 @@ pub const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Headers that say where a response ends and what becomes of the connection: only this module
-/// writes them.
+/// Headers that determine where a response ends and what happens to the connection. Only this module writes them.
 const FRAMING_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
-/// What tells a client that waits for it to go on with the body (RFC 9110 §15.2.1).
+/// Tells a waiting client to continue with the body (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Whether a response with this status has no body, whatever it announces (RFC 9112 §6.3).
+/// Whether a response with this status has no body, whatever its headers say (RFC 9112 §6.3).
 pub const fn is_bodiless(status: u16) -> bool {
     matches!(status, 100..=199 | 204 | 304)
 }
@@ -475,9 +467,8 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
 
 /// Appends the head of a response whose body has `length` bytes.
 ///
-/// `headers` have passed [`valid_header_name`] and [`valid_header_value`]; Connection,
-/// Content-Length, Date and Transfer-Encoding among them are left out in favour of our own. `date`
-/// is the Date header's value (RFC 9110 §5.6.7).
+/// `headers` must have passed [`valid_header_name`] and [`valid_header_value`]; Connection, Content-Length, Date and
+/// Transfer-Encoding among them are left out in favour of our own. `date` is the Date header's value (RFC 9110 §5.6.7).
 pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     status: u16,
@@ -492,15 +483,14 @@ pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     if !is_bodiless(status) {
         write_line(out, &[b"Content-Length: ", length.to_string().as_bytes()]);
     }
-    // RFC 9110 §7.8: a sender of Upgrade names it in Connection too, and 426 has to come with an
-    // Upgrade.
+    // RFC 9110 §7.8: a sender of Upgrade also names it in Connection, and a 426 has to come with an Upgrade.
     let upgrade = headers.iter().any(|(name, _)| name.as_ref().eq_ignore_ascii_case(b"upgrade"));
     let persistence: &[u8] = if keep_alive { b"keep-alive" } else { b"close" };
     write_line(out, &[b"Connection: ", if upgrade { b"upgrade, " } else { b"" }, persistence]);
     write_line(out, &[]);
 }
 
-/// Appends `headers` less those whose names, in lower case, are in `reserved`.
+/// Appends `headers`, except those whose names, in lower case, are in `reserved`.
 pub(crate) fn write_headers<N: AsRef<[u8]>, V: AsRef<[u8]>>(out: &mut Vec<u8>, headers: &[(N, V)], reserved: &[&str]) {
     for (name, value) in headers {
         if !reserved.iter().any(|reserved| name.as_ref().eq_ignore_ascii_case(reserved.as_bytes())) {
@@ -516,12 +506,12 @@ pub(crate) fn write_line(out: &mut Vec<u8>, parts: &[&[u8]]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether `name` can be a header's name: a token (RFC 9110 §5.1).
+/// Whether `name` is a valid header name: a token (RFC 9110 §5.1).
 pub fn valid_header_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte))
 }
 
-/// Whether `value` can be a header's value: no control bytes but the tab (RFC 9110 §5.5).
+/// Whether `value` is a valid header value: no control bytes except the tab (RFC 9110 §5.5).
 pub fn valid_header_value(value: &[u8]) -> bool {
     value.iter().all(|&byte| byte == b'\t' || !byte.is_ascii_control())
 }

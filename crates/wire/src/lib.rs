@@ -1,9 +1,9 @@
-//! The WebSocket protocol of a server, without sockets, clock or Python: bytes in, events out;
-//! commands in, bytes out.
+//! The server side of the WebSocket protocol, without sockets, clock or Python: bytes in, events out; commands in,
+//! bytes out.
 //!
-//! A connection begins as HTTP/1.1 ([`http`], [`body`], [`host`], [`origin`], [`handshake`]) and goes on as a
-//! [`protocol::Protocol`]. Everything here is driven by its caller: nothing blocks, nothing is read
-//! from the outside, the date of a response is an argument.
+//! A connection begins as HTTP/1.1 ([`http`], [`body`], [`host`], [`origin`], [`handshake`]) and continues as a
+//! [`protocol::Protocol`]. Everything here is driven by its caller: nothing blocks, nothing is read from outside, and
+//! the date of a response is an argument.
 
 pub mod body;
 pub mod deflate;

@@ -1,13 +1,12 @@
-//! Masking (RFC 6455 §5.3): every payload byte of a client is XORed with a byte of a 4-byte key, in
-//! rotation.
+//! Masking (RFC 6455 §5.3): every payload byte from a client is XORed with a byte of a 4-byte key, in rotation.
 
-/// One step of the bulk loop: two of SSE2's registers, one of AVX2's.
+/// One step of the bulk loop: two SSE2 registers, or one AVX2 register.
 const BLOCK: usize = 32;
 
-/// XORs `data` in place with the masking key, beginning at the key's byte `offset % 4`.
+/// XORs `data` in place with the masking key, starting at the key's byte `offset % 4`.
 ///
-/// `offset` is where `data` begins in its frame's payload, so that a payload can be unmasked in
-/// pieces as it arrives. Masking and unmasking are the same.
+/// `offset` is the position of `data` in its frame's payload, so that a payload can be unmasked in pieces as it
+/// arrives. Masking and unmasking are the same operation.
 #[inline]
 pub fn unmask(data: &mut [u8], key: [u8; 4], offset: usize) {
     let key = rotated(key, offset);
@@ -26,7 +25,7 @@ pub fn unmask(data: &mut [u8], key: [u8; 4], offset: usize) {
     }
 }
 
-/// The key as it applies from `offset` on.
+/// The key, rotated to apply from `offset` on.
 #[inline]
 fn rotated(key: [u8; 4], offset: usize) -> [u8; 4] {
     let bits = 8 * (offset % key.len()) as u32;

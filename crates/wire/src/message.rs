@@ -1,4 +1,4 @@
-//! A message on its way in: fragments put together, text checked as it arrives, sizes bounded.
+//! An incoming message: fragments are merged, text is checked as it arrives, sizes are bounded.
 
 use crate::deflate::Inflater;
 use crate::error::Error;
@@ -13,7 +13,7 @@ pub(crate) enum Kind {
     Binary,
 }
 
-/// How the payload of a message is to be read, which its first frame says.
+/// How the payload of a message is to be read, as determined by its first frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Format {
     pub(crate) kind: Kind,
@@ -21,9 +21,9 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// The most bytes of payload that a message of up to `max_message_size` can need.
+    /// The maximum number of payload bytes that a message of up to `max_message_size` can need.
     ///
-    /// DEFLATE at its worst spends 9 bits on a byte, and a few bytes for its blocks.
+    /// In the worst case DEFLATE spends 9 bits on a byte, and a few bytes on its blocks.
     #[inline]
     pub(crate) fn max_payload(self, max_message_size: usize) -> usize {
         if self.compressed {
@@ -33,12 +33,12 @@ impl Format {
         }
     }
 
-    /// The event for a message that is all in `payload`.
+    /// The event for a message that is entirely in `payload`.
     ///
     /// # Errors
     ///
-    /// 1007 if it is text that is not UTF-8 (RFC 6455 §8.1) or cannot be inflated; 1009 if it
-    /// inflates to more than `max_message_size` bytes.
+    /// 1007 if it is text that is not UTF-8 (RFC 6455 §8.1) or cannot be inflated; 1009 if it inflates to more than
+    /// `max_message_size` bytes.
     #[inline]
     pub(crate) fn event<'a>(
         self,
@@ -54,14 +54,13 @@ impl Format {
     }
 }
 
-/// A message that does not lie in one input as one frame: what has arrived of it.
+/// The part that has arrived of a message that does not lie in one input as one frame.
 #[derive(Debug)]
 pub(crate) struct Message {
     format: Format,
     complete: bool,
     payload: Vec<u8>,
-    /// How much of the payload is known to be UTF-8; at most three bytes behind it have begun a
-    /// character.
+    /// How much of the payload is known to be UTF-8; after that come at most three bytes of an incomplete character.
     validated: usize,
 }
 
@@ -74,27 +73,26 @@ impl Message {
         self.format
     }
 
-    /// Bytes that have arrived.
+    /// The number of bytes that have arrived.
     pub(crate) fn len(&self) -> usize {
         self.payload.len()
     }
 
-    /// Bytes of memory held.
+    /// The memory held, in bytes.
     pub(crate) fn capacity(&self) -> usize {
         self.payload.capacity()
     }
 
-    /// Whether it was handed out by [`Message::finish`], so that only its memory remains to be
-    /// freed.
+    /// Whether [`Message::finish`] has handed it out, so that only its memory remains to be freed.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// Takes unmasked payload of a frame that has `outstanding` bytes yet to come.
+    /// Appends unmasked payload of a frame that has `outstanding` bytes yet to come.
     ///
     /// # Errors
     ///
-    /// 1007 as soon as text cannot become UTF-8 any more, also in the middle of a frame.
+    /// 1007 as soon as text can no longer become UTF-8, even in the middle of a frame.
     pub(crate) fn append(&mut self, bytes: &[u8], outstanding: u64) -> Result<(), Error> {
         self.make_room(bytes.len(), outstanding);
         self.payload.extend_from_slice(bytes);
@@ -104,8 +102,7 @@ impl Message {
         }
     }
 
-    /// At each step the buffer at most doubles, whatever the frame claims, and never reaches beyond
-    /// the frame's end.
+    /// At each step the buffer at most doubles, whatever the frame claims, and never extends beyond the frame's end.
     fn make_room(&mut self, arrived: usize, outstanding: u64) {
         if self.payload.capacity() - self.payload.len() < arrived {
             let rest_of_frame = usize::try_from(outstanding).unwrap_or(usize::MAX).saturating_add(arrived);
@@ -126,7 +123,7 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// Those of [`Format::event`]; 1007 too if text ends in the middle of a character.
+    /// Those of [`Format::event`]; also 1007 if text ends in the middle of a character.
     pub(crate) fn finish<'a>(
         &'a mut self,
         max_message_size: usize,
@@ -135,8 +132,8 @@ impl Message {
         self.complete = true;
         match self.format {
             Format { kind: Kind::Text, compressed: false } if self.validated == self.payload.len() => {
-                // SAFETY: `validate` found all of the payload to be UTF-8, in pieces that each
-                // begin and end between two characters, and nothing else has written to it.
+                // SAFETY: `validate` found the whole payload to be UTF-8, in pieces that each begin and end between two
+                // characters, and nothing else has written to it.
                 Ok(Event::Text(unsafe { str::from_utf8_unchecked(&self.payload) }))
             }
             Format { kind: Kind::Text, compressed: false } => Err(NOT_UTF8),

@@ -1,17 +1,15 @@
-//! Which web pages may connect: a browser tells the page's origin, and lets any page connect
-//! anywhere (RFC 6455 §10.2).
+//! Which web pages may connect: a browser sends the page's origin, and lets any page connect anywhere (RFC 6455 §10.2).
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::http::{Head, split_authority};
 
-/// Who may connect from a browser; a client without an Origin header is not a browser, and always
-/// may.
+/// Which pages may connect from a browser. A client without an Origin header is not a browser, and may always connect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum OriginPolicy {
-    /// Pages of this very server: the Origin's host and port are those of the request, and its
-    /// scheme is a secure one if the request came over TLS that ends here.
+    /// Pages of this server itself: the Origin's host and port are those of the request, and its scheme is a secure one
+    /// if the request came over TLS that ends here.
     Same,
     /// Every page.
     Any,
@@ -32,7 +30,7 @@ enum Pattern {
     Subdomains(Origin),
 }
 
-/// A text that is not an origin nor a pattern of origins.
+/// A text that is neither an origin nor a pattern of origins.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InvalidOrigin(String);
 
@@ -45,12 +43,12 @@ impl fmt::Display for InvalidOrigin {
 impl std::error::Error for InvalidOrigin {}
 
 impl OriginPolicy {
-    /// The policy of a list of origins; `*` among them permits every page.
+    /// Parses the policy of a list of origins; `*` among them permits every page.
     ///
     /// # Errors
     ///
-    /// The first text that is neither an origin (`scheme://host[:port]`), one with `*.` before its
-    /// host, `null`, nor `*`.
+    /// The first text that is neither an origin (`scheme://host[:port]`), one with `*.` before its host, `null`, nor
+    /// `*`.
     pub fn parse_list<S: AsRef<str>>(origins: &[S]) -> Result<Self, InvalidOrigin> {
         let mut patterns = Vec::with_capacity(origins.len());
         let mut any = false;
@@ -64,9 +62,9 @@ impl OriginPolicy {
         Ok(if any { Self::Any } else { Self::List(patterns) })
     }
 
-    /// Whether a page may connect; `origin` is the value of its Origin header, `host` that of the
-    /// Host header. `tls`: whether the request came over TLS that ends here. Otherwise a proxy may
-    /// have ended TLS, and pages of both schemes can be of this server.
+    /// Whether a page may connect. `origin` is the value of its Origin header, `host` that of the Host header. `tls`
+    /// says whether the request came over TLS that ends here. If it did not, a proxy may have terminated TLS, and pages
+    /// of both schemes can belong to this server.
     pub fn allows(&self, origin: Option<&[u8]>, host: Option<&[u8]>, tls: bool) -> bool {
         let Some(origin) = origin else { return true };
         match self {
@@ -76,7 +74,7 @@ impl OriginPolicy {
         }
     }
 
-    /// As [`OriginPolicy::allows`], for a request; one with two Origin headers is refused.
+    /// Like [`OriginPolicy::allows`], for a request; one with two Origin headers is refused.
     pub fn allows_head(&self, head: &Head, tls: bool) -> bool {
         let mut origins = head.get_all("origin");
         let origin = origins.next();
@@ -84,9 +82,9 @@ impl OriginPolicy {
     }
 }
 
-/// Whether `origin` has the host and port of `host`, which has its port left out if it is the
-/// default of the origin's scheme. With TLS, a page that came over plain HTTP is not of this server:
-/// anybody on the way may have written it.
+/// Whether `origin` has the host and port of `host`, which omits its port if that is the default of the origin's
+/// scheme. With TLS, a page that came over plain HTTP does not belong to this server: anyone on the way may have
+/// written it.
 fn is_same(origin: &[u8], host: Option<&[u8]>, tls: bool) -> Option<bool> {
     let origin = Origin::parse(str::from_utf8(origin).ok()?)?;
     if tls && !["https", "wss"].contains(&origin.scheme.as_str()) {
@@ -124,14 +122,14 @@ impl OriginPattern {
     }
 }
 
-/// Scheme and host in the form in which they are compared, and the port, also where it is the scheme's default (RFC 6454
+/// Scheme and host in the form in which they are compared, and the port, even if it is the scheme's default (RFC 6454
 /// §4).
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Origin {
     scheme: String,
-    /// Empty for `file://` alone.
+    /// Empty only for `file://`.
     host: String,
-    /// `None` where the scheme has no default and none is given, as in `app://name`.
+    /// `None` if the scheme has no default and no port is given, as in `app://name`.
     port: Option<u16>,
 }
 
@@ -145,7 +143,7 @@ impl Origin {
         }
         let scheme = scheme.to_ascii_lowercase();
         if scheme == "file" && authority.is_empty() {
-            // What applications send for pages that they load from the disk.
+            // The form that applications send for pages loaded from disk.
             return Some(Self { scheme, host: String::new(), port: None });
         }
         let (host, port) = split_authority(authority)?;

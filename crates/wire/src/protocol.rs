@@ -1,7 +1,7 @@
 //! One server-side connection after its handshake: bytes in, events out, and the closing handshake.
 //!
-//! This file knows which frames may follow which; what stands in a frame is the business of
-//! [`frame`], what becomes of a message's payload that of the module `message`.
+//! This file knows which frames may follow which. The contents of a frame are the business of [`frame`]; what becomes
+//! of a message's payload is that of the module `message`.
 
 use std::mem;
 
@@ -19,13 +19,13 @@ enum Incoming {
     Frames,
     /// Nothing: its Close has arrived, and what follows is ignored (RFC 6455 §5.5.1).
     Closed,
-    /// Nothing that we would read: it broke the protocol (RFC 6455 §7.1.7).
+    /// Nothing that we would read: the peer broke the protocol (RFC 6455 §7.1.7).
     Broken,
 }
 
-/// One connection's state, all of it plain data that another process could go on with.
+/// One connection's state: plain data, with which another process could continue.
 ///
-/// Idle, it holds no memory beyond its own size.
+/// While idle, it holds no memory beyond its own size.
 #[derive(Debug)]
 pub struct Protocol {
     reader: Reader,
@@ -34,38 +34,35 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// A connection whose handshake is just done; `compression` is what was agreed there.
+    /// A connection that has just completed its handshake; `compression` is what was agreed there.
     pub fn new(compression: Option<Parameters>) -> Self {
         let reader = Reader { message: None, frame: None, compression, progress: 0 };
         Self { reader, incoming: Incoming::Frames, close_sent: false }
     }
 
-    /// What was agreed about compression in the handshake.
+    /// The compression agreed in the handshake.
     pub fn compression(&self) -> Option<Parameters> {
         self.reader.compression
     }
 
-    /// Takes bytes from the front of `input`, and returns how many, with the next event if one is
-    /// whole.
+    /// Takes bytes from the front of `input`. Returns how many were taken, and the next event if one is complete.
     ///
-    /// With `Ok(None)` all that could be taken was taken. What is left is the beginning of a frame
-    /// header or of a control frame, at most 130 bytes, and is to be given again with more behind
-    /// it. The bytes taken are overwritten.
+    /// `Ok(None)` means that everything that could be taken was taken. The rest is the start of a frame header or of a
+    /// control frame, at most 130 bytes, and has to be passed again with more bytes after it. The bytes taken are
+    /// overwritten.
     ///
-    /// A message that lies in `input` as one uncompressed frame is handed out from there without a
-    /// copy. Of any other the payload is gathered as it arrives, at most `max_message_size` bytes
-    /// of it (of a compressed one a little more), and freed by the next call. A compressed message
-    /// is inflated by `inflater` at its end.
+    /// A message that lies in `input` as one uncompressed frame is handed out from there without a copy. The payload of
+    /// any other message is gathered as it arrives, at most `max_message_size` bytes of it (slightly more for a
+    /// compressed one), and freed by the next call. A compressed message is inflated by `inflater` at its end.
     ///
-    /// After our Close everything but the peer's Close is discarded; after the peer's Close, or an
-    /// error, everything.
+    /// After our Close, everything except the peer's Close is discarded; after the peer's Close, or an error,
+    /// everything.
     ///
     /// # Errors
     ///
-    /// What the connection is to be failed with (RFC 6455 §7.1.7): 1002 for a frame that breaks the
-    /// rules or may not stand here; 1007 for text that is not UTF-8, also in the middle of a frame,
-    /// and for data that cannot be inflated; 1009 as soon as a message claims, or inflates to, more
-    /// than `max_message_size` bytes.
+    /// What the connection has to be failed with (RFC 6455 §7.1.7): 1002 for a frame that breaks the rules or is not
+    /// allowed at this point; 1007 for text that is not UTF-8, even in the middle of a frame, and for data that cannot
+    /// be inflated; 1009 as soon as a message claims, or inflates to, more than `max_message_size` bytes.
     #[inline]
     pub fn receive<'a>(
         &'a mut self,
@@ -90,18 +87,18 @@ impl Protocol {
         (input.taken, outcome)
     }
 
-    /// A data frame has begun and is not whole; in the middle of it a peer cannot send a pong (RFC
-    /// 6455 §5.4).
+    /// Whether a data frame has begun and is incomplete. In the middle of it a peer cannot send a pong (RFC 6455 §5.4).
     pub fn is_mid_frame(&self) -> bool {
         self.reader.frame.is_some()
     }
 
-    /// A data message has begun and is not whole: a frame of it is arriving, or its last fragment has not come.
+    /// Whether a data message has begun and is incomplete: one of its frames is arriving, or its last fragment has not
+    /// arrived.
     pub fn is_mid_message(&self) -> bool {
         self.reader.message.as_ref().is_some_and(|message| !message.is_complete())
     }
 
-    /// Changes whenever something more of an unfinished message has arrived; while there is none, with every frame.
+    /// Changes whenever more of an unfinished message has arrived; while there is none, with every frame.
     pub fn progress(&self) -> u32 {
         self.reader.progress
     }
@@ -113,30 +110,29 @@ impl Protocol {
         }
     }
 
-    /// Bytes of memory held for a message under way, or for the one handed out last.
+    /// Bytes of memory held for an incomplete message, or for the one handed out last.
     pub fn buffered(&self) -> usize {
         self.reader.message.as_ref().map_or(0, Message::capacity)
     }
 
-    /// Neither side has sent Close, and the peer has kept to the protocol.
+    /// Whether neither side has sent Close, and the peer has kept to the protocol.
     pub fn is_open(&self) -> bool {
         self.incoming == Incoming::Frames && !self.close_sent
     }
 
-    /// Our half of the closing handshake is done: nothing may be sent any more.
+    /// Whether our half of the closing handshake is done: nothing more may be sent.
     pub fn close_sent(&self) -> bool {
         self.close_sent
     }
 
-    /// The peer's half of the closing handshake is done.
+    /// Whether the peer's half of the closing handshake is done.
     pub fn close_received(&self) -> bool {
         self.incoming == Incoming::Closed
     }
 
-    /// Appends a Close frame to `out`, unless one was sent already; returns whether it did.
+    /// Appends a Close frame to `out`, unless one was already sent. Returns whether it did.
     ///
-    /// `code` is one that [`may_be_sent`], or `None` for an empty frame. A reason of more than 123
-    /// bytes is cut.
+    /// `code` must be one that [`may_be_sent`], or `None` for an empty frame. A reason of more than 123 bytes is cut.
     pub fn send_close(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> bool {
         if self.close_sent {
             return false;
@@ -149,7 +145,7 @@ impl Protocol {
     }
 }
 
-/// What the peer has sent and nobody has taken yet.
+/// Input from the peer that has not been taken yet.
 struct Input<'a> {
     rest: &'a mut [u8],
     taken: usize,
@@ -164,13 +160,13 @@ impl<'a> Input<'a> {
         front
     }
 
-    /// Takes `length` bytes, or, if there are fewer, all.
+    /// Takes `length` bytes, or all of them if there are fewer.
     fn take_up_to(&mut self, length: u64) -> &'a mut [u8] {
         self.take(usize::try_from(length).map_or(self.rest.len(), |length| length.min(self.rest.len())))
     }
 
-    /// Takes the frame that begins with `header` and returns its payload, unmasked; `None`, and
-    /// nothing is taken, if it is not whole.
+    /// Takes the frame that begins with `header` and returns its payload, unmasked. If the frame is incomplete, it
+    /// takes nothing and returns `None`.
     #[inline]
     fn take_frame(&mut self, header: &Header) -> Option<&'a mut [u8]> {
         let payload_len = usize::try_from(header.payload_len).ok()?;
@@ -190,7 +186,7 @@ struct PartialFrame {
     /// Bytes of payload yet to come.
     outstanding: u64,
     mask: [u8; 4],
-    /// Where in the masking key the next byte stands, 0 to 3.
+    /// The position of the next byte in the masking key, 0 to 3.
     mask_offset: u8,
     fin: bool,
 }
@@ -200,7 +196,7 @@ impl PartialFrame {
         Self { outstanding: header.payload_len, mask: header.mask, mask_offset: 0, fin: header.fin }
     }
 
-    /// Takes what has arrived of the payload, and unmasks it.
+    /// Takes the payload that has arrived, and unmasks it.
     fn take_payload<'a>(&mut self, input: &mut Input<'a>) -> &'a mut [u8] {
         let payload = input.take_up_to(self.outstanding);
         unmask(payload, self.mask, usize::from(self.mask_offset));
@@ -210,13 +206,12 @@ impl PartialFrame {
     }
 }
 
-/// Puts the peer's frames together to events.
+/// Assembles the peer's frames into events.
 #[derive(Debug)]
 struct Reader {
-    /// The message under way, or the one that was just handed out.
+    /// The incomplete message, or the one that was just handed out.
     message: Option<Message>,
-    /// The frame whose payload is arriving; it belongs to `message` or, after our Close, to
-    /// nothing.
+    /// The frame whose payload is arriving. It belongs to `message` or, after our Close, to nothing.
     frame: Option<PartialFrame>,
     compression: Option<Parameters>,
     /// See [`Protocol::progress`].
@@ -224,7 +219,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The next event while neither side has sent Close; [`Protocol::receive`] says the rest.
+    /// The next event while neither side has sent Close; see [`Protocol::receive`] for the rest.
     #[inline]
     fn next_event<'a>(
         &'a mut self,
@@ -257,7 +252,7 @@ impl Reader {
                 let Some(payload) = input.take_frame(&header) else {
                     return Ok(None);
                 };
-                // Between the fragments of a message it is no progress of the message.
+                // Between the fragments of a message, a control frame is not progress of the message.
                 if self.message.is_none() {
                     self.progress = self.progress.wrapping_add(1);
                 }
@@ -279,7 +274,7 @@ impl Reader {
         self.message.as_mut().map(|message| message.finish(max_message_size, inflater)).transpose()
     }
 
-    /// The peer's Close, once we have sent ours; all before it is passed over.
+    /// The peer's Close, once we have sent ours; everything before it is skipped.
     fn next_close<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<Event<'a>>, Error> {
         loop {
             if let Some(frame) = &mut self.frame {
@@ -307,13 +302,13 @@ impl Reader {
         }
     }
 
-    /// Whether this data frame may stand here and its message may become so long; returns how the
-    /// message is to be read.
+    /// Checks that this data frame is allowed here and its message is not too long. Returns how the message is to be
+    /// read.
     #[inline]
     fn check_data(&self, header: &Header, max_message_size: usize) -> Result<Format, Error> {
         if header.rsv1 && (self.compression.is_none() || header.opcode == Opcode::Continuation) {
-            // RFC 7692 §6: "An endpoint MUST NOT set the Per-Message Compressed bit of control
-            // frames and non-first fragments of a data message."
+            // RFC 7692 §6: "An endpoint MUST NOT set the Per-Message Compressed bit of control frames and non-first
+            // fragments of a data message."
             return Err(Error::protocol("RSV1 set"));
         }
         let (format, length_so_far) = match (header.opcode, &self.message) {
@@ -343,7 +338,7 @@ fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Error> {
     }
 }
 
-/// What a Close frame says (RFC 6455 §5.5.1).
+/// The event for the contents of a Close frame (RFC 6455 §5.5.1).
 fn close_event(payload: &[u8]) -> Result<Event<'_>, Error> {
     match payload.split_first_chunk() {
         Some((&code, reason)) => {

@@ -1,4 +1,4 @@
-//! Bodies that are taken, those that are refused, and that it does not matter how the network splits them.
+//! Bodies that are accepted, bodies that are refused, and that it does not matter how the network splits them.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use wire::http::BodyLength;
 
 const LIMIT: usize = 1000;
 
-/// What comes of a body: its content and how many bytes it took; `None` if there is more to come.
+/// The result for a body: its content and the number of bytes it took; `None` if there is more to come.
 type Outcome = Result<Option<(Vec<u8>, usize)>, u16>;
 
 fn decode<'a>(length: BodyLength, parts: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
@@ -27,7 +27,7 @@ fn chunked(bytes: impl AsRef<[u8]>) -> Outcome {
     decode(BodyLength::Chunked, [bytes.as_ref()])
 }
 
-/// That `bytes` are a whole body with this content.
+/// Asserts that `bytes` are a whole body with this content.
 #[track_caller]
 fn assert_content(bytes: &str, content: &str) {
     let behind = format!("{bytes}GET / HTTP/1.1\r\n");
@@ -170,7 +170,7 @@ fn chunks_above_the_limit_are_413_before_they_are_there() {
     assert_refused(format!("3e8\r\n{}\r\n1\r\n", "x".repeat(LIMIT)), 413);
 }
 
-/// Something that a body may consist of, right or wrong.
+/// Something that a body may contain, right or wrong.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         6 => vec(any::<u8>(), 1..40).prop_map(|data| {

@@ -22,12 +22,12 @@ fn check_with(from: &str, to: &str) -> Result<Upgrade, Rejection> {
     check_text(&REQUEST.replace(from, to))
 }
 
-/// The example request with further lines.
+/// The example request with additional lines.
 fn check_and(lines: &str) -> Result<Upgrade, Rejection> {
     check_text(&format!("{REQUEST}{lines}"))
 }
 
-/// The upgrade that comes of the example request with further lines.
+/// The upgrade that results from the example request with additional lines.
 #[track_caller]
 fn accepted(lines: &str) -> Upgrade {
     check_and(lines).expect("an upgrade")

@@ -82,7 +82,7 @@ fn a_port_that_is_listed_is_the_only_one() {
 fn a_host_without_a_port_has_the_default_one() {
     let (http, https) = (list(&["a.example:80"]), list(&["a.example:443"]));
     let host = Some(b"a.example".as_slice());
-    // What a proxy speaks on its other side is not known here.
+    // What a proxy speaks on its other side is unknown here.
     assert!(http.allows(host, false) && https.allows(host, false));
     assert!(!http.allows(host, true) && https.allows(host, true));
 }

@@ -1,4 +1,4 @@
-//! Requests' heads that are taken, and those that are refused; responses.
+//! Request heads that are accepted, and those that are refused; responses.
 
 use wire::http::{
     BodyLength, Head, MAX_HEADERS, Rejection, body_length, find_head_end, reason_phrase, valid_header_name,
@@ -12,7 +12,7 @@ fn parsed(head: &str) -> Head {
     Head::parse(head.as_bytes()).unwrap_or_else(|rejection| panic!("{head:?}: {rejection:?}"))
 }
 
-/// A request with these lines behind `GET / HTTP/1.1` and a Host.
+/// A request with these lines after `GET / HTTP/1.1` and a Host.
 fn with_lines(lines: &str) -> Head {
     parsed(&format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"))
 }

@@ -1,4 +1,4 @@
-//! Who may connect from a browser.
+//! Which pages may connect from a browser.
 
 use wire::http::Head;
 use wire::origin::OriginPolicy;

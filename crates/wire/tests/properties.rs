@@ -1,4 +1,4 @@
-//! What holds for any input: above all, that it does not matter how the network splits it.
+//! Properties that hold for any input: above all, that it does not matter how the network splits it.
 
 mod peer;
 
@@ -14,14 +14,14 @@ use wire::mask::unmask;
 const LIMIT: usize = 2048;
 const COMPRESSION: Option<Parameters> = Some(Parameters { server_max_window_bits: 15 });
 
-/// Bytes for the wire, with the events that they are to give.
+/// Bytes for the wire, with the events that they should produce.
 #[derive(Clone, Default, Debug)]
 struct Script {
     bytes: Vec<u8>,
     events: Vec<Got>,
 }
 
-/// A message in fragments, with pings between them, or a control frame alone.
+/// A message in fragments, with pings between them, or a single control frame.
 fn piece() -> impl Strategy<Value = Script> {
     prop_oneof![
         4 => (".{0,300}", any::<bool>(), vec(any::<Index>(), 0..4), vec(any::<u8>(), 0..126))

@@ -44,7 +44,7 @@ fn text(text: &str) -> Got {
     Got::Text(text.to_owned())
 }
 
-/// The header of a client's frame that claims `length` bytes, of which none follow.
+/// The header of a client's frame that claims `length` bytes, none of which follow.
 fn claim(fin: bool, opcode: Opcode, length: u64) -> Vec<u8> {
     let first = opcode as u8 | if fin { 0x80 } else { 0 };
     let mut header = vec![first, 0xff];

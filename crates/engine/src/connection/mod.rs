@@ -1,6 +1,6 @@
-//! The state of one connection: its socket, where it stands, what it still has to send and to hand to its handler.
+//! The state of one connection: its socket, its stage, and what is still to be sent and to be passed to its handler.
 //!
-//! Plain data; what happens to it is decided in `reactor`, `door` and `sending`.
+//! Plain data. What happens to it is decided in `reactor`.
 
 pub(crate) mod outbox;
 
@@ -21,41 +21,41 @@ use crate::settings::Settings;
 use crate::tls::session::Session;
 use crate::topics::Subscriptions;
 
-/// Where a connection stands.
+/// The stage that a connection is in.
 pub(crate) enum Stage {
-    /// The head of a request is being read; `scanned` bytes of it have been searched for its end.
+    /// The head of a request is being read. Its first `scanned` bytes have been searched for its end.
     Head { scanned: usize },
     /// A request's body is being read.
     Body(Box<Unfinished>),
-    /// A request was handed up, and its answer is awaited. Nothing is read meanwhile.
+    /// A request was passed to its handler, and the answer is awaited. Nothing is read in the meantime.
     Asked(Asked),
     /// The handshake is done.
     WebSocket(Protocol),
-    /// What is queued still goes out. With `linger`, our end is then closed and input thrown away until the peer closes
-    /// too: closing with unread input would reset the connection, and the peer might never see our last words.
+    /// Queued output is still being sent. With `linger`, our end is then closed, and input is discarded until the peer
+    /// closes too: closing with unread input would reset the connection, and the peer might never see our last bytes.
     Finishing { linger: bool, shut: bool },
-    /// The socket is closed; only the `close` event is still to come, or its handler to end.
+    /// The socket is closed. Only the `close` event, or the end of its handler, is still to come.
     Gone,
 }
 
-/// A request whose body is not whole yet.
+/// A request whose body is incomplete.
 pub(crate) struct Unfinished {
     pub(crate) head: Head,
     pub(crate) body: BodyDecoder,
 }
 
-/// A message that is not whole yet, as it was when the last of it arrived.
+/// An incomplete message, as it was when the last of it arrived.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Partial {
     /// See [`Protocol::progress`].
     progress: u32,
-    /// Bytes that could not be used yet: the beginning of a frame's header, or of a TLS record.
+    /// Bytes that could not be used yet: the start of a frame's header, or of a TLS record.
     unused: usize,
 }
 
 /// What is needed to answer a request.
 pub(crate) enum Asked {
-    /// The head is for the log, should there be no room by then.
+    /// The head is for the log, in case there is no longer room.
     Handshake(Box<Upgrade>, Arc<Head>),
     Request {
         head_only: bool,
@@ -66,28 +66,28 @@ pub(crate) enum Asked {
 /// What a connection waits for, since `Connection::since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Nothing that has a limit.
+    /// Nothing with a time limit.
     Nothing,
     /// The whole head of a request.
     Head,
-    /// The body behind it; `since` is still that of the head, moved by what has arrived.
+    /// The body after that head. `since` is still that of the head, advanced as the body arrives.
     Body,
     /// The next request on an idle HTTP connection.
     KeepAlive,
-    /// The time to send a ping; `since` is that of the last one.
+    /// The time to send a ping. `since` is the time of the last one.
     Ping,
-    /// The pong; `since` is when its ping was sent.
+    /// The pong. `since` is the time when its ping was sent.
     Pong,
-    /// The end of a message that is sent in fragments, which our Close frame is to follow.
+    /// The end of a fragmented message, after which our Close frame is to be sent.
     Continuation,
-    /// The peer's taking what is queued, of which our Close frame or our end of the TCP connection is the last.
+    /// The peer receiving the queued output, which ends with our Close frame or our end of the TCP connection.
     Taking,
-    /// The peer's Close frame, or its end of the TCP connection; all of ours is written.
+    /// The peer's Close frame, or its end of the TCP connection. All of our output has been written.
     Close,
 }
 
 impl Wait {
-    /// Milliseconds that it may last; `None`: for ever.
+    /// Its time limit in milliseconds; `None` if it has none.
     pub(crate) fn limit(self, settings: &Settings) -> Option<u64> {
         let limit = match self {
             Self::Nothing => None,
@@ -101,7 +101,7 @@ impl Wait {
     }
 }
 
-/// A message that waits for its handler.
+/// A message waiting for its handler.
 #[derive(Debug)]
 pub(crate) enum ReceivedMessage {
     Text(String),
@@ -117,7 +117,7 @@ impl ReceivedMessage {
     }
 }
 
-/// The order of one connection's handlers: while one runs, what comes next waits here.
+/// The order of one connection's handlers: while one runs, later events wait here.
 #[derive(Default)]
 pub(crate) struct Lane {
     pub(crate) busy: bool,
@@ -145,7 +145,7 @@ impl Lane {
         self.waiting.push_back(message);
     }
 
-    /// The next message, once the handler before it has ended.
+    /// The next message, once the previous handler has ended.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<ReceivedMessage> {
         if self.busy || self.waiting.is_empty() {
@@ -164,20 +164,20 @@ impl Lane {
         self.bytes = 0;
     }
 
-    /// Bytes of memory that the waiting messages take.
+    /// Memory taken by the waiting messages, in bytes.
     fn memory(&self) -> usize {
         self.bytes + self.waiting.capacity() * size_of::<ReceivedMessage>()
     }
 }
 
-/// A message that is being sent in fragments, and what waits for its end.
+/// A message that is being sent in fragments, and the messages that wait for its end.
 #[derive(Default)]
 pub(crate) struct Fragmented {
-    /// The bytes of a character that the fragments so far ended in; `None` for a binary message.
+    /// The bytes of an incomplete character at the end of the fragments so far; `None` for a binary message.
     pub(crate) unfinished: Option<Vec<u8>>,
     pub(crate) deferred: VecDeque<(DataOpcode, bool, Vec<u8>)>,
     pub(crate) deferred_bytes: usize,
-    /// The closing handshake follows what is deferred.
+    /// The closing handshake that follows the deferred messages.
     pub(crate) closing: Option<(u16, String)>,
 }
 
@@ -187,69 +187,70 @@ pub(crate) struct Ending {
     pub(crate) reason: String,
 }
 
-/// What every message touches stands first, side by side: in a fan-out to thousands each cache line counts.
+/// Fields used for every message come first, side by side: in a fan-out to thousands, each cache line counts.
 #[repr(C, align(64))]
 pub(crate) struct Connection {
     /// 0 until the handshake is accepted.
     pub(crate) fd: Fd,
-    /// The registry's row of `fd`; another connection's, perhaps, once this one is not open any more.
+    /// The registry row of `fd`. Once this connection is no longer open, the row may belong to another.
     pub(crate) row: usize,
     pub(crate) outbox: Outbox,
     pub(crate) fragmented: Option<Box<Fragmented>>,
-    /// When the peer last took some of what is queued.
+    /// When the peer last took some of the queued output.
     pub(crate) progress_at: u64,
-    /// `None`: it speaks no TLS.
+    /// `None` if the connection does not use TLS.
     pub(crate) tls: Option<Box<Session>>,
     pub(crate) socket: Option<TcpStream>,
-    /// Tells this connection from others that had its key.
+    /// Distinguishes this connection from others that had its key.
     pub(crate) serial: u32,
-    /// The window that messages for it are compressed with, if they are.
+    /// The window for compressing its messages, if they are compressed.
     pub(crate) window_bits: Option<u8>,
-    /// It counts among the open WebSockets, and has a row.
+    /// Whether it counts as an open WebSocket, and has a row.
     pub(crate) open: bool,
-    /// The socket may have input.
+    /// Whether the socket may have input.
     pub(crate) readable: bool,
-    /// The peer has closed its end, or the connection is broken: there is an end to be read.
+    /// Whether the peer has closed its end, or the connection is broken: there is an end of input to read.
     pub(crate) hung_up: bool,
-    /// It counts among those whose client has left while a handler runs on, and not among the connections any more.
+    /// Whether it counts among those whose client has left while a handler still runs, and no longer among the
+    /// connections.
     pub(crate) outlived: bool,
-    /// The end of its input has been read.
+    /// Whether the end of its input has been read.
     pub(crate) ended: bool,
-    /// The socket took no more; the kernel will say when it does.
+    /// Whether the socket is full; the kernel will report when it accepts more.
     pub(crate) blocked: bool,
-    /// It stands in the reactor's ready list.
+    /// Whether it is on the reactor's ready list.
     pub(crate) queued: bool,
-    /// It stands in the reactor's list of outboxes to be written.
+    /// Whether it is on the reactor's list of outboxes to write.
     pub(crate) dirty: bool,
-    /// The outbox has passed half its limit since it was last empty.
+    /// Whether the outbox has passed half its limit since it was last empty.
     pub(crate) passed_half: bool,
-    /// It stands in the reactor's list of drained outboxes.
+    /// Whether it is on the reactor's list of drained outboxes.
     pub(crate) drained: bool,
-    /// The `close` event's handler has ended (or there is none to come).
+    /// Whether the `close` event's handler has ended (or none will run).
     pub(crate) forgotten: bool,
-    /// The code of the Close frame that we sent first; 0: none.
+    /// The code of our Close frame, if we sent one first; otherwise 0.
     pub(crate) our_code: u16,
     pub(crate) wait: Wait,
     pub(crate) received_at: u64,
-    /// Since when the socket has not been read because the handler lags.
+    /// Since when the socket has not been read because the handler is behind.
     pub(crate) paused_at: Option<u64>,
     pub(crate) lane: Lane,
     pub(crate) ending: Option<Box<Ending>>,
     /// Input that could not be used yet.
     pub(crate) input: Vec<u8>,
-    /// Where in `input` the unused part begins.
+    /// The start of the unused part of `input`.
     pub(crate) used: usize,
     pub(crate) stage: Stage,
     pub(crate) since: u64,
-    /// Bytes that the peer had still to take at `since`; kept up only while that is judged. See `progress`.
+    /// Bytes that the peer had yet to receive at `since`; updated only while that matters. See `progress`.
     pub(crate) untaken: usize,
-    /// The time of the wheel's entry that counts; `u64::MAX`: there is none.
+    /// The time of the wheel entry that counts; `u64::MAX` if there is none.
     pub(crate) timer_at: u64,
-    /// Bytes of memory that `Budget` counts for it.
+    /// The bytes of memory that `Budget` counts for it.
     pub(crate) held: usize,
-    /// It was closed because all connections together held too much.
+    /// Whether it was closed because all connections together held too much.
     pub(crate) relieved: bool,
-    /// When the unfinished message last made progress; `u64::MAX`: there is none.
+    /// When the incomplete message last made progress; `u64::MAX` if there is none.
     pub(crate) partial_at: u64,
     pub(crate) partial: Partial,
     pub(crate) subscriptions: Subscriptions,
@@ -300,44 +301,44 @@ impl Connection {
         }
     }
 
-    /// Nothing of it is left: its key may be another's.
+    /// Whether nothing of it is left, so that its key may be reused.
     pub(crate) fn is_over(&self) -> bool {
         self.forgotten && matches!(self.stage, Stage::Gone) && self.subscriptions.is_empty()
     }
 
-    /// An HTTP answer is still on its way out.
+    /// Whether an HTTP answer is still being sent.
     pub(crate) fn is_answering(&self) -> bool {
         matches!(self.stage, Stage::Head { .. }) && !self.outbox.is_empty()
     }
 
-    /// There is something to be sent before it may be closed; with TLS at least that it is.
+    /// Whether something must be sent before it may be closed; with TLS, at least the announcement of the end.
     pub(crate) fn has_last_words(&self) -> bool {
         !self.outbox.is_empty() || self.tls.as_ref().is_some_and(|session| session.may_end_output())
     }
 
-    /// Its TLS handshake has begun, and is not done.
+    /// Whether its TLS handshake has begun but is not done.
     pub(crate) fn is_in_tls_handshake(&self) -> bool {
         self.tls.as_ref().is_some_and(|session| session.is_handshaking() && !session.is_fresh())
     }
 
-    /// The peer has sent a part of something.
+    /// Whether the peer has sent part of something.
     pub(crate) fn is_mid_input(&self) -> bool {
         !self.input.is_empty() || self.tls.as_ref().is_some_and(|session| session.kept() > 0)
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes waiting to be sent.
     #[inline]
     pub(crate) fn unsent(&self) -> usize {
         self.outbox.len() + self.deferred_bytes()
     }
 
-    /// What counts against `send_queue_size`: these bytes, and the memory that holds small ones.
+    /// The amount that counts against `send_queue_size`: these bytes, and the memory needed to queue small frames.
     #[inline]
     pub(crate) fn cost(&self) -> usize {
         self.outbox.cost() + self.deferred_bytes()
     }
 
-    /// The message that is not whole yet, if there is one. What waits only because its handler lags is none.
+    /// The incomplete message, if there is one. Input that waits only because its handler is behind does not count.
     pub(crate) fn partial(&self) -> Option<Partial> {
         let Stage::WebSocket(protocol) = &self.stage else { return None };
         let (mut unused, sealed) = (self.input.len() - self.used, self.tls.as_ref().map_or(0, |tls| tls.kept()));
@@ -348,12 +349,12 @@ impl Connection {
         is_partial.then(|| Partial { progress: protocol.progress(), unused: unused + sealed })
     }
 
-    /// Bytes of memory that it holds for what it still has to send, but for frames that it shares with others.
+    /// Bytes of memory held for output still to be sent, not counting frames shared with others.
     pub(crate) fn output_memory(&self) -> usize {
         self.outbox.memory() + self.deferred_bytes()
     }
 
-    /// Bytes of memory that it holds for what its peer has sent.
+    /// Bytes of memory held for input from its peer.
     pub(crate) fn input_memory(&self) -> usize {
         let stage = match &self.stage {
             Stage::WebSocket(protocol) => protocol.buffered(),

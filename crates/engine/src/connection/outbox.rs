@@ -1,8 +1,8 @@
-//! What one connection still has to send: a queue of whole frames, written as far as the socket takes them.
+//! What one connection still has to send: a queue of whole frames, written as far as the socket accepts them.
 //!
-//! Frames made for this connection alone are appended to one growing buffer; frames of a fan-out are shared with the
-//! other outboxes and only referred to. Every chunk begins with a frame, so that the frame under way can be found
-//! again. In an HTTP connection's outbox are responses instead, the last of which may end in a part of a file.
+//! Frames made for this connection alone are appended to one growing buffer. Frames of a fan-out are shared with the
+//! other outboxes and only referred to. Every chunk begins with a frame, so that the frame being sent can be found
+//! again. An HTTP connection's outbox holds responses instead, the last of which may end in part of a file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,32 +17,32 @@ use wire::frame;
 use crate::system::sockets::SEND;
 use crate::tls::session::Session;
 
-/// Bytes that are gathered, or encrypted, at a time.
+/// Bytes gathered, or encrypted, at a time.
 const CHUNK: usize = 64 * 1024;
-/// A buffer that has grown to this is not appended to any more: a new one is begun. A short frame behind it must not make
-/// the buffer grow beyond `CHUNK`, to twice as much memory.
+/// A buffer that has grown to this size is not appended to any more, and a new one is started. One more short frame
+/// must not make the buffer grow beyond `CHUNK`, to twice as much memory.
 const FULL: usize = CHUNK - 4096;
-/// Chunks up to this length are copied together before they are written: cheaper than a longer `writev`.
+/// Chunks up to this length are copied together before they are written, which is cheaper than a longer `writev`.
 const SMALL: usize = 2048;
-/// Memory of a chunk beside its bytes: its place in the queue, and its share of an allocation.
+/// Memory of a chunk in addition to its bytes: its place in the queue, and its share of an allocation.
 const CHUNK_COST: usize = 64;
 /// A shared frame up to this length may be copied.
 const COPIED: usize = 512;
-/// Memory that the last buffer of an outbox may have in advance.
+/// Spare memory that the last buffer of an outbox may have.
 const SPARE: usize = 8 * 1024;
 /// Slices of one `writev`.
 const SLICES: usize = 64;
-/// Bytes of a file that are read at a time; two such pieces may be in memory. A buffer of that size can be used again.
+/// Bytes of a file read at a time; two such pieces may be in memory. A buffer of this size can be reused.
 const PIECE: usize = 2 * CHUNK;
 
-/// Buffers that wait to be used again, so that a busy connection does not allocate for every turn.
+/// Buffers kept for reuse, so that a busy connection does not allocate in every turn.
 #[derive(Default)]
 pub(crate) struct Pool {
     free: Vec<Vec<u8>>,
-    /// Bytes of memory that these have.
+    /// The memory of these buffers, in bytes.
     kept: usize,
     gather: Vec<u8>,
-    /// Bytes of all frames that outboxes share, each frame counted once.
+    /// Bytes of all frames shared by outboxes, with each frame counted once.
     shared: usize,
 }
 
@@ -63,19 +63,20 @@ impl Pool {
         }
     }
 
-    /// Bytes of all frames that outboxes share.
+    /// Bytes of all frames shared by outboxes.
     pub(crate) fn shared(&self) -> usize {
         self.shared
     }
 
-    /// Counts a frame of a fan-out that has been given to all, if an outbox has kept it.
+    /// Counts a frame of a fan-out that has been delivered to all, if an outbox has kept it.
     pub(crate) fn count_shared(&mut self, frame: &Arc<[u8]>) {
         if Arc::strong_count(frame) > 1 {
             self.shared += frame.len();
         }
     }
 
-    /// An outbox needs a shared frame no more. The last of them frees it; while the fan-out goes on, that is not it.
+    /// Releases a shared frame for one outbox. The last outbox frees it; while the fan-out is still running, no outbox
+    /// is the last.
     fn let_go(&mut self, frame: Arc<[u8]>) {
         if Arc::strong_count(&frame) == 1 {
             self.shared = self.shared.saturating_sub(frame.len());
@@ -98,7 +99,7 @@ enum Chunk {
 }
 
 impl Chunk {
-    /// What can be written at once: nothing of a file before it is read.
+    /// What can be written right away: nothing of a file before it is read.
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
@@ -107,7 +108,7 @@ impl Chunk {
         }
     }
 
-    /// Bytes of memory that only this chunk holds.
+    /// Bytes of memory held only by this chunk.
     fn memory(&self) -> usize {
         match self {
             Self::Own(bytes) => bytes.capacity(),
@@ -116,7 +117,7 @@ impl Chunk {
     }
 }
 
-/// What is still to be read of a file.
+/// The part of a file that is still to be read.
 struct FilePart {
     file: File,
     offset: u64,
@@ -134,7 +135,7 @@ impl FilePart {
     }
 }
 
-/// A socket that is written without libc's `send`, which makes a cancellation point of every call.
+/// A socket that is written without libc's `send`, which would make every call a cancellation point.
 pub(crate) struct Raw<'a>(pub(crate) &'a TcpStream);
 
 impl Write for Raw<'_> {
@@ -157,46 +158,46 @@ impl Write for Raw<'_> {
 pub(crate) enum Progress {
     /// Nothing is left.
     Empty,
-    /// The socket takes no more; it will say when it does.
+    /// The socket is full; the kernel will report when it accepts more.
     Blocked,
-    /// The caller's budget is used up; the socket may take more.
+    /// The caller's budget is used up; the socket may accept more.
     OverBudget,
 }
 
 #[derive(Default)]
 pub(crate) struct Outbox {
     chunks: VecDeque<Chunk>,
-    /// Bytes of the first chunk that are written.
+    /// Bytes of the first chunk that have been written.
     sent: usize,
     /// Unsent bytes of all chunks.
     bytes: usize,
-    /// Memory of this outbox's own buffers, but for the last chunk's, which may still grow.
+    /// Memory of this outbox's own buffers, except the last chunk's, which may still grow.
     filled: usize,
-    /// Mostly none, and so it takes little room where every message passes.
+    /// Usually `None`, so it takes little room in a structure that every message passes through.
     front: Option<Box<Front>>,
 }
 
-/// What is sent before any frame.
+/// Output that goes before any frame.
 #[derive(Default)]
 struct Front {
-    /// Unsent bytes of the chunks that are no frames: the answer to the handshake.
+    /// Unsent bytes of the chunks that are not frames: the answer to the handshake.
     preface: usize,
-    /// Before all chunks: what TLS has encrypted already, or says by itself.
+    /// Goes before all chunks: output that TLS has already encrypted, and TLS's own messages.
     sealed: Vec<u8>,
 }
 
 impl Outbox {
-    /// Bytes that wait, encrypted or not.
+    /// Waiting bytes, encrypted or not.
     pub(crate) fn len(&self) -> usize {
         self.bytes + self.front.as_ref().map_or(0, |front| front.sealed.len())
     }
 
-    /// The memory that this takes, roughly: a queue of tiny frames is mostly what holds them.
+    /// The memory that this takes, roughly: a queue of tiny frames consists mostly of overhead.
     pub(crate) fn cost(&self) -> usize {
         self.len() + self.chunks.len() * CHUNK_COST
     }
 
-    /// Bytes of memory that only this outbox holds; none where nothing waits.
+    /// Bytes of memory held only by this outbox; an empty one counts none.
     pub(crate) fn memory(&self) -> usize {
         let sealed = self.front.as_ref().map_or(0, |front| front.sealed.capacity());
         if self.chunks.is_empty() {
@@ -205,7 +206,7 @@ impl Outbox {
         self.filled + self.last_memory() + self.chunks.capacity() * size_of::<Chunk>() + sealed
     }
 
-    /// Bytes of memory that this outbox keeps from being freed, alone or with others.
+    /// Bytes of memory that this outbox keeps from being freed, alone or together with others.
     pub(crate) fn weight(&self) -> usize {
         let has_file = self.chunks.iter().rev().take(2).any(|chunk| matches!(chunk, Chunk::File(_)));
         self.memory().max(if has_file { 0 } else { self.bytes })
@@ -216,7 +217,7 @@ impl Outbox {
         self.chunks.back().map_or(0, Chunk::memory)
     }
 
-    /// What waits now may wait for long: gives back a buffer's memory that it does not need.
+    /// Returns the memory that a buffer does not need, as its contents may now wait for long.
     pub(crate) fn fit(&mut self) {
         if let Some(Chunk::Own(tail)) = self.chunks.back_mut()
             && tail.capacity() > SPARE
@@ -239,12 +240,12 @@ impl Outbox {
         self.front.as_ref().is_some_and(|front| !front.sealed.is_empty())
     }
 
-    /// What TLS has to say goes behind what it has encrypted up to now.
+    /// Output of TLS itself goes here, after what it has encrypted so far.
     pub(crate) fn sealed(&mut self) -> &mut Vec<u8> {
         &mut self.front.get_or_insert_default().sealed
     }
 
-    /// Lets `write` append whole frames (or, before any frame, a response) and counts them.
+    /// Lets `write` append whole frames (or, before any frame, a response), and counts them.
     #[inline]
     pub(crate) fn append(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
         if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < FULL) {
@@ -257,14 +258,14 @@ impl Outbox {
         }
     }
 
-    /// Says that what was appended up to now is a response and no frames, which begin with a chunk of their own.
+    /// Marks everything appended so far as a response rather than frames. The frames begin with a chunk of their own.
     pub(crate) fn end_preface(&mut self, pool: &mut Pool) {
         self.front.get_or_insert_default().preface = self.bytes;
         self.push_chunk(Chunk::Own(pool.take()));
     }
 
-    /// Queues a frame that other outboxes hold too. One that is short is copied where something waits already: to refer
-    /// to it would take more memory, and more time when it is written.
+    /// Queues a frame that other outboxes hold too. A short one is copied if something is already waiting: a reference
+    /// would take more memory, and more time to write.
     #[inline]
     pub(crate) fn share(&mut self, pool: &mut Pool, frame: &Arc<[u8]>) {
         if frame.len() <= COPIED && !self.chunks.is_empty() {
@@ -275,16 +276,16 @@ impl Outbox {
         self.push_chunk(Chunk::Shared(Arc::clone(frame)));
     }
 
-    /// Queues the rest of a frame that other outboxes hold too, or of several; `sent` bytes are written already.
-    /// Nothing may be queued before.
+    /// Queues the rest of one or more frames that other outboxes hold too; `sent` bytes have already been written.
+    /// Nothing may be queued before them.
     pub(crate) fn share_rest(&mut self, frames: &Arc<[u8]>, sent: usize) {
         self.bytes = frames.len() - sent;
         self.sent = sent;
         self.push_chunk(Chunk::Shared(Arc::clone(frames)));
     }
 
-    /// Queues `length` bytes of a file, from `offset` on, which are read as they are sent. Nothing may be queued behind
-    /// them before they are out.
+    /// Queues `length` bytes of a file, starting at `offset`. They are read as they are sent. Nothing may be queued
+    /// after them until they have been sent.
     pub(crate) fn append_file(&mut self, file: File, offset: u64, length: usize) {
         if length > 0 {
             self.bytes += length;
@@ -292,7 +293,7 @@ impl Outbox {
         }
     }
 
-    /// Reads the next piece of a file, once what was queued before it is nearly out.
+    /// Reads the next piece of a file, once nearly everything queued before it has been sent.
     fn read_ahead(&mut self, pool: &mut Pool) -> io::Result<()> {
         let Some(Chunk::File(part)) = self.chunks.back_mut() else { return Ok(()) };
         if self.bytes - part.left > SMALL {
@@ -301,7 +302,7 @@ impl Outbox {
         let mut piece = pool.take();
         part.read_piece(&mut piece)?;
         let part_is_left = part.left > 0;
-        // It goes before what is left of the file.
+        // It goes before the remainder of the file.
         let rest = self.chunks.pop_back().filter(|_| part_is_left);
         self.chunks.push_back(Chunk::Own(piece));
         if let Some(rest) = rest {
@@ -310,10 +311,10 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes until nothing is left, the socket is full, or `budget` bytes are written.
+    /// Writes until nothing is left, the socket is full, or `budget` bytes have been written.
     ///
     /// # Errors
-    /// The socket's; those of reading a file, which ends too early too.
+    /// The socket's errors, and those of reading a file, including one that ends too early.
     pub(crate) fn write_to(&mut self, socket: &mut impl Write, pool: &mut Pool, budget: usize) -> io::Result<Progress> {
         let mut written = 0;
         while self.bytes > 0 {
@@ -337,8 +338,8 @@ impl Outbox {
         Ok(Progress::Empty)
     }
 
-    /// The same through TLS: a part of what waits is encrypted when the part before has been written. Behind a fatal
-    /// alert or close_notify it is thrown away.
+    /// The same through TLS: each part is encrypted once the previous one has been written. What waits after a fatal
+    /// alert or close_notify is discarded.
     pub(crate) fn write_sealed_to(
         &mut self,
         socket: &mut impl Write,
@@ -363,7 +364,7 @@ impl Outbox {
             }
             pool.give(std::mem::take(self.sealed()));
             if session.output_has_ended() {
-                // What the peer has sent before may still be answered, but no more be sent.
+                // Earlier input from the peer may still be answered, but nothing more can be sent.
                 self.clear(pool);
             }
             if self.bytes == 0 {
@@ -392,8 +393,8 @@ impl Outbox {
         Ok(plain.len())
     }
 
-    /// Copies `first`, the rest of the first chunk (shorter than `CHUNK`), and what comes behind it together, up to
-    /// `CHUNK` bytes.
+    /// Copies `first`, the rest of the first chunk (shorter than `CHUNK`), together with what follows it, up to `CHUNK`
+    /// bytes.
     fn gather(&self, first: &[u8], pool: &mut Pool) {
         pool.gather.clear();
         pool.gather.extend_from_slice(first);
@@ -455,8 +456,8 @@ impl Outbox {
         }
     }
 
-    /// Throws everything away but the rest of a frame (or response) of which some bytes are written already: without
-    /// them the peer could not read what follows.
+    /// Discards everything except the rest of a frame (or response) that has been partly written: without that rest the
+    /// peer could not read what follows.
     pub(crate) fn discard_unbegun(&mut self, pool: &mut Pool) {
         let Some(first) = self.chunks.front() else {
             return;
@@ -464,14 +465,14 @@ impl Outbox {
         let bytes = first.bytes();
         let preface = self.front.as_ref().map_or(0, |front| front.preface);
         let end = if preface > 0 { self.sent + preface } else { end_of_frame_under_way(bytes, self.sent) };
-        // Not a buffer of the pool, which may have far more memory than a Close frame needs.
+        // This is not a buffer of the pool, which may have far more memory than a Close frame needs.
         let rest = bytes[self.sent..end].to_vec();
         self.discard_plain(pool);
         self.bytes = rest.len();
         self.push_chunk(Chunk::Own(rest));
     }
 
-    /// Throws away what TLS has not encrypted yet.
+    /// Discards what TLS has not encrypted yet.
     pub(crate) fn discard_plain(&mut self, pool: &mut Pool) {
         let mut front = self.front.take();
         self.clear(pool);
@@ -489,7 +490,7 @@ impl Outbox {
     }
 }
 
-/// The end of the frame in `bytes` that byte `sent` lies inside of; `sent` itself where that is a frame's beginning.
+/// The end of the frame in `bytes` that byte `sent` lies inside; `sent` itself if a frame begins there.
 fn end_of_frame_under_way(bytes: &[u8], sent: usize) -> usize {
     let mut end = 0;
     while end < sent {

@@ -1,9 +1,8 @@
 //! A client of the control socket: how other programs send commands and ask questions.
 //!
-//! Calls append to a buffer, and a thread writes all that is in it at a time: a loop of calls pays for no system call
-//! each, and what it sends travels in batches. A full buffer makes callers wait; it stays full when the hub, whose
-//! workers are slower than we are, does not read. Answers are read by the thread that waits in
-//! [`Publisher::next_answer`].
+//! Calls append to a buffer, and a thread writes its contents in batches, so a loop of calls does not pay for a system
+//! call each time. A full buffer makes callers wait; it stays full while the hub, whose workers are slower than we are,
+//! does not read. Answers are read by the thread that waits in [`Publisher::next_answer`].
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -20,19 +19,19 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use crate::language::message::{Answer, FrameBuffer, Message, Question, VERSION, content};
 
-/// Bytes that may wait to be written, or one message that is longer.
+/// Bytes that may wait to be written, or one longer message.
 const ROOM: usize = 1024 * 1024;
-/// The longest answer: the ids of ten million connections, and some.
+/// The longest answer: the ids of ten million connections, with some to spare.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
-/// What the kernel takes for a timeout of a socket.
+/// The shortest timeout that the kernel accepts for a socket.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// Why a call has failed.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublisherError {
-    /// The time has passed without room for the message, or without an answer to Hello.
+    /// Time ran out before there was room for the message, or before Hello was answered.
     TimedOut,
-    /// There is no connection (any more), and why.
+    /// There is no connection (any more), for this reason.
     Broken(String),
 }
 
@@ -50,7 +49,7 @@ impl std::error::Error for PublisherError {}
 impl From<io::Error> for PublisherError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // What a socket with a timeout reports.
+            // The error kinds of a socket whose timeout has passed.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::NotFound => broken("there is no such socket"),
             io::ErrorKind::ConnectionRefused => broken("nobody listens there"),
@@ -67,17 +66,17 @@ fn broken(why: &str) -> PublisherError {
     PublisherError::Broken(why.to_owned())
 }
 
-/// One connection to the hub. Every method may be called from every thread.
+/// One connection to the hub. Every method may be called from any thread.
 pub struct Publisher {
     line: Arc<Line>,
-    /// Held by whoever waits for an answer.
+    /// Locked by the thread that waits for an answer.
     input: Mutex<FrameBuffer>,
     send_queue_size: usize,
     process: u32,
     abandoned: AtomicBool,
 }
 
-/// What the callers and the thread that writes have in common.
+/// What the callers share with the writing thread.
 struct Line {
     stream: UnixStream,
     queue: Mutex<Queue>,
@@ -89,16 +88,17 @@ struct Line {
 struct Queue {
     bytes: Vec<u8>,
     ended: Option<PublisherError>,
-    // Waking a thread is a system call: it is made only for a thread that sleeps.
+    // Waking a thread is a system call, so it is done only for a thread that sleeps.
     writer_waits: bool,
     callers_wait: bool,
 }
 
 impl Publisher {
-    /// Connects to the control socket at `path`, and has been welcomed.
+    /// Connects to the control socket at `path`, and waits for the welcome.
     ///
     /// # Errors
-    /// Nobody is there, no answer came within `timeout`, or the server speaks another version of our language.
+    /// If no server is listening, no answer arrives within `timeout`, or the server speaks another version of our
+    /// language.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, PublisherError> {
         let deadline = Instant::now() + timeout;
         let mut stream = open(path, timeout)?;
@@ -144,22 +144,23 @@ impl Publisher {
         self.send_queue_size
     }
 
-    /// Sends a command or a question on its way, behind all that was sent before. An answer will bear the question's
+    /// Sends a command or a question on its way, after everything sent before. The answer will carry the question's
     /// number.
     ///
     /// There is always room for [`Question::Flush`].
     ///
     /// # Errors
-    /// There was no room for it within `wait` (which may be zero), or the connection is broken: it is not sent then.
+    /// If there was no room within `wait` (which may be zero), or the connection is broken. The message is not sent in
+    /// either case.
     pub fn send(&self, message: &Message<'_>, wait: Duration) -> Result<(), PublisherError> {
         let bounded = !matches!(message, Message::Ask(_, _, Question::Flush));
         self.line.post(message, bounded.then_some(wait))
     }
 
-    /// Waits for the next answer, and for the number of its question.
+    /// Waits for the next answer, and returns it with the number of its question.
     ///
     /// # Errors
-    /// The connection is broken, or has been closed: no answer will come any more.
+    /// If the connection is broken, or has been closed: no more answers will arrive.
     pub fn next_answer(&self) -> Result<(u64, Answer), PublisherError> {
         let mut input = lock(&self.input);
         self.read_answer(&mut input).map_err(|error| self.line.end(error))
@@ -177,20 +178,20 @@ impl Publisher {
         }
     }
 
-    /// Ends the connection at once, and everything that waits for it. Who wants all to arrive that was sent asks
-    /// [`Question::Flush`] before, and waits for the answer.
+    /// Ends the connection at once, and everything that waits for it. To make sure that everything sent has arrived,
+    /// first ask [`Question::Flush`] and wait for the answer.
     pub fn close(&self) {
         self.line.end(broken("the connection has been closed"));
     }
 
-    /// To be called in a forked child, which has a copy of the socket but none of the threads: lets go of the copy, and
+    /// To be called in a forked child, which has a copy of the socket but none of the threads. Closes the copy, and
     /// touches nothing that could be locked. Nothing else may be called afterwards.
     pub fn abandon(&self) {
         if !self.abandoned.swap(true, Ordering::Relaxed) {
-            // Now the line is never dropped, whoever else drops it.
+            // From now on the line is never dropped, no matter which other owners drop it.
             mem::forget(Arc::clone(&self.line));
-            // SAFETY: the descriptor is open, since the line is there, and nobody will close it, since the line is
-            // never dropped and nothing of it is used any more.
+            // SAFETY: the descriptor is open, since the line still exists, and nothing else will close it, since the
+            // line is never dropped and no part of it is used any more.
             drop(unsafe { OwnedFd::from_raw_fd(self.line.stream.as_raw_fd()) });
         }
     }
@@ -207,7 +208,7 @@ impl Drop for Publisher {
 }
 
 impl Line {
-    /// Queues a message; without `wait`, however much waits already.
+    /// Queues a message. If `wait` is `None`, it is queued no matter how much is already waiting.
     fn post(&self, message: &Message<'_>, wait: Option<Duration>) -> Result<(), PublisherError> {
         let mut deadline = None;
         let mut queue = lock(&self.queue);
@@ -237,7 +238,7 @@ impl Line {
         Ok(())
     }
 
-    /// Writes whatever there is, until the connection ends.
+    /// Writes everything that is queued, until the connection ends.
     fn write(&self) {
         let mut batch = Vec::new();
         while self.next_batch(&mut batch) {
@@ -249,7 +250,7 @@ impl Line {
         }
     }
 
-    /// Waits for something to write, and gives an empty buffer for it. False: the connection has ended.
+    /// Waits for something to write, and swaps an empty buffer for it. Returns false if the connection has ended.
     fn next_batch(&self, batch: &mut Vec<u8>) -> bool {
         let mut queue = lock(&self.queue);
         while queue.bytes.is_empty() && queue.ended.is_none() {
@@ -263,13 +264,13 @@ impl Line {
         queue.ended.is_none()
     }
 
-    /// Ends everything with an error; returns the one that counts, which is the first.
+    /// Ends everything with an error. Returns the first such error, which is the one that counts.
     fn end(&self, error: PublisherError) -> PublisherError {
         let mut queue = lock(&self.queue);
         let first = queue.ended.get_or_insert(error).clone();
         queue.bytes = Vec::new();
         drop(queue);
-        // Whoever reads or writes is woken by it. It fails only where the other end is gone already.
+        // This wakes threads that are reading or writing. It fails only if the other end is already gone.
         let _ = self.stream.shutdown(Shutdown::Both);
         self.filled.notify_all();
         self.emptied.notify_all();
@@ -281,12 +282,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Connects; unlike std's, it does not wait for ever where too many wait for the server already.
+/// Connects. Unlike the standard library's function, it does not wait forever if the server's queue is full.
 fn open(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-    // It is connect's timeout too (unix(7) says so for Linux; elsewhere connect does not wait).
+    // This is also the timeout of connect (unix(7) says so for Linux; elsewhere connect does not wait).
     set_socket_timeout(&socket, Timeout::Send, Some(timeout.max(SHORTEST_TIMEOUT)))?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket.into())
@@ -303,7 +304,7 @@ fn not_hubbub() -> PublisherError {
 /// Reads once.
 ///
 /// # Errors
-/// The stream's; its end is one too.
+/// Those of the stream; its end counts as one.
 fn read_some(mut stream: &UnixStream, input: &mut FrameBuffer) -> io::Result<()> {
     loop {
         match stream.read(input.room()) {
@@ -333,7 +334,7 @@ mod tests {
 
     const SECONDS: Duration = Duration::from_secs(20);
 
-    /// Runs `serve` with what connects to the path that is returned.
+    /// Runs `serve` with the client that connects to the returned path.
     fn hub<T: Send + 'static>(serve: impl FnOnce(Peer) -> T + Send + 'static) -> (Socket, JoinHandle<T>) {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("hubbub-publisher-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -346,7 +347,7 @@ mod tests {
         (Socket(path), thread)
     }
 
-    /// A socket's file, which does not stay.
+    /// A socket file that is removed again.
     struct Socket(PathBuf);
 
     impl Drop for Socket {
@@ -489,7 +490,7 @@ mod tests {
         ];
         for (answer, said) in answers {
             let (socket, hub) = hub(move |mut peer| {
-                // To close with this unread would break the connection, and the answer might be lost.
+                // Closing with this unread would break the connection, and the answer might be lost.
                 peer.receive();
                 peer.send(&answer);
             });

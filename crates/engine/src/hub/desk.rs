@@ -1,4 +1,4 @@
-//! What the hub's thread and the supervisor share: requests one way, events the other.
+//! What the hub's thread and the supervisor share: requests in one direction, events in the other.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -13,31 +13,31 @@ use crate::registry::{Registry, SLOTS};
 /// Log entries that may wait for the supervisor.
 const MAX_ENTRIES: usize = 100;
 
-/// What the supervisor is told.
+/// Events for the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HubEvent {
-    /// The worker of this slot takes connections.
+    /// The worker in this slot accepts connections.
     Ready(u8),
-    /// It has been asked to leave, and is about to.
+    /// The worker in this slot has been asked to leave, and is about to.
     Leaving(u8),
-    /// It wants all workers replaced.
+    /// The worker in this slot wants all workers replaced.
     Reload(u8),
-    /// It wants the server to stop.
+    /// The worker in this slot wants the server to stop.
     Shutdown(u8),
-    /// The event loop of this slot's worker stands still. `is_news`: the worker has not said so itself.
+    /// The event loop of a worker is stuck.
     Stuck {
-        /// The worker's.
+        /// The worker's slot.
         slot: u8,
-        /// Whether nobody has said so yet.
+        /// Whether this has not been reported yet, not even by the worker itself.
         is_news: bool,
     },
-    /// A worker moves again of which the hub has said that it was stuck.
+    /// A worker that the hub had reported as stuck is running again.
     Moves(u8),
     /// To be logged as a warning.
     Warning(String),
 }
 
-/// What the supervisor asks of the thread.
+/// Requests from the supervisor to the hub's thread.
 pub(super) enum Request {
     Listen(OwnedFd),
     Add { slot: u8, worker_id: u8, stream: OwnedFd },
@@ -52,11 +52,11 @@ pub(super) struct Desk {
     pub(super) registry: Registry,
     pub(super) requests: Mutex<VecDeque<Request>>,
     pub(super) events: Mutex<VecDeque<HubEvent>>,
-    /// Slots that are taken.
+    /// Which slots are taken.
     pub(super) slots: Mutex<[bool; SLOTS]>,
-    /// Where the search for a free one goes on, so that one is not used again at once.
+    /// Where to continue the search for a free slot, so that a slot is not reused at once.
     pub(super) next_slot: AtomicU64,
-    /// A byte here wakes the thread; one there wakes the supervisor.
+    /// A byte written here wakes the thread; one written to the next wakes the supervisor.
     pub(super) wake_thread: UnixStream,
     pub(super) wake_supervisor: UnixStream,
     pub(super) is_closed: AtomicBool,
@@ -75,7 +75,7 @@ impl Desk {
         }
         events.push_back(event);
         drop(events);
-        // If there is no room for a byte, there is one already.
+        // If there is no room for a byte, there is already one.
         let _ = (&self.wake_supervisor).write(&[0]);
     }
 }

@@ -1,4 +1,4 @@
-//! Accepting connections, and passing them to workers: now, or again where the first does not take them.
+//! Accepting connections, and passing them to workers: at once, or again if the first worker does not take them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,22 +13,22 @@ use super::thread::{CONGESTED_AT, PATIENCE, RETRY, Routing};
 use crate::registry::SLOTS;
 use crate::system::sockets;
 
-/// Between two looks whether clients wait for descriptors.
+/// Time between checks whether clients are waiting for descriptors.
 const WAITING_INTERVAL: Duration = Duration::from_secs(1);
-/// Connections accepted from one listening socket before it is something else's turn.
+/// Connections accepted from one listening socket before moving on.
 const ACCEPTED_AT_ONCE: usize = 64;
 
 impl Routing {
-    /// The worker to pass a connection to: of those that take them, the one that has the fewest. Idle HTTP connections do
-    /// not count: a page often leaves one behind, right before it opens its WebSocket. A worker that refuses newcomers
-    /// comes last. One that was too slow gets none before it has run a turn again: what it does not take could only be
-    /// taken back.
+    /// Chooses the worker to pass a connection to: of those that accept them, the one with the fewest. Idle HTTP
+    /// connections do not count: a page often leaves one behind right before it opens its WebSocket. A worker that
+    /// refuses new clients comes last. A worker that was too slow gets none until it has run a turn: what it did not
+    /// take would only have to be taken back. `but` is left out.
     pub(super) fn choose(&mut self, but: Option<u8>) -> Option<u8> {
         let now = Instant::now();
         let desk = Arc::clone(&self.desk);
         let mut best: Option<(bool, u64, usize, u8)> = None;
         for place in 0..SLOTS {
-            // Among those that have equally many, each gets one in turn.
+            // Workers with equally many take turns.
             let slot = ((self.last_chosen + 1 + place) % SLOTS) as u8;
             let Some((link, worker)) = self.worker(slot) else { continue };
             if worker.stage != WorkerStage::Ready || Some(slot) == but {
@@ -51,7 +51,7 @@ impl Routing {
         best.map(|(.., slot)| slot)
     }
 
-    /// Passes a connection to a worker that takes it, `but` this one; `false`: there is none now.
+    /// Passes a connection to a worker that accepts it, other than `but`. Returns false if there is none right now.
     fn hand_over(&mut self, handed: &Handed, but: Option<u8>) -> bool {
         let Some(slot) = self.choose(but) else { return false };
         self.last_chosen = slot.into();
@@ -66,7 +66,7 @@ impl Routing {
         true
     }
 
-    /// Has connections taken by others that their worker does not take.
+    /// Passes connections that their worker does not take to other workers.
     pub(super) fn move_untaken(&mut self) {
         let desk = Arc::clone(&self.desk);
         for slot in 0..SLOTS as u8 {
@@ -76,7 +76,7 @@ impl Routing {
             if !worker.is_slow_to_take(now) {
                 continue;
             }
-            // Without any of those it seems idle, and to itself it must not go: these two would go on for ever.
+            // Once these are taken back, the worker seems idle. They must not go back to it, or this would never end.
             while self.choose(Some(slot)).is_some() {
                 let Some(handed) = self.worker(slot).and_then(|(_, worker)| worker.take_back(&desk.registry)) else {
                     break;
@@ -92,7 +92,7 @@ impl Routing {
         }
     }
 
-    /// Passes a connection to a worker, `but` this one, now or when there is one.
+    /// Passes a connection to a worker other than `but`, now or as soon as there is one.
     pub(super) fn find_home(&mut self, handed: Handed, but: Option<u8>) {
         if self.hand_over(&handed, but) {
             return;
@@ -104,13 +104,14 @@ impl Routing {
         }
     }
 
-    /// Whether a connection waits to be taken.
+    /// Whether any connection is waiting to be taken.
     pub(super) fn has_untaken(&self) -> bool {
         let waits = |peer: &Peer| matches!(&peer.kind, PeerKind::Worker(worker) if !worker.untaken.is_empty());
         !self.homeless.is_empty() || self.peers.iter().any(|(_, peer)| waits(peer))
     }
 
-    /// Sees to it that enough ids are leased. If that fails, accepting pauses, and it is tried again before it goes on.
+    /// Makes sure that enough ids are leased. If that fails, accepting pauses, and leasing is retried before it
+    /// resumes.
     pub(super) fn extend_lease(&mut self) -> bool {
         match self.lease.extend(&self.desk.registry) {
             Ok(()) => true,
@@ -142,7 +143,7 @@ impl Routing {
                         failed = Some(error);
                         break;
                     }
-                    // The one connection failed before it was taken (accept(2) names a dozen such errors).
+                    // Only this connection failed before it was accepted (accept(2) lists a dozen such errors).
                     Err(_) => {}
                 }
             }
@@ -153,7 +154,7 @@ impl Routing {
         }
     }
 
-    /// Says so if clients wait because the workers have no descriptors for them.
+    /// Reports when clients are waiting because the workers have no descriptors for them.
     pub(super) fn see_who_waits_for_descriptors(&mut self) {
         if self.listeners.is_empty() || self.now.duration_since(self.waiting_seen_at) < WAITING_INTERVAL {
             return;
@@ -186,7 +187,7 @@ impl Routing {
         self.pause_told_at.is_some_and(|at| self.now.duration_since(at) < PATIENCE)
     }
 
-    /// Tells of a pause, once in a while.
+    /// Reports a pause, at most once in a while.
     pub(super) fn tell_of_pause(&mut self, text: &str) {
         if !self.has_told_recently() {
             self.pause_told_at = Some(self.now);

@@ -1,4 +1,4 @@
-//! What workers and programs say to the hub, and what it answers.
+//! Messages from workers and programs to the hub, and its answers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::language::message::{Answer, Leave, Message, Question, VERSION, conten
 use crate::registry::{Registry, WORKERS, add};
 
 impl Routing {
-    /// Reads once from a peer and deals with what has come. False: nothing has.
+    /// Reads once from a peer and handles what arrived. Returns false if nothing did.
     pub(super) fn serve(&mut self, key: usize, flags: PollFlags) -> Result<bool, Cut> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(false) };
         if flags.contains(PollFlags::OUT) {
@@ -23,7 +23,7 @@ impl Routing {
             return Ok(false);
         }
         if peer.is_held_up() {
-            // It is not read, so this can only be its end.
+            // It is not being read, so this can only be its end.
             return Err(Cut::Gone);
         }
         let read = match &mut peer.kind {
@@ -42,7 +42,7 @@ impl Routing {
         }
     }
 
-    /// Deals with what has come from a peer, until its answers wait to be read.
+    /// Handles input from a peer, until its answers wait to be read.
     fn deal_with_input(&mut self, key: usize) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let longest = match &peer.kind {
@@ -78,7 +78,7 @@ impl Routing {
         result.map(|_| ())
     }
 
-    /// Goes on with programs that have read their answers.
+    /// Continues with programs that have read their answers.
     pub(super) fn resume(&mut self) {
         let is_due = |peer: &Peer| {
             matches!(&peer.kind, PeerKind::Program(program) if program.is_interrupted) && !peer.is_held_up()
@@ -125,7 +125,7 @@ impl Routing {
             Message::Sockets(inputs) => {
                 let sockets = self.peers[key].link.take_sockets();
                 for (socket, input) in sockets.into_iter().zip(inputs) {
-                    // It leaves, and nothing has been asked on this one yet.
+                    // The worker is leaving, and nothing has been requested on this connection yet.
                     let (socket, since) = (Arc::new(socket), self.now);
                     self.find_home(Handed { socket, since, input: input.to_vec() }, None);
                 }
@@ -150,7 +150,7 @@ impl Routing {
             }
             Message::Watch(fd) => self.watch(slot, fd),
             Message::Unwatch(fd) => self.unwatch(slot, fd),
-            // Only of its own: a connection's end is told by whoever has closed it.
+            // Only for its own connections: the worker that closes a connection reports its end.
             Message::Gone(fd) if Registry::slot_of(fd) == slot => self.tell_watchers(fd),
             Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
             Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),
@@ -189,11 +189,12 @@ impl Routing {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let answer = Message::Answer(number, answer);
         match peer.kind {
-            // One that takes nothing may be stopped, which is no reason to end it: it waits for no answer for ever.
+            // A worker that reads nothing may be stopped, which is no reason to cut it off: it does not wait forever
+            // for an answer.
             PeerKind::Worker(_) => {
                 peer.link.send_within(&answer, MAX_FOR_WORKER);
             }
-            // It is not listened to while much waits, so this is not much more.
+            // A program is not read while much is waiting for it, so the limit is exceeded only slightly.
             PeerKind::Program(_) => peer.link.send(&answer),
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The lease of connection ids: a file that tells up to which counter ids may have been given out, ever.
+//! The lease of connection ids: a file that says up to which counter ids may ever have been given out.
 
 use std::fs::File;
 use std::io;
@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt;
 
 use crate::registry::{COUNTER, Registry};
 
-/// Digits of the counter in the file; a line end follows.
+/// Digits of the counter in the file, followed by a line end.
 const DIGITS: usize = 20;
 
 const DAMAGED: &str = "the lease of connection ids is damaged; remove its file if nothing keeps ids from before";
 
-/// See the file's head. Without a file only the clock tells.
+/// See the module documentation. Without a file, only the clock determines new ids.
 pub(super) struct Lease {
     file: Option<File>,
 }
@@ -22,10 +22,10 @@ impl Lease {
         Self { file: file.map(File::from) }
     }
 
-    /// The counter that the file tells; `None`: it is new, or there is no file.
+    /// The counter in the file; `None` if the file is new, or there is none.
     ///
     /// # Errors
-    /// The file cannot be read, or it is damaged: what it told cannot be known any more.
+    /// If the file cannot be read or is damaged, so that its counter is lost.
     pub(super) fn read(&self) -> io::Result<Option<u64>> {
         let Some(file) = &self.file else { return Ok(None) };
         let mut content = [0; DIGITS + 2];
@@ -38,10 +38,10 @@ impl Lease {
         counter.map(Some).ok_or_else(|| io::Error::other(DAMAGED))
     }
 
-    /// Sees to it that enough counters are leased, in the file before in memory.
+    /// Makes sure that enough counters are leased, first in the file and then in memory.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub(super) fn extend(&self, registry: &Registry) -> io::Result<()> {
         if registry.are_few_after(registry.last_of_living()) {
             let up_to = registry.last() + registry.lease_length();
@@ -51,22 +51,22 @@ impl Lease {
         Ok(())
     }
 
-    /// Leases the first counters. Waits until they stand on disk: the file's length too, so that a power failure leaves
-    /// neither an empty file nor half of one.
+    /// Leases the first counters. Waits until they are on disk, including the file's length, so that a power failure
+    /// leaves neither an empty nor a half-written file.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// If the file cannot be written.
     pub(super) fn begin(&self, registry: &Registry) -> io::Result<()> {
         self.extend(registry)?;
         self.file.as_ref().map_or(Ok(()), File::sync_all)
     }
 
-    /// Lets go of it at the end.
+    /// Ends the lease when the server stops.
     pub(super) fn conclude(&self, registry: &Registry) {
-        // What is known for certain needs no margin: the next start goes on right there.
+        // The exact counter is known, so no margin is needed: the next start continues right there.
         let _ = self.write(registry.last());
         if let Some(file) = &self.file {
-            // A forked child may hold it too, and with it the lock.
+            // A forked child may hold the file too, and with it the lock.
             let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock);
         }
     }
@@ -94,7 +94,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A lease file with this content, and another opening of it.
+    /// A lease file with this content, and a second open file for it.
     fn file(content: &[u8]) -> (Lease, File) {
         let memory = rustix::fs::memfd_create("lease", rustix::fs::MemfdFlags::CLOEXEC).expect("a file");
         let mut other = File::from(memory.try_clone().expect("a descriptor"));

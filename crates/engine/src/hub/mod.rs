@@ -1,12 +1,12 @@
 //! The hub: a thread of the master that accepts connections and passes them to workers, and passes commands on.
 //!
-//! Between it and each worker there is a [`Link`]; other programs connect to its control socket. It looks at a command
-//! only to see whom it is for. It never waits for anyone: each worker has a bounded queue, and what does not fit is
-//! dropped and counted. A program that sends faster than the workers take is not read for a while; but not for long, if
-//! a worker has stopped taking anything.
+//! It has a [`Link`] to each worker; other programs connect to its control socket. It looks at a command only to find
+//! its destination. It never waits: each worker has a bounded queue, and whatever does not fit is dropped and counted.
+//! A program that sends faster than the workers accept is not read for a while, but not for long if a worker has
+//! stopped accepting anything.
 //!
-//! The supervisor asks with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`] is
-//! readable.
+//! The supervisor makes requests with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`]
+//! is readable.
 
 pub(crate) mod client;
 mod desk;
@@ -43,24 +43,24 @@ use crate::registry::Metrics;
 use crate::registry::{Registry, SLOTS};
 use crate::settings::Settings;
 
-/// See the file's head.
+/// See the module documentation.
 pub struct Hub {
     desk: Arc<Desk>,
     woken: UnixStream,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The one that has the thread.
+    /// The process that runs the thread.
     process: u32,
 }
 
 impl Hub {
-    /// Begins its thread.
+    /// Starts the hub's thread.
     ///
-    /// `control` is a listening Unix socket for other programs. `lease` is a file that tells up to which counter ids
-    /// have been given out, ever: without it only the clock does.
+    /// `control` is a listening Unix socket for other programs. `lease` is a file that says up to which counter ids
+    /// have ever been given out; without it, only the clock does.
     ///
     /// # Errors
-    /// There is no memory for the registry, or no thread; the lease cannot be read or written, or leaves no id that is
-    /// certainly new.
+    /// If there is no memory for the registry, or no thread; or if the lease cannot be read or written, or leaves no id
+    /// that is certain to be new.
     pub fn new(settings: &Settings, control: Option<OwnedFd>, lease: Option<OwnedFd>) -> io::Result<Self> {
         let registry = Registry::shared(settings.max_connections)?;
         let lease = Lease::new(lease);
@@ -102,26 +102,26 @@ impl Hub {
         self.desk.registry.memory().map_or(-1, |memory| memory.as_raw_fd())
     }
 
-    /// The descriptor that is readable when there are events.
+    /// The descriptor that becomes readable when there are events.
     pub fn fileno(&self) -> RawFd {
         self.woken.as_raw_fd()
     }
 
-    /// Takes the events that have come.
+    /// Takes the events that have arrived.
     pub fn events(&self) -> Vec<HubEvent> {
         while matches!((&self.woken).read(&mut [0; 256]), Ok(256)) {}
         lock(&self.desk.events).drain(..).collect()
     }
 
-    /// Accepts connections from a socket that listens.
+    /// Accepts connections from a listening socket.
     pub fn listen(&self, listener: OwnedFd) {
         self.ask(Request::Listen(listener));
     }
 
-    /// Makes place for a worker process. Returns its slot and its end of the link.
+    /// Makes room for a worker process. Returns its slot and its end of the link.
     ///
     /// # Errors
-    /// All slots are taken, or there is no descriptor left.
+    /// If all slots are taken, or no descriptor is left.
     pub fn add_worker(&self, worker_id: u8) -> io::Result<(u8, OwnedFd)> {
         let (stream, workers_end) = UnixStream::pair()?;
         let slot = {
@@ -142,12 +142,12 @@ impl Hub {
         self.ask(Request::Leave { slot, why });
     }
 
-    /// A worker's process is gone for certain: what it has left is cleared, and its slot is free.
+    /// Clears what a worker's process left behind, and frees its slot. The process must certainly be gone.
     pub fn ended(&self, slot: u8) {
         self.ask(Request::Ended { slot });
     }
 
-    /// Counts that a worker was replaced after it had died.
+    /// Counts a worker that was replaced after it had died.
     pub fn restarted(&self, worker_id: u8) {
         if let Some(count) = self.desk.registry.header().restarts.get(usize::from(worker_id)) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -159,12 +159,12 @@ impl Hub {
         self.desk.registry.metrics()
     }
 
-    /// Gives up the listening sockets.
+    /// Closes the listening sockets.
     pub fn stop_accepting(&self) {
         self.ask(Request::StopAccepting);
     }
 
-    /// Ends the thread. Nothing else may be asked for after that.
+    /// Ends the thread. No other requests may follow.
     pub fn close(&self) {
         let Some(thread) = lock(&self.thread).take() else { return };
         if std::process::id() == self.process {
@@ -190,7 +190,7 @@ impl Drop for Hub {
     }
 }
 
-/// Finds out where ids begin, and leases the first of them. Returns a warning, if there is one.
+/// Determines where ids begin, and leases the first of them. Returns a warning, if there is one.
 fn begin_to_count(registry: &Registry, lease: &Lease) -> io::Result<Option<String>> {
     let warning = registry.begin_above(lease.read()?, SystemTime::now()).map_err(io::Error::other)?;
     lease.begin(registry)?;

@@ -1,4 +1,4 @@
-//! Whom the hub speaks with: workers, and other programs.
+//! The hub's peers: workers, and other programs.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -11,18 +11,18 @@ use crate::language::link::Link;
 use crate::registry::Registry;
 use crate::system::codec::Malformed;
 
-/// A worker that has not taken a socket for so long gets no other.
+/// A worker that has not taken a socket for this long gets no more.
 const SLOW_TO_TAKE: Duration = Duration::from_millis(50);
-/// A program for which so much waits, or that asks so much at a time, is not listened to until that is less.
+/// A program is not read while this many bytes wait for it, or while this many of its questions are open.
 pub(super) const PAUSE_PROGRAM_AT: usize = 1024 * 1024;
 pub(super) const MAX_ASKED: usize = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WorkerStage {
-    /// It takes no connections yet.
+    /// It does not accept connections yet.
     Starting,
     Ready,
-    /// It takes none any more.
+    /// It accepts no more connections.
     Leaving,
 }
 
@@ -30,39 +30,39 @@ pub(super) struct WorkerPeer {
     pub(super) slot: u8,
     pub(super) worker_id: u8,
     pub(super) stage: WorkerStage,
-    /// Sockets that were passed to it and not taken back.
+    /// Sockets that were passed to it and have not been taken back.
     pub(super) handed: u64,
-    /// Those that it has not taken yet, in their order, and since when it has taken none.
+    /// Sockets that it has not taken yet, in order, and since when it has taken none.
     pub(super) untaken: VecDeque<Handed>,
     pub(super) taken_at: Instant,
-    /// The number of the first of them: how many were taken when that was last looked at.
+    /// The number of the first of them: how many had been taken at the last check.
     pub(super) taken: u64,
-    /// How many turns it had made when it was too slow to take something.
+    /// How many turns it had run when it was too slow to take something.
     pub(super) slow_at_turn: Option<u64>,
-    /// Commands dropped since it is behind.
+    /// Commands dropped since it fell behind.
     pub(super) dropped: u64,
     pub(super) pulse: Pulse,
 }
 
 pub(super) struct Program {
     pub(super) has_greeted: bool,
-    /// Since when its next word is under way.
+    /// Since when its next message has been under way.
     pub(super) awaited_since: Instant,
-    /// It has said more, which waits until it has read the answers.
+    /// Whether it has sent more, which waits until it has read its answers.
     pub(super) is_interrupted: bool,
 }
 
-/// An accepted connection, and what has been read from it.
+/// An accepted connection, and the input read from it.
 #[derive(Clone)]
 pub(super) struct Handed {
     pub(super) socket: Arc<OwnedFd>,
-    /// Since when it waits for a worker.
+    /// Since when it has been waiting for a worker.
     pub(super) since: Instant,
     pub(super) input: Vec<u8>,
 }
 
 impl WorkerPeer {
-    /// Sees which sockets it has taken meanwhile.
+    /// Updates which sockets it has taken.
     pub(super) fn see_taken(&mut self, registry: &Registry, now: Instant) {
         let taken = registry.slot(self.slot).sockets_taken.load(Ordering::Acquire);
         if taken != self.taken || self.untaken.is_empty() {
@@ -74,7 +74,7 @@ impl WorkerPeer {
         }
     }
 
-    /// Takes a socket back; it will not be the worker's any more.
+    /// Takes a socket back, so that the worker can no longer take it.
     pub(super) fn take_back(&mut self, registry: &Registry) -> Option<Handed> {
         let handed = self.untaken.pop_front()?;
         let (cell, next) = (&registry.slot(self.slot).sockets_taken, self.taken + 1);
@@ -85,7 +85,7 @@ impl WorkerPeer {
         is_ours.then_some(handed)
     }
 
-    /// Whether it was too slow, or is known to be stuck, and has run no turn since.
+    /// Whether it was too slow, or is known to be stuck, and has not run a turn since.
     pub(super) fn is_stuck(&self, registry: &Registry) -> bool {
         let row = registry.slot(self.slot);
         row.stuck.is_set() || self.slow_at_turn == Some(row.measured.count_turns())
@@ -106,25 +106,25 @@ pub(super) struct Peer {
     pub(super) kind: PeerKind,
     /// When it last took something of what waits for it.
     pub(super) progress_at: Instant,
-    /// Questions of it that wait for their answers.
+    /// The number of its questions that are still unanswered.
     pub(super) asking: usize,
     pub(super) serial: u64,
 }
 
 impl Peer {
-    /// Whether it is a program whose first word, or the rest of one, is awaited.
+    /// Whether it is a program whose first message, or the rest of one, is awaited.
     pub(super) fn owes_something(&self) -> bool {
         let is_awaited = |program: &Program| !program.has_greeted || !self.link.input.is_empty();
         matches!(&self.kind, PeerKind::Program(program) if is_awaited(program) && !program.is_interrupted)
     }
 
-    /// Whether it is a program that is not listened to until it has read its answers.
+    /// Whether it is a program that is not read until it has read its answers.
     pub(super) fn is_held_up(&self) -> bool {
         matches!(self.kind, PeerKind::Program(_)) && (self.link.unsent() > PAUSE_PROGRAM_AT || self.asking >= MAX_ASKED)
     }
 }
 
-/// Why a peer is let go.
+/// Why a peer is cut off.
 pub(super) enum Cut {
     /// It is gone.
     Gone,

@@ -1,4 +1,4 @@
-//! Questions that workers are asked on a peer's behalf: who has not answered yet, and how long that may take.
+//! Questions put to workers on a peer's behalf: which workers have not answered yet, and how long they may take.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
@@ -10,18 +10,18 @@ pub(super) struct PendingQuestion {
     /// The peer that wants the answer, and that peer's serial number.
     pub(super) asker: usize,
     pub(super) serial: u64,
-    /// The peer's own number of the question.
+    /// The peer's own number for the question.
     pub(super) number: u64,
-    /// The slots that have not answered, a bit each.
+    /// The slots that have not answered, one bit each.
     pub(super) waiting: u128,
-    /// Of those that have: the sum, or 1 for "done".
+    /// The sum of the answers so far, where "done" counts as 1.
     pub(super) sum: u64,
     pub(super) is_count: bool,
-    /// No answer is waited for any longer then.
+    /// The time when waiting for answers ends.
     pub(super) deadline: Instant,
 }
 
-/// All that are under way, by the hub's own number.
+/// All open questions, by the hub's own number.
 #[derive(Default)]
 pub(super) struct Questions {
     asked: HashMap<u64, PendingQuestion>,
@@ -40,8 +40,8 @@ impl Questions {
         Some(asked)
     }
 
-    /// Notes what a slot has answered; an answer that nobody waits for is ignored. Returns whether the question now has
-    /// all its answers.
+    /// Records a slot's answer; an answer that is not awaited is ignored. Returns whether the question now has all its
+    /// answers.
     pub(super) fn note(&mut self, slot: u8, number: u64, answer: &Answer) -> bool {
         let Some(asked) = self.asked.get_mut(&number).filter(|asked| asked.waiting >> slot & 1 == 1) else {
             return false;
@@ -55,13 +55,13 @@ impl Questions {
         asked.waiting == 0
     }
 
-    /// The questions that wait for a slot's answer.
+    /// The questions that wait for an answer from a slot.
     pub(super) fn waiting_for(&self, slot: u8) -> Vec<u64> {
         let is_waiting = |asked: &PendingQuestion| asked.waiting >> slot & 1 == 1;
         self.asked.iter().filter(|(_, asked)| is_waiting(asked)).map(|(number, _)| *number).collect()
     }
 
-    /// Forgets what a peer has asked.
+    /// Forgets a peer's questions.
     pub(super) fn forget(&mut self, asker: usize) {
         let asked = self.asked.iter().filter(|(_, asked)| asked.asker == asker);
         let numbers: Vec<u64> = asked.map(|(number, _)| *number).collect();
@@ -70,12 +70,12 @@ impl Questions {
         }
     }
 
-    /// When the next deadline is.
+    /// The time of the next deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes a question whose time is over.
+    /// Takes a question that is past its deadline.
     pub(super) fn take_overdue(&mut self, now: Instant) -> Option<PendingQuestion> {
         let (deadline, number) = *self.deadlines.first()?;
         if deadline <= now { self.remove(number) } else { None }

@@ -12,11 +12,11 @@ use crate::language::command::Command;
 use crate::language::message::{Answer, Message, Question};
 use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
 
-/// Questions of one worker that may wait for their answers.
+/// Questions of one worker that may wait for answers.
 const MAX_QUESTIONS: usize = 65_536;
 
 impl Routing {
-    /// Passes a command on to whom it is for, but for the one it comes from.
+    /// Passes a command on to its destination, but not back to the worker it comes from.
     pub(super) fn route(&mut self, from: Option<u8>, command: &Command<'_>, frame: &[u8]) {
         match command {
             Command::Publish { topic, .. } => {
@@ -44,7 +44,7 @@ impl Routing {
             },
             Command::Subscribe { fd, .. } => {
                 let slot = Registry::slot_of(*fd);
-                // A publish that comes next goes there, though the worker has not heard of it yet.
+                // The next publish goes there, although the worker has not seen the subscription yet.
                 let passed = &self.desk.registry.slot(slot).subscribes_passed;
                 passed.fetch_add(1, Ordering::SeqCst);
                 if !self.pass(slot, frame) {
@@ -52,13 +52,13 @@ impl Routing {
                 }
             }
             Command::Push { fd, payload, .. } => {
-                // Worker processes have kept room for it; programs have not.
+                // Worker processes have reserved room for it; programs have not.
                 if !self.pass(Registry::slot_of(*fd), frame) && from.is_some() {
                     self.desk.registry.arrived(*fd, payload.len());
                 }
             }
             Command::Unsubscribe { fd, .. } => {
-                // Worker processes have noted that already.
+                // Worker processes have already recorded this.
                 if from.is_none() {
                     self.desk.registry.begin_unsubscribe(*fd);
                 }
@@ -72,10 +72,11 @@ impl Routing {
         }
     }
 
-    /// Queues a frame for a worker. False: there is none, or too much waits for it.
+    /// Queues a frame for a worker. Returns false if the worker is unknown or its queue is full.
     pub(super) fn pass(&mut self, slot: u8, frame: &[u8]) -> bool {
         let Some((link, worker)) = self.worker(slot) else { return false };
-        // Once something had to be dropped, all is until it has caught up: what comes later does not pass what is lost.
+        // Once a command has been dropped, all are dropped until the worker has caught up, so that later ones do not
+        // overtake lost ones.
         if worker.dropped == 0 && link.pass_within(frame, MAX_FOR_WORKER) {
             return true;
         }
@@ -121,13 +122,13 @@ impl Routing {
         let behind = slots.iter().copied().filter(|slot| registry.is_behind(*slot));
         let behind: Vec<u8> = behind.map(|slot| self.worker_id_of(slot)).collect();
         if !behind.is_empty() {
-            // Commands for them are dropped, and this would be: there is nothing to wait for.
+            // Commands for them are dropped, and so would this be: there is nothing to wait for.
             return self.reply(key, number, Answer::Silent(behind));
         }
         self.ask_workers(key, number, patience, &slots, &Question::Subscribers(topic))
     }
 
-    /// Asks workers on behalf of a peer, which is answered when all of them have been heard, or its patience ends.
+    /// Asks workers on behalf of a peer, which gets its answer once all of them have answered, or its patience ends.
     fn ask_workers(
         &mut self,
         key: usize,
@@ -161,7 +162,7 @@ impl Routing {
         Ok(())
     }
 
-    /// A worker has answered, or never will.
+    /// Handles an answer from a worker, or the certainty that none will come.
     pub(super) fn answered(&mut self, slot: u8, number: u64, answer: &Answer) {
         if self.questions.note(slot, number, answer)
             && let Some(asked) = self.questions.remove(number)
@@ -171,7 +172,7 @@ impl Routing {
         }
     }
 
-    /// Tells the askers which workers have not answered in time. What these may still answer is ignored.
+    /// Tells the peers which workers have not answered in time. Late answers are ignored.
     pub(super) fn give_up_questions(&mut self) {
         while let Some(asked) = self.questions.take_overdue(self.now) {
             if let Err(cut) = self.conclude(&asked) {
@@ -187,7 +188,7 @@ impl Routing {
         peer.asking -= 1;
         let silent = (0..SLOTS as u8).filter(|slot| asked.waiting >> slot & 1 == 1);
         let mut silent: Vec<u8> = silent.map(|slot| self.worker_id_of(slot)).collect();
-        // In a reload two processes do the work of one id.
+        // During a reload, two processes may share one worker id.
         silent.sort_unstable();
         silent.dedup();
         let answer = match silent {

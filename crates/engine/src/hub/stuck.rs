@@ -1,8 +1,8 @@
-//! Whether the workers' event loops move.
+//! Whether the workers' event loops are running.
 //!
-//! A worker counts its turns in shared memory. One that has made none since the last look is sent [`Message::Wake`],
-//! which makes it run a turn; if it runs none for `stuck_after`, it is stuck. So neither a worker that idles nor one
-//! that has much to do is taken for stuck, and a message pays nothing for it.
+//! A worker counts its turns in shared memory. A worker that has run none since the last check is sent
+//! [`Message::Wake`], which makes it run a turn; if it runs none for `stuck_after`, it is stuck. So neither an idle nor
+//! a busy worker is mistaken for a stuck one, and messages pay nothing for this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use super::thread::Routing;
 use crate::language::message::Message;
 use crate::registry::{SLOTS, Stuck};
 
-/// A worker's own watchdog knows what it is stuck in, and is given this much longer, beside an interval, to say so.
+/// A worker's own watchdog knows where it is stuck, and is given this much longer, plus one interval, to report it.
 const WATCHDOG_GRACE: Duration = Duration::from_secs(1);
 
 impl Routing {
-    /// Looks whether the workers move, if it is time.
+    /// Checks, when it is time, whether the workers are running.
     pub(super) fn look_at_workers(&mut self) {
         let (now, Some(stuck_after), Some(interval)) = (self.now, self.looks.stuck_after, self.looks.interval()) else {
             return;
@@ -27,7 +27,7 @@ impl Routing {
             return;
         }
         self.looks.last = now;
-        // This process was stopped itself, and what it asked for then may not have been sent.
+        // This process was stopped itself, and what it requested then may not have been sent.
         let has_slept = since_last > interval * 4 + WATCHDOG_GRACE;
         let desk = Arc::clone(&self.desk);
         for slot in 0..SLOTS as u8 {
@@ -44,14 +44,14 @@ impl Routing {
                 continue;
             }
             if worker.stage == WorkerStage::Starting {
-                // It makes no turns yet, so all there is to go by is its own word.
+                // It runs no turns yet, so its own report is all there is to go by.
                 let is_stuck = row.stuck.is_set();
                 if is_stuck && !pulse.is_stuck {
                     desk.tell(HubEvent::Stuck { slot, is_news: false });
                 }
                 pulse.is_stuck = is_stuck;
             }
-            // One that leaves has other deadlines.
+            // A worker that is leaving has other deadlines.
             if pulse.is_stuck || !is_ready {
                 continue;
             }
@@ -65,7 +65,7 @@ impl Routing {
                 }
                 _ => {
                     pulse.silent_since = Some(now);
-                    // What waits on the link wakes it as well.
+                    // If something is waiting on the link, that wakes it as well.
                     if link.unsent() == 0 {
                         link.send(&Message::Wake);
                     }

@@ -1,4 +1,4 @@
-//! The hub's thread: waits for its peers, has them heard, and writes what waits for them.
+//! The hub's thread: waits for its peers, reads their messages, and writes what waits for them.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
@@ -27,19 +27,19 @@ use crate::system::sockets;
 
 /// Bytes that may wait for one worker.
 pub(super) const MAX_FOR_WORKER: usize = 32 * 1024 * 1024;
-/// Programs are not read while so much waits for a worker that still takes some of it.
+/// Programs are not read while this much waits for a worker that is still taking some of it.
 pub(super) const CONGESTED_AT: usize = 4 * 1024 * 1024;
-/// A worker that has taken nothing for so long holds no program up.
+/// A worker that has taken nothing for this long does not hold programs up.
 const STALLED: Duration = Duration::from_millis(200);
-/// When to look again at what nobody tells of.
+/// When to check again for things that are not reported.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-/// Programs that may be connected at a time.
+/// The largest number of connected programs.
 const MAX_PROGRAMS: usize = 1024;
-/// Time for a program's first word, and for the rest of a frame.
+/// Time for a program's first message, and for the rest of a frame.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of a command beside its payload and the ids that it excludes.
+/// Bytes of a command in addition to its payload and the ids it excludes.
 const MAX_FIELDS: usize = 1024;
-/// Between two complaints about programs.
+/// Time between two complaints about programs.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long accepting pauses after a failure.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
@@ -56,23 +56,23 @@ pub(super) struct Routing {
     pub(super) peers: Slab<Peer>,
     /// Keys of peers by slot.
     pub(super) workers: [Option<usize>; SLOTS],
-    /// The slot that does a worker id's work.
+    /// The slot currently serving each worker id.
     pub(super) current: [Option<u8>; WORKERS],
     pub(super) questions: Questions,
     pub(super) last_number: u64,
-    /// Accepting has failed, and is tried again then.
+    /// Set when accepting has failed: the time of the next attempt.
     pub(super) accept_at: Option<Instant>,
-    /// When the log last had a line that accepting pauses, and when it was last seen whether anyone waits.
+    /// When a pause in accepting was last logged, and when it was last checked whether clients are waiting.
     pub(super) pause_told_at: Option<Instant>,
     pub(super) waiting_seen_at: Instant,
-    /// Accepting has failed for programs, and is tried again then.
+    /// Set when accepting programs has failed: the time of the next attempt.
     pub(super) admit_at: Option<Instant>,
-    /// Programs that were cut off and not complained of yet, and when some last were.
+    /// Programs that were cut off and not reported yet, and the time of the last report.
     pub(super) misbehaved: u64,
     pub(super) complained_at: Option<Instant>,
-    /// The slot of the worker that got the last connection.
+    /// The slot of the worker that got the most recent connection.
     pub(super) last_chosen: usize,
-    /// Connections that no worker takes for now.
+    /// Connections that no worker can take for now.
     pub(super) homeless: VecDeque<Handed>,
     pub(super) turning_away: TurningAway,
     pub(super) now: Instant,
@@ -92,7 +92,7 @@ impl Routing {
             woken,
             send_queue_size: settings.send_queue_size,
             looks: Looks::new(settings.stuck_after, now),
-            // Nobody has more ids to exclude than there are rows.
+            // A command cannot exclude more ids than there are rows.
             most_beside_payload: MAX_FIELDS + 8 * desk.registry.rows(),
             desk,
             control,
@@ -221,7 +221,7 @@ impl Routing {
         Ok(ready)
     }
 
-    /// Whether connections may wait in the kernel for a worker that takes them, which nobody will tell of.
+    /// Whether connections may be waiting in the kernel for a worker that accepts them, which will not be reported.
     fn has_waiting_room(&self) -> bool {
         !self.listeners.is_empty()
     }
@@ -238,7 +238,7 @@ impl Routing {
 
     // ---- requests of the supervisor ---------------------------------------------------------------------------------
 
-    /// False: the hub is to end.
+    /// Returns false if the hub has to end.
     fn carry_out_requests(&mut self) -> bool {
         while matches!((&self.woken).read(&mut [0; 256]), Ok(256)) {}
         let requests = std::mem::take(&mut *lock(&self.desk.requests));
@@ -255,7 +255,8 @@ impl Routing {
                 Request::StopAccepting => {
                     self.turn_all_away();
                     for listener in self.listeners.drain(..) {
-                        // A forked child may hold it too, and the kernel would go on taking connections for nobody.
+                        // A forked child may hold it too, and the kernel would keep accepting connections that nobody
+                        // serves.
                         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
                     }
                 }
@@ -303,9 +304,9 @@ impl Routing {
         }
     }
 
-    /// A worker's process is gone.
+    /// Clears up after a worker whose process is gone.
     fn clear(&mut self, slot: u8) {
-        // What it had sent while it lived still counts.
+        // Messages that it sent before it ended still count.
         while let Some(key) = self.workers[usize::from(slot)] {
             match self.serve(key, PollFlags::IN) {
                 Ok(true) => {}
@@ -389,7 +390,7 @@ impl Routing {
         }
     }
 
-    /// Tells of programs that misbehave, now and then.
+    /// Reports misbehaving programs, now and then.
     fn complain(&mut self) {
         if self.misbehaved == 0 || self.complained_at.is_some_and(|at| self.now.duration_since(at) < COMPLAINT_INTERVAL)
         {
@@ -426,7 +427,7 @@ impl Routing {
             }
         }
         for key in gone {
-            // What it had sent before can still be read, and then its end.
+            // Messages sent before can still be read, and then the end of the link.
             if let Some(peer) = self.peers.get_mut(key) {
                 peer.link.discard();
             }
@@ -442,14 +443,14 @@ struct Ready {
     parting: Vec<bool>,
 }
 
-/// Whether the process at the other end is the same user's, or root's.
+/// Whether the process at the other end belongs to the same user, or to root.
 #[cfg(target_os = "linux")]
 fn is_ours(stream: BorrowedFd<'_>) -> bool {
     let peer = rustix::net::sockopt::socket_peercred(stream).map(|peer| peer.uid);
     peer.is_ok_and(|uid| uid == rustix::process::geteuid() || uid.is_root())
 }
 
-/// The socket's directory and mode let nobody else in.
+/// The socket's directory and mode keep everyone else out.
 #[cfg(not(target_os = "linux"))]
 fn is_ours(_: BorrowedFd<'_>) -> bool {
     true

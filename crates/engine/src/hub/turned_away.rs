@@ -1,4 +1,4 @@
-//! Whether workers serve, and the clients that were told that none does.
+//! Whether workers are serving, and the clients that were told that none is.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -9,27 +9,27 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
-/// Connections that may wait here, and the part of this process's descriptors that they may take.
+/// Connections that may wait here, and the share of this process's descriptors that they may take.
 const MAX_WAITING: u64 = 4096;
 const PART_OF_DESCRIPTORS: u64 = 2;
-/// Clients that may be reading their answers. A closed socket with input unread would take the answer back, so what
-/// they still send is read, within limits.
+/// Clients that may still be reading their answers. Closing a socket with unread input would take the answer back, so
+/// their further input is read, within limits.
 const MAX_PARTING: usize = 1024;
 const MAX_READ: usize = 64 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A client that has its answer.
+/// A client that has been answered.
 pub(super) struct Parting {
     pub(super) socket: Arc<OwnedFd>,
     read: usize,
     until: Instant,
 }
 
-/// Whether workers serve, and those who are told that none does.
+/// Whether workers are serving, and the clients that were told that none is.
 pub(super) struct TurningAway {
     pub(super) speaks_tls: bool,
     pub(super) most_waiting: usize,
-    /// No worker has served since then.
+    /// Since when no worker has been serving.
     pub(super) unserved_since: Option<Instant>,
     /// In the order of their deadlines.
     parting: VecDeque<Parting>,
@@ -43,12 +43,12 @@ impl TurningAway {
         Self { speaks_tls, most_waiting, unserved_since: None, parting: VecDeque::new(), told_at: None }
     }
 
-    /// What to wait for: the rest of what clients send that have their answers.
+    /// What to poll for: the remaining input of clients that have been answered.
     pub(super) fn polled(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.parting.iter().map(|parting| PollFd::new(&parting.socket, PollFlags::IN))
     }
 
-    /// Waits for the rest of what a client sends. If there are too many of them, the oldest is let go.
+    /// Waits for the rest of a client's input. If there are too many such clients, the oldest is dropped.
     pub(super) fn keep(&mut self, parting: Parting) {
         if self.parting.len() >= MAX_PARTING
             && let Some(oldest) = self.parting.pop_front()
@@ -58,19 +58,19 @@ impl TurningAway {
         self.parting.push_back(parting);
     }
 
-    /// When the first of these clients is waited for no longer.
+    /// When to stop waiting for the first of these clients.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.parting.front().map(|parting| parting.until)
     }
 
-    /// Reads what has come from those that are `ready`, and lets go of those that have ended or take too long.
+    /// Reads from the clients that are `ready`, and drops those that have ended or take too long.
     pub(super) fn let_go(&mut self, ready: &[bool], now: Instant) {
         let mut ready = ready.iter();
         self.parting.retain_mut(|parting| {
             let has_input = ready.next().copied().unwrap_or(false);
             let stays = parting.until > now && !(has_input && parting.has_ended());
             if !stays {
-                // A worker that is stopped may hold it too.
+                // A stopped worker may hold it too.
                 let _ = shutdown(&parting.socket, Shutdown::Both);
             }
             stays
@@ -83,7 +83,7 @@ impl Parting {
         Self { socket, read: 0, until: now + LINGER }
     }
 
-    /// Reads what there is; whether that was the end, or more than enough.
+    /// Reads what there is. Returns whether that was the end, or more than enough.
     pub(super) fn has_ended(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         while self.read < MAX_READ {

@@ -1,7 +1,8 @@
-//! Answering connections that no worker takes: after they have waited for a while they get 503 instead of silence.
+//! Answering connections that no worker takes: after waiting for a while, they get a 503 instead of silence.
 //!
-//! While no worker serves, the hub accepts connections and keeps a bounded number of them. It answers without looking
-//! at the request: it knows no HTTP. A client of a TLS server could not read the answer, and is only closed.
+//! While no worker is serving, the hub accepts connections and keeps a bounded number of them. It answers without
+//! looking at the request, since it does not know HTTP. A client of a TLS server could not read the answer, so its
+//! connection is only closed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,14 +17,15 @@ use super::turned_away::Parting;
 use crate::registry::{SLOTS, add};
 use crate::system::sockets::SEND;
 
-/// Without a worker for so long, the hub takes connections itself. A worker that is busy for a moment needs no help.
+/// After this long without a worker, the hub accepts connections itself. A worker that is only briefly busy needs no
+/// help.
 const HELP_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection waits for a worker.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 const BODY: &str = "no worker is ready\n";
 
 impl Routing {
-    /// Sees whether any worker serves: has begun to take connections, and is not too slow to.
+    /// Checks whether any worker is serving: it has begun to accept connections, and is not too slow to take them.
     pub(super) fn see_who_serves(&mut self) {
         let desk = Arc::clone(&self.desk);
         let now = self.now;
@@ -33,7 +35,7 @@ impl Routing {
                 worker.stage == WorkerStage::Ready && !worker.is_stuck(&desk.registry) && !worker.is_slow_to_take(now)
             })
         });
-        // Before the first start is complete, and after the stop has begun, nobody is let in.
+        // Before the first start is complete, and after the stop has begun, no client is let in.
         if serves || self.listeners.is_empty() {
             self.turning_away.unserved_since = None;
         } else {
@@ -41,14 +43,14 @@ impl Routing {
         }
     }
 
-    /// Whether the hub takes in connections though no worker takes them from it.
+    /// Whether the hub accepts connections although no worker takes them.
     pub(super) fn takes_in(&self) -> bool {
         let is_unserved = |since: Instant| self.now.duration_since(since) >= HELP_AFTER;
         self.turning_away.unserved_since.is_some_and(is_unserved)
             && self.homeless.len() < self.turning_away.most_waiting
     }
 
-    /// Answers those that have waited for long enough, if no worker serves.
+    /// Answers connections that have waited long enough, if no worker is serving.
     pub(super) fn turn_away_the_waiting(&mut self) {
         if self.turning_away.unserved_since.is_none() {
             return;
@@ -59,7 +61,7 @@ impl Routing {
         for slot in 0..SLOTS as u8 {
             let Some((_, worker)) = self.worker(slot) else { continue };
             while worker.is_slow_to_take(now) && worker.untaken.front().is_some_and(has_waited) {
-                // If it has just been taken after all, it is served.
+                // If it has just been taken after all, it will be served.
                 due.extend(worker.take_back(&desk.registry));
             }
         }
@@ -74,7 +76,7 @@ impl Routing {
         }
     }
 
-    /// Answers all that wait, whoever serves.
+    /// Answers all waiting connections, even if workers are serving.
     pub(super) fn turn_all_away(&mut self) {
         for handed in std::mem::take(&mut self.homeless) {
             self.turn_away(handed);
@@ -99,7 +101,7 @@ impl Routing {
             return;
         }
         if !state.speaks_tls {
-            // It fits into the buffer of a socket that nothing was written to. Whoever has gone needs none.
+            // It fits into the buffer of a socket that has not been written to. A client that has left needs no answer.
             let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
         }
         let _ = shutdown(&parting.socket, Shutdown::Write);

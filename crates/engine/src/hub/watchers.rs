@@ -1,11 +1,11 @@
-//! Who watches which connections.
+//! Which slots watch which connections.
 
 use std::collections::HashMap;
 
 use crate::registry::Fd;
 
-/// Who watches which connections: a bit for each slot. A connection stands here until it has ended, so there are never
-/// more than there are connections.
+/// Which slots watch which connections: one bit per slot. An entry remains until its connection has ended, so there are
+/// never more entries than connections.
 #[derive(Default)]
 pub(super) struct Watchers {
     pub(super) slots: HashMap<Fd, u128>,

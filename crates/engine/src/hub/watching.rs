@@ -1,11 +1,11 @@
-//! Workers that wait for the end of other workers' connections.
+//! Workers that wait for other workers' connections to end.
 
 use super::thread::Routing;
 use crate::language::message::Message;
 use crate::registry::{Fd, Registry};
 
 impl Routing {
-    /// A worker wants to be told when a connection is open no more.
+    /// Registers a worker that wants to know when a connection is no longer open.
     pub(super) fn watch(&mut self, slot: u8, fd: Fd) {
         let (is_open, gone) = self.desk.registry.watch(fd);
         if let Some(gone) = gone {
@@ -22,7 +22,7 @@ impl Routing {
         self.watchers.remove(slot, fd);
     }
 
-    /// A connection is open no more.
+    /// Notifies the watchers of a connection that is no longer open.
     pub(super) fn tell_watchers(&mut self, fd: Fd) {
         let mut slots = self.watchers.slots.remove(&fd).unwrap_or_default();
         while slots != 0 {
@@ -31,7 +31,7 @@ impl Routing {
         }
     }
 
-    /// A worker is gone: it waits for nothing any more, and its connections are open no more.
+    /// Cleans up after a worker that is gone: it no longer waits for anything, and its connections are no longer open.
     pub(super) fn forget_watcher(&mut self, slot: u8) {
         self.watchers.slots.retain(|_, slots| {
             *slots &= !(1 << slot);
@@ -43,7 +43,7 @@ impl Routing {
         }
     }
 
-    /// However much waits for that worker: it has asked for each of these, and may ask for a limited number.
+    /// Sent however much is waiting for that worker: it asked for each of these, and may ask for a limited number.
     fn tell_gone(&mut self, slot: u8, fd: Fd) {
         if let Some((link, _)) = self.worker(slot) {
             link.send(&Message::Gone(fd));

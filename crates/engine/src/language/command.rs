@@ -1,7 +1,7 @@
-//! What anyone can ask of a reactor, as a value and as bytes.
+//! The commands for a reactor, as values and as bytes.
 //!
-//! The same bytes wait in the queue of a worker's other threads, cross the links between the processes and come over
-//! the control socket. Numbers are little-endian; see [`crate::message`] for what stands around a command.
+//! The same bytes wait in the queue of a worker's other threads, cross the links between processes and arrive over the
+//! control socket. Numbers are little-endian. See [`crate::message`] for the framing of a command.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use wire::frame::{DataOpcode, MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 use crate::registry::Fd;
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 
-/// What anyone can ask of the reactor.
+/// A command for the reactor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the Reactor's methods")]
 pub enum Command<'a> {
@@ -21,7 +21,7 @@ pub enum Command<'a> {
         finish: bool,
         payload: &'a [u8],
     },
-    /// Somebody found the outbox too full for `length` more bytes: the policy is to be applied.
+    /// A sender found the outbox too full for `length` more bytes: apply the policy.
     Overflow {
         fd: Fd,
         length: u64,
@@ -54,7 +54,7 @@ pub enum Command<'a> {
         payload: &'a [u8],
         exclude: Cow<'a, [Fd]>,
     },
-    /// Both are worker ids.
+    /// `from` and `to` are worker ids.
     PipeMessage {
         from: u8,
         to: u8,
@@ -74,7 +74,7 @@ const BROADCAST: u8 = 8;
 const PIPE_MESSAGE: u8 = 9;
 
 impl<'a> Command<'a> {
-    /// The connection that it is for; `None`: it is for many, or for a worker.
+    /// The connection that it is for; `None` if it is for many, or for a worker.
     pub fn fd(&self) -> Option<Fd> {
         match self {
             Self::Push { fd, .. }
@@ -87,7 +87,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Appends the command: a byte that tells which it is, and its fields; the last one goes to the end.
+    /// Appends the command: one byte for its kind, and its fields, the last of which extends to the end.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Push { fd, opcode, finish, payload } => {
@@ -131,10 +131,10 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The command of these bytes.
+    /// The command in these bytes.
     ///
     /// # Errors
-    /// They are none. Whether its values are allowed is another question: see [`Command::is_allowed`].
+    /// If there is none. Whether its values are allowed is another question: see [`Command::is_allowed`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         Ok(match reader.u8()? {
@@ -171,7 +171,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// Whether the API would have let its values pass; asked of what comes from other programs.
+    /// Whether the API would have accepted its values. Checked for commands from other programs.
     pub fn is_allowed(&self, send_queue_size: usize) -> bool {
         let is_message = |opcode: &DataOpcode, finish: bool, payload: &[u8]| {
             let is_text = *opcode == DataOpcode::Text && finish;
@@ -193,7 +193,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Whether a topic may be called so: 1 to 255 bytes.
+/// Whether this is a valid topic name: 1 to 255 bytes.
 pub fn is_topic(name: &str) -> bool {
     (1..=255).contains(&name.len())
 }

@@ -1,7 +1,7 @@
-//! One end of a Unix stream over which frames go, and accepted sockets beside them.
+//! One end of a Unix stream that carries frames, and accepted sockets beside them.
 //!
-//! Nothing waits here: what the stream does not take stays in a bounded buffer. The descriptors of one `Sockets` frame
-//! are sent with the frame's first byte, so they have always come when the frame has.
+//! Nothing waits here: what the stream does not accept stays in a bounded buffer. The descriptors of a `Sockets` frame
+//! are sent with the frame's first byte, so they have always arrived when the frame has.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -15,30 +15,30 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, ReturnFlags, SendAn
 use crate::language::message::{FrameBuffer, Message};
 use crate::system::sockets::{RECEIVE, SEND};
 
-/// Sockets that go in one frame; the kernel's limit for one call is 253.
+/// Sockets in one frame; the kernel's limit for one call is 253.
 pub(crate) const MAX_SOCKETS: usize = 64;
-/// Memory that a buffer keeps for later.
+/// Memory that a buffer keeps for reuse.
 const RETAIN_BYTES: usize = 512 * 1024;
-/// Bytes that have been sent stay in the buffer up to here: moving the rest for each write would cost more.
+/// Sent bytes stay in the buffer up to this size: moving the rest after each write would cost more.
 const MAX_SENT: usize = 256 * 1024;
 
-/// See the file's head.
+/// See the module documentation.
 pub(crate) struct Link {
     stream: OwnedFd,
     pub(crate) input: FrameBuffer,
-    /// The descriptors of the frames of sockets that have come.
+    /// The descriptors of the socket frames that have arrived.
     arrived: VecDeque<Vec<OwnedFd>>,
     output: Vec<u8>,
     sent: usize,
-    /// Descriptors still to be sent, and where in `output` their frames begin.
+    /// Descriptors still to be sent, and where their frames begin in `output`.
     departing: VecDeque<(usize, Vec<Arc<OwnedFd>>)>,
-    /// The stream took no more.
+    /// Whether the stream is full.
     pub(crate) blocked: bool,
-    /// The kernel lets no more descriptors be under way (unix(7)); it does not tell when it does.
+    /// Whether the kernel allows no more descriptors in flight (unix(7)). It does not report when it does again.
     pub(crate) is_stuck: bool,
 }
 
-/// What a read has brought.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     /// Bytes.
@@ -51,7 +51,7 @@ pub(crate) enum Read {
 
 impl Link {
     /// # Errors
-    /// The stream cannot be made non-blocking.
+    /// If the stream cannot be made non-blocking.
     pub(crate) fn new(stream: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&stream, true)?;
         Ok(Self {
@@ -70,17 +70,18 @@ impl Link {
         self.stream.as_fd()
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes waiting to be sent.
     pub(crate) fn unsent(&self) -> usize {
         self.output.len() - self.sent
     }
 
-    /// Queues a message, however much waits.
+    /// Queues a message, however much is already waiting.
     pub(crate) fn send(&mut self, message: &Message<'_>) {
         message.encode(&mut self.output);
     }
 
-    /// Queues a message if no more than `limit` bytes wait then, or none do now. False: it was not queued.
+    /// Queues a message if then no more than `limit` bytes are waiting, or if none are waiting now. Returns false if it
+    /// was not queued.
     pub(crate) fn send_within(&mut self, message: &Message<'_>, limit: usize) -> bool {
         let before = self.output.len();
         message.encode(&mut self.output);
@@ -100,21 +101,21 @@ impl Link {
         fits
     }
 
-    /// Queues sockets with what has been read from them: at most [`MAX_SOCKETS`], at least one.
+    /// Queues sockets with the input read from them: at least one, and at most [`MAX_SOCKETS`].
     pub(crate) fn send_sockets(&mut self, sockets: Vec<Arc<OwnedFd>>, inputs: Vec<&[u8]>) {
         self.departing.push_back((self.output.len(), sockets));
         self.send(&Message::Sockets(inputs));
     }
 
-    /// The descriptors of the next frame of sockets; fewer than it says if this process may not have so many.
+    /// The descriptors of the next socket frame. Fewer than it says if this process cannot have so many.
     pub(crate) fn take_sockets(&mut self) -> Vec<OwnedFd> {
         self.arrived.pop_front().unwrap_or_default()
     }
 
-    /// Sends as much as the stream takes.
+    /// Sends as much as the stream accepts.
     ///
     /// # Errors
-    /// The other end is gone.
+    /// If the other end is gone.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.is_stuck = false;
         while self.sent < self.output.len() && !self.blocked {
@@ -124,7 +125,7 @@ impl Link {
             match send(&self.stream, bytes, sockets.unwrap_or_default()) {
                 Ok(sent) => {
                     if sockets.is_some() {
-                        // They are the receiver's now, and the caller's if it keeps them.
+                        // They now belong to the receiver, and to the caller if it keeps them.
                         self.departing.pop_front();
                     }
                     self.sent += sent;
@@ -152,17 +153,17 @@ impl Link {
         Ok(())
     }
 
-    /// Gives up what waits: nobody will read it.
+    /// Discards what is queued: nobody will read it.
     pub(crate) fn discard(&mut self) {
         self.output = Vec::new();
         self.sent = 0;
         self.departing.clear();
     }
 
-    /// Reads once, bytes only: descriptors that a stranger sends are closed by the kernel.
+    /// Reads once, bytes only: the kernel closes descriptors sent by a stranger.
     ///
     /// # Errors
-    /// As those of [`Link::read`].
+    /// The same as for [`Link::read`].
     pub(crate) fn read_bytes(&mut self) -> io::Result<Read> {
         loop {
             match rustix::io::read(&self.stream, self.input.room()) {
@@ -181,7 +182,7 @@ impl Link {
     /// Reads once.
     ///
     /// # Errors
-    /// The stream's, which is as good as its end.
+    /// The stream's errors, which amount to its end.
     pub(crate) fn read(&mut self) -> io::Result<Read> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
@@ -200,7 +201,7 @@ impl Link {
                 sockets.extend(descriptors);
             }
         }
-        // If this process may not have more descriptors, there are fewer than were sent, or none.
+        // If this process cannot have more descriptors, there are fewer than were sent, or none.
         if !sockets.is_empty() || received.flags.contains(ReturnFlags::CTRUNC) {
             self.arrived.push_back(sockets);
         }
@@ -234,7 +235,7 @@ mod tests {
         (Link::new(one.into()).expect("a link"), Link::new(other.into()).expect("a link"))
     }
 
-    /// Moves all that is queued at one end to the other, and returns the messages, as text for comparing.
+    /// Moves everything queued at one end to the other, and returns the messages as text for comparison.
     fn moved(from: &mut Link, to: &mut Link) -> Vec<String> {
         let mut messages = Vec::new();
         loop {

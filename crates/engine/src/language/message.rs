@@ -1,7 +1,7 @@
-//! What crosses a link between the hub and a worker, or the control socket between the hub and another program.
+//! The messages on a link between the hub and a worker, or on the control socket between the hub and another program.
 //!
-//! A frame is a length (four bytes, little-endian, of what follows), a byte that tells the kind, and the fields.
-//! Whoever connects to the control socket says [`Message::Hello`] first, and is answered with [`Message::Welcome`].
+//! A frame is a length (four bytes, little-endian, of what follows), one byte for the kind, and the fields. A program
+//! that connects to the control socket sends [`Message::Hello`] first, and is answered with [`Message::Welcome`].
 
 use std::ops::Range;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use crate::registry::{COUNTS, Counts, Stats, WorkerStats};
 use crate::registry::{Fd, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 
-/// Of the language spoken here; a change to it is a new number.
+/// The version of this language. Every change to the language gets a new number.
 pub const VERSION: u32 = 2;
 
-/// How long a worker's answer is waited for where nobody says anything else.
+/// How long to wait for a worker's answer unless another time is given.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// No answer is waited for longer, whatever is asked for.
+/// The longest time to wait for an answer, whatever is requested.
 pub const MAX_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Bytes before a frame's content.
 pub(crate) const HEADER: usize = 4;
 
-/// Why a worker is to leave.
+/// Why a worker has to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
-    /// The whole server stops.
+    /// The whole server is stopping.
     Stop,
-    /// Another takes its place, with new code.
+    /// Another worker takes its place, with new code.
     Replace,
-    /// Somebody has asked for it.
+    /// It was asked to terminate.
     Terminate,
 }
 
-/// What is asked of the hub, and by the hub of workers; each is answered.
+/// A question to the hub, or from the hub to workers. Each is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question<'a> {
-    /// To carry it out; only Push and Disconnect. Answered with [`Answer::Done`].
+    /// Carry out this command; only Push and Disconnect. Answered with [`Answer::Done`].
     Do(Command<'a>),
-    /// How many connections have subscribed. Answered with [`Answer::Count`].
+    /// How many connections are subscribed. Answered with [`Answer::Count`].
     Subscribers(&'a str),
     /// Answered with [`Answer::Stats`].
     Stats,
@@ -46,11 +46,11 @@ pub enum Question<'a> {
     Connections,
     /// Answered with [`Answer::Info`].
     Info(Fd),
-    /// Whether all that was sent before has been taken. Answered with [`Answer::Done`].
+    /// Whether everything sent before has been accepted. Answered with [`Answer::Done`].
     Flush,
 }
 
-/// What has become of a question.
+/// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "see `Question`")]
 pub enum Answer {
@@ -58,56 +58,57 @@ pub enum Answer {
     Count(u64),
     Stats(Box<Stats>),
     Connections(Vec<Fd>),
-    /// With the id of the worker whose connection it is.
+    /// With the id of the worker that the connection belongs to.
     Info(Option<(u8, Info)>),
-    /// Too many questions wait already.
+    /// Too many questions are already waiting.
     Refused,
-    /// These workers have not answered in time.
+    /// These workers did not answer in time.
     Silent(Vec<u8>),
 }
 
-/// What crosses.
+/// A message on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// To be carried out, or passed on to those whom it is for.
+    /// To be carried out, or passed on to its destination.
     Command(Command<'a>),
-    /// A question; its number comes back with the answer. The hub answers [`Answer::Silent`] if a worker has said
-    /// nothing for so long (whole milliseconds, at most [`MAX_PATIENCE`]); to a worker it means nothing.
+    /// A question; its number is returned with the answer. The hub answers [`Answer::Silent`] if a worker has not
+    /// answered within the given time (whole milliseconds, at most [`MAX_PATIENCE`]). The time means nothing to a
+    /// worker.
     Ask(u64, Duration, Question<'a>),
-    /// The answer to the question of that number.
+    /// The answer to the question with that number.
     Answer(u64, Answer),
-    /// Accepted sockets, whose descriptors go beside; with what has been read from each already.
+    /// Accepted sockets, whose descriptors are sent alongside, with the input already read from each.
     Sockets(Vec<&'a [u8]>),
     /// To a worker.
     Leave(Leave),
-    /// To a worker: another one is gone, and what it had sent may never come.
+    /// To a worker: another worker is gone, and what it had sent may never arrive.
     SenderGone,
-    /// To a worker: it has nothing to do but to run a turn, which tells that it can.
+    /// To a worker: run a turn, which shows that it can. Nothing else is asked of it.
     Wake,
-    /// From a worker: it takes connections from now on.
+    /// From a worker: it accepts connections from now on.
     Ready,
     /// From a worker: it has been asked to leave, and waits for [`Message::Leave`].
     Leaving,
-    /// From a worker: few of the ids that are leased are left.
+    /// From a worker: few leased ids are left.
     FewIds,
-    /// From a worker: the workers are to be replaced.
+    /// From a worker: replace the workers.
     Reload,
-    /// From a worker: the server is to stop.
+    /// From a worker: stop the server.
     Shutdown,
-    /// From a worker: it wants to be told when another one's connection is open no more.
+    /// From a worker: it wants to know when another worker's connection is no longer open.
     Watch(Fd),
-    /// From a worker: it does not want to any more.
+    /// From a worker: it no longer wants to know.
     Unwatch(Fd),
-    /// From the worker whose connection it was, and to those that watch it: it is open no more.
+    /// From the worker that had the connection, and to those that watch it: it is no longer open.
     Gone(Fd),
-    /// From another program, first of all.
+    /// From another program, as its first message.
     Hello {
-        /// [`VERSION`] of who says it.
+        /// The sender's [`VERSION`].
         version: u32,
     },
-    /// The answer to it.
+    /// The answer to Hello.
     Welcome {
-        /// [`VERSION`] of who says it.
+        /// The sender's [`VERSION`].
         version: u32,
         /// The longest message that may be sent.
         send_queue_size: u64,
@@ -199,10 +200,10 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The message that is a frame's content.
+    /// The message in a frame's content.
     ///
     /// # Errors
-    /// There is none.
+    /// If there is none.
     pub fn decode(content: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(content);
         let message = match reader.u8()? {
@@ -369,8 +370,8 @@ fn counts(reader: &mut Reader<'_>) -> Result<Counts, Malformed> {
     Ok(counts)
 }
 
-/// Bytes that have come, of which frames are taken from the front. Its memory grows with what has come, never with what
-/// a header claims.
+/// Received bytes, from the front of which frames are taken. Its memory grows with what has arrived, never with what a
+/// header claims.
 #[derive(Debug, Default)]
 pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
@@ -380,16 +381,16 @@ pub(crate) struct FrameBuffer {
 
 /// Room for one read.
 const ROOM: usize = 64 * 1024;
-/// Memory that is kept for later.
+/// Memory that is kept for reuse.
 const RETAIN_BYTES: usize = 512 * 1024;
 
 impl FrameBuffer {
-    /// Bytes that have all come.
+    /// A buffer of bytes that have all arrived.
     pub(crate) fn of(bytes: Vec<u8>) -> Self {
         Self { begin: 0, end: bytes.len(), bytes }
     }
 
-    /// Where the next bytes are to be read to.
+    /// The space that the next bytes are to be read into.
     pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.begin == self.end {
             (self.begin, self.end) = (0, 0);
@@ -407,15 +408,15 @@ impl FrameBuffer {
         &mut self.bytes[self.end..]
     }
 
-    /// So many bytes have been read there.
+    /// Notes that `count` bytes have been read into that space.
     pub(crate) fn filled(&mut self, count: usize) {
         self.end += count;
     }
 
-    /// Takes the next whole frame: where it stands. `None`: it has not come yet.
+    /// Takes the next whole frame, and returns where it is. `None` means that it has not arrived yet.
     ///
     /// # Errors
-    /// It says that it is longer than `longest`.
+    /// If it claims to be longer than `longest`.
     pub(crate) fn next_frame(&mut self, longest: usize) -> Result<Option<Range<usize>>, Malformed> {
         let come = &self.bytes[self.begin..self.end];
         let Some(header) = come.first_chunk::<HEADER>() else {
@@ -438,7 +439,7 @@ impl FrameBuffer {
         &self.bytes[frame]
     }
 
-    /// Whether there is a part of a frame.
+    /// Whether there is not even part of a frame.
     pub(crate) fn is_empty(&self) -> bool {
         self.begin == self.end
     }

@@ -1,4 +1,4 @@
-//! What processes say to one another, and how it gets across.
+//! The messages that processes exchange, and how they are transported.
 
 pub(crate) mod command;
 pub(crate) mod link;

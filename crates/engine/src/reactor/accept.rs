@@ -1,4 +1,4 @@
-//! How connections come: from a listening socket or over the link, as long as there is space for them.
+//! How connections arrive: from a listening socket or over the link, as long as there is space.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,21 +11,21 @@ use crate::reactor::{LISTENER, Reactor};
 use crate::registry::add;
 use crate::tls::session::Session;
 
-/// Connections beyond `max_connections` and a tenth of it that may be there: handshakes, requests, answers of 503.
+/// Connections allowed beyond `max_connections` and a tenth of it, for handshakes, requests and answers of 503.
 const SPARE_CONNECTIONS: usize = 1000;
 
 impl Reactor {
-    /// Accepts connections from a socket that listens already.
+    /// Accepts connections from a socket that is already listening.
     ///
     /// # Errors
-    /// The kernel refuses to watch it.
+    /// If the kernel refuses to watch the socket.
     pub fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = self.acceptor.add(TcpListener::from_std(listener));
         self.poll.registry().register(listener, LISTENER, Interest::READABLE)
     }
 
-    /// Takes on those who wait to be accepted, as long as there is space.
+    /// Accepts waiting connections, as long as there is space.
     pub(crate) fn accept_waiting(&mut self) {
         if !self.has_space() {
             return;
@@ -39,7 +39,7 @@ impl Reactor {
         }
     }
 
-    /// Whether there may be more connections, those that are no WebSockets (yet) among them. If not, new ones wait in
+    /// Whether there may be more connections, counting those that are not (yet) WebSockets. If not, new ones wait in
     /// the kernel's queue.
     pub(crate) fn has_space(&self) -> bool {
         self.connections.len() - self.outliving < self.most_connections()
@@ -50,14 +50,14 @@ impl Reactor {
         open + open / 10 + SPARE_CONNECTIONS
     }
 
-    /// Takes a connection on, with what has been read from it already.
+    /// Takes on a connection, along with the input already read from it.
     pub(crate) fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, input: Vec<u8>) {
-        // Without it a small answer would wait for the acknowledgement of the one before (RFC 896).
+        // Otherwise a small answer would wait for the acknowledgement of the previous one (RFC 896).
         let _ = socket.set_nodelay(true);
         self.serial = self.serial.wrapping_add(1);
         let Ok(tls) = self.tls_session() else {
-            // rustls cannot use a configuration that it has made: a fault of ours, for which nobody is served in the
-            // clear.
+            // rustls cannot use a configuration that it made itself: a bug of ours. No client is served in the clear
+            // because of it.
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
             return;
         };
@@ -86,7 +86,7 @@ impl Reactor {
         }
     }
 
-    /// The TLS state of a new connection, if this server speaks TLS; with the certificate of now.
+    /// The TLS state of a new connection, using the current certificate; `None` if this server does not speak TLS.
     fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
         let Some(certificate) = &mut self.certificate else { return Ok(None) };
         let refreshed = certificate.refresh(self.clock.now);

@@ -1,13 +1,14 @@
-//! Fan-outs that take longer than a turn may: they are delivered in slices, and the event loop runs in between.
+//! Fan-outs that take longer than one turn. They are delivered in slices, and the event loop runs in between.
 //!
-//! Meanwhile anything can happen to a connection that such a fan-out has not reached yet: a push, a subscription, the
-//! closing handshake. All of it must come after the fan-out. So whoever is about to do something with one connection
-//! first has it caught up: what waits for that connection is delivered to it alone ([`Reactor::settle_for`]). For this
-//! the backlog knows which fan-out has reached a connection last. Connections that open while fan-outs wait count as
-//! reached by all of them.
+//! In the meantime, anything can happen to a connection that such a fan-out has not reached yet: a push, a
+//! subscription, the closing handshake. All of it must come after the fan-out. So code that is about to act on one
+//! connection first brings it up to date: the fan-outs waiting for that connection are delivered to it alone
+//! ([`Reactor::settle_for`]). For this, the backlog records the last fan-out that has reached each connection.
+//! Connections that open while fan-outs are waiting count as reached by all of them.
 //!
-//! It follows that a connection which still waits for a fan-out has the same subscriptions as when that was asked for.
-//! So nothing has to be copied: the subscribers are those of now, less those that have been reached.
+//! It follows that a connection still waiting for a fan-out has the same subscriptions as when the fan-out was
+//! requested. So nothing has to be copied: the recipients are the current subscribers, minus those that have been
+//! reached.
 
 use std::collections::VecDeque;
 
@@ -20,30 +21,30 @@ use crate::registry::Fd;
 use crate::topics::Topics;
 use crate::topics::gathered::Fanout;
 
-/// A fan-out to more connections is not queued for all of them at once, in the middle of a turn.
+/// A fan-out to more connections than this is not queued for all of them at once in the middle of a turn.
 const MAX_AT_ONCE: usize = 1024;
-/// Fan-outs that may wait, and the bytes of memory that they may take. Beyond either, the oldest is delivered at once.
+/// Fan-outs that may wait, and the bytes of memory they may take. Beyond either limit, the oldest is delivered at once.
 const MAX_WAITING: usize = 256;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Connections that a fan-out passes over in one step, because they have been reached.
+/// Connections that a fan-out skips in one step because they have already been reached.
 const PASSED_OVER: usize = 256;
 
-/// Whom a fan-out is for.
+/// The recipients of a fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
     Everyone,
-    /// The subscribers of the topic with this number. The number may be another topic's by the time the fan-out is
-    /// done: nobody is left to be reached then, and the subscribers of the other topic count as reached.
+    /// The subscribers of the topic with this number. By the time the fan-out is done, the number may belong to another
+    /// topic: in that case no recipients are left, and the subscribers of the other topic count as reached.
     Topic(u32),
 }
 
 /// Messages on their way to many connections.
 pub(crate) struct Waiting {
-    /// They are numbered in their order.
+    /// Numbers are given out in order.
     number: u64,
     audience: Audience,
-    /// The places of the audience from here on have been visited. They are visited from the last to the first: a
-    /// subscriber that leaves is replaced by the last one, so nobody moves to a place that has been visited already.
+    /// The places of the audience from here on have been visited. They are visited from last to first: a subscriber
+    /// that leaves is replaced by the last one, so no subscriber moves to a place that has already been visited.
     next: usize,
     most: usize,
     excluded: FxHashSet<Fd>,
@@ -51,13 +52,13 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// `most` is the number of the audience's places.
+    /// `most` is the number of places in the audience.
     pub(crate) fn new(audience: Audience, most: usize, messages: Fanout) -> Self {
         let excluded = messages.gathered().exclude().iter().copied().collect();
         Self { number: 0, audience, next: most, most, excluded, messages }
     }
 
-    /// The key of the next connection, if there is one at all with that key.
+    /// The key of the next connection; there may be no connection with that key.
     #[inline]
     pub(crate) fn next(&mut self, topics: &Topics) -> Option<u32> {
         match self.audience {
@@ -77,7 +78,7 @@ impl Waiting {
         !self.excluded.is_empty() && self.excluded.contains(&fd)
     }
 
-    /// Whether a connection that it has not reached is to get it.
+    /// Whether a connection that this fan-out has not reached is to receive it.
     fn is_for(&self, key: u32, fd: Fd, topics: &Topics) -> bool {
         let is_in_audience = match self.audience {
             Audience::Everyone => true,
@@ -91,11 +92,11 @@ impl Waiting {
     }
 }
 
-/// See the file's head.
+/// See the module documentation.
 pub(crate) struct Backlog {
-    /// The oldest first.
+    /// Oldest first.
     queue: VecDeque<Waiting>,
-    /// By a connection's key: the number of the last fan-out that has reached it.
+    /// By connection key: the number of the last fan-out that has reached the connection.
     reached: Vec<u64>,
     last_number: u64,
     bytes: usize,
@@ -115,7 +116,7 @@ impl Backlog {
         self.queue.is_empty()
     }
 
-    /// Whether so much waits that nothing more is taken from those who can wait.
+    /// Whether so much is waiting that no more is accepted from sources that can wait.
     pub(crate) fn is_long(&self) -> bool {
         self.queue.len() > MAX_WAITING / 2 || self.bytes > MAX_BYTES / 2
     }
@@ -131,7 +132,7 @@ impl Backlog {
         self.queue.push_back(waiting);
     }
 
-    /// Keeps a fan-out that has reached a part of its audience already. All of those had been caught up before.
+    /// Keeps a fan-out that has already reached part of its audience. Those connections were all up to date before.
     pub(crate) fn suspend(&mut self, waiting: Waiting, topics: &Topics) {
         let (audience, visited, most) = (waiting.audience, waiting.next, waiting.most);
         self.push(waiting);
@@ -150,7 +151,7 @@ impl Backlog {
         }
     }
 
-    /// Nothing that waits now is for the connection: it has just opened, or has got all.
+    /// Notes that no waiting fan-out concerns the connection: it has just opened, or has received everything.
     #[inline]
     pub(crate) fn is_reached(&mut self, key: u32) {
         if !self.queue.is_empty() {
@@ -162,14 +163,14 @@ impl Backlog {
         }
     }
 
-    /// The place in the queue of the first fan-out that has not reached the connection.
+    /// The position in the queue of the first fan-out that has not reached the connection.
     fn first_missing(&self, key: u32) -> usize {
         let reached = self.reached.get(key as usize).copied().unwrap_or_default();
         let first = self.queue.front().map_or(0, |waiting| waiting.number);
         ((reached + 1).saturating_sub(first) as usize).min(self.queue.len())
     }
 
-    /// The next connection that the oldest fan-out has to reach. `None`, if there is none within a step.
+    /// The next connection that the oldest fan-out has to reach. `None` if one step has not found any.
     fn next(&mut self, topics: &Topics, pool: &mut Pool) -> Option<u32> {
         for _ in 0..PASSED_OVER {
             let oldest = self.queue.front_mut()?;
@@ -189,7 +190,7 @@ impl Backlog {
 }
 
 impl Reactor {
-    /// Has a fan-out delivered in slices. Where too much waits already, the oldest ones are queued at once.
+    /// Has a fan-out delivered in slices. If too much is already waiting, the oldest fan-outs are queued at once.
     pub(crate) fn add_to_backlog(&mut self, waiting: Waiting) {
         self.backlog.push(waiting);
         while self.backlog.is_too_long() {
@@ -197,7 +198,7 @@ impl Reactor {
         }
     }
 
-    /// Delivers what waits, as long as the slice lasts.
+    /// Delivers waiting fan-outs, as long as the slice lasts.
     pub(crate) fn work_off_backlog(&mut self, slice: &mut Slice) {
         while !self.backlog.is_empty() {
             self.step_through_backlog(true);
@@ -214,19 +215,19 @@ impl Reactor {
         }
     }
 
-    /// Queues for one connection all that waits for it.
+    /// Queues for one connection everything that waits for it.
     #[cold]
     pub(crate) fn catch_up(&mut self, key: usize) {
         self.deliver_waiting(key, false);
     }
 
-    /// Delivers to one connection all that waits for it, in its order.
+    /// Delivers to one connection everything that waits for it, in order.
     fn deliver_waiting(&mut self, key: usize, write: bool) {
         let missing = self.backlog.first_missing(key as u32);
         self.backlog.is_reached(key as u32);
         let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { return };
         let fd = connection.fd;
-        // Whatever is asked for in the middle of this finds nothing that waits.
+        // Anything requested while this runs must find an empty queue.
         let mut queue = std::mem::take(&mut self.backlog.queue);
         let is_last = queue.len() - missing == 1;
         for waiting in queue.range_mut(missing..) {

@@ -1,9 +1,9 @@
-//! The memory that all connections of a worker hold together: counted where their buffers grow and shrink, and kept
-//! under `max_memory`.
+//! The memory held by all connections of a worker together: counted where their buffers grow and shrink, and kept under
+//! `max_memory`.
 //!
-//! A connection is counted anew when its share of a turn ends, and when something stays in its outbox; what is sent at
-//! once is never counted. Above the limit the largest holders are closed, until there is a margin again: so one pass
-//! over all connections pays for the next eighth of the limit.
+//! A connection is recounted when its share of a turn ends, and when something stays in its outbox; what is sent at
+//! once is never counted. Above the limit, the largest holders are closed until usage is an eighth below it: so one
+//! pass over all connections pays for the next eighth of the limit.
 
 use std::collections::BinaryHeap;
 
@@ -17,10 +17,11 @@ use crate::registry::Held;
 use crate::registry::add;
 use crate::system::heap::{self, WORTH_TRIMMING};
 
-/// What is queued for a connection whose socket takes it is counted when it is written, unless it is as much as this.
+/// Output queued for a connection whose socket accepts it is counted when it is written, unless it is at least this
+/// much.
 pub(crate) const COUNTED_AT_ONCE: usize = 32 * 1024;
 
-/// Milliseconds between freeing much memory and giving it back to the system.
+/// Milliseconds between freeing a lot of memory and returning it to the system.
 const TRIM_DELAY: u64 = 1000;
 
 const OUTPUT_REASON: &str = "the server is short of memory, and this client reads too slowly";
@@ -34,18 +35,18 @@ const BODY_REFUSED: Rejection = Rejection {
 const HEAD_REFUSED: Rejection =
     Rejection { status: 503, reason: "the server is short of memory", headers: &[("Retry-After", "5")] };
 
-/// See the file's head.
+/// See the module documentation.
 pub(crate) struct Budget {
     limit: usize,
-    /// Bytes that connections hold, each for itself: the sum of their `held`.
+    /// The sum of the connections' `held`: the bytes that each holds for itself.
     own: usize,
-    /// Above this connections are closed: the limit, or more, where closing has not helped.
+    /// Connections are closed above this: the limit, or more if closing has not helped.
     threshold: usize,
-    /// What has been closed, until it is told.
+    /// What has been closed, until it is reported.
     relief: Option<Relief>,
-    /// The most that was held since memory was last given back to the system.
+    /// The most that was held since memory was last returned to the system.
     peak: usize,
-    /// When memory is given back, in the clock's milliseconds, if much has been freed.
+    /// When to return memory, in the clock's milliseconds, if a lot of it has been freed.
     pub(crate) trim_at: Option<u64>,
 }
 
@@ -54,34 +55,34 @@ impl Budget {
         Self { limit, own: 0, threshold: limit, relief: None, peak: 0, trim_at: None }
     }
 
-    /// A connection that was counted with so many bytes is gone.
+    /// Removes a connection that was counted with `held` bytes.
     pub(crate) fn forget(&mut self, held: usize) {
         self.own -= held;
     }
 
-    /// What has been closed since this was last asked for.
+    /// What has been closed since the last call.
     pub(crate) fn take_relief(&mut self) -> Option<Relief> {
         self.relief.take()
     }
 
-    /// Whether there is something to be told.
+    /// Whether there is something to report.
     pub(crate) fn has_relief(&self) -> bool {
         self.relief.is_some()
     }
 
-    /// What is left when connections have been closed.
+    /// The usage to reach by closing connections.
     fn target(&self) -> usize {
         self.limit - self.limit / 8
     }
 }
 
 impl Reactor {
-    /// Bytes that all connections hold, frames that they share counted once.
+    /// Bytes held by all connections, with shared frames counted once.
     pub(crate) fn held(&self) -> usize {
         self.budget.own + self.tools.pool.shared()
     }
 
-    /// Counts what a connection holds now.
+    /// Counts what a connection currently holds.
     pub(crate) fn count_memory(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let held = connection.output_memory() + connection.input_memory();
@@ -89,7 +90,8 @@ impl Reactor {
         connection.held = held;
     }
 
-    /// Closes the largest holders if all together hold too much. Any connection may have been closed afterwards.
+    /// Closes the largest holders if all connections together hold too much. Any connection may have been closed
+    /// afterwards.
     #[inline]
     pub(crate) fn keep_to_budget(&mut self) {
         if self.held() > self.budget.threshold {
@@ -97,7 +99,8 @@ impl Reactor {
         }
     }
 
-    /// At the end of a turn: tells others what is held, and forgets that closing had not helped.
+    /// Called at the end of a turn: publishes the memory in use, and lowers the threshold again once usage is under the
+    /// limit.
     pub(crate) fn settle_budget(&mut self) {
         self.keep_to_budget();
         let held = self.held();
@@ -111,7 +114,8 @@ impl Reactor {
         }
     }
 
-    /// Gives memory back to the system, some time after much of it has been freed: more may follow, or be needed again.
+    /// Returns memory to the system some time after a lot of it was freed: more may be freed, or it may be needed
+    /// again.
     #[cold]
     fn give_memory_back(&mut self, held: usize) {
         match self.budget.trim_at {
@@ -129,10 +133,10 @@ impl Reactor {
 
     #[cold]
     fn relieve(&mut self) {
-        // What has been gathered for many comes before what they are told now.
+        // Messages already gathered for many connections go before the Close frames sent now.
         self.settle();
         let (target, before) = (self.budget.target(), self.held());
-        // Those that were told to go in the first round, and hold much all the same, are cut off in the second.
+        // Connections that were asked to close in the first round but still hold a lot are cut off in the second.
         for _ in 0..2 {
             let weights = self.connections.iter().map(|(key, connection)| (weight(connection), key));
             let mut largest: BinaryHeap<(usize, usize)> = weights.filter(|(weight, _)| *weight > 0).collect();
@@ -178,7 +182,7 @@ impl Reactor {
                 self.discard_input(key);
             }
             Stage::Gone => {}
-            // It is closing already, or there are no words that its peer could read.
+            // It is already closing, or there is no answer that its peer could read.
             _ => self.abort(key),
         }
         self.count_memory(key);

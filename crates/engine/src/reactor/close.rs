@@ -1,12 +1,12 @@
 //! How connections end.
 //!
-//! A WebSocket leaves the open ones as soon as either side says that it closes; its `close` event is due when the
-//! closing handshake is done, or cannot be done any more; its socket is closed when what was queued is sent; and its
-//! key is free when all that is over.
+//! A WebSocket stops counting as open as soon as either side begins to close. Its `close` event is due when the closing
+//! handshake is done or can no longer be completed. Its socket is closed when its queued output has been sent. Its key
+//! is free when all of this is over.
 //!
-//! Its handlers may run for longer than that. They hold nothing that a living connection needs: the row in the registry
-//! and the place among `max_connections` are free once it is not open any more, the place among this worker's sockets
-//! once its own is closed. Those that run on are counted, and have a bound of their own.
+//! Its handlers may run for longer. They hold nothing that a living connection needs: the row in the registry and the
+//! place among `max_connections` are free once the WebSocket is no longer open, and the place among this worker's
+//! sockets once its own socket is closed. Handlers that keep running are counted, and have a limit of their own.
 
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -30,7 +30,7 @@ impl Reactor {
         }
         let connection = &mut self.connections[key];
         match connection.stage {
-            // It may have closed its end only, and still read the answer.
+            // The peer may have closed only its sending side, and may still read the answer.
             Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
             Stage::Head { .. } if connection.has_last_words() => self.finish_sending(key, false),
             Stage::WebSocket(_) if connection.has_last_words() => {
@@ -56,7 +56,7 @@ impl Reactor {
         self.finish_sending(key, false);
     }
 
-    /// Fails the connection (RFC 6455 §7.1.7): what the peer sends is not understood from here on.
+    /// Fails the connection (RFC 6455 §7.1.7): no further input from the peer is interpreted.
     pub(crate) fn fail(&mut self, key: usize, code: u16, reason: &str) {
         if self.put_close(key, code, reason) {
             self.end_abnormally(key);
@@ -64,7 +64,7 @@ impl Reactor {
         }
     }
 
-    /// Puts our Close frame behind what is queued. False: it is no WebSocket, or has ended.
+    /// Queues our Close frame after what is already queued. Returns false if this is not a WebSocket, or it has ended.
     pub(crate) fn put_close(&mut self, key: usize, code: u16, reason: &str) -> bool {
         self.settle_for(key);
         let connection = &mut self.connections[key];
@@ -80,7 +80,7 @@ impl Reactor {
         true
     }
 
-    /// The WebSocket is over, and its `close` event due.
+    /// Ends the WebSocket; its `close` event is now due.
     fn end(&mut self, key: usize, code: u16, reason: String) {
         self.leave_open(key);
         let connection = &mut self.connections[key];
@@ -97,7 +97,7 @@ impl Reactor {
         self.end(key, close_code::ABNORMAL, reason);
     }
 
-    /// It no longer counts among the open WebSockets.
+    /// Removes the connection from the open WebSockets.
     pub(crate) fn leave_open(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         if connection.open {
@@ -108,7 +108,7 @@ impl Reactor {
             self.shared.registry.give_place_back(self.shared.slot);
             let fd = connection.fd;
             if !connection.drained {
-                // A handler of it may run, and wait for that.
+                // One of its handlers may be waiting for this event.
                 connection.drained = true;
                 self.drained.push(fd);
             }
@@ -128,15 +128,16 @@ impl Reactor {
         self.make_ready(key);
     }
 
-    /// Ends the connection at once. What is written already still reaches a peer that goes on reading; one that does
-    /// not is told by a reset that something is missing.
+    /// Ends the connection at once. What has been written still reaches a peer that keeps reading; a peer that does not
+    /// read gets a reset, which shows that something is missing.
     pub(crate) fn abort(&mut self, key: usize) {
         let is_cut = !self.connections[key].outbox.is_empty() && !self.is_taking(key);
         self.end_abnormally(key);
         self.change_wait(key, Wait::Nothing);
         let connection = &mut self.connections[key];
         if let Some(mut socket) = connection.socket.take() {
-            // A forked child may hold the socket too: closing alone would neither end it nor take it out of epoll.
+            // A forked child may hold the socket too: closing it would neither end the connection nor remove it from
+            // epoll.
             let _ = self.poll.registry().deregister(&mut socket);
             if is_cut {
                 let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
@@ -155,7 +156,7 @@ impl Reactor {
         }
     }
 
-    /// The client has left, and the connection is kept only for its handlers: it does not count as one any more.
+    /// Keeps a connection whose client has left only for its handlers. It no longer counts as a connection.
     fn outlive(&mut self, key: usize) {
         if !std::mem::replace(&mut self.connections[key].outlived, true) {
             self.count_outliving(self.outliving + 1);
@@ -163,8 +164,8 @@ impl Reactor {
         }
     }
 
-    /// Does so for an HTTP connection whose peer has hung up while its handler runs. There may be only so many of them:
-    /// each still has a descriptor.
+    /// Does the same for an HTTP connection whose peer has hung up while its handler runs. Their number is limited,
+    /// because each still has a descriptor.
     pub(crate) fn outlive_if_abandoned(&mut self, key: usize) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.hung_up && matches!(connection.stage, Stage::Asked(_)) && !self.is_overrun() {
@@ -179,18 +180,18 @@ impl Reactor {
         slot.is_overrun.store(self.is_overrun().into(), Ordering::Relaxed);
     }
 
-    /// How many connections are kept only for their handlers: their clients have left.
+    /// The number of connections kept only for their handlers, because their clients have left.
     pub fn outliving(&self) -> usize {
         self.outliving
     }
 
-    /// Whether so many handlers have outlived their connections that no newcomers are let in. There may be as many as
-    /// connections.
+    /// Whether so many handlers have outlived their connections that no new clients are let in. The limit is the same
+    /// as for connections.
     pub fn is_overrun(&self) -> bool {
         self.outliving >= self.most_connections()
     }
 
-    /// The TLS of a connection has failed; what rustls says to that was in its outbox.
+    /// Ends a connection whose TLS has failed. The alert from rustls is already in its outbox.
     pub(crate) fn fail_tls(&mut self, key: usize, reason: &str) {
         if self.connections[key].is_in_tls_handshake() {
             self.refuse_tls(key, reason);
@@ -199,20 +200,20 @@ impl Reactor {
         self.finish_sending(key, true);
     }
 
-    /// The one place where a failed TLS handshake is known.
+    /// Reports a failed TLS handshake. All of them are reported here.
     pub(crate) fn refuse_tls(&mut self, key: usize, reason: &str) {
         let peer = self.connections[key].peer;
         let reason = format!("the TLS handshake failed: {reason}").into();
         self.turned_away(Refused { peer, status: None, reason, sent: 0, head: None, others: 0 });
     }
 
-    /// Nothing is left to be sent: a connection that only waited for this is closed.
+    /// Called when nothing is left to send. Closes a connection that only waited for this.
     pub(crate) fn all_sent(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let Stage::Finishing { linger, shut } = &mut connection.stage else {
             if matches!(connection.stage, Stage::Head { .. }) {
                 if connection.wait == Wait::KeepAlive {
-                    // However long the answer took, the time between two requests begins here.
+                    // However long the answer took, the time between two requests starts here.
                     connection.since = self.clock.now;
                 }
                 self.make_ready(key);
@@ -224,7 +225,7 @@ impl Reactor {
         if let Some(session) = &mut connection.tls
             && session.end_output(connection.outbox.sealed())
         {
-            // Without it the peer could not tell our end from somebody else's cut (RFC 8446 §6.1).
+            // Without it the peer could not tell our end of the stream from a truncation attack (RFC 8446 §6.1).
             self.write_out(key, WRITE_BUDGET);
         } else if !*linger || connection.ended {
             self.abort(key);

@@ -1,4 +1,4 @@
-//! Commands: what handlers, tasks and other threads ask of the reactor.
+//! Commands: what handlers, tasks and other threads ask the reactor to do.
 
 use std::sync::atomic::Ordering;
 
@@ -14,46 +14,46 @@ use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
 
-/// An outbox that has grown to this is written at once, in the middle of a turn, so that a handler which pushes a lot
-/// fills it only if the peer does not read.
+/// An outbox that has grown to this size is written at once, in the middle of a turn. So a handler that pushes a lot
+/// fills the outbox only if the peer does not read.
 const WRITE_AT: usize = 256 * 1024;
 
-/// Memory of a deferred message beside its payload, and room for the header of its frame.
+/// Memory of a deferred message in addition to its payload, including the header of its frame.
 const DEFERRED_COST: usize = size_of::<(DataOpcode, bool, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
 
-/// What counts when room is asked for.
+/// What counts against the limit when room is requested.
 #[derive(Clone, Copy)]
 pub(crate) enum Counted {
-    /// What is queued, and what waits behind an unfinished message.
+    /// Queued output, and messages deferred until an unfinished one ends.
     Everything,
-    /// What is queued: for frames that need not wait, or could end the waiting.
+    /// Queued output only: for frames that need not wait, or that could end the wait.
     Outbox,
 }
 
-/// Whom a command comes from.
+/// Where a command comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Another thread of this process.
     Thread,
-    /// The hub, on behalf of whomever.
+    /// The hub, on behalf of any other process.
     Hub,
 }
 
-/// What came of a subscription.
+/// The result of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subscribed {
-    /// The connection is subscribed; if it is another thread's or process's: the subscription is on its way.
+    /// The connection is subscribed. If it belongs to another thread or process, the subscription is on its way.
     Done,
     /// There is no such open connection, or too much waits for its process.
     NotOpen,
-    /// It has `max_topics` already, which was counted.
+    /// The connection already has `max_topics` subscriptions. The refusal has been counted.
     TooMany,
-    /// It is another thread's or process's and seems to have `max_topics` already. That thread has been asked all the
-    /// same: it knows for certain, and counts what it refuses.
+    /// The connection belongs to another thread or process, and seems to have `max_topics` subscriptions already. The
+    /// request was sent to that thread anyway: it knows for certain, and counts what it refuses.
     NoRoom,
 }
 
-/// The caller's mistake.
+/// A mistake by the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
     /// A text message that is not UTF-8.
@@ -61,13 +61,13 @@ pub enum PushError {
 }
 
 impl Reactor {
-    /// Queues a message, or with `finish` false a fragment of one. False: there is no such open connection, or its
-    /// outbox is full and the policy was applied.
+    /// Queues a message, or a fragment of one if `finish` is false. Returns false if there is no such open connection,
+    /// or its outbox is full and the slow-consumer policy was applied.
     ///
-    /// The payload of a whole text message is taken as UTF-8 unchecked.
+    /// The payload of a whole text message is assumed to be UTF-8, and not checked.
     ///
     /// # Errors
-    /// [`PushError::NotUtf8`]: a fragment makes its text message invalid; nothing was queued.
+    /// [`PushError::NotUtf8`] if a fragment makes its text message invalid; nothing was queued.
     #[inline]
     pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
         let Some(key) = self.settled_key(fd) else {
@@ -79,7 +79,7 @@ impl Reactor {
         self.push_fragment(key, opcode, finish, payload)
     }
 
-    /// Queues a whole message for an open connection that has no fragmented one under way.
+    /// Queues a whole message for an open connection that has no fragmented message in progress.
     #[inline]
     fn enqueue(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) -> bool {
         let has_room = self.make_room(key, payload.len(), Counted::Everything);
@@ -143,7 +143,7 @@ impl Reactor {
         Ok(true)
     }
 
-    /// Keeps a message until the fragmented one under way has ended.
+    /// Keeps a message until the fragmented message in progress has ended.
     pub(crate) fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
         if !self.make_room(key, payload.len(), Counted::Everything) {
             return false;
@@ -156,7 +156,7 @@ impl Reactor {
         true
     }
 
-    /// Sends what has waited for the end of the fragmented message.
+    /// Sends the messages that waited for the end of the fragmented one.
     fn end_fragmented(&mut self, key: usize) {
         let Some(fragmented) = self.connections[key].fragmented.take() else {
             return;
@@ -168,10 +168,11 @@ impl Reactor {
                 return;
             }
             if finish && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
-                // Its room was kept when it came.
+                // Room for it was reserved when it was deferred.
                 self.put(key, opcode, &payload);
             } else if self.push(fd, opcode, finish, &payload).is_err() {
-                // A fragment could not be checked when it came: what it continues was not known.
+                // A fragment could not be checked when it was deferred, because the text it continues was not known
+                // yet.
                 add(&self.shared.totals().messages_dropped, 1);
             }
         }
@@ -188,7 +189,7 @@ impl Reactor {
         self.control(key, Opcode::Ping, payload)
     }
 
-    /// Queues a control frame; these may stand between the fragments of a message.
+    /// Queues a control frame. Control frames may be sent between the fragments of a message.
     pub(crate) fn control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) -> bool {
         let has_room = self.make_room(key, payload.len(), Counted::Outbox);
         if has_room {
@@ -197,8 +198,8 @@ impl Reactor {
         has_room
     }
 
-    /// Answers a ping. Where messages are dropped when the outbox is full, pongs are too: the peer will ask again, and
-    /// only the last ping need be answered (RFC 6455 §5.5.3).
+    /// Answers a ping. If messages are dropped when the outbox is full, so are pongs: the peer will ask again, and only
+    /// the last ping needs an answer (RFC 6455 §5.5.3).
     pub(crate) fn pong(&mut self, key: usize, payload: &[u8]) {
         let is_full = self.connections[key].cost() > self.settings.send_queue_size;
         if !is_full || self.settings.slow_consumer == SlowConsumer::Close {
@@ -212,7 +213,7 @@ impl Reactor {
         self.queued(key);
     }
 
-    /// Begins the closing handshake behind what is queued. False: there is no such open connection.
+    /// Begins the closing handshake after the queued output. Returns false if there is no such open connection.
     pub fn disconnect(&mut self, fd: Fd, code: u16, reason: &str) -> bool {
         let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Disconnect { fd, code, reason });
@@ -240,7 +241,7 @@ impl Reactor {
         self.leave_open(key);
         self.wait(key, Wait::Taking);
         self.queued(key);
-        // It may be paused; what it reads from now on costs no handler.
+        // Reading may be paused; input from now on needs no handler.
         self.make_ready(key);
     }
 
@@ -264,7 +265,7 @@ impl Reactor {
         Subscribed::Done
     }
 
-    /// Ends a subscription. False: there is no such open connection.
+    /// Unsubscribes an open connection. Returns false if there is no such open connection.
     pub fn unsubscribe(&mut self, fd: Fd, topic: &str) -> bool {
         let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.unsubscribe_away(fd, topic);
@@ -285,7 +286,7 @@ impl Reactor {
         self.gather(Some(topic), opcode, payload, exclude);
     }
 
-    /// Queues a message for every open connection, of every process, whose id is not in `exclude`.
+    /// Queues a message for every open connection, in every process, whose id is not in `exclude`.
     pub fn broadcast(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         self.broadcast_here(opcode, payload, exclude);
         self.broadcast_away(opcode, payload, exclude);
@@ -295,25 +296,25 @@ impl Reactor {
         self.gather(None, opcode, payload, exclude);
     }
 
-    /// Carries out what other threads have asked for until now.
+    /// Carries out everything that other threads have asked for so far.
     pub(crate) fn carry_out_waiting(&mut self) {
         while self.carry_out_queue(|_, _| true) {}
     }
 
-    /// The same, as long as the turn's time lasts.
+    /// The same, but only as long as the turn's time lasts.
     pub(crate) fn carry_out_some(&mut self) {
         self.carry_out_queue(Self::has_time_after);
     }
 
-    /// Carries out what waits while `goes_on` says so, which is told whether the last command was for many. False:
-    /// nothing has waited.
+    /// Carries out queued commands while `goes_on` returns true; its argument says whether the last command was for
+    /// many connections. Returns false if nothing was queued.
     fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, bool) -> bool) -> bool {
         if self.commands.is_empty() {
             self.commands = FrameBuffer::of(self.shared.take());
         }
         let mut commands = std::mem::take(&mut self.commands);
         let mut has_come = false;
-        // What is queued here is whole and well-formed.
+        // Frames queued here are whole and well-formed.
         while let Ok(Some(frame)) = commands.next_frame(usize::MAX) {
             has_come = true;
             let Ok(Message::Command(command)) = Message::decode(content(commands.frame(frame))) else { continue };
@@ -329,7 +330,7 @@ impl Reactor {
         has_come
     }
 
-    /// Carries out a command; false: the turn's time is over.
+    /// Carries out a command. Returns false if the turn's time is over.
     pub(crate) fn carry_out_in_time(&mut self, command: Command<'_>, source: Source) -> bool {
         let is_for_many = is_for_many(&command);
         self.carry_out(command, source);
@@ -344,7 +345,7 @@ impl Reactor {
         if let Some(fd) = command.fd()
             && Registry::slot_of(fd) != self.shared.slot
         {
-            // What the hub passes on for another process is for one that was here before.
+            // A command from the hub for another process was meant for one that was here before.
             if source == Source::Thread {
                 self.pass_on(command);
             }
@@ -353,7 +354,7 @@ impl Reactor {
         match command {
             Command::Push { fd, opcode, finish, payload } => {
                 self.shared.registry.arrived(fd, payload.len());
-                // Who asked was told that the message is on its way; what is lost from here on is counted.
+                // The caller was told that the message is on its way; losses from here on are counted.
                 if self.push(fd, opcode, finish, payload).is_err() {
                     add(&self.shared.totals().messages_dropped, 1);
                 }
@@ -404,7 +405,7 @@ impl Reactor {
         }
     }
 
-    /// A thread of this process has asked for something of another process's connection.
+    /// Passes on a command from a thread of this process for a connection of another process.
     fn pass_on(&mut self, command: Command<'_>) {
         let push = match &command {
             Command::Push { fd, payload, .. } => Some((*fd, payload.len())),
@@ -416,8 +417,8 @@ impl Reactor {
         }
     }
 
-    /// Whether `length` more bytes may be queued. If not, and the socket takes no more either, the policy for slow
-    /// consumers has been applied. An empty outbox takes any message.
+    /// Whether `length` more bytes may be queued. If not, and the socket accepts no more either, the slow-consumer
+    /// policy has been applied. An empty outbox takes any message.
     #[inline]
     pub(crate) fn make_room(&mut self, key: usize, length: usize, counted: Counted) -> bool {
         let has_room = |connection: &Connection, limit: usize| {
@@ -452,7 +453,7 @@ impl Reactor {
         false
     }
 
-    /// To be called when something was put into an outbox: it will be written at the end of the turn.
+    /// To be called when something was added to an outbox: it will be written at the end of the turn.
     #[inline]
     pub(crate) fn queued(&mut self, key: usize) {
         let connection = &mut self.connections[key];
@@ -470,7 +471,7 @@ impl Reactor {
         }
     }
 
-    /// What is in an outbox may stay there for long: it is counted.
+    /// Counts the memory of an outbox whose contents may stay there for long.
     fn queued_much(&mut self, key: usize, unsent: usize) {
         if unsent >= WRITE_AT && !self.connections[key].blocked {
             self.write_out(key, WRITE_BUDGET);
@@ -480,8 +481,8 @@ impl Reactor {
     }
 }
 
-/// Checks the next fragment of a text message behind `unfinished`, the beginning of a character; returns what of a
-/// character it ends in.
+/// Checks the next fragment of a text message. `unfinished` is the start of a character left over from the previous
+/// fragment; returns what this fragment leaves over in turn.
 fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], finish: bool) -> Result<Vec<u8>, PushError> {
     unfinished.extend_from_slice(payload);
     match std::str::from_utf8(&unfinished) {

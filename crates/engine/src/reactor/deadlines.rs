@@ -12,9 +12,9 @@ use crate::registry::add;
 use crate::system::timers::Timer;
 
 impl Reactor {
-    /// Begins to wait for something; its deadline counts from now.
+    /// Begins to wait for something. Its deadline counts from now.
     pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
-        // A handler may have blocked since the turn began, or there may be no turn.
+        // A handler may have blocked since the turn began, or no turn may be running.
         self.clock.read();
         self.change_wait(key, wait);
         let connection = &mut self.connections[key];
@@ -25,7 +25,7 @@ impl Reactor {
         self.arm(key);
     }
 
-    /// Changes what a connection waits for, and counts those that rest.
+    /// Changes what a connection waits for, and updates the count of resting connections.
     pub(crate) fn change_wait(&mut self, key: usize, wait: Wait) {
         let before = std::mem::replace(&mut self.connections[key].wait, wait);
         match (before == Wait::KeepAlive, wait == Wait::KeepAlive) {
@@ -37,7 +37,7 @@ impl Reactor {
         slot.sockets_resting.store(self.resting as u64, Ordering::Relaxed);
     }
 
-    /// Makes sure that the wheel comes back to the connection in time.
+    /// Makes sure that the timer wheel returns to the connection in time.
     pub(crate) fn arm(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let waits_until = connection.wait.limit(&self.settings).map(|limit| connection.since + limit);
@@ -51,7 +51,7 @@ impl Reactor {
         }
     }
 
-    /// Notes whether a message is left unfinished, and since when nothing more of it has come.
+    /// Notes whether a message is unfinished, and when the last of it arrived.
     pub(crate) fn watch_partial(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         let Some(partial) = connection.partial() else {
@@ -68,14 +68,14 @@ impl Reactor {
         }
     }
 
-    /// How long the rest of an unfinished message is waited for.
+    /// Until when to wait for the rest of an unfinished message.
     fn partial_until(&self, key: usize) -> Option<u64> {
         let connection = &self.connections[key];
         let limit = self.settings.message_timeout.filter(|_| connection.partial_at != u64::MAX)?;
         Some(connection.partial_at + limit.as_millis() as u64)
     }
 
-    /// Closes a connection whose message takes too long. False: it is in time.
+    /// Closes a connection whose message takes too long. Returns false if the message is in time.
     fn judge_partial(&mut self, key: usize) -> bool {
         let now = self.clock.now;
         if self.partial_until(key).is_none_or(|until| until > now) {
@@ -87,7 +87,7 @@ impl Reactor {
             return false;
         }
         if connection.readable || connection.queued {
-            // The rest may lie unread.
+            // The rest may have arrived but not been read yet.
             connection.partial_at = now;
             return false;
         }
@@ -96,7 +96,7 @@ impl Reactor {
         true
     }
 
-    /// Judges the deadlines that have come, as long as the slice lasts: thousands of pings may be due together.
+    /// Checks the expired deadlines, as long as the slice lasts: thousands of pings may be due together.
     pub(crate) fn judge_deadlines(&mut self, slice: &mut Slice) {
         self.wheel.take_due(self.clock.now, &mut self.due);
         let mut due = std::mem::take(&mut self.due);
@@ -130,15 +130,15 @@ impl Reactor {
             return;
         };
         if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
-            // A peer in the middle of a frame cannot send a pong; while more of the frame comes, it is alive.
+            // A peer in the middle of a frame cannot send a pong. While more of the frame arrives, the peer is alive.
             if protocol.is_mid_frame() || connection.is_mid_input() {
                 connection.since = connection.since.max(connection.received_at);
             }
-            // Nor can it answer a ping that still waits behind what it is reading.
+            // Nor can it answer a ping that is still queued after what it is reading.
             if !connection.outbox.is_empty() {
                 connection.since = connection.since.max(connection.progress_at);
             }
-            // Nor is it late while we do not read, or while what it sent lies unread.
+            // Nor is it late while we are not reading, or while its input is unread.
             if connection.paused_at.is_some() || connection.readable || connection.queued {
                 connection.since = connection.since.max((now + 1000).saturating_sub(limit));
             }
@@ -153,16 +153,16 @@ impl Reactor {
                 self.refuse_tls(key, "it took too long");
                 self.finish_sending(key, true);
             }
-            // Nothing of its input can be lost: it has sent none.
+            // No input can be lost: the peer has sent none.
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, false),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
-            // The time between two requests begins when the answer is out.
+            // The time between two requests starts when the answer has been sent.
             Wait::KeepAlive if !connection.outbox.is_empty() => self.go_on_or_cut_off(key),
             Wait::KeepAlive => self.finish_sending(key, true),
             Wait::Ping => {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
                 self.wait(key, wait);
-                // There is at most one such ping, so a full outbox takes it too.
+                // There is at most one such ping, so even a full outbox takes it.
                 self.put_control(key, Opcode::Ping, b"");
                 self.begin_period(key);
                 self.write_out_if_there(key);
@@ -190,7 +190,7 @@ impl Reactor {
         }
     }
 
-    /// Closes a connection though the message under way has not been ended: nobody seems to be about to.
+    /// Closes a connection although its fragmented message has not been finished: it seems to have been given up.
     fn close_unfinished(&mut self, key: usize) {
         let Some(fragmented) = self.connections[key].fragmented.take() else { return };
         add(&self.shared.totals().messages_dropped, fragmented.deferred.len() as u64);

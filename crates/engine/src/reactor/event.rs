@@ -1,4 +1,4 @@
-//! What the reactor tells: events, messages among them, and how requests are named until they are answered.
+//! What the reactor reports: events, including messages, and the tokens that name requests until they are answered.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,18 +24,18 @@ impl Token {
         u64::from(self.serial) << 32 | u64::from(self.key)
     }
 
-    /// The token of a number; any number will do, and one that names nothing is answered with nothing.
+    /// The token with this number. Any number is safe: answers to a token that names nothing are ignored.
     pub fn from_bits(bits: u64) -> Self {
         Self { key: bits as u32, serial: (bits >> 32) as u32 }
     }
 }
 
-/// What is used up, beside places, so that handshakes are refused.
+/// The resource whose exhaustion causes handshakes to be refused, apart from free places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// So many handlers still run whose clients have left; there may not be more.
+    /// Handlers whose clients have left; this many are still running, which is the limit.
     Handlers(usize),
-    /// All ids have been given out.
+    /// All ids are in use.
     Ids,
     /// The hub has not leased more ids.
     LeasedIds,
@@ -59,85 +59,85 @@ impl Payload<'_> {
     }
 }
 
-/// The connections that were closed because all of them together held more than `max_memory`, by what they mostly held.
+/// Connections closed because all of them together held more than `max_memory`, grouped by what they mostly held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relief {
-    /// Messages that the peer did not read; with 1013.
+    /// Messages that the peer did not read; closed with 1013.
     pub output: u64,
-    /// A message that was not whole, or messages that waited for the handler; with 1009.
+    /// An unfinished message, or messages waiting for the handler; closed with 1009.
     pub input: u64,
-    /// A request's body that was not whole; with 413.
+    /// An unfinished request body; answered with 413.
     pub bodies: u64,
-    /// Bytes that this has freed.
+    /// The number of bytes freed.
     pub freed: usize,
 }
 
-/// What the reactor tells.
+/// What the reactor reports.
 pub enum Event<'a> {
-    /// Someone wants a WebSocket, and neither `origins` nor `max_connections` is against it. To be answered with
+    /// A client requests a WebSocket, and neither `origins` nor `max_connections` forbids it. Answer with
     /// [`crate::Reactor::accept`], [`crate::Reactor::refuse`] or [`crate::Reactor::respond`].
     Handshake {
-        /// For the answer.
+        /// Names the request in the answer.
         token: Token,
         /// The request.
         head: Arc<Head>,
-        /// Where it came from.
+        /// The address it came from.
         peer: SocketAddr,
     },
-    /// A plain HTTP request. To be answered with [`crate::Reactor::respond`] or [`crate::Reactor::respond_file`].
+    /// A plain HTTP request. Answer with [`crate::Reactor::respond`] or [`crate::Reactor::respond_file`].
     Request {
-        /// For the answer.
+        /// Names the request in the answer.
         token: Token,
         /// The request.
         head: Head,
-        /// Where it came from.
+        /// The address it came from.
         peer: SocketAddr,
         /// The whole body, at most `max_body_size` bytes.
         body: Vec<u8>,
     },
-    /// A whole message, in order.
+    /// A whole message, in the connection's order.
     Message {
         /// The connection.
         fd: Fd,
-        /// Its content, to be copied.
+        /// Its content, which must be copied.
         payload: Payload<'a>,
     },
-    /// The connection is over; the last event of its order. To be followed by [`crate::Reactor::forget`].
+    /// The connection has ended. This is its last event in order. Call [`crate::Reactor::forget`] afterwards.
     Closed {
         /// The connection.
         fd: Fd,
-        /// RFC 6455 §7.1.5: the code that the peer sent, 1005 or 1006.
+        /// RFC 6455 §7.1.5: the code sent by the peer, 1005 or 1006.
         code: u16,
-        /// The peer's reason; with 1006 our own code, if we had sent one.
+        /// The peer's reason; with 1006, our own code if we had sent one.
         reason: String,
     },
-    /// The outbox had passed half its limit and is empty again, or the connection has ended while a handler of it runs.
-    /// Stands outside the connection's order.
+    /// The outbox had passed half its limit and is empty again, or the connection has ended while one of its handlers
+    /// runs. Not ordered with the connection's other events.
     Drained {
         /// The connection.
         fd: Fd,
     },
-    /// Another worker has sent this; [`crate::Reactor::pipe_message_done`] is to follow when its handler has ended.
+    /// A message from another worker. Call [`crate::Reactor::pipe_message_done`] when its handler has ended.
     PipeMessage {
         /// The id of that worker.
         from: u8,
-        /// Its content, to be copied.
+        /// Its content, which must be copied.
         payload: Payload<'a>,
     },
-    /// A connection of [`crate::Reactor::watch`] is open no more.
+    /// A connection watched with [`crate::Reactor::watch`] is no longer open.
     Gone {
         /// The connection.
         fd: Fd,
     },
-    /// A question of [`crate::Reactor::count_subscribers`] is answered.
+    /// The answer to [`crate::Reactor::count_subscribers`].
     Subscribers {
-        /// The question's.
+        /// The number given with the question.
         number: u64,
-        /// In all processes, or why that is not known.
+        /// The count over all processes, or why it is not known.
         count: Result<u64, Unanswered>,
     },
-    /// Another thread or process asked for a subscription of a connection that has `max_topics`. One event may stand
-    /// for many such requests.
+    /// Another thread or process asked to subscribe a connection that already has `max_topics`. One event may stand for
+    /// many such requests.
     TopicsExceeded {
         /// The connection.
         fd: Fd,
@@ -146,13 +146,14 @@ pub enum Event<'a> {
     Refused(Box<Refused>),
     /// Connections were closed because all of them together held too much memory.
     Relieved(Relief),
-    /// This worker is to leave.
+    /// This worker has to leave.
     Leave(Leave),
-    /// The files of the certificate have changed. An error, one line for people: the certificate of before stays.
+    /// The certificate files have changed. On an error, described in one line for people, the old certificate stays in
+    /// use.
     CertificateRead(Result<(), String>),
-    /// Handshakes are refused for want of something.
+    /// Handshakes are being refused because something has run out.
     Shortage(Shortage),
-    /// Accepting has paused because of this error, and will be tried again.
+    /// Accepting has paused because of this error, and will be retried.
     AcceptPaused {
         /// As the kernel gave it.
         error: io::Error,

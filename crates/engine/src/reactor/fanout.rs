@@ -1,4 +1,4 @@
-//! Messages for many connections: kept while more for the same ones may follow, then given to each of them.
+//! Messages for many connections: held back while more for the same connections may follow, then delivered to each.
 
 use std::io::Write;
 
@@ -14,8 +14,8 @@ use crate::registry::Fd;
 use crate::topics::gathered::{Fanout, Gathered};
 
 impl Reactor {
-    /// Keeps a message for many connections until something else is asked for, or the turn's writing begins: the next
-    /// one may be for the same, and each of them is then visited once for both.
+    /// Holds back a message for many connections until something else is requested, or the turn starts writing. The
+    /// next message may be for the same connections, and then each of them is visited only once for both.
     pub(crate) fn gather(&mut self, topic: Option<&str>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         if !self.gathered.takes(topic, payload, exclude) {
             self.settle();
@@ -24,8 +24,8 @@ impl Reactor {
         self.gathered.push(opcode, payload);
     }
 
-    /// Queues the messages that have been gathered, or has them delivered in slices if they are for a crowd. Whatever
-    /// they could be told apart from comes after this: another message, a subscription, a connection that opens.
+    /// Queues the gathered messages, or has them delivered in slices if they are for a crowd. Anything that would make
+    /// the order visible comes after this: another message, a subscription, a new connection.
     #[inline]
     pub(crate) fn settle(&mut self) {
         if !self.gathered.is_empty() {
@@ -33,8 +33,8 @@ impl Reactor {
         }
     }
 
-    /// As [`Reactor::settle`], before something is done with the connection `key`: all that was published or broadcast
-    /// until now is queued for it.
+    /// Like [`Reactor::settle`], before something is done with the connection `key`: everything published or broadcast
+    /// so far is queued for it.
     #[inline]
     pub(crate) fn settle_for(&mut self, key: usize) {
         self.settle();
@@ -43,7 +43,7 @@ impl Reactor {
         }
     }
 
-    /// As [`Reactor::settle_for`] for the open connection `fd`; its key, if it is still open after that.
+    /// Like [`Reactor::settle_for`], for the open connection `fd`. Returns its key if it is still open afterwards.
     #[inline]
     pub(crate) fn settled_key(&mut self, fd: Fd) -> Option<usize> {
         self.settle();
@@ -55,8 +55,8 @@ impl Reactor {
         self.open_key(fd)
     }
 
-    /// Delivers the messages that have been gathered; without a `slice` they are only queued. What the slice is too
-    /// short for goes to the backlog, and so does what is for a crowd where there is no slice.
+    /// Delivers the gathered messages; without a `slice` they are only queued. If the slice is too short, the rest goes
+    /// to the backlog. Without a slice, messages for a crowd go to the backlog too.
     pub(crate) fn fan_out(&mut self, mut slice: Option<&mut Slice>) {
         let gathered = std::mem::take(&mut self.gathered);
         let audience = match gathered.topic().map(|topic| self.topics.find(topic)) {
@@ -83,7 +83,7 @@ impl Reactor {
             let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { continue };
             let is_excluded = waiting.excludes(connection.fd);
             if !self.backlog.is_empty() {
-                // Also one that is excluded: all that have been visited must have been caught up.
+                // Even if it is excluded: all visited connections must be up to date.
                 self.catch_up(key);
             }
             if is_excluded {
@@ -102,14 +102,15 @@ impl Reactor {
         self.take_back(gathered);
     }
 
-    /// Forgets gathered messages, and uses their memory for the next ones.
+    /// Clears gathered messages, keeping their memory for the next ones.
     fn take_back(&mut self, mut gathered: Gathered) {
         gathered.clear();
         self.gathered = gathered;
     }
 
-    /// Writes messages straight to the socket of a connection that has nothing queued, without compression and TLS:
-    /// most are of this kind, and its outbox need not be touched. False: they are still to be delivered.
+    /// Writes messages straight to the socket of a connection with nothing queued, no compression and no TLS. Most
+    /// connections are like this, and their outboxes need not be touched. Returns false if the messages have yet to be
+    /// delivered.
     pub(crate) fn write_through(&mut self, key: usize, messages: &mut Fanout) -> bool {
         let connection = &mut self.connections[key];
         let may_wait = messages.bytes() <= self.settings.send_queue_size;
@@ -120,7 +121,7 @@ impl Reactor {
         };
         let (count, bytes) = (messages.len(), messages.bytes());
         let frames = messages.together();
-        // An error will come again where errors are dealt with.
+        // An error will occur again where errors are handled.
         let Ok(written) = Raw(socket).write(frames) else { return false };
         self.shared.count_out(connection.row, count, bytes);
         if written < frames.len() {
@@ -146,7 +147,7 @@ impl Reactor {
         self.queued(key);
     }
 
-    /// Delivers message number `index` alone: its connection is compressed, or takes some of the messages at most.
+    /// Delivers only message number `index`: its connection is compressed, or can take only some of the messages.
     fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout) {
         let (opcode, payload) = messages.get(index);
         match &self.connections[key] {

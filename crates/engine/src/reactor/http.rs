@@ -1,4 +1,4 @@
-//! HTTP: what stands before a WebSocket, and beside it on the same port.
+//! HTTP: what comes before a WebSocket, and is served beside it on the same port.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::reactor::refusals::Refused;
 use crate::registry::{Fd, NoId, add};
 use crate::tls::session;
 
-/// Seconds after which a client that was refused for lack of room may try again.
+/// Seconds after which a client that was refused for lack of room may retry.
 const RETRY_AFTER: &str = "5";
 
 const TOO_LARGE: Rejection = Rejection { status: 431, reason: "the request head is too large", headers: &[] };
@@ -41,16 +41,16 @@ const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
 const PLAIN_HTTP: Rejection =
     Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
-/// It would show a page what the browser keeps from it, cookies for one (RFC 9110 §9.3.8).
+/// It would show a page what the browser hides from it, cookies for example (RFC 9110 §9.3.8).
 const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
 
-/// What a request that may be answered asks for.
+/// What an acceptable request asks for.
 enum Accepted {
     Handshake(Upgrade),
     Request { body: BodyDecoder, expects_continue: bool },
 }
 
-/// What the operator reads: which host it was, and which setting refused it.
+/// The reason as the operator reads it, with the host that was asked for and the setting that refused it.
 fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, str> {
     match head {
         Some(head) if *rejection == FOREIGN_HOST => {
@@ -63,8 +63,8 @@ fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, st
 }
 
 impl Reactor {
-    /// Deals with a request head. The event, if it is to be handed up; otherwise it has been answered, or its body is
-    /// awaited.
+    /// Handles a request head. Returns the event if the request is to be passed to a handler; otherwise it has been
+    /// answered, or its body is awaited.
     pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
         let (head, rejection) = match head {
             Ok(head) => match self.examine(&head) {
@@ -89,7 +89,7 @@ impl Reactor {
     }
 
     fn examine(&mut self, head: &Head) -> Result<Accepted, Rejection> {
-        // First: pages that may not connect should cost as little as they can.
+        // This comes first: pages that may not connect should cost as little as possible.
         if !self.settings.allowed_hosts.allows_head(head, self.speaks_tls()) {
             return Err(FOREIGN_HOST);
         }
@@ -106,7 +106,7 @@ impl Reactor {
     }
 
     fn check_handshake(&mut self, head: &Head) -> Result<Upgrade, Rejection> {
-        // Before all else about a handshake, for the same reason.
+        // This is the first check of a handshake, for the same reason.
         if !self.settings.origins.allows_head(head, self.speaks_tls()) {
             return Err(FOREIGN_ORIGIN);
         }
@@ -115,7 +115,7 @@ impl Reactor {
         Ok(upgrade)
     }
 
-    /// Whether one more connection may be let in.
+    /// Whether one more connection may be admitted.
     fn check_room(&mut self) -> Result<(), Rejection> {
         if self.phase == Phase::Refusing {
             return Err(STOPPING);
@@ -133,7 +133,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// The answer where no id can be given out.
+    /// The answer when no id can be given out.
     fn no_id(&mut self, why: NoId) -> Rejection {
         let (shortage, rejection) = match why {
             NoId::NoFreeRow => return NO_ROOM,
@@ -155,7 +155,7 @@ impl Reactor {
             connection.wait = Wait::Body;
             self.arm(key);
         } else {
-            // Head and body have begun together; the time since the last request is not theirs.
+            // Head and body count as starting together; the time since the previous request does not count.
             self.wait(key, Wait::Body);
         }
         if expects_continue {
@@ -177,7 +177,7 @@ impl Reactor {
         Event::Request { token, head, peer, body }
     }
 
-    /// The connection waits for its handler; returns the handler's name for it, and the peer.
+    /// Makes the connection wait for its handler. Returns the token that names it to the handler, and the peer.
     fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
         self.connections[key].stage = Stage::Asked(asked);
         self.outlive_if_abandoned(key);
@@ -186,10 +186,10 @@ impl Reactor {
         (Token { key: key as u32, serial: connection.serial }, connection.peer)
     }
 
-    /// An id for a new connection, if there may be one more in the whole server.
+    /// An id for a new connection, if the whole server has room for one more.
     fn new_id(&mut self) -> Result<Fd, Rejection> {
         self.check_room()?;
-        // The place first: a refusal costs no id.
+        // Take the place first, so that a refusal costs no id.
         if !self.shared.registry.take_place(self.shared.slot, self.settings.max_connections) {
             return Err(NO_ROOM);
         }
@@ -213,7 +213,7 @@ impl Reactor {
         self.reject(key, &STOPPING, None);
     }
 
-    /// Answers HTTP on a port that speaks TLS.
+    /// Answers plain HTTP on a port that speaks TLS.
     pub(crate) fn reject_plain(&mut self, key: usize) {
         self.reject(key, &PLAIN_HTTP, None);
     }
@@ -226,7 +226,7 @@ impl Reactor {
         self.finish_sending(key, true);
     }
 
-    /// Answers a request that is not handed up, and closes: what follows it may not be what it seems.
+    /// Answers a request that is not passed to a handler, and closes: what follows it may not be what it seems.
     pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Arc<Head>>) {
         let head = head.or_else(|| match std::mem::replace(&mut self.connections[key].stage, Stage::Gone) {
             Stage::Body(request) => Some(Arc::new(request.head)),
@@ -252,7 +252,7 @@ impl Reactor {
         self.finish_sending(key, true);
     }
 
-    /// Counts a client that no handler gets to see, and has it told of.
+    /// Counts a client that never reached a handler, and has it reported.
     pub(crate) fn turned_away(&mut self, refused: Refused) {
         self.count_refused(refused.status);
         self.refusals.push(refused);
@@ -263,7 +263,7 @@ impl Reactor {
         self.shared.measured().refused(status);
     }
 
-    /// The subprotocols that a handshake offers; the one of `settings` that the server would choose.
+    /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.
     pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
         let connection = self.connections.get(token.key as usize).filter(|it| it.serial == token.serial);
         match connection.map(|connection| &connection.stage) {
@@ -275,8 +275,8 @@ impl Reactor {
         }
     }
 
-    /// Accepts a handshake: the 101 is queued, and the connection has an id from here on. `client` replaces the peer's
-    /// address in what is known of the connection. `None`: it is gone, or there is no room any more.
+    /// Accepts a handshake: the 101 is queued, and from here on the connection has an id. `client` replaces the peer's
+    /// address in the connection's information. Returns `None` if the connection is gone, or there is no longer room.
     ///
     /// Names and values of `headers` must have been checked.
     pub fn accept(
@@ -321,8 +321,8 @@ impl Reactor {
         Some(fd)
     }
 
-    /// Does the upgrade and closes at once with `code`, which a browser's page can read (that of a refused handshake it
-    /// cannot). The connection gets no id and has no events.
+    /// Completes the upgrade and closes at once with `code`. A browser's page can read that code, unlike the status of
+    /// a refused handshake. The connection gets no id and has no events.
     pub fn refuse(&mut self, token: Token, code: u16, reason: &str) {
         let Some((key, Asked::Handshake(upgrade, _))) = self.asked(token) else {
             return;
@@ -344,15 +344,15 @@ impl Reactor {
     }
 
     /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been
-    /// checked. False: as far as is known, the client was gone by then.
+    /// checked. Returns false if the client is known to be gone.
     pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) -> bool {
         self.answer(token, status, headers, body.len(), |outbox, pool| {
             outbox.append(pool, |out| out.extend_from_slice(body));
         })
     }
 
-    /// The same with `length` bytes of a file, from `offset` on, for a body. They are read as the peer takes them; if
-    /// they are not there any more by then, the connection is cut.
+    /// The same, with `length` bytes of a file, starting at `offset`, as the body. They are read as the peer takes
+    /// them; if they no longer exist by then, the connection is cut.
     pub fn respond_file(
         &mut self,
         token: Token,
@@ -365,7 +365,7 @@ impl Reactor {
         self.answer(token, status, headers, length, |outbox, _| outbox.append_file(file, offset, length))
     }
 
-    /// Sends a response, and with `put_body` its body of `length` bytes, if it is to have one.
+    /// Sends a response, and its body of `length` bytes with `put_body`, if it is to have one.
     fn answer(
         &mut self,
         token: Token,

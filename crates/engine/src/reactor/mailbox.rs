@@ -1,9 +1,9 @@
-//! The part of a reactor that every thread may touch: the registry, and a bounded queue of commands that wakes the
+//! The part of a reactor that every thread may use: the registry, and a bounded queue of commands that wakes the
 //! reactor.
 //!
-//! The reactor carries the commands out (or passes them on to where they belong) in the order in which they came, so
-//! what one thread asks for reaches any one connection in the order of its calls. Nobody waits: a full queue refuses,
-//! and that is counted.
+//! The reactor carries out the commands, or passes them on to where they belong, in the order in which they arrive. So
+//! one thread's requests reach any one connection in the order of the calls. Callers never wait: a full queue refuses
+//! the command, and the refusal is counted.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,9 +21,9 @@ use crate::registry::Totals;
 use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
 use crate::settings::Settings;
 
-/// Commands that may wait at a time.
+/// The largest number of queued commands.
 const MAX_COMMANDS: usize = 65_536;
-/// Bytes that may wait at a time.
+/// The largest number of queued bytes.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 #[derive(Default)]
@@ -33,7 +33,7 @@ struct Queue {
     count: usize,
 }
 
-/// See the file's head.
+/// See the module documentation.
 pub struct Shared {
     /// All connections.
     pub registry: Registry,
@@ -41,20 +41,20 @@ pub struct Shared {
     send_queue_size: usize,
     max_topics: usize,
     queue: Mutex<Queue>,
-    /// The reactor has been woken for what is in the queue.
+    /// Whether the reactor has already been woken for the queue.
     woken: AtomicBool,
     waker: Waker,
     ended: Mutex<FxHashMap<Fd, Ended>>,
 }
 
-/// A connection that is not open any more, and whose `close` handler has not ended. Its row in the registry is free, and
-/// may be another connection's.
+/// A connection that is no longer open, and whose `close` handler has not ended. Its row in the registry is free, and
+/// may already belong to another connection.
 struct Ended {
     key: u32,
     info: Info,
 }
 
-/// With room for so many ended connections, memory is not given back.
+/// A table with capacity for up to this many ended connections is not shrunk.
 const RETAIN_ENDED: usize = 1024;
 
 impl Shared {
@@ -77,7 +77,7 @@ impl Shared {
         &self.registry.slot(self.slot).totals
     }
 
-    /// What this process has measured; for the reactor's thread only.
+    /// What this process has measured. For the reactor's thread only.
     pub fn measured(&self) -> &Measured {
         &self.registry.slot(self.slot).measured
     }
@@ -92,7 +92,7 @@ impl Shared {
         self.registry.slot(self.slot).worker_id.load(Ordering::Relaxed) as u8
     }
 
-    /// Sends a command on its way; false (and counted) if too many wait already.
+    /// Queues a command. Returns false, and counts the loss, if too many are already waiting.
     pub fn command(&self, command: Command<'_>) -> bool {
         let ends_subscription = match &command {
             Command::Unsubscribe { fd, .. } => Some(*fd),
@@ -115,8 +115,8 @@ impl Shared {
         true
     }
 
-    /// Keeps room for a message on its way to a connection of another thread or process. If its outbox is full, `tell`
-    /// is given the command that has the owner apply its policy.
+    /// Reserves room for a message on its way to a connection of another thread or process. If its outbox is full,
+    /// `tell` is called with the command that has the owner apply its policy.
     pub(crate) fn reserve(&self, fd: Fd, length: usize, tell: impl FnOnce(Command<'static>)) -> bool {
         if self.registry.is_behind(Registry::slot_of(fd)) {
             return false;
@@ -135,7 +135,7 @@ impl Shared {
         }
     }
 
-    /// Sends a push on its way, if the connection is open and its outbox has room for it.
+    /// Sends a push on its way, if the connection is open and its outbox has room.
     pub fn push(&self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
         let has_room = self.reserve(fd, payload.len(), |overflow| {
             self.command(overflow);
@@ -155,7 +155,7 @@ impl Shared {
         self.subscribe_with(fd, || self.command(Command::Subscribe { fd, topic }))
     }
 
-    /// The same with `send`, which returns whether it could.
+    /// The same with `send`, which returns whether it succeeded.
     pub(crate) fn subscribe_with(&self, fd: Fd, send: impl FnOnce() -> bool) -> Subscribed {
         match self.registry.may_have_room_for_topic(fd, self.max_topics) {
             Some(has_room) if send() => {
@@ -169,14 +169,14 @@ impl Shared {
         }
     }
 
-    /// Makes the reactor's descriptor readable, once for any number of calls.
+    /// Makes the reactor's descriptor readable; any number of calls wake it once.
     fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
             self.woken.store(false, Ordering::Release);
         }
     }
 
-    /// Takes all that waits: whole frames.
+    /// Takes everything that is queued, as whole frames.
     pub(crate) fn take(&self) -> Vec<u8> {
         self.woken.store(false, Ordering::Release);
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,7 +191,7 @@ impl Shared {
         add(&row.bytes_out, bytes as u64);
     }
 
-    /// Notes how many bytes wait to be sent to a connection now.
+    /// Records how many bytes currently wait to be sent to a connection.
     #[inline]
     pub(crate) fn count_unsent(&self, connection: &Connection, unsent: usize) {
         if connection.open {
@@ -201,21 +201,21 @@ impl Shared {
         }
     }
 
-    /// Notes how many bytes all connections hold now.
+    /// Records how many bytes all connections currently hold.
     pub(crate) fn count_held(&self, held: usize) {
         self.totals().held_bytes.store(held as u64, Ordering::Relaxed);
     }
 
     // ---- connections that have ended --------------------------------------------------------------------------------
 
-    /// What is known of a connection: of any open one, and of those of this process whose `close` handler has not ended.
+    /// Information about a connection: any open one, or one of this process whose `close` handler has not ended.
     pub fn info(&self, fd: Fd) -> Option<Info> {
-        // In this order: one that ends meanwhile stands among the ended before its row is free.
+        // The order matters: a connection that ends in between is among the ended ones before its row is freed.
         self.registry.info(fd).or_else(|| self.ended().get(&fd).map(|ended| ended.info.clone()))
     }
 
-    /// The connection `fd`, the reactor's number `key`, is not open any more: frees its row, and keeps its counts.
-    /// True: another process wants to be told.
+    /// Ends the connection `fd`, known to the reactor as `key`: frees its row, and keeps its counts. Returns true if
+    /// another process wants to be notified.
     pub(crate) fn end(&self, fd: Fd, key: u32) -> bool {
         let Some(info) = self.registry.info(fd) else { return false };
         let (messages_in, messages_out) = (info.messages_in, info.messages_out);
@@ -223,7 +223,7 @@ impl Shared {
         add(&self.registry.slot(self.slot).closing_bytes, info.queued_bytes);
         self.ended().insert(fd, Ended { key, info });
         let is_watched = self.registry.release(fd);
-        // In this order: who counts looks at the totals first, and finds nothing in both places.
+        // The order matters: a reader looks at the totals first, so it never counts the same messages twice.
         fence(Ordering::Release);
         let totals = self.totals();
         add(&totals.messages_in, messages_in);
@@ -233,12 +233,12 @@ impl Shared {
         is_watched
     }
 
-    /// The reactor's number of a connection that has ended and is not forgotten.
+    /// The reactor's key of a connection that has ended and has not been forgotten.
     pub(crate) fn ended_key(&self, fd: Fd) -> Option<usize> {
         self.ended().get(&fd).map(|ended| ended.key as usize)
     }
 
-    /// Notes how many bytes the outbox of a connection that has ended holds now.
+    /// Records how many bytes the outbox of an ended connection currently holds.
     #[cold]
     pub(crate) fn count_closing(&self, fd: Fd, unsent: usize) {
         if let Some(ended) = self.ended().get_mut(&fd) {
@@ -247,7 +247,7 @@ impl Shared {
         }
     }
 
-    /// The `close` handler of a connection has ended: nothing more is known of it.
+    /// Forgets a connection whose `close` handler has ended.
     pub(crate) fn forget(&self, fd: Fd) {
         self.count_closing(fd, 0);
         let mut ended = self.ended();

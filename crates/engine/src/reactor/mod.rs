@@ -1,12 +1,12 @@
 //! The reactor: all sockets of one worker, driven in *turns* by the worker's own event loop.
 //!
-//! One turn: [`Reactor::begin`] asks the kernel what is ready, [`Reactor::next`] gives one event after the other
-//! (reading and parsing as it goes, so that nothing is parsed that is not handled), [`Reactor::finish`] writes once for
-//! each connection that has something to send and judges the deadlines. Between two events the caller may call anything
+//! In one turn, [`Reactor::begin`] asks the kernel what is ready, [`Reactor::next`] returns one event after another
+//! (reading and parsing as it goes, so that nothing is parsed before it is handled), and [`Reactor::finish`] writes
+//! once to each connection with queued output and checks the deadlines. Between two events the caller may call anything
 //! on the reactor.
 //!
-//! mio reports edges: what a turn leaves behind (input over the budget, accepts, writes) is not reported again, so it
-//! stays on the lists here, and [`Reactor::has_work`] tells that another turn is due.
+//! mio is edge-triggered: work that a turn leaves unfinished (input over the budget, accepts, writes) is not reported
+//! again. It stays on the lists here, and [`Reactor::has_work`] says that another turn is due.
 
 mod accept;
 mod backlog;
@@ -72,32 +72,32 @@ pub use crate::reactor::watching::Watching;
 const WAKER: mio::Token = mio::Token(usize::MAX);
 pub(crate) const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
 
-/// Bytes read from one socket before it is another's turn.
+/// Bytes read from one socket before moving on to the next.
 const READ_BUDGET: usize = 128 * 1024;
-/// Bytes written to one socket before it is another's turn.
+/// Bytes written to one socket before moving on to the next.
 pub(crate) const WRITE_BUDGET: usize = 1024 * 1024;
-/// Events of one turn before asyncio gets its share.
+/// Events in one turn before asyncio gets its share.
 const EVENTS_PER_TURN: usize = 1024;
-/// Time of one turn, whatever happens in it, before asyncio gets its share.
+/// Duration of one turn, whatever happens in it, before asyncio gets its share.
 const TURN_TIME: Duration = Duration::from_millis(10);
-/// Steps of a turn (a message, a control frame, a read, a command) between two looks at the time.
+/// Steps of a turn (a message, a control frame, a read, a command) between two checks of the time.
 pub(crate) const STEPS_PER_LOOK: u32 = 8;
-/// Sockets whose readiness is taken from the kernel at a time. Each of them is read, and at the end written: with more
-/// of them the caches have forgotten a socket by then.
+/// Sockets whose readiness is taken from the kernel at a time. Each of them is read now and written at the end of the
+/// turn; with more of them, a socket would have dropped out of the CPU caches by then.
 const READINESS: usize = 64;
 
-/// What is used for one connection at a time, and so is needed only once.
+/// Tools that are used for one connection at a time, so one set is enough.
 struct Tools {
     pool: Pool,
     inflater: Inflater,
     deflater: Deflater,
     deflated: Vec<u8>,
     buffer: Box<[u8]>,
-    /// For what TLS connections read; where there are none, it is empty.
+    /// Holds what TLS connections read; empty if this server does not speak TLS.
     ciphertext: Box<[u8]>,
 }
 
-/// See the file's head.
+/// See the module documentation.
 pub struct Reactor {
     settings: Settings,
     shared: Arc<Shared>,
@@ -109,32 +109,32 @@ pub struct Reactor {
     dirty: Vec<u32>,
     /// Messages for many connections that are not queued yet.
     gathered: Gathered,
-    /// Those that are being delivered in slices.
+    /// Fan-outs that are being delivered in slices.
     backlog: Backlog,
     phase: Phase,
-    /// How many HTTP connections wait for their next request.
+    /// The number of HTTP connections waiting for their next request.
     resting: usize,
-    /// How many connections are kept only for their handlers: their clients have left.
+    /// The number of connections kept only for their handlers, because their clients have left.
     outliving: usize,
     poll: Poll,
     events: Events,
     acceptor: Acceptor,
     accept_error: Option<io::Error>,
-    /// Why handshakes are refused, to be told.
+    /// Why handshakes are being refused, until it is reported.
     shortage: Option<Shortage>,
     refusals: Refusals,
-    /// Keys of open connections by row of the registry, plus 1; 0: none. Zeroed memory costs nothing until it is used.
+    /// Keys of open connections by registry row, plus 1; 0 means none. Zeroed memory costs nothing until it is used.
     keys: Vec<u32>,
     ready: VecDeque<u32>,
     drained: Vec<Fd>,
-    /// Connections that are over; removed at the end of the turn, so that keys stay good until then.
+    /// Closed connections. They are removed at the end of the turn, so that keys stay valid until then.
     gone: Vec<u32>,
     unsubscribing: Unsubscribing,
-    /// The connection of the next notice that `max_topics` is exceeded, of which there is one at most.
+    /// The connection of the next `max_topics` notice. There is at most one such notice.
     topics_exceeded: Option<Fd>,
-    /// Deadlines that have come, and are to be judged.
+    /// Expired deadlines that have yet to be checked.
     due: Vec<Timer>,
-    /// All connections are being closed.
+    /// Set while all connections are being closed.
     closing_all: Option<ClosingAll>,
     visit: Option<Visit>,
     wheel: Wheel,
@@ -142,26 +142,27 @@ pub struct Reactor {
     events_left: usize,
     /// See [`TURN_TIME`].
     turn_time: Duration,
-    /// This turn has written what was queued, as far as there was time.
+    /// Whether this turn has written what was queued, as far as time allowed.
     has_written: bool,
-    /// Steps since the turn's time was last looked at.
+    /// Steps since the turn's time was last checked.
     steps: u32,
-    /// Commands of other threads that are being carried out.
+    /// Commands from other threads that are being carried out.
     commands: FrameBuffer,
     uplink: Uplink,
-    /// For TLS connections, if this server speaks TLS.
+    /// The certificate for TLS connections, if this server speaks TLS.
     certificate: Option<Certificate>,
-    /// What came of reading it again, to be told.
+    /// The result of reloading the certificate, until it is reported.
     certificate_read: Option<Result<(), String>>,
     serial: u32,
     watched: Watched,
 }
 
 impl Reactor {
-    /// A reactor without listening sockets. `slot` is this process's part of the ids, and its place in the registry.
+    /// Creates a reactor without listening sockets. `slot` is this process's part of the ids, and its place in the
+    /// registry.
     ///
     /// # Errors
-    /// The kernel gives no epoll descriptor; the certificate cannot be used.
+    /// If the kernel provides no epoll descriptor, or the certificate cannot be used.
     pub fn new(settings: Settings, registry: Registry, slot: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -224,20 +225,20 @@ impl Reactor {
         })
     }
 
-    /// The descriptor that is readable when a turn is due.
+    /// The descriptor that becomes readable when a turn is due.
     pub fn fileno(&self) -> RawFd {
         self.poll.as_raw_fd()
     }
 
-    /// What every thread may touch.
+    /// The part of the reactor that every thread may use.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Begins a turn: takes from the kernel what is ready, and from other threads what they ask for.
+    /// Begins a turn: asks the kernel what is ready, and collects what other threads have asked for.
     ///
     /// # Errors
-    /// The kernel's, which would be a fault of ours.
+    /// The kernel's error, which would be a bug in the engine.
     pub fn begin(&mut self) -> io::Result<()> {
         self.clock.begin_turn();
         self.events_left = EVENTS_PER_TURN;
@@ -245,11 +246,11 @@ impl Reactor {
         self.ask_kernel()
     }
 
-    /// Goes on with a turn whose events are at an end: writes what is queued, and asks the kernel again. True if that
-    /// gave something, which then costs no round through the event loop.
+    /// Continues a turn that has run out of events: writes what is queued, and asks the kernel again. Returns true if
+    /// that found something; handling it then costs no round trip through the event loop.
     ///
     /// # Errors
-    /// As those of [`Reactor::begin`].
+    /// The same as for [`Reactor::begin`].
     pub fn go_on(&mut self) -> io::Result<bool> {
         self.flush();
         if self.visit.is_some() || self.events_left == 0 || self.is_over_time() {
@@ -306,7 +307,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Ends a turn: writes what is queued, and judges the deadlines of those that have nothing left to be read.
+    /// Ends a turn: writes what is queued, and checks the deadlines of connections that have nothing left to read.
     pub fn finish(&mut self) {
         if self.visit.is_some() {
             self.end_visit(true);
@@ -319,7 +320,7 @@ impl Reactor {
         self.settle_budget();
         let mut gone = std::mem::take(&mut self.gone);
         for key in gone.drain(..) {
-            // Twice on the list is once too many: a key that is free already must not be taken from a newcomer.
+            // A key may be on the list twice. Once freed, it must not be taken away from a new connection.
             if self.connections.get(key as usize).is_some_and(Connection::is_over) {
                 let connection = self.connections.remove(key as usize);
                 self.budget.forget(connection.held);
@@ -334,9 +335,9 @@ impl Reactor {
         self.shared.measured().turn(self.clock.turn_time());
     }
 
-    /// Writes what is queued, once for each connection, as long as there is time: what is left is the next turn's.
+    /// Writes what is queued, once for each connection, as long as there is time. The rest is left to the next turn.
     fn flush(&mut self) {
-        // The other workers first: they begin with their share while this one sees to its own.
+        // Other workers first, so that they can start on their share while this one handles its own.
         self.uplink.flush();
         let slice = &mut self.slice_for_writing();
         if self.backlog.is_empty() {
@@ -356,7 +357,7 @@ impl Reactor {
         }
     }
 
-    /// Writes what is queued for whomever, however long that takes.
+    /// Writes everything that is queued, however long that takes.
     pub(crate) fn flush_all(&mut self) {
         self.uplink.flush();
         self.settle();
@@ -366,7 +367,7 @@ impl Reactor {
         self.write_dirty(dirty, slice);
     }
 
-    /// The first writing of a turn always gets some time.
+    /// The first write phase of a turn always gets some time.
     fn slice_for_writing(&mut self) -> Slice {
         let least = if std::mem::replace(&mut self.has_written, true) { Duration::ZERO } else { self.turn_time / 2 };
         Slice::new(self.time_left().max(least))
@@ -388,12 +389,12 @@ impl Reactor {
             }
         }
         dirty.drain(..written);
-        // What has become dirty meanwhile comes after what has waited.
+        // Connections that have become dirty in the meantime go after those that were already waiting.
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
     }
 
-    /// Whether another turn is due, though the kernel will not say so.
+    /// Whether another turn is due that the kernel will not announce.
     pub fn has_work(&self) -> bool {
         !self.ready.is_empty()
             || !self.dirty.is_empty()
@@ -414,27 +415,27 @@ impl Reactor {
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
-    /// How long until a deadline has to be judged.
+    /// The time until the next deadline has to be checked.
     pub fn next_deadline(&mut self) -> Option<Duration> {
         let others = [self.acceptor.retry_at, self.uplink.retry_at, self.budget.trim_at];
         let next = self.wheel.tell_next().into_iter().chain(others.into_iter().flatten()).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now)))
     }
 
-    /// Whether a deadline has been set, outside of a turn, that comes before what [`Reactor::next_deadline`] has told:
-    /// a turn is due, after which it is asked again.
+    /// Whether a deadline has been set outside a turn that is earlier than the last answer of
+    /// [`Reactor::next_deadline`]. If so, run a turn and ask again.
     pub fn has_earlier_deadline(&self) -> bool {
         self.wheel.has_earlier()
     }
 
-    /// A handler of the connection is running: what comes for it has to wait.
+    /// Marks a handler of the connection as running: further events of the connection wait.
     pub fn hold(&mut self, fd: Fd) {
         if let Some(key) = self.key(fd) {
             self.connections[key].lane.busy = true;
         }
     }
 
-    /// That handler has ended.
+    /// Marks that handler as ended.
     pub fn release(&mut self, fd: Fd) {
         if let Some(key) = self.key(fd) {
             self.connections[key].lane.busy = false;
@@ -442,7 +443,7 @@ impl Reactor {
         }
     }
 
-    /// The connection's `close` event has been dealt with: nothing more is known of it.
+    /// To be called once the connection's `close` event has been handled: the connection is forgotten.
     pub fn forget(&mut self, fd: Fd) {
         if let Some(key) = self.shared.ended_key(fd) {
             self.shared.forget(fd);
@@ -453,7 +454,7 @@ impl Reactor {
         }
     }
 
-    /// Has the key of a connection freed at the end of the turn, if nothing of it is left.
+    /// Has the connection's key freed at the end of the turn, if nothing of the connection is left.
     pub(crate) fn free_if_over(&mut self, key: usize) {
         if self.connections[key].is_over() {
             self.gone.push(key as u32);
@@ -465,17 +466,17 @@ impl Reactor {
         self.connections.iter().filter(|(_, connection)| connection.open).map(|(_, connection)| connection.fd).collect()
     }
 
-    /// Connections of whatever kind that are still there.
+    /// The number of connections of any kind.
     pub fn len(&self) -> usize {
         self.connections.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
 
-    /// Whether this turn may take another step; asked before each.
+    /// Whether this turn may take another step. Asked before each one.
     #[inline]
     pub(crate) fn has_budget(&mut self) -> bool {
         self.steps += 1;
@@ -545,7 +546,7 @@ impl Reactor {
         }
     }
 
-    /// The key of a WebSocket that is open, or whose `close` handler has not ended.
+    /// The key of a WebSocket that is open, or whose `close` handler has not ended yet.
     pub(crate) fn key(&self, fd: Fd) -> Option<usize> {
         self.open_key(fd).or_else(|| self.shared.ended_key(fd))
     }
@@ -566,7 +567,7 @@ impl Reactor {
         self.backlog.is_reached(key as u32);
     }
 
-    /// The connection that waits for the answer named by `token`, if it still does.
+    /// The connection that waits for the answer named by `token`, if it is still waiting.
     pub(crate) fn asked(&mut self, token: Token) -> Option<(usize, Asked)> {
         let key = token.key as usize;
         let connection = self.connections.get_mut(key).filter(|it| it.serial == token.serial)?;

@@ -1,30 +1,30 @@
-//! What the rest of the server tells this worker's application.
+//! What the rest of the server reports to this worker's application.
 
 use crate::language::message::Leave;
 use crate::registry::Fd;
 
-/// Bytes of `pipe_message`s that may wait for their handlers; and so of one of them.
+/// Bytes of `pipe_message`s that may wait for their handlers. This also limits a single one.
 pub const MAX_PIPED: usize = 32 * 1024 * 1024;
 
-/// What the application's side of this worker is told.
+/// What the application's side of this worker is notified of.
 pub(crate) enum Notice {
     Leave(Leave),
-    /// A command was to subscribe a connection that has `max_topics`.
+    /// A command asked to subscribe a connection that already has `max_topics`.
     TopicsExceeded,
     Subscribers {
         number: u64,
         count: Result<u64, Unanswered>,
     },
-    /// A connection that is watched is open no more.
+    /// A watched connection is no longer open.
     Gone(Fd),
 }
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// Too many questions wait already.
+    /// Too many questions are already waiting.
     TooMany,
-    /// These workers have not answered in time.
+    /// These workers did not answer in time.
     Silent(Vec<u8>),
 }
 

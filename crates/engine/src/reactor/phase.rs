@@ -1,14 +1,14 @@
-//! How far a worker is on its way out.
+//! How far a worker has got in leaving.
 
-/// How far the reactor is on its way out; it never goes back.
+/// How far the reactor has got in leaving. It never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// It takes whoever comes.
+    /// All clients are welcome.
     Serving,
-    /// Each answer is the last one of its connection.
+    /// Each answer is the last on its connection.
     Leaving,
-    /// No further message is handed to a handler; who has asked already is still answered, and still let in.
+    /// No further messages go to handlers; requests already made are still answered, and handshakes accepted.
     Quiet,
-    /// Nobody is let in any more.
+    /// No more clients are let in.
     Refusing,
 }

@@ -1,11 +1,12 @@
-//! How long a peer may take over what it was sent: as long as it goes on taking it.
+//! How long a peer may take to receive what it was sent: for as long as it keeps receiving.
 //!
-//! The kernel's buffer may hold megabytes that are written but that the peer has no room for yet, and takes more from us
-//! in large steps. So progress is measured at its far end: by what the peer's system has acknowledged. (Behind a proxy
-//! that is the proxy's.)
+//! The kernel's buffer may hold megabytes that have been written but that the peer has no room for yet, and it takes
+//! more from us in large steps. So progress is measured at the far end, by what the peer's system has acknowledged.
+//! (Behind a proxy, that is the proxy.)
 //!
-//! That comes in steps too. A peer's system whose buffer is full has room for more once a whole segment has been read
-//! from it, and such a segment may have 64 KiB. So what was taken beyond the least counts for the next periods.
+//! Acknowledgements come in steps too. A peer's system whose buffer is full has room for more only once a whole segment
+//! has been read from it, and such a segment may be 64 KiB. So anything received beyond the minimum counts for the next
+//! periods.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -14,15 +15,15 @@ use crate::connection::Connection;
 use crate::reactor::Reactor;
 use crate::system::sockets;
 
-/// Bytes that a peer has to take in each period.
+/// Bytes that a peer has to receive in each period.
 const LEAST: usize = 16 * 1024;
-/// A step in which a slow reader's progress shows; a little less, as it is not to the byte.
+/// The step in which a slow reader's progress shows; slightly less, as the steps are not exact.
 const STEP: usize = 60 * 1024;
-/// For how many periods a step is enough.
+/// The number of periods that one step pays for.
 const PERIODS_OF_STEP: usize = 4;
 
 impl Connection {
-    /// Bytes that the peer has still to take: queued here, or in the kernel and not acknowledged.
+    /// Bytes that the peer has yet to receive: queued here, or in the kernel and not acknowledged.
     fn untaken(&self) -> usize {
         let written = self.socket.as_ref().map_or(0, |socket| sockets::unacknowledged(socket.as_fd()));
         self.outbox.len() + written
@@ -30,7 +31,7 @@ impl Connection {
 }
 
 impl Reactor {
-    /// Begins a period: from now on the peer has to take [`LEAST`] bytes until the deadline.
+    /// Begins a period: the peer has to receive [`LEAST`] bytes before the deadline.
     pub(crate) fn begin_period(&mut self, key: usize) {
         self.clock.read();
         let connection = &mut self.connections[key];
@@ -38,13 +39,13 @@ impl Reactor {
         connection.untaken = connection.untaken();
     }
 
-    /// At a deadline: whether the peer has taken enough since the period began, and may have more time, which then has
-    /// begun: a period for each [`LEAST`] bytes, but not for more than a step.
+    /// Called at a deadline. Returns whether the peer has received enough since the period began. If so, it is given
+    /// more time, starting now: one period for each [`LEAST`] bytes, but no more than for one step.
     pub(crate) fn takes_enough(&mut self, key: usize) -> bool {
         let before = self.connections[key].untaken;
         self.begin_period(key);
         let connection = &mut self.connections[key];
-        // That of an answer to an HTTP request is looked at for the first time when it takes long.
+        // An answer to an HTTP request is first measured when it takes long.
         let is_first_look = before == 0 && connection.untaken > 0;
         let periods = match before.saturating_sub(connection.untaken) {
             _ if is_first_look => 1,
@@ -56,8 +57,8 @@ impl Reactor {
         periods > 0
     }
 
-    /// Cuts off a peer that does not take what it is sent. The kernel's buffer goes too, unless it is about to be
-    /// empty: it would hold it for minutes otherwise, however many such peers there are.
+    /// Cuts off a peer that does not receive what it is sent. The kernel's buffer is dropped too, unless it is nearly
+    /// empty: otherwise it would be kept for minutes, however many such peers there are.
     pub(crate) fn cut_off(&mut self, key: usize) {
         let connection = &self.connections[key];
         if connection.untaken() >= LEAST
@@ -68,7 +69,7 @@ impl Reactor {
         self.abort(key);
     }
 
-    /// Whether the peer has taken some of what is queued since the period began.
+    /// Whether the peer has received any of what is queued since the period began.
     pub(crate) fn is_taking(&self, key: usize) -> bool {
         let connection = &self.connections[key];
         connection.untaken() < connection.untaken

@@ -16,18 +16,20 @@ use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::tls::session;
 
-/// Messages of one connection before it is another's turn.
+/// Messages handled for one connection before moving on to the next.
 const MESSAGES_PER_VISIT: usize = 64;
 
-/// So many bytes of a body give it a second more to arrive in: a long one on a slow line is no trickle.
+/// Bytes of a body that extend its deadline by one second as they arrive, so that a long body on a slow line is not
+/// mistaken for a trickle.
 const BODY_PER_SECOND: usize = 16 * 1024;
 
-/// A read of so many bytes may hold enough frames to take a good part of a turn's time.
+/// A read of this many bytes may hold enough frames to take a good part of a turn's time.
 const LARGE_READ: usize = 4096;
 
 impl Reactor {
-    /// The next event of this turn, made into a value of the caller's by `take` (which must not call back into
-    /// anything: the reactor is borrowed while it runs). `None`: the turn's events are at an end, or its budget is.
+    /// The next event of this turn, turned by `take` into a value of the caller's. `take` must not call back into
+    /// anything: the reactor is borrowed while it runs. Returns `None` when the turn has no more events, or its budget
+    /// is used up.
     pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
         if let Some(error) = self.accept_error.take() {
             return Some(take(Event::AcceptPaused { error }));
@@ -124,8 +126,8 @@ impl Reactor {
         take(Event::PipeMessage { from: message.from, payload })
     }
 
-    /// Tells of clients that were turned away, or closed for their memory. They come last, so that no message pays for looking whether there are
-    /// any.
+    /// Reports clients that were turned away, or closed for their memory. They come last, so that messages do not pay
+    /// for checking whether there are any.
     fn refusal<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
         if let Some(relief) = self.budget.take_relief() {
             return take.take().map(|take| take(Event::Relieved(relief)));
@@ -134,8 +136,8 @@ impl Reactor {
         take.take().map(|take| take(Event::Refused(refused)))
     }
 
-    /// Parses the next of what a WebSocket's peer has sent. A message for a handler that is free is the event; all else
-    /// is dealt with here.
+    /// Parses more of what a WebSocket's peer has sent. Returns a message whose handler is free as the event;
+    /// everything else is handled here.
     #[inline]
     fn receive<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
         let visit = self.visit.as_mut()?;
@@ -150,7 +152,7 @@ impl Reactor {
         if let Some(at) = connection.paused_at.take()
             && connection.wait == Wait::Pong
         {
-            // The pong clock stood still while the socket was not read.
+            // The pong clock stopped while the socket was not read.
             connection.since = self.clock.now.min(connection.since + self.clock.now - at);
         }
         let input = match &mut visit.own {
@@ -172,7 +174,7 @@ impl Reactor {
             Ok(Some(Received::Pong(_))) => {
                 visit.messages_left -= 1;
                 if connection.wait == Wait::Pong {
-                    // `since` is still the time of the ping: from there the interval counts.
+                    // `since` is still the time of the ping, and the interval counts from there.
                     connection.wait = Wait::Ping;
                     self.arm(key);
                 }
@@ -208,14 +210,14 @@ impl Reactor {
         None
     }
 
-    /// Looks for a whole request head. One that is to be answered by a handler is the event.
+    /// Looks for a whole request head. Returns the request as the event if a handler is to answer it.
     fn read_head<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
         let visit = self.visit.as_mut()?;
         let key = visit.key;
         let connection = &mut self.connections[key];
         let Stage::Head { scanned } = &mut connection.stage else { return None };
         if !connection.outbox.is_empty() {
-            // The next request waits until the answer to the last one is out: answers may be far longer.
+            // The next request waits until the previous answer has been sent: answers may be far longer than requests.
             self.end_visit(false);
             return None;
         }
@@ -245,7 +247,7 @@ impl Reactor {
         None
     }
 
-    /// Decodes what has come of a request's body. The request is the event once that is whole.
+    /// Decodes what has arrived of a request's body. Returns the request as the event once the body is whole.
     fn read_body<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
         let visit = self.visit.as_mut()?;
         let key = visit.key;
@@ -260,7 +262,7 @@ impl Reactor {
             }
         }
         let seconds = request.body.content().len() / BODY_PER_SECOND - before / BODY_PER_SECOND;
-        // Not more than all of it: who has sent much may not stop for long.
+        // Never into the future: a peer that has sent a lot may not then pause for long.
         connection.since = (connection.since + 1000 * seconds as u64).min(self.clock.now);
         if !request.body.is_complete() {
             self.read_more();
@@ -271,8 +273,8 @@ impl Reactor {
         take.take().map(|take| take(event))
     }
 
-    /// Whether a connection that was put on the list of drained ones still is (it may have been sent more since), or
-    /// has ended while a handler runs that may wait for it.
+    /// Whether a connection on the list of drained ones is still drained (more may have been queued since), or has
+    /// ended while one of its handlers runs and may be waiting for it.
     fn is_drained(&mut self, fd: Fd) -> bool {
         let Some(key) = self.key(fd) else { return false };
         let connection = &mut self.connections[key];
@@ -298,7 +300,7 @@ impl Reactor {
         self.visit = Some(Visit { key, serial, own, from, to, messages_left, has_read: false });
     }
 
-    /// Keeps what is left of the input, and comes back to the connection if there is more to do.
+    /// Keeps the rest of the input, and returns to the connection later if there is more to do.
     pub(crate) fn end_visit(&mut self, again: bool) {
         let Some(visit) = self.visit.take() else {
             return;
@@ -326,7 +328,7 @@ impl Reactor {
         self.note_what_is_left(visit.key);
     }
 
-    /// Counts what the connection keeps of its input, and notes whether a message is left unfinished.
+    /// Counts the input that the connection keeps, and notes whether a message is unfinished.
     #[inline]
     fn note_what_is_left(&mut self, key: usize) {
         let connection = &mut self.connections[key];
@@ -346,7 +348,8 @@ impl Reactor {
         }
     }
 
-    /// The input is used up as far as it goes: reads once, behind what is left of it, or ends the visit.
+    /// Called when the input is used up, except for an incomplete rest. Reads once, appending to that rest, or ends the
+    /// visit.
     fn read_more(&mut self) {
         let Some(visit) = &mut self.visit else { return };
         let key = visit.key;
@@ -365,10 +368,10 @@ impl Reactor {
             }
             return;
         }
-        // What comes to a connection that is finishing is thrown away, and need not be decrypted for that.
+        // Input to a connection that is finishing is discarded, so it need not be decrypted.
         let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing { .. }));
         let room = match session {
-            // What stands behind a head is kept until the handler has answered: not more than a head's length of it.
+            // Input after a head is kept until the handler has answered: no more of it than the length of a head.
             None if matches!(connection.stage, Stage::Head { .. }) => {
                 &mut self.tools.buffer[..self.settings.max_header_size]
             }
@@ -382,7 +385,8 @@ impl Reactor {
                 self.end_of_input(key);
             }
             Ok(count) => {
-                // A short read has emptied the socket; what comes later, or an end that was reported, is another edge.
+                // A short read has emptied the socket; later input, or an end of input that was reported, is another
+                // edge.
                 connection.readable = count == room.len() || connection.hung_up;
                 connection.received_at = self.clock.now;
                 if count >= LARGE_READ {
@@ -410,7 +414,7 @@ impl Reactor {
         }
     }
 
-    /// Goes on with what `count` bytes, read behind those that were kept, are decrypted to.
+    /// Continues with the decrypted form of `count` new bytes, which were read after those that were kept.
     fn decrypt(&mut self, key: usize, count: usize) {
         let Some(visit) = &mut self.visit else { return };
         let connection = &mut self.connections[key];
@@ -423,11 +427,11 @@ impl Reactor {
             return;
         }
         if session.is_handshaking() {
-            // Its signature takes about as long as hundreds of messages.
+            // The handshake's signature takes about as long as hundreds of messages.
             self.steps = STEPS_PER_LOOK;
         }
         let count = session.receive(&mut tools.ciphertext[..input], &mut tools.buffer, connection.outbox.sealed());
-        // The end or failure that it has told of is still to be dealt with, behind what came before.
+        // An end or failure that the session has seen is still to be handled, after the input before it.
         connection.readable |= session.input_has_ended();
         visit.append(&tools.buffer[..count]);
         if connection.outbox.has_sealed() {

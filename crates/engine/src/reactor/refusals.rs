@@ -1,4 +1,4 @@
-//! Clients that were turned away, until they are told of.
+//! Clients that were turned away, until they are reported.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -7,27 +7,27 @@ use std::sync::Arc;
 
 use wire::http::Head;
 
-/// Those that may wait; each holds a request's head.
+/// The largest number that may wait; each holds a request's head.
 const MAX_WAITING: usize = 64;
 
-/// A client that was turned away before any handler has seen it.
+/// A client that was turned away before it reached any handler.
 #[derive(Debug)]
 pub struct Refused {
-    /// Where it came from.
+    /// The address it came from.
     pub peer: SocketAddr,
-    /// What it was answered; `None`: it did not come to that.
+    /// The status it was answered with; `None` if it got no answer.
     pub status: Option<u16>,
-    /// Why, in words.
+    /// The reason, in words.
     pub reason: Cow<'static, str>,
     /// Bytes of the answer's body.
     pub sent: usize,
-    /// What it has asked for, if that could be read.
+    /// The request, if it could be read.
     pub head: Option<Arc<Head>>,
-    /// How many others were turned away since the one before this that nothing else is told of.
+    /// How many other clients were turned away since the previous one without being reported individually.
     pub others: u64,
 }
 
-/// A bounded list of them. Those that it has no room for are counted.
+/// A bounded list of refusals. Those that do not fit are only counted.
 #[derive(Default)]
 pub(crate) struct Refusals {
     waiting: VecDeque<Box<Refused>>,

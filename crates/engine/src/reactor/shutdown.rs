@@ -1,26 +1,27 @@
-//! How a worker leaves: nobody new is let in, those who are there are told to go, and who does not is cut off.
+//! Graceful shutdown of a worker: no new clients are let in, connected ones are asked to close, and those that do not
+//! are cut off.
 
 use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
 
-/// How far all connections have been closed.
+/// How far closing all connections has got.
 pub(crate) struct ClosingAll {
     code: u16,
     reason: String,
-    /// Keys from here on have had their turn.
+    /// Keys from here on have been handled.
     next: usize,
 }
 
 impl Reactor {
-    /// Gives up the listening sockets, and reads no further message; what has been read still goes to its handler.
-    /// Without `refuse`, who has asked for something is still answered, and handshakes are accepted: until
+    /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers. If
+    /// `refuse` is false, requests already made are still answered, and handshakes accepted, until
     /// [`Reactor::close_all`].
     pub fn stop_accepting(&mut self, refuse: bool) {
         for mut listener in self.acceptor.close() {
             let _ = self.poll.registry().deregister(&mut listener);
-            // A forked child may hold it too, and the kernel would go on taking connections that nobody serves.
+            // A forked child may hold it too, and the kernel would keep accepting connections that nobody serves.
             let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
         self.enter_phase(if refuse { Phase::Refusing } else { Phase::Quiet });
@@ -30,18 +31,18 @@ impl Reactor {
         self.phase = self.phase.max(phase);
     }
 
-    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections between two requests, once an
-    /// answer that is on its way is out. Some are closed now, the others in the next turns.
+    /// Begins the closing handshake on every open WebSocket, and closes HTTP connections that are between two requests,
+    /// once any answer in progress has been sent. Some are closed now, the others in later turns.
     pub fn close_all(&mut self, code: u16, reason: &str) {
         self.settle();
-        // Who was let in from here on would not be told to go.
+        // Clients let in from here on would not be asked to close.
         self.enter_phase(Phase::Refusing);
         let next = self.connections.capacity();
         self.closing_all = Some(ClosingAll { code, reason: reason.to_owned(), next });
         self.go_on_closing(&mut Slice::new(self.turn_time / 2));
     }
 
-    /// Goes on with what [`Reactor::close_all`] has begun, as long as the slice lasts.
+    /// Continues what [`Reactor::close_all`] has begun, as long as the slice lasts.
     pub(crate) fn go_on_closing(&mut self, slice: &mut Slice) {
         let Some(mut closing) = self.closing_all.take() else { return };
         while closing.next > 0 {
@@ -64,14 +65,14 @@ impl Reactor {
         }
     }
 
-    /// Connections in the middle of a TLS handshake, or of their first request behind it. Unlike others on which
-    /// nothing has been asked, they cannot be given to another worker.
+    /// The number of connections in the middle of a TLS handshake, or of their first request after it. Unlike other
+    /// connections without a request, they cannot be passed to another worker.
     pub fn newcomers(&self) -> usize {
         let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
         self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
     }
 
-    /// Connections on which somebody has begun to ask for something, or waits for the answer of a handler.
+    /// The number of connections whose client has begun a request, or waits for a handler's answer.
     pub fn unanswered(&self) -> usize {
         let is_unanswered = |it: &Connection| match it.stage {
             Stage::Head { .. } => !it.is_answering() && (it.readable || it.queued || it.is_mid_input()),
@@ -81,8 +82,8 @@ impl Reactor {
         self.connections.iter().filter(|(_, it)| is_unanswered(it)).count()
     }
 
-    /// Closes what is still there, once the sockets have taken what they can of what is queued; returns how many HTTP
-    /// answers were cut by that.
+    /// Closes the remaining connections, once the sockets have taken what they can of the queued output. Returns how
+    /// many HTTP answers were cut short.
     pub fn abort_all(&mut self) -> usize {
         self.flush_all();
         let is_answer = |it: &Connection| {
@@ -97,7 +98,7 @@ impl Reactor {
         cut
     }
 
-    /// Waits for no handler that still runs: whatever comes next for their connections comes now.
+    /// Stops waiting for handlers that still run: further events of their connections are delivered now.
     pub fn release_all(&mut self) {
         let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {

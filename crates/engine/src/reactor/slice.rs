@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// Steps (a system call or so) between two looks at the time.
+/// Steps (each about one system call) between two checks of the time.
 pub(crate) const STEPS_PER_LOOK: u32 = 16;
 
-/// A share of a turn's time. Some steps are always made, so that everything gets on.
+/// A share of a turn's time. Some steps are always allowed, so that everything makes progress.
 pub(crate) struct Slice {
-    /// `None`: it has no end.
+    /// `None` if it never ends.
     until: Option<Instant>,
     steps: u32,
 }
@@ -17,12 +17,12 @@ impl Slice {
         Self { until: Some(Instant::now() + time), steps: 0 }
     }
 
-    /// Time for everything.
+    /// A slice that never ends.
     pub(crate) fn endless() -> Self {
         Self { until: None, steps: 0 }
     }
 
-    /// Counts a step; true: it was the last one.
+    /// Counts a step. Returns true if it was the last one.
     #[inline]
     pub(crate) fn is_over(&mut self) -> bool {
         self.steps = self.steps.wrapping_add(1);

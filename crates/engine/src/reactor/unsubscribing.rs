@@ -1,21 +1,21 @@
-//! The subscriptions of connections that have ended, when there are too many to be removed at once.
+//! The subscriptions of connections that have ended, when there are too many to remove at once.
 //!
-//! Such a connection keeps its key until the last of them is gone. Until then it stands among the subscribers of its
-//! topics, but gets nothing, as it is not open, and is not counted.
+//! Such a connection keeps its key until the last subscription is removed. Until then it remains among the subscribers
+//! of its topics, but receives nothing, as it is not open, and is not counted.
 
 use std::collections::VecDeque;
 
 use crate::reactor::Reactor;
 use crate::reactor::slice::Slice;
 
-/// So many subscriptions are removed in one step.
+/// Subscriptions removed in one step.
 const AT_ONCE: usize = 64;
 
 /// The keys of connections that have ended and are still subscribed.
 pub(crate) type Unsubscribing = VecDeque<u32>;
 
 impl Reactor {
-    /// Ends the subscriptions of a connection that is open no more, at once or from turn to turn.
+    /// Ends the subscriptions of a connection that is no longer open, at once or over several turns.
     pub(crate) fn end_subscriptions(&mut self, key: usize) {
         self.end_some_subscriptions(key);
         if !self.connections[key].subscriptions.is_empty() {
@@ -28,7 +28,7 @@ impl Reactor {
         self.topics.unsubscribe_some(key as u32, subscriptions, AT_ONCE);
     }
 
-    /// Goes on with those that have not lost all of their subscriptions.
+    /// Continues with connections that still have subscriptions.
     pub(crate) fn go_on_unsubscribing(&mut self, slice: &mut Slice) {
         while let Some(key) = self.unsubscribing.front().map(|key| *key as usize) {
             self.end_some_subscriptions(key);
@@ -42,7 +42,7 @@ impl Reactor {
         }
     }
 
-    /// How many open connections of this process are subscribed.
+    /// The number of open connections of this process that are subscribed.
     pub fn subscribers(&self, topic: &str) -> usize {
         let Some(id) = self.topics.find(topic) else { return 0 };
         let ended = self.unsubscribing.iter().filter(|key| self.topics.has(id, **key)).count();

@@ -1,6 +1,6 @@
-//! A worker's side of its link to the hub: what is asked of other processes' connections, and what they ask of ours.
+//! A worker's side of its link to the hub: requests for other processes' connections, and their requests for ours.
 //!
-//! Commands from the hub are carried out here, in a turn, without Python being entered.
+//! Commands from the hub are carried out here, within a turn, without entering Python.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -29,37 +29,37 @@ use crate::system::codec::Malformed;
 
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
 
-/// Bytes that may wait on their way to the hub.
+/// Bytes that may wait to be sent to the hub.
 const MAX_UNSENT: usize = 64 * 1024 * 1024;
-/// A link on which so much waits is written at once, in the middle of a turn.
+/// A link with this many bytes waiting is written at once, in the middle of a turn.
 const WRITE_AT: usize = 256 * 1024;
-/// Handlers of `pipe_message` that may run at a time; more messages wait.
+/// The largest number of `pipe_message` handlers running at a time. Further messages wait.
 const MAX_PIPE_HANDLERS: usize = 1024;
-/// Milliseconds until the next look whether there are descriptors again.
+/// Milliseconds between checks whether descriptors are available again.
 const RETRY: u64 = 1000;
-/// Ids given out between two questions for more.
+/// Ids given out between two requests for more.
 const IDS_BETWEEN_QUESTIONS: u64 = 65_536;
-/// Descriptors that a worker needs beside its connections.
+/// Descriptors that a worker needs in addition to its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
-/// See the file's head. A server of one process has no link, but sends itself messages too.
+/// See the module documentation. A server of one process has no link, but can send messages to itself.
 #[derive(Default)]
 pub(crate) struct Uplink {
     link: Option<Link>,
     worker_id: u8,
-    /// The link may have something to be read.
+    /// Whether the link may have something to read.
     pub(crate) ready: bool,
     pub(crate) notices: VecDeque<Notice>,
     pipe_messages: VecDeque<PipeMessage>,
     piped_bytes: usize,
     pipe_handlers: usize,
-    /// Subscriptions asked of other workers.
+    /// Subscriptions requested from other workers.
     subscribes_sent: u64,
-    /// Sockets that the hub has sent.
+    /// Sockets received from the hub.
     sockets_come: u64,
-    /// The hub is asked for more ids, if they are few, once this counter is given out.
+    /// Once this counter is given out, the hub is asked for more ids if few are left.
     asks_for_ids_at: u64,
-    /// This process had no descriptors left, and looks again at this time.
+    /// Set when this process has run out of descriptors: the time of the next check.
     pub(crate) retry_at: Option<u64>,
 }
 
@@ -81,7 +81,7 @@ impl Uplink {
         Some(message)
     }
 
-    /// The link has become readable or writable.
+    /// Notes that the link has become readable or writable.
     pub(crate) fn is_reported(&mut self, readable: bool, writable: bool) {
         self.ready |= readable;
         if let Some(link) = self.link.as_mut().filter(|_| writable) {
@@ -89,12 +89,13 @@ impl Uplink {
         }
     }
 
-    /// Queues a message for the hub, unless too much waits.
+    /// Queues a message for the hub, unless too much is waiting.
     pub(crate) fn send_to_hub(&mut self, message: &Message<'_>) -> bool {
         self.link.as_mut().is_some_and(|link| link.send_within(message, MAX_UNSENT))
     }
 
-    /// Tells the hub that a connection that somebody watches is open no more: once for each, however much waits.
+    /// Tells the hub that a watched connection is no longer open. This is sent once per connection, however much is
+    /// waiting.
     pub(crate) fn tell_gone(&mut self, fd: Fd) {
         if let Some(link) = &mut self.link {
             link.send(&Message::Gone(fd));
@@ -102,7 +103,7 @@ impl Uplink {
     }
 
     pub(crate) fn flush(&mut self) {
-        // An error here is an end that will be read.
+        // After an error here, the end of the link will be seen when reading.
         if let Some(link) = &mut self.link
             && link.flush().is_err()
         {
@@ -115,7 +116,7 @@ impl Reactor {
     /// Joins a server of many processes.
     ///
     /// # Errors
-    /// The kernel refuses to watch the link.
+    /// If the kernel refuses to watch the link.
     pub fn join(&mut self, stream: OwnedFd) -> io::Result<()> {
         let link = Link::new(stream)?;
         let watched = std::os::fd::AsRawFd::as_raw_fd(&link.stream());
@@ -127,7 +128,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Asks the hub to lease more ids if few are left; again after many more, should it have failed.
+    /// Asks the hub to lease more ids if few are left. If that fails, it asks again after many more ids.
     pub(crate) fn ask_for_ids_if_few(&mut self) {
         let Some(last) = self.ids.last_of_few(&self.shared.registry) else { return };
         if last >= self.uplink.asks_for_ids_at {
@@ -146,26 +147,26 @@ impl Reactor {
         self.uplink.retry_at = None;
     }
 
-    /// Tells the hub that this worker can hold no more connections than it has, for now.
+    /// Tells the hub that, for now, this worker can hold no more connections than it has.
     fn is_full(&mut self) {
         self.shared.registry.slot(self.shared.slot).capacity.store(0, Ordering::Relaxed);
         self.uplink.retry_at = Some(self.clock.now + RETRY);
         self.accept_error = Some(Errno::MFILE.into());
     }
 
-    /// Tries again what has failed for want of descriptors, if it is time.
+    /// Retries, when it is time, what failed for lack of descriptors.
     pub(crate) fn retry_uplink(&mut self) {
         if self.uplink.retry_at.is_some_and(|at| self.clock.now >= at) {
             self.has_room_again();
         }
     }
 
-    /// Tells the hub that this worker takes connections.
+    /// Tells the hub that this worker accepts connections.
     pub fn tell_ready(&mut self) {
         self.tell(&Message::Ready);
     }
 
-    /// Tells the hub that this worker has been asked to leave; it will be told to.
+    /// Tells the hub that this worker has been asked to leave; the hub will then tell it to.
     pub fn tell_leaving(&mut self) {
         self.tell(&Message::Leaving);
     }
@@ -187,8 +188,8 @@ impl Reactor {
         }
     }
 
-    /// Lets go of every descriptor, in a forked child: a connection would otherwise stay open when its own process is
-    /// gone. Nothing is told to anyone, and nothing else may be called afterwards.
+    /// Closes every descriptor, in a forked child: otherwise a connection would stay open after its own process is
+    /// gone. Nothing is sent to anyone, and nothing else may be called afterwards.
     pub fn abandon(&mut self) {
         self.uplink.link = None;
         drop(self.acceptor.close());
@@ -206,7 +207,7 @@ impl Reactor {
         self.uplink.link.is_some() && slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
     }
 
-    /// Sends a command on its way to the hub; false (and counted) if too many wait.
+    /// Sends a command on its way to the hub. Returns false, and counts the loss, if too many are waiting.
     pub(crate) fn send_away(&mut self, command: Command<'_>) -> bool {
         let Some(link) = &mut self.uplink.link else { return false };
         let is_subscribe = matches!(command, Command::Subscribe { .. });
@@ -223,7 +224,7 @@ impl Reactor {
         sent
     }
 
-    /// A push for a connection that is not ours.
+    /// Sends a push for a connection of another process on its way.
     #[cold]
     pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
         if self.uplink.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
@@ -243,7 +244,7 @@ impl Reactor {
         sent
     }
 
-    /// Asks for the end of a subscription that is not ours.
+    /// Requests the end of a subscription of another process's connection.
     pub(crate) fn unsubscribe_away(&mut self, fd: Fd, topic: &str) -> bool {
         self.shared.registry.begin_unsubscribe(fd);
         let sent = self.send_away(Command::Unsubscribe { fd, topic });
@@ -271,7 +272,7 @@ impl Reactor {
 
     fn others_want(&self, topic: &str) -> bool {
         let (registry, own) = (&self.shared.registry, self.shared.slot);
-        // Subscriptions that this process has asked for may still be on their way to the hub.
+        // Subscriptions that this process has requested may still be on their way to the hub.
         if registry.slot(own).subscribes_routed.load(Ordering::SeqCst) != self.uplink.subscribes_sent {
             return true;
         }
@@ -279,20 +280,21 @@ impl Reactor {
         registry.living().any(|slot| slot != own && registry.has_interest(slot, bit))
     }
 
-    /// Sends a message to the `pipe_message` handler of a worker; false (and counted): too many wait.
+    /// Sends a message to a worker's `pipe_message` handler. Returns false, and counts the loss, if too many are
+    /// waiting.
     pub fn send_message(&mut self, to: u8, is_text: bool, payload: &[u8]) -> bool {
         let from = self.uplink.worker_id;
         let command = Command::PipeMessage { from, to, is_text, payload };
         if to == from { self.keep_pipe_message(from, is_text, payload) } else { self.send_away(command) }
     }
 
-    /// A `pipe_message` handler has ended.
+    /// To be called when a `pipe_message` handler has ended.
     pub fn pipe_message_done(&mut self) {
         self.uplink.pipe_handlers = self.uplink.pipe_handlers.saturating_sub(1);
     }
 
-    /// Asks all workers how many subscribers a topic has; [`crate::Event::Subscribers`] tells. What other threads of
-    /// this process have asked for until now counts.
+    /// Asks all workers how many subscribers a topic has; the answer comes as [`crate::Event::Subscribers`]. Requests
+    /// made so far by other threads of this process count.
     pub fn count_subscribers(&mut self, number: u64, topic: &str) {
         self.carry_out_waiting();
         let count = self.subscribers(topic) as u64;
@@ -300,7 +302,7 @@ impl Reactor {
             self.uplink.notices.push_back(Notice::Subscribers { number, count: Ok(count) });
             return;
         }
-        // The hub asks the others; what is said here is said to them behind all that was asked for before.
+        // The hub asks the other workers, and the question reaches them after everything requested before.
         let question = Message::Ask(number, PATIENCE, Question::Subscribers(topic));
         let is_on_its_way = self.uplink.link.as_mut().is_some_and(|link| link.send_within(&question, MAX_UNSENT));
         self.uplink.flush();
@@ -309,16 +311,15 @@ impl Reactor {
         }
     }
 
-    /// Gives connections on which nothing has been asked back to the hub, for another worker; the others end with their
-    /// next answer.
+    /// Returns connections without a request to the hub, for another worker; the others end with their next answer.
     pub fn return_sockets(&mut self) {
         self.enter_phase(Phase::Leaving);
         if self.uplink.link.is_none() {
             return;
         }
-        // What has been read already goes along.
+        // Input that has already been read is sent along.
         self.end_visit(true);
-        // The state of a TLS handshake cannot be given away.
+        // The state of a TLS handshake cannot be transferred.
         let is_fresh = |it: &Connection| {
             let has_no_tls = it.tls.as_ref().is_none_or(|session| session.is_fresh());
             matches!(it.stage, Stage::Head { .. }) && it.outbox.is_empty() && has_no_tls
@@ -348,7 +349,7 @@ impl Reactor {
 
     // ---- coming in --------------------------------------------------------------------------------------------------
 
-    /// Deals with what the hub has sent, as long as the turn's time lasts.
+    /// Handles what the hub has sent, as long as the turn's time lasts.
     pub(crate) fn hear_hub(&mut self) {
         while self.uplink.ready {
             let Some(link) = &mut self.uplink.link else {
@@ -388,7 +389,7 @@ impl Reactor {
         }
     }
 
-    /// False: the turn's time is over.
+    /// Returns false if the turn's time is over.
     fn deal_with(&mut self, message: Message<'_>) -> bool {
         match message {
             Message::Command(command) => return self.carry_out_in_time(command, Source::Hub),
@@ -420,7 +421,8 @@ impl Reactor {
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
                 for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {
-                    // What it had kept room for may never come. What others have under way counts less for a moment.
+                    // Messages that room was reserved for may never arrive. Messages under way from other processes
+                    // count too little for a moment.
                     self.shared.registry.forget_underway(connection.row);
                 }
             }
@@ -439,19 +441,19 @@ impl Reactor {
             let number = self.uplink.sockets_come;
             self.uplink.sockets_come += 1;
             let Some(socket) = sockets.next() else {
-                // This process may not have more descriptors. The hub will take back what is not taken here.
+                // This process cannot have more descriptors. The hub will reclaim the sockets that are not taken here.
                 self.is_full();
                 continue;
             };
             if slot.sockets_taken.compare_exchange(number, number + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                // It took us too long: the hub has given it to another worker.
+                // We took too long: the hub has given it to another worker.
                 continue;
             }
             let socket = std::net::TcpStream::from(socket);
             let peer: io::Result<SocketAddr> = socket.set_nonblocking(true).and_then(|()| socket.peer_addr());
             match peer {
                 Ok(peer) => self.adopt(TcpStream::from_std(socket), peer, input.to_vec()),
-                // It is closed already.
+                // It is already closed.
                 Err(_) => add(&slot.sockets_done, 1),
             }
         }

@@ -1,10 +1,10 @@
 //! The input of one connection while it is being parsed.
 
-/// The input that is being parsed, and whose it is.
+/// The input that is being parsed, and the connection it belongs to.
 pub(crate) struct Visit {
     pub(super) key: usize,
     pub(super) serial: u32,
-    /// Input that was kept from before (with what was read behind it); `None`: the reactor's buffer holds it.
+    /// Input kept from before, followed by what was read since; `None` if the reactor's buffer holds it.
     pub(super) own: Option<Vec<u8>>,
     pub(super) from: usize,
     pub(super) to: usize,
@@ -13,12 +13,12 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// What is not used yet; `buffer` is the reactor's.
+    /// Input that has not been used yet; `buffer` is the reactor's.
     pub(super) fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {
         &self.own.as_deref().unwrap_or(buffer)[self.from..self.to]
     }
 
-    /// Makes room in the reactor's buffer. What is left of its input is short (a partial header, a partial head).
+    /// Makes room in the reactor's buffer. The rest of its input is short (a partial header, a partial head).
     #[inline]
     pub(super) fn keep_rest(&mut self, buffer: &[u8]) {
         if self.from < self.to && self.own.is_none() {
@@ -28,7 +28,7 @@ impl Visit {
         }
     }
 
-    /// Goes on with `input`, which lies at the front of the reactor's buffer, behind what is left.
+    /// Appends `input`, which lies at the front of the reactor's buffer, to the rest.
     #[inline]
     pub(super) fn append(&mut self, input: &[u8]) {
         match &mut self.own {

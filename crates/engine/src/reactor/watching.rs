@@ -1,8 +1,9 @@
-//! Waiting for the end of connections, this process's and others'.
+//! Waiting for connections to end, in this process and others.
 //!
-//! For a connection of another process the hub marks its row in the registry, and knows who waits. The process that
-//! closes the connection finds the mark after it has freed the row, and tells the hub; the hub looks at the row after it
-//! has marked it: the two cannot miss each other. The hub also tells of the connections of a process that is gone.
+//! For a connection of another process, the hub marks its row in the registry, and knows who waits. The process that
+//! closes the connection checks for the mark after it has freed the row, and notifies the hub; the hub checks the row
+//! after it has marked it. So the two cannot miss each other. The hub also reports the connections of a process that
+//! has died.
 
 use rustc_hash::FxHashSet;
 
@@ -11,25 +12,25 @@ use crate::reactor::Reactor;
 use crate::reactor::notice::Notice;
 use crate::registry::{Fd, Registry};
 
-/// Connections that may be watched at a time.
+/// The largest number of connections watched at a time.
 const MAX_WATCHED: usize = 65_536;
 
-/// The connections whose end this process's application waits for.
+/// The connections whose end this process's application is waiting for.
 pub(crate) type Watched = FxHashSet<Fd>;
 
-/// What came of [`Reactor::watch`].
+/// The result of [`Reactor::watch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watching {
-    /// [`crate::Event::Gone`] will tell.
+    /// [`crate::Event::Gone`] will follow.
     Begun,
     /// There is no such open connection.
     NotOpen,
-    /// Too many are watched, or too much waits on its way to the hub.
+    /// Too many are watched, or too much is waiting to be sent to the hub.
     TooMany,
 }
 
 impl Reactor {
-    /// Has [`crate::Event::Gone`] told once, as soon as the connection is open no more.
+    /// Requests one [`crate::Event::Gone`], as soon as the connection is no longer open.
     pub fn watch(&mut self, fd: Fd) -> Watching {
         if !self.shared.registry.exists(fd) {
             return Watching::NotOpen;
@@ -47,15 +48,15 @@ impl Reactor {
         Watching::Begun
     }
 
-    /// Nobody here waits for its end any more.
+    /// Stops waiting for the end of a connection.
     pub fn unwatch(&mut self, fd: Fd) {
         if self.watched.remove(&fd) && Registry::slot_of(fd) != self.shared.slot {
-            // Should it not get there, the hub forgets it when the connection has ended.
+            // If this does not arrive, the hub forgets the watch when the connection has ended.
             self.uplink.send_to_hub(&Message::Unwatch(fd));
         }
     }
 
-    /// A connection of this process is open no more. Its row says whether other processes want to be told.
+    /// Handles the end of a connection of this process. Its row says whether other processes want to be notified.
     pub(crate) fn tell_watchers(&mut self, fd: Fd, others_watch: bool) {
         self.note_gone(fd);
         if others_watch {
@@ -63,14 +64,14 @@ impl Reactor {
         }
     }
 
-    /// A connection is open no more, of whatever process.
+    /// Handles the end of a connection of any process.
     pub(crate) fn note_gone(&mut self, fd: Fd) {
         if self.watched.remove(&fd) {
             self.uplink.notices.push_back(Notice::Gone(fd));
         }
     }
 
-    /// The hub is gone, and with it all other processes.
+    /// Called when the hub is gone, and all other processes with it.
     pub(crate) fn note_others_gone(&mut self) {
         let own = self.shared.slot;
         let gone = self.watched.extract_if(|fd| Registry::slot_of(*fd) != own);

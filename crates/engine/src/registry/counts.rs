@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::registry::fd::add;
 
-/// The names of what is counted, in the order of [`Counts`].
+/// The names of the counts, in the order of [`Counts`].
 pub const COUNTS: [&str; 17] = [
     "connections",
     "accepted",
@@ -39,8 +39,8 @@ const HELD_BYTES: usize = 10;
 pub(crate) const COMMANDS_DROPPED: usize = COUNTS.len() - 2;
 pub(super) const RESTARTS: usize = COUNTS.len() - 1;
 
-/// What a process counts beside its connections' rows; each is written by the reactor's thread alone, but for
-/// `subscriptions_refused` and `commands_dropped`.
+/// What a process counts in addition to its connections' rows. Each field is written only by the reactor's thread,
+/// except `subscriptions_refused` and `commands_dropped`.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Totals {
@@ -48,12 +48,12 @@ pub struct Totals {
     pub connections: AtomicU64,
     /// Handshakes accepted.
     pub accepted: AtomicU64,
-    /// Handshakes refused, for whatever reason.
+    /// Handshakes refused, for any reason.
     pub refused: AtomicU64,
     /// WebSockets closed.
     pub closed: AtomicU64,
-    /// The traffic of connections that are gone; that of the others stands in their rows, so that a message is counted
-    /// in one place.
+    /// The traffic of closed connections. That of the others is in their rows, so that a message is counted in one
+    /// place.
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) bytes_in: AtomicU64,
@@ -62,21 +62,21 @@ pub struct Totals {
     pub(crate) held_bytes: AtomicU64,
     /// Connections closed with 1013 because their outbox was full.
     pub slow_consumers_closed: AtomicU64,
-    /// Connections closed because all together held more than `max_memory`.
+    /// Connections closed because all of them together held more than `max_memory`.
     pub(crate) memory_closed: AtomicU64,
     /// Messages dropped because an outbox was full.
     pub messages_dropped: AtomicU64,
-    /// Subscriptions refused because the connection had `max_topics`.
+    /// Subscriptions refused because the connection already had `max_topics`.
     pub subscriptions_refused: AtomicU64,
-    /// Commands of other threads and processes dropped because too many waited.
+    /// Commands from other threads and processes dropped because too many were waiting.
     pub commands_dropped: AtomicU64,
 }
 
 impl Totals {
-    /// The counts, with the traffic of open connections: messages and bytes in and out, unsent bytes.
+    /// The counts, including the traffic of open connections: messages and bytes in and out, and unsent bytes.
     pub(crate) fn counts(&self, open: impl Iterator<Item = [u64; 5]>) -> Counts {
         let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
-        // They change meanwhile, or the process has died between two of them; but all that is open or closed was
+        // They change in the meantime, or the process died between two of them; but everything open or closed was
         // accepted.
         let (closed, connections) = (get(&self.closed), get(&self.connections));
         fence(Ordering::Acquire);
@@ -110,7 +110,7 @@ impl Totals {
         counts
     }
 
-    /// Adds what a process has counted that is gone; it has no connections any more.
+    /// Adds the counts of a process that is gone. It has no connections any more.
     pub(crate) fn add_counts(&self, counts: &Counts) {
         let counted = counts[..QUEUED_BYTES].iter().chain(&counts[OUTLIVING + 1..RESTARTS]);
         for (cell, count) in self.cells().into_iter().zip(counted).skip(CONNECTIONS + 1) {
@@ -118,14 +118,14 @@ impl Totals {
         }
     }
 
-    /// Begins anew.
+    /// Resets the counts.
     pub(crate) fn clear(&self) {
         for cell in self.cells() {
             cell.store(0, Ordering::Relaxed);
         }
     }
 
-    /// In the order of [`Counts`], which also has `queued_bytes`, `outliving` and `restarts`.
+    /// In the order of [`Counts`], which also contains `queued_bytes`, `outliving` and `restarts`.
     fn cells(&self) -> [&AtomicU64; COUNTS.len() - 3] {
         [
             &self.connections,
@@ -146,7 +146,7 @@ impl Totals {
     }
 }
 
-/// The counts of a process that is gone: its connections will never be closed in another way.
+/// The counts of a process that is gone. Its open connections count as closed, since nothing else will close them.
 pub(crate) fn ended(mut counts: Counts) -> Counts {
     counts[CLOSED] += std::mem::take(&mut counts[CONNECTIONS]);
     counts[QUEUED_BYTES] = 0;

@@ -1,4 +1,4 @@
-//! The ids of connections, the places of processes and topics, and cells that one process writes.
+//! Connection ids, the places of processes and topics, and cells that one process writes.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,36 +6,36 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxBuildHasher;
 
-/// A connection's id: host 8 bits, slot 7 bits, counter 38 bits; so JavaScript's numbers hold it. Never 0, never
-/// reused.
+/// A connection's id: host 8 bits, slot 7 bits, counter 38 bits, so that JavaScript's numbers can hold it. Never 0,
+/// never reused.
 pub type Fd = u64;
 
-/// Processes that may be there at a time: the workers, and their successors while they are being replaced.
+/// The largest number of processes at a time: the workers, and their successors while they are being replaced.
 pub(crate) const SLOTS: usize = 128;
-/// Ids of workers.
+/// The number of worker ids.
 pub(crate) const WORKERS: usize = 64;
 
 pub(super) const COUNTER_BITS: u32 = 38;
-/// The last counter that there is.
+/// The last possible counter.
 pub(crate) const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
-/// In a row's `id`: the row is being written by the process of the slot in the lowest bits.
+/// Set in a row's `id` while the row is being written by the process whose slot is in the lowest bits.
 pub(super) const TAKEN: u64 = 1 << 63;
 
-/// Bits of a slot's topics: a topic is one of them.
+/// The bits of a slot's topics. Each topic maps to one of them.
 pub(crate) const TOPIC_BITS: usize = 65_536;
 
-/// Adds to a cell that only the calling thread writes: no locked instruction is needed.
+/// Adds to a cell that only the calling thread writes, so no locked instruction is needed.
 #[inline]
 pub(crate) fn add(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 
-/// Milliseconds of Unix time.
+/// Unix time in milliseconds.
 pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// The bit of a topic; the same in every process.
+/// The bit of a topic, which is the same in every process.
 pub(crate) fn topic_bit(name: &str) -> usize {
     FxBuildHasher.hash_one(name) as usize % TOPIC_BITS
 }

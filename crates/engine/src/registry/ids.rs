@@ -1,4 +1,4 @@
-//! Giving out ids, each once: never again by another process of the same slot, nor by a server that is started later.
+//! Giving out each id once: never again in another process of the same slot, or in a server that is started later.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::registry::fd::{COUNTER, COUNTER_BITS, Fd, SLOTS, TAKEN};
 use crate::registry::memory::Registry;
 
-/// Unix time at which the counter's clock begins: 2026-01-01.
+/// The Unix time at which the counter's clock begins: 2026-01-01.
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
 /// Counters that the clock passes in a year.
 const YEAR: u64 = 500 * 86_400 * 365;
-/// Rows that are looked at for one id. At most four fifths of them are taken, so more are never needed in practice.
+/// Rows tried for one id. At most four fifths of them are taken, so more are never needed in practice.
 const MAX_TRIES: u32 = 256;
 
-/// The last counter given out by this process, which may make one reactor after the other.
+/// The last counter given out by this process, which may create several reactors in succession.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// Why there is no id.
@@ -21,13 +21,13 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 pub(crate) enum NoId {
     /// No row is free.
     NoFreeRow,
-    /// No more ids are leased, for now.
+    /// No more ids are leased for now.
     Unleased,
-    /// All ids that there are have been given out.
+    /// All possible ids have been given out.
     Exhausted,
 }
 
-/// Gives out ids, each once.
+/// Gives out ids, each of them once.
 pub(crate) struct Ids {
     slot: u8,
     /// The last counter given out by this process.
@@ -35,12 +35,12 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// Goes on where this process, or the slot's last one, has ended.
+    /// Continues where this process, or the slot's previous process, left off.
     pub(crate) fn new(slot: u8, registry: &Registry) -> Self {
         Self::counting(slot, registry, &LAST)
     }
 
-    /// The same, where `process` is the last counter given out by this process.
+    /// The same, with `process` as the last counter given out by this process.
     pub(crate) fn counting(slot: u8, registry: &Registry, process: &'static AtomicU64) -> Self {
         let (first, last) = (&registry.header().first, &registry.slot(slot).last);
         let begin = first.load(Ordering::Relaxed).max(last.load(Ordering::Acquire));
@@ -49,10 +49,10 @@ impl Ids {
         Self { slot, last: process }
     }
 
-    /// The next id with a free row, which is taken. Counters are skipped only where this succeeds.
+    /// The next id with a free row, which is then taken. Counters are skipped only on success.
     ///
     /// # Errors
-    /// There is none; nothing was used up.
+    /// If there is no id; nothing was used up.
     pub(crate) fn next(&self, registry: &Registry) -> Result<Fd, NoId> {
         let leased = registry.leased();
         let mark = TAKEN | u64::from(self.slot);
@@ -66,7 +66,7 @@ impl Ids {
             }
             let fd = u64::from(self.slot) << COUNTER_BITS | counter;
             let index = registry.index(fd);
-            // Before it is taken: if this process dies now, the row is found.
+            // This comes before taking it: if the process dies right after, the row is found.
             registry.touch(index);
             let id = &registry.row(index).id;
             if id.compare_exchange(0, mark, Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -77,7 +77,7 @@ impl Ids {
                     registry.slot(self.slot).last.store(counter, Ordering::Release);
                     return Ok(fd);
                 }
-                // Another reactor of this process has given one out.
+                // Another reactor of this process has given out an id.
                 Err(now) => {
                     id.store(0, Ordering::Release);
                     last = now;
@@ -103,24 +103,25 @@ impl Ids {
     }
 }
 
-/// How many counters are skipped at an attempt to find a free row. The first attempt skips none, each further one about
-/// twice as many as the one before, up to as many as there are rows: connections that came one after the other have
-/// rows side by side, and so thousands of taken rows are passed over after a few attempts.
+/// How many counters an attempt to find a free row skips. The first attempt skips none, and each further one about
+/// twice as many as the previous one, up to the number of rows. Connections opened in succession have adjacent rows, so
+/// a few attempts get past thousands of taken rows.
 fn skipped(last: u64, attempt: u32, rows: u64) -> u64 {
     let Some(doublings) = attempt.checked_sub(1) else { return 0 };
     let widest = rows.trailing_zeros();
-    // Between 2^n and 2^(n+1); from the widest on anywhere, so that no pattern of taken rows is met again and again.
+    // Between 2^n and 2^(n+1); from the widest on, anywhere, so that no pattern of taken rows is hit again and again.
     let (least, width) = if doublings < widest { (1 << doublings, 1 << doublings) } else { (0, rows) };
     let spread = (last * u64::from(MAX_TRIES) + u64::from(attempt)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     least + spread % width
 }
 
 impl Registry {
-    /// Where a server begins to count: above what its lease says has been given out, and not before the clock, so that
-    /// it is also above what servers without a lease have given out. With a text for the log where the two are far
-    /// apart.
+    /// Determines where a server begins to count: above the counters that its lease says have been given out, and not
+    /// before the clock, so that it is also above those that servers without a lease have given out. Returns a text for
+    /// the log if the two are far apart.
     ///
     /// # Errors
+    /// If no id could be given out that is certain to be new. The text is one line for people.
     /// No id could be given out that is certainly new. The text is one line for people.
     pub(crate) fn begin_above(&self, leased: Option<u64>, now: SystemTime) -> Result<Option<String>, String> {
         let clock = ticks(now);
@@ -154,7 +155,7 @@ impl Registry {
         self.last_of(0..SLOTS as u8)
     }
 
-    /// The highest counter of those processes that may give out more.
+    /// The highest counter of the processes that may still give out more.
     pub(crate) fn last_of_living(&self) -> u64 {
         self.last_of(self.living())
     }
@@ -164,18 +165,18 @@ impl Registry {
         slots.map(|slot| self.slot(slot).last.load(Ordering::Acquire)).fold(first, u64::max)
     }
 
-    /// How many counters are leased at a time: however many rows are taken side by side, one beyond them is leased.
+    /// How many counters are leased at a time: enough that one is leased beyond any number of adjacent taken rows.
     pub(crate) fn lease_length(&self) -> u64 {
         (1 << 22).max(4 * self.rows as u64)
     }
 
-    /// Whether more counters should be leased when this one has been given out, and can be.
+    /// Whether more counters should be, and can be, leased once `last` has been given out.
     pub(crate) fn are_few_after(&self, last: u64) -> bool {
         let leased = self.leased();
         leased < COUNTER && last + self.lease_length() / 2 >= leased
     }
 
-    /// Counters up to this one may be given out.
+    /// Allows counters up to this one to be given out.
     pub(crate) fn lease(&self, up_to: u64) {
         self.header().leased.store(up_to.min(COUNTER), Ordering::Release);
     }
@@ -185,7 +186,7 @@ impl Registry {
     }
 }
 
-/// 2-ms ticks since 2026: where counters begin, so that a server started later gives out higher ones.
+/// 2-ms ticks since 2026. Counters begin there, so that a server started later gives out higher ones.
 fn ticks(now: SystemTime) -> u64 {
     now.duration_since(UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64 / 2
 }

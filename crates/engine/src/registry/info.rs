@@ -1,20 +1,20 @@
-//! What is known of one connection.
+//! Information about one connection.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::registry::fd::Fd;
 use crate::system::codec::{Malformed, Reader, put_u64};
 
-/// What is known of one connection. Times in milliseconds of Unix time, payload bytes.
+/// Information about one connection. Times are in milliseconds of Unix time; sizes are payload bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
     /// The connection's id.
     pub fd: Fd,
-    /// The peer's address (as a trusted proxy gave it, where there is one).
+    /// The peer's address (as reported by a trusted proxy, if there is one).
     pub client: SocketAddr,
     /// When the handshake was accepted.
     pub opened_at: u64,
-    /// When bytes last came.
+    /// When bytes last arrived.
     pub last_received_at: u64,
     /// Messages received.
     pub messages_in: u64,
@@ -24,7 +24,7 @@ pub struct Info {
     pub bytes_in: u64,
     /// Payload bytes queued.
     pub bytes_out: u64,
-    /// Unsent bytes, frame headers included.
+    /// Unsent bytes, including frame headers.
     pub queued_bytes: u64,
 }
 

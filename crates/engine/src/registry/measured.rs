@@ -1,4 +1,4 @@
-//! What a process measures: histograms and tallies, each cell written by the reactor's thread alone.
+//! What a process measures: histograms and tallies. Each cell is written only by the reactor's thread.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use crate::registry::fd::add;
 
-/// The registered close codes (RFC 6455 §7.4.1), and the first of each range of free ones (§7.4.2), which stands for
-/// all.
+/// The registered close codes (RFC 6455 §7.4.1), and the first code of each free range (§7.4.2), which stands for the
+/// whole range.
 pub(super) const CLOSE_CODES: [u16; 18] =
     [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015, 3000, 4000];
-/// The statuses of refusals that are told apart. 101: refused with a close code. 0: every other, and none at all.
+/// The statuses of refusals that are counted separately. 101 means refused with a close code; 0 means any other status,
+/// or none.
 pub(super) const STATUSES: [u16; 17] =
     [101, 400, 401, 403, 404, 405, 408, 413, 417, 426, 429, 431, 500, 501, 503, 505, 0];
-/// Upper bounds of the times that are counted together, in nanoseconds; the last bucket has none.
+/// The upper bounds of the histogram's buckets, in nanoseconds. The last bucket has none.
 pub(super) const BOUNDS: [u64; 19] = [
     1_000,
     2_500,
@@ -36,26 +37,26 @@ pub(super) const BOUNDS: [u64; 19] = [
     1_000_000_000,
 ];
 
-/// In the order in which they are counted.
+/// In the order of their cells.
 pub(super) const HELD: [Held; 3] = [Held::Output, Held::Input, Held::Body];
 
 pub(super) const CLOSED: Range<usize> = 0..CLOSE_CODES.len();
 pub(super) const REFUSED: Range<usize> = CLOSED.end..CLOSED.end + STATUSES.len();
-/// The buckets of a histogram, and behind them the sum in nanoseconds.
+/// The buckets of a histogram, followed by the sum in nanoseconds.
 pub(super) const TIMES: usize = BOUNDS.len() + 2;
 pub(super) const TURNS: Range<usize> = REFUSED.end..REFUSED.end + TIMES;
 pub(super) const HANDLERS: Range<usize> = TURNS.end..TURNS.end + TIMES;
 pub(super) const FOR_MEMORY: Range<usize> = HANDLERS.end..HANDLERS.end + HELD.len();
 pub(super) const CELLS: usize = FOR_MEMORY.end;
 
-/// What a connection that was closed for its memory mostly held.
+/// What a connection closed to free memory mostly held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Messages that its peer did not read.
+    /// Messages that its peer had not read.
     Output,
-    /// A message or a request's head that was not whole, or messages that waited for its handler.
+    /// An incomplete message or request head, or messages waiting for its handler.
     Input,
-    /// A request's body that was not whole.
+    /// An incomplete request body.
     Body,
 }
 
@@ -64,8 +65,7 @@ pub enum Held {
 pub struct Measured(pub(super) [AtomicU64; CELLS]);
 
 impl Measured {
-    /// A WebSocket has ended with the code that its `close` event reports. Only those codes come here that RFC 6455
-    /// knows.
+    /// Counts a WebSocket that ended, by the code in its `close` event. Only codes known to RFC 6455 occur here.
     pub(crate) fn closed(&self, code: u16) {
         let known = match code {
             3000..4000 => 3000,
@@ -77,29 +77,29 @@ impl Measured {
         }
     }
 
-    /// A request was refused with this status, or without any.
+    /// Counts a request refused with this status, or with none.
     pub(crate) fn refused(&self, status: Option<u16>) {
         let other = STATUSES.len() - 1;
         let index = STATUSES.iter().position(|each| Some(*each) == status).unwrap_or(other);
         add(&self.0[REFUSED.start + index], 1);
     }
 
-    /// A connection was closed because all together held too much, and mostly held this.
+    /// Counts a connection closed because all of them together held too much, by what it mostly held.
     pub(crate) fn closed_for_memory(&self, held: Held) {
         add(&self.0[FOR_MEMORY.start + held as usize], 1);
     }
 
-    /// A turn has taken so long.
+    /// Counts a turn that took this long.
     pub(crate) fn turn(&self, time: Duration) {
         self.took(TURNS, time);
     }
 
-    /// How many turns there were.
+    /// The number of turns so far.
     pub(crate) fn count_turns(&self) -> u64 {
         self.0[TURNS.start..TURNS.end - 1].iter().map(|cell| cell.load(Ordering::Relaxed)).sum()
     }
 
-    /// A handler has taken so long.
+    /// Counts a handler that took this long.
     pub fn handler(&self, time: Duration) {
         self.took(HANDLERS, time);
     }
@@ -111,14 +111,14 @@ impl Measured {
         add(&self.0[histogram.end - 1], nanoseconds);
     }
 
-    /// Adds what a process has measured that is gone.
+    /// Adds the measurements of a process that is gone.
     pub(crate) fn add_all(&self, other: &Self) {
         for (cell, more) in self.0.iter().zip(&other.0) {
             add(cell, more.load(Ordering::Relaxed));
         }
     }
 
-    /// Begins anew.
+    /// Resets the measurements.
     pub(crate) fn clear(&self) {
         for cell in &self.0 {
             cell.store(0, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The memory of the table: how it is laid out, who writes what in it, and how it is mapped.
+//! The memory of the table: its layout, which process writes what, and how it is mapped.
 
 use std::hash::BuildHasher;
 use std::io;
@@ -15,31 +15,31 @@ use crate::registry::fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, unix_now};
 use crate::registry::measured::Measured;
 use crate::registry::stuck::StuckCell;
 
-/// Rows that are looked through, or not, together.
+/// Rows that are searched, or skipped, together.
 const ROWS_PER_CHUNK: usize = 64;
 
-/// Tells a mapping of this layout, by the version of the package.
+/// Identifies a mapping with this layout, by the version of the package.
 fn magic() -> u64 {
     FxBuildHasher.hash_one((env!("CARGO_PKG_VERSION"), size_of::<Slot>(), size_of::<Row>()))
 }
 
-/// What there is once; written by the hub, or by the one process that there is.
+/// Data that exists once; written by the hub, or by the only process.
 #[repr(C)]
 pub(crate) struct Header {
     magic: AtomicU64,
     rows: AtomicU64,
-    /// The slots that have a living process: a bit each.
+    /// The slots that have a living process, one bit each.
     pub(super) living: [AtomicU64; SLOTS / 64],
-    /// Odd while the counts of a slot that is gone are moved to `past`.
+    /// Odd while the counts of a dead process's slot are being moved to `past`.
     pub(crate) generation: AtomicU64,
     /// Counters of ids begin above this.
     pub(super) first: AtomicU64,
     /// Counters of ids up to this one may be given out.
     pub(super) leased: AtomicU64,
     pub(crate) started_at: AtomicU64,
-    /// How often the worker of an id was replaced after it had died.
+    /// How often the worker with each id was replaced after it had died.
     pub(crate) restarts: [AtomicU64; WORKERS],
-    /// What processes that are gone have counted and measured.
+    /// The counts and measurements of processes that are gone.
     pub(crate) past: Totals,
     pub(crate) past_measured: Measured,
 }
@@ -48,48 +48,50 @@ pub(crate) struct Header {
 #[repr(C, align(128))]
 pub(crate) struct Slot {
     // Written by the process itself.
-    /// The last counter that it has given out; the next process of this slot goes on from there.
+    /// The last counter that it has given out; the slot's next process continues from there.
     pub(super) last: AtomicU64,
     pub(crate) started_at: AtomicU64,
-    /// Sockets that were passed to it and taken: by it, or back by the hub, which took too long to be taken. Each of
-    /// the two takes the next one by counting on from the last.
+    /// Sockets passed to it that have been taken: by the process, or back by the hub after waiting too long. Each of
+    /// the two takes the next one by incrementing this counter.
     pub(crate) sockets_taken: AtomicU64,
-    /// Those that it has taken and that are gone.
+    /// Sockets that it has taken and that are now closed.
     pub(crate) sockets_done: AtomicU64,
     /// Idle HTTP connections among those that it has.
     pub(crate) sockets_resting: AtomicU64,
-    /// How many sockets it can hold.
+    /// The number of sockets it can hold.
     pub(crate) capacity: AtomicU64,
-    /// How many its limit of open files leaves room for, if those are fewer than it may otherwise have; else 0.
+    /// The number of sockets that its limit of open files allows, if that is fewer than it could otherwise have; else
+    /// 0.
     pub(crate) descriptors: AtomicU64,
-    /// Connections that have ended, or whose clients have left, and whose handlers still run.
+    /// Connections that have ended, or whose clients have left, while their handlers still run.
     pub(crate) outliving: AtomicU64,
-    /// 1 while these are so many that it refuses newcomers.
+    /// 1 while there are so many of these that it refuses new clients.
     pub(crate) is_overrun: AtomicU64,
-    /// Unsent bytes of connections that are closing; those of open ones are in their rows.
+    /// Unsent bytes of closing connections. Those of open ones are in their rows.
     pub(crate) closing_bytes: AtomicU64,
-    /// Subscriptions for which others asked, carried out.
+    /// Subscriptions carried out at the request of other threads or processes.
     pub(crate) subscribes_done: AtomicU64,
     pub(crate) totals: Totals,
     pub(crate) measured: Measured,
     // Written by the hub.
     pub(crate) worker_id: AtomicU64,
-    /// Subscriptions asked for by this process that the hub has passed on.
+    /// Subscriptions requested by this process that the hub has passed on.
     pub(crate) subscribes_routed: AtomicU64,
-    /// Subscriptions passed to it.
+    /// Subscriptions passed to this process.
     pub(crate) subscribes_passed: AtomicU64,
-    /// Commands for it that were dropped because too many waited.
+    /// Commands for it that were dropped because too many were waiting.
     pub(crate) commands_dropped: AtomicU64,
-    /// 1 while that is so.
+    /// 1 while commands for it are being dropped.
     pub(crate) is_behind: AtomicU64,
-    /// Whether its event loop stands still; written by the process too.
+    /// Whether its event loop is stuck; the process itself writes this too.
     pub(crate) stuck: StuckCell,
-    // Written by whoever looks.
-    /// The highest counts of traffic that anyone was told; see [`Registry::counts_of`].
+    // Written by any process that reads the counts.
+    /// The highest traffic counts reported so far; see [`Registry::counts_of`].
     pub(super) told: [AtomicU64; TRAFFIC.end - TRAFFIC.start],
 }
 
-/// One connection; all times in milliseconds of Unix time. What a message touches lies in one cache line, the first.
+/// One connection; all times in milliseconds of Unix time. The fields used for every message are in the first cache
+/// line.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Row {
@@ -102,17 +104,17 @@ pub(crate) struct Row {
     pub(crate) bytes_out: AtomicU64,
     /// Unsent bytes in the outbox.
     pub(crate) queued_bytes: AtomicU64,
-    /// Bytes that others (threads, processes) have sent on their way to the outbox.
+    /// Bytes on their way to the outbox from other threads and processes.
     pub(crate) underway_bytes: AtomicU64,
     /// Topics that the connection is subscribed to.
     pub(super) topics: AtomicU64,
-    /// How many subscriptions others (threads, processes) have asked it to end, and that have not been ended yet.
+    /// Requests by other threads and processes to end a subscription that have not been carried out yet.
     pub(super) unsubscribes_underway: AtomicU64,
     pub(super) opened_at: AtomicU64,
     pub(super) address: [AtomicU64; 2],
     pub(super) port: AtomicU64,
     // Written by the hub.
-    /// The connection whose end it wants to be told; of one that has had the row before, it says nothing.
+    /// The connection whose end the hub wants to know about. If it is one that had the row before, it means nothing.
     pub(super) watched: AtomicU64,
 }
 
@@ -137,7 +139,7 @@ impl Layout {
     }
 }
 
-/// The table; see `registry`.
+/// The table; see the documentation of `registry`.
 pub struct Registry {
     map: MmapRaw,
     memory: Option<OwnedFd>,
@@ -146,10 +148,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A table of one process, with room for `connections` at a time.
+    /// A table for one process, with room for `connections` at a time.
     ///
     /// # Errors
-    /// The memory cannot be had, or the clock is so far ahead that there are no ids.
+    /// If the memory is not available, or the clock is so far ahead that there are no ids.
     pub fn private(connections: usize) -> io::Result<Self> {
         let rows = rows_for(connections);
         let layout = Layout::of(rows);
@@ -162,11 +164,11 @@ impl Registry {
         Ok(registry)
     }
 
-    /// A table that other processes can open, by a descriptor that they inherit. No id may be given out before
+    /// A table that other processes can open through an inherited descriptor. No id may be given out before
     /// [`Registry::begin_above`] and [`Registry::lease`].
     ///
     /// # Errors
-    /// The memory cannot be had.
+    /// If the memory is not available.
     pub fn shared(connections: usize) -> io::Result<Self> {
         let rows = rows_for(connections);
         let layout = Layout::of(rows);
@@ -178,10 +180,10 @@ impl Registry {
         Ok(registry)
     }
 
-    /// The table behind a descriptor that was inherited.
+    /// Opens the table behind an inherited descriptor.
     ///
     /// # Errors
-    /// It is none, or one of another version of this library.
+    /// If it is not a table, or was made by another version of this library.
     pub fn open(memory: OwnedFd) -> io::Result<Self> {
         let other = || io::Error::other("the server runs another version of hubbub: start it anew");
         let length = rustix::fs::fstat(&memory)?.st_size as usize;
@@ -206,7 +208,7 @@ impl Registry {
         header.magic.store(magic(), Ordering::Release);
     }
 
-    /// The descriptor by which others can open it.
+    /// The descriptor through which other processes can open it.
     pub fn memory(&self) -> Option<BorrowedFd<'_>> {
         self.memory.as_ref().map(OwnedFd::as_fd)
     }
@@ -222,20 +224,20 @@ impl Registry {
 
     pub(crate) fn slot(&self, slot: u8) -> &Slot {
         assert!(usize::from(slot) < SLOTS);
-        // SAFETY: as for `header`; `Layout` keeps room for `SLOTS` of them from this page boundary on.
+        // SAFETY: as for `header`; `Layout` reserves room for `SLOTS` of them from this page boundary on.
         unsafe { &*self.map.as_ptr().add(self.layout.slots).cast::<Slot>().add(slot.into()) }
     }
 
     pub(super) fn topic_word(&self, slot: u8, bit: usize) -> &AtomicU64 {
         assert!(usize::from(slot) < SLOTS && bit < TOPIC_BITS);
         let word = (usize::from(slot) * TOPIC_BITS + bit) / 64;
-        // SAFETY: as for `header`; `Layout` keeps room for `SLOTS * TOPIC_BITS` bits from this page boundary on.
+        // SAFETY: as for `header`; `Layout` reserves room for `SLOTS * TOPIC_BITS` bits from this page boundary on.
         unsafe { &*self.map.as_ptr().add(self.layout.topics).cast::<AtomicU64>().add(word) }
     }
 
     fn chunk_word(&self, chunk: usize) -> &AtomicU64 {
         assert!(chunk < self.rows.div_ceil(ROWS_PER_CHUNK));
-        // SAFETY: as for `header`; `Layout` keeps a bit for each chunk from this place on, which is a multiple of 8.
+        // SAFETY: as for `header`; `Layout` reserves a bit for each chunk from this place on, which is a multiple of 8.
         unsafe { &*self.map.as_ptr().add(self.layout.chunks).cast::<AtomicU64>().add(chunk / 64) }
     }
 
@@ -246,11 +248,11 @@ impl Registry {
     #[inline]
     pub(crate) fn row(&self, index: usize) -> &Row {
         assert!(index < self.rows);
-        // SAFETY: as for `header`; `Layout` keeps room for `rows` of them from this page boundary on.
+        // SAFETY: as for `header`; `Layout` reserves room for `rows` of them from this page boundary on.
         unsafe { &*self.map.as_ptr().add(self.layout.rows).cast::<Row>().add(index) }
     }
 
-    /// Counts a row among those that have ever been used.
+    /// Marks a row as one that has been used.
     pub(super) fn touch(&self, index: usize) {
         let chunk = index / ROWS_PER_CHUNK;
         let (word, mask) = (self.chunk_word(chunk), 1 << (chunk % 64));
@@ -259,8 +261,7 @@ impl Registry {
         }
     }
 
-    /// The rows that have ever been used. Memory that nobody has touched is none yet, and looking at it would make it
-    /// some.
+    /// The rows that have ever been used. Untouched memory is not allocated, and reading it would allocate it.
     pub(super) fn touched_rows(&self) -> impl Iterator<Item = usize> {
         let chunks = self.rows.div_ceil(ROWS_PER_CHUNK);
         (0..chunks)
@@ -269,12 +270,12 @@ impl Registry {
     }
 }
 
-/// A quarter more than can be taken at a time, so that a free row is found after a few attempts.
+/// A quarter more than can be in use at a time, so that a free row is found after a few attempts.
 fn rows_for(connections: usize) -> usize {
     (connections + connections / 4 + 1).next_power_of_two()
 }
 
-/// A file in memory, without a name.
+/// An unnamed file in memory.
 #[cfg(target_os = "linux")]
 pub(super) fn anonymous_file() -> io::Result<OwnedFd> {
     Ok(rustix::fs::memfd_create("hubbub", rustix::fs::MemfdFlags::CLOEXEC)?)

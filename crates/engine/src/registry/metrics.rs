@@ -1,8 +1,8 @@
-//! What is measured for operators, beside the counts of `stats`: how connections end, what is refused, and how long
+//! Measurements for operators, in addition to the counts of `stats`: how connections end, what is refused, and how long
 //! turns and handlers take.
 //!
-//! As the counts, it stands in the registry, each process's written by its reactor's thread alone, and goes on in the
-//! server's past when the process is gone.
+//! Like the counts, they are kept in the registry. Each process's part is written only by its reactor's thread, and is
+//! added to the server's past when the process is gone.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -13,20 +13,20 @@ use crate::registry::measured::{
 use crate::registry::memory::Registry;
 use crate::registry::stats::Stats;
 
-/// How long something took, how often.
+/// A histogram of how long something took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {
-    /// Upper bounds in seconds, with how often it took no longer than that, and longer than the bound before. The last
-    /// one is infinite.
+    /// Upper bounds in seconds, each with the number of times that are no longer than it but longer than the previous
+    /// bound. The last bound is infinite.
     pub buckets: Vec<(f64, u64)>,
-    /// Seconds in all.
+    /// The total in seconds.
     pub sum: f64,
 }
 
-/// What all processes have measured since the server's start, with what they have counted.
+/// The measurements and counts of all processes since the server's start.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// As [`Registry::stats`] gives them.
+    /// The same as from [`Registry::stats`].
     pub stats: Stats,
     /// Whether a worker is stuck, by its id.
     pub stuck: Vec<(u8, bool)>,
@@ -34,29 +34,29 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// How many WebSockets have ended with which close code: a registered one, 3000 for all of 3000 to 3999, 4000 for
-    /// all of 4000 to 4999. Those that a process has taken along when it died are in none.
+    /// How many WebSockets have ended with each close code: a registered one, 3000 for all of 3000 to 3999, or 4000 for
+    /// all of 4000 to 4999. WebSockets lost when a process died are not included.
     pub fn closed(&self) -> impl Iterator<Item = (u16, u64)> {
         CLOSE_CODES.into_iter().zip(self.cells[CLOSED].iter().copied())
     }
 
-    /// How many requests were refused with which status: 101 with a close code, 0 with a status that is not counted
-    /// apart, or with none.
+    /// How many requests were refused with each status: 101 for a close code; 0 for a status that is not counted
+    /// separately, or none.
     pub fn refused(&self) -> impl Iterator<Item = (u16, u64)> {
         STATUSES.into_iter().zip(self.cells[REFUSED].iter().copied())
     }
 
-    /// How many connections were closed because all together held too much, by what they mostly held.
+    /// How many connections were closed because all of them together held too much, by what they mostly held.
     pub fn closed_for_memory(&self) -> impl Iterator<Item = (Held, u64)> {
         HELD.into_iter().zip(self.cells[FOR_MEMORY].iter().copied())
     }
 
-    /// The times of turns.
+    /// The durations of turns.
     pub fn turns(&self) -> Times {
         self.times(TURNS)
     }
 
-    /// The times of the handlers' calls that were measured.
+    /// The durations of those handler calls that were measured.
     pub fn handlers(&self) -> Times {
         self.times(HANDLERS)
     }
@@ -69,7 +69,7 @@ impl Metrics {
 }
 
 impl Registry {
-    /// What all processes have measured and counted.
+    /// The measurements and counts of all processes.
     pub fn metrics(&self) -> Metrics {
         self.while_nothing_moves(|| {
             let mut cells = [0; CELLS];

@@ -1,13 +1,14 @@
-//! The table of all connections of the server: what `exists`, `info`, `connections`, `stats` and other processes read.
+//! The table of all connections of the server: the source for `exists`, `info`, `connections`, `stats` and other
+//! processes.
 //!
-//! It lies in memory that the processes of a server share, and has no locks. Every field is an atomic that one process
-//! writes; a process that dies in the middle of anything leaves nothing locked.
+//! It is in memory shared by the processes of a server, and has no locks. Every field is an atomic that one process
+//! writes, so a process that dies in the middle of anything leaves nothing locked.
 //!
-//! - A *slot* belongs to one worker process: its counts, and which topics it has subscribers for.
-//! - A *row* is one open connection: it is free as soon as either side closes. An id tells its row, so looking one up
-//!   never searches; ids whose row is taken are skipped when a new one is given out. The owner marks a free row as taken
-//!   in `id`, fills it, and stores the id; a reader reads `id`, the row, and `id` again.
-//! - What a dead process leaves is cleared by the hub, once the process is gone for certain.
+//! - A *slot* belongs to one worker process: its counts, and the topics that it has subscribers for.
+//! - A *row* is one open connection. It is free as soon as either side closes. The row follows from the id, so a lookup
+//!   never searches; when a new id is given out, ids whose row is taken are skipped. The owner marks a free row as
+//!   taken in `id`, fills it, and stores the id; a reader reads `id`, the row, and `id` again.
+//! - The hub clears what a dead process leaves behind, once the process is certain to be gone.
 
 mod counts;
 mod fd;

@@ -1,4 +1,4 @@
-//! What all processes have counted, for `stats`.
+//! The counts of all processes, for `stats`.
 
 use std::sync::atomic::Ordering;
 
@@ -6,10 +6,10 @@ use crate::registry::counts::{COUNTS, Counts, RESTARTS, ended};
 use crate::registry::fd::WORKERS;
 use crate::registry::memory::Registry;
 
-/// How often a sum is tried that nothing is moved under.
+/// Attempts to compute a sum while no counts are being moved.
 const MAX_TRIES: usize = 1000;
 
-/// The counts of one worker, since its process has begun.
+/// The counts of one worker since its process started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerStats {
     /// Its number.
@@ -27,20 +27,20 @@ pub struct Stats {
     pub started_at: u64,
     /// See [`COUNTS`].
     pub totals: Counts,
-    /// By worker id. One that is being replaced is counted together with its successor.
+    /// By worker id. A worker that is being replaced is counted together with its successor.
     pub workers: Vec<WorkerStats>,
 }
 
 impl Registry {
-    /// What all processes have counted.
+    /// The counts of all processes.
     pub fn stats(&self) -> Stats {
         self.while_nothing_moves(|| self.sum_up())
     }
 
-    /// A sum of what all processes have counted.
+    /// Computes a sum over the counts of all processes.
     pub(crate) fn while_nothing_moves<T>(&self, sum_up: impl Fn() -> T) -> T {
-        // Only the hub moves counts from one place to another, and that lasts for microseconds; unless it is stopped
-        // then.
+        // Only the hub moves counts from one place to another. That takes microseconds, unless the hub is stopped at
+        // that moment.
         for _ in 0..MAX_TRIES {
             let before = self.header().generation.load(Ordering::Acquire);
             let sum = sum_up();

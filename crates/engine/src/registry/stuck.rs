@@ -1,15 +1,15 @@
-//! Whether a worker is stuck, and who has said so.
+//! Whether a worker is stuck, and which side has reported it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What is known of a worker's event loop. Each of the two who notice says so only if the other has not.
+/// The state of a worker's event loop. The worker and the hub each report it only if the other has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stuck {
-    /// It moves, as far as anyone knows.
+    /// It is running, as far as known.
     No = 0,
-    /// It stands still, and a thread of the worker's process has said so.
+    /// It is stuck, and a thread of the worker's process has reported it.
     SaidByWorker = 1,
-    /// The same, said by the hub.
+    /// It is stuck, and the hub has reported it.
     SaidByHub = 2,
 }
 
@@ -19,12 +19,12 @@ pub enum Stuck {
 pub struct StuckCell(AtomicU64);
 
 impl StuckCell {
-    /// Changes it, if it is as expected; whether it was.
+    /// Changes the state if it is `from`. Returns whether it was.
     pub fn change(&self, from: Stuck, to: Stuck) -> bool {
         self.0.compare_exchange(from as u64, to as u64, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Whether anyone has said that the worker is stuck.
+    /// Whether the worker has been reported as stuck.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Acquire) != Stuck::No as u64
     }

@@ -1,4 +1,4 @@
-//! What processes do with the table: take rows, fill them, look connections up, and clear what a dead process leaves.
+//! What processes do with the table: take rows, fill them, look up connections, and clear what a dead process leaves.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -9,22 +9,22 @@ use crate::registry::info::{Info, from_bits, to_bits};
 use crate::registry::memory::{Registry, Row};
 use crate::registry::stuck::StuckCell;
 
-/// Whether there was room for a message on its way to a connection's outbox.
+/// The result of reserving room for a message on its way to a connection's outbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reservation {
-    /// There was, and it is kept.
+    /// There is room, and it is reserved.
     Kept,
     /// The outbox is full.
     OutboxFull,
-    /// Too much is under way to it already.
+    /// Too much is already on its way to it.
     TooMuchUnderway,
     /// There is no such open connection.
     NotOpen,
 }
 
 impl Registry {
-    /// The row that `fd` has or would have. Each process begins in another place, so that they are seldom in each
-    /// other's way.
+    /// The row that `fd` has or would have. Each process starts at a different place, so that they rarely compete for
+    /// rows.
     #[inline]
     pub(crate) fn index(&self, fd: Fd) -> usize {
         let offset = (fd >> COUNTER_BITS) as usize & (SLOTS - 1);
@@ -51,20 +51,21 @@ impl Registry {
         })
     }
 
-    /// A process begins in a slot that is clear.
+    /// Starts a process in a slot that has been cleared.
     pub(crate) fn revive(&self, slot: u8, worker_id: u8) {
         self.slot(slot).worker_id.store(worker_id.into(), Ordering::Relaxed);
         self.slot(slot).started_at.store(unix_now(), Ordering::Relaxed);
         self.header().living[usize::from(slot) / 64].fetch_or(1 << (slot % 64), Ordering::AcqRel);
     }
 
-    /// The slot's process is gone, or as good as: from here on its connections do not exist for anyone.
+    /// Marks the slot's process as gone, or about to be: from here on its connections no longer exist for other
+    /// processes.
     pub(crate) fn bury(&self, slot: u8) {
         self.header().living[usize::from(slot) / 64].fetch_and(!(1 << (slot % 64)), Ordering::AcqRel);
     }
 
-    /// Clears what a process has left that is gone for certain, and keeps its counts. The ids that its successor gives
-    /// out are others.
+    /// Clears what a process has left behind, and keeps its counts. The process must certainly be gone. Its successor
+    /// gives out other ids.
     pub(crate) fn clear(&self, slot: u8) {
         self.bury(slot);
         let (header, gone) = (self.header(), self.slot(slot));
@@ -112,7 +113,7 @@ impl Registry {
         header.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether so much waits for the slot's process that more is dropped.
+    /// Whether so much is waiting for the slot's process that further commands are dropped.
     pub(crate) fn is_behind(&self, slot: u8) -> bool {
         self.slot(slot).is_behind.load(Ordering::Acquire) == 1
     }
@@ -128,15 +129,15 @@ impl Registry {
         (fd >> COUNTER_BITS) as u8 & (SLOTS as u8 - 1)
     }
 
-    /// The worker whose connection `fd` is, or was until just now.
+    /// The worker that has, or until just now had, the connection `fd`.
     pub fn worker_of(&self, fd: Fd) -> u8 {
         self.slot(Self::slot_of(fd)).worker_id.load(Ordering::Relaxed) as u8
     }
 
     // ---- topics -----------------------------------------------------------------------------------------------------
 
-    /// Notes whether the slot's process has subscribers for topics of this bit. Others see it before anything that
-    /// the process sends after it.
+    /// Records whether the slot's process has subscribers for topics with this bit. Others see this before anything
+    /// that the process sends afterwards.
     pub(crate) fn set_interest(&self, slot: u8, bit: usize, interested: bool) {
         let (word, mask) = (self.topic_word(slot, bit), 1 << (bit % 64));
         if interested {
@@ -146,19 +147,19 @@ impl Registry {
         }
     }
 
-    /// Whether the slot's process may have subscribers for topics of this bit, or will have once it has carried out
-    /// what it was asked for.
+    /// Whether the slot's process may have subscribers for topics with this bit, or will have once it has carried out
+    /// what it was asked to do.
     pub(crate) fn has_interest(&self, slot: u8, bit: usize) -> bool {
         let row = self.slot(slot);
-        // In this order: who has carried out a subscription has set the bit before.
+        // The order matters: a process that has carried out a subscription has set the bit before.
         let is_settled = row.subscribes_done.load(Ordering::SeqCst) == row.subscribes_passed.load(Ordering::SeqCst);
         !is_settled || self.topic_word(slot, bit).load(Ordering::SeqCst) >> (bit % 64) & 1 == 1
     }
 
     // ---- rows -------------------------------------------------------------------------------------------------------
 
-    /// Keeps room among `max_connections` for one more. It may be that of two who ask for the last place neither gets
-    /// it; but never do both.
+    /// Reserves one of the `max_connections` places. Of two callers competing for the last place, possibly neither gets
+    /// it, but never both.
     pub(crate) fn take_place(&self, slot: u8, max_connections: usize) -> bool {
         let own = &self.slot(slot).totals.connections;
         own.fetch_add(1, Ordering::SeqCst);
@@ -169,20 +170,20 @@ impl Registry {
         has_place
     }
 
-    /// A connection is open no more.
+    /// Gives back the place of a connection that is no longer open.
     pub(crate) fn give_place_back(&self, slot: u8) {
         self.slot(slot).totals.connections.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// How many WebSockets are open, in all processes.
+    /// The number of open WebSockets in all processes.
     pub fn connections(&self) -> u64 {
         self.living().map(|slot| self.slot(slot).totals.connections.load(Ordering::SeqCst)).sum()
     }
 
-    /// Fills the row of a new connection, which [`super::Ids::next`] has taken; from here on others see it.
+    /// Fills the row of a new connection, which [`super::Ids::next`] has taken. From here on other processes see it.
     pub(crate) fn claim(&self, fd: Fd, client: SocketAddr, now: u64) {
         let row = self.row(self.index(fd));
-        // Whoever sees any of what follows sees that the row is taken too.
+        // Any reader that sees one of the following values also sees that the row is taken.
         fence(Ordering::Release);
         let bits = to_bits(client.ip());
         row.address[0].store((bits >> 64) as u64, Ordering::Relaxed);
@@ -205,16 +206,17 @@ impl Registry {
         row.id.store(fd, Ordering::Release);
     }
 
-    /// Frees the row: from here on the connection does not exist for others. True: another process wants to be told.
+    /// Frees the row: from here on the connection no longer exists for others. Returns true if another process wants to
+    /// be notified.
     pub(crate) fn release(&self, fd: Fd) -> bool {
         let row = self.row(self.index(fd));
         row.id.store(0, Ordering::SeqCst);
         row.watched.load(Ordering::SeqCst) == fd
     }
 
-    /// Has the process of a connection tell when it frees the row: for the hub only, which is the one to be told. False:
-    /// the connection is not open. Beside it, a connection whose row this was and that has been watched: its process may
-    /// not have seen that any more, but it is not open.
+    /// Asks the process of a connection to notify the hub when it frees the row. For the hub only. The first value is
+    /// false if the connection is not open. The second is a connection that had this row before and was watched: its
+    /// process may have missed that mark, but it is certainly not open.
     pub(crate) fn watch(&self, fd: Fd) -> (bool, Option<Fd>) {
         let Some(row) = self.find(fd) else { return (false, None) };
         let before = row.watched.swap(fd, Ordering::SeqCst);
@@ -223,7 +225,7 @@ impl Registry {
         (is_open, (before != 0 && before != fd).then_some(before))
     }
 
-    /// The row of `fd`, if it is there. What is read from it is only true if `id` is still the same afterwards.
+    /// The row of `fd`, if it exists. Values read from it are valid only if `id` is still the same afterwards.
     #[inline]
     pub(crate) fn find(&self, fd: Fd) -> Option<&Row> {
         if fd == 0 || fd & TAKEN != 0 || !self.lives(Self::slot_of(fd)) {
@@ -238,23 +240,24 @@ impl Registry {
         self.find(fd).is_some()
     }
 
-    /// Whether the open WebSocket `fd` may have room for another topic among `max_topics`; its own process knows.
+    /// Whether the open WebSocket `fd` may have room for another topic among `max_topics`. Only its own process knows
+    /// for certain.
     pub(crate) fn may_have_room_for_topic(&self, fd: Fd, max_topics: usize) -> Option<bool> {
         let row = self.find(fd)?;
-        // In this order: a subscription is ended before it is no longer under way.
+        // The order matters: a subscription is ended before it stops counting as under way.
         let is_underway = row.unsubscribes_underway.load(Ordering::Acquire) > 0;
         let has_room = is_underway || row.topics.load(Ordering::Acquire) < max_topics as u64;
         self.exists(fd).then_some(has_room)
     }
 
-    /// Somebody asks another thread or process to end a subscription.
+    /// Notes a request to another thread or process to end a subscription.
     pub(crate) fn begin_unsubscribe(&self, fd: Fd) {
         if let Some(row) = self.find(fd) {
             row.unsubscribes_underway.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// It has been ended, or could not be asked for.
+    /// Notes that the request was carried out, or could not be sent.
     pub(crate) fn end_unsubscribe(&self, fd: Fd) {
         if let Some(row) = self.find(fd) {
             let less = |count: u64| count.checked_sub(1);
@@ -262,12 +265,12 @@ impl Registry {
         }
     }
 
-    /// Notes how many topics a connection of this process has now.
+    /// Records how many topics a connection of this process currently has.
     pub(crate) fn count_topics(&self, row: usize, topics: usize) {
         self.row(row).topics.store(topics as u64, Ordering::Relaxed);
     }
 
-    /// What is known of `fd`; `None` unless it is open.
+    /// Information about `fd`; `None` unless it is open.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         let row = self.find(fd)?;
         let get = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
@@ -286,7 +289,7 @@ impl Registry {
         (row.id.load(Ordering::Relaxed) == fd).then_some(info)
     }
 
-    /// Keeps room for `length` bytes on their way to an outbox of at most `limit` bytes. An empty one takes any
+    /// Reserves room for `length` bytes on their way to an outbox of at most `limit` bytes. An empty outbox takes any
     /// message.
     pub(crate) fn reserve(&self, fd: Fd, length: usize, limit: usize) -> Reservation {
         let Some(row) = self.find(fd) else {
@@ -305,7 +308,7 @@ impl Registry {
         Reservation::Kept
     }
 
-    /// So many bytes are under way no more.
+    /// Notes that `length` bytes are no longer under way.
     pub(crate) fn arrived(&self, fd: Fd, length: usize) {
         if let Some(row) = self.find(fd) {
             let less = |bytes: u64| Some(bytes.saturating_sub(length as u64));
@@ -313,7 +316,7 @@ impl Registry {
         }
     }
 
-    /// What others have sent on its way to the connection of a row may never arrive.
+    /// Forgets what other processes have sent to the connection in a row, as it may never arrive.
     pub(crate) fn forget_underway(&self, row: usize) {
         let row = self.row(row);
         row.underway_bytes.store(0, Ordering::Relaxed);
@@ -330,7 +333,8 @@ impl Registry {
         self.ids().filter(|id| self.exists(*id)).collect()
     }
 
-    /// What a slot has counted, its open connections' traffic included. What only grows is never less than it was.
+    /// The counts of a slot, including the traffic of its open connections. Counts that only grow never appear to
+    /// shrink.
     pub(crate) fn counts_of(&self, slot: u8) -> Counts {
         let process = self.slot(slot);
         let mut counts = process.totals.counts(self.ids().filter(|id| Self::slot_of(*id) == slot).filter_map(|id| {
@@ -344,14 +348,14 @@ impl Registry {
         counts[QUEUED_BYTES] += process.closing_bytes.load(Ordering::Relaxed);
         counts[OUTLIVING] = process.outliving.load(Ordering::Relaxed);
         counts[COMMANDS_DROPPED] += process.commands_dropped.load(Ordering::Relaxed);
-        // The traffic of a connection that ends meanwhile may be found in neither place, but never in both.
+        // The traffic of a connection that ends in the meantime may be found in neither place, but never in both.
         for (told, count) in process.told.iter().zip(&mut counts[TRAFFIC]) {
             *count = told.fetch_max(*count, Ordering::Relaxed).max(*count);
         }
         counts
     }
 
-    /// The slots whose counts are not among those of the past: of living processes, and of those not yet cleared.
+    /// The slots whose counts are not part of the past: those of living processes, and those not yet cleared.
     pub(crate) fn counting(&self) -> impl Iterator<Item = u8> {
         (0..SLOTS as u8).filter(|slot| self.slot(*slot).started_at.load(Ordering::Relaxed) != 0)
     }

@@ -1,4 +1,4 @@
-//! The table as one process and several see it.
+//! The table as seen by one process and by several.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +56,7 @@ fn a_full_table_gives_no_id() {
     for _ in 0..100 {
         assert_eq!(ids.next(&registry), Err(NoId::NoFreeRow));
     }
-    // That has cost no id: the next one is within the rows.
+    // This has cost no id: the next one is within the rows.
     registry.release(last);
     let next = ids.next(&registry).expect("an id");
     assert!(next > last && next <= last + registry.rows() as u64);
@@ -70,7 +70,7 @@ fn thousands_of_taken_rows_side_by_side_cost_few_attempts_and_no_more_ids_than_t
     for _ in 0..20_000 {
         registry.claim(ids.next(&registry).expect("an id"), client(), 0);
     }
-    // Others come and go, and pass by them again and again.
+    // Other connections open and close, and pass them again and again.
     let mut last = registry.last();
     let begin = last;
     for _ in 0..rows {
@@ -96,7 +96,7 @@ fn at_the_edge_of_the_counter_ids_end_and_none_comes_again() {
     assert_eq!(given, Vec::from_iter(COUNTER - 4..=COUNTER));
     assert_eq!(ids.next(&registry), Err(NoId::Exhausted));
     assert!(ids.are_exhausted(&registry));
-    // Nor is there one for whoever goes on after this.
+    // Nor is there one for a process that continues after this.
     assert_eq!(counting(&registry, 0).next(&registry), Err(NoId::Exhausted));
 }
 
@@ -113,14 +113,14 @@ fn a_server_begins_above_its_lease_and_the_clock_or_not_at_all() {
     let (of_2026, of_2036) = (clock(1_780_000_000), clock(2_100_000_000));
     assert_eq!(begins(None, before_2026), Ok((0, false)));
     assert_eq!(begins(None, in_2026), Ok((of_2026, false)));
-    // The clock alone, where the lease tells less: the file may be an old one.
+    // The clock alone counts if the lease says less: the file may be an old one.
     assert_eq!(begins(Some(1), in_2026), Ok((of_2026, false)));
     assert_eq!(begins(Some(of_2026 + 7), in_2026), Ok((of_2026 + 7, false)));
-    // The clock was ten years ahead, or is behind now.
+    // The clock was ten years ahead, or is now behind.
     assert_eq!(begins(Some(of_2036), in_2026), Ok((of_2036, true)));
     assert_eq!(begins(Some(of_2026), before_2026), Ok((of_2026, false)));
     assert_eq!(begins(Some(COUNTER - 1), in_2036), Ok((COUNTER - 1, true)));
-    // It is so far ahead that only the lease helps.
+    // The clock is so far ahead that only the lease helps.
     assert_eq!(begins(Some(of_2026), in_2100), Ok((of_2026, true)));
     for (leased, now, words) in [
         (None, in_2100, "the system's clock says that it is 2100"),
@@ -133,7 +133,7 @@ fn a_server_begins_above_its_lease_and_the_clock_or_not_at_all() {
     }
 }
 
-/// Gives out ids as a process of its own would, after this counter.
+/// Gives out ids as a separate process would, after this counter.
 fn counting(registry: &Registry, last: u64) -> Ids {
     Ids::counting(0, registry, Box::leak(Box::new(AtomicU64::new(last))))
 }
@@ -211,7 +211,7 @@ fn traffic_that_was_told_is_never_told_to_be_less() {
     registry.claim(fd, client(), 7);
     registry.row(registry.index(fd)).bytes_in.store(100, Ordering::Relaxed);
     let before = registry.stats().totals;
-    // It has ended, and is not yet counted among those that have.
+    // It has ended, but is not yet counted among the closed ones.
     registry.release(fd);
     assert_eq!(registry.stats().totals, before);
     add(&registry.slot(5).totals.bytes_in, 100);

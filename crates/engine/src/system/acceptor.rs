@@ -1,7 +1,7 @@
-//! Taking new connections from the listening sockets.
+//! Accepting new connections from the listening sockets.
 //!
 //! When the process runs out of descriptors, accepting pauses: a socket that cannot be accepted stays in the kernel's
-//! queue and would otherwise be reported for ever.
+//! queue and would otherwise be reported forever.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
 
-/// Sockets taken in one turn.
+/// Sockets accepted in one turn.
 const PER_TURN: usize = 256;
-/// Connections that may fail in one turn before it is taken for a failure of ours.
+/// Connections that may fail in one turn before the failure is considered ours.
 const MAX_FAILURES: u32 = 16;
 /// Milliseconds until the next attempt after a failure.
 const RETRY: u64 = 100;
@@ -20,9 +20,9 @@ const RETRY: u64 = 100;
 #[derive(Default)]
 pub(crate) struct Acceptor {
     listeners: Vec<TcpListener>,
-    /// The listeners may have connections for us.
+    /// Whether connections may be waiting on the listeners.
     pub(crate) ready: bool,
-    /// Accepting failed, and is tried again at this time.
+    /// Set when accepting has failed: the time of the next attempt.
     pub(crate) retry_at: Option<u64>,
 }
 
@@ -34,14 +34,14 @@ impl Acceptor {
         &mut self.listeners[last]
     }
 
-    /// Gives up all listening sockets.
+    /// Removes and returns all listening sockets.
     pub(crate) fn close(&mut self) -> Vec<TcpListener> {
         self.ready = false;
         self.retry_at = None;
         std::mem::take(&mut self.listeners)
     }
 
-    /// Takes what waits, some of it at a time. The error is one that stops accepting for now.
+    /// Accepts waiting connections, a limited number at a time. An error means that accepting stops for now.
     pub(crate) fn accept(&mut self, now: u64, taken: &mut Vec<(TcpStream, SocketAddr)>) -> io::Result<()> {
         if self.retry_at.is_some_and(|at| now >= at) {
             self.retry_at = None;
@@ -63,7 +63,7 @@ impl Acceptor {
                         self.retry_at = Some(now + RETRY);
                         return Err(error);
                     }
-                    // The one connection failed before it was taken (accept(2) names a dozen such errors).
+                    // Only this connection failed before it was accepted (accept(2) lists a dozen such errors).
                     Err(error) => {
                         failures += 1;
                         if failures == MAX_FAILURES {

@@ -1,15 +1,15 @@
-//! The time as a turn has it, and a coarse clock for what is asked at every message.
+//! The time as seen by a turn, and a coarse clock for what is needed at every message.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds since some moment that is the same for the whole process, as of the kernel's last tick: they may be some
-/// milliseconds old, and cost a fraction of an exact reading.
+/// Nanoseconds since some moment that is the same for the whole process, as of the kernel's last tick. They may be some
+/// milliseconds old, but cost a fraction of an exact reading.
 #[inline]
 pub fn coarse_now() -> u64 {
     coarsetime::Duration::from_ticks(coarsetime::Instant::now_without_cache_update().as_ticks()).as_nanos()
 }
 
-/// Milliseconds since the reactor was made, and what that is in Unix time and in HTTP's.
+/// Milliseconds since the reactor was created, and the same moment in Unix time and in HTTP's format.
 pub(crate) struct Clock {
     started: Instant,
     turn: Instant,
@@ -29,12 +29,12 @@ impl Clock {
         self.set(self.turn);
     }
 
-    /// How long this turn takes already.
+    /// How long this turn has taken so far.
     pub(crate) fn turn_time(&self) -> Duration {
         self.turn.elapsed()
     }
 
-    /// A turn reads it once; what has to be exact, or may happen outside of turns, reads it anew.
+    /// A turn reads the clock once. Code that needs the exact time, or may run outside a turn, reads it again.
     pub(crate) fn read(&mut self) {
         self.set(Instant::now());
     }

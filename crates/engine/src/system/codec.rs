@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Bytes that mean nothing: whoever sent them does not speak our language.
+/// Bytes without a meaning: the sender does not speak our language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
@@ -26,7 +26,7 @@ pub(crate) fn put_u64(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// Takes values from the front; each method fails where there is no such value.
+/// Takes values from the front. Each method fails if there is no such value.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(count)?).map_err(|_| Malformed)
     }
 
-    /// All that is left.
+    /// Everything that is left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.bytes)
     }
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
     }
 
     /// # Errors
-    /// Something is left that nobody has asked for.
+    /// If there are bytes left over.
     pub(crate) fn end(&self) -> Result<(), Malformed> {
         if self.bytes.is_empty() { Ok(()) } else { Err(Malformed) }
     }

@@ -1,6 +1,6 @@
-//! A value that one thread may touch, in steps that never nest.
+//! A value that one thread may access, in steps that never nest.
 //!
-//! Cheaper than a `Mutex`, whose locked instructions would be paid for twice with every message, and it never waits.
+//! Cheaper than a `Mutex`, which would cost two locked instructions for every message, and it never waits.
 
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -8,45 +8,44 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Belongs to the thread that made it.
+/// Belongs to the thread that created it.
 pub struct LoopCell<T> {
     thread: usize,
     is_borrowed: AtomicBool,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: `mine` and `borrow` hand the value to no thread but the one that made the cell, and to that one only once at
-// a time; all else here is atomic or never changes. The value itself may end up being dropped by another thread, hence
-// `Send`.
+// SAFETY: `mine` and `borrow` give the value only to the thread that created the cell, and only once at a time;
+// everything else here is atomic or never changes. The value itself may be dropped by another thread, hence `Send`.
 unsafe impl<T: Send> Sync for LoopCell<T> {}
 
 impl<T> LoopCell<T> {
-    /// A cell of the calling thread.
+    /// A cell that belongs to the calling thread.
     pub fn new(value: T) -> Self {
         Self { thread: thread_mark(), is_borrowed: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
-    /// The right of the calling thread to borrow the value, if it is the cell's: asked for once for many borrows.
+    /// The calling thread's right to borrow the value, if the cell is its own. Requested once for many borrows.
     #[inline]
     pub fn mine(&self) -> Option<Mine<'_, T>> {
         (thread_mark() == self.thread).then_some(Mine { cell: self, not_send: PhantomData })
     }
 }
 
-/// See [`LoopCell::mine`]. It stays in its thread.
+/// See [`LoopCell::mine`]. It does not leave its thread.
 pub struct Mine<'a, T> {
     cell: &'a LoopCell<T>,
     not_send: PhantomData<*const ()>,
 }
 
 impl<'a, T> Mine<'a, T> {
-    /// The value, for one step.
+    /// Borrows the value for one step.
     ///
     /// # Errors
-    /// A step is under way: the caller was entered from the middle of it.
+    /// If a step is in progress: the caller was entered from the middle of it.
     #[inline]
     pub fn borrow(&self) -> Result<Borrow<'a, T>, InUse> {
-        // Only the cell's own thread gets here, so nobody sets the flag between the two operations on it.
+        // Only the cell's own thread gets here, so no other can set the flag between the two operations on it.
         if self.cell.is_borrowed.load(Ordering::Relaxed) {
             return Err(InUse);
         }
@@ -55,7 +54,7 @@ impl<'a, T> Mine<'a, T> {
     }
 }
 
-/// The value is borrowed already.
+/// The value is already borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InUse;
 
@@ -77,7 +76,7 @@ impl<T> Deref for Borrow<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: this is the only `Borrow` there is, see `Mine::borrow`.
+        // SAFETY: this is the only `Borrow`, see `Mine::borrow`.
         unsafe { &*self.cell.value.get() }
     }
 }
@@ -97,7 +96,7 @@ impl<T> Drop for Borrow<'_, T> {
     }
 }
 
-/// A number that no other living thread has; cheaper to ask for than `std::thread::current().id()`.
+/// A number that no other living thread has; cheaper to get than `std::thread::current().id()`.
 #[inline]
 fn thread_mark() -> usize {
     thread_local!(static MARK: u8 = const { 0 });

@@ -1,4 +1,4 @@
-//! What the rest stands on: the operating system, time, and numbers as bytes.
+//! The foundations: the operating system, time, and numbers as bytes.
 
 pub(crate) mod acceptor;
 pub(crate) mod clock;

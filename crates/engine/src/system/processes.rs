@@ -1,21 +1,23 @@
-//! What the kernel is asked about processes.
+//! Requests to the kernel about processes.
 
 use std::io;
 
-/// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
+/// Asks the kernel to kill this process when the thread that started it ends. Returns false if this system cannot do
+/// that.
 ///
 /// # Errors
-/// The kernel's.
+/// Those of the kernel.
 #[cfg(target_os = "linux")]
 pub fn die_with_parent() -> io::Result<bool> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(true)
 }
 
-/// Has the kernel kill this process when the thread that started it ends. False: this system cannot.
+/// Asks the kernel to kill this process when the thread that started it ends. Returns false if this system cannot do
+/// that.
 ///
 /// # Errors
-/// None here.
+/// None on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn die_with_parent() -> io::Result<bool> {
     Ok(false)

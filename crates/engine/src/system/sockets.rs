@@ -1,4 +1,4 @@
-//! Where systems differ in what their sockets can do: Linux does in one call what others need several for.
+//! Differences between systems in what their sockets can do: Linux does in one call what others need several for.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,20 +8,20 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
-/// Received descriptors are not for the programs that this one starts.
+/// Programs started by this one must not inherit received descriptors.
 #[cfg(target_os = "linux")]
 pub(crate) const RECEIVE: RecvFlags = RecvFlags::CMSG_CLOEXEC;
 #[cfg(not(target_os = "linux"))]
 pub(crate) const RECEIVE: RecvFlags = RecvFlags::empty();
 
-/// A peer that is gone is an error, not a signal. (On Apple's systems that is an option of the socket, which Python makes
-/// needless: it ignores SIGPIPE.)
+/// Writing to a peer that is gone yields an error, not a signal. (On Apple's systems that is a socket option, which
+/// Python makes unnecessary: it ignores SIGPIPE.)
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) const SEND: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 pub(crate) const SEND: SendFlags = SendFlags::empty();
 
-/// Accepts a connection: a socket that blocks nobody, and is not for the programs that this one starts.
+/// Accepts a connection as a non-blocking socket that programs started by this one do not inherit.
 ///
 /// # Errors
 /// Those of accept(2).
@@ -30,7 +30,7 @@ pub(crate) fn accept(listener: impl AsFd) -> rustix::io::Result<OwnedFd> {
     rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
 }
 
-/// Accepts a connection: a socket that blocks nobody, and is not for the programs that this one starts.
+/// Accepts a connection as a non-blocking socket that programs started by this one do not inherit.
 ///
 /// # Errors
 /// Those of accept(2).
@@ -42,7 +42,7 @@ pub(crate) fn accept(listener: impl AsFd) -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// An error of taking a connection, with what an operator can do about it.
+/// An error in accepting a connection, with what an operator can do about it.
 pub fn explain(error: &io::Error) -> String {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     if is(Errno::MFILE) {
@@ -54,7 +54,7 @@ pub fn explain(error: &io::Error) -> String {
     }
 }
 
-/// That workers have room for so many connections only.
+/// Says that the workers have room for only this many connections.
 pub(crate) fn explain_shortage(room: u64) -> String {
     format!(
         "the descriptors of the workers are used up, which have room for {room} connections each; {}",
@@ -68,19 +68,19 @@ fn what_to_raise() -> String {
     format!("raise the limit of open files, which is {limit} (`ulimit -n`, LimitNOFILE= of systemd)")
 }
 
-/// Bytes that were written to a socket and that its peer has not acknowledged (on a Unix socket: not read).
+/// Bytes written to a socket that its peer has not acknowledged (on a Unix socket: not read).
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> usize {
     use std::ffi::c_int;
 
-    /// See tcp(7) and unix(7). A few other architectures have another number for it.
+    /// See tcp(7) and unix(7). A few other architectures use another number.
     const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
-    // SAFETY: of whatever descriptor it is asked, this request writes a `c_int` and nothing else, or is refused.
+    // SAFETY: on any descriptor, this request writes a `c_int` and nothing else, or is refused.
     let count = unsafe { rustix::ioctl::ioctl(socket, rustix::ioctl::Getter::<SIOCOUTQ, c_int>::new()) };
     count.map_or(0, |count| usize::try_from(count).unwrap_or_default())
 }
 
-/// Nothing, where the kernel does not tell.
+/// Always 0, as this kernel does not report it.
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 pub(crate) fn unacknowledged(_: BorrowedFd<'_>) -> usize {
     0

@@ -1,15 +1,15 @@
 //! One wheel for all deadlines: a slot for each 16 ms of the next 16 s.
 //!
-//! A connection has one entry at most that counts, the one for the time it remembers as `timer_at`; what moves its
-//! deadline later changes nothing here, and the entry is judged anew when it comes up. So a message costs the wheel
-//! nothing. Times are milliseconds on the reactor's clock.
+//! A connection has at most one entry that counts, the one for the time stored in its `timer_at`. Moving its deadline
+//! later changes nothing here; the entry is checked again when it comes up. So a message costs the wheel nothing. Times
+//! are milliseconds on the reactor's clock.
 
-/// Milliseconds that one slot stands for.
+/// Milliseconds per slot.
 const TICK: u64 = 16;
 const SLOTS: usize = 1024;
 const WORDS: usize = SLOTS / 64;
 
-/// What comes up: whose it is, and for when it was set.
+/// An entry: the connection it belongs to, and the time it was set for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timer {
     pub(crate) key: u32,
@@ -19,11 +19,11 @@ pub(crate) struct Timer {
 
 pub(crate) struct Wheel {
     slots: Box<[Vec<Timer>]>,
-    /// A bit for each slot that holds an entry.
+    /// One bit for each slot that holds an entry.
     used: [u64; WORDS],
     /// The first tick that has not been taken out yet.
     tick: u64,
-    /// What [`Wheel::tell_next`] has told last; `u64::MAX`: nothing comes up.
+    /// The last answer of [`Wheel::tell_next`]; `u64::MAX` if nothing was to come up.
     told: u64,
     /// When the first of the entries set since then comes up.
     first_set: u64,
@@ -35,7 +35,7 @@ impl Wheel {
         Self { slots, used: [0; WORDS], tick: 0, told: u64::MAX, first_set: u64::MAX }
     }
 
-    /// Sets an entry; one beyond the horizon comes up at the horizon and is set again by its owner.
+    /// Sets an entry. One beyond the horizon comes up at the horizon and is set again by its owner.
     pub(crate) fn set(&mut self, entry: Timer) {
         let tick = entry.at.div_ceil(TICK).clamp(self.tick, self.tick + SLOTS as u64 - 1);
         let slot = tick as usize % SLOTS;
@@ -44,19 +44,19 @@ impl Wheel {
         self.first_set = self.first_set.min(tick * TICK);
     }
 
-    /// When the next entry comes up, for whoever sets a timer for it.
+    /// When the next entry comes up, so that the caller can set a timer for it.
     pub(crate) fn tell_next(&mut self) -> Option<u64> {
         let next = self.next();
         (self.told, self.first_set) = (next.unwrap_or(u64::MAX), u64::MAX);
         next
     }
 
-    /// Whether an entry has been set that comes up earlier than what was told.
+    /// Whether an entry has been set that comes up earlier than the last answer.
     pub(crate) fn has_earlier(&self) -> bool {
         self.first_set < self.told
     }
 
-    /// Moves all that is due at `now` into `due`.
+    /// Moves everything due at `now` into `due`.
     pub(crate) fn take_due(&mut self, now: u64, due: &mut Vec<Timer>) {
         let last = now / TICK;
         if last < self.tick {

@@ -1,7 +1,7 @@
-//! Tells when Python files of a program change.
+//! Reports changes to a program's Python files.
 //!
-//! Each directory is watched by itself, not a whole tree at once: so those where no code of the program lives, some of
-//! them with thousands of files, cost nothing.
+//! Each directory is watched by itself, not a whole tree at once. So directories without any of the program's code,
+//! some of which contain thousands of files, cost nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,15 +12,15 @@ use std::{fs, io};
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-/// An editor or a checkout writes many files: those between which no longer pause lies are told together.
+/// An editor or a checkout writes many files. Changes with no longer pause between them are reported together.
 const PAUSE: Duration = Duration::from_millis(100);
-/// However many there are, the first of them waits no longer.
+/// However many changes there are, the first of them is reported after this time.
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Watches the Python files below some directories: all but those in directories that are hidden, virtual environments,
-/// caches or called node_modules.
+/// Watches the Python files below some directories, except those in hidden directories, virtual environments, caches
+/// and directories called node_modules.
 pub struct Watcher {
-    /// Held by whoever waits.
+    /// Locked by the thread that waits.
     watch: Mutex<Watch>,
     news: Sender<News>,
 }
@@ -39,13 +39,13 @@ impl Watcher {
     /// Begins to watch.
     ///
     /// # Errors
-    /// One of the paths is no directory that can be read, or the system's limits do not allow so many watches.
+    /// If one of the paths is not a readable directory, or the system's limits do not allow so many watches.
     pub fn new(roots: &[PathBuf]) -> io::Result<Self> {
         let (sender, news) = mpsc::channel();
         let events = sender.clone();
         let on_event = move |event: notify::Result<Event>| {
             if let Ok(event) = event {
-                // Nobody may be waiting any more.
+                // There may no longer be a waiting thread.
                 let _ = events.send(News::Event(event));
             }
         };
@@ -56,7 +56,7 @@ impl Watcher {
         Ok(Self { watch: Mutex::new(watch), news: sender })
     }
 
-    /// Waits for changes. Returns the files, sorted; none: the time has passed, or the watcher was closed.
+    /// Waits for changes. Returns the files, sorted; empty if the time has passed, or the watcher was closed.
     pub fn next(&self, timeout: Duration) -> Vec<PathBuf> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut changed = BTreeSet::new();
@@ -77,15 +77,15 @@ impl Watcher {
         changed.into_iter().collect()
     }
 
-    /// Wakes whoever waits.
+    /// Wakes the waiting thread.
     pub fn close(&self) {
-        // There is a receiver as long as there is a watcher.
+        // A receiver exists as long as the watcher does.
         let _ = self.news.send(News::Close);
     }
 }
 
 impl Watch {
-    /// Adds the files that an event is about.
+    /// Adds the files that an event concerns.
     fn collect(&mut self, event: &Event, changed: &mut BTreeSet<PathBuf>) {
         if matches!(event.kind, EventKind::Access(_)) {
             return;
@@ -94,14 +94,14 @@ impl Watch {
             if is_python(path) {
                 changed.insert(path.clone());
             } else if matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_)) && is_searched(path) {
-                // A directory is there that may have got files before it was watched. What cannot be watched (it may be
-                // gone again) is not.
+                // A new directory may have received files before it was watched. If it cannot be watched (it may be
+                // gone again), it is skipped.
                 let _ = self.add_tree(path, changed);
             }
         }
     }
 
-    /// Watches a directory and all in it, and adds the files that are there.
+    /// Watches a directory and everything in it, and adds the files found there.
     fn add_tree(&mut self, directory: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         self.system.watch(directory, RecursiveMode::NonRecursive).map_err(to_io)?;
         for entry in fs::read_dir(directory)? {
@@ -129,7 +129,7 @@ fn is_python(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py") && !is_hidden(path)
 }
 
-/// Whether it is a directory where code of the program may live. A link to one is not followed: it may lead in a
+/// Whether it is a directory that may hold code of the program. A link to a directory is not followed: it may lead in a
 /// circle.
 fn is_searched(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
@@ -156,7 +156,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
-    /// A directory that is there for the time of a test.
+    /// A directory that exists for the duration of a test.
     struct Tree(PathBuf);
 
     impl Tree {

@@ -1,4 +1,4 @@
-//! The certificate that the server shows, and the files that it comes from, which may be exchanged while it runs.
+//! The server's certificate, and the files it comes from, which may be replaced while the server runs.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,24 +14,24 @@ use rustls::{Error, InconsistentKeys, ServerConfig};
 
 use crate::tls::session::Session;
 
-/// Milliseconds between two looks at the files.
+/// Milliseconds between checks of the files.
 const LOOK_INTERVAL: u64 = 1000;
-/// Bytes of a file; more is no certificate or key.
+/// The largest file, in bytes; anything larger is not a certificate or key.
 const MAX_FILE: u64 = 1024 * 1024;
-/// Of those that ring can sign with.
+/// The keys that ring can sign with.
 const ACCEPTED_KEYS: &str = "the key has to be RSA (2048 to 4096 bits), ECDSA (P-256 or P-384), or Ed25519";
 
-/// Where the certificate chain and its private key are: PEM files.
+/// The paths of the certificate chain and its private key, which are PEM files.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
-    /// The chain, the server's own certificate first.
+    /// The chain, beginning with the server's own certificate.
     pub certfile: PathBuf,
     /// PKCS #8, PKCS #1 or SEC 1, not encrypted.
     pub keyfile: PathBuf,
 }
 
 impl CertificateFiles {
-    /// Whether a server could use them.
+    /// Checks whether a server could use the files.
     ///
     /// # Errors
     /// One line for people that names the setting, the file, and what is wrong with it.
@@ -63,7 +63,7 @@ impl CertificateFiles {
                     "is not the key of the first certificate in {certfile} (the server's own must come first)"
                 ))
             }
-            // All that it says of a key of another kind.
+            // This is all it reports about a key of another kind.
             Error::General(_) => wrong_key(&format_args!("cannot be used: {ACCEPTED_KEYS}")),
             Error::InvalidCertificate(why) => wrong_chain(&format_args!("cannot be used: {why:?}")),
             error => wrong_key(&format_args!("cannot be used: {error}")),
@@ -75,8 +75,8 @@ impl CertificateFiles {
             .with_single_cert(chain, key)
             .map_err(unusable)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Tickets leave the state of a session to its client; rustls changes their key by itself. A new certificate has
-        // a new ticketer, so nobody goes on with the old one.
+        // Tickets leave the state of a session with the client; rustls rotates their key by itself. A new certificate
+        // gets a new ticketer, so no client resumes with the old one.
         config.ticketer = ring::Ticketer::new().map_err(unusable)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(Arc::new(config))
@@ -87,7 +87,7 @@ impl CertificateFiles {
     }
 }
 
-/// As Python's messages quote a text, on one line.
+/// Quotes a text on one line, as Python's messages do.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().escape_debug())
 }
@@ -95,7 +95,7 @@ fn quoted(path: &Path) -> String {
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let cannot_read = |error: io::Error| format!("cannot be read: {error}");
     let mut content = Vec::new();
-    // A pipe would have us wait for its other end.
+    // Opening a pipe would wait for its other end.
     if !path.metadata().map_err(cannot_read)?.is_file() {
         return Err("is not a file".into());
     }
@@ -107,13 +107,13 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(content)
 }
 
-/// As PKCS #8 says it, and as PKCS #1 and SEC 1 do.
+/// Recognises the headers of PKCS #8, and of PKCS #1 and SEC 1.
 fn is_encrypted(key: &[u8]) -> bool {
     let text = String::from_utf8_lossy(key);
     text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
-/// What of a file changes when its content or its permissions do.
+/// The parts of a file's metadata that change with its content or permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     inode: u64,
@@ -134,7 +134,7 @@ impl Version {
     }
 }
 
-/// The certificate in use, and what its files were when they were last read.
+/// The certificate in use, and the state of its files when they were last read.
 pub(crate) struct Certificate {
     files: CertificateFiles,
     config: Arc<ServerConfig>,
@@ -143,7 +143,7 @@ pub(crate) struct Certificate {
     failure: Option<Failure>,
 }
 
-/// Why the files could not be used at the last look.
+/// Why the files could not be used at the last check.
 struct Failure {
     reason: String,
     is_told: bool,
@@ -151,18 +151,18 @@ struct Failure {
 
 impl Certificate {
     /// # Errors
-    /// Those of [`CertificateFiles::check`].
+    /// The same as for [`CertificateFiles::check`].
     pub(crate) fn new(files: CertificateFiles) -> Result<Self, String> {
-        // Before they are read: what changes meanwhile is seen by the next look.
+        // Taken before the files are read, so that the next check sees changes made in the meantime.
         let versions = files.versions();
         Ok(Self { config: files.load()?, files, versions, looked_at: 0, failure: None })
     }
 
-    /// Reads the files again if they have changed, looking at them now and then only. The result is that of such a
-    /// reading; the certificate of before stays if it failed.
+    /// Reads the files again if they have changed; they are checked only now and then. Returns the result of reading
+    /// them; if that failed, the old certificate stays in use.
     ///
-    /// After a failure they are read at each look, as its cause need not be in the files. It is told once, and not
-    /// before the second look: files are renewed one after the other.
+    /// After a failure they are read at each check, as the cause may lie outside the files. A failure is reported once,
+    /// and not before the second check, because files are renewed one after the other.
     pub(crate) fn refresh(&mut self, now: u64) -> Option<Result<(), String>> {
         if now < self.looked_at + LOOK_INTERVAL {
             return None;
@@ -190,7 +190,7 @@ impl Certificate {
     /// The state of a new connection.
     ///
     /// # Errors
-    /// rustls's, which would be a fault of ours.
+    /// rustls's error, which would be a bug of ours.
     pub(crate) fn session(&self) -> Result<Session, Error> {
         Session::new(Arc::clone(&self.config))
     }
@@ -200,7 +200,7 @@ impl Certificate {
 mod tests {
     use super::*;
 
-    /// Writes a new chain, and its key where that is wanted.
+    /// Writes a new chain, and its key if requested.
     fn renew(files: &CertificateFiles, with_key: bool) -> String {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         std::fs::write(&files.certfile, made.cert.pem()).expect("written");

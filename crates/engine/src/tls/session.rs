@@ -1,9 +1,9 @@
-//! TLS, by rustls: what lies between a connection's socket and everything else.
+//! TLS, using rustls: the layer between a connection's socket and everything else.
 //!
-//! rustls does no I/O here and holds no data. What a socket gives is decrypted, all of it at once, into the reactor's
-//! buffer, so that what stands behind (heads, frames, budgets, lanes) does not know of TLS, and nothing is left inside
-//! that no event would tell of; a [`Session`] keeps only the beginning of a record that has not come whole. What an
-//! outbox holds is encrypted as the socket takes it; ciphertext that waits stands in the outbox, and counts as unsent.
+//! rustls does no I/O here and holds no data. Input from a socket is decrypted all at once into the reactor's buffer,
+//! so that later stages (heads, frames, budgets, lanes) need not know about TLS, and nothing is left inside that no
+//! event would report. A [`Session`] keeps only the start of an incomplete record. The contents of an outbox are
+//! encrypted as the socket accepts them; waiting ciphertext is kept in the outbox, and counts as unsent.
 
 use std::io;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use rustls::unbuffered::{
 };
 use rustls::{Error, InvalidMessage, ServerConfig};
 
-/// Payload of one record (RFC 8446 §5.1).
+/// The payload of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
-/// Bytes that may be kept until the rest of them comes: a record, or a handshake message in several. No client that has
-/// no certificate to show needs as much.
+/// Bytes that may be kept until the rest arrives: a record, or a handshake message in several records. A client without
+/// a certificate of its own never needs this much.
 const MAX_PENDING: usize = 2 * RECORD;
-/// More than what encryption adds to a record, and what rustls may send before it.
+/// More than encryption adds to a record, plus what rustls may send before it.
 const RECORD_OVERHEAD: usize = 64;
 
-/// An alert of a server that speaks no TLS on this port (RFC 8446 §6): handshake_failure, which no client takes for a
-/// question of versions or ciphers that it could try again with others.
+/// The alert of a server that does not speak TLS on this port (RFC 8446 §6): handshake_failure, which no client
+/// mistakes for a version or cipher mismatch that it could retry with others.
 pub(crate) const NO_TLS_HERE: &[u8] = &[21, 3, 1, 0, 2, 2, 40];
 
-/// Whether these first bytes of a connection are a handshake record of TLS, which no request begins with.
+/// Whether these first bytes of a connection are a TLS handshake record, which no request begins with.
 pub(crate) fn is_tls(input: &[u8]) -> bool {
     matches!(input, [22, 3, ..])
 }
@@ -34,44 +34,44 @@ pub(crate) fn is_tls(input: &[u8]) -> bool {
 /// The TLS state of one connection.
 pub(crate) struct Session {
     rustls: UnbufferedServerConnection,
-    /// The beginning of a record (of a handshake message, which may have several) whose end has not come.
+    /// The start of a record (or of a handshake message, which may span several) whose end has not arrived.
     incoming: Vec<u8>,
-    /// rustls has been given input.
+    /// Whether rustls has been given input.
     is_fed: bool,
-    /// The peer has said that nothing more comes.
+    /// Whether the peer has announced the end of its input.
     input_ended: bool,
-    /// We have said so, or sent a fatal alert.
+    /// Whether we have announced the end of our output, or sent a fatal alert.
     output_ended: bool,
-    /// Why nothing more can be read or sent, until it is dealt with.
+    /// Why nothing more can be read or sent, until this has been handled.
     failure: Option<Error>,
 }
 
 impl Session {
-    /// That of a new connection.
+    /// The session of a new connection.
     ///
     /// # Errors
-    /// rustls's, which would be a fault of ours.
+    /// rustls's error, which would be a bug of ours.
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let rustls = UnbufferedServerConnection::new(config)?;
         Ok(Self { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false, failure: None })
     }
 
-    /// rustls has seen nothing of what came from the socket, if anything has come.
+    /// Whether rustls has seen none of the input from the socket, if there was any.
     pub(crate) fn is_fresh(&self) -> bool {
         !self.is_fed
     }
 
-    /// There is input that rustls has not seen: it came along with the socket.
+    /// Whether there is input that rustls has not seen, because it arrived along with the socket.
     pub(crate) fn has_unseen(&self) -> bool {
         self.is_fresh() && !self.incoming.is_empty()
     }
 
-    /// The handshake is not done.
+    /// Whether the handshake is still in progress.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.rustls.is_handshaking()
     }
 
-    /// Bytes of a record whose end has not come.
+    /// Bytes of an incomplete record.
     pub(crate) fn kept(&self) -> usize {
         self.incoming.len()
     }
@@ -81,41 +81,41 @@ impl Session {
         self.incoming.capacity()
     }
 
-    /// The peer's close_notify has come (RFC 8446 §6.1), or a failure.
+    /// Whether the peer's close_notify has arrived (RFC 8446 §6.1), or a failure has occurred.
     pub(crate) fn input_has_ended(&self) -> bool {
         self.input_ended
     }
 
-    /// Why the input has ended, unless that is the peer's close_notify. What came before it is to be dealt with first.
+    /// Why the input has ended, unless by the peer's close_notify. Input from before that must be handled first.
     pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
 
-    /// Nothing can be encrypted any more.
+    /// Whether nothing more can be encrypted.
     pub(crate) fn output_has_ended(&self) -> bool {
         self.output_ended
     }
 
-    /// Keeps what has been read from the socket before the session was made.
+    /// Keeps input that was read from the socket before the session was created.
     pub(crate) fn keep(&mut self, input: Vec<u8>) {
         self.incoming = input;
     }
 
-    /// Gives back what has been kept of the input, for another process.
+    /// Hands back the kept input, for another process.
     pub(crate) fn take_kept(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.incoming)
     }
 
-    /// Copies what is kept of the input to the front of `buffer`; returns the room behind it.
+    /// Copies the kept input to the front of `buffer`; returns the space after it.
     pub(crate) fn room_behind_kept<'b>(&self, buffer: &'b mut [u8]) -> &'b mut [u8] {
         let (front, room) = buffer.split_at_mut(self.incoming.len());
         front.copy_from_slice(&self.incoming);
         room
     }
 
-    /// Decrypts `input`, which is what was kept and what has been read behind it, into `plain`, which has to be as
-    /// long; returns how much that is. What rustls has to say goes to `sealed`; so does our alert if the peer has made
-    /// a fault, behind which nothing more may be sent.
+    /// Decrypts `input`, which consists of the kept input and what was read after it, into `plain`, which has to be as
+    /// long. Returns the length of the result. Output of rustls itself goes to `sealed`, including our alert if the
+    /// peer has made an error; nothing more may be sent after that alert.
     pub(crate) fn receive(&mut self, mut input: &mut [u8], plain: &mut [u8], sealed: &mut Vec<u8>) -> usize {
         self.is_fed = true;
         let mut count = 0;
@@ -160,7 +160,7 @@ impl Session {
         count
     }
 
-    /// Takes from rustls what it says after a failure, and nothing else: what comes behind it is not looked at.
+    /// Takes from rustls its output after a failure, and nothing else: later input is not looked at.
     fn take_alerts(&mut self, mut input: &mut [u8], sealed: &mut Vec<u8>) {
         while self.rustls.wants_write() {
             let UnbufferedStatus { discard, state, .. } = self.rustls.process_tls_records(input);
@@ -176,21 +176,21 @@ impl Session {
         self.failure = Some(failure);
     }
 
-    /// Encrypts `plain` behind what is in `sealed`.
+    /// Encrypts `plain`, appending it to `sealed`.
     ///
     /// # Errors
-    /// Nothing may be sent (any more).
+    /// If nothing may be sent (any more).
     pub(crate) fn seal(&mut self, plain: &[u8], sealed: &mut Vec<u8>) -> io::Result<()> {
         let room = plain.len() + (plain.len() / RECORD + 1) * RECORD_OVERHEAD;
         self.write(room, sealed, |traffic, room| traffic.encrypt(plain, room))
     }
 
-    /// Whether it is still to be said that nothing more comes from us, and could be understood.
+    /// Whether the end of our output has yet to be announced, and the peer could understand that.
     pub(crate) fn may_end_output(&self) -> bool {
         !self.output_ended && !self.rustls.is_handshaking()
     }
 
-    /// Says that nothing more comes from us, if it is still to be said. True: `sealed` has it.
+    /// Announces the end of our output, unless that has been done. Returns true if the announcement is in `sealed`.
     pub(crate) fn end_output(&mut self, sealed: &mut Vec<u8>) -> bool {
         if !self.may_end_output() {
             return false;
@@ -210,7 +210,7 @@ impl Session {
             return Err(io::ErrorKind::NotConnected.into());
         }
         loop {
-            // What is kept of the input has to be shown each time: rustls has noted where in it a message begins.
+            // The kept input has to be passed each time: rustls has recorded where in it a message begins.
             match self.rustls.process_tls_records(&mut self.incoming).state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let from = sealed.len();
@@ -229,9 +229,9 @@ impl Session {
 
 type Traffic<'c> = WriteTraffic<'c, ServerConnectionData>;
 
-/// Appends what rustls has to say in the handshake.
+/// Appends the output of rustls in the handshake.
 fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, sealed: &mut Vec<u8>) {
-    // It tells the length by refusing a buffer that is too short.
+    // It reports the length by refusing a buffer that is too short.
     let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = data.encode(&mut []) else {
         return;
     };
@@ -287,7 +287,7 @@ mod tests {
         ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").expect("a name")).expect("a client")
     }
 
-    /// What a client has to say now.
+    /// The output that a client currently has.
     fn said(client: &mut ClientConnection) -> Vec<u8> {
         let mut bytes = Vec::new();
         while client.wants_write() {
@@ -296,7 +296,7 @@ mod tests {
         bytes
     }
 
-    /// Lets a client read this; returns the content.
+    /// Has a client read these bytes; returns the content.
     fn hear(client: &mut ClientConnection, mut bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         while !bytes.is_empty() {
@@ -309,7 +309,7 @@ mod tests {
         plain
     }
 
-    /// Shows the session what was read, as the reactor does.
+    /// Passes input to the session, as the reactor does.
     fn receive(session: &mut Session, bytes: &[u8], sealed: &mut Vec<u8>) -> Result<Vec<u8>, Error> {
         let mut buffer = vec![0; session.kept() + bytes.len()];
         session.room_behind_kept(&mut buffer).copy_from_slice(bytes);

@@ -9,25 +9,25 @@ use wire::frame::{self, DataOpcode, Opcode};
 
 use crate::registry::Fd;
 
-/// Smallest window that permessage-deflate can be negotiated with here.
+/// The smallest window that permessage-deflate can be negotiated with here.
 const MIN_WINDOW_BITS: u8 = 9;
 /// Bytes of frames that are gathered.
 const MAX_GATHERED: usize = 32 * 1024;
 
-/// Messages that came one right behind the other, for the same connections.
+/// Successive messages for the same connections.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    /// Whose subscribers they are for; `None`: everyone.
+    /// The topic whose subscribers they are for; `None` means everyone.
     topic: Option<String>,
     exclude: Vec<Fd>,
-    /// Their frames, uncompressed, one behind the other.
+    /// Their frames, uncompressed, one after another.
     frames: Vec<u8>,
     messages: Vec<Place>,
     /// Bytes of all payloads.
     bytes: usize,
 }
 
-/// Where a message stands in `Gathered::frames`.
+/// Where a message lies in `Gathered::frames`.
 struct Place {
     opcode: DataOpcode,
     frame: Range<usize>,
@@ -47,7 +47,7 @@ impl Gathered {
             && self.frames.len() + payload.len() <= MAX_GATHERED
     }
 
-    /// Begins anew, for the subscribers of `topic` or everyone.
+    /// Starts over, for the subscribers of `topic` or for everyone.
     pub(crate) fn begin(&mut self, topic: Option<&str>, exclude: &[Fd]) {
         match (&mut self.topic, topic) {
             (Some(before), Some(topic)) => topic.clone_into(before),
@@ -72,12 +72,12 @@ impl Gathered {
         &self.exclude
     }
 
-    /// What is given to each connection.
+    /// The messages in the form in which they are delivered to each connection.
     pub(crate) fn into_messages(self) -> Fanout {
         Fanout { gathered: self, together: None, alone: Vec::new() }
     }
 
-    /// Forgets everything; memory of ordinary size is kept for the next time.
+    /// Clears everything; memory of ordinary size is kept for reuse.
     pub(crate) fn clear(&mut self) {
         self.exclude.clear();
         self.frames.clear();
@@ -87,11 +87,11 @@ impl Gathered {
     }
 }
 
-/// Gathered messages, and their frames in the forms that have been asked for.
+/// Gathered messages, and their frames in the forms requested so far.
 pub(crate) struct Fanout {
     gathered: Gathered,
     together: Option<Arc<[u8]>>,
-    /// Empty until one is asked for.
+    /// Empty until one is requested.
     alone: Vec<Alone>,
 }
 
@@ -99,18 +99,18 @@ pub(crate) struct Fanout {
 #[derive(Clone, Default)]
 struct Alone {
     plain: Option<Arc<[u8]>>,
-    /// By the size of the window.
+    /// By window size.
     compressed: [Option<Arc<[u8]>>; 7],
 }
 
 impl Fanout {
-    /// Ends the fan-out: gives each of its frames to `count`, once. Returns the messages that were gathered, to be
-    /// forgotten; their memory can be used again.
+    /// Ends the fan-out: passes each of its frames to `count`, once. Returns the gathered messages, which are to be
+    /// cleared, so that their memory can be reused.
     pub(crate) fn finish(self, mut count: impl FnMut(&Arc<[u8]>)) -> Gathered {
         self.together.iter().for_each(&mut count);
         for Alone { plain, compressed } in self.alone {
             for frame in compressed.into_iter().flatten() {
-                // Where it is the plain one, it is counted as that.
+                // If it is the plain frame, it is counted as that.
                 if !plain.as_ref().is_some_and(|plain| Arc::ptr_eq(plain, &frame)) {
                     count(&frame);
                 }
@@ -124,14 +124,14 @@ impl Fanout {
         &self.gathered
     }
 
-    /// Memory that this takes until it is delivered, roughly.
+    /// The memory that this takes until it is delivered, roughly.
     pub(crate) fn cost(&self) -> usize {
         let Gathered { frames, messages, exclude, .. } = &self.gathered;
-        // The frames are there twice once a connection has been reached, in one form or the other.
+        // The frames exist twice once any connection has been reached, in one form or the other.
         2 * frames.len() + size_of_val(&messages[..]) + 2 * size_of_val(&exclude[..])
     }
 
-    /// How many messages there are.
+    /// The number of messages.
     pub(crate) fn len(&self) -> usize {
         self.gathered.messages.len()
     }
@@ -141,7 +141,7 @@ impl Fanout {
         self.gathered.bytes
     }
 
-    /// Opcode and payload of one message.
+    /// The opcode and payload of one message.
     pub(crate) fn get(&self, index: usize) -> (DataOpcode, &[u8]) {
         let gathered = &self.gathered;
         let Place { opcode, payload, .. } = &gathered.messages[index];
@@ -162,7 +162,7 @@ impl Fanout {
         self.alone[index].plain.get_or_insert_with(|| gathered.frames[frame].into())
     }
 
-    /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain one where that
+    /// The frame of one message, for connections that inflate with a window of `window_bits`; the plain frame if that
     /// is shorter.
     pub(crate) fn compressed(&mut self, index: usize, window_bits: u8, deflater: &mut Deflater) -> &Arc<[u8]> {
         let window = usize::from(window_bits - MIN_WINDOW_BITS);

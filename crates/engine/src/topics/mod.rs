@@ -1,4 +1,5 @@
-//! Who is subscribed to what. No I/O: a publish is an iteration over keys, so this is tested alone.
+//! Which connections are subscribed to which topics. No I/O: a publish is an iteration over keys, so this is tested
+//! alone.
 
 pub(crate) mod gathered;
 
@@ -17,7 +18,7 @@ struct Topic {
     subscribers: Set,
 }
 
-/// The topics that one connection is subscribed to; nothing is allocated for one without any.
+/// The topics that one connection is subscribed to. Nothing is allocated for a connection without any.
 #[derive(Default)]
 pub(crate) struct Subscriptions(Option<Box<Set>>);
 
@@ -29,23 +30,23 @@ impl Subscriptions {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // One that has become empty is given up.
+        // A set that has become empty is dropped.
         self.0.is_none()
     }
 }
 
-/// Topics by name, with their subscribers' keys. A topic exists while it has a subscriber.
+/// Topics by name, with their subscribers' keys. A topic exists as long as it has a subscriber.
 #[derive(Default)]
 pub(crate) struct Topics {
-    /// Names may be chosen by strangers, so this map keeps the standard library's keyed hash.
+    /// Strangers may choose the names, so this map keeps the standard library's keyed hash.
     names: HashMap<Box<str>, u32>,
     topics: Slab<Topic>,
     interests: Option<Interests>,
 }
 
-/// Tells others which topics there are, as one bit for many of them.
+/// Announces which topics exist, as one bit for many of them.
 struct Interests {
-    /// Topics by bit; zeroed memory costs nothing until it is used.
+    /// The number of topics by bit; zeroed memory costs nothing until it is used.
     counts: Vec<u32>,
     announce: Box<dyn Fn(usize, bool) + Send>,
 }
@@ -63,13 +64,13 @@ impl Interests {
 }
 
 impl Topics {
-    /// Has `announce` called with a topic's bit when the first topic of that bit comes (true) and when the last one
-    /// goes.
+    /// Has `announce` called with a topic's bit when the first topic with that bit appears (true), and when the last
+    /// one disappears.
     pub(crate) fn announce(&mut self, announce: impl Fn(usize, bool) + Send + 'static) {
         self.interests = Some(Interests { counts: vec![0; TOPIC_BITS], announce: Box::new(announce) });
     }
 
-    /// Adds the subscription; once is enough, so again changes nothing.
+    /// Adds a subscription. Doing so again changes nothing.
     pub(crate) fn subscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
         let id = match self.names.get(name) {
             Some(id) => *id,
@@ -92,7 +93,7 @@ impl Topics {
         self.find(name).is_some_and(|id| set.contains(&id))
     }
 
-    /// Ends one subscription, if there is one.
+    /// Ends a subscription, if it exists.
     pub(crate) fn unsubscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
         let Some(id) = self.names.get(name).copied() else {
             return;
@@ -106,7 +107,7 @@ impl Topics {
         self.remove(subscriber, id);
     }
 
-    /// Ends some subscriptions of a connection that is over: at most `most` of them.
+    /// Ends some subscriptions of a closed connection: at most `most` of them.
     pub(crate) fn unsubscribe_some(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, most: usize) {
         let Some(set) = &mut subscriptions.0 else { return };
         for _ in 0..most.min(set.len()) {
@@ -133,19 +134,19 @@ impl Topics {
         }
     }
 
-    /// The number of a topic that has subscribers. It is another's once they are all gone.
+    /// The number of a topic that has subscribers. Once they are all gone, the number may be given to another topic.
     pub(crate) fn find(&self, name: &str) -> Option<u32> {
         self.names.get(name).copied()
     }
 
-    /// How many subscribers a topic has; none, if there is no topic of that number.
+    /// The number of subscribers of a topic; 0 if there is no topic with that number.
     #[inline]
     pub(crate) fn size(&self, id: u32) -> usize {
         self.topics.get(id as usize).map_or(0, |topic| topic.subscribers.len())
     }
 
-    /// The key of the subscriber at a place below `size`. One who comes takes the place after the last; the last one
-    /// takes the place of one who goes.
+    /// The key of the subscriber at a place below `size`. A new subscriber takes the place after the last; when a
+    /// subscriber leaves, the last one takes its place.
     #[inline]
     pub(crate) fn subscriber(&self, id: u32, place: usize) -> Option<u32> {
         self.topics.get(id as usize)?.subscribers.get_index(place).copied()

@@ -29,7 +29,7 @@ impl From<Event<'_>> for Got {
     }
 }
 
-/// A server's connection, with the bytes that have arrived and it has not taken.
+/// A server's connection, with the bytes that have arrived but have not been taken.
 pub struct Connection {
     pub protocol: Protocol,
     pub inflater: Inflater,
@@ -42,8 +42,7 @@ impl Connection {
         Self { protocol: Protocol::new(compression), inflater: Inflater::new(), unread: Vec::new(), max_message_size }
     }
 
-    /// What happens when `bytes` arrive at once; asserts that no more is kept than has arrived or
-    /// may be.
+    /// What happens when `bytes` arrive at once; asserts that no more is kept than has arrived or is allowed.
     pub fn receive(&mut self, bytes: &[u8]) -> Vec<Got> {
         self.unread.extend_from_slice(bytes);
         let mut events = Vec::new();
@@ -66,7 +65,7 @@ impl Connection {
     }
 }
 
-/// A client's frame, masked, with whatever header bits are asked for.
+/// A client's frame, masked, with the given header bits.
 pub fn masked(fin: bool, rsv1: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = Vec::new();

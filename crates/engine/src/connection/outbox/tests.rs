@@ -1,4 +1,4 @@
-//! What leaves an outbox, and in which order.
+//! What leaves an outbox, and in what order.
 
 use super::*;
 use wire::frame::Opcode;
@@ -35,7 +35,7 @@ fn frame_of(payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The memory of an outbox is what its parts say together, whatever was done with it.
+/// Asserts that the memory of an outbox is the sum of its parts, whatever was done with it.
 fn assert_counted(outbox: &Outbox) {
     let own: usize = outbox.chunks.iter().map(Chunk::memory).sum();
     let queue = if outbox.chunks.is_empty() { 0 } else { outbox.chunks.capacity() * size_of::<Chunk>() };
@@ -90,7 +90,7 @@ fn a_budget_ends_the_write() {
     assert!(!outbox.is_empty());
 }
 
-/// A file that nobody else can find, with this content.
+/// A file with this content that no other program can find.
 fn file_of(content: &[u8]) -> File {
     let path = std::env::temp_dir().join(format!("outbox-{}-{:?}", std::process::id(), std::thread::current().id()));
     let mut options = File::options();
@@ -234,7 +234,7 @@ fn a_frame_that_many_share_counts_until_the_last_lets_go() {
     for outbox in &mut outboxes {
         outbox.share(&mut pool, &frame);
     }
-    // One is written before the fan-out has ended.
+    // One outbox is written before the fan-out has ended.
     outboxes[0].write_to(&mut socket(usize::MAX), &mut pool, usize::MAX).expect("no error");
     assert_eq!(pool.shared(), 0);
     pool.count_shared(&frame);

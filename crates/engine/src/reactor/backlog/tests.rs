@@ -1,5 +1,5 @@
-//! Work in slices, over real sockets. Fan-outs are played beside a model without any slices: whatever is asked
-//! for in whatever mix, each connection gets what the model says, in the model's order.
+//! Work in slices, over real sockets. Fan-outs run next to a model without any slices: whatever mix of requests is
+//! made, each connection gets what the model says, in the model's order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
@@ -40,12 +40,12 @@ enum Step {
     Other,
 }
 
-/// A client, and what it has read.
+/// A client, and what it has read so far.
 struct Client {
     stream: TcpStream,
     input: Vec<u8>,
     has_upgraded: bool,
-    /// The fragments of the message under way.
+    /// The fragments so far of the unfinished message.
     unfinished: Option<String>,
     messages: Vec<String>,
     pings: usize,
@@ -61,7 +61,7 @@ impl Client {
         Self { stream, input, has_upgraded: false, unfinished: None, messages, pings: 0, close_code: None }
     }
 
-    /// Reads what has come, and answers a Close frame.
+    /// Reads what has arrived, and answers a Close frame.
     fn read(&mut self) {
         let mut bytes = [0; 65_536];
         loop {
@@ -108,12 +108,12 @@ impl Client {
     }
 }
 
-/// What one connection is to get.
+/// What one connection should receive.
 #[derive(Default)]
 struct Expected {
     topics: BTreeSet<usize>,
     messages: Vec<String>,
-    /// The message that is sent in fragments, and what waits for its end.
+    /// The message being sent in fragments, and the messages waiting for its end.
     fragmented: Option<(String, Vec<String>)>,
     close_code: Option<u16>,
 }
@@ -127,7 +127,7 @@ impl Expected {
     }
 }
 
-/// What is asked for. Connections are told by a number: the same one may mean another connection later.
+/// A request. Connections are given by number: the same number may mean another connection later.
 #[derive(Clone, Debug)]
 enum Op {
     Open,
@@ -166,11 +166,11 @@ struct Play {
     reactor: Reactor,
     address: SocketAddr,
     clients: Vec<Client>,
-    /// By client: the connections are accepted in the order in which the clients came.
+    /// By client: connections are accepted in the order in which the clients connect.
     fds: Vec<Fd>,
     expected: BTreeMap<Fd, Expected>,
     sent: usize,
-    /// How often a turn ended with fan-outs that still waited.
+    /// How often a turn ended with fan-outs still waiting.
     left_over: usize,
 }
 
@@ -225,13 +225,13 @@ impl Play {
 
     fn open(&mut self) {
         self.clients.push(Client::connect(self.address));
-        // A turn may be over before it has come to the newcomer.
+        // A turn may end before it gets to the new connections.
         while self.fds.len() < self.clients.len() {
             self.turn();
         }
     }
 
-    /// The connection of this number, if it is open.
+    /// The connection with this number, if it is open.
     fn one(&self, who: usize) -> Option<Fd> {
         let fd = *self.fds.get(who % self.fds.len().max(1))?;
         (self.expected[&fd].close_code.is_none()).then_some(fd)
@@ -331,7 +331,7 @@ impl Play {
         }
     }
 
-    /// Ends every message that is unfinished, and reads all that is under way.
+    /// Ends every unfinished message, and reads everything under way.
     fn finish(&mut self) {
         for fd in self.fds.clone() {
             if self.expected[&fd].fragmented.is_some() {
@@ -430,7 +430,7 @@ fn the_bytes_that_wait_are_bounded() {
     assert_eq!(play.reactor.backlog.bytes, 0);
 }
 
-/// How many clients have got what is looked for, turn by turn, until all have.
+/// How many clients have received what is looked for, turn by turn, until all have.
 fn by_turn(play: &mut Play, has_got: impl Fn(&Client) -> bool) -> Vec<usize> {
     let mut counts = vec![0];
     while counts.last() < Some(&play.clients.len()) {
