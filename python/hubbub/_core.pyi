@@ -1,4 +1,4 @@
-"""The native part of hubbub. Except for `Frame`, only `hubbub.Server` and `hubbub.worker` use it."""
+"""The native part of hubbub. `Frame` is public; everything else is for hubbub's own modules."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
