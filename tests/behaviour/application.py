@@ -35,7 +35,7 @@ class Interruption(BaseException):
 
 
 def interrupted(event: str, kind: str) -> Application:
-    """Return an application in which the handler of one event raises a BaseException that is not an Exception."""
+    """Return an application in which the handler of one event raises `Interruption`."""
 
     def interrupt(server: Server, request: Request) -> None:
         raise Interruption

@@ -57,7 +57,7 @@ class Running:
                 await self._more.wait()
 
     async def accepts(self) -> None:
-        """Wait until the port is being listened on; this has to poll."""
+        """Poll until something listens on the port."""
         while self.process.returncode is None:
             with suppress(ConnectionError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
