@@ -217,7 +217,7 @@ class Server:
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
         """Start the closing handshake (RFC 6455 §7.1.2): queue a Close frame after the messages pushed before.
 
-        The connection stays open until the peer has read all of them, provided that it reads at least 16 KiB in each
+        The connection is kept until the peer has taken all of them, provided that it takes at least 16 KiB in each
         `close_timeout` seconds; then the peer has `close_timeout` seconds to answer the Close frame. The `close`
         handler runs once the peer answers or that time is over.
 
