@@ -74,7 +74,7 @@ async def open_chat(browser: Browser, port: str, width: int, height: int, scheme
 
 
 async def hold_conversation(page: Page, people: dict[str, ClientConnection]) -> None:
-    messages = page.get_by_role("log").get_by_role("listitem").filter(has_not_text=re.compile("came in"))
+    messages = page.get_by_role("log").get_by_role("listitem").filter(has_not_text=re.compile("joined"))
     for number, (name, text) in enumerate(CONVERSATION):
         if name in people:
             await send(people[name], type="say", id=str(number), text=text)
@@ -98,7 +98,7 @@ async def take_pictures(browser: Browser, device: str, scheme: Literal["light", 
         for name in dict.fromkeys(name for name, _ in CONVERSATION if name != "Mira"):
             people[name] = await stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/chat"))
             await send(people[name], type="join", room=ROOM, name=name, back=False)
-            await expect(page.get_by_role("log")).to_contain_text(f"{name} came in")
+            await expect(page.get_by_role("log")).to_contain_text(f"{name} joined")
         await hold_conversation(page, people)
         await expect(page.get_by_text("4 people are here")).to_be_visible()
         await page.screenshot(path=IMAGES / f"chat-{device}-{scheme}.png")

@@ -1,4 +1,4 @@
-"""What tests of several kinds need: programs that the system has, or can have, and a page in a real browser."""
+"""Fixtures for tests of several kinds: system programs, installed if missing, and a page in a real browser."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# No sandbox, because CI runs as root; and nothing that would ask the network for anything but our page.
+# No sandbox, because CI runs as root; and nothing that would load anything but our page from the network.
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -30,12 +30,12 @@ Unavailable = Callable[[str], NoReturn]
 Installed = Callable[..., str]
 OpenBrowser = Callable[..., contextlib.AbstractAsyncContextManager["Browser"]]
 
-# The first that takes a .js file for the ES module that it is.
+# The first version that detects that a .js file is an ES module.
 NODE = (20, 19)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests that may have a program installed their time without their fixtures'."""
+    """Do not count the time of fixtures against the timeout of tests that may install a program."""
     for item in items:
         may_install = isinstance(item, pytest.Function) and "installed" in item.fixturenames
         if may_install and not item.get_closest_marker("timeout"):
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def unavailable() -> Unavailable:
-    """Skip the test loudly, with what is missing; with CI=true, where everything must be there, let it fail."""
+    """Skip the test and say what is missing; with CI=true, where nothing may be missing, fail instead."""
 
     def unavailable(missing: str) -> NoReturn:
         reason = f"NOT TESTED: {missing}"
@@ -59,9 +59,9 @@ def unavailable() -> Unavailable:
 def installed(unavailable: Unavailable) -> Installed:
     """Find programs, and install what is missing.
 
-    `installed("nginx")` returns a path; further names are others under which the program may be found. On Debian as
-    root, what is not on the PATH is installed with apt-get, from the package with the first name. Where that cannot
-    be, it is `unavailable`.
+    `installed("nginx")` returns a path; further arguments are alternative names of the program. On Debian as root, a
+    program that is not on the PATH is installed with apt-get, from the package with the first name. If that is not
+    possible, the program is `unavailable`.
     """
 
     def installed(package: str, *other_names: str) -> str:
@@ -78,7 +78,7 @@ def installed(unavailable: Unavailable) -> Installed:
 
 
 def _find(names: tuple[str, ...]) -> str | None:
-    # Debian's daemons are where only the PATH of root leads.
+    # Debian installs daemons in directories that are only on root's PATH.
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
@@ -95,7 +95,7 @@ def _install(package: str) -> None:
 
 @pytest.fixture(scope="session")
 def in_own_network(installed: Installed, unavailable: Unavailable) -> list[str]:
-    """The beginning of a command that runs in a network of its own."""
+    """The beginning of a command that runs in its own network namespace."""
     installed("iproute2", "ip")
     command = [installed("util-linux", "unshare"), "--net"]
     if subprocess.run([*command, "true"], capture_output=True).returncode != 0:
@@ -117,20 +117,20 @@ def node(installed: Installed, unavailable: Unavailable) -> str:
 
 @pytest.fixture(scope="session")
 def chromium(installed: Installed) -> str:
-    """The path of the system's Chromium: Playwright brings none that this project could rely on."""
+    """The path of the system's Chromium: the project does not rely on Playwright's own."""
     return installed(*CHROMIUM_NAMES)
 
 
 @pytest.fixture
 def browser(chromium: str) -> OpenBrowser:
-    """Opens a browser that is this test's own, with further flags."""
+    """Opens a browser for this test only, with further flags."""
 
     @contextlib.asynccontextmanager
     async def browser(*flags: str) -> AsyncIterator["Browser"]:
-        # Most runs open no page, and it takes long to load.
+        # Most runs open no page, and this import is slow.
         from playwright.async_api import async_playwright, expect
 
-        # An expectation has 5 s to come true unless told, which a busy machine may need for its first page alone.
+        # The default timeout of an expectation is 5 s, which a busy machine may need for its first page alone.
         expect.set_options(timeout=20_000)
         async with async_playwright() as playwright:
             opened = await playwright.chromium.launch(executable_path=chromium, args=[*CHROMIUM_FLAGS, *flags])
@@ -142,6 +142,6 @@ def browser(chromium: str) -> OpenBrowser:
 
 @pytest.fixture
 async def page(browser: OpenBrowser) -> AsyncIterator["Page"]:
-    """An empty page of a browser that is this test's own."""
+    """An empty page in a browser for this test only."""
     async with browser() as opened:
         yield await opened.new_page()

@@ -1,4 +1,4 @@
-"""Hubbub: a WebSocket server engine. A few lines of callbacks, many connections, push from anywhere."""
+"""Hubbub: a WebSocket server engine. A few callbacks, many connections, push from anywhere."""
 
 from ._core import Frame, __version__
 from .client import client_path

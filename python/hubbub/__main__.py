@@ -1,4 +1,4 @@
-"""`python -m hubbub` is `hubbub`."""
+"""`python -m hubbub` does the same as `hubbub`."""
 
 from .cli import main
 

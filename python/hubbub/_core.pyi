@@ -1,4 +1,4 @@
-"""The native part of hubbub. `hubbub.Server` and `hubbub.worker` are its only users, but for `Frame`."""
+"""The native part of hubbub. `Frame` is public; everything else is for hubbub's own modules."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
@@ -22,16 +22,16 @@ __version__: str
 
 @final
 class Frame:
-    """One message, whole, as it came from a connection."""
+    """One whole message, as received from a connection."""
 
     __match_args__: tuple[str, str, str, str] = ...
 
     def __new__(cls, fd: int, data: str | bytes, opcode: int | None = None, finish: bool = True) -> Frame:
-        """Make a frame as a handler would be given it, for the tests of an application.
+        """Create a frame like those that handlers get, for the tests of an application.
 
         Raises:
             TypeError: `data` is neither `str` nor `bytes`.
-            ValueError: `opcode` is no opcode.
+            ValueError: `opcode` is not an opcode.
         """
 
     @property

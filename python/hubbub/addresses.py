@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 
 __all__ = ["loopback_names", "urls_to_open"]
 
-# What a browser on this machine may call it. Browsers resolve the names below localhost by themselves (RFC 6761 §6.3).
+# The names that a browser on this machine may use for it. Browsers resolve names below localhost themselves (RFC 6761
+# §6.3).
 _LOOPBACK_NAMES = ("localhost", "*.localhost", "127.0.0.1", "[::1]")
 
-# Addresses of the internet and of private networks. Which address of its own this machine would use for each, its
-# routes tell.
+# Addresses of the internet and of private networks. The routes of this machine determine which of its own addresses it
+# would use to reach each of them.
 _ELSEWHERE = {
     socket.AF_INET: ("192.0.2.1", "10.0.0.1", "172.16.0.1", "192.168.0.1"),
     socket.AF_INET6: ("2001:db8::1", "fd00::1"),
@@ -87,10 +88,10 @@ def _resolve(host: str) -> list[_Address]:
 
 
 def urls_to_open(hosts: Sequence[str], port: int, *, tls: bool) -> list[str]:
-    """Return the addresses of a server's page, for people: one for this machine first, if it listens there.
+    """Return the URLs of a server's page, for people; one for this machine comes first, if the server listens there.
 
-    A wildcard (`0.0.0.0`, `::`, also in another spelling, such as `0`) is no address that could be opened: localhost
-    and the machine's own stand for it. No packet is sent to find them.
+    A wildcard (`0.0.0.0`, `::`, or another spelling such as `0`) cannot be opened, so localhost and the machine's own
+    addresses replace it. No packet is sent to find them.
     """
     scheme = "https" if tls else "http"
     names = dict.fromkeys(name for host in hosts for name in _names_of(host))
@@ -118,7 +119,7 @@ def _resolves(name: str, family: socket.AddressFamily) -> bool:
 def _own_addresses(family: socket.AddressFamily) -> Iterator[str]:
     """Yield the addresses under which other machines may reach this one."""
     for elsewhere in _ELSEWHERE[family]:
-        # Connecting a UDP socket only chooses the route. Without one, it fails.
+        # Connecting a UDP socket only selects the route. It fails if there is no route.
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((elsewhere, 9))
             own = ipaddress.ip_address(probe.getsockname()[0])

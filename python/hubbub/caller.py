@@ -1,7 +1,7 @@
-"""Calling what is not on a message's path: the handlers of events of no connection, timers' functions, answers.
+"""Calls everything that is not on the path of a message: handlers of events without a connection, timers, answers.
 
-The same in a worker and in the master: a job may be `def` or `async def`, or run in a thread, and each runs in its own
-copy of the context.
+It works the same in a worker and in the master: a job may be `def` or `async def`, or run in a thread, and each runs in
+its own copy of the context.
 """
 
 import asyncio
@@ -25,37 +25,37 @@ __all__ = ["CANCEL_GRACE", "Caller"]
 
 log = logging.getLogger("hubbub")
 
-# Seconds that a stop lets cancelled tasks clean up, and how often it looks whether they have.
+# Seconds that a stop gives cancelled tasks to clean up, and seconds between checks whether they have ended.
 CANCEL_GRACE = 1.0
 STOP_POLL = 0.01
 # Seconds for which a handler may hold the event loop before the log says so.
 TOO_LONG = 0.1
-# Failures of one handler that are told in an interval, with their tracebacks.
+# Failures of one handler that are logged with their tracebacks in one interval.
 FAILURES = 10
-# At the begin and the end of a server nobody waits for the event loop.
+# These may take long: when a server starts or ends, no client waits for the event loop.
 UNHURRIED = frozenset(f"the handler of {event}" for event in ("worker_start", "worker_stop", "start", "shutdown"))
 
 
 class Caller:
-    """Calls handlers in the running event loop, and knows which of them have not ended yet."""
+    """Calls handlers in the running event loop, and keeps track of those that have not ended yet."""
 
     def __init__(self, handlers: Mapping[str, Handler], threads: int) -> None:
-        """Make the caller of the running event loop.
+        """Create the caller of the running event loop.
 
         Args:
-            handlers: By event.
-            threads: How many may run in threads at the same time.
+            handlers: The handlers, by event.
+            threads: How many jobs may run in threads at the same time.
         """
         self.loop = asyncio.get_running_loop()
-        # What the event loop calls runs in the context that the server was started in.
+        # Callbacks of the event loop run in the context in which the server was started.
         self.context = contextvars.copy_context()
-        # What makes a task of a coroutine, started at once where Python can do so, and its keywords.
+        # The function that creates a task for a coroutine, and its keywords; the task starts at once if Python can.
         self.make_task, self.task_options = _task_maker(self.loop)
         self.handlers = handlers
         self.running: set[asyncio.Future[Any] | Future[Any]] = set()
-        # Whoever is cancelled from now on is not to be complained of.
+        # If true, a cancelled handler is not logged as a failure.
         self.is_stopping = False
-        # Is given the seconds for which a handler has held the event loop.
+        # Called with the seconds for which a handler held the event loop.
         self.held: Callable[[float], None] = _ignore
         self._slow: dict[str, Throttle] = {}
         self._failed: dict[str, Throttle] = {}
@@ -70,10 +70,10 @@ class Caller:
         *,
         in_thread: bool = False,
     ) -> None:
-        """Call `job`, sync or async, in its own context, and `then` with its result or its exception.
+        """Call `job`, sync or async, in its own context, and then call `then` with its result or its exception.
 
-        SystemExit and KeyboardInterrupt are not given to `then`: they end the event loop. `what` names the job where
-        the log tells of it.
+        SystemExit and KeyboardInterrupt are not passed to `then`: they end the event loop. `what` is the name of the
+        job in the log.
         """
 
         def ended(future: asyncio.Future[Any] | Future[Any]) -> None:
@@ -96,7 +96,7 @@ class Caller:
             then(None, error)
 
         def tell(future: Future[Any]) -> None:
-            # Where the event loop is closed, the process has ended without waiting any longer.
+            # If the event loop is closed, the server has stopped without waiting for this job.
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(ended, future, context=self.context)
 
@@ -120,7 +120,7 @@ class Caller:
             result.add_done_callback(ended, context=self.context)
 
     def _begin_job(self, what: str, job: Callable[[], Any], context: contextvars.Context) -> Any:
-        """Call a job, and start its task if it is async; see how long that holds the event loop."""
+        """Call a job, and start its task if it is async; measure how long that holds the event loop."""
         begin = time.perf_counter()
         try:
             result = context.run(job)
@@ -132,7 +132,7 @@ class Caller:
                 self.was_slow(what, job, seconds)
 
     def was_slow(self, what: str, function: Callable[..., object], seconds: float) -> None:
-        """Log that a handler, or a timer's function, has held the event loop for too long; not each time."""
+        """Log that a handler or a timer's function held the event loop for too long; does not log each time."""
         name = name_of(function)
         throttle = self._slow.get(name)
         if throttle is None:
@@ -143,13 +143,13 @@ class Caller:
             log.warning("slow: %s (%s) held the event loop for %.0f ms", name, what, seconds * 1000)
 
     def has_failed(self, function: Callable[..., object], error: BaseException, told: str, *arguments: object) -> None:
-        """Log what a handler, or a timer's function, has raised; not each time, as clients may make it fail.
+        """Log an exception of a handler or a timer's function; not each time, as clients may be able to cause it.
 
         Args:
             function: The handler.
-            error: What it has raised.
-            told: The line, in which `%s` stand for `arguments`.
-            arguments: Whatever of them a client has sent is escaped already.
+            error: The exception.
+            told: The log line, with a `%s` for each of `arguments`.
+            arguments: The values for the line; text sent by a client must already be escaped.
         """
         name = name_of(function)
         throttle = self._failed.get(name)
@@ -162,7 +162,7 @@ class Caller:
             log.error(told, *arguments, exc_info=None if is_cancelled else error)
 
     def run(self, what: str, job: Callable[[], Any], then: Callable[[], None], *, in_thread: bool = False) -> None:
-        """Call `job`, and `then` once it has ended; a failure is logged."""
+        """Call `job`, and then `then` once it has ended; a failure is logged."""
 
         def ended(result: object, error: BaseException | None) -> None:
             if error and not (self.is_stopping and isinstance(error, asyncio.CancelledError)):
@@ -172,7 +172,7 @@ class Caller:
         self.perform(what, job, ended, in_thread=in_thread)
 
     def begin(self, event: str, then: Callable[[], None], *arguments: object) -> None:
-        """Call the handler of an event of no connection, if there is one, and `then` once it has ended."""
+        """Call the handler of an event without a connection, if there is one, and `then` once it has ended."""
         handler = self.handlers.get(event)
         if handler is None:
             then()
@@ -181,11 +181,11 @@ class Caller:
         self.run(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
 
     def outcome(self, event: str, *arguments: object) -> asyncio.Future[BaseException | None]:
-        """Call the handler of an event of no connection, if there is one.
+        """Call the handler of an event without a connection, if there is one.
 
         Returns:
-            What the handler raised, SystemExit too, once it has ended; `None` if it ended well. The caller has to
-                report it.
+            A future of the exception that the handler raised, SystemExit included, or of `None` if it succeeded. The
+                caller must report it.
         """
         outcome: asyncio.Future[BaseException | None] = self.loop.create_future()
         if handler := self.handlers.get(event):
@@ -201,13 +201,13 @@ class Caller:
         return outcome
 
     async def call(self, event: str, *arguments: object) -> None:
-        """Call the handler of an event of no connection, and wait for its end; a failure is logged."""
+        """Call the handler of an event without a connection, and wait for its end; a failure is logged."""
         ended = asyncio.Event()
         self.begin(event, ended.set, *arguments)
         await ended.wait()
 
     async def call_until(self, deadline: float, event: str, *arguments: object) -> None:
-        """Call a handler that stands at the end, and wait for it until `deadline`, or for `CANCEL_GRACE`."""
+        """Call one of the last handlers, and wait for it until `deadline`, or for `CANCEL_GRACE` if that is later."""
         try:
             async with asyncio.timeout_at(max(deadline, self.loop.time() + CANCEL_GRACE)):
                 await self.call(event, *arguments)
@@ -216,7 +216,7 @@ class Caller:
             self.cancel()
 
     async def until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        """Wait until `condition` holds; return whether it does, at the latest at `deadline`."""
+        """Wait until `condition` holds, at most until `deadline`; return whether it holds."""
         while not condition():
             if self.loop.time() >= deadline:
                 return False
@@ -224,16 +224,16 @@ class Caller:
         return True
 
     async def until_idle(self, deadline: float) -> bool:
-        """Wait until nothing runs; return whether this is so, at the latest at `deadline`."""
+        """Wait until nothing is running, at most until `deadline`; return whether that is so."""
         return await self.until(lambda: not self.running, deadline)
 
     def cancel(self) -> None:
-        """Cancel what runs."""
+        """Cancel everything that is running."""
         for future in list(self.running):
             future.cancel()
 
     def close(self) -> None:
-        """Let go of everything; nothing is called after that."""
+        """Release everything; nothing is called after that."""
         self._is_closed = True
         self.held = _ignore
         self._pool.close()
@@ -241,7 +241,7 @@ class Caller:
             throttle.close()
         for future in self.running:
             if future.done() and not future.cancelled():
-                future.exception()  # Known already: it has ended the event loop.
+                future.exception()  # Mark it as seen: it ended the event loop, so it is known already.
 
 
 class _Exiting:
@@ -280,7 +280,7 @@ class _Exiting:
 
 
 def _ignore(seconds: float) -> None:
-    """Be told how long a handler took, where nobody wants to know."""
+    """Ignore how long a handler took."""
 
 
 def _task_maker(loop: asyncio.AbstractEventLoop) -> tuple[Callable[..., asyncio.Task[Any]], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The command line: `hubbub run`, and the commands that talk to a running server.
 
-Exit status 1 is an error of ours, told in one line; 2 a wrong call; 3 a failure of the user's own code, with its
-traceback.
+Exit status 1 is an error that Hubbub reports in one line, 2 is a usage error, and 3 is a failure of the user's own
+code, shown with its traceback.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ log = logging.getLogger("hubbub")
 
 USERS_FAILURE = 3
 
-# Questions under way at a time, so that their answers need not be waited for one by one.
+# Questions sent at a time, so that their answers need not be awaited one by one.
 MAX_QUESTIONS = 500
 
 A_DAY = 24 * 3600
@@ -45,7 +45,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Failure(click.ClickException):
-    """An error of ours: one line, exit status 1."""
+    """An error that Hubbub reports: one line, exit status 1."""
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the line."""
@@ -56,9 +56,9 @@ SETTINGS = {setting.name: setting for setting in Settings.describe()}
 
 
 def _checked(context: click.Context, option: click.Parameter, given: str | bool | None) -> str | None:
-    """Return the text of an option that is a setting, once it is known to spell a value."""
+    """Return the text of an option that is a setting, after checking that it is a valid value."""
     if given is None or isinstance(given, bool):
-        # A switch: there is nothing wrong to be spelled.
+        # A switch cannot have an invalid value.
         return None if given is None else str(given).lower()
     setting = SETTINGS[str(option.name)]
     try:
@@ -69,7 +69,7 @@ def _checked(context: click.Context, option: click.Parameter, given: str | bool 
 
 
 def _option(name: str, help: str) -> Decorator:
-    """Return the option of a setting."""
+    """Return the decorator that adds the option of a setting."""
     setting = SETTINGS[name]
     if setting.negation:
         default = "on" if setting.default else "off"
@@ -85,7 +85,7 @@ def _every_setting(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Command(click.Command):
-    """A command whose summary, in the list of all commands, is not cut."""
+    """A command whose summary is not truncated in the list of all commands."""
 
     def get_short_help_str(self, limit: int = 0) -> str:
         """Return the first paragraph of the help, however long it is."""
@@ -101,7 +101,7 @@ class Group(click.Group):
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="hubbub %(version)s")
 def main() -> None:
-    """Run a Hubbub server, or talk to one that runs."""
+    """Run a Hubbub server, or talk to a running one."""
 
 
 # ---- run -------------------------------------------------------------------------------------------------
@@ -119,10 +119,10 @@ def main() -> None:
 @click.option("--reload", is_flag=True, help="Replace the workers when a Python file in the app's directory changes.")
 @_every_setting
 def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
-    """Run the Server that is called SERVER in MODULE, such as app:server.
+    """Run the Server named SERVER in MODULE, such as app:server.
 
-    Every setting is an option here, and a variable: HUBBUB_MAX_MESSAGE_SIZE for --max-message-size. An option beats a
-    variable, and a variable what the program says.
+    Every setting is an option here, and an environment variable: HUBBUB_MAX_MESSAGE_SIZE for --max-message-size. An
+    option beats a variable, and a variable beats the program's own value.
     """
     directory = os.path.abspath(app_dir)
     sys.path.insert(0, directory)
@@ -135,9 +135,9 @@ def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
 @main.command()
 @_every_setting
 def demo(**options: str | None) -> None:
-    """Run a chat to try out: open the address that is printed, in two windows.
+    """Run a demo chat: open the printed address in two windows.
 
-    It is made to be copied, too: its server and its page are in the directory demo of the package.
+    Use it as a starting point, too: its server and its page are in the directory demo of the package.
     """
     program.name = "demo"
     server = _configured("hubbub.demo.chat:server", options, for_development=True)
@@ -154,10 +154,10 @@ def _tell_urls(server: Server) -> None:
 
 
 def _configured(target: str, options: Mapping[str, str | None], *, for_development: bool) -> Server:
-    """Return the server that the user's module has under that name, with the options of the command line.
+    """Return the server that `target` names in the user's module, with the options of the command line applied.
 
-    A developer visits pages of other sites too. Where only this machine can reach the server, it therefore takes no
-    request for a foreign name unless `allowed_hosts` says otherwise.
+    Developers also visit other sites' pages. Therefore, if only this machine can reach the server, it refuses requests
+    for foreign host names unless `allowed_hosts` says otherwise.
     """
     given = {name: text for name, text in options.items() if text is not None}
     try:
@@ -171,7 +171,7 @@ def _configured(target: str, options: Mapping[str, str | None], *, for_developme
 
 
 def _find(target: str) -> Server:
-    """Return the server that the user's module has under that name; what is printed on the way there is the user's."""
+    """Import the user's module, and return the server that `target` names in it."""
     name, colon, attribute = target.partition(":")
     if not (colon and all(part.isidentifier() for part in f"{name}.{attribute}".split("."))):
         raise Failure(f"{target!r} does not say which server: MODULE:SERVER is needed, such as app:server")
@@ -179,7 +179,7 @@ def _find(target: str) -> Server:
         with program.importing():
             module = importlib.import_module(name)
     except SettingsError:
-        # It tells what is wrong, and where it was said, better than a traceback.
+        # Its message says what is wrong, and where, better than a traceback would.
         raise
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -214,7 +214,7 @@ def _is_importing(filename: str) -> bool:
 
 @contextlib.contextmanager
 def _reloading(server: Server, directory: str) -> Iterator[None]:
-    """Have the server reload whenever a Python file below the directory changes."""
+    """Reload the server whenever a Python file below the directory changes."""
     try:
         watcher = _core.Watcher([directory])
     except OSError as error:
@@ -225,7 +225,7 @@ def _reloading(server: Server, directory: str) -> Iterator[None]:
         while not is_over.is_set():
             if changed := watcher.next(A_DAY):
                 log.info("changed: %s", ", ".join(os.path.relpath(path, directory) for path in changed))
-                # Before it runs, it has not loaded the code yet either.
+                # A server that is not running yet has not loaded the old code either.
                 with contextlib.suppress(NotRunning):
                     server.reload()
 
@@ -243,7 +243,7 @@ def _reloading(server: Server, directory: str) -> Iterator[None]:
 
 
 def _talking(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which server, and in which form to answer."""
+    """Add the options that select the server and the format of the answer."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Answer with JSON, for programs."),
         _option("control", "The path of the server's control socket, instead of its port."),
@@ -254,16 +254,16 @@ def _talking(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _address(port: str | None, control: str | None) -> dict[str, Any]:
-    """Return the arguments for a `Publisher`: the path or the port of an option, else of a variable.
+    """Return the arguments for a `Publisher`: the path or port from an option, or else from a variable.
 
-    A variable that is no setting, for its name may be mistyped, is told in a line.
+    Each variable that may be a mistyped setting is named in a line on standard error.
     """
     for complaint in environment.complaints():
         click.echo(f"hubbub: {complaint}", err=True)
     if port and control:
         raise click.UsageError("--port and --control name two servers: give one of them")
     options = {name: text for name, text in (("port", port), ("control", control)) if text}
-    # A port that is given beats a variable that names a path.
+    # A port given as an option beats a variable that names a path.
     names = ("port",) if port else ("port", "control")
     variables = {variable: os.environ.get(variable, "") for variable in (SETTINGS[name].variable for name in names)}
     try:
@@ -277,7 +277,7 @@ def _address(port: str | None, control: str | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _server(port: str | None, control: str | None) -> Iterator[Publisher]:
-    """Connect to the server; what goes wrong there is told in one line."""
+    """Connect to the server; errors are reported in one line."""
     with _telling_errors(), Publisher(**_address(port, control)) as publisher:
         yield publisher
 
@@ -294,7 +294,7 @@ def _telling_errors() -> Iterator[None]:
 
 
 def _content(text: str) -> str:
-    """Return the text to send: what standard input has, as it is, for `-`."""
+    """Return the text to send; for `-`, read it unchanged from standard input."""
     if text != "-":
         return text
     try:
@@ -304,7 +304,7 @@ def _content(text: str) -> str:
 
 
 def _answer(as_json: bool, **values: Any) -> None:
-    """Tell programs what has become of it; people are told only if something has gone wrong."""
+    """Print the result as JSON for programs; people see a message only if something goes wrong."""
     if as_json:
         click.echo(json.dumps(values))
 
@@ -314,7 +314,7 @@ def _answer(as_json: bool, **values: Any) -> None:
 @click.argument("text")
 @_talking
 def push(fd: int, text: str, port: str | None, control: str | None, as_json: bool) -> None:
-    """Send TEXT to the connection FD; with - for TEXT, what standard input has."""
+    """Send TEXT to the connection FD; if TEXT is -, read it from standard input."""
     content = _content(text)
     with _server(port, control) as server:
         queued = server.push(fd, content)
@@ -328,7 +328,7 @@ def push(fd: int, text: str, port: str | None, control: str | None, as_json: boo
 @click.argument("text")
 @_talking
 def publish(topic: str, text: str, port: str | None, control: str | None, as_json: bool) -> None:
-    """Send TEXT to all subscribers of TOPIC; with - for TEXT, what standard input has."""
+    """Send TEXT to all subscribers of TOPIC; if TEXT is -, read it from standard input."""
     content = _content(text)
     with _server(port, control) as server:
         server.publish(topic, content)
@@ -339,7 +339,7 @@ def publish(topic: str, text: str, port: str | None, control: str | None, as_jso
 @click.argument("text")
 @_talking
 def broadcast(text: str, port: str | None, control: str | None, as_json: bool) -> None:
-    """Send TEXT to all connections; with - for TEXT, what standard input has."""
+    """Send TEXT to all connections; if TEXT is -, read it from standard input."""
     content = _content(text)
     with _server(port, control) as server:
         server.broadcast(content)
@@ -393,7 +393,7 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
 
 
 async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
-    """Return what is known of all connections, by id; those that end meanwhile are left out."""
+    """Return details of all connections, sorted by id; those that end meanwhile are left out."""
     found: list[ConnectionInfo | None] = []
     async with AsyncPublisher(**address) as server:
         ids = sorted(await server.connections())
@@ -405,7 +405,7 @@ async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
 @main.command()
 @_talking
 def stats(port: str | None, control: str | None, as_json: bool) -> None:
-    """Show what the server has counted since its start."""
+    """Show the server's statistics since its start."""
     with _server(port, control) as server:
         counted = server.stats()
     if as_json:
@@ -422,12 +422,12 @@ def stats(port: str | None, control: str | None, as_json: bool) -> None:
 
 
 def countable(counted: Mapping[str, Any]) -> list[str]:
-    """Return the names of what was counted."""
+    """Return the names of the counters."""
     return [name for name in counted if name not in ("started_at", "workers", "worker_id")]
 
 
 def stats_column(title: str, counted: Mapping[str, Any]) -> list[str]:
-    """Return the cells of a column: what was counted of the whole server or of a worker."""
+    """Return the cells of a column: the counters of the whole server or of one worker."""
     cells = [title, shown_seconds(time.time() - counted["started_at"])]
     for name in countable(counted):
         cells.append((shown_bytes if "bytes" in name else "{:,}".format)(counted[name]))
@@ -435,7 +435,7 @@ def stats_column(title: str, counted: Mapping[str, Any]) -> list[str]:
 
 
 def fitting(names: Sequence[str], columns: Sequence[Sequence[str]], width: int) -> Iterator[Sequence[Sequence[str]]]:
-    """Yield the columns in parts that are, beside their names, no wider than `width` if that can be."""
+    """Yield the columns in groups that, together with the names, are no wider than `width` if possible."""
     left = width - max(map(len, names))
     part: list[Sequence[str]] = []
     used = 0
@@ -450,7 +450,7 @@ def fitting(names: Sequence[str], columns: Sequence[Sequence[str]], width: int) 
 
 
 def print_table(rows: Sequence[Sequence[str]], left: set[int]) -> None:
-    """Print rows of equally many cells as columns, numbers to the right and the columns in `left` to the left."""
+    """Print rows of equal length as columns; the columns in `left` are left-aligned, the others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (

@@ -1,4 +1,4 @@
-"""Waiting for connections to be closed."""
+"""Wait for connections to be closed."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,17 +9,17 @@ __all__ = ["Closings"]
 
 
 class Closings:
-    """What waits in one event loop for the end of connections, of any worker."""
+    """The callers in one event loop that wait for the end of connections, of any worker."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, watch: Callable[[int], bool], unwatch: Callable[[int], None]
     ) -> None:
-        """Begin without any.
+        """Start with no callers waiting.
 
         Args:
-            loop: Where all of this is called.
-            watch: Has `tell` called once as soon as a connection is open no more. False: it is not open now.
-            unwatch: Nobody waits for a connection any more.
+            loop: The event loop in which all methods are called.
+            watch: Arranges one call of `tell` once a connection is no longer open. Returns false if it is not open now.
+            unwatch: Called when nobody waits for a connection any longer.
         """
         self._loop = loop
         self._watch = watch
@@ -27,7 +27,7 @@ class Closings:
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
 
     async def wait(self, fd: int) -> None:
-        """Wait until the connection `fd` is open no more; see `Server.wait_closed`."""
+        """Wait until the connection `fd` is no longer open; see `Server.wait_closed`."""
         if not self._watch(fd):
             return
         future: asyncio.Future[None] = self._loop.create_future()
@@ -35,7 +35,7 @@ class Closings:
         try:
             await future
         finally:
-            # Otherwise it was cancelled.
+            # If the future is still listed, this caller was cancelled.
             if (waiting := self._waiting.get(fd)) and future in waiting:
                 waiting.remove(future)
                 if not waiting:
@@ -43,13 +43,13 @@ class Closings:
                     self._unwatch(fd)
 
     def tell(self, fd: int) -> None:
-        """Let everybody go on who waits for the end of this connection."""
+        """Wake all callers that wait for the end of this connection."""
         for future in self._waiting.pop(fd, ()):
             if not future.done():
                 future.set_result(None)
 
     def close(self) -> None:
-        """End all waiting: nothing more will be told here."""
+        """Make all waiting callers fail with `NotRunning`."""
         waiting, self._waiting = self._waiting, {}
         for futures in waiting.values():
             for future in futures:

@@ -1,8 +1,8 @@
 """The control socket: the Unix socket at which other programs of the same user reach a running server.
 
-With `control="auto"` its path follows from the user and the port, so that a server and its `Publisher` find each other
-without being told. Beside it lies a lease file. Who holds its lock is the live server; a socket that nobody holds the
-lock for is left over from one that was killed.
+With `control="auto"`, its path is derived from the user and the port, so that a server and its `Publisher` find each
+other without configuration. A lease file lies next to it. The live server holds the lock on that file; if no process
+holds the lock, the socket was left behind by a server that was killed.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ __all__ = ["Control", "open_control", "path_for"]
 log = logging.getLogger("hubbub")
 
 BACKLOG = 128
-# What a system's `sun_path` holds, less the NUL; Linux has 4 bytes more.
+# The size of `sun_path` without the NUL; Linux allows 4 bytes more.
 MAX_PATH = 103
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control socket that this process listens on; the two descriptors are to be handed over."""
+    """A control socket that this process listens on; its user takes over the two descriptors."""
 
     path: str
     listener: int
     lease: int
     is_temporary: bool
-    """The port was any free one, so no other server will look for what this one has leased."""
+    """Whether the port was any free one, so that no later server needs this one's lease file."""
 
     @property
     def lease_path(self) -> str:
@@ -43,17 +43,17 @@ class Control:
         return _lease_of(self.path)
 
     def remove(self) -> None:
-        """Remove the socket's file; to be done while the lease is held, or it may be another's."""
+        """Remove the socket's file; call this while holding the lease, or the file may be another server's."""
         for path in (self.path, self.lease_path)[: 1 + self.is_temporary]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
 
 def path_for(port: int) -> str:
-    """Return the path at which a server of this user with `control="auto"` has its control socket.
+    """Return the path of the control socket of a server of this user with `control="auto"`.
 
     Raises:
-        ConnectionError: Its directory belongs to somebody else, so whoever listens there is not to be trusted; or there
+        ConnectionError: The socket's directory belongs to another user, so a server there cannot be trusted; or there
             is no directory for temporary files.
     """
     try:
@@ -71,25 +71,25 @@ def path_for(port: int) -> str:
 
 
 def open_control(setting: str | None, port: int, *, is_temporary: bool = False) -> Control | None:
-    """Open the control socket that the setting `control` asks for; `None` for none.
+    """Open the control socket that the setting `control` asks for; return `None` if there is none.
 
-    With "auto", one that cannot be had (another live server listens on the same port of another address, the directory
-    is another user's) is done without, with a warning.
+    With "auto", if the socket cannot be opened (another live server listens on the same port of another address, the
+    directory belongs to another user), the server does without it, and a warning is logged.
 
     Args:
-        setting: The setting, `control`.
+        setting: The setting `control`.
         port: The port that the server listens on.
-        is_temporary: It is any free one.
+        is_temporary: Whether that port is any free one.
 
     Raises:
-        CannotServe: The one that `setting` names cannot be had; the message says where, and why.
+        CannotServe: The socket that `setting` names cannot be opened; the message says where, and why.
     """
     if setting is None:
         return None
     try:
         return _open(setting, port, is_temporary)
     except CannotServe as refusal:
-        # Nobody asked for it by name; and no other user, whose directory lies in the way, may keep us from serving.
+        # "auto" does not require a socket, and another user must not be able to stop us by creating the directory.
         if setting != "auto":
             raise
         log.warning("no control socket: %s; `control` can name another path", refusal.strerror)
@@ -97,7 +97,7 @@ def open_control(setting: str | None, port: int, *, is_temporary: bool = False) 
 
 
 def _open(setting: str, port: int, is_temporary: bool) -> Control:
-    # Without a directory for temporary files there is no path that the error could name.
+    # If there is no directory for temporary files, there is no path for the error to name.
     path: str | None = None
     try:
         path = _path_in(_own_directory(), port) if setting == "auto" else os.path.abspath(setting)
@@ -129,7 +129,7 @@ def _path_in(directory: str, port: int) -> str:
 
 
 def _refusal(directory: str, found: os.stat_result) -> str | None:
-    """Return why a directory is not to be trusted, if so; anyone may make one of that name before us."""
+    """Return why a directory cannot be trusted, or `None`; anyone may have created one of that name before us."""
     if not stat.S_ISDIR(found.st_mode):
         return f"{directory} is no directory"
     if found.st_uid != os.geteuid():
@@ -138,7 +138,7 @@ def _refusal(directory: str, found: os.stat_result) -> str | None:
 
 
 def _own_directory() -> str:
-    """Make sure that the directory is there, is ours, and opens to nobody else."""
+    """Create the directory if needed, and make sure that it is ours and closed to other users."""
     directory = _directory()
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
@@ -155,7 +155,7 @@ def _lease_of(path: str) -> str:
 
 
 def _take_lease(path: str) -> int | None:
-    """Return the lease file's descriptor with the lock held; `None`: another process holds it."""
+    """Lock the lease file and return its descriptor; return `None` if another process holds the lock."""
     lease = os.open(_lease_of(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,12 +172,12 @@ def _refuse_what_is_no_socket(path: str) -> None:
 
 
 def _listen(path: str) -> int:
-    """Return the descriptor of a socket that listens at `path`, in place of one that a killed server left there."""
+    """Listen at `path`, replacing a socket left by a killed server, and return the listener's descriptor."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
-        # Nobody can connect before it listens; so nobody else's process ever could.
+        # Nobody can connect before it listens, so other users' processes can never connect.
         Path(path).chmod(0o600)
         listener.listen(BACKLOG)
         return listener.detach()

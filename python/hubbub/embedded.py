@@ -23,18 +23,18 @@ log = logging.getLogger("hubbub")
 
 
 class Embedded:
-    """One worker that accepts for itself; with a control socket, a hub beside it for other programs."""
+    """One worker that accepts connections itself, and a hub for other programs if there is a control socket."""
 
     def __init__(
         self, server: object, settings: Settings, handlers: Mapping[str, Handler], control: str | None
     ) -> None:
-        """Make it, to be opened in a running event loop.
+        """Create it; `open` must be called in a running event loop.
 
         Args:
-            server: What handlers are given as `server`.
+            server: Passed to handlers as `server`.
             settings: The server's settings.
-            handlers: By event.
-            control: In the place of the setting of that name.
+            handlers: The handlers, by event.
+            control: Replaces the setting of that name.
         """
         self.port = settings.port
         self.worker: Worker | None = None
@@ -45,8 +45,8 @@ class Embedded:
         self._control: Control | None = None
         self._hub: Hub | None = None
         self._exposition: Exposition | None = None
-        # What was measured last. Scrapes have threads of their own, and one may still be under way when there is no
-        # worker any more.
+        # The last measurements. Scrapes run in threads of their own, and one may still be running when the worker is
+        # gone.
         self._measured: dict[str, Any] | None = None
         self._measuring = threading.Lock()
         self._is_to_leave = False
@@ -54,10 +54,10 @@ class Embedded:
         self.failure: BaseException | None = None
 
     async def open(self) -> None:
-        """Listen, and make `worker`.
+        """Open the listening sockets, and create `worker`.
 
         Raises:
-            CannotServe: The system refuses.
+            CannotServe: The system refuses something that the server needs.
         """
         settings = self._settings
         self._listeners = await listen(settings.hosts, settings.port, settings.backlog)
@@ -81,9 +81,9 @@ class Embedded:
             raise
 
     async def begin(self) -> None:
-        """Run `worker_start`, accept connections, run `start`; end early if it is to leave already.
+        """Run `worker_start`, accept connections, run `start`; return early if `shutdown` is called meanwhile.
 
-        What `worker_start` raises is raised here, and is `failure` then.
+        Raises the exception of `worker_start`, if any, and keeps it in `failure`.
         """
         assert self.worker
         if self._is_to_leave:
@@ -106,7 +106,7 @@ class Embedded:
             leaving.cancel()
 
     async def _cancel_handlers(self, worker: Worker) -> None:
-        """Cancel what runs, and give it the time to clean up."""
+        """Cancel running handlers, and give them time to clean up."""
         worker.caller.is_stopping = True
         worker.caller.cancel()
         await worker.caller.until_idle(worker.loop.time() + CANCEL_GRACE)
@@ -123,18 +123,18 @@ class Embedded:
         return None
 
     async def until_left(self) -> None:
-        """Wait until it is to leave."""
+        """Wait until the server has to stop."""
         assert self.worker
         await self.worker.is_to_leave.wait()
 
     def shutdown(self) -> None:
-        """Have it leave, from any thread."""
+        """Ask the server to stop; may be called from any thread."""
         self._is_to_leave = True
         if self.worker:
             self.worker.loop.call_soon_threadsafe(self.worker.leave, "stop")
 
     def reload(self) -> None:
-        """Refuse: what runs in this process cannot be loaded again.
+        """Refuse to reload: this process's own program cannot be loaded again.
 
         Raises:
             RuntimeError: Always.
@@ -142,7 +142,7 @@ class Embedded:
         raise RuntimeError("reload needs worker processes, and this server runs in one process: start it anew")
 
     async def close(self) -> None:
-        """Stop gracefully, run `shutdown`, and let go of everything."""
+        """Stop gracefully, run the `shutdown` handler, and release everything."""
         try:
             if self.worker:
                 await self.worker.stop()
@@ -153,7 +153,7 @@ class Embedded:
             self.let_go()
 
     def let_go(self) -> None:
-        """End without another word to anyone; what is closed already is left alone."""
+        """Release everything at once, without a graceful stop; may be called again."""
         if self._exposition:
             self._measure()
             self._exposition.close()
@@ -179,7 +179,7 @@ class Embedded:
             return self._measured
 
     def _hear(self) -> None:
-        """Log what the hub says; nothing else that it reports is for a server without processes."""
+        """Log the hub's messages; its other reports do not concern a server without worker processes."""
         assert self._hub
         for kind, level, text in self._hub.events():
             if kind == "log":

@@ -1,4 +1,4 @@
-"""Environment variables that look like settings and are none: a mistyped name would otherwise pass silently."""
+"""Find environment variables that look like settings but are not: a mistyped name must not pass silently."""
 
 import os
 import re
@@ -12,8 +12,8 @@ __all__ = ["complaints"]
 
 PREFIX = "HUBBUB_"
 
-# What Kubernetes injects for Services whose names begin with hubbub: HUBBUB_SERVICE_HOST, HUBBUB_PORT_9501_TCP_ADDR,
-# HUBBUB_METRICS_SERVICE_PORT_HTTP; and HUBBUB_PORT with an address in it.
+# Variables that Kubernetes injects for Services whose names begin with hubbub: HUBBUB_SERVICE_HOST,
+# HUBBUB_PORT_9501_TCP_ADDR, HUBBUB_METRICS_SERVICE_PORT_HTTP; and HUBBUB_PORT with an address in it.
 _OF_A_SERVICE = re.compile(
     r"HUBBUB(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -21,10 +21,10 @@ _ADDRESS_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
 
 
 def complaints(environ: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """Yield a line for each variable `HUBBUB_…` that no setting has, with the nearest name if there is one.
+    """Yield a line for each variable `HUBBUB_…` that belongs to no setting, with the nearest name if there is one.
 
-    Empty variables count as not set, and those that Kubernetes injects for a Service are not meant for us. What is not
-    printable in a name is escaped.
+    Empty variables count as not set; variables that Kubernetes injects for a Service are skipped. Unprintable characters
+    of a name are escaped.
     """
     known = {setting.variable for setting in Settings.describe()}
     for name, value in sorted(environ.items()):
@@ -36,9 +36,9 @@ def complaints(environ: Mapping[str, str] = os.environ) -> Iterator[str]:
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    import difflib  # Only a mistake needs it, so `import hubbub` need not wait for it.
+    import difflib  # Only needed for a mistake, so `import hubbub` should not wait for it.
 
-    # The prefix is the same in all of them, and would make all of them alike.
+    # Leave out the common prefix, which would make all names look similar.
     suffixes = [variable.removeprefix(PREFIX) for variable in known]
     nearest = difflib.get_close_matches(name.removeprefix(PREFIX).upper(), suffixes, n=1)
     return f"did you mean {PREFIX}{nearest[0]}?" if nearest else "`hubbub run --help` lists the settings"

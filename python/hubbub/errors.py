@@ -1,4 +1,4 @@
-"""The errors that Hubbub raises for a caller's mistake; all of them are `HubbubError`."""
+"""Hubbub's own exceptions, and checks of arguments."""
 
 from collections.abc import Iterable
 from numbers import Real
@@ -17,14 +17,14 @@ __all__ = [
 
 
 class HubbubError(Exception):
-    """The base of all errors that are Hubbub's own."""
+    """The base class of Hubbub's own errors."""
 
 
 class SettingsError(HubbubError, ValueError):
     """A setting is unknown, of the wrong type or out of range.
 
-    The message names the setting, where it came from (keyword, option or environment variable), what was
-    given and what is allowed.
+    The message names the setting, where the value came from (keyword, option or environment variable), the value
+    given, and what is allowed.
     """
 
 
@@ -33,14 +33,15 @@ class NotRunning(HubbubError, RuntimeError):
 
 
 class CannotServe(OSError):
-    """The system refuses what the server needs: the port is in use, the host unknown, the control socket another's.
+    """The system refused something the server needs.
 
-    `strerror` is one line for people that tells what, where and why.
+    For example, the port is in use, the host is unknown, or the control socket belongs to another server. `strerror` is
+    one line for people that says what failed, where and why.
     """
 
 
 def wrong_type(argument: str, wanted: str, given: object) -> TypeError:
-    """Return the error that names an argument, what it must be, and the type that was given."""
+    """Return an error that names an argument, what it must be, and the type given."""
     return TypeError(f"{argument} must be {wanted}, not {type(given).__name__}")
 
 
@@ -54,10 +55,10 @@ def short_number(given: object) -> str:
 
 
 def check_seconds(argument: str, given: object) -> None:
-    """Check that an argument is a number of seconds, of whatever size.
+    """Check that an argument is a number of seconds, of any size.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: The argument is not a number.
     """
     if not isinstance(given, Real) or isinstance(given, bool):
         raise wrong_type(argument, "a number of seconds", given)
@@ -78,10 +79,10 @@ def as_seconds(argument: str, given: object) -> float:
 
 
 def check_ids(exclude: Iterable[int]) -> tuple[int, ...]:
-    """Return the ids that a fan-out leaves out; what they are is looked at when they are sent.
+    """Return the ids that a fan-out excludes; the ids themselves are checked when the message is sent.
 
     Raises:
-        TypeError: This is no iterable.
+        TypeError: `exclude` is not an iterable.
     """
     if not isinstance(exclude, Iterable):
         raise wrong_type("exclude", "an iterable of ids (int)", exclude)

@@ -1,6 +1,6 @@
-"""The values that handlers are given and give back.
+"""The values that handlers receive and return.
 
-Nothing in here does I/O or knows of a server. `Frame`, the one value that is made for each message, is a
+Nothing in here does I/O or knows about a server. `Frame`, the only value created for every message, is a
 class of the native core.
 """
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 else:
     # `collections.abc.Buffer` comes with Python 3.12.
     Data = str | bytes | bytearray | memoryview
-"""What can be sent: text, or bytes in any of the types that hold them."""
+"""The types that can be sent: text, or any bytes-like object."""
 
 
 class Opcode(IntEnum):
     """The opcodes of frames (RFC 6455 §5.2)."""
 
     CONTINUATION = 0x0
-    """A further fragment of a message."""
+    """A later fragment of a message."""
     TEXT = 0x1
-    """UTF-8: `str`."""
+    """UTF-8 text: `str`."""
     BINARY = 0x2
     """Any bytes: `bytes`."""
     CLOSE = 0x8
@@ -61,38 +61,38 @@ class CloseCode(IntEnum):
     """
 
     NORMAL_CLOSURE = 1000
-    """It has served its purpose."""
+    """The connection has served its purpose."""
     GOING_AWAY = 1001
-    """The server stops, or the page is left."""
+    """The server stops, or the user leaves the page."""
     PROTOCOL_ERROR = 1002
-    """The peer breaks the protocol."""
+    """The peer violated the protocol."""
     UNSUPPORTED_DATA = 1003
-    """Text where binary data is wanted, or the reverse."""
+    """The peer sent text where binary data is expected, or the reverse."""
     NO_STATUS_RCVD = 1005
-    """The peer gave no code. It cannot be sent."""
+    """The peer gave no code. This code cannot be sent."""
     ABNORMAL_CLOSURE = 1006
-    """The connection broke, without a closing handshake. It cannot be sent."""
+    """The connection broke, without a closing handshake. This code cannot be sent."""
     INVALID_FRAME_PAYLOAD_DATA = 1007
     """A text message is not UTF-8."""
     POLICY_VIOLATION = 1008
-    """The peer does what it may not; where nothing else fits."""
+    """The peer did something that is not allowed, and no other code fits."""
     MESSAGE_TOO_BIG = 1009
     """A message is longer than `max_message_size`."""
     MANDATORY_EXTENSION = 1010
-    """A client misses an extension that it needs."""
+    """The server did not offer an extension that the client needs."""
     INTERNAL_ERROR = 1011
     """A handler failed, or no pong came in time."""
     SERVICE_RESTART = 1012
-    """The worker is replaced in a reload; come back."""
+    """A reload is replacing the worker; the client should reconnect."""
     TRY_AGAIN_LATER = 1013
     """The client reads too slowly: see `slow_consumer`."""
     BAD_GATEWAY = 1014
-    """A proxy had no good answer from the server behind it."""
+    """A proxy got no valid answer from the server behind it."""
     TLS_HANDSHAKE = 1015
-    """There was no TLS connection. It cannot be sent."""
+    """The TLS connection could not be made. This code cannot be sent."""
 
 
-# The others only tell how a connection ended; no frame may carry them (RFC 6455 §7.4.1).
+# The other codes only report how a connection ended; no frame may carry them (RFC 6455 §7.4.1).
 _SENDABLE = frozenset(CloseCode) - {
     CloseCode.NO_STATUS_RCVD,
     CloseCode.ABNORMAL_CLOSURE,
@@ -111,8 +111,8 @@ def check_close(code: int, reason: str) -> None:
         reason: At most 123 bytes of UTF-8 (RFC 6455 §5.5).
 
     Raises:
-        TypeError: `code` is no `int` or `reason` no `str`.
-        ValueError: `code` may not be sent, or `reason` is too long or not encodable.
+        TypeError: `code` is not an `int`, or `reason` is not a `str`.
+        ValueError: `code` may not be sent, or `reason` is too long or cannot be encoded.
     """
     if not isinstance(code, int):
         raise wrong_type("code", "an int", code)
@@ -128,7 +128,7 @@ def check_close(code: int, reason: str) -> None:
 
 
 class ConnectionInfo(NamedTuple):
-    """What the server knows of one open connection, as it was when it was asked."""
+    """What the server knows about one open connection, at the time of the call."""
 
     fd: int
     """The connection's id."""
@@ -137,7 +137,7 @@ class ConnectionInfo(NamedTuple):
     client: tuple[str, int]
     """The client's address and port, as in `Request.client`."""
     opened_at: float
-    """When the handshake was done, in Unix seconds."""
+    """When the handshake completed, in Unix seconds."""
     last_received_at: float
     """When bytes last came from the client, in Unix seconds."""
     messages_in: int
@@ -149,17 +149,17 @@ class ConnectionInfo(NamedTuple):
     bytes_out: int
     """Bytes of payload queued for it."""
     queued_bytes: int
-    """Bytes in its outbox that are not sent yet, frame headers included."""
+    """Bytes in its outbox that have not been sent yet, including frame headers."""
 
 
 class Request:
     """One HTTP request: the opening handshake of a WebSocket, or a plain request on the same port.
 
-    All of it is read-only but `state`. Header values are as they came, decoded as latin-1 (RFC 9110 §5.5).
+    Everything except `state` is read-only. Header values are as received, decoded as latin-1 (RFC 9110 §5.5).
     """
 
-    # One is made for each handshake, so making it only stores the parts. What is worked out from them is kept
-    # in a slot that stays unset until then. The worker sets `_fd` when it accepts the handshake.
+    # A request is created for each handshake, so the constructor only stores the parts. Values computed from them are
+    # cached in slots that stay unset until first used. The worker sets `_fd` when it accepts the handshake.
     __slots__ = (
         "_body",
         "_client",
@@ -197,8 +197,8 @@ class Request:
         Args:
             method: As in the request line.
             target_path: The path as in the request line, percent-encoded.
-            query_string: What stands after the `?`, without it.
-            headers: The pairs in the order in which they came, names in any case.
+            query_string: The part after the `?`, without the `?`.
+            headers: The pairs in the order received, names in any case.
             client: The client's address and port.
             scheme: `http` or `https`.
             body: The whole body.
@@ -219,12 +219,12 @@ class Request:
 
     @property
     def method(self) -> str:
-        """The method, in upper case as it came: `GET`."""
+        """The method as received, in upper case: `GET`."""
         return self._method
 
     @property
     def path(self) -> str:
-        """The path, percent-decoded as UTF-8; what is not UTF-8 becomes U+FFFD."""
+        """The path, percent-decoded as UTF-8; bytes that are not valid UTF-8 become U+FFFD."""
         try:
             return self._path
         except AttributeError:
@@ -233,12 +233,12 @@ class Request:
 
     @property
     def query_string(self) -> str:
-        """What stands after the `?` of the request's target, as it came; empty if there is none."""
+        """The part of the request's target after the `?`, as received; empty if there is none."""
         return self._query_string
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The query's parameters, decoded; of those with the same name the last one."""
+        """The query's parameters, decoded; if a name is repeated, the last value."""
         try:
             return self._query
         except AttributeError:
@@ -247,7 +247,7 @@ class Request:
 
     @property
     def query_all(self) -> list[tuple[str, str]]:
-        """All parameters of the query in their order, decoded."""
+        """All parameters of the query, in order, decoded."""
         return parse_qsl(self._query_string, keep_blank_values=True)
 
     @property
@@ -261,12 +261,12 @@ class Request:
 
     @property
     def headers_all(self) -> list[tuple[str, str]]:
-        """All headers in their order, names in lower case."""
+        """All headers, in order, names in lower case."""
         return [(name.lower(), value) for name, value in self._header_pairs]
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies by name, without quotes around the value; what is no cookie is left out."""
+        """The cookies by name, without quotes around the value; malformed parts are left out."""
         try:
             return self._cookies
         except AttributeError:
@@ -275,7 +275,7 @@ class Request:
 
     @property
     def client(self) -> tuple[str, int]:
-        """The client's address and port; behind a trusted proxy the forwarded ones, port 0 if not told."""
+        """The client's address and port; behind a trusted proxy the forwarded ones, with port 0 if not forwarded."""
         return self._client
 
     @property
@@ -285,7 +285,7 @@ class Request:
 
     @property
     def origin(self) -> str | None:
-        """The Origin header: the page that asks, if a browser asks (RFC 6455 §10.2)."""
+        """The Origin header: the page that sent the request, if a browser did (RFC 6455 §10.2)."""
         return self.headers.get("origin")
 
     @property
@@ -301,7 +301,7 @@ class Request:
 
     @property
     def state(self) -> Any:
-        """Yours: what `handshake` found out and `open` wants to know; a `SimpleNamespace` at first."""
+        """Yours to set, for example in `handshake` for use in `open`; initially an empty `SimpleNamespace`."""
         try:
             return self._state
         except AttributeError:
@@ -313,7 +313,7 @@ class Request:
         self._state = value
 
     def __repr__(self) -> str:
-        # Headers and the query are left out: they carry cookies and tokens, and a repr ends up in logs.
+        # Headers and query are left out: they carry cookies and tokens, and a repr ends up in logs.
         address, port = self._client
         return f"<Request fd={self._fd} {self._method} {self.path!r} from {address} port {port}>"
 
@@ -323,7 +323,7 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     for name, value in pairs:
         name = name.lower()
         if name in headers:
-            # RFC 9110 §5.3 joins with a comma, which in a Cookie is part of a value.
+            # RFC 9110 §5.3 joins with a comma, but in a Cookie header a comma is part of a value.
             separator = "; " if name == "cookie" else ", "
             value = headers[name] + separator + value
         headers[name] = value
@@ -339,17 +339,17 @@ def _cookies(header: str) -> dict[str, str]:
             continue
         if len(value) >= 2 and value.startswith('"') and value.endswith('"'):
             value = value[1:-1]
-        # Of two with one name the first has the longer path, so it is meant for this place (RFC 6265 §5.4).
+        # If a name is repeated, the first cookie has the longer path, so it is the more specific (RFC 6265 §5.4).
         cookies.setdefault(name, value)
     return cookies
 
 
-# What names a header, a method or a subprotocol (RFC 9110 §5.6.2).
+# The syntax of the name of a header, method or subprotocol (RFC 9110 §5.6.2).
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # A value is sent as latin-1 and must not be able to end its line (RFC 9110 §5.5).
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
-# The server writes these itself; with a second one, two readers may see two messages (RFC 9112 §6.3).
+# The server writes these itself. If one appeared twice, two parsers might see different messages (RFC 9112 §6.3).
 _FRAMING_HEADERS = {"connection", "content-length", "transfer-encoding"}
 _HANDSHAKE_HEADERS = _FRAMING_HEADERS | {
     "upgrade",
@@ -360,7 +360,7 @@ _HANDSHAKE_HEADERS = _FRAMING_HEADERS | {
 
 
 def _checked_headers(headers: Mapping[str, str], reserved: set[str]) -> Mapping[str, str]:
-    """Return a read-only copy; `ValueError` if a header cannot be sent, or is not the user's to send."""
+    """Return a read-only copy; raise `ValueError` if a header cannot be sent, or is reserved for the server."""
     if not isinstance(headers, Mapping):
         raise wrong_type("headers", "a mapping of str to str", headers)
     for name, value in headers.items():
@@ -377,14 +377,14 @@ def _checked_headers(headers: Mapping[str, str], reserved: set[str]) -> Mapping[
 
 @dataclass(frozen=True, slots=True, init=False)
 class Response:
-    """The answer to a plain HTTP request, or to a handshake that is refused. It does not change."""
+    """The answer to a plain HTTP request, or to a handshake that is refused. Immutable."""
 
     body: bytes = field(repr=False)
     """The body as it is sent."""
     status: int
     """The status code."""
     headers: Mapping[str, str] = field(repr=False)
-    """The headers, read-only, Content-Type among them; without those that the server writes itself."""
+    """The headers, read-only, including Content-Type but not those that the server writes itself."""
     content_type: str | None
     """The media type, `None` for an empty body without one."""
 
@@ -395,19 +395,20 @@ class Response:
         headers: Mapping[str, str] = {},
         content_type: str | None = None,
     ) -> None:
-        """Make a response.
+        """Create a response.
 
         Args:
             body: `str` is sent as UTF-8.
             status: 200 to 599; 204 and 304 have no body (RFC 9110 §6.4.1).
-            headers: Further headers. Connection, Content-Length and Transfer-Encoding are the server's.
-            content_type: `None` is `text/html; charset=utf-8` for `str`, `application/octet-stream` for
-                bytes, and no Content-Type for an empty body. It may stand among `headers` instead.
+            headers: Further headers. The server itself writes Connection, Content-Length and Transfer-Encoding.
+            content_type: `None` means `text/html; charset=utf-8` for `str`, `application/octet-stream` for
+                bytes, and no Content-Type for an empty body. It may be given in `headers` instead.
 
         Raises:
-            TypeError: One of them has a wrong type.
-            ValueError: `status` is out of range, has no body but is given one, or a header is malformed (a
-                control character in it, say), reserved, or given twice, differently.
+            TypeError: An argument has the wrong type.
+            ValueError: `status` is out of range; it allows no body but `body` is not empty; a header is malformed
+                (contains a control character, for example) or reserved; or the content type is given twice with
+                different values.
         """
         if not isinstance(status, int) or isinstance(status, bool):
             raise wrong_type("status", "an int", status)
@@ -420,14 +421,14 @@ class Response:
             raise ValueError(f"a response with status {status} has no body")
         checked = _checked_headers(headers, _FRAMING_HEADERS)
         named = next((value for name, value in checked.items() if name.lower() == "content-type"), None)
-        # The same may stand in both, as it does where `dataclasses.replace` gives the parts of another response.
+        # Both may hold the same value, as they do when `dataclasses.replace` passes on the parts of another response.
         if named is not None and content_type not in (None, named):
             raise ValueError("the content type is given twice, differently, in headers and as content_type")
         if named is None:
             named = content_type or _default_content_type(body)
             if named is not None:
                 checked = _checked_headers({**checked, "Content-Type": named}, _FRAMING_HEADERS)
-        # The class is frozen, so its own constructor has to go around that.
+        # The class is frozen, so the constructor has to bypass its `__setattr__`.
         object.__setattr__(self, "body", payload)
         object.__setattr__(self, "status", int(status))
         object.__setattr__(self, "headers", checked)
@@ -435,14 +436,14 @@ class Response:
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: Mapping[str, str] = {}) -> Self:
-        """Make a response of `value` as compact JSON in UTF-8, with `application/json`.
+        """Create a response with `value` as compact JSON in UTF-8, and the content type `application/json`.
 
         Raises:
             TypeError: JSON cannot express `value`.
-            ValueError: `value` contains itself, or NaN or an infinity, which JSON has not (RFC 8259 §6); or
-                as the constructor.
+            ValueError: `value` contains itself, or NaN or an infinity, which JSON does not have (RFC 8259 §6); or
+                for the reasons of the constructor.
         """
-        import json  # Not every server answers with JSON, and `import hubbub` is to be quick.
+        import json  # Not every server answers with JSON, and `import hubbub` should be quick.
 
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -452,15 +453,15 @@ class Response:
 
     @classmethod
     def redirect(cls, url: str, status: int = 302) -> Self:
-        """Make a response that sends the client to `url`.
+        """Create a response that redirects the client to `url`.
 
         Args:
-            url: Absolute or relative; what a URL may not contain is percent-encoded as UTF-8.
+            url: Absolute or relative; characters not allowed in a URL are percent-encoded as UTF-8.
             status: 301, 302, 303, 307 or 308.
 
         Raises:
-            TypeError: `url` is no `str`, or `status` no `int`.
-            ValueError: `url` has a control character, or `status` is none of these.
+            TypeError: `url` is not a `str`, or `status` is not an `int`.
+            ValueError: `url` contains a control character, or `status` is none of these.
         """
         if not isinstance(url, str):
             raise wrong_type("url", "a str", url)
@@ -473,7 +474,7 @@ class Response:
         return cls(status=status, headers={"Location": quote(url, safe=_URL_CHARACTERS)})
 
 
-# RFC 3986 §2.2, and the percent sign of what is encoded already; `quote` itself adds §2.3.
+# RFC 3986 §2.2, and the percent sign of parts already encoded; `quote` itself adds §2.3.
 _URL_CHARACTERS = "%:/?#[]@!$&'()*+,;="
 
 
@@ -496,16 +497,16 @@ def _default_content_type(body: Data) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """The answer of a `handshake` handler that accepts, and says how.
+    """Returned by a `handshake` handler to accept the connection with a subprotocol or further headers.
 
     Args:
-        subprotocol: The subprotocol to speak. A client that does not offer it is refused with 400, as it would have
-            to fail the connection (RFC 6455 §4.1); `None` leaves the choice to the server's `subprotocols`.
+        subprotocol: The subprotocol to use. A client that does not offer it is refused with 400, because it would have
+            to fail the connection (RFC 6455 §4.1); `None` leaves the choice to the setting `subprotocols`.
         headers: Headers for the 101 response, Set-Cookie for example.
 
     Raises:
-        TypeError: One of them has a wrong type.
-        ValueError: `subprotocol` is no token (RFC 6455 §4.1), or a header is malformed or one of those that
+        TypeError: An argument has the wrong type.
+        ValueError: `subprotocol` is not a token (RFC 6455 §4.1), or a header is malformed or one of those that
             the server writes itself.
     """
 
@@ -522,14 +523,16 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """The answer of a `handshake` handler that upgrades and closes at once, so that a browser sees why.
+    """Returned by a `handshake` handler to refuse the client with a close code.
+
+    The server completes the handshake and closes the connection at once, so that a browser sees the code.
 
     Args:
         code: The close code, 1000-1003, 1007-1014 or 3000-4999 (RFC 6455 §7.4).
         reason: At most 123 bytes of UTF-8 (RFC 6455 §5.5).
 
     Raises:
-        TypeError: `code` is no `int` or `reason` no `str`.
+        TypeError: `code` is not an `int`, or `reason` is not a `str`.
         ValueError: `code` may not be sent, or `reason` is too long.
     """
 

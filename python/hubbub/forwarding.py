@@ -1,4 +1,4 @@
-"""Who asks, and by which scheme, where proxies stand between a client and the server."""
+"""Find a client's address and scheme if proxies stand between it and the server."""
 
 import ipaddress
 import re
@@ -11,9 +11,9 @@ __all__ = ["MAX_PROXIES", "forwarded"]
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Reading an address takes its time, which clients are not to have as much of as fits into a head.
+# Parsing an address takes time, so clients must not make us parse as many as fit into a request head.
 MAX_PROXIES = 32
-# An IPv6 address of the longest kind, with the longest name of an interface.
+# The longest form of an IPv6 address, with the longest interface name.
 _LONGEST_ADDRESS = 45 + 1 + 15
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -25,21 +25,21 @@ def forwarded(
     scheme: str,
     trusted: tuple[str, ...],
 ) -> tuple[tuple[str, int], str]:
-    """Return who the client is and which scheme it used, as far as trusted proxies tell.
+    """Return the client's address and scheme, as reported by trusted proxies.
 
-    Each proxy appends the address that it was called from to X-Forwarded-For, so that list is read from its
-    right end, and what stands left of the first address that is no trusted proxy is hearsay. Nobody has more than
-    `MAX_PROXIES` of them in a row: such a list is not believed.
+    Each proxy appends the address of its own peer to X-Forwarded-For. The list is therefore read from its right end,
+    and everything to the left of the first address that is not a trusted proxy is ignored, as anyone can forge it. A
+    list with more than `MAX_PROXIES` trusted proxies in a row is not believed.
 
     Args:
         headers: The request's pairs, names in any case.
-        client: Address and port of the peer of the socket.
-        scheme: `http` or `https`, as the socket has it.
+        client: The address and port of the socket's peer.
+        scheme: `http` or `https`, according to the socket.
         trusted: `Settings.trusted_proxies`.
 
     Returns:
-        `client` and `scheme` themselves unless the peer is trusted; each of them too if its header is missing
-            or malformed. A forwarded client has the port 0 unless the header tells it.
+        `client` and `scheme` unchanged if the peer is not trusted; each of them also if its header is missing
+            or malformed. A forwarded client has port 0 unless the header contains the port.
     """
     addresses, schemes = [], []
     for name, value in headers:
@@ -55,21 +55,21 @@ def forwarded(
     if not peer or not peer.is_trusted:
         return client, scheme
     if schemes:
-        # The last one is what the trusted peer wrote itself.
+        # The trusted peer itself wrote the last one.
         scheme = _SCHEMES.get(schemes[-1].strip().lower(), scheme)
     return _client_of(addresses, trusted) or client, scheme
 
 
 def _client_of(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int] | None:
-    """Return the rightmost address that is no trusted proxy, or the leftmost.
+    """Return the rightmost address that is not a trusted proxy; if all are trusted, the leftmost.
 
-    `None` for a malformed one, and for more proxies than there can be.
+    Returns `None` if an address is malformed, or if there are more than `MAX_PROXIES` proxies.
     """
     client = None
     for entry in reversed(addresses[-MAX_PROXIES:]):
         host, port = _split_port(entry.strip())
         judged = _judged(host, trusted)
-        # A zone (fe80::1%eth0) means nothing on another host, and may be any text.
+        # A zone (fe80::1%eth0) is meaningless on another host, and can be any text.
         if judged is None or "%" in host:
             return None
         client = judged.address, port
@@ -78,7 +78,7 @@ def _client_of(addresses: list[str], trusted: tuple[str, ...]) -> tuple[str, int
     return client if len(addresses) <= MAX_PROXIES else None
 
 
-# As some proxies write it: "192.0.2.1:4711" and "[2001:db8::1]:4711".
+# The form that some proxies use: "192.0.2.1:4711" and "[2001:db8::1]:4711".
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::([0-9]{1,5}))?|([0-9.]+):([0-9]{1,5})")
 
 
@@ -107,11 +107,11 @@ class _Judged(NamedTuple):
 
 
 def _judged(text: str, trusted: tuple[str, ...]) -> _Judged | None:
-    """Return the address in its shortest form, and whether it is a trusted proxy's; `None` if it is none."""
+    """Return the address in its shortest form, and whether it is a trusted proxy's; `None` if it is not an address."""
     return _judged_before(text, trusted) if len(text) <= _LONGEST_ADDRESS else None
 
 
-@lru_cache(maxsize=1024)  # Proxies are few, and many clients come again and again.
+@lru_cache(maxsize=1024)  # There are few proxies, and many clients return often.
 def _judged_before(text: str, trusted: tuple[str, ...]) -> _Judged | None:
     address = _address(text)
     if address is None:

@@ -1,4 +1,4 @@
-"""Which events there are, and what makes a callable a handler of one."""
+"""The events, and the checks that a callable can handle one."""
 
 import inspect
 from collections.abc import Callable
@@ -40,8 +40,8 @@ class Handler:
 
         Raises:
             ValueError: There is no such event.
-            TypeError: It is not callable with the first of the event's arguments, is a generator, or is
-                `async def` and to be run in a thread.
+            TypeError: `function` is not callable with the first of the event's arguments, is a generator, or is
+                `async def` although `threaded` is set.
         """
         arguments = arguments_of(event)
         if not callable(function):
@@ -72,18 +72,18 @@ def arguments_of(event: str) -> tuple[str, ...]:
 
 
 def _is(test: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
-    """Whether `test` holds for a function, or for the `__call__` of an object."""
+    """Return whether `test` holds for a function, or for the `__call__` of an object."""
     return test(function) or test(type(function).__call__)
 
 
 def _count(event: str, function: Callable[..., Any], arguments: tuple[str, ...]) -> int:
     try:
-        # What a decorator has wrapped is asked for only where the wrapper passes on whatever it is given.
+        # Look at the function that a decorator wrapped only if the wrapper accepts any arguments.
         parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
         if any(p.kind is p.VAR_POSITIONAL for p in parameters):
             parameters = inspect.signature(function).parameters.values()
     except ValueError:
-        # Some built-in functions do not tell; they are given all there is.
+        # Some built-in functions have no signature; they get all arguments.
         return len(arguments)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)

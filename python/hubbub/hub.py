@@ -1,4 +1,4 @@
-"""Making the hub, the part of a server that all its processes and other programs meet in."""
+"""Create the hub, which connects all processes of a server with each other and with other programs."""
 
 from ._core import Hub
 from .control import Control
@@ -9,15 +9,15 @@ __all__ = ["open_hub"]
 
 
 def open_hub(settings: Settings, control: Control | None) -> Hub:
-    """Make the hub, which begins to give out connection ids above those that the lease file tells.
+    """Create the hub, which gives out connection ids above those recorded in the lease file.
 
     Args:
         settings: The server's settings.
-        control: The control socket, if there is one; its descriptors are the hub's from here on.
+        control: The control socket, if there is one; the hub takes over its descriptors.
 
     Raises:
-        CannotServe: The system refuses; its clock is so far ahead that there are no ids; the lease file is damaged, or
-            says that there are no more.
+        CannotServe: A system call failed; the clock is so far ahead that there are no ids; or the lease file is
+            damaged, or says that all ids are used up.
     """
     try:
         return Hub(settings, control.listener if control else None, control.lease if control else None)

@@ -1,4 +1,4 @@
-"""The kinds of settings: which values each may take, how text is read as one, and how one is kept."""
+"""The kinds of settings: which values each allows, how text is parsed, and in which form values are stored."""
 
 import ipaddress
 import os
@@ -34,51 +34,51 @@ __all__ = [
 MIN_SECONDS = 0.001
 MAX_SECONDS = 7 * 24 * 3600.0
 
-# An origin as RFC 6454 §6.2 serializes it, with one `*.` allowed where the first label stands. Pages of desktop and
-# mobile applications have schemes of their own, such as app:// with the host `.`; that of file:// has no host.
+# An origin as RFC 6454 §6.2 serializes it; `*.` may replace the first label. Pages of desktop and mobile applications
+# have schemes of their own, such as app:// with the host `.`; file:// has no host.
 _ORIGIN = re.compile(
     r"file://|(?P<scheme>[a-z][a-z0-9+.\-]*)://"
     r"(?P<host>\[[0-9a-f:.]+\]|\.|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*)"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-# A Host header's value (RFC 9110 §7.2), with `*.` allowed where the first label stands.
+# The value of a Host header (RFC 9110 §7.2); `*.` may replace the first label.
 _HOST_PATTERN = re.compile(
     r"(?P<host>\[[0-9a-f:.]+\]|(?:\*\.)?[a-z0-9_\-]+(?:\.[a-z0-9_\-]+)*\.?)(?::(?P<port>[0-9]{1,5}))?"
 )
 
 
 class Refused(ValueError):
-    """A value is not allowed; its text, if any, is a detail worth telling.
+    """A value is not allowed; the text, if any, gives a detail.
 
-    `Setting.read` makes the whole message: only there the name is known, and where the value came from.
+    `Setting.read` builds the whole message: only there the setting's name and the value's origin are known.
     """
 
 
 class Kind(ABC):
-    """The values that a setting may take, how text is read as one, and the form in which one is kept."""
+    """The values that a setting may take, how text is parsed, and the form in which values are stored."""
 
     @property
     @abstractmethod
     def allowed(self) -> str:
-        """What is allowed, as the end of a sentence that begins with "allowed is"."""
+        """The allowed values, as the end of a sentence that begins with "allowed is"."""
 
     @property
     def metavar(self) -> str:
-        """What stands for the value in the help of an option: its type, or the unit that it is in."""
+        """The placeholder for the value in the help of an option: its type or unit."""
         return "TEXT"
 
     @property
     def limits(self) -> str:
-        """What the help of an option adds to that; empty if the doc of the setting says it all."""
+        """The limits, as shown in the help of an option; empty if the setting's doc says enough."""
         return ""
 
     @abstractmethod
     def check(self, value: object) -> object:
-        """Return `value` in the form in which it is kept; `ValueError` if it is not allowed."""
+        """Return `value` in the form in which it is stored; raise `ValueError` if it is not allowed."""
 
     def parse(self, text: str) -> object:
-        """Return the value that an option or a variable spells; `ValueError` if it spells none."""
+        """Return the value that the text of an option or a variable means; raise `ValueError` if it means none."""
         return text
 
 
@@ -118,7 +118,7 @@ class Integer(Kind):
 
 
 class Seconds(Kind):
-    """A time in seconds, from a millisecond to a week, kept as `float`."""
+    """A time in seconds, from a millisecond to a week, stored as `float`."""
 
     @property
     def allowed(self) -> str:
@@ -193,7 +193,7 @@ class Choice(Kind):
 
 @dataclass(frozen=True)
 class Text(Kind):
-    """A `str` that `accepts` says yes to."""
+    """A `str` for which `accepts` returns true."""
 
     allowed_text: str
     accepts: Callable[[str], bool]
@@ -209,7 +209,7 @@ class Text(Kind):
 
 
 class FilePath(Kind):
-    """A path of the file system: `str` or `os.PathLike`, kept as `str`."""
+    """A path in the file system: `str` or `os.PathLike`, stored as `str`."""
 
     @property
     def allowed(self) -> str:
@@ -229,9 +229,9 @@ class FilePath(Kind):
 
 @dataclass(frozen=True)
 class Strings(Kind):
-    """A list of `str`, kept as a tuple; in text, separated by commas.
+    """A list of `str`, stored as a tuple; in text, separated by commas.
 
-    `entry` returns an entry in the form in which it is kept and raises `ValueError` for a wrong one.
+    `entry` returns an entry in the form in which it is stored, and raises `ValueError` for an invalid one.
     """
 
     entries: str
@@ -264,7 +264,7 @@ class Strings(Kind):
         return tuple(kept)
 
     def parse(self, text: str) -> object:
-        # No list may be None, so `none` is free to spell the empty one.
+        # A list cannot be None, so `none` can mean the empty list.
         if text.strip().lower() == "none":
             return ()
         return tuple(entry.strip() for entry in text.split(",") if entry.strip())
@@ -280,7 +280,7 @@ class Strings(Kind):
 
 @dataclass(frozen=True)
 class OneOrMore(Kind):
-    """A single `str`, kept as it is, or a list of such, kept as a tuple; in text, a comma makes it a list."""
+    """A single `str`, stored unchanged, or a list of them, stored as a tuple; in text, a comma makes it a list."""
 
     several: Strings
     one: str
@@ -309,7 +309,7 @@ class OneOrMore(Kind):
 
 
 class Origins(Kind):
-    """`"same"` or `"*"`, kept as the word; or a list of origins, kept as a tuple."""
+    """`"same"` or `"*"`, stored as that word; or a list of origins, stored as a tuple."""
 
     @property
     def allowed(self) -> str:
@@ -340,7 +340,7 @@ class Origins(Kind):
 
 @dataclass(frozen=True)
 class OrNone(Kind):
-    """What another kind allows, or `None`, which text spells `none`."""
+    """The values of another kind, or `None`, which is `none` in text."""
 
     kind: Kind
 
@@ -367,7 +367,7 @@ class OrNone(Kind):
 
 @dataclass(frozen=True)
 class OrAuto(Kind):
-    """What another kind allows, or the word `auto`."""
+    """The values of another kind, or the word `auto`."""
 
     kind: Kind
 
@@ -394,34 +394,34 @@ class OrAuto(Kind):
 
 
 def as_host(text: str) -> str:
-    """Return what could be a host's name or address; `ValueError` if it could be neither."""
-    # `isprintable` excludes NUL, other controls and what cannot be encoded; the space is printable.
+    """Return text that may be a host's name or address; raise `ValueError` if it cannot be either."""
+    # `isprintable` excludes NUL, other controls and characters that cannot be encoded; a space is printable.
     if not text or not text.isprintable() or set(text) & set(" ,"):
         raise ValueError
     return text
 
 
 def is_request_path(text: str) -> bool:
-    """Whether requests can be made for it as it stands."""
+    """Return whether clients can request this path exactly as it is."""
     return text.startswith("/") and text.isascii() and text.isprintable() and not set(text) & set(" ?#")
 
 
 def as_subprotocol(text: str) -> str:
-    """Return the name of a subprotocol (RFC 6455 §4.1); `ValueError` if it is none."""
+    """Return the name of a subprotocol (RFC 6455 §4.1); raise `ValueError` if it is invalid."""
     if not TOKEN.fullmatch(text):
         raise ValueError
     return text
 
 
 def as_network(text: str) -> str:
-    """Return an address or a network; `ValueError` if it is neither."""
-    # Not strict: "172.17.0.1/16" plainly means the network in which that address is.
+    """Return an address or a network; raise `ValueError` if it is neither."""
+    # Not strict: "172.17.0.1/16" clearly means the network that contains that address.
     ipaddress.ip_network(text, strict=False)
     return text
 
 
 def as_host_pattern(text: str) -> str:
-    """Return a host that requests may be for, in lower case; `ValueError` if it is none."""
+    """Return a host pattern for `allowed_hosts`, in lower case; raise `ValueError` if it is invalid."""
     match = _HOST_PATTERN.fullmatch(text.lower())
     if not match:
         raise ValueError
@@ -439,7 +439,7 @@ def _as_browsers_write(address: ipaddress.IPv6Address) -> str:
 
 
 def _origin(text: str) -> str:
-    """Return an origin as a browser would send it: in lower case and without its scheme's default port."""
+    """Return an origin as a browser sends it: in lower case and without its scheme's default port."""
     origin = text.lower()
     if origin in ("same", "*", "null"):
         return origin
@@ -464,9 +464,9 @@ _ORIGIN_LIST = Strings("origins (https://app.example.com, https://*.example.com,
 
 
 def short_repr(value: object) -> str:
-    """Return the `repr` of a value, cut to what fits into an error message."""
+    """Return the `repr` of a value, shortened to fit into an error message."""
     try:
         text = repr(value)
-    except Exception:  # Anything may be given, even an int of more digits than `repr` will write.
+    except Exception:  # Any value may be given, even an int with more digits than `repr` accepts.
         return f"<{type(value).__name__}>"
     return text if len(text) <= 100 else text[:97] + "..."

@@ -1,4 +1,4 @@
-"""Listening sockets, the certificate that they speak TLS with, and how many files may be open."""
+"""Listening sockets, the TLS certificate, and the limit of open files."""
 
 import asyncio
 import contextlib
@@ -18,21 +18,21 @@ __all__ = ["check_certificate", "describe", "listen", "raise_file_limit"]
 log = logging.getLogger("hubbub")
 
 MAX_UNSENT_IN_KERNEL = 128 * 1024
-# How many free ports are tried until one is free at all addresses.
+# How many free ports to try until one is free at all addresses.
 ATTEMPTS = 20
 
-# The family, and what `bind` takes.
+# The family, and the argument for `bind`.
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 async def listen(hosts: Sequence[str], port: int, backlog: int) -> list[socket.socket]:
     """Return listening sockets for all addresses of all `hosts`, on the same port.
 
-    An address that is there twice, or that `0.0.0.0` or `::` among them covers, gets no socket of its own. IPv6 sockets
-    take IPv6 connections only.
+    A repeated address, or one covered by `0.0.0.0` or `::` in the list, gets no socket of its own. IPv6 sockets accept
+    IPv6 connections only.
 
     Raises:
-        CannotServe: One of the hosts has no address here, or an address is in use; the message says which, and why.
+        CannotServe: A host has no address on this machine, or an address is in use; the message says which, and why.
     """
     addresses = {host: await _resolve(host, port) for host in hosts}
     attempts = ATTEMPTS if port == 0 else 1
@@ -59,7 +59,7 @@ async def _resolve(host: str, port: int) -> list[_Address]:
 
 
 def _listen_on(addresses: Mapping[str, Sequence[_Address]], port: int, backlog: int) -> list[socket.socket]:
-    """Return listening sockets for the addresses of all hosts, or none at all; raises as `listen` does."""
+    """Return listening sockets for the addresses of all hosts, or raise, as `listen` does, and leave none open."""
     hosts: dict[_Address, str] = {}
     for host, found in addresses.items():
         for each in found:
@@ -97,21 +97,21 @@ def _is_wildcard(address: tuple[Any, ...]) -> bool:
 
 def _bind(listener: socket.socket, address: tuple[Any, ...], backlog: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections inherit it. Without, megabytes that a slow reader has not taken yet wait in the kernel, where
-    # they count against no limit of ours, and a ping behind them comes too late.
+    # Connections inherit this. Without it, megabytes that a slow client has not read yet wait in the kernel, where
+    # they count against none of our limits, and a ping queued after them arrives too late.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_IN_KERNEL)
     if listener.family == socket.AF_INET6:
-        # Else the system decides whether `::` takes IPv4 connections too.
+        # Otherwise the system decides whether `::` also accepts IPv4 connections.
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind(address)
     listener.listen(backlog)
 
 
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:
-    """Read the certificate and its key, if there are any, as the engine will.
+    """Read the certificate and its key, if configured, the way the engine will.
 
     Raises:
-        SettingsError: They cannot be used; the message names the setting and the file, and says why.
+        SettingsError: The files cannot be used; the message names the setting and the file, and says why.
     """
     if certfile is None or keyfile is None:
         return
@@ -122,12 +122,12 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
 
 
 def describe(hosts: Sequence[str], port: int, certfile: str | None) -> str:
-    """Return for the log where a server listens, and whether it speaks TLS."""
+    """Describe, for the log, where a server listens and whether it uses TLS."""
     return f"{' and '.join(hosts)} port {port}" + (" (TLS)" if certfile else "")
 
 
 def raise_file_limit(connections: int | None = None) -> None:
-    """Raise the soft limit of open files to the hard one, and warn if that is too low for so many `connections`."""
+    """Raise the soft limit of open files to the hard one, and warn if that is too low for `connections` connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         # Some systems (macOS) allow less than the hard limit says.

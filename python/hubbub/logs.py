@@ -1,7 +1,7 @@
-"""Where lines of the log go, what goes into one, and how many there may be.
+"""Logging: where lines go, what they may contain, and how many there may be.
 
-What a client has sent may be made to deceive whoever reads the log: a line break begins a line that the server never
-wrote, an escape sequence makes a terminal hide or change what stands there. And what clients do must not fill a disk.
+Text sent by a client may be crafted to deceive the reader of the log: a line break starts a line that the server never
+wrote, an escape sequence makes a terminal hide or change text. Clients must also not be able to fill the disk.
 """
 
 import asyncio
@@ -12,20 +12,20 @@ from types import TracebackType
 
 __all__ = ["LineFormatter", "Throttle", "name_of", "set_level", "shown", "shown_client", "to_standard_error"]
 
-# Characters of one text of a client's.
+# Characters shown of one text sent by a client.
 LONGEST = 500
-# Characters of a traceback: of its begin, and of its end.
+# Characters shown of a traceback: of its beginning, and of its end.
 MAX_BEGIN, MAX_END = 4096, 4096
 # Seconds for which lines are counted.
 INTERVAL = 10.0
 
 
 def shown(text: str) -> str:
-    r"""Return a client's text as it may stand in a log, also between quotes: in one line, of bounded length.
+    r"""Return a client's text in a form that is safe in a log, also between quotes: one line of limited length.
 
-    What is not printable (controls, escape sequences, line ends, marks that change the direction of writing, what is
-    invisible) is written as an escape, such as `\x1b`. So are the backslash, so that nobody can pretend one, and the
-    quote.
+    Characters that are not printable (controls, escape sequences, line ends, marks that change the direction of
+    writing, invisible characters) are written as escapes, such as `\x1b`. So are the backslash, so that nobody can fake
+    an escape, and the quote.
     """
     cut = text[:LONGEST]
     if not cut.isprintable() or "\\" in cut or '"' in cut:
@@ -44,7 +44,7 @@ def _printable(character: str) -> str:
 
 
 def shown_client(client: tuple[str, int]) -> str:
-    """Return a client's address, with its port if that is known."""
+    """Return a client's address, with its port if the port is known."""
     host, port = client
     if not port:
         return host
@@ -52,7 +52,7 @@ def shown_client(client: tuple[str, int]) -> str:
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """Return the qualified name of a function, or of what was made a function by `partial`; else of its class."""
+    """Return the qualified name of a function, unwrapping `partial`; of another callable, the name of its class."""
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -61,10 +61,10 @@ def name_of(function: Callable[..., object]) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Formats records so that what a client has sent cannot pass for a record by way of an exception's message.
+    """Formats records so that a client's text in an exception's message cannot look like a record of its own.
 
-    Of a traceback all lines but the first are indented, what is not printable is written as an escape, and if it is
-    long, its middle is left out.
+    All lines of a traceback but the first are indented, characters that are not printable are written as escapes, and
+    the middle of a long traceback is left out.
     """
 
     def formatException(
@@ -75,26 +75,26 @@ class LineFormatter(logging.Formatter):
         text = super().formatException(ei)
         if len(text) > MAX_BEGIN + MAX_END:
             text = f"{text[:MAX_BEGIN]}\n...\n{text[-MAX_END:]}"
-        # Backslashes and quotes stay as they are: code has many.
+        # Backslashes and quotes are not escaped: code contains many.
         return "\n  ".join("".join(map(_printable, line)) for line in text.split("\n"))
 
 
 def to_standard_error() -> None:
-    """Have what is logged written to standard error, in a program that has not set its logging up."""
+    """Log to standard error, in a program that has not set up logging."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler])
 
 
 def set_level(level: str, *, default: object) -> None:
-    """Set the level of the logger `hubbub`, unless the program has set it and left the setting alone.
+    """Set the level of the logger `hubbub`, unless the program has set one and the setting has its default value.
 
-    What the access log tells does not depend on that level, but on `access_log`; a level that the program gives its
-    logger stays.
+    The access log does not depend on that level, but on `access_log`; if the program has set a level for the logger of
+    the access log, that level is kept.
 
     Args:
         level: The setting `log_level`.
-        default: What that is if it is left alone.
+        default: The default of that setting.
     """
     log, access = logging.getLogger("hubbub"), logging.getLogger("hubbub.access")
     if log.level == logging.NOTSET or level != default:
@@ -104,15 +104,15 @@ def set_level(level: str, *, default: object) -> None:
 
 
 class Throttle:
-    """Lets the first few lines of a kind into the log, and counts the others; again and again, for an interval each."""
+    """In each interval, lets the first few lines of a kind into the log, and counts the others."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, lines: int, tell_others: Callable[[int], None]) -> None:
-        """Make it.
+        """Create a throttle.
 
         Args:
-            loop: Whose clock counts, and in which `tell_others` is called.
-            lines: How many are let through in an interval of 10 s, which begins with the first of them.
-            tell_others: Is given the number of the others at the end of an interval in which there were any.
+            loop: The event loop that provides the clock and calls `tell_others`.
+            lines: How many lines pass in an interval of 10 s, which starts with the first line.
+            tell_others: Called with the number of the other lines at the end of an interval, if there were any.
         """
         self._loop = loop
         self._lines = lines
@@ -122,7 +122,7 @@ class Throttle:
         self._end: asyncio.TimerHandle | None = None
 
     def passes(self) -> bool:
-        """Tell whether a line may be written now; if not, it is counted."""
+        """Return whether a line may be written now; if not, count it."""
         self._begin()
         if self.is_full:
             self._others += 1
@@ -132,11 +132,11 @@ class Throttle:
 
     @property
     def is_full(self) -> bool:
-        """Whether a line would only be counted now."""
+        """Whether a line would not be written now, only counted."""
         return self._passed >= self._lines
 
     def count(self, others: int) -> None:
-        """Count so many lines as not written."""
+        """Count `others` lines as not written."""
         if others:
             self._begin()
             self._others += others

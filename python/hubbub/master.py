@@ -1,7 +1,7 @@
 """The master: starts the workers, replaces those that end, reloads and stops them.
 
-Everything that happens (a signal, the end of a process, what the hub reports) comes to the event loop as one call, and
-is handled before the next one. No such call waits for anything: what happens next is again told by a call.
+Every event (a signal, the end of a process, a report from the hub) reaches the event loop as one call, and is handled
+before the next one. No such call waits for anything: whatever happens next arrives as another call.
 """
 
 import asyncio
@@ -33,26 +33,26 @@ __all__ = ["PROGRAM_FAILED", "Master"]
 
 log = logging.getLogger("hubbub")
 
-# Seconds that a leaving worker has beyond `shutdown_timeout`: for cancelled handlers, `worker_stop`, atexit functions.
+# Extra seconds after `shutdown_timeout` for a leaving worker: for cancelled handlers, `worker_stop`, atexit functions.
 GRACE = 5.0
-# Seconds for a signal to the master, where one to a worker has come first.
+# Seconds to wait for a signal to the master if a worker was signalled first.
 SIGNAL_GRACE = 0.2
-# Seconds before a worker is started again: the first time at once, then twice as long each time. One that has served
-# for a while has earned a fresh start.
+# Seconds before a worker is restarted: the first restart is immediate, then each delay is twice the previous one. A
+# worker that has served for EARNED seconds resets the delay.
 FIRST_DELAY = 0.1
 MAX_DELAY = 30.0
 MAX_DOUBLINGS = 16
-# While no worker serves at all, clients wait for it.
+# While no worker serves at all, clients are waiting, so the delay is shorter.
 MAX_UNSERVED_DELAY = 1.0
 EARNED = 10.0
 
-# Exit statuses where the first start fails: for want of something that is the system's, or in the program itself.
+# Exit statuses if the first start fails: because the system refuses something, or in the program itself.
 SYSTEM_REFUSED = 1
 PROGRAM_FAILED = 3
 
 
 class Stage(enum.Enum):
-    """What a worker's process is about to do."""
+    """The stage in the life of a worker's process."""
 
     STARTING = enum.auto()
     SERVING = enum.auto()
@@ -68,9 +68,9 @@ class Process:
     popen: subprocess.Popen[bytes]
     stage: Stage = Stage.STARTING
     serves_since: float | None = None
-    """By the event loop's clock; `None`: it has never served."""
+    """When it began to serve, by the event loop's clock; `None` if it has never served."""
     kill: asyncio.TimerHandle | None = None
-    """Fires when it has had time enough to leave."""
+    """Kills the process if it takes too long to leave."""
 
     def describe(self) -> str:
         return f"worker {self.seat.worker_id} (pid {self.popen.pid})"
@@ -78,24 +78,24 @@ class Process:
 
 @dataclass(eq=False, slots=True)
 class Seat:
-    """The place of one worker, which one process after the other takes; at most one starts, and one serves."""
+    """The place of one worker, held by successive processes; at most one is starting, and at most one is serving."""
 
     worker_id: int
     starting: Process | None = None
     serving: Process | None = None
     failures: int = 0
-    """How many of them have ended soon, one after the other."""
+    """How many of its processes in a row have failed or ended early."""
     next_attempt: asyncio.TimerHandle | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Reload:
-    """A reload under way: seats are given new processes one after the other."""
+    """A reload in progress: the seats get new processes one after the other."""
 
     waiting: deque[Seat]
     seat: Seat
     old: Process | None = None
-    """Whose end is waited for, once its successor serves."""
+    """The process whose end the reload waits for, once its successor serves."""
 
 
 class Master:
@@ -104,13 +104,13 @@ class Master:
     def __init__(
         self, server: object, settings: Settings, handlers: Mapping[str, Handler], start: tuple[int, int]
     ) -> None:
-        """Make it.
+        """Create the master.
 
         Args:
-            server: What handlers are given as `server`.
+            server: Passed to handlers as `server`.
             settings: The server's settings.
-            handlers: By event.
-            start: Which server of the program this is, and which of its `start()`s, both counted from 1.
+            handlers: The handlers, by event.
+            start: The number of this server in the program, and of this `start()` call on it, both counted from 1.
         """
         self.port = settings.port
         self.worker = None
@@ -131,10 +131,10 @@ class Master:
         self._watchdog: Watchdog | None = None
 
     async def run(self) -> int:
-        """Serve until a signal or `shutdown()`, and stop gracefully; return the exit status.
+        """Serve until a signal or `shutdown()`, then stop gracefully; return the exit status.
 
         Raises:
-            CannotServe: The system refuses.
+            CannotServe: The system refuses something that the server needs.
         """
         settings = self._settings
         self._listeners = await listen(settings.hosts, settings.port, settings.backlog)
@@ -151,7 +151,7 @@ class Master:
             self._watchdog = Watchdog("master", settings.stuck_after, self._handlers, NoMarks(), has_master=False)
         handlers = program.stops(self._stop_by_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            # Under nohup it is ignored, and stays so.
+            # Under nohup SIGHUP is ignored, and that is left alone.
             terminal = Terminal()
             handlers[signal.SIGHUP] = lambda number, frame: self._on_hangup(terminal)
         try:
@@ -164,16 +164,16 @@ class Master:
         return self._status
 
     def shutdown(self) -> None:
-        """Stop gracefully; from any thread."""
+        """Stop gracefully; may be called from any thread."""
         self._is_to_stop = True
         self._call(self._stop, "shutdown() was called")
 
     def reload(self) -> None:
-        """Replace all workers, one after the other; from any thread."""
+        """Replace all workers, one after the other; may be called from any thread."""
         self._call(self._begin_reload)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        """Have the event loop call a function, from any thread; not if there is no loop yet, or it has ended."""
+        """Call a function in the event loop, from any thread; does nothing if the loop does not exist or has ended."""
         with contextlib.suppress(RuntimeError):
             if self._loop:
                 self._loop.call_soon_threadsafe(function, *arguments)
@@ -181,7 +181,7 @@ class Master:
     # ---- from the start to the end -----------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        # One alone first: what fails in the program fails once, and not in all of them.
+        # Start one worker first: an error in the program then shows once, not in every worker.
         self._spawn(self._seats[0])
         if self._is_to_stop:
             self.shutdown()
@@ -191,7 +191,7 @@ class Master:
                 self._accept()
             await self._all_ended.wait()
         finally:
-            # Where a handler has raised SystemExit, the others stop as gracefully.
+            # If a handler raised SystemExit, the workers still stop gracefully.
             self._stop()
             await self._all_ended.wait()
         if not self._status:
@@ -247,7 +247,7 @@ class Master:
     # ---- processes ---------------------------------------------------------------------------------------
 
     def _spawn(self, seat: Seat) -> None:
-        """Start a process for a seat that has none that starts."""
+        """Start a process for a seat that has no starting one."""
         seat.next_attempt = None
         try:
             seat.starting = process = self._launch(seat)
@@ -263,7 +263,7 @@ class Master:
         """Run the program again, for a seat.
 
         Raises:
-            OSError: The system refuses, or all slots are taken.
+            OSError: The system refuses to start a process, or all slots are taken.
         """
         slot, link = self._hub.add_worker(seat.worker_id)
         assignment = Assignment(
@@ -293,11 +293,11 @@ class Master:
         self._call(self._ended, process, status)
 
     def _hear(self) -> None:
-        """Handle what the hub reports."""
+        """Handle the events reported by the hub."""
         for kind, number, text in self._hub.events():
             match kind:
                 case "ready" | "leaving":
-                    # It may have ended meanwhile.
+                    # The process may have ended meanwhile.
                     if process := self._processes.get(number):
                         (self._ready if kind == "ready" else self._leaves)(process)
                 case "stuck" | "moves":
@@ -311,7 +311,7 @@ class Master:
                     log.log(number, "%s", text)
 
     def _ready(self, process: Process) -> None:
-        """A worker takes connections."""
+        """Handle the report that a worker accepts connections."""
         if process.stage is not Stage.STARTING:
             return
         assert self._loop
@@ -329,7 +329,7 @@ class Master:
             self._fill_seats()
 
     def _fill_seats(self) -> None:
-        """Go on with the first start."""
+        """Continue the first start."""
         for seat in self._seats:
             if not seat.serving and not seat.starting and not seat.next_attempt:
                 self._spawn(seat)
@@ -337,16 +337,16 @@ class Master:
             self._all_serve.set()
 
     def _leaves(self, process: Process) -> None:
-        """A worker leaves by itself: SIGTERM told it to, or its link is broken, for it has died or gone mad."""
+        """Handle a worker that leaves by itself: it got SIGTERM, or its link broke because it died or misbehaved."""
         if process.stage is Stage.STARTING:
-            # Its `worker_start` may have failed: the process is about to end, and has time to.
+            # Its `worker_start` may have failed: the process is about to end, and gets time to do so.
             self._kill_later(process, GRACE)
         elif process.stage is Stage.SERVING:
             self._set_leaving(process)
             self._replace(process)
 
     def _stands_still(self, process: Process, *, is_news: bool) -> None:
-        """A worker is stuck; unless this is news, it has said so itself."""
+        """Handle a stuck worker; if `is_news` is false, the worker has already logged it itself."""
         if is_news:
             log.error(
                 "%s is stuck: it has done nothing for over %g s; its process is stopped, or one call holds the "
@@ -362,9 +362,9 @@ class Master:
         log.warning("%s moves again", process.describe())
 
     def _ended(self, process: Process, status: int) -> None:
-        """The process of a worker has ended."""
+        """Handle the end of a worker's process."""
         assert self._loop
-        # It may have become ready in the very end.
+        # Read the hub's events first: the worker may have become ready just before it ended.
         self._hear()
         del self._processes[process.slot]
         self._hub.ended(process.slot)
@@ -378,7 +378,7 @@ class Master:
             # Which of the two it was cannot be known from here.
             why = "" if status else ": it never reached start(), or was ended while worker_start ran"
             what = f"{died} before it was ready{why}"
-            # Who signals every process of a group means the server, and its own signal may come later.
+            # A signal sent to the whole process group is meant for the server, and the master's may arrive later.
             delay = SIGNAL_GRACE if -status in (signal.SIGTERM, signal.SIGINT) else 0
             self._loop.call_later(delay, self._failed, seat, what)
         elif stage is Stage.SERVING or (status and process.serves_since is not None):
@@ -391,7 +391,7 @@ class Master:
             self._all_ended.set()
 
     def _failed(self, seat: Seat, what: str, status: int = PROGRAM_FAILED) -> None:
-        """A worker has ended before it was ready, or could not be started at all."""
+        """Handle a worker that ended before it was ready, or could not be started at all."""
         if self._is_stopping:
             return
         log.error("%s", what)
@@ -406,7 +406,7 @@ class Master:
             self._start_later(seat)
 
     def _replace(self, process: Process) -> None:
-        """A process that served has ended, or soon will; another one takes its seat."""
+        """Find a successor for a serving process that has ended, or soon will."""
         assert self._loop
         assert process.serves_since is not None
         seat = process.seat
@@ -419,7 +419,7 @@ class Master:
         self._start_later(seat)
 
     def _start_later(self, seat: Seat) -> None:
-        """Start a process for a seat, unless a reload does so; the later the more often this has failed."""
+        """Start a process for a seat, unless a reload does so; each failure in a row makes the delay longer."""
         assert self._loop
         if seat.starting:
             return
@@ -434,7 +434,7 @@ class Master:
         seat.next_attempt = self._loop.call_later(delay, self._spawn, seat)
 
     def _hurry(self) -> None:
-        """Bring forward what was to be started later, when a worker still served."""
+        """Bring forward starts that were scheduled while another worker was still serving."""
         assert self._loop
         for seat in self._seats:
             attempt = seat.next_attempt
@@ -443,7 +443,7 @@ class Master:
                 seat.next_attempt = self._loop.call_later(MAX_UNSERVED_DELAY, self._spawn, seat)
 
     def _tell_to_leave(self, process: Process, why: Why) -> None:
-        """Have a process end gracefully; one that does not serve yet, at once."""
+        """Make a process end gracefully, or at once if it does not serve yet."""
         if process.stage is Stage.STARTING:
             process.popen.terminate()
         self._hub.leave(process.slot, why)
@@ -469,7 +469,7 @@ class Master:
         if self._is_stopping:
             return
         if self._reload and (starting := self._reload.seat.starting):
-            # It may have loaded the code of before, or be waiting in it for ever.
+            # It may have loaded the old code, or be stuck in it.
             self._tell_to_leave(starting, "stop")
             self._reload.seat.starting = None
             self._reload = None
@@ -484,17 +484,17 @@ class Master:
         self._renew(first)
 
     def _renew(self, seat: Seat) -> None:
-        """Start a process with the code of now for a seat."""
+        """Start a process with the current code for a seat."""
         if seat.next_attempt:
             seat.next_attempt.cancel()
         if seat.starting:
-            # It may have been loaded before the code was changed.
+            # It may have loaded the code before it changed.
             self._tell_to_leave(seat.starting, "stop")
             seat.starting = None
         self._spawn(seat)
 
     def _reload_next(self) -> None:
-        """Go on with the next seat, or end the reload."""
+        """Continue with the next seat, or end the reload."""
         if self._is_stopping or not self._reload:
             return
         if not self._reload.waiting:
@@ -514,7 +514,7 @@ class Master:
     # ---- stop --------------------------------------------------------------------------------------------
 
     def _on_hangup(self, terminal: Terminal) -> None:
-        """Reload, or stop if the terminal was closed: nobody could stop the server from there any more."""
+        """Reload, or stop if the terminal was closed: nobody could stop the server from there any longer."""
         if terminal.is_closed():
             discard_lost_output()
             self._call(self._stop, "the terminal was closed")
@@ -525,7 +525,7 @@ class Master:
         self._call(self._stop, number.name)
 
     def _stop(self, reason: str = "") -> None:
-        """Have all processes leave; `reason`, if it is news, is logged."""
+        """Stop all processes; `reason`, if given, is logged."""
         if self._is_stopping:
             return
         if reason:

@@ -1,4 +1,4 @@
-"""How much memory this process may use: the machine's, or what its control groups (cgroups) allow."""
+"""How much memory this process may use: the machine's memory, or the limit of its control groups (cgroups)."""
 
 import os
 from collections.abc import Iterator
@@ -6,12 +6,12 @@ from pathlib import Path
 
 __all__ = ["memory_for_worker", "usable_memory"]
 
-# On a machine with very little memory for its workers, each may still hold a few messages.
+# Even on a machine with very little memory, each worker may hold a few messages.
 LEAST = 8 * 1024 * 1024
 
 
 def memory_for_worker(workers: int) -> int:
-    """Return what `max_memory="auto"` means with this number of workers: their shares of half of the memory."""
+    """Return the value of `max_memory="auto"` for this number of workers: each one's share of half of the memory."""
     return max(usable_memory() // 2 // workers, LEAST)
 
 
@@ -19,7 +19,7 @@ def usable_memory(root: Path = Path("/")) -> int:
     """Return the bytes that this process may use: the machine's memory, or the lowest limit of its cgroups.
 
     Args:
-        root: The directory of `proc` and `sys`.
+        root: The directory that contains `proc` and `sys`.
     """
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits(root)])
 
@@ -40,13 +40,13 @@ def _limits(root: Path) -> Iterator[int]:
 
 
 def _along(mount: Path, path: str, name: str) -> Iterator[int]:
-    # In a container the path may be that of the host, and only the mount's root is there: it is the container's cgroup.
+    # In a container the path may be the host's, and only the mount's root exists: the container's own cgroup.
     parts = [part for part in path.split("/") if part not in ("", "..")]
     for count in range(len(parts) + 1):
         try:
             text = mount.joinpath(*parts[:count], name).read_text().strip()
         except OSError:
             continue
-        # "max" means no limit; version 1 has a number for that which is larger than any memory.
+        # "max" means no limit; version 1 uses a number larger than any memory for that.
         if text.isdecimal():
             yield int(text)

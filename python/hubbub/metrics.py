@@ -1,7 +1,7 @@
 """Metrics for Prometheus, at `/metrics` of a port of its own on 127.0.0.1.
 
-Whoever asks makes a thread of the master read what all processes have counted; the workers do not notice. Counters are
-those of the whole server: what a worker has counted before it died stays in them, so they never go back.
+Each scrape makes a thread of the master read the counters of all processes; the workers are not involved. Counters are
+for the whole server, and include the counts of workers that have died, so they never decrease.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ __all__ = ["Exposition"]
 
 log = logging.getLogger("hubbub")
 
-# Connections at a time, and those that the kernel keeps waiting meanwhile.
+# Connections served at a time, and connections that the kernel queues meanwhile.
 MAX_CONNECTIONS = 32
 BACKLOG = 128
 # Seconds for a request and its answer, and bytes of a request.
 MAX_VISIT = 5.0
 MAX_HEAD = 16 * 1024
-# Seconds until the next attempt to accept after one has failed, and between two lines in the log about that.
+# Seconds until the next attempt to accept after a failed one, and between two log lines about that.
 RETRY = 0.1
 COMPLAINT_INTERVAL = 10.0
 
-# The counters that are totals of `stats`, by what they are called there.
+# The counters that are totals of `stats`, by their names there.
 COUNTERS = {
     "accepted": ("hubbub_accepted", "Handshakes accepted."),
     "messages_dropped": ("hubbub_messages_dropped", 'Messages dropped by slow_consumer="drop".'),
@@ -47,12 +47,12 @@ COUNTERS = {
     "restarts": ("hubbub_restarts", "Workers replaced after they had died."),
     "slow_consumers_closed": ("hubbub_slow_consumers_closed", "Connections closed with 1013, their outbox full."),
 }
-# Those that come in two directions.
+# Counters with two directions.
 TRAFFIC = {
     "messages": ("hubbub_messages", "WebSocket messages."),
     "bytes": ("hubbub_bytes", "Bytes of their payload."),
 }
-# What is so now, of each worker.
+# Current values of each worker.
 GAUGES = {
     "connections": ("hubbub_connections", "Open WebSockets."),
     "queued_bytes": ("hubbub_queued_bytes", "Unsent bytes in outboxes."),
@@ -66,14 +66,14 @@ TIMES = {
 
 
 class Collector:
-    """Makes Prometheus' metrics of what was measured."""
+    """Converts measurements to Prometheus metrics."""
 
     def __init__(self, measure: Callable[[], dict[str, Any]]) -> None:
-        """Make it of `Hub.metrics` or `Reactor.metrics`."""
+        """Create a collector that calls `Hub.metrics` or `Reactor.metrics`."""
         self._measure = measure
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield all metrics, as they are now."""
+        """Yield the current values of all metrics."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         measured = self._measure()
@@ -131,14 +131,14 @@ def _cumulative(buckets: list[tuple[float, int]]) -> Iterator[tuple[str, int]]:
 
 
 class Exposition:
-    """The HTTP server of the metrics: one thread, a bounded number of connections, and none for long.
+    """The HTTP server of the metrics: one thread, and a limited number of connections, each for a limited time.
 
-    Whoever comes while all places are taken takes the place of the one that has been there for longest, so that a
-    scrape is answered however many others say nothing.
+    If the limit is reached, a new connection replaces the oldest one, so that a scrape is answered however many other
+    clients connect and stay silent.
     """
 
     def __init__(self, port: int, measure: Callable[[], dict[str, Any]]) -> None:
-        """Begin to answer.
+        """Start serving.
 
         Args:
             port: The port on 127.0.0.1.
@@ -169,7 +169,7 @@ class Exposition:
         threading.Thread(target=self._run, name="hubbub-metrics", daemon=True).start()
 
     def close(self) -> None:
-        """Let nobody in any more. Those who are in are still answered, if they ask soon."""
+        """Stop accepting. Connections already accepted are still answered, if their request arrives soon."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._accepting.cancel)
         self._has_ended.wait()
@@ -212,13 +212,13 @@ class Exposition:
                 if head := await self._head(connection):
                     await self._loop.sock_sendall(connection, self._answer(head))
                     connection.shutdown(socket.SHUT_WR)
-                    # Input that is unread when a socket is closed takes the answer back.
+                    # Closing a socket with unread input resets it, and the client may lose the answer.
                     read = 0
                     while read < MAX_HEAD and (more := await self._loop.sock_recv(connection, MAX_HEAD)):
                         read += len(more)
 
     async def _head(self, connection: socket.socket) -> bytes | None:
-        """Read a request's head; `None`: there comes none, or one that is too long."""
+        """Read a request's head; return `None` if none arrives, or it is too long."""
         head = b""
         while b"\r\n\r\n" not in head:
             more = await self._loop.sock_recv(connection, MAX_HEAD)
@@ -228,7 +228,7 @@ class Exposition:
         return head.partition(b"\r\n\r\n")[0]
 
     def _answer(self, head: bytes) -> bytes:
-        """Have prometheus-client answer a request."""
+        """Let prometheus-client answer a request."""
         request, *fields = head.decode("latin-1").split("\r\n")
         method, _, target = request.partition(" ")
         path, _, query = target.partition(" ")[0].partition("?")

@@ -1,8 +1,9 @@
-"""This process: how its program was started, whether it can be run again, and what it is if a master did so.
+"""This process: how its program was started, whether it can be run again, and its assignment if it is a worker.
 
-A worker is the same program once more, in a fresh interpreter. The master writes its assignment into a pipe, whose
-descriptor comes in an environment variable that is taken out at `import hubbub`: no process that the program starts may
-take itself for a worker. It dies with its master, whatever the program does before or instead of `start()`.
+A worker is the same program run again, in a fresh interpreter. The master writes the worker's assignment into a pipe,
+and passes its descriptor in an environment variable. `import hubbub` removes that variable, so that no process started
+by the program takes itself for a worker. A worker dies with its master, whatever the program does before or instead of
+`start()`.
 """
 
 import atexit
@@ -33,20 +34,20 @@ log = logging.getLogger("hubbub")
 
 VARIABLE = "HUBBUB_WORKER"
 
-# Seconds between two looks whether the master is still there, where the system does not tell.
+# Seconds between two checks whether the master is still alive, on systems that do not notify us.
 WATCH_INTERVAL = 1.0
 
 Why = Literal["stop", "replace", "terminate"]
-"""Why a worker leaves: the server stops, another one takes its place, or it alone was told to end."""
+"""Why a worker leaves: the server stops, another worker takes its place, or this worker alone was told to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What a master tells its worker; the descriptors are inherited."""
+    """The data that a master passes to its worker; the descriptors are inherited."""
 
     worker_id: int
     workers: int
-    """How many there are."""
+    """The number of workers."""
     slot: int
     link: int
     registry: int
@@ -55,11 +56,11 @@ class Assignment:
     port: int
     """The port that the master listens on."""
     server: int
-    """Which server of the program this is for, counted from 1 as they are made."""
+    """The number of the server in the program, counted from 1 in the order of creation."""
     start: int
-    """Which of its `start()`s, counted from 1."""
+    """The number of the `start()` call on that server, counted from 1."""
     is_reload: bool
-    """Whether the program may be another one than the master's."""
+    """Whether the program may differ from the master's."""
     settings: dict[str, Any]
     """The master's settings, by name."""
 
@@ -69,7 +70,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What Python was told to run: `python WHAT`, `-m WHAT`, `-c WHAT`, or what it reads from standard input."""
+    """What Python was told to run: `python WHAT`, `-m WHAT`, `-c WHAT`, or a program from standard input."""
 
     kind: Literal["script", "module", "command", "input"]
     what: str = ""
@@ -81,7 +82,7 @@ class Way:
 
 
 def way_of(arguments: Sequence[str]) -> Way:
-    """Return what Python was told to run by its own arguments, as in `sys.orig_argv[1:]`."""
+    """Return what Python's own arguments, as in `sys.orig_argv[1:]`, told it to run."""
     rest = iter(arguments)
     for argument in rest:
         if argument == "-":
@@ -89,7 +90,7 @@ def way_of(arguments: Sequence[str]) -> Way:
         if not argument.startswith("-"):
             return Way("script", argument)
         if argument.startswith("--"):
-            # The one long option that has a value; the others end Python at once.
+            # The only long option that takes a value; the others make Python exit at once.
             if argument == "--check-hash-based-pycs":
                 next(rest, "")
             continue
@@ -112,20 +113,20 @@ def _working_directory() -> str | None:
 
 
 _way = way_of(sys.orig_argv[1:])
-# Where the program was started, unless it went elsewhere before `import hubbub`.
+# The directory where the program was started, unless it changed directory before `import hubbub`.
 _directory = _working_directory()
 _pid = os.getpid()
 name = _way.name
-"""What process titles call the program; `hubbub run` says what it runs."""
+"""The program's name in process titles; `hubbub run` sets it to its target."""
 
 
 def is_typed_in() -> bool:
-    """Tell whether somebody sits at Python's prompt."""
+    """Return whether Python runs interactively."""
     return hasattr(sys, "ps1")
 
 
 def why_not_again() -> str | None:
-    """Return why this program cannot be run again, as a line for people; `None`: it can."""
+    """Return why this program cannot be run again, as a line for people; return `None` if it can."""
     if is_typed_in():
         return "the workers would run this program again, but it is typed in, not a file"
     multiprocessing = sys.modules.get("multiprocessing.process")
@@ -145,11 +146,11 @@ def why_not_again() -> str | None:
 
 
 def _finds_module() -> bool:
-    """Whether the module that is the program is found from the directory at `import hubbub` too."""
+    """Return whether the module run as the program is also found from the directory at `import hubbub`."""
     spec = sys.modules["__main__"].__spec__
     if not spec or not spec.origin or not os.path.isabs(spec.origin):
         return True
-    # Python looks in the directory that it is started in first, and that is not to count.
+    # Python searches the directory that it is started in first; that entry must not count here.
     root = Path(spec.origin).parents[spec.name.count(".")]
     return str(root) in {_directory, os.path.realpath(_directory or ""), *sys.path[1:]}
 
@@ -158,11 +159,11 @@ def run_again(assignment: Assignment) -> subprocess.Popen[bytes]:
     """Run the program again, as a worker that dies with the calling thread.
 
     Raises:
-        OSError: The system refuses.
+        OSError: The process cannot be started.
     """
-    # The settings may be longer than a variable can be. A file would need a directory that can be written to.
+    # Use a pipe: the settings may be too long for a variable, and a file would need a writable directory.
     source = _pipe_with(json.dumps(asdict(assignment)).encode() + b"\n")
-    # A worker knows what to do with these two only after `import hubbub`. Born with them blocked, it finds out then.
+    # A worker can handle these two signals only after `import hubbub`, so it starts with them blocked.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         return subprocess.Popen(
@@ -178,7 +179,7 @@ def run_again(assignment: Assignment) -> subprocess.Popen[bytes]:
 
 
 def _pipe_with(content: bytes) -> int:
-    """Return the reading end of a pipe through which `content` comes, of whatever length; this never waits."""
+    """Return the reading end of a pipe that delivers `content`, of any length; this never waits."""
     source, sink = os.pipe()
     os.set_blocking(sink, False)
     rest = content[os.write(sink, content) :]
@@ -200,7 +201,7 @@ def _write_all(sink: int, content: bytes) -> None:
 
 
 def _take_assignment() -> Assignment | None:
-    """Take the master's message out of the environment, and become what dies with the master."""
+    """Read the assignment that the environment points to; if there is one, make this process die with its master."""
     if (text := os.environ.pop(VARIABLE, None)) is None:
         return None
     try:
@@ -212,16 +213,16 @@ def _take_assignment() -> Assignment | None:
     if sys.platform != "linux":
         threading.Thread(target=_watch, args=(taken.master,), name="hubbub-watch", daemon=True).start()
     if os.getppid() != taken.master:
-        os._exit(1)  # The master has died before it could take this process along.
+        os._exit(1)  # The master died before this process was bound to die with it.
     leave_signals_to_master()
     return taken
 
 
 def _read_line(source: int) -> bytes:
-    """Return the line that a master has begun to write into a pipe before this process was born.
+    """Return the line that a master began to write into a pipe before this process started.
 
     Raises:
-        OSError, ValueError: This is no such pipe.
+        OSError, ValueError: `source` is not such a pipe.
     """
     if not stat.S_ISFIFO(os.fstat(source).st_mode) or not select.select([source], [], [], 0)[0]:
         raise ValueError("no master has written here")
@@ -237,17 +238,17 @@ def _watch(master: int) -> None:
 
 
 def leave_signals_to_master() -> None:
-    """Let SIGINT and SIGHUP do nothing: a terminal sends them to every process, and the master acts for all."""
+    """Make SIGINT and SIGHUP do nothing: a terminal sends them to every process, and the master acts for all."""
     if threading.current_thread() is not threading.main_thread():
         return
-    # Not SIG_IGN, which the programs that a worker starts would inherit.
+    # Not SIG_IGN, because programs started by a worker would inherit it.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
 
 
 assignment = _take_assignment()
-"""What this process has to do if it is a worker; `None` in every other, a worker's forked children among them."""
+"""The assignment of this process if it is a worker; `None` in other processes, including a worker's forked children."""
 
 
 def _after_fork() -> None:
@@ -261,18 +262,18 @@ os.register_at_fork(after_in_child=_after_fork)
 def leave(error: BaseException | None = None) -> NoReturn:
     """End this process, a worker, as Python does at the end of a program that raised `error`.
 
-    Not by raising SystemExit: what called `start()` is not to go on, whatever it catches.
+    It does not raise SystemExit, because the caller of `start()` must not continue, whatever it catches.
     """
     status = _status_of(error)
     if threading.current_thread() is threading.main_thread():
-        # It waits for threads that are no daemons, and tells those of executors to end.
+        # This waits for threads that are not daemons, and tells executors' threads to end.
         threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     _exit(status)
 
 
 def end_child(error: BaseException | None = None) -> NoReturn:
-    """End this process, a forked child that has come back to what only its parent can go on with."""
+    """End this process, a forked child that returned to code that only its parent may continue."""
     if error is None:
         log.warning(
             "a forked child has come back from its handler to the event loop, which is its parent's: it is ended"
@@ -281,7 +282,7 @@ def end_child(error: BaseException | None = None) -> NoReturn:
 
 
 def _status_of(error: BaseException | None) -> int:
-    """Return the exit status of a program that raised `error`, and tell why, as Python does."""
+    """Return the exit status of a program that raised `error`, and print the reason, as Python does."""
     match error:
         case None | SystemExit(code=None):
             return 0
@@ -296,7 +297,7 @@ def _status_of(error: BaseException | None) -> int:
 
 def _exit(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
-        # It may be closed, or None, or nobody may be there to read it.
+        # The stream may be closed, or None, or have no reader.
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(status)
@@ -311,7 +312,7 @@ _worker_thread: threading.Thread | None = None
 
 
 def count_server() -> int:
-    """Count a server that is made, and return which one it is: the same in the master and in its workers."""
+    """Count a new server, and return its number, which is the same in the master and in its workers."""
     global _servers
     _servers += 1
     return _servers
@@ -319,7 +320,7 @@ def count_server() -> int:
 
 @contextlib.contextmanager
 def importing() -> Iterator[list[object]]:
-    """Let `start()` only mark its server while a module is imported that may call it; the list is of those marked."""
+    """While a module is imported, make `start()` only mark its server; yield the list of marked servers."""
     global _marked
     _marked = []
     try:
@@ -329,7 +330,7 @@ def importing() -> Iterator[list[object]]:
 
 
 def mark(server: object) -> bool:
-    """Mark the server whose `start()` was called, if a module is being imported; return whether it is."""
+    """If a module is being imported, mark the server whose `start()` was called; return whether that is the case."""
     if _marked is None:
         return False
     _marked.append(server)
@@ -358,7 +359,7 @@ OnSignal = Callable[[int, FrameType | None], object]
 
 @contextlib.contextmanager
 def handling_signals(handlers: Mapping[signal.Signals, OnSignal]) -> Iterator[None]:
-    """Have signals handled by us, and then as before; in a thread that is not the main one, Python allows none."""
+    """Install signal handlers, and restore the old ones afterwards; Python allows this only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         log.warning("start() was not called in the main thread: signals will not stop or reload the server")
         yield
@@ -368,15 +369,15 @@ def handling_signals(handlers: Mapping[signal.Signals, OnSignal]) -> Iterator[No
         yield
     finally:
         for number, handler in before.items():
-            # None: it was not Python that had set it, so Python cannot set it again.
+            # None means that the old handler was not set from Python, so Python cannot restore it.
             if handler is not None:
                 signal.signal(number, handler)
 
 
 def stops(stop: Callable[[signal.Signals], object]) -> dict[signal.Signals, OnSignal]:
-    """Return handlers of SIGINT and SIGTERM: the first that comes calls `stop`, the second ends the process at once.
+    """Return handlers of SIGINT and SIGTERM: the first signal calls `stop`, the second ends the process at once.
 
-    They are plain signal handlers, for they have to work while a handler of the application blocks the event loop.
+    They are plain signal handlers, because they must work while a handler of the application blocks the event loop.
     """
     seen: list[int] = []
 
@@ -391,7 +392,7 @@ def stops(stop: Callable[[signal.Signals], object]) -> dict[signal.Signals, OnSi
 
 @contextlib.contextmanager
 def titled(role: str, port: int) -> Iterator[None]:
-    """Give this process a title that tells which one of the server's it is, and then its own again."""
+    """Give this process a title that shows its role in the server, and restore its own title afterwards."""
     before = setproctitle.getproctitle()
     setproctitle.setproctitle(f"hubbub: {role} ({name} port {port})")
     try:

@@ -1,8 +1,8 @@
-"""Sending from other processes than the server's, and asking it, through its control socket.
+"""Send to a running server, and query it, from other processes, through its control socket.
 
-`Publisher` and `AsyncPublisher` differ in how they wait. Both have a `_Line`, which has a `_Connection` to the server
-while there is one, and makes another when that is broken. Each call acts on the connection at once if it can, which is
-nearly always: it cannot where there is no connection yet, or the server takes less than it is sent.
+`Publisher` and `AsyncPublisher` differ in how they wait. Both have a `_Line`, which holds the current `_Connection` to
+the server and opens a new one when it breaks. Each call uses the connection at once if it can. That is nearly always
+so, except when there is no connection yet, or the server reads more slowly than data is sent.
 """
 
 import asyncio
@@ -30,26 +30,26 @@ __all__ = ["AsyncPublisher", "Publisher"]
 T = TypeVar("T")
 
 Ticket = tuple[int, float]
-"""A question's number, and the seconds that the server gives its workers for the answer."""
+"""A question's number, and the seconds that the server gives its workers to answer."""
 Question = Callable[[_core.Publisher, Ticket, float], None]
-"""Asks through the core: what is called is given the ticket, and the seconds to wait for room."""
+"""A function that asks through the core; it gets the ticket, and the seconds to wait for space to send."""
 
-# Room may be had at once though the time is over: a little is always left to try.
+# There may be space to send even if the time is over, so each call gets at least this long to try.
 SHORTEST_WAIT = 0.001
-# As good as for ever; locks cannot wait for infinity.
+# Practically for ever; locks cannot wait for infinity.
 MAX_WAIT = 365 * 24 * 3600.0
-# The server knows which worker is silent. When the time is over, its word is awaited a little longer: for this part of
-# the time, and at most for so many seconds.
+# Only the server knows which worker is silent. After a timeout, a call waits a little longer for the server to say so:
+# for this part of the timeout, and at most this many seconds.
 GRACE_PART, MAX_GRACE = 0.5, 1.0
 MAX_PORT = 65535
-# Seconds for a thread to end whose connection has ended.
+# Seconds to wait for the reader thread of a connection that has ended.
 END_OF_THREAD = 1.0
 
 
 class _Connection:
-    """One connection to the server, and the thread that takes its answers.
+    """One connection to the server, and the thread that reads its answers.
 
-    It lives until it breaks or is closed, even if nobody has it any more: what was sent may still be under way.
+    It lives until it breaks or is closed, even if nothing refers to it any more: data may still be on its way.
     """
 
     def __init__(self, path: str, timeout: float) -> None:
@@ -63,11 +63,11 @@ class _Connection:
         try:
             self._reader.start()
         except RuntimeError:
-            # There are too many threads, or the interpreter ends.
+            # There are too many threads, or the interpreter is shutting down.
             self.core.close()
             raise
         _connections.add(self)
-        # A child of multiprocessing does not end as other programs do: only its own finalizers run.
+        # A child of multiprocessing does not run atexit functions when it ends, only multiprocessing's finalizers.
         multiprocessing = sys.modules.get("multiprocessing.process")
         if multiprocessing and multiprocessing.parent_process():
             from multiprocessing.util import Finalize
@@ -83,12 +83,12 @@ class _Connection:
         self.has_published = True
 
     def ask(self, question: Question, patience: float, wait: float) -> Future[Any]:
-        """Ask, and return what will have the answer. Who does not want it any more cancels it.
+        """Ask, and return a future of the answer. Cancel it if the answer is no longer needed.
 
         Args:
-            question: Asks through the core.
-            patience: The seconds that the server gives its workers for the answer.
-            wait: The seconds to wait for room.
+            question: The function that asks through the core.
+            patience: The seconds that the server gives its workers to answer.
+            wait: The seconds to wait for space to send.
         """
         number = next(self._numbers)
         answer = self._answers[number] = Future()
@@ -101,7 +101,7 @@ class _Connection:
         return answer
 
     def finish(self) -> Future[Any]:
-        """Close once everything has been taken that was sent; return what is done then, with an error if it broke."""
+        """Close once the server has taken everything sent; return a future of that, which fails if this breaks."""
         taken = self.ask(lambda core, ticket, wait: core.flush(ticket[0]), 0, 0)
         taken.add_done_callback(lambda _: self.core.close())
         return taken
@@ -133,7 +133,7 @@ _connections: set[_Connection] = set()
 
 
 class _Line:
-    """The way to one server: a connection while there is one, and another when it is broken."""
+    """The link to one server: holds the current connection, and replaces it when it breaks."""
 
     later: Future[Any] | None
     """The last `call_later`."""
@@ -159,37 +159,40 @@ class _Line:
         return f"port {self.port}" if self.path is None else repr(self.path)
 
     def deadline(self, timeout: float | None) -> float:
-        """Return when a call that begins now has to end, by the monotonic clock."""
+        """Return when a call that starts now must end, by the monotonic clock."""
         return time.monotonic() + (self.timeout if timeout is None else _checked(timeout))
 
     def call(self, act: Callable[[_Connection, float], T], deadline: float | None) -> T:
-        """Return `act(connection, wait)`; if the connection turns out to be broken, do so once more on a new one.
+        """Return `act(connection, wait)`; if the connection turns out to be broken, retry once on a new one.
 
         Raises:
-            BlockingIOError: It would have to wait, and `deadline` is `None`.
+            BlockingIOError: The call would have to wait, and `deadline` is `None`.
             ConnectionError: There is no server.
-            TimeoutError: The server has not reacted by then.
+            TimeoutError: The server has not responded by the deadline.
         """
         connection = self._connected(deadline)
         try:
             return act(connection, _left(deadline))
         except ConnectionError:
-            # What raises this has sent nothing.
+            # A call that raises this has sent nothing, so it can be repeated.
             connection.is_broken = True
         return act(self._connected(deadline), _left(deadline))
 
     def call_later(self, act: Callable[[_Connection, float], T], deadline: float) -> Future[T]:
-        """Have `call` done in a thread, behind those that were given before; to be called from one thread."""
+        """Run `call` in a worker thread, after those submitted before; must be called from one thread only."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hubbub-publisher")
         later = self.later = self._executor.submit(self.call, act, deadline)
         return later
 
     def finish(self) -> Future[Any] | None:
-        """Let go of the connection. Returns what is done when all that was published has been taken, if anything was.
+        """Release the connection.
+
+        Returns:
+            A future that is done once the server has taken everything published; `None` if nothing was published.
 
         Raises:
-            ConnectionError: The connection is broken, and what was published may not have arrived.
+            ConnectionError: The connection is broken, and published messages may not have arrived.
         """
         connection, self._connection = self._connection, None
         executor, self._executor = self._executor, None
@@ -203,11 +206,11 @@ class _Line:
         return None
 
     def no_answer(self) -> TimeoutError:
-        """Return the error of a question that was not answered in time."""
+        """Return the error for a question that was not answered in time."""
         return TimeoutError(f"the server at {self} has not answered in time")
 
     def forget(self) -> None:
-        """Be as new, in a forked child."""
+        """Reset to the initial state, in a forked child."""
         self._connection = None
         self._be_new()
 
@@ -225,7 +228,7 @@ class _Line:
         if not self._lock.acquire(timeout=_left(deadline)):
             raise TimeoutError(f"cannot reach the server at {self}: another thread is still trying")
         try:
-            # Another thread may have made one meanwhile.
+            # Another thread may have connected meanwhile.
             if self._connection is None or self._connection.is_broken:
                 path = control.path_for(self.port) if self.path is None else self.path
                 self._connection = _Connection(path, _left(deadline))
@@ -238,11 +241,11 @@ _lines: "weakref.WeakSet[_Line]" = weakref.WeakSet()
 
 
 def _checked(timeout: float) -> float:
-    """Return a timeout in seconds as one that can be waited for.
+    """Check a timeout in seconds, and return it limited to `MAX_WAIT`.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not above 0.
+        TypeError: The timeout is not a number.
+        ValueError: The timeout is not above 0.
     """
     check_seconds("timeout", timeout)
     if not timeout > 0:
@@ -251,21 +254,21 @@ def _checked(timeout: float) -> float:
 
 
 def _left(deadline: float | None) -> float:
-    """Return the seconds left; 0 only for those who do not wait."""
+    """Return the seconds left; 0 only if there is no deadline, for calls that do not wait."""
     return 0 if deadline is None else max(deadline - time.monotonic(), SHORTEST_WAIT)
 
 
 def _let_go(line: _Line) -> None:
-    """End what a publisher leaves that nobody has any more, without waiting."""
+    """Finish the link of a publisher that was garbage-collected, without waiting."""
     with contextlib.suppress(ConnectionError):
         line.finish()
 
 
 class _Sender:
-    """What a `Publisher` and an `AsyncPublisher` are made of."""
+    """The common base of `Publisher` and `AsyncPublisher`."""
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, port: int = 9501, timeout: float = 5.0) -> None:
-        """Name the server, as `Publisher` tells; the first call connects to it, or `with`."""
+        """Name the server; for the arguments see `Publisher`. The first call, or `with`, connects to it."""
         self._line = _Line(path, port, timeout)
         weakref.finalize(self, _let_go, self._line).atexit = False
 
@@ -273,30 +276,30 @@ class _Sender:
         return f"<{type(self).__name__} to {self._line}>"
 
     def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
-        # In another process it is a publisher to the same server, with a connection of its own.
+        # Unpickled in another process, it is a publisher to the same server, with a connection of its own.
         return partial(type(self), self._line.path, port=self._line.port, timeout=self._line.timeout), ()
 
 
 class Publisher(_Sender):
-    """Sends to a running server's connections from another process of the same user, and asks about them.
+    """Sends to a running server's connections, and asks about them, from another process of the same user.
 
-    It may be used from any thread and after a fork, and connects anew when the server has been restarted. The calls of
-    one thread reach any one connection in their order, in any mix. What the server has not delivered when it ends is
-    lost.
+    A publisher may be used from any thread and after a fork, and reconnects after the server has been restarted. The
+    calls of one thread, in any mix, reach any one connection in the order in which they were made. Messages that the
+    server has not delivered when it ends are lost.
 
     `with Publisher(…) as hub:` connects at once, and closes at the end of its block. Every method raises
     `ConnectionError`, whose message names the socket, if there is no server or it ended before it answered; and
-    `TimeoutError` if it has not reacted within `timeout` seconds, the publisher's own or those of the call. The message
-    of a `TimeoutError` names the workers that have not answered; where the server itself is silent, it comes up to a
-    second later.
+    `TimeoutError` if the server has not responded within `timeout` seconds, the publisher's or those of the call. The
+    message of a `TimeoutError` names the workers that have not answered; if the server itself is silent, the error
+    comes up to a second later.
 
     Args:
-        path: The server's control socket; without one, that of `port`.
+        path: The server's control socket; if omitted, the socket for `port`.
         port: The port of a server of the same user on this host with `control="auto"`.
-        timeout: The seconds that a call waits for the server, unless it is given its own.
+        timeout: The seconds that a call waits for the server, unless the call has its own `timeout`.
 
     Raises:
-        TypeError: One of them has a wrong type.
+        TypeError: An argument has the wrong type.
         ValueError: `timeout` is not above 0, or `port` is not in 1 to 65535.
     """
 
@@ -305,21 +308,21 @@ class Publisher(_Sender):
 
         Args:
             fd: The connection's id.
-            data: `str` goes as a text message, bytes-like as a binary message (RFC 6455 §5.6).
+            data: `str` is sent as a text message, bytes-like as a binary message (RFC 6455 §5.6).
             opcode: Overrides that choice: text or binary.
 
         Returns:
-            `True` if it was queued; `False` if there is no such open connection, or its outbox is full.
+            `True` if the message was queued; `False` if there is no such open connection, or its outbox is full.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
-            ValueError: `opcode` is neither of these, a text message is not UTF-8, or it is longer than the server's
-                `send_queue_size`.
+            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
+            ValueError: `opcode` is neither of these, a text message is not UTF-8, or the message is longer than the
+                server's `send_queue_size`.
         """
         return bool(self._ask(lambda core, ticket, wait: core.push(ticket, fd, data, opcode, wait), timeout))
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "", *, timeout: float | None = None) -> bool:
-        """Begin the closing handshake with the connection `fd` (RFC 6455 §7.1.2), behind what was sent before.
+        """Start the closing handshake with the connection `fd` (RFC 6455 §7.1.2), after the messages sent before.
 
         Args:
             fd: The connection's id.
@@ -327,37 +330,37 @@ class Publisher(_Sender):
             reason: At most 123 bytes of UTF-8.
 
         Returns:
-            `True` if it has begun; `False` if there is no such open connection.
+            `True` if the closing handshake has begun; `False` if there is no such open connection.
 
         Raises:
-            TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
-            ValueError: A code that may not be sent, or a reason that is too long.
+            TypeError: `fd` or `code` is not an `int`, or `reason` is not a `str`.
+            ValueError: The code may not be sent, or the reason is too long.
         """
         return bool(self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait), timeout))
 
     def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
-        """Send one message to every subscriber of a topic, less the ids in `exclude`.
+        """Send one message to every subscriber of a topic, except the ids in `exclude`.
 
-        It is on its way when this returns, and nobody answers. It waits only while the server takes less than it is
-        sent.
+        The message is on its way when this returns; the server does not confirm it. The call waits only while the
+        server reads more slowly than data is sent.
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8.
-            data: `str` goes as a text message, bytes-like as a binary message.
-            exclude: Ids of subscribers that are not to get it.
+            data: `str` is sent as a text message, bytes-like as a binary message.
+            exclude: Ids of subscribers that should not get the message.
 
         Raises:
-            TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
-            ValueError: The topic is empty or longer than 255 bytes, or the message longer than `send_queue_size`.
+            TypeError: `topic` is not a `str`, `data` is neither `str` nor bytes-like, or an id is not an `int`.
+            ValueError: The topic is empty or longer than 255 bytes, or the message is longer than `send_queue_size`.
         """
         ids = check_ids(exclude)
         self._call(lambda connection, wait: connection.publish(topic, data, ids, wait), timeout)
 
     def broadcast(self, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
-        """Send one message to every open WebSocket of the server, less the ids in `exclude`; see `publish`.
+        """Send one message to every open WebSocket of the server, except the ids in `exclude`; see `publish`.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
+            TypeError: `data` is neither `str` nor bytes-like, or an id is not an `int`.
             ValueError: The message is longer than `send_queue_size`.
         """
         ids = check_ids(exclude)
@@ -367,7 +370,7 @@ class Publisher(_Sender):
         """Count the connections that are subscribed to a topic.
 
         Raises:
-            TypeError: `topic` is no `str`.
+            TypeError: `topic` is not a `str`.
             ValueError: The topic is empty or longer than 255 bytes.
         """
         return int(self._ask(lambda core, ticket, wait: core.subscribers(ticket, topic, wait), timeout))
@@ -377,18 +380,18 @@ class Publisher(_Sender):
         return list(self._ask(lambda core, ticket, wait: core.connections(ticket, wait), timeout))
 
     def info(self, fd: int, *, timeout: float | None = None) -> ConnectionInfo | None:
-        """Return what the server knows of a connection; `None` if there is none."""
+        """Return what the server knows about a connection; `None` if there is no such connection."""
         return _as_info(self._ask(lambda core, ticket, wait: core.info(ticket, fd, wait), timeout))
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """Return what `Server.stats` returns there."""
+        """Return the result of the server's `Server.stats`."""
         return dict(self._ask(lambda core, ticket, wait: core.stats(ticket, wait), timeout))
 
     def close(self) -> None:
-        """Wait until the server has taken what was published, and end the connection. Another call would connect anew.
+        """Wait until the server has taken everything published, then disconnect. A later call connects again.
 
         Raises:
-            ConnectionError: The server ended before, and what was published may not have arrived.
+            ConnectionError: The server ended first, and published messages may not have arrived.
         """
         if taken := self._line.finish():
             self._wait(taken, self._line.deadline(None))
@@ -405,7 +408,7 @@ class Publisher(_Sender):
 
     def _call(self, act: Callable[[_Connection, float], T], timeout: float | None) -> T:
         if timeout is not None:
-            # Not only where it has to be waited for.
+            # Check it even if the call turns out not to wait.
             timeout = _checked(timeout)
         try:
             return self._line.call(act, None)
@@ -427,12 +430,12 @@ class Publisher(_Sender):
 
 
 class AsyncPublisher(_Sender):
-    """A `Publisher` whose methods are awaited, for use in an event loop, which it never blocks; see there.
+    """A `Publisher` for asyncio: its methods are awaited, and never block the event loop; see `Publisher`.
 
-    It is made with the same arguments. Each call waits for the server for `timeout` seconds at most.
+    It takes the same arguments. Each call waits at most `timeout` seconds for the server.
 
-    The calls reach any one connection in the order in which they were begun. One that is cancelled (`asyncio.timeout`)
-    may have been sent, or not; it leaves the others alone.
+    The calls reach any one connection in the order in which they were started. A call that is cancelled
+    (`asyncio.timeout`) may or may not have been sent; other calls are not affected.
     """
 
     async def push(self, fd: int, data: Data, opcode: int | None = None) -> bool:
@@ -473,7 +476,7 @@ class AsyncPublisher(_Sender):
         """See `Publisher.close`."""
         deadline = self._line.deadline(None)
         if later := self._line.later:
-            # What comes of it is for those who wait for it.
+            # Its result or error goes to the caller that waits for it.
             with contextlib.suppress(Exception):
                 await asyncio.shield(asyncio.wrap_future(later))
         if taken := self._line.finish():
@@ -490,14 +493,14 @@ class AsyncPublisher(_Sender):
             await self.close()
 
     async def _call(self, act: Callable[[_Connection, float], T]) -> T:
-        # What comes after a call that waits has to wait too, or it would overtake.
+        # A call made after one that waits must wait too, or it would overtake it.
         if self._line.later is None or self._line.later.done():
             try:
                 return self._line.call(act, None)
             except BlockingIOError:
                 pass
         later = self._line.call_later(act, self._line.deadline(None))
-        # A cancelled one is done all the same: those that come after it can tell by it that all before them are.
+        # A cancelled call still runs, so that once `later` is done, all calls before it are done too.
         return await asyncio.shield(asyncio.wrap_future(later))
 
     async def _ask(self, question: Question) -> Any:
@@ -516,27 +519,27 @@ class AsyncPublisher(_Sender):
 
 
 def _ask_by(question: Question, deadline: float, connection: _Connection, wait: float) -> Future[Any]:
-    """Ask, and have the server say by the deadline who is silent."""
+    """Ask, and have the server name the silent workers by the deadline."""
     return connection.ask(question, _left(deadline), wait)
 
 
 def _grace(timeout: float) -> float:
-    """Return how many seconds after a timeout the server may say who is silent."""
+    """Return for how many seconds after a timeout the server may still name the silent workers."""
     return min(timeout * GRACE_PART, MAX_GRACE)
 
 
 def _as_info(values: Any) -> ConnectionInfo | None:
-    """Return the core's answer as what users see."""
+    """Convert the core's answer to the type that users see."""
     return None if values is None else ConnectionInfo(*values)
 
 
 def _unless(error: BaseException | None) -> contextlib.AbstractContextManager[None]:
-    """Hide what closing meets if another error ends the block: that one tells more, and may be its cause."""
+    """Suppress errors of closing if another error ends the block: that one says more, and may be their cause."""
     return contextlib.suppress(*(() if error is None else (ConnectionError, TimeoutError)))
 
 
 def _finish_all() -> None:
-    """Let everything be taken that this process has sent, before it ends."""
+    """Before this process ends, wait until servers have taken everything it has sent."""
     ending = list(_connections)
     finishing = []
     for connection in ending:
@@ -548,7 +551,7 @@ def _finish_all() -> None:
 
 
 def _after_fork() -> None:
-    # The connections are the parent's, and its threads, which may have held any lock, are not here.
+    # The connections are the parent's. Its threads, which may have held any lock, do not exist in the child.
     for connection in _connections:
         connection.core.abandon()
     _connections.clear()

@@ -40,7 +40,7 @@ _running: "weakref.WeakSet[Server]" = weakref.WeakSet()
 
 
 class Role(Protocol):
-    """What this process is while a server runs in it: all of it, its master, or one of its workers."""
+    """The role of this process in a running server: the whole server, its master, or one of its workers."""
 
     @property
     def port(self) -> int: ...
@@ -54,7 +54,7 @@ class Connections(Collection[int]):
     """The ids of all open WebSockets, in all workers: `fd in …`, `len(…)`, and iteration, which takes a snapshot."""
 
     def __init__(self, server: "Server") -> None:
-        """Look at what `server` has open, whenever asked."""
+        """Create the view; each use asks `server` for its current connections."""
         self._server = server
 
     def __contains__(self, fd: object) -> bool:
@@ -71,23 +71,23 @@ class Connections(Collection[int]):
 
 
 class Server:
-    """A WebSocket server: handlers of its events, and methods to send from any handler, task, timer or thread."""
+    """A WebSocket server: event handlers, and methods to send from any handler, task, timer or thread."""
 
     settings: Settings
-    """The settings that count: options of a command line before variables before keywords."""
+    """The settings in effect. A command-line option beats an environment variable, which beats a keyword."""
     connections: Connections
-    """The ids of all open WebSockets, in all workers. Asking it while the server is not running: `NotRunning`."""
+    """The ids of all open WebSockets, in all workers. Raises `NotRunning` if used while the server is not running."""
 
     def __init__(
         self, host: str | Sequence[str] = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
     ) -> None:
-        """Make a server; it does nothing before `start`, `serve` or `async with`.
+        """Create a server; it does nothing until `start`, `serve` or `async with`.
 
         Args:
-            host: The name or address to listen on, or a list of them. `0.0.0.0` is all interfaces by IPv4, `::` by
-                IPv6 alone.
-            port: 0 takes any free port; `port` then tells which.
-            workers: Worker processes; `None`: one a core.
+            host: The name or address to listen on, or a list of them. `0.0.0.0` means all interfaces over IPv4, `::`
+                all interfaces over IPv6 only.
+            port: 0 picks any free port; the `port` property then returns it.
+            workers: The number of worker processes; `None` starts one per core.
             **settings: See `Settings`. An environment variable `HUBBUB_…` beats a keyword.
 
         Raises:
@@ -116,46 +116,47 @@ class Server:
     def on(self, event: str, handler: F, *, threaded: bool = False) -> F: ...
 
     def on(self, event: str, handler: F | None = None, *, threaded: bool = False) -> F | Callable[[F], F]:
-        """Register the handler of an event; without `handler`, return a decorator that does.
+        """Register the handler of an event; without `handler`, return a decorator that registers one.
 
-        A handler may be `def` or `async def`, and is given the first n of the event's arguments, n being the
-        positional parameters that it declares. From Python 3.12 on an `async def` begins at once, in an `asyncio.Task`;
-        a task factory of the loop is not asked. Those of one connection never overlap: `open`, its messages in order,
-        `close`. An exception in `open` or `message` closes the connection with 1011, one in `handshake` or `request`
-        is answered with 500; all are logged. One in `worker_start` is a failed start: see there.
+        A handler may be `def` or `async def`. If it declares n positional parameters, it gets the first n of the
+        event's arguments. From Python 3.12 on, an `async def` handler starts immediately, in an `asyncio.Task`; the
+        loop's task factory is not used. The handlers of one connection never overlap: first `open`, then each message
+        in order, then `close`. An exception in `open` or `message` closes the connection with 1011; one in `handshake`
+        or `request` is answered with 500; all are logged. For `worker_start`, see below.
 
-        - `handshake` (server, request): a client asks for a WebSocket. `None` or `True` accepts it, `Accept` too, and
-          says how; `False` is 403, `Response` that answer, `Refuse` a close code.
+        - `handshake` (server, request): a client asks for a WebSocket. Return `None` or `True` to accept it, or
+          `Accept` to accept it with options; `False` to refuse it with 403, a `Response` to refuse it with that
+          answer, or `Refuse` to refuse it with a close code.
         - `open` (server, request): the handshake is done, and `request.fd` is the connection's id. It is the same
           `Request` as in `handshake`.
-        - `message` (server, frame): a whole message; see `Frame`.
-        - `close` (server, fd, code, reason): once for each `open`, unless its worker was killed. `code` is that of
-          RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. Where the server closed it and the
-          peer never answered, it is 1006, with the server's code in `reason`.
-        - `drain` (server, fd): the outbox was more than half full, and is empty again, or the connection has ended
-          while its `open` or `message` handler runs. It does not wait for that handler.
-        - `request` (server, request): plain HTTP. `Response`, `str` (as text/html), `bytes`, or `None` for 404. Without
-          a handler: 426.
-        - `worker_start`, `worker_stop` (server, worker_id): first and last in each worker, in its event loop. A worker
-          whose `worker_start` raises takes no connection, and its `worker_stop` does not run: the first start of the
-          server ends with status 3, a reload leaves the old workers, and a worker that is to replace a dead one is
+        - `message` (server, frame): a whole message arrived; see `Frame`.
+        - `close` (server, fd, code, reason): runs once for each `open`, unless the worker was killed. `code` is the
+          one of RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. If the server closed the
+          connection and the peer never answered, `code` is 1006 and `reason` contains the server's code.
+        - `drain` (server, fd): the outbox was more than half full and is now empty again, or the connection has ended
+          while its `open` or `message` handler is still running. It does not wait for that handler.
+        - `request` (server, request): plain HTTP. Return a `Response`, `str` (sent as text/html), `bytes`, or `None`
+          for 404. Without a handler, requests get 426.
+        - `worker_start`, `worker_stop` (server, worker_id): run first and last in each worker, in its event loop. If
+          `worker_start` raises, the worker accepts no connections and its `worker_stop` does not run: the first start
+          of the server exits with status 3, a reload keeps the old workers, and a worker that replaces a dead one is
           started again later. `serve` and `async with` raise the exception.
-        - `start`, `shutdown` (server): once, in the master or the embedding process: when all workers accept, and when
-          all have ended.
-        - `pipe_message` (server, worker_id, data): a worker has called `send_message`.
+        - `start`, `shutdown` (server): run once, in the master or the embedding process: `start` when all workers
+          accept connections, `shutdown` when all have ended.
+        - `pipe_message` (server, worker_id, data): a worker called `send_message`.
 
         Args:
             event: The event's name.
             handler: The callable.
-            threaded: Run a `def` handler in the worker's pool of `threads`, for code that blocks. The order
-                within a connection stays.
+            threaded: Run a `def` handler in the worker's pool of `threads`; use it for code that blocks. The order
+                within a connection is kept.
 
         Returns:
             `handler` itself, or the decorator.
 
         Raises:
-            ValueError: There is no such event, or it has a handler already.
-            TypeError: The callable could not be called so, or is `async def` and `threaded`.
+            ValueError: The event is unknown, or already has a handler.
+            TypeError: The callable cannot be called with these arguments, or is both `async def` and `threaded`.
             RuntimeError: The server is running.
         """
         arguments_of(event)
@@ -172,25 +173,25 @@ class Server:
     # ---- sending -----------------------------------------------------------------------------------------
 
     def push(self, fd: int, data: Data, opcode: int | None = None, finish: bool = True) -> bool:
-        """Queue one message for the connection `fd`, wherever it lives.
+        """Queue one message for the connection `fd`, in whichever worker it lives.
 
         Returns at once. Messages from one caller to one connection arrive in the order of the calls.
 
         Args:
             fd: The connection's id, from `Request.fd` or `Frame.fd`.
-            data: `str` goes as a text frame, bytes-like as a binary frame (RFC 6455 §5.6).
+            data: `str` is sent as a text frame, bytes-like as a binary frame (RFC 6455 §5.6).
             opcode: Overrides that choice: `Opcode.CONTINUATION`, `TEXT` or `BINARY`.
-            finish: `False` sends a fragment; the next one to come is a continuation (RFC 6455 §5.4). Whatever else
-                is sent to that connection waits until the message has ended.
+            finish: `False` sends a fragment; the next one must be a continuation (RFC 6455 §5.4). Everything else
+                sent to that connection waits until the message is complete.
 
         Returns:
-            `True` if the message was queued; for another worker's connection, or from another thread: it was open with
-                room, and the message is on its way. `False` if there is no such open connection, or its outbox of
-                `send_queue_size` bytes is full.
+            `True` if the message was queued. For another worker's connection, or from another thread, `True` means
+                that the connection was open, its outbox had space, and the message is on its way. `False` if there is
+                no such open connection, or its outbox of `send_queue_size` bytes is full.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
-            ValueError: `opcode` is none of these three, a text message is not UTF-8, or it is longer than
+            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
+            ValueError: `opcode` is none of these three, a text message is not UTF-8, or the message is longer than
                 `send_queue_size`.
             NotRunning: The server is not running.
         """
@@ -201,28 +202,28 @@ class Server:
 
         Args:
             fd: The connection's id.
-            data: At most 125 bytes; `str` goes as UTF-8.
+            data: At most 125 bytes; `str` is sent as UTF-8.
 
         Returns:
-            `True` if it was queued; `False` if there is no such open connection, or its outbox is full.
+            `True` if the ping was queued; `False` if there is no such open connection, or its outbox is full.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or `fd` no `int`.
+            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
             ValueError: `data` has more than 125 bytes.
             NotRunning: The server is not running.
         """
         return self._worker_of("ping").reactor.ping(fd, data)
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
-        """Begin the closing handshake (RFC 6455 §7.1.2): a Close frame is queued after what was pushed before.
+        """Start the closing handshake (RFC 6455 §7.1.2): queue a Close frame after the messages pushed before.
 
-        The connection stays until the peer has taken all of that, as long as it takes at least 16 KiB in each
+        The connection is kept until the peer has taken all of them, provided that it takes at least 16 KiB in each
         `close_timeout` seconds; then the peer has `close_timeout` seconds to answer the Close frame. The `close`
-        handler runs once it answers, or the time is over.
+        handler runs once the peer answers or that time is over.
 
-        Within a message that was begun with `finish=False`, the Close frame waits for its end, `close_timeout` seconds
-        at most; until then only fragments of that message are taken. Past that it is sent, and the message stays
-        unfinished.
+        If a message begun with `finish=False` is incomplete, the Close frame waits for its end, for at most
+        `close_timeout` seconds; until then, only fragments of that message are accepted. After that the Close frame is
+        sent, and the message stays unfinished.
 
         Args:
             fd: The connection's id.
@@ -230,64 +231,67 @@ class Server:
             reason: At most 123 bytes of UTF-8.
 
         Returns:
-            `True` if it has begun, or, for another worker's connection or from another thread, is on its way; `False`
-                if there is no such open connection.
+            `True` if the closing handshake has begun or, for another worker's connection or from another thread, the
+                request is on its way; `False` if there is no such open connection.
 
         Raises:
-            TypeError: `fd` or `code` is no `int`, or `reason` no `str`.
-            ValueError: A code that may not be sent, or a reason that is too long.
+            TypeError: `fd` or `code` is not an `int`, or `reason` is not a `str`.
+            ValueError: The code may not be sent, or the reason is too long.
             NotRunning: The server is not running.
         """
         return self._worker_of("disconnect").reactor.disconnect(fd, code, reason)
 
     def broadcast(self, data: Data, *, exclude: Iterable[int] = ()) -> None:
-        """Queue one message for every open WebSocket of the server, less the ids in `exclude`.
+        """Queue one message for every open WebSocket of the server, except the ids in `exclude`.
 
-        The frame is made once, and shared by all outboxes. A connection whose outbox is full is treated by
-        `slow_consumer`.
+        The frame is built once and shared by all outboxes. If an outbox is full, the setting `slow_consumer` decides
+        what happens to that connection.
 
         Args:
-            data: `str` goes as a text message, bytes-like as a binary message.
-            exclude: Ids of those who are not to get it.
+            data: `str` is sent as a text message, bytes-like as a binary message.
+            exclude: Ids of connections that should not get the message.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or an id no `int`.
+            TypeError: `data` is neither `str` nor bytes-like, or an id is not an `int`.
             ValueError: The message is longer than `send_queue_size`.
             NotRunning: The server is not running.
         """
         self._worker_of("broadcast").reactor.broadcast(data, exclude=exclude)
 
     def subscribe(self, fd: int, topic: str) -> bool:
-        """Subscribe a connection to a topic, until `unsubscribe` or its end; again changes nothing.
+        """Subscribe a connection to a topic until `unsubscribe` or the end of the connection.
+
+        Subscribing again changes nothing.
 
         Args:
             fd: The connection's id.
             topic: A name of 1 to 255 bytes of UTF-8.
 
         Returns:
-            `True` if it is subscribed; for another worker's connection, or from another thread: it was open with room
-                for one more topic, and the subscription is on its way. `False` if there is no such open connection, or
-                it has `max_topics` topics; from elsewhere, whichever these are.
+            `True` if the connection is subscribed. For another worker's connection, or from another thread, `True`
+                means that the connection was open, could take one more topic, and the subscription is on its way.
+                `False` if there is no such open connection, or it already has `max_topics` topics (from another worker
+                or thread, even if `topic` is one of them).
 
         Raises:
-            TypeError: `fd` is no `int`, or `topic` no `str`.
+            TypeError: `fd` is not an `int`, or `topic` is not a `str`.
             ValueError: The topic is empty or too long.
             NotRunning: The server is not running.
         """
         return self._worker_of("subscribe").reactor.subscribe(fd, topic)
 
     def unsubscribe(self, fd: int, topic: str) -> bool:
-        """End a subscription; one that there is not is no error.
+        """Unsubscribe a connection from a topic. Does nothing if the connection is not subscribed.
 
         Args:
             fd: The connection's id.
             topic: A name of 1 to 255 bytes of UTF-8.
 
         Returns:
-            `True` if it is not subscribed any more; `False` if there is no such open connection.
+            `True` if the connection is no longer subscribed; `False` if there is no such open connection.
 
         Raises:
-            TypeError: `fd` is no `int`, or `topic` no `str`.
+            TypeError: `fd` is not an `int`, or `topic` is not a `str`.
             ValueError: The topic is empty or too long.
             NotRunning: The server is not running.
         """
@@ -297,34 +301,34 @@ class Server:
         """Queue one message for every subscriber of a topic, in all workers; see `broadcast`.
 
         Args:
-            topic: A name of 1 to 255 bytes of UTF-8. Nobody needs to be subscribed.
-            data: `str` goes as a text message, bytes-like as a binary message.
-            exclude: Ids of subscribers that are not to get it.
+            topic: A name of 1 to 255 bytes of UTF-8. A topic without subscribers is fine.
+            data: `str` is sent as a text message, bytes-like as a binary message.
+            exclude: Ids of subscribers that should not get the message.
 
         Raises:
-            TypeError: `topic` is no `str`, `data` neither `str` nor bytes-like, or an id no `int`.
-            ValueError: The topic is empty or too long, or the message longer than `send_queue_size`.
+            TypeError: `topic` is not a `str`, `data` is neither `str` nor bytes-like, or an id is not an `int`.
+            ValueError: The topic is empty or too long, or the message is longer than `send_queue_size`.
             NotRunning: The server is not running.
         """
         self._worker_of("publish").reactor.publish(topic, data, exclude=exclude)
 
     async def wait_closed(self, fd: int) -> None:
-        """Wait until the connection `fd`, in any worker, is closed; return at once if there is none.
+        """Wait until the connection `fd`, in any worker, is closed; return at once if there is no such connection.
 
-        That is the moment from which `exists(fd)` is false and `push` has no effect: the peer has begun to close, or
-        has gone, or this server has (`disconnect`, a failed handler, a stop). The `close` handler runs later, so a
-        handler of that connection may wait here; and where the server has begun, its Close frame may still be on its
-        way. Connections of a worker that has died are closed.
+        A connection counts as closed from the moment when `exists(fd)` is false and `push` has no effect: the peer has
+        begun to close or is gone, or this server has begun to close (`disconnect`, a failed handler, a stop). The
+        `close` handler runs later, so a handler of that connection may wait here; and if the server has begun to close,
+        its Close frame may still be on its way. Connections of a worker that has died are closed.
 
-        A handler that waits here delays a graceful stop, until `shutdown_timeout` is over and it is cancelled.
+        A handler that waits here delays a graceful stop until `shutdown_timeout` expires and the handler is cancelled.
 
         Args:
             fd: The connection's id.
 
         Raises:
-            TypeError: `fd` is no `int`.
-            RuntimeError: This worker waits for 65,536 connections already.
-            NotRunning: The server is not running, or stops running here meanwhile.
+            TypeError: `fd` is not an `int`.
+            RuntimeError: This worker is already waiting for 65,536 connections.
+            NotRunning: The server is not running, or stops running in this worker while you wait.
         """
         worker = self._worker_of("wait_closed")
         if asyncio.get_running_loop() is worker.loop:
@@ -335,7 +339,7 @@ class Server:
     # ---- looking -----------------------------------------------------------------------------------------
 
     def exists(self, fd: int) -> bool:
-        """Tell whether `fd` is an open WebSocket: not before its handshake, nor once either side has begun to close.
+        """Return whether `fd` is an open WebSocket: its handshake is done, and neither side has begun to close.
 
         Raises:
             NotRunning: The server is not running.
@@ -343,7 +347,7 @@ class Server:
         return self._worker_of("exists").reactor.exists(fd)
 
     def info(self, fd: int) -> ConnectionInfo | None:
-        """Return what is known of a connection, `None` if there is none; inside `close` it still answers.
+        """Return details of a connection, or `None` if there is no such connection; still works inside `close`.
 
         Raises:
             NotRunning: The server is not running.
@@ -352,15 +356,17 @@ class Server:
         return values and ConnectionInfo(*values)
 
     async def subscribers(self, topic: str) -> int:
-        """Count the connections of all workers that are subscribed to a topic, one's own calls until now included.
+        """Count the connections, in all workers, that are subscribed to a topic.
+
+        Your own calls made before this one are included.
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8.
 
         Raises:
-            TypeError: `topic` is no `str`.
+            TypeError: `topic` is not a `str`.
             ValueError: The topic is empty or too long.
-            TimeoutError: A worker with subscribers has not answered within 5 s; the message names it.
+            TimeoutError: A worker with subscribers has not answered within 5 s; the message names the worker.
             NotRunning: The server is not running.
         """
         worker = self._worker_of("subscribers")
@@ -376,15 +382,15 @@ class Server:
             raise TimeoutError(f"the event loop of this worker has not answered within {PATIENCE:g} s") from None
 
     def stats(self) -> dict[str, Any]:
-        """Return totals since the start, and under `workers` a list of the same for each worker.
+        """Return totals since the start; the key `workers` holds a list with the same numbers for each worker.
 
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,
         `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving`
-        (connections whose clients have left while a handler still runs, now), `held_bytes` (memory for queued output
-        and unfinished input now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`), `messages_dropped`
-        (by `slow_consumer="drop"`), `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from
-        other threads and workers beyond what may wait), `restarts` (of workers), `started_at` (Unix seconds); those
-        of a worker also have `worker_id`.
+        (connections, now, whose client has left while a handler is still running), `held_bytes` (memory for queued
+        output and unfinished input, now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`),
+        `messages_dropped` (by `slow_consumer="drop"`), `subscriptions_refused` (beyond `max_topics`),
+        `commands_dropped` (calls from other threads and workers that did not fit into the queue), `restarts` (of
+        workers), `started_at` (Unix seconds). The entries of `workers` also have `worker_id`.
 
         Raises:
             NotRunning: The server is not running.
@@ -393,27 +399,27 @@ class Server:
 
     @property
     def worker_id(self) -> int | None:
-        """The number of this worker; `None` in the master, and where none runs."""
+        """The number of this worker; `None` in the master, and while no worker runs in this process."""
         worker = self._role and self._role.worker
         return worker.worker_id if worker else None
 
     @property
     def port(self) -> int:
-        """The port that the server listens on; the one of `settings` until it does."""
+        """The port that the server listens on; before it listens, the port from `settings`."""
         return self._role.port if self._role else self.settings.port
 
     # ---- time --------------------------------------------------------------------------------------------
 
     def tick(self, seconds: float, fn: Callable[..., Any], *args: Any) -> Timer:
-        """Call `fn(*args)` every so many seconds, in this worker; `fn` may be `async def`.
+        """Call `fn(*args)` every `seconds` seconds, in this worker; `fn` may be `async def`.
 
-        A call that is due while the one before still runs is left out. What `fn` raises is logged.
+        A call that is due while the previous one is still running is skipped. Exceptions from `fn` are logged.
 
         Returns:
-            What cancels it.
+            A `Timer`; its `cancel` stops the calls.
 
         Raises:
-            TypeError: `seconds` is no number, or `fn` not callable.
+            TypeError: `seconds` is not a number, or `fn` is not callable.
             ValueError: `seconds` is not above 0, or too large for a `float`.
             NotRunning: The server is not running.
         """
@@ -425,15 +431,15 @@ class Server:
         return self._worker_of("tick").add_timer(seconds, True, partial(fn, *args))
 
     def after(self, seconds: float, fn: Callable[..., Any], *args: Any) -> Timer:
-        """Call `fn(*args)` once, after so many seconds, in this worker; `fn` may be `async def`.
+        """Call `fn(*args)` once, after `seconds` seconds, in this worker; `fn` may be `async def`.
 
-        What `fn` raises is logged.
+        Exceptions from `fn` are logged.
 
         Returns:
-            What cancels it.
+            A `Timer`; its `cancel` stops the call.
 
         Raises:
-            TypeError: `seconds` is no number, or `fn` not callable.
+            TypeError: `seconds` is not a number, or `fn` is not callable.
             ValueError: `seconds` is below 0, or too large for a `float`.
             NotRunning: The server is not running.
         """
@@ -445,17 +451,17 @@ class Server:
         return self._worker_of("after").add_timer(seconds, False, partial(fn, *args))
 
     def send_message(self, data: str | bytes, worker_id: int) -> None:
-        """Have `pipe_message` run in a worker, which may be this one, with this worker's number and `data`.
+        """Run `pipe_message` in another worker, or in this one, with this worker's number and `data`.
 
-        Messages from one caller to one worker arrive in the order of the calls; those for a worker that has just died
-        are lost.
+        Messages from one caller to one worker arrive in the order of the calls. Messages to a worker that has just
+        died are lost.
 
         Args:
-            data: Arrives as it is, `str` or `bytes`.
-            worker_id: From 0 on, below `settings.worker_count`.
+            data: Arrives unchanged, as `str` or `bytes`.
+            worker_id: The receiving worker: 0 or above, below `settings.worker_count`.
 
         Raises:
-            TypeError: `data` is neither `str` nor `bytes`, or `worker_id` no `int`.
+            TypeError: `data` is neither `str` nor `bytes`, or `worker_id` is not an `int`.
             ValueError: There is no such worker.
             NotRunning: The server is not running.
         """
@@ -464,24 +470,24 @@ class Server:
     # ---- running -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Serve until SIGTERM, SIGINT or `shutdown()`, and stop gracefully; a second signal ends the process at once.
+        """Serve until SIGTERM, SIGINT or `shutdown()`, then stop gracefully; a second signal ends the process at once.
 
         This process is the master. The workers run the same program again, in fresh interpreters, up to this call,
-        which in them does not return. SIGHUP is `reload()`, or a graceful stop if it was sent because the terminal
-        that the program was started in was closed. A program that cannot be run again (typed in, or read from
-        standard input) can be served with `workers=1`, all in this one process.
+        which does not return in them. SIGHUP reloads, as `reload()` does; if it was sent because the terminal that the
+        program was started in was closed, it stops the server gracefully. A program that cannot be run again (typed
+        in, or read from standard input) can be served with `workers=1`, all in this one process.
 
-        What cannot be served at all (the port is in use, the host is unknown) is told in one line on standard error,
-        with exit status 1. Where the program fails in a worker before it comes to this call, or in `worker_start`, the
-        traceback is shown, and the status is 3.
+        If the server cannot start at all (the port is in use, the host is unknown), one line on standard error says
+        why, and the exit status is 1. If the program fails in a worker before it reaches this call, or in
+        `worker_start`, the traceback is shown, and the exit status is 3.
 
         Raises:
-            RuntimeError: An event loop runs in this thread, the server runs already, this process is a worker that
-                serves, or the program is being typed in.
+            RuntimeError: An event loop is running in this thread, the server is already running, this process is a
+                worker that serves, or the program is being typed in.
         """
         if program.mark(self):
             return
-        # First of all, and for workers too: a call that fails counts for none of the processes.
+        # Check this first, in workers too: a call that fails must not be counted in any process.
         self._refuse_if_running()
         try:
             asyncio.get_running_loop()
@@ -494,7 +500,7 @@ class Server:
         if assignment and (self._number, self._starts) != (assignment.server, assignment.start):
             if program.is_called_by_worker():
                 raise RuntimeError("a worker cannot start a server: within its event loop, use `await server.serve()`")
-            # The worker of another server, or of a later start, has nothing to do here.
+            # This process is a worker of another server, or of a later start: nothing to do here.
             return
         if not log.hasHandlers():
             logs.to_standard_error()
@@ -504,12 +510,12 @@ class Server:
             self._start_master()
 
     def _start_master(self) -> None:
-        """Be the master, or everything at once."""
+        """Run the master, or the whole server in this one process."""
         refusal = program.why_not_again()
         if refusal and self.settings.workers != 1:
             refusal += "; with workers=1 all runs in this process"
             if program.is_typed_in():
-                # Who is typing wants to go on.
+                # Raise instead of exiting: the user's interactive session should go on.
                 raise RuntimeError(refusal)
             sys.exit(f"hubbub: {refusal}")
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
@@ -564,16 +570,16 @@ class Server:
             try:
                 await embedded.until_left()
             except BaseException:
-                # A handler has raised SystemExit, which has ended the event loop.
+                # For example, a handler raised SystemExit, which ended the event loop.
                 embedded.let_go()
                 raise
             await embedded.close()
 
     def _start_worker(self, assignment: Assignment) -> NoReturn:
-        """Be a worker, with the master's settings."""
+        """Run a worker, with the master's settings."""
         ours, self.settings = self.settings, Settings(**assignment.settings)
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
-        # One of them tells for all.
+        # Only worker 0 logs this, for all workers.
         if assignment.worker_id == 0 and assignment.is_reload and ours != self.settings:
             names = [
                 each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
@@ -584,17 +590,17 @@ class Server:
         process.run()
 
     async def serve(self) -> None:
-        """Serve in the running event loop until `shutdown()` or cancellation, and stop gracefully.
+        """Serve in the running event loop until `shutdown()` or cancellation, then stop gracefully.
 
-        `async with server:` does so until the end of its block, and the server listens when it begins. There is one
-        worker, in this process, whatever `workers` says; signals are left to the program, and there is no control
-        socket unless `control` names one. Afterwards it may be served again, in another loop too.
+        `async with server:` serves until the end of its block; the server is already listening when the block begins.
+        There is one worker, in this process, whatever `workers` says. Signals are left to the program, and there is no
+        control socket unless `control` names one. Afterwards the server may be started again, also in another loop.
 
         Raises:
-            SettingsError: A file that a setting names is not there.
+            SettingsError: A file that a setting names does not exist.
             OSError: The port is in use, or the host is unknown.
-            Exception: What `worker_start` has raised.
-            RuntimeError: The server is running already.
+            Exception: The exception that `worker_start` raised.
+            RuntimeError: The server is already running.
         """
         embedded = await self._open_embedded()
         try:
@@ -610,22 +616,23 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # `shutdown()` may have begun it already.
+        # `shutdown()` may have started the stop already; calling it again is harmless.
         if self._embedded and self._closing:
             self._embedded.shutdown()
             try:
                 await self._closing
             except BaseException:
-                # It may have been cancelled before it had begun to close.
+                # The task may have been cancelled before it began to close.
                 self._embedded.let_go()
                 self._leave()
                 raise
 
     def shutdown(self) -> None:
-        """Stop the whole server gracefully; from the master, any worker and any thread, any number of times.
+        """Stop the whole server gracefully.
 
-        No new connections are taken, running handlers end, every connection gets close 1001 and its `close` handler
-        runs, then `worker_stop`. What still runs after `shutdown_timeout` is cancelled.
+        May be called in the master, any worker and any thread, any number of times. The server stops accepting
+        connections, running handlers finish, every connection is closed with 1001 and its `close` handler runs, then
+        `worker_stop`. Anything still running after `shutdown_timeout` is cancelled.
 
         Raises:
             NotRunning: The server is not running.
@@ -633,11 +640,11 @@ class Server:
         self._role_of("shutdown").shutdown()
 
     def reload(self) -> None:
-        """Replace the workers by new ones that load the program anew, one at a time; from anywhere, at any time.
+        """Replace the workers, one at a time, by new ones that load the program again.
 
-        Each new worker takes connections before the old one stops to. The connections of the old one are closed with
-        1012, about 1,000 a second. If the new program fails, the old workers stay. One that is asked for during another
-        follows it.
+        May be called from anywhere, at any time. Each new worker accepts connections before the old one stops accepting
+        them. The old worker's connections are closed with 1012, about 1,000 per second. If the new program fails, the
+        old workers keep running. A reload requested during another one runs after it.
 
         Raises:
             RuntimeError: The server runs in one process.
@@ -658,7 +665,7 @@ class Server:
         return embedded
 
     async def _open(self, embedded: Embedded) -> None:
-        """Listen, and have a worker, which accepts nothing yet."""
+        """Open the listening sockets and create the worker, which accepts no connections yet."""
         self._refuse_if_running()
         self._role = embedded
         try:
@@ -670,7 +677,7 @@ class Server:
             raise
 
     async def _begin(self, embedded: Embedded) -> None:
-        """Begin to serve; if `shutdown()` is called meanwhile, this ends early. Raises what `worker_start` raises."""
+        """Begin to serve; returns early if `shutdown()` is called meanwhile. Raises what `worker_start` raises."""
         try:
             await embedded.begin()
         except BaseException:
@@ -689,14 +696,14 @@ class Server:
             self._leave()
 
     def _entered(self) -> None:
-        """There is a worker now."""
+        """Note that this process now has a worker."""
         _running.add(self)
         if type(self).push is Server.push and "push" not in self.__dict__:
-            # The one call that is on every message's path goes straight to the reactor.
+            # `push` is on the path of every message, so it goes straight to the reactor.
             self.__dict__["push"] = self._worker_of("push").reactor.push
 
     def _leave(self) -> None:
-        """Be as before the start."""
+        """Return to the state before the start."""
         if isinstance(self.__dict__.get("push"), BuiltinMethodType):
             del self.__dict__["push"]
         self._role = None
@@ -717,14 +724,14 @@ class Server:
         return role.worker
 
     def _lay_over(self, options: Mapping[str, str], defaults: Mapping[str, object] = {}) -> None:
-        """Have the options of a command line beat variables and keywords.
+        """Apply the options of a command line, which beat environment variables and keywords.
 
         Args:
-            options: Text by the name of the setting.
-            defaults: Values for settings that nobody has given, by name.
+            options: The text of each option, by the name of the setting.
+            defaults: Values for settings that are not given anywhere, by name.
 
         Raises:
-            SettingsError: As the constructor.
+            SettingsError: As in the constructor.
         """
         self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
 
@@ -737,10 +744,10 @@ def _warn_of_unknown_variables() -> None:
 def _after_fork() -> None:
     for server in list(_running):
         if server._role and (worker := server._role.worker):
-            # Not where another thread than the event loop's has forked: nobody knows what that one was about to do.
+            # Skipped if a thread other than the event loop's has forked: what the loop's was doing is then unknown.
             with contextlib.suppress(RuntimeError):
                 worker.reactor.abandon()
-            # Should it come back to the event loop, in a task: that is its parent's.
+            # If a task of the child returns to the event loop, end the child: the loop belongs to the parent.
             worker.loop.call_soon(worker.end_child)
         server._leave()
 

@@ -1,7 +1,7 @@
-"""Every setting of the server, each written down once.
+"""Every setting of the server, each defined once.
 
 A setting is one field of `Settings`: its type, its default, the values it may take and its documentation
-stand together. The keywords of `Server`, the options of `hubbub run`, the environment variables and all error
+are in one place. The keywords of `Server`, the options of `hubbub run`, the environment variables and all error
 messages derive from that table, so a new setting is one new field.
 """
 
@@ -46,16 +46,16 @@ MAX_MEMORY = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What there is to know of one setting: for `Settings`, the command line and the documentation."""
+    """The description of one setting, for `Settings`, the command line and the documentation."""
 
     name: str
     """The keyword of `Server`: `max_message_size`."""
     default: object
-    """What it is where nobody says anything."""
+    """The value if it is not set anywhere."""
     kind: Kind
-    """Which values are allowed: `kind.allowed` says it in words."""
+    """The allowed values: `kind.allowed` describes them in words."""
     doc: str
-    """What it means, and what raising it costs."""
+    """What the setting means, and what raising it costs."""
 
     @property
     def option(self) -> str:
@@ -64,7 +64,7 @@ class Setting:
 
     @property
     def negation(self) -> str | None:
-        """The option that turns it off, where the setting is a switch: `--no-compression`."""
+        """The option that turns it off, if the setting is a switch: `--no-compression`."""
         return "--no-" + self.name.replace("_", "-") if isinstance(self.kind, Flag) else None
 
     @property
@@ -73,10 +73,10 @@ class Setting:
         return "HUBBUB_" + self.name.upper()
 
     def read(self, value: object, source: str = "keyword") -> object:
-        """Return `value` in the form in which it is kept.
+        """Check `value`, and return it in the form in which it is stored.
 
         Raises:
-            SettingsError: The value is not allowed; the message names `source` as the place it came from.
+            SettingsError: The value is not allowed; the message names `source` as its origin.
         """
         try:
             return self.kind.check(value)
@@ -84,7 +84,7 @@ class Setting:
             raise self._refusal(value, source, error) from None
 
     def read_text(self, text: str, source: str) -> object:
-        """Return the value that `text` spells, in the form in which it is kept; raises as `read` does."""
+        """Parse `text`, and return the value in the form in which it is stored; raises as `read` does."""
         try:
             return self.kind.check(self.kind.parse(text))
         except ValueError as error:
@@ -104,7 +104,7 @@ def _setting(default: object, kind: Kind, doc: str) -> Any:
 class Settings:
     """All settings of a server, checked; sizes in bytes, times in seconds.
 
-    `describe` tells what each one means, what it may be and what raising it costs.
+    `describe` returns what each setting means, its allowed values and what raising it costs.
 
     Raises:
         SettingsError: A value has the wrong type or is out of range, or two values contradict each other.
@@ -113,113 +113,114 @@ class Settings:
     host: str | tuple[str, ...] = _setting(
         "127.0.0.1",
         OneOrMore(Strings("host names or IP addresses", as_host, not_empty=True), "a host name or an IP address"),
-        "The address to listen on, or a list of them, all on the same port; of a name, all its addresses. `0.0.0.0` "
-        "lets other machines in by IPv4, `::` by IPv6 alone; `0.0.0.0,::` is both.",
+        "The address to listen on, or a list of them, all on the same port; a name means all its addresses. `0.0.0.0` "
+        "lets other machines in over IPv4, `::` over IPv6 only; `0.0.0.0,::` is both.",
     )
-    port: int = _setting(9501, Integer(0, 65535), "The TCP port to listen on; 0 takes any free one.")
+    port: int = _setting(9501, Integer(0, 65535), "The TCP port to listen on; 0 picks any free one.")
     workers: int | None = _setting(
         None,
         OrNone(Integer(1, MAX_WORKERS)),
-        "Worker processes; None is one for each core. Each costs a Python interpreter with your program in "
-        "it; more of them than cores gain nothing.",
+        "The number of worker processes; None starts one per core. Each costs a Python interpreter with your program "
+        "in it; more workers than cores gain nothing.",
     )
     max_connections: int = _setting(
         100_000,
         Integer(1, 10_000_000),
-        "Open WebSockets of the whole server; above, a handshake gets 503 with Retry-After. Each costs a "
-        "file descriptor, under 1 KB idle (about 4.5 KB more with TLS), and a row in shared memory, which is reserved "
-        "at the start. Connections that have ended do not count, though their handlers still run: of these there may "
-        "be as many in each worker, a tenth more, and 1,000; above, a handshake gets 503 too.",
+        "The limit of open WebSockets of the whole server; beyond it, a handshake gets 503 with Retry-After. Each "
+        "costs a file descriptor, under 1 KB idle (about 4.5 KB more with TLS), and a row in shared memory, which is "
+        "reserved at the start. Connections that have ended but whose handlers are still running do not count: each "
+        "worker may have this many of them, plus a tenth, plus 1,000; beyond that, a handshake gets 503 too.",
     )
     max_message_size: int = _setting(
         1 * MIB,
         Integer(1, MAX_BYTES, "bytes"),
-        "The longest message taken, after inflating too; above, the connection is closed with 1009. Each "
-        "connection may hold that much memory while its message arrives.",
+        "The longest message accepted, also after decompression; if a message is longer, the connection is closed "
+        "with 1009. Each connection may hold that much memory while its message arrives.",
     )
     send_queue_size: int = _setting(
         4 * MIB,
         Integer(1 * KIB, MAX_BYTES, "bytes"),
-        "The outbox of one connection. Each client that reads too slowly may hold that much memory.",
+        "The size of one connection's outbox. Each client that reads too slowly may hold that much memory.",
     )
     slow_consumer: Literal["close", "drop"] = _setting(
         "close",
         Choice(("close", "drop")),
-        "What to do when an outbox is full: `close` that connection with 1013, or `drop` that message and count it.",
+        "What to do if an outbox is full: `close` the connection with 1013, or `drop` the message and count it.",
     )
     max_memory: int | Literal["auto"] = _setting(
         "auto",
         OrAuto(Integer(1 * MIB, MAX_MEMORY, "bytes")),
-        "Memory that all connections of one worker may hold together for queued messages and unfinished input; above, "
-        "the largest holders are closed: with 1013 (unread messages), 1009 (an unfinished message) or 413 (a request "
-        "body). `auto` is half of the machine's memory, or of the cgroup's limit if that is less, divided by the "
-        "workers. Raising it lets slow or hostile clients take more from the rest of the machine.",
+        "The memory that all connections of one worker together may hold for queued messages and unfinished input; "
+        "beyond it, the connections that hold the most are closed: with 1013 (unread messages), 1009 (an unfinished "
+        "message) or 413 (a request body). `auto` is half of the machine's memory, or of the cgroup's limit if that is "
+        "less, divided by the number of workers. Raising it lets slow or hostile clients take more memory from the "
+        "rest of the machine.",
     )
     max_topics: int = _setting(
         10_000,
         Integer(1, MAX_BYTES, "topics"),
-        "Topics that one connection may be subscribed to; above, `subscribe` returns False, which is counted and "
-        "logged. Raising it lets each connection hold more memory.",
+        "The number of topics that one connection may be subscribed to; beyond it, `subscribe` returns False, which is "
+        "counted and logged. Raising it lets each connection hold more memory.",
     )
     threads: int = _setting(
         8,
         Integer(1, 1024),
-        "Threads of each worker's pool for threaded handlers. Each costs a stack, and all share one GIL.",
+        "The number of threads in each worker's pool for threaded handlers. Each costs a stack, and all share one GIL.",
     )
     receive_queue: int = _setting(
         64,
         Integer(1, 65536, "messages"),
-        "Messages (of at most `max_message_size` bytes together beyond the first) that wait for one "
-        "connection's handler before its socket is no longer read. Raising it lets each connection hold "
-        "more.",
+        "The number of messages that may wait for one connection's handler (all but the first together at most "
+        "`max_message_size` bytes) before its socket is no longer read. Raising it lets each connection hold more "
+        "memory.",
     )
     ping_interval: float | None = _setting(
         20.0,
         OrNone(Seconds()),
-        "Time between two pings to a connection; None sends none. Raising it finds vanished clients later; "
-        "above a minute, proxies may cut idle connections.",
+        "The time between two pings to a connection; None sends none. Raising it means that vanished clients are "
+        "noticed later; above a minute, proxies may cut idle connections.",
     )
     ping_timeout: float | None = _setting(
         20.0,
         OrNone(Seconds()),
-        "Time for the pong before the connection is closed with 1011; None waits for ever. Raising it keeps "
-        "vanished clients longer.",
+        "The time to wait for the pong before the connection is closed with 1011; None waits for ever. Raising it "
+        "keeps vanished clients longer.",
     )
     message_timeout: float | None = _setting(
         60.0,
         OrNone(Seconds()),
-        "Time for which a message that has begun may make no progress before the connection is closed with 1008; None "
+        "The time for which an unfinished message may make no progress before the connection is closed with 1008; None "
         "waits for ever. Raising it lets clients hold the memory of unfinished messages longer.",
     )
     handshake_timeout: float = _setting(
         10.0,
         Seconds(),
-        "Time for a client to send its whole request. Each 16 KiB of its body that come give back a second of it. "
-        "Raising it lets slow attackers hold sockets longer.",
+        "The time for a client to send its whole request. Every 16 KiB of body received extends the deadline by one "
+        "second. Raising it lets slow attackers hold sockets longer.",
     )
     close_timeout: float = _setting(
         5.0,
         Seconds(),
-        "Time for the peer's answer in the closing handshake, then the socket is cut. It begins when the Close frame "
-        "has been sent: before that the peer has to take at least 16 KiB of what was queued in each such time. Raising "
-        "it keeps the sockets of vanished clients longer.",
+        "The time for the peer to answer in the closing handshake; then the socket is cut. It starts when the Close "
+        "frame has been sent. Before that, the peer has to read at least 16 KiB of the queued data in each period of "
+        "that length. Raising it keeps the sockets of vanished clients longer.",
     )
     keep_alive_timeout: float = _setting(
         15.0,
         Seconds(),
-        "Time for which an HTTP connection may wait for its next request. Raising it keeps more idle sockets.",
+        "The time for which an HTTP connection may wait for its next request. Raising it keeps more idle sockets.",
     )
     shutdown_timeout: float = _setting(
         10.0,
         Seconds(),
-        "Time that a graceful stop gives to running handlers and closing connections before it cancels "
-        "them. Raising it makes a stop slower; keep it below the patience of what stops the server.",
+        "The time that a graceful stop gives running handlers and closing connections before it cancels them. Raising "
+        "it makes a stop slower; keep it below the stop timeout of your process manager.",
     )
     origins: str | tuple[str, ...] = _setting(
         "same",
         Origins(),
-        "Which web pages may connect from a browser: `same` (the page's host and port are the server's "
-        "own), a list of origins, or `*` for all. Each origin added may act with its visitors' cookies.",
+        "The web pages that may connect from a browser: `same` (the page's host and port are those of the server), a "
+        "list of origins, or `*` for all. Each origin added can act with its visitors' cookies.",
     )
     allowed_hosts: tuple[str, ...] | None = _setting(
         None,
@@ -228,41 +229,42 @@ class Settings:
                 "hosts (app.example.com, *.example.com, [::1]), with or without a port", as_host_pattern, not_empty=True
             )
         ),
-        "The hosts that requests may be for; others get 400. It stops pages whose own name was made to resolve to "
-        "this server (DNS rebinding). None is any host; where nothing is set, `hubbub demo` and `hubbub run --reload` "
-        "on a loopback address take only its own names.",
+        "The hosts that requests may name; requests for others get 400. This stops web pages whose own host name was "
+        "made to resolve to this server (DNS rebinding). None allows any host; if nothing is set, `hubbub demo` and "
+        "`hubbub run --reload` on a loopback address accept only its own names, such as `localhost`.",
     )
     subprotocols: tuple[str, ...] = _setting(
         (),
         Strings("subprotocol names (RFC 9110 tokens), each once", as_subprotocol, unique=True),
-        "The subprotocols that the server speaks, the preferred one first.",
+        "The subprotocols that the server supports, the preferred one first.",
     )
     compression: bool = _setting(
         False,
         Flag(),
-        "Offer permessage-deflate without context takeover. It saves bytes and costs CPU for each message.",
+        "Offer permessage-deflate without context takeover. This saves bytes and costs CPU for each message.",
     )
     compression_threshold: int = _setting(
         1 * KIB,
         Integer(0, MAX_BYTES, "bytes"),
-        "Shorter messages go uncompressed. Lowering it costs CPU for messages that hardly shrink; raising "
-        "it costs bandwidth.",
+        "Messages shorter than this are sent uncompressed. Lowering it costs CPU for messages that hardly shrink; "
+        "raising it costs bandwidth.",
     )
     max_header_size: int = _setting(
         16 * KIB,
         Integer(256, 1 * MIB, "bytes"),
-        "The longest request head; above, 431. Each client may hold that much memory before it has a name.",
+        "The longest request head; a longer one gets 431. Each client may hold that much memory before it is "
+        "identified.",
     )
     max_body_size: int = _setting(
         1 * MIB,
         Integer(0, MAX_BYTES, "bytes"),
-        "The longest request body; above, 413. Each client may hold that much memory.",
+        "The longest request body; a longer one gets 413. Each client may hold that much memory.",
     )
     ssl_certfile: str | None = _setting(
         None,
         OrNone(FilePath()),
-        "The certificate chain (PEM); together with `ssl_keyfile` the server speaks wss and https. Read "
-        "again when it changes, for new handshakes.",
+        "The certificate chain (PEM); with this and `ssl_keyfile`, the server speaks wss and https. When the file "
+        "changes, it is read again, for new handshakes.",
     )
     ssl_keyfile: str | None = _setting(
         None, OrNone(FilePath()), "The private key (PEM) of the certificate in `ssl_certfile`."
@@ -270,17 +272,18 @@ class Settings:
     trusted_proxies: tuple[str, ...] = _setting(
         ("127.0.0.1", "::1"),
         Strings("IP addresses and networks (10.0.0.0/8)", as_network),
-        "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. Any of them can pretend to be any client.",
+        "The peers whose X-Forwarded-For and X-Forwarded-Proto are trusted. Any of them can pretend to be any client.",
     )
     health_path: str | None = _setting(
         "/health",
         OrNone(Text("a path that begins with /, in ASCII, without a query", is_request_path)),
-        "The path that answers GET and HEAD with 200 `ok`, and with 503 while the worker stops; None turns it off.",
+        "The path that answers GET and HEAD with 200 `ok`, or with 503 while the worker is stopping; None turns it "
+        "off.",
     )
     metrics_port: int | None = _setting(
         None,
         OrNone(Integer(1, 65535)),
-        "The port on 127.0.0.1 at which Prometheus finds `/metrics`; None turns it off. Needs the package "
+        "The port on 127.0.0.1 that serves `/metrics` for Prometheus; None turns it off. Needs the package "
         "prometheus-client (`hubbub[metrics]`).",
     )
     control: str | None = _setting(
@@ -292,35 +295,36 @@ class Settings:
     log_level: str = _setting(
         "info",
         Choice(("debug", "info", "warning", "error", "critical")),
-        "The level of the logger `hubbub`; the access log does not depend on it. Where the lines go, an embedded "
-        "server leaves to the program.",
+        "The level of the logger `hubbub`; the access log does not depend on it. An embedded server leaves it to the "
+        "program where the lines go.",
     )
     backlog: int = _setting(
         4096,
         Integer(1, 65535, "connections"),
-        "Connections that the kernel keeps waiting until they are accepted; the kernel may have a lower "
-        "limit. Raising it lets clients wait longer in a rush instead of trying again.",
+        "The number of connections that the kernel queues until they are accepted; the kernel may have a lower limit. "
+        "Raising it lets clients wait longer in a rush instead of trying again.",
     )
     access_log: bool = _setting(
         False,
         Flag(),
-        "Log a line for each handshake and request to the logger `hubbub.access`. Each line is formatted "
-        "and written in Python. Their level is INFO, whatever `log_level` says. Embedded in a program that sets no "
-        "logging up, they are written nowhere.",
+        "Log a line for each handshake and request to the logger `hubbub.access`. Each line is formatted and written "
+        "in Python. The level is INFO, whatever `log_level` says. If the server is embedded in a program that does not "
+        "set up logging, the lines are not written anywhere.",
     )
 
     stuck_after: float | None = _setting(
         30.0,
         OrNone(Seconds()),
-        "Time for which the event loop of a worker may stand still, because a handler does not return or its process "
-        "is stopped. Then the log names the worker and the handler, the metric `hubbub_worker_stuck` is 1, and the "
-        "worker gets no new connections; None never looks. Lowering it names handlers that would have ended.",
+        "The time for which the event loop of a worker may be blocked, because a handler does not return or its "
+        "process is stopped. After that, the log names the worker and the handler, the metric `hubbub_worker_stuck` is "
+        "1, and the worker gets no new connections; None turns the check off. Lowering it reports handlers that would "
+        "have ended by themselves.",
     )
     stuck_restart: bool = _setting(
         False,
         Flag(),
         "Kill a worker that is stuck (see `stuck_after`), and start another in its place: its connections are lost, "
-        "and their `close` handlers do not run. Embedded, there is nobody to do so.",
+        "and their `close` handlers do not run. Has no effect in an embedded server, which has no master to do this.",
     )
 
     def __post_init__(self) -> None:
@@ -344,20 +348,20 @@ class Settings:
         options: Mapping[str, str] = {},
         defaults: Mapping[str, object] = {},
     ) -> Self:
-        """Make the settings from all three places; an option beats a variable, a variable beats a keyword.
+        """Combine the settings from all three places; an option beats a variable, a variable beats a keyword.
 
-        Text is read by the kind of the setting: lists are separated by commas, `none` is None (for a list:
+        Text is parsed according to the kind of the setting: lists are separated by commas, `none` is None (for a list:
         the empty list), and true, false, 1 and 0 are booleans; neither these words nor those of a choice
-        depend on case. A value that is beaten is not looked at.
+        are case-sensitive. A value that is overridden is not checked.
 
         Args:
-            keywords: What the program gave, as Python values, by name.
-            environ: The environment variables. An empty one counts as not set, so `HUBBUB_PORT=${PORT:-}`
-                may stand in a compose file. Unknown ones are ignored here; the server warns of them at its start. A
+            keywords: The keywords given by the program, as Python values, by name.
+            environ: The environment variables. An empty one counts as not set, so that a compose file may contain
+                `HUBBUB_PORT=${PORT:-}`. Unknown ones are ignored here; the server warns about them when it starts. A
                 `HUBBUB_PORT` of the form `tcp://10.0.0.1:80`, which Kubernetes injects for a Service named hubbub, is
-                ignored too; as is such a `HUBBUB_METRICS_PORT`, of hubbub-metrics.
-            options: What the command line gave, as text, by the name of the setting.
-            defaults: Values, by name, that replace the table's defaults for settings that nobody has given.
+                ignored too; so is a `HUBBUB_METRICS_PORT` of that form, for a Service named hubbub-metrics.
+            options: The options of the command line, as text, by the name of the setting.
+            defaults: Values, by name, that replace the table's defaults for settings that are not given anywhere.
 
         Raises:
             SettingsError: A name is unknown, a value has the wrong type or is out of range, or two values
@@ -380,22 +384,22 @@ class Settings:
 
     @staticmethod
     def describe() -> tuple[Setting, ...]:
-        """Return what there is to know of each setting, in the order of the documentation."""
+        """Return the description of each setting, in the order of the documentation."""
         return tuple(SETTINGS.values())
 
     @property
     def worker_count(self) -> int:
-        """The number of worker processes: `workers`, or one a core that this process may use, at most 64."""
+        """The number of worker processes: `workers`, or one per core that this process may use, at most 64."""
         return self.workers or min(_usable_cores(), MAX_WORKERS)
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """`host` as a tuple in every case."""
+        """`host`, always as a tuple."""
         return (self.host,) if isinstance(self.host, str) else self.host
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:
-        """`origins` as a tuple in every case: `("same",)`, `("*",)` or the list."""
+        """`origins`, always as a tuple: `("same",)`, `("*",)` or the list."""
         return (self.origins,) if isinstance(self.origins, str) else self.origins
 
 
@@ -406,7 +410,7 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 def _unknown(name: str, source: str) -> SettingsError:
-    import difflib  # Only a mistake needs it, so `import hubbub` need not wait for it.
+    import difflib  # Only needed for a mistake, so `import hubbub` should not wait for it.
 
     close = difflib.get_close_matches(name, SETTINGS, n=1)
     hint = f"did you mean {close[0]}?" if close else "known are " + ", ".join(SETTINGS)

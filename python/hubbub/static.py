@@ -1,4 +1,4 @@
-"""Files of a directory as answers to requests (RFC 9110 §8, §13, §14)."""
+"""Serve the files of a directory over HTTP (RFC 9110 §8, §13, §14)."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from .events import Request, Response
 
 __all__ = ["FileResponse", "StaticFiles"]
 
-# What a page needs, whatever the version of Python and the machine's own list say.
+# The types that web pages need, independent of the version of Python and of the machine's own list.
 _FIXED_TYPES = {
     ".avif": "image/avif",
     ".css": "text/css",
@@ -38,21 +38,21 @@ _FIXED_TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
 }
-# A new instance knows the types that Python brings along, and none of the machine's.
+# A new instance knows the types built into Python, and none of the machine's.
 _PYTHONS_TYPES = mimetypes.MimeTypes().types_map[True]
 
 _METHODS = ("GET", "HEAD")
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
-# One range: from here to there, or so many at the end. A list of them, or what is malformed, does not match and is
-# answered with the whole file. Nobody needs more digits, and `int` takes its time with many.
+# One range: from one offset to another, or the last so many bytes. A list of ranges, or a malformed header, does not
+# match and is answered with the whole file. The digits are limited because `int` is slow with very many.
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,300})-([0-9]{0,300})|-([0-9]{1,300}))", re.IGNORECASE)
-# No name has a slash or NUL in it, and what takes a backslash for a slash would look elsewhere than we do.
+# No name contains a slash or NUL. Backslashes are refused because some software treats them as slashes.
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 
-# That a name leads nowhere, or not to a file.
+# These errors mean that a path leads nowhere, or not to a file.
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 
-# A browser is not to take a text for a script.
+# A browser must not run a text file as a script.
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 _OWN_HEADERS = {
     "accept-ranges",
@@ -65,7 +65,7 @@ _OWN_HEADERS = {
 
 
 class FileResponse(Response):
-    """A response whose body is a part of an open file, which is closed with the last reference to the response."""
+    """A response whose body is a part of an open file. The file is closed with the last reference to the response."""
 
     __slots__ = ("descriptor", "length", "offset")
 
@@ -74,18 +74,18 @@ class FileResponse(Response):
     length: int
 
     def __init__(self, descriptor: int, offset: int, length: int, status: int, headers: Mapping[str, str]) -> None:
-        """Take over `descriptor`, of whose file `length` bytes are sent from `offset` on."""
+        """Take ownership of `descriptor`; `length` bytes of its file are sent, starting at `offset`."""
         object.__setattr__(self, "descriptor", descriptor)
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "length", length)
-        # Not by the constructor of `Response`, which would store a body.
+        # Bypass the constructor of `Response`, which would store a body.
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "headers", MappingProxyType(dict(headers)))
         object.__setattr__(self, "content_type", headers["Content-Type"])
 
     @property
     def body(self) -> bytes:
-        """What is sent, read from the file each time, and all of it in memory, however long it is."""
+        """The body, read from the file on each access, and held entirely in memory, however long it is."""
         parts, offset, end = [], self.offset, self.offset + self.length
         # The file may have become shorter.
         while part := os.pread(self.descriptor, end - offset, offset):
@@ -94,7 +94,7 @@ class FileResponse(Response):
         return b"".join(parts)
 
     def __del__(self) -> None:
-        # There is none where it was called with other arguments: `dataclasses.replace` gives those of `Response`.
+        # There is no descriptor if the constructor failed: `dataclasses.replace` passes the arguments of `Response`.
         with contextlib.suppress(AttributeError):
             os.close(self.descriptor)
 
@@ -106,10 +106,11 @@ class StaticFiles:
     server.on("request", StaticFiles("public"))
     ```
 
-    It answers GET and HEAD, conditional requests (RFC 9110 §13) and those for one range of bytes (§14) among them. A
-    path that ends in `/` is answered with the directory's `index`. What lies outside the directory, also by a symbolic
-    link, and names that begin with a dot do not exist for it. Called by another handler, it returns the `Response`. Of
-    one with a file, `body` reads the file; such a response cannot be copied with `dataclasses.replace`.
+    It answers GET and HEAD, including conditional requests (RFC 9110 §13) and requests for one range of bytes (§14). A
+    path that ends in `/` is answered with the directory's `index`. Files outside the directory, including those reached
+    through a symbolic link, and names that begin with a dot are treated as not existing. You can also call it from
+    another handler: it returns the `Response`. If that response sends a file, its `body` reads the file, and it cannot
+    be copied with `dataclasses.replace`.
     """
 
     def __init__(
@@ -118,16 +119,16 @@ class StaticFiles:
         """Serve the files of `directory`.
 
         Args:
-            directory: May be replaced while it is served, by way of a symbolic link for example.
-            index: The name of the file that stands for a directory.
-            headers: Further headers for each answer with a file, and for each 304: Cache-Control, for example. Those
-                about what is in the file are written by `StaticFiles` itself, and are not among the answers that a path
-                leads nowhere.
+            directory: The directory; may be replaced while it is served, for example by switching a symbolic link.
+            index: The name of the file to serve for a directory.
+            headers: Further headers for each answer with a file, and for each 304: Cache-Control, for example. They are
+                not added to other answers, such as 404. `StaticFiles` itself writes the headers that describe the file.
 
         Raises:
-            NotADirectoryError: `directory` is none, or not there.
-            TypeError: `directory` is no path, `index` no `str`, or `headers` no mapping of `str` to `str`.
-            ValueError: `index` is no plain name of a file, or a header is malformed, or not for you to write.
+            NotADirectoryError: `directory` is not a directory, or does not exist.
+            TypeError: `directory` is not a path, `index` is not a `str`, or `headers` is not a mapping of `str` to
+                `str`.
+            ValueError: `index` is not a plain file name, or a header is malformed, or one that is written for you.
         """
         if not isinstance(directory, str | os.PathLike):
             raise wrong_type("directory", "a str or os.PathLike", directory)
@@ -147,9 +148,9 @@ class StaticFiles:
         """Answer a request.
 
         Returns:
-            The file, 200, or the part of it that is asked for, 206; 304, 412 and 416 as the request's conditions have
-                it; 301 to a directory whose slash is missing; 403 for what may not be read, 404 for what is not there,
-                and 405 for other methods than GET and HEAD.
+            200 with the file, or 206 with the requested part of it; 304, 412 or 416 depending on the request's
+                conditions; 301 to a directory whose slash is missing; 403 for a file that may not be read, 404 for one
+                that does not exist, and 405 for methods other than GET and HEAD.
         """
         if request.method not in _METHODS:
             return _refusal(405, "only GET and HEAD are answered here", {"Allow": ", ".join(_METHODS)})
@@ -163,7 +164,7 @@ class StaticFiles:
             raise
 
     def _answer(self, request: Request) -> Response:
-        # In front of the first slash stands nothing, unless it is the `*` of OPTIONS.
+        # Nothing precedes the first slash, except the `*` of OPTIONS.
         before, *names = request.path.split("/")
         is_directory = names[-1:] == [""]
         if is_directory:
@@ -177,13 +178,13 @@ class StaticFiles:
         if stat.S_ISDIR(status.st_mode) and not is_directory:
             query = f"?{request.query_string}" if request.query_string else ""
             return Response.redirect(f"{quote(request.path)}/{query}", status=301)
-        # Opening a device or a pipe may do something, or wait.
+        # Opening a device or a pipe may have side effects, or block.
         if not stat.S_ISREG(status.st_mode):
             return _NOT_FOUND
         return _file_response(request, path, _media_type(names[-1]), self._headers)
 
     def _inside(self, names: list[str]) -> str | None:
-        """Return the path that `names` lead to, without symbolic links; `None` if it is outside of the directory."""
+        """Return the path that `names` lead to, with symbolic links resolved; `None` if it is outside the directory."""
         root = os.path.realpath(self._directory, strict=True)
         path = os.path.realpath(os.path.join(root, *names), strict=True)
         return path if path.startswith(os.path.join(root, "")) else None
@@ -214,7 +215,7 @@ def _headers(media_type: str, status: os.stat_result) -> dict[str, str]:
     return {
         "Content-Type": media_type,
         "ETag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
-        # A time to come is none at which it can have been changed (RFC 9110 §8.8.2.1).
+        # Last-Modified must not be in the future (RFC 9110 §8.8.2.1).
         "Last-Modified": formatdate(int(min(status.st_mtime, time.time())), usegmt=True),
         "Accept-Ranges": "bytes",
         **_NO_SNIFFING,
@@ -228,10 +229,10 @@ def _media_type(name: str) -> str:
 
 
 def _is_another(request: Request, file: FileResponse) -> bool:
-    """Whether the client wants only what was there before (RFC 9110 §13.1.1, §13.1.4)."""
+    """Return whether the client requires an earlier version of the file (RFC 9110 §13.1.1, §13.1.4)."""
     tags = request.headers.get("if-match")
     if tags is not None:
-        # Compared strongly: a weak tag is none of ours.
+        # A strong comparison: a weak tag never matches, as ours are all strong.
         return tags.strip() != "*" and file.headers["ETag"] not in _ENTITY_TAG.findall(tags)
     since = _seconds(request.headers.get("if-unmodified-since", ""))
     modified = _seconds(file.headers["Last-Modified"])
@@ -239,7 +240,7 @@ def _is_another(request: Request, file: FileResponse) -> bool:
 
 
 def _is_unchanged(request: Request, file: FileResponse) -> bool:
-    """Whether the client has this already (RFC 9110 §13.1.2, §13.1.3)."""
+    """Return whether the client already has this version (RFC 9110 §13.1.2, §13.1.3)."""
     tags = request.headers.get("if-none-match")
     if tags is not None:
         known = [tag.removeprefix("W/") for tag in _ENTITY_TAG.findall(tags)]
@@ -250,7 +251,7 @@ def _is_unchanged(request: Request, file: FileResponse) -> bool:
 
 
 def _seconds(date: str) -> float | None:
-    """Return the Unix time of an HTTP date; `None` if it is none."""
+    """Return the Unix time of an HTTP date; `None` if it is malformed."""
     try:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
@@ -258,7 +259,7 @@ def _seconds(date: str) -> float | None:
 
 
 def _part(request: Request, file: FileResponse) -> Response:
-    """Return the range that is asked for (RFC 9110 §14.2), or the whole file."""
+    """Return the requested range (RFC 9110 §14.2), or the whole file."""
     asked = _RANGE.fullmatch(request.headers.get("range", ""))
     if request.method != "GET" or not asked or not _is_same(request, file):
         return file
@@ -276,6 +277,6 @@ def _part(request: Request, file: FileResponse) -> Response:
 
 
 def _is_same(request: Request, file: FileResponse) -> bool:
-    """Whether the file is still that of which the client has the other parts (RFC 9110 §13.1.5)."""
+    """Return whether the file is still the version of which the client has other parts (RFC 9110 §13.1.5)."""
     known = request.headers.get("if-range")
     return known is None or known in (file.headers["ETag"], file.headers["Last-Modified"])

@@ -1,4 +1,4 @@
-"""Telling systemd how the server is doing: the protocol of sd_notify(3), for a unit of `Type=notify`."""
+"""Report the server's state to systemd: the protocol of sd_notify(3), for a unit of `Type=notify`."""
 
 import os
 import socket
@@ -8,9 +8,9 @@ __all__ = ["notify", "reloading"]
 
 
 def notify(*assignments: str) -> None:
-    """Send `READY=1` and the like to where `NOTIFY_SOCKET` says; without it, nothing is done.
+    """Send `READY=1` and the like to the socket named by `NOTIFY_SOCKET`; do nothing if it is not set.
 
-    Nobody may be listening there: that is no reason for a server to fail.
+    If nobody listens there, the error is ignored: the server must not fail for that.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
@@ -25,5 +25,5 @@ def notify(*assignments: str) -> None:
 
 
 def reloading() -> None:
-    """Say that a reload has begun; `READY=1` is to follow. systemd wants to know when, to tell reloads apart."""
+    """Report that a reload has begun; `READY=1` must follow. The timestamp lets systemd tell reloads apart."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

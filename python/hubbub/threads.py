@@ -11,9 +11,9 @@ __all__ = ["Pool"]
 
 
 class Pool:
-    """At most `size` threads, started as they are needed.
+    """At most `size` threads, started when needed.
 
-    Unlike those of `concurrent.futures.ThreadPoolExecutor` they are daemons: a handler that blocks for ever
+    Unlike those of `concurrent.futures.ThreadPoolExecutor`, they are daemon threads: a handler that blocks for ever
     does not keep the process from ending.
     """
 
@@ -25,7 +25,7 @@ class Pool:
         self._idle = threading.Semaphore(0)
 
     def submit(self, job: Callable[[], Any]) -> Future[Any]:
-        """Have `job` called in a thread; to be called from one thread only."""
+        """Call `job` in a thread of the pool; must be called from one thread only."""
         future: Future[Any] = Future()
         self._jobs.put((future, job))
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._size:
@@ -61,5 +61,5 @@ class Pool:
             return job()
         finally:
             if os.getpid() != self._pid:
-                # The job has forked this process, which has none of the other threads.
+                # This is a child forked by the job; it has none of the other threads.
                 os._exit(0)

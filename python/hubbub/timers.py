@@ -9,7 +9,7 @@ __all__ = ["Timer"]
 
 
 class Timer:
-    """A function that is called later, once or again and again; made by `Server.after` and `Server.tick`."""
+    """A function that is called later, once or repeatedly; created by `Server.after` and `Server.tick`."""
 
     def __init__(
         self,
@@ -19,14 +19,14 @@ class Timer:
         repeats: bool,
         job: Callable[[], Any],
     ) -> None:
-        """Begin to wait; from any thread.
+        """Start the timer; may be called from any thread.
 
         Args:
             loop: The worker's event loop.
-            run: Calls its first argument as a handler is called, and its second once that has ended.
-            seconds: Until the first call, and between the calls.
+            run: Calls its first argument the way handlers are called, and its second once the first has ended.
+            seconds: The time until the first call, and between calls.
             repeats: Whether there is more than one call.
-            job: What is called.
+            job: The function to call.
         """
         self._loop = loop
         self._run = run
@@ -41,9 +41,9 @@ class Timer:
         loop.call_soon_threadsafe(self._wait)
 
     def cancel(self) -> None:
-        """Call the function no more; a call that is under way goes on. From any thread, any number of times."""
+        """Stop calling the function; a running call continues. May be called from any thread, any number of times."""
         self._is_cancelled = True
-        # Where the event loop is closed, no timer of it fires any more.
+        # If the event loop is closed, none of its timers fires any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._drop)
 
@@ -64,7 +64,7 @@ class Timer:
         if self._is_cancelled:
             return
         if self._repeats:
-            # The rhythm is kept; beats that were missed while the loop was busy are not made up for.
+            # Keep the rhythm; calls that were missed while the loop was busy are skipped.
             now = self._loop.time()
             self._due += self._seconds * max(1, -(-(now - self._due) // self._seconds))
             self._wait()

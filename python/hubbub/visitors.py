@@ -1,4 +1,4 @@
-"""Telling of clients: who came, in the access log; who was turned away, in the log of the server."""
+"""Log lines about clients: each request in the access log, and refused clients in the server's log."""
 
 import asyncio
 import logging
@@ -12,36 +12,36 @@ __all__ = ["Visitors"]
 log = logging.getLogger("hubbub")
 access = logging.getLogger("hubbub.access")
 
-# Lines of refusals in an interval.
+# Refusals that are logged in one interval.
 REFUSALS = 10
 
 
 class Visitors:
-    """The lines about those who ask one worker for something."""
+    """Logs the requests to one worker."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, access_log: bool) -> None:
-        """Make it.
+        """Create the log of one worker.
 
         Args:
             loop: The worker's event loop.
             access_log: The setting of that name.
         """
         self._logs_access = access_log
-        # What was asked, and when, by the token of its answer; empty without an access log.
+        # Unanswered requests and when they arrived, by the token of the answer; empty without an access log.
         self._asked: dict[int, tuple[Request, float]] = {}
         self._throttle = Throttle(loop, REFUSALS, lambda others: log.warning("... and refused %d more", others))
 
     def asked(self, token: int, request: Request) -> None:
-        """Somebody asks for a WebSocket, or for something else."""
+        """Record a handshake or another request."""
         if self._logs_access:
             self._asked[token] = request, time.perf_counter()
 
     def answered(self, token: int, status: int, sent: int = 0) -> None:
-        """Whoever has asked was given that answer, with so many bytes of a body."""
+        """Log that a request was answered with `status` and a body of `sent` bytes."""
         self._ended(token, status, sent)
 
     def hung_up(self, token: int) -> None:
-        """Whoever has asked had hung up before there was an answer."""
+        """Log that the client disconnected before it was answered."""
         self._ended(token, None, 0)
 
     def _ended(self, token: int, status: int | None, sent: int) -> None:
@@ -52,30 +52,30 @@ class Visitors:
             _log_access(shown_client(request.client), request, status, sent, f"{milliseconds:.1f} ms")
 
     def left(self, token: int) -> None:
-        """Whoever has asked is gone, or was turned away by the reactor, which tells of it."""
+        """Forget a request whose client is gone, or was refused by the reactor, which reports that itself."""
         self._asked.pop(token, None)
 
     def refused(self, request: Request, what: str) -> None:
-        """The `handshake` handler has refused a handshake; `what` is what the client was told."""
+        """Log that a client was refused; `what` describes the answer."""
         self._tell(shown_client(request.client), request, what)
 
     @property
     def wants_details(self) -> bool:
-        """Whether `turned_away` would tell what was asked for: else nobody need find that out."""
+        """Whether `turned_away` would log the request; if not, the reactor need not parse it."""
         return self._logs_access or not self._throttle.is_full
 
     def turned_away(
         self, client: tuple[str, int], request: Request | None, status: int | None, reason: str, sent: int, others: int
     ) -> None:
-        """The reactor has turned somebody away.
+        """Log that the reactor refused a client.
 
         Args:
-            client: The peer of the socket.
-            request: What was asked for, if that could be read and somebody wants to know.
-            status: Of the answer, if there was one.
-            reason: Why.
-            sent: Bytes of the answer's body.
-            others: How many more there were that nothing is known of.
+            client: The address of the socket's peer.
+            request: The request, if it could be read and `wants_details` was true.
+            status: The status of the answer, if there was one.
+            reason: The reason for the refusal.
+            sent: The number of bytes of the answer's body.
+            others: The number of further refusals without details.
         """
         shown_as = shown_client(request.client if request else client)
         self._tell(shown_as, request, reason if status is None else f"{status} {reason}")
@@ -84,13 +84,13 @@ class Visitors:
             _log_access(shown_as, request, status, sent, "-")
 
     def close(self) -> None:
-        """Tell what is left to be told."""
+        """Log what is still pending."""
         self._throttle.close()
 
     def _tell(self, client: str, request: Request | None, what: str) -> None:
         if not self._throttle.passes():
             return
-        # Without the query, which may carry what must not be in a log.
+        # Leave out the query, which may contain secrets that must not be logged.
         asked = f" {shown(f'{request.method} {request._target_path}')}" if request else ""
         origin = f" (origin {shown(request.origin)})" if request and request.origin else ""
         log.warning("refused %s%s: %s%s", client, asked, shown(what), origin)

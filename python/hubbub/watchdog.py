@@ -1,8 +1,8 @@
-"""Notices when the event loop of a worker or of the master stands still, and says in what.
+"""Notices when the event loop of a worker or of the master is blocked, and says by what.
 
-A thread of the process asks the event loop for a sign of life now and then. Where none comes for `stuck_after`, it
-looks where the loop's thread is. A thread can do so only while the interpreter runs: where a worker's process is
-stopped, or one call into C holds the interpreter, the hub notices (`stuck.rs`).
+A thread of the process regularly asks the event loop for a sign of life. If none comes for `stuck_after`, it finds out
+where the loop's thread is. The watching thread can only do so while the interpreter runs: if a worker's process is
+stopped, or one call into C holds the interpreter, the hub notices instead (`stuck.rs`).
 """
 
 import asyncio
@@ -23,34 +23,34 @@ __all__ = ["NoMarks", "Watchdog"]
 
 log = logging.getLogger("hubbub")
 
-# Looks within `stuck_after`, and the seconds between two of them at most.
+# Checks within `stuck_after`, and the maximum of seconds between two checks.
 LOOKS = 8
 MAX_INTERVAL = 2.0
-# Seconds by which a wait may be longer than it should be, on a busy machine.
+# Seconds by which a wait may exceed its time on a busy machine.
 LATENESS = 1.0
-# Seconds for the thread to end.
+# Seconds to wait for the thread to end.
 END_OF_THREAD = 1.0
 
 
 class Marks(Protocol):
-    """What tells the other processes that this worker is stuck: the reactor."""
+    """Tells the other processes that this worker is stuck; the reactor does this."""
 
     def mark_stuck(self, is_stuck: bool) -> bool:
-        """Return whether this is news: the hub has not said so itself."""
+        """Set the mark; return whether this is news, that is, whether the hub has not reported it already."""
         ...
 
     def is_marked_stuck(self) -> bool: ...
 
 
 class NoMarks:
-    """Tells nobody: nothing depends on whether the master moves."""
+    """Tells no one; for the master, as no other process acts on its being stuck."""
 
     def mark_stuck(self, is_stuck: bool) -> bool:
-        """Say that it is news."""
+        """Return that it is news."""
         return True
 
     def is_marked_stuck(self) -> bool:
-        """Say that nobody has said so."""
+        """Return that no one has reported it."""
         return False
 
 
@@ -60,14 +60,14 @@ class Watchdog:
     def __init__(
         self, name: str, stuck_after: float, handlers: Mapping[str, Handler], marks: Marks, *, has_master: bool
     ) -> None:
-        """Begin to watch.
+        """Start watching.
 
         Args:
-            name: What the process is, for the log.
-            stuck_after: The seconds for which the loop may stand still.
-            handlers: By event.
-            marks: Where to note that it does.
-            has_master: Somebody else watches too, and sees when this whole process stands still.
+            name: The name of the process in the log.
+            stuck_after: The seconds for which the loop may be blocked.
+            handlers: The handlers, by event.
+            marks: Where to record that the loop is stuck.
+            has_master: Whether a master also watches, and notices when this whole process stands still.
         """
         self._loop = asyncio.get_running_loop()
         self._watched = threading.get_ident()
@@ -84,7 +84,7 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._is_over.set()
         self._moves.set()
         self._thread.join(END_OF_THREAD)
@@ -99,7 +99,7 @@ class Watchdog:
             self._await_sign()
 
     def _await_sign(self) -> None:
-        """Wait until the event loop moves, and say so if it does not."""
+        """Wait until the event loop moves; report it as stuck if it does not."""
         began = time.monotonic()
         stood = 0.0
         while stood < self._stuck_after:
@@ -110,9 +110,9 @@ class Watchdog:
         self._is_stuck(began)
 
     def _wait(self, event: threading.Event) -> tuple[bool, float]:
-        """Wait for an event, an interval at most; return whether it came, and for how many seconds this was a wait.
+        """Wait for an event, at most one interval; return whether it was set, and how many seconds of waiting count.
 
-        If it takes much longer, this thread stood still as well, and whether the loop could have moved is unknown.
+        If the wait takes much longer, this thread stood still as well, and the loop may not have been able to move.
         """
         began = time.monotonic()
         came = event.wait(self._interval)
@@ -130,7 +130,7 @@ class Watchdog:
         if is_news:
             seconds = time.monotonic() - began
             log.error("%s is stuck: for %.1f s its event loop has stood still, %s", self._name, seconds, self._place())
-            # Afterwards: where whatever holds the loop keeps lines from being written, the hub has to write one.
+            # Mark it only after logging: if the log is blocked too, the hub then logs it instead.
             self._marks.mark_stuck(True)
         self._moves.wait()
         if is_news and not self._is_over.is_set():
@@ -139,11 +139,11 @@ class Watchdog:
             self._marks.mark_stuck(False)
 
     def _place(self) -> str:
-        """Say where the loop's thread is."""
+        """Describe where the loop's thread is."""
         innermost = frame = sys._current_frames().get(self._watched)
         if innermost is None:
             return "in no Python code"
-        # The outermost handler on the stack is the one that the reactor or its task has called.
+        # The outermost handler on the stack is the one that the reactor, or a task, called.
         handler: FrameType | None = None
         while frame:
             if frame.f_code in self._events:
@@ -167,7 +167,7 @@ def _line(frame: FrameType) -> str:
 
 
 def _code_of(function: Callable[..., Any]) -> CodeType | None:
-    """Return the code that runs when a handler is called; `None`: it is not Python's."""
+    """Return the code object that runs when a handler is called; `None` if it is not Python code."""
     while isinstance(function, functools.partial):
         function = function.func
     for candidate in (function, getattr(function, "__func__", None), type(function).__call__):

@@ -1,7 +1,7 @@
-"""One worker: the reactor in an event loop, and what its handlers need that is not on the path of a message.
+"""One worker: the reactor in an event loop, and the work for its handlers that is not on the path of a message.
 
-The reactor calls `open`, `message`, `close` and `drain` handlers by itself. It comes here when one goes on
-(a task, a thread) or fails, and for handshakes and HTTP requests, whose handlers' results are answers.
+The reactor itself calls `open`, `message`, `close` and `drain` handlers. It calls this module when one of them
+continues (as a task, in a thread) or fails, and for handshakes and HTTP requests, whose handlers' results are answers.
 """
 
 import asyncio
@@ -60,12 +60,12 @@ HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
 STOPPING = Response(
     "the server is stopping\n",
     status=503,
-    # As long as the reactor tells those whom it refuses.
+    # The same time as in the reactor's own refusals.
     headers={"Retry-After": "5"},
     content_type="text/plain; charset=utf-8",
 )
 
-# As the reactor tells those whom it refuses.
+# The same answer as the reactor's own refusals.
 TOO_MANY_HANDLERS = Response(
     "too many handlers still run for clients that have left\n",
     status=503,
@@ -73,7 +73,7 @@ TOO_MANY_HANDLERS = Response(
     content_type="text/plain; charset=utf-8",
 )
 
-# What is used up, so that the reactor refuses newcomers; with a number.
+# The log line for each resource whose shortage makes the reactor refuse new clients; each takes a number.
 SHORTAGES: Mapping[str, str] = {
     "handlers": "%d handlers still run whose clients have left: new handshakes and requests are refused until fewer do",
     "ids": "all connection ids have been given out: handshakes are refused%.0s",
@@ -86,19 +86,18 @@ CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
     "terminate": (CloseCode.GOING_AWAY, "this worker is stopping"),
 }
 
-# A worker that is replaced closes so many connections at a time, so often, or more of them if there are too many: the
-# clients come back at the rate at which they are sent away.
+# A worker that is being replaced closes this many connections per interval, or more if it has very many. Clients
+# reconnect at the rate at which they are disconnected.
 CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
-# Seconds that a worker which is replaced waits for connections in the middle of their TLS handshake or first request.
+# Seconds that a worker being replaced waits for connections in the middle of their TLS handshake or first request.
 NEWCOMERS_GRACE = 5.0
-# Seconds that another process has for its answer, as the hub counts them, and how much later than that the hub's own
-# word may come.
+# Seconds that another process has to answer, as measured by the hub, and how much later the hub's own report may come.
 PATIENCE = 5.0
 HUB_GRACE = 1.0
-# Seconds between two lines in the log that accepting pauses, or that connections were closed for their memory.
+# Seconds between two log lines that accepting pauses, or that connections were closed for their memory use.
 PAUSE_LOG_INTERVAL = 10.0
-# Seconds between two lines in the log that a connection has `max_topics`.
+# Seconds between two log lines that a connection has reached `max_topics`.
 TOPICS_LOG_INTERVAL = 10.0
 
 
@@ -117,28 +116,28 @@ class Worker:
         link: int | None = None,
         registry: int | None = None,
     ) -> None:
-        """Make the worker of the running event loop.
+        """Create the worker of the running event loop.
 
         Args:
-            server: What handlers are given as `server`.
+            server: Passed to handlers as `server`.
             settings: The server's settings.
-            handlers: By event.
+            handlers: The handlers, by event.
             worker_id: The number of this worker.
-            workers: How many there are.
+            workers: The number of workers.
             slot: This process's part of the connection ids.
             link: The descriptor of the link to the hub, if there is a hub.
             registry: The descriptor of the server's shared memory, if there is a hub.
 
         Raises:
-            CannotServe: The system refuses, or its clock is so far ahead that there are no connection ids.
+            CannotServe: A system call failed, or the clock is so far ahead that there are no connection ids.
         """
         self.worker_id = worker_id
-        # Without this the reactor accepts them by itself.
+        # If this is false, the reactor itself accepts handshakes.
         self.decides_handshakes = "handshake" in handlers or settings.access_log
         self.caller = Caller(handlers, settings.threads)
         self.loop = self.caller.loop
         self.make_task, self.task_options = self.caller.make_task, self.caller.task_options
-        # Set when it is to leave, with `why`.
+        # Set by `leave`, with the reason in `_why`, when this worker has to leave.
         self.is_to_leave = asyncio.Event()
         self._why: Why = "stop"
         self._server = server
@@ -146,20 +145,20 @@ class Worker:
         self._handlers = handlers
         self._visitors = Visitors(self.loop, access_log=settings.access_log)
         self._workers = workers
-        # The event loop keeps those that still wait.
+        # The event loop keeps pending timers alive.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
-        # Has what `worker_start` raised, once it has ended.
+        # The exception that `worker_start` raised, or None, once it has ended.
         self._worker_start: asyncio.Future[BaseException | None] | None = None
         self._is_leaving = False
-        # The stop waits no longer for handlers: what they did not let happen has happened.
+        # The stop no longer waits for handlers: everything they were holding up has been done.
         self._left_behind = False
         self._next_pause_logged = 0.0
         self._next_topics_logged = 0.0
         self._watchdog: Watchdog | None = None
         self._next_shortage_logged = dict.fromkeys(SHORTAGES, 0.0)
         self._max_memory = settings.max_memory if settings.max_memory != "auto" else memory_for_worker(workers)
-        # What `memory_relieved` has not logged yet.
+        # Counts that `memory_relieved` has not logged yet.
         self._relief = [0, 0, 0, 0]
         self._next_relief_logged = 0.0
         try:
@@ -175,12 +174,12 @@ class Worker:
     # ---- life --------------------------------------------------------------------------------------------
 
     async def start(self, listeners: list[socket.socket]) -> BaseException | None:
-        """Run `worker_start`, then take connections: the hub's, or of `listeners`, which are the reactor's then.
+        """Run `worker_start`, then accept connections: from the hub, or from `listeners`, which the reactor takes over.
 
-        Where this is cancelled, `worker_start` runs on until `stop`.
+        If this coroutine is cancelled, `worker_start` keeps running until `stop`.
 
         Returns:
-            What `worker_start` has raised, SystemExit too; then no connection is taken.
+            The exception of `worker_start`, SystemExit included, if it raised one; then no connections are accepted.
         """
         if self._settings.stuck_after is not None:
             self._watchdog = Watchdog(
@@ -201,7 +200,7 @@ class Worker:
         return None
 
     def leave(self, why: Why) -> None:
-        """Have `is_to_leave` set; "stop" is stronger than a reason from before."""
+        """Set `is_to_leave` and the reason; "stop" overrides an earlier reason."""
         if not self.is_to_leave.is_set() or why == "stop":
             self._why = why
         self.is_to_leave.set()
@@ -209,13 +208,13 @@ class Worker:
     async def stop(self) -> None:
         """Stop gracefully: no new connections, running handlers end, all connections are closed.
 
-        Who has asked for something is answered, unless the whole server stops: then there is nobody else to ask.
-        Past `shutdown_timeout` what still runs is cancelled, and what is still open is cut off.
+        Pending requests are answered, unless the whole server stops. After `shutdown_timeout`, handlers that are
+        still running are cancelled, and connections that are still open are cut off.
         """
         deadline = self.loop.time() + self._settings.shutdown_timeout
         if self._why != "stop":
             self.reactor.return_sockets()
-            # Those whose TLS handshake has begun cannot be taken over by another worker.
+            # Connections whose TLS handshake has begun cannot be handed to another worker.
             patience = self.loop.time() + NEWCOMERS_GRACE
             await self.caller.until(lambda: not self.reactor.newcomers(), min(patience, deadline))
         if self._why == "replace":
@@ -228,7 +227,7 @@ class Worker:
         self.caller.is_stopping = True
         if not all_is_answered:
             self.caller.cancel()
-            # Whoever used up the time: the other connections get their closing handshake all the same.
+            # Some handler used up the time, but the other connections still get their closing handshake.
             deadline = self.loop.time() + CANCEL_GRACE
         self.reactor.close_all(*CLOSING[self._why])
         if not await self.caller.until(self._is_quiet, deadline):
@@ -249,7 +248,7 @@ class Worker:
         self.close()
 
     def _has_started(self) -> bool:
-        """Whether `worker_start` has ended well, so that `worker_stop` has something to undo; log its failure."""
+        """Return whether `worker_start` succeeded, so that `worker_stop` has something to undo; log a failure."""
         if not self._worker_start or not self._worker_start.done():
             return False
         if failure := self._worker_start.result():
@@ -258,7 +257,7 @@ class Worker:
         return failure is None
 
     async def _close_by_and_by(self) -> None:
-        """Close the WebSockets a few at a time, and serve the others meanwhile. If the server stops, leave the rest."""
+        """Close the WebSockets a few at a time, still serving the others. If the server stops, leave the rest open."""
         fds = self.reactor.own_ids()
         steps = self._settings.shutdown_timeout / 2 / CLOSING_INTERVAL
         at_once = max(CLOSED_AT_ONCE, math.ceil(len(fds) / steps))
@@ -270,7 +269,7 @@ class Worker:
             await asyncio.sleep(CLOSING_INTERVAL)
 
     def close(self) -> None:
-        """Let go of the event loop, at once; what is queued is written as far as it goes."""
+        """Detach from the event loop at once; queued data is written as far as possible without waiting."""
         self._end_watch()
         self.caller.is_stopping = self._left_behind = True
         self.reactor.stop_accepting(True)
@@ -289,38 +288,38 @@ class Worker:
             watchdog.close()
 
     def end_child(self, error: BaseException | None = None) -> NoReturn:
-        """End this process, a forked child that has come back from a handler: the event loop is its parent's."""
+        """End this process, a forked child that returned from a handler: the event loop belongs to its parent."""
         program.end_child(error)
 
     def dispose(self) -> None:
-        """Let go of everything; no handler may be called after that."""
+        """Release everything; no handler may be called after that."""
         self.caller.close()
         self._visitors.close()
         self._closings.close()
         del self._closings
-        # The reactor holds this worker too. Without the circle, its descriptors are closed at once.
+        # The reactor refers to this worker too. Breaking the cycle closes its descriptors at once.
         del self.reactor
 
     def _all_is_answered(self) -> bool:
-        """Whether no handler runs, and, unless the server stops, nobody is still to be answered."""
+        """Return whether no handler is running and, unless the server stops, no request is unanswered."""
         if self.caller.running or self._why == "stop":
             return not self.caller.running
-        # What has come on the connections that are kept for further requests would be lost when they are closed.
+        # Read keep-alive connections once more: requests already received would be lost when they are closed.
         self.reactor.turn()
         return not self.caller.running and not self.reactor.unanswered()
 
     def _is_quiet(self) -> bool:
-        """Whether no connection is left and no handler runs."""
+        """Return whether no connection is left and no handler is running."""
         return not len(self.reactor) and not self.caller.running
 
     # ---- what the reactor asks for -----------------------------------------------------------------------
 
     def schedule_turn(self) -> None:
-        """Have a turn run soon."""
+        """Schedule a turn of the reactor for the next iteration of the event loop."""
         self.loop.call_soon(self.reactor.scheduled_turn, context=self.caller.context)
 
     def set_timer(self, seconds: float) -> None:
-        """Have a turn run in so many seconds, and no timer from before."""
+        """Run a turn in `seconds` seconds; this replaces an earlier timer."""
         if self._timer:
             self._timer.cancel()
         self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self.caller.context)
@@ -334,13 +333,13 @@ class Worker:
         client: tuple[str, int],
         body: bytes,
     ) -> Request:
-        """Make the `Request` of a parsed head and its body."""
+        """Create the `Request` from a parsed head and its body."""
         scheme = "https" if self._settings.ssl_certfile else "http"
         client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         return Request(method, path, query, headers, client, scheme, body)
 
     def on_handshake(self, token: int, request: Request) -> None:
-        """Ask the `handshake` handler, if there is one."""
+        """Call the `handshake` handler if there is one; otherwise accept."""
         self._visitors.asked(token, request)
         if "handshake" in self._handlers:
             self._ask("handshake", request, functools.partial(self._decide, token, request), token)
@@ -348,7 +347,7 @@ class Worker:
             self._accept(token, request, None, [])
 
     def on_request(self, token: int, request: Request) -> None:
-        """Ask the `request` handler."""
+        """Answer a plain HTTP request, usually by calling the `request` handler."""
         self._visitors.asked(token, request)
         if self._is_leaving and self._why == "stop":
             self._respond(token, STOPPING)
@@ -364,7 +363,7 @@ class Worker:
             self._ask("request", request, functools.partial(self._answer, token), token)
 
     def handler_suspended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
-        """Wait for the end of a handler's task."""
+        """Track a handler's task until it ends."""
         self.caller.running.add(task)
         task.add_done_callback(functools.partial(self._task_ended, event, fd), context=self.caller.context)
 
@@ -380,7 +379,7 @@ class Worker:
         self.caller.perform(f"the handler of {event}", job, then, in_thread=True)
 
     def handler_failed(self, event: str, fd: int, error: BaseException) -> None:
-        """Log what a handler raised; after `open` and `message` the connection is closed with 1011."""
+        """Log the exception of a handler; for `open` and `message`, close the connection with 1011."""
         if isinstance(error, asyncio.CancelledError):
             if self.caller.is_stopping:
                 return
@@ -396,24 +395,24 @@ class Worker:
         self.caller.was_slow(f"the handler of {event}", handler, seconds)
 
     def wants_refusals(self) -> bool:
-        """Tell whether it matters now what those have asked for whom the reactor turns away."""
+        """Return whether the reactor should report the requests of the clients that it refuses."""
         return self._visitors.wants_details
 
     def on_refused(
         self, client: tuple[str, int], request: Request | None, status: int | None, reason: str, sent: int, others: int
     ) -> None:
-        """Log that the reactor has turned somebody away."""
+        """Log that the reactor has refused a client."""
         self._visitors.turned_away(client, request, status, reason, sent, others)
 
     def accept_paused(self, error: str) -> None:
-        """Log that no connection can be accepted for now; not for each attempt, though each is told of."""
+        """Log that no connection can be accepted for now; called for each attempt, but does not log each one."""
         now = self.loop.time()
         if now >= self._next_pause_logged:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
             log.warning("accepting pauses: %s", error)
 
     def on_shortage(self, of: str, count: int) -> None:
-        """Log that newcomers are refused for want of something; not for each of them."""
+        """Log that new clients are refused because a resource is used up; does not log each refusal."""
         now = self.loop.time()
         if now >= self._next_shortage_logged[of]:
             self._next_shortage_logged[of] = now + PAUSE_LOG_INTERVAL
@@ -435,7 +434,7 @@ class Worker:
             self._relief = [0, 0, 0, 0]
 
     def topics_exceeded(self, fd: int) -> None:
-        """Log that a connection has `max_topics` and was not subscribed to another one; a line in ten seconds."""
+        """Log that a connection has `max_topics` and was not subscribed to another one; at most once in 10 s."""
         now = self.loop.time()
         if now >= self._next_topics_logged:
             self._next_topics_logged = now + TOPICS_LOG_INTERVAL
@@ -444,7 +443,7 @@ class Worker:
             )
 
     def certificate_read(self, error: str | None) -> None:
-        """Log that the files of the certificate have changed; each worker reads them, and one says so to everybody."""
+        """Log that the certificate's files have changed; every worker reads them, but only one logs it visibly."""
         is_first = self.worker_id == 0
         if error is None:
             level = logging.INFO if is_first else logging.DEBUG
@@ -454,7 +453,7 @@ class Worker:
             log.log(level, "worker %d: the certificate of before stays: %s", self.worker_id, error)
 
     def connection_gone(self, fd: int) -> None:
-        """Let those go on that wait for the end of a connection."""
+        """Wake the callers that wait for the end of a connection."""
         self._closings.tell(fd)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
@@ -477,7 +476,7 @@ class Worker:
     # ---- handlers whose result is an answer --------------------------------------------------------------
 
     def _ask(self, event: str, request: Request, answer: Callable[[object], None], token: int) -> None:
-        """Call the handler, and `answer` with its result when it is there."""
+        """Call the handler, and then `answer` with its result."""
 
         def then(result: object, error: BaseException | None) -> None:
             if self.caller.is_stopping and isinstance(error, asyncio.CancelledError):
@@ -497,7 +496,7 @@ class Worker:
         self.caller.perform(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
 
     def _decide(self, token: int, request: Request, decision: object) -> None:
-        """Carry out what a `handshake` handler has returned."""
+        """Act on the value that a `handshake` handler returned."""
         match decision:
             case None | True:
                 self._accept(token, request, None, [])
@@ -532,7 +531,7 @@ class Worker:
         self._respond(token, response)
 
     def _answer(self, token: int, answer: object) -> None:
-        """Send what a `request` handler has returned."""
+        """Send the value that a `request` handler returned."""
         match answer:
             case Response():
                 self._respond(token, answer)
@@ -548,7 +547,7 @@ class Worker:
     def _respond(self, token: int, response: Response) -> None:
         headers = list(response.headers.items())
         if isinstance(response, FileResponse):
-            # The reactor sends it, and is done with it, when it likes.
+            # The reactor sends the file later, so it needs a descriptor of its own.
             descriptor = os.dup(response.descriptor)
             offset, length = response.offset, response.length
             is_there = self.reactor.respond_file(token, response.status, headers, descriptor, offset, length)
@@ -563,7 +562,7 @@ class Worker:
     # ---- other handlers, timers --------------------------------------------------------------------------
 
     def on_pipe_message(self, worker_id: int, data: str | bytes) -> None:
-        """Call the `pipe_message` handler; the reactor wants to know when it has ended, for not too many may run."""
+        """Call the `pipe_message` handler, and tell the reactor when it ends: it limits how many run at a time."""
         self.caller.begin("pipe_message", self._pipe_message_ended, self._server, worker_id, data)
 
     def _pipe_message_ended(self) -> None:
@@ -571,7 +570,7 @@ class Worker:
             self.reactor.pipe_message_done()
 
     def send_message(self, data: str | bytes, worker_id: int) -> None:
-        """Have `pipe_message` run in a worker; see `Server.send_message`."""
+        """Run `pipe_message` in a worker; see `Server.send_message`."""
         if not isinstance(worker_id, int) or isinstance(worker_id, bool):
             raise wrong_type("worker_id", "an int", worker_id)
         if not 0 <= worker_id < self._workers:
@@ -583,7 +582,7 @@ class Worker:
             self.caller.run("a timer's function", job, then)
 
     def add_timer(self, seconds: float, repeats: bool, job: Callable[[], Any]) -> Timer:
-        """Begin a timer, from any thread.
+        """Start a timer; may be called from any thread.
 
         Raises:
             NotRunning: The event loop has just been closed.
@@ -613,7 +612,7 @@ class Worker:
 
         number = self.reactor.count_subscribers(topic, answer)
         try:
-            # The hub knows who is silent, so it speaks first, if it speaks.
+            # The hub knows which workers are silent, so give it time to report first.
             async with asyncio.timeout(PATIENCE + HUB_GRACE):
                 return await count
         except TimeoutError:
@@ -624,7 +623,7 @@ class Worker:
             self.reactor.forget_question(number)
 
     async def wait_closed(self, fd: int) -> None:
-        """Wait until a connection is open no more; see `Server.wait_closed`."""
+        """Wait until a connection is no longer open; see `Server.wait_closed`."""
         await self._closings.wait(fd)
 
 

@@ -1,4 +1,4 @@
-"""A worker process: the program has been run again by a master, and has come to its `start()`."""
+"""A worker process: a master has run the program again, and it has reached its `start()`."""
 
 import asyncio
 import contextlib
@@ -35,15 +35,15 @@ class WorkerProcess:
         entered: Callable[[], None],
         left: Callable[[], None],
     ) -> None:
-        """Make it.
+        """Create it; `run` serves.
 
         Args:
-            server: What handlers are given as `server`.
+            server: Passed to handlers as `server`.
             settings: The master's settings.
-            handlers: By event.
-            assignment: What the master wants of this process.
-            entered: Is called as soon as there is a `worker`.
-            left: Is called when it serves no more; threads of the program may go on.
+            handlers: The handlers, by event.
+            assignment: The master's assignment for this process.
+            entered: Called as soon as there is a `worker`.
+            left: Called when it has stopped serving; threads of the program may continue.
         """
         self.port = assignment.port
         self.worker: Worker | None = None
@@ -51,20 +51,20 @@ class WorkerProcess:
         self._settings = settings
         self._handlers = handlers
         self._assignment = assignment
-        # What the master is to be asked for, in the order of the calls; those before there is a worker wait here.
+        # Requests to the master, in the order of the calls; until there is a worker, they wait here.
         self._asked: deque[str] = deque()
         self._entered = entered
         self._left = left
 
     def run(self) -> NoReturn:
-        """Serve until the master says that it is enough, or a handler has raised SystemExit; then end the process."""
+        """Serve until the master stops this worker or a handler raises SystemExit; then end the process."""
         raise_file_limit()
         try:
-            # The master could use it, but a worker may come much later.
+            # The master has checked it too, but this worker may start much later.
             check_certificate(self._settings.ssl_certfile, self._settings.ssl_keyfile)
         except SettingsError as error:
             program.leave(SystemExit(f"hubbub: {error}"))
-        # The program may have set handlers of its own meanwhile.
+        # The program may have installed its own signal handlers meanwhile.
         program.leave_signals_to_master()
         try:
             with program.titled(f"worker {self._assignment.worker_id}", self.port):
@@ -74,16 +74,16 @@ class WorkerProcess:
         program.leave()
 
     def shutdown(self) -> None:
-        """Ask the master to stop the server, from any thread."""
+        """Ask the master to stop the server; may be called from any thread."""
         self._ask("shutdown")
 
     def reload(self) -> None:
-        """Ask the master to replace all workers, from any thread."""
+        """Ask the master to replace all workers; may be called from any thread."""
         self._ask("reload")
 
     def _ask(self, what: str) -> None:
         self._asked.append(what)
-        # Where the event loop is closed, this worker has left already.
+        # If the event loop is closed, this worker has left already.
         with contextlib.suppress(RuntimeError):
             if self.worker:
                 self.worker.loop.call_soon_threadsafe(self._pass_on)
@@ -113,7 +113,7 @@ class WorkerProcess:
             with program.handling_signals({signal.SIGTERM: self._on_terminate}):
                 worker.reactor.ready()
                 await worker.is_to_leave.wait()
-                # It may leave because the terminal was closed, which this process may not be told of.
+                # The server may be stopping because the terminal was closed, which this process may not notice.
                 discard_lost_output()
                 await worker.stop()
         except BaseException:
@@ -124,12 +124,12 @@ class WorkerProcess:
             worker.dispose()
 
     async def _start(self, worker: Worker) -> None:
-        """Start the worker; where `worker_start` fails, end this process, which the master takes for a failed start."""
+        """Start the worker; if `worker_start` fails, end this process, so that the master sees a failed start."""
         if failure := await worker.start([]):
             log.error("the handler of worker_start failed", exc_info=failure)
             raise SystemExit(1)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
-        # The hub is told at once, also while a handler blocks the event loop: it passes no more connections.
+        # Tell the hub at once, even while a handler blocks the event loop: it then passes on no more connections.
         assert self.worker
         self.worker.reactor.ask_to_leave()

@@ -1,4 +1,4 @@
-"""What the applications of the tests are made of, in whichever process they run."""
+"""Building blocks of the tests' applications, whichever process they run in."""
 
 import asyncio
 import functools
@@ -12,11 +12,11 @@ KINDS = ("sync", "async", "suspending", "threaded")
 
 
 class Note:
-    """How an application tells the test what its handlers see: plain values, from any thread."""
+    """Reports to the test what an application's handlers see: plain values, from any thread."""
 
     def __init__(self, tell: Callable[[tuple[Any, ...]], None]) -> None:
         self.goes_on = asyncio.Event()
-        """Set when the test calls `Running.go_on`: for a handler that waits until the test wants it to end."""
+        """Set when the test calls `Running.go_on`; a handler can wait for it."""
         self._tell = tell
 
     def __call__(self, *values: Any) -> None:
@@ -27,15 +27,15 @@ Application = Callable[[Server, Note], Any]
 """Registers its handlers with the server, before it starts."""
 
 Job = Callable[[Server, Note], Any]
-"""What a test has done in a worker, in its event loop; may be async. Arguments, result and errors are pickled."""
+"""A function that a test runs in a worker's event loop; may be async. Arguments, result and errors are pickled."""
 
 
 class Interruption(BaseException):
-    """One that `except Exception` does not catch."""
+    """An exception that `except Exception` does not catch."""
 
 
 def interrupted(event: str, kind: str) -> Application:
-    """Return an application that raises what is no error in the handler of one event."""
+    """Return an application in which the handler of one event raises `Interruption`."""
 
     def interrupt(server: Server, request: Request) -> None:
         raise Interruption
@@ -44,7 +44,7 @@ def interrupted(event: str, kind: str) -> Application:
 
 
 def add(server: Server, event: str, kind: str, handler: Callable[..., Any]) -> None:
-    """Register a handler that does the same in each of the ways of `KINDS`."""
+    """Register a handler that does the same, in the way that one of `KINDS` names."""
 
     @functools.wraps(handler)
     async def at_once(*arguments: Any) -> Any:

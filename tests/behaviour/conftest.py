@@ -1,10 +1,11 @@
 """The server under test.
 
-A test gives its application (a function that registers handlers) to `serve`, and talks to what it gets as a
-client. What the handlers see, they tell through `note`. So it does not say in which process the server runs, and is run
-over each of the ways of serving: within this process, the same over TLS, and in processes, one worker or several.
+A test passes its application (a function that registers handlers) to `serve`, and talks to the result as a client.
+The handlers report what they see through `note`. A test therefore does not depend on the process in which the server
+runs, and is run once for each way of serving: in this process, the same over TLS, and in processes with one worker or
+several.
 
-What is about the process that serves uses `serve_here`, or a `Server` of its own.
+Tests about the serving process itself use `serve_here`, or a `Server` of their own.
 """
 
 import functools
@@ -32,7 +33,7 @@ WAYS: dict[str, Way] = {
 
 @pytest.fixture(params=WAYS)
 async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
-    """Servers in each of the ways."""
+    """Servers in each way of serving."""
     async with serving(WAYS[request.param]) as serve:
         yield serve
 

@@ -37,7 +37,7 @@ class Embedded:
         await self._stack.enter_async_context(self.server)
 
     async def run(self, worker_id: int, job: Job) -> Any:
-        # As from another process, what was asked for before may have its effect.
+        # Let earlier requests take effect first, as they do for calls from another process.
         await asyncio.sleep(0)
         result = job(self.server, self.note)
         return await result if inspect.isawaitable(result) else result
@@ -51,7 +51,7 @@ class Embedded:
 
 @contextlib.asynccontextmanager
 async def serve_embedded(application: Application, settings: dict[str, Any]) -> AsyncIterator[Running]:
-    """Serve here. Nothing may go wrong behind the handlers' back in the event loop."""
+    """Serve here. The event loop must not report any error outside the handlers."""
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     embedded = Embedded(Server(port=0, **settings))

@@ -1,4 +1,4 @@
-"""A server that speaks TLS, and what its clients have to trust."""
+"""A server that uses TLS, and the certificate that its clients have to trust."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Certificate:
-    """A chain and its key in PEM files, and the authority that has signed it."""
+    """A certificate chain and its key in PEM files, and the authority that signed it."""
 
     certfile: Path
     keyfile: Path
@@ -29,7 +29,7 @@ class Certificate:
 
     @classmethod
     def make(cls, directory: Path, key_type: trustme.KeyType = trustme.KeyType.ECDSA) -> "Certificate":
-        """Write new files into a directory, over those that are there."""
+        """Write new files into a directory, replacing existing ones."""
         made = cls(directory / "chain.pem", directory / "key.pem", directory / "authority.pem")
         authority = trustme.CA(key_type=key_type)
         leaf = authority.create_child_ca(key_type=key_type).issue_cert(HOST, key_type=key_type)
@@ -53,7 +53,7 @@ class Certificate:
 async def serve_over_tls(
     application: Application, settings: dict[str, Any], certificate: Certificate | None = None, workers: int = 0
 ) -> AsyncIterator[Running]:
-    """Serve over TLS, with any certificate unless one is given: in so many workers, or without any here."""
+    """Serve over TLS, with the given certificate or any: in that many workers, or in this process."""
     certificate = certificate or any_certificate()
     settings = certificate.settings | settings
     async with (
@@ -67,7 +67,7 @@ async def serve_over_tls(
 
 @functools.cache
 def any_certificate() -> Certificate:
-    """Return one that is made once for all tests that do not change it."""
+    """Return a certificate that is shared by all tests that do not change it."""
     return Certificate.make(Path(_directory().name))
 
 

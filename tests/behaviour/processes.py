@@ -1,4 +1,4 @@
-"""A server in processes of its own, as `start()` makes them."""
+"""A server in processes of its own, as `start()` creates them."""
 
 import asyncio
 import contextlib
@@ -23,19 +23,19 @@ from hubbub import NotRunning
 
 PROGRAM = Path(__file__).with_name("served.py")
 LISTENING = re.compile(r"listening on \S+ port (\d+)")
-# What a server may complain of: the application's own failures.
+# Failures that a server may log: those of the application itself.
 COMPLAINT = re.compile(r" hubbub ERROR (the handler of|a timer's function) ")
 
 
 class Channel:
-    """The test's end of what it shares with the processes of a server.
+    """The test's end of its channel to the processes of a server.
 
-    A datagram socket: one queue for all, so that what several processes say comes in the order in which it was said.
+    It is a datagram socket: one queue for all, so that messages of several processes arrive in the order of sending.
     """
 
     def __init__(self, directory: Path, notes: Notes) -> None:
         self.processes: list[str] = []
-        """The addresses of those that have begun."""
+        """The addresses of the processes that have started."""
         self._notes = notes
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count()
@@ -46,14 +46,14 @@ class Channel:
         self._loop.add_reader(self._socket, self.read)
 
     async def ask(self, process: str, job: Job) -> Any:
-        """Have something done in the event loop of a worker."""
+        """Run something in the event loop of a worker."""
         number = next(self._numbers)
         self._asked[number] = self._loop.create_future()
         await self._loop.sock_sendto(self._socket, by_value(job, number, job), process)
         return await self._asked[number]
 
     def read(self) -> None:
-        """Take what is there."""
+        """Receive what has arrived."""
         while True:
             try:
                 data, process = self._socket.recvfrom(MAX_DATAGRAM)
@@ -92,7 +92,7 @@ class Processes:
         return int(listening[1])
 
     async def start(self) -> None:
-        # What it keeps in the directory of temporary files goes away with ours.
+        # Its temporary files are removed together with ours.
         environment = {**os.environ, "TMPDIR": str(self._directory)}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, PROGRAM, self._directory, stderr=asyncio.subprocess.PIPE, env=environment
@@ -120,11 +120,11 @@ class Processes:
         assert status == 0, self.log.text
 
     def close(self) -> None:
-        """Let go of everything, however the test has ended."""
+        """Release everything, however the test ended."""
         if self._process.returncode is None:
             self._process.kill()
         self.channel.close()
-        # Beside the failure, if there is one.
+        # Report it in addition to the failure, if there is one.
         sys.stderr.write(self.log.text)
 
     async def _read_log(self) -> None:
@@ -138,8 +138,8 @@ class Processes:
 async def serve_in_processes(
     workers: int, application: Application, settings: dict[str, Any]
 ) -> AsyncIterator[Running]:
-    """Serve in so many workers. Nothing may go wrong behind the handlers' back in any process."""
-    # Not pytest's, which is too long for the address of a socket.
+    """Serve in that many workers. No process may report an error outside the handlers."""
+    # Not pytest's directory, whose path is too long for the address of a socket.
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "application").write_bytes(
             by_value(application, application, {"workers": workers, **settings})
@@ -158,7 +158,7 @@ async def serve_in_processes(
 
 
 def by_value(function: Any, *values: Any) -> bytes:
-    """Pickle, the function itself included: the module of a test is none that a server's process could import."""
+    """Pickle, including the function itself: a server's process cannot import the module of a test."""
     cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
     data = cloudpickle.dumps(values)
     assert isinstance(data, bytes)
@@ -166,13 +166,13 @@ def by_value(function: Any, *values: Any) -> bytes:
 
 
 def unexpected(log: str) -> list[str]:
-    """Return the lines of a log that tell of failures other than the application's."""
+    """Return the lines of a log that report failures other than the application's."""
     lines = ["the log begins", *log.splitlines()]
     return [
         line
         for before, line in itertools.pairwise(lines)
         if (" ERROR " in line and not COMPLAINT.search(line))
         or "panicked at" in line
-        # Behind an empty line it is one that led to the next.
+        # After an empty line it is an exception that led to the next one.
         or (line.startswith("Traceback") and before and not COMPLAINT.search(before))
     ]

@@ -34,9 +34,9 @@ class RawClient:
     """A TCP connection to the server, or TLS over one; use it with `async with`."""
 
     def __init__(self, port: int, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
-        """Prepare to connect; a `receive_buffer` of few bytes makes a client that soon takes no more."""
+        """Prepare to connect; a small `receive_buffer` makes a client that soon stops reading."""
         self._address = ("127.0.0.1", port)
-        # Only where the protocol is named does asyncio see to it that small writes go out at once.
+        # asyncio sets TCP_NODELAY, which sends small writes at once, only if the protocol is given.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._tls = tls
         self._limit = receive_buffer or 64 * 1024
@@ -65,7 +65,7 @@ class RawClient:
         self._writer.write(data.encode() if isinstance(data, str) else data)
 
     async def sent(self) -> None:
-        """Wait until the kernel has taken nearly all that was sent."""
+        """Wait until the kernel has taken nearly everything sent."""
         await self._writer.drain()
 
     def end(self) -> None:
@@ -132,7 +132,7 @@ class RawClient:
         return struct.unpack("!H", frame.payload[:2])[0], frame.payload[2:].decode()
 
     async def some(self, limit: int | None = None) -> bytes:
-        """Read what is there, once there is something."""
+        """Wait for data, and return what is available."""
         return await self._reader.read(limit or self._limit)
 
     async def rest(self) -> bytes:

@@ -18,7 +18,7 @@ class Serve(Protocol):
 
 
 class Notes:
-    """What an application has told."""
+    """The values that an application has noted."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Any, ...]] = []
@@ -33,7 +33,7 @@ class Notes:
 
 
 class Log:
-    """What a server has logged."""
+    """The log of a server."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -45,12 +45,12 @@ class Log:
         self._changed.set()
 
     def end(self) -> None:
-        """Nothing comes any more."""
+        """Note that nothing more will arrive."""
         self._is_complete = True
         self._changed.set()
 
     async def tells(self, text: str) -> None:
-        """Wait until the text is there."""
+        """Wait until the log contains the text."""
         while text not in self.text:
             assert not self._is_complete, f"{text!r} is not in:\n{self.text}"
             self._changed.clear()
@@ -68,21 +68,21 @@ class Serving(Protocol):
     def port(self) -> int: ...
 
     async def run(self, worker_id: int, job: Job) -> Any:
-        """Have something done in a worker, in its event loop."""
+        """Run something in a worker, in its event loop."""
 
     async def stop(self) -> None:
         """Stop gracefully; again does nothing."""
 
 
 class Remote:
-    """The server as one of its workers has it: each of its methods is called there, and awaited here."""
+    """The server as seen by one of its workers: its methods are called there, and awaited here."""
 
     def __init__(self, serving: Serving, worker_id: int) -> None:
         self._serving = serving
         self.worker_id = worker_id
 
     async def run(self, job: Job) -> Any:
-        """Have several calls made at once there, or such with arguments or results that cannot be pickled."""
+        """Make several calls there at once, or calls with arguments or results that cannot be pickled."""
         return await self._serving.run(self.worker_id, job)
 
     def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
@@ -100,21 +100,21 @@ class Running:
         self.log = serving.log
         self.port = serving.port
         self.tls: ssl.SSLContext | None = None
-        """What clients trust, where the server speaks TLS."""
+        """The TLS context of clients, if the server uses TLS."""
         self.stop = serving.stop
         """Stop gracefully; the end of the test does so anyway."""
         self.workers = [Remote(serving, worker_id) for worker_id in range(serving.workers)]
-        # All calls come from one place, so that they keep their order; and not from the worker that is the first
-        # to be given a connection, so that they have to find their way.
+        # All calls come from one worker, so that they keep their order; and not from the worker that gets the first
+        # connection, so that they have to cross between workers.
         self.server = self.workers[-1]
 
     async def owner(self, fd: int) -> Remote:
-        """Return the worker whose connection it is: there the effect of a call can be seen at once."""
+        """Return the worker that owns the connection: there the effect of a call is visible at once."""
         info = await self.server.info(fd)
         return next(worker for worker in self.workers if worker.worker_id == info.worker_id)
 
     async def go_on(self) -> None:
-        """Let handlers go on that wait for `Note.goes_on`."""
+        """Wake the handlers that wait for `Note.goes_on`."""
         for worker in self.workers:
             await worker.run(lambda server, note: note.goes_on.set())
 
@@ -124,27 +124,27 @@ class Running:
         return "https" if self.tls else "http"
 
     def connect(self, path: str = "/", **options: Any) -> connect:
-        """Return a WebSocket client, which asks for no compression and sends no pings unless told to."""
+        """Return a WebSocket client, by default without compression and pings."""
         options = {"compression": None, "ping_interval": None, "proxy": None, **options}
         return connect(f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}{path}", ssl=self.tls, **options)
 
     def raw(self, receive_buffer: int | None = None) -> RawClient:
-        """Return a client that sends and sees bytes."""
+        """Return a client that sends and receives raw bytes."""
         return RawClient(self.port, receive_buffer, self.tls)
 
     async def noted(self) -> tuple[Any, ...]:
-        """Wait for what the application tells next."""
+        """Wait for the next value that the application notes."""
         return await self.notes.next()
 
     async def opened(self) -> int:
-        """Wait for the id of a connection, which the application tells first of it."""
+        """Wait for the id of a connection, which the application notes first."""
         (fd,) = await self.noted()
         assert isinstance(fd, int)
         return fd
 
 
 async def all_from(client: ClientConnection) -> list[str | bytes]:
-    """Return what comes until the server closes the connection, whatever the code."""
+    """Return the messages received until the server closes the connection, with any code."""
     messages = []
     while True:
         try:
@@ -154,9 +154,9 @@ async def all_from(client: ClientConnection) -> list[str | bytes]:
 
 
 async def time_passes(seconds: float) -> None:
-    """Let so much time pass for the timers of a server.
+    """Let that much time pass for the timers of a server.
 
-    Only for what must not happen: a machine that is too slow makes such a test pass, never fail.
+    Use it only to check that something does not happen: a slow machine then makes the test pass, never fail.
     """
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, passed.set)

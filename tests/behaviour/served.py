@@ -1,7 +1,8 @@
 """The program that serves a test's application in processes of its own: `served.py DIRECTORY`.
 
-In the directory are `application`, the pickled application with its settings, and the socket `test`. To that go what
-the application notes and the answers to what the test asks for, which comes to the process's own socket there.
+The directory contains `application`, the pickled application with its settings, and the socket `test`. The process
+sends the application's notes and the answers to the test's requests to that socket, and receives the requests on a
+socket of its own in the directory.
 """
 
 import inspect

@@ -37,13 +37,13 @@ def echo(server: Server, note: Note) -> None:
 async def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Exchange]:
     """A server with a certificate of its own, which the test may change."""
     certificate = Certificate.make(tmp_path)
-    # At this level every worker tells what it reads.
+    # At this level every worker logs what it reads.
     async with serve_over_tls(echo, {"log_level": "debug"}, certificate, workers=request.param) as running:
         yield running, certificate
 
 
 async def until_told(running: Running, text: str) -> None:
-    """Connect until every worker has told something of the certificate: they look when somebody comes."""
+    """Connect until every worker has logged something about the certificate: they check it when a client connects."""
     while not all(f"worker {worker.worker_id}: {text}" in running.log.text for worker in running.workers):
         # Together, for each goes to the worker that has the fewest: one after the other might all go to the same.
         async with AsyncExitStack() as together:
@@ -52,7 +52,7 @@ async def until_told(running: Running, text: str) -> None:
 
 
 async def is_served(running: Running, trusted: ssl.SSLContext) -> bool:
-    """Whether each of some connections is to a server that this client trusts, or none is."""
+    """Return whether this client trusts the server on each of several connections, or on none."""
     served = set()
     for _ in range(3 * len(running.workers)):
         try:

@@ -17,7 +17,7 @@ CLOSE_TIMEOUT = 0.5
 
 
 def sends_much(server: Server, note: Note) -> None:
-    """Send `MUCH` to whoever asks for it, and then do what the message says."""
+    """Send `MUCH` to a client that asks for it, and then do what the message says."""
 
     @server.on("message")
     def on_message(server: Server, frame: Frame) -> None:
@@ -149,7 +149,7 @@ async def test_a_slow_reader_may_take_its_time_to_come_to_a_ping(serve_here: Ser
     async with running.raw(RECEIVE_BUFFER) as client:
         await client.upgrade()
         fd = await running.opened()
-        # The kernel takes all of it, and the pings behind it.
+        # The kernel takes all of it, and the pings after it.
         assert await running.server.push(fd, bytes(400_000))
         received = bytearray()
         while not received.endswith(bytes([0x80 | Opcode.PING, 0])):

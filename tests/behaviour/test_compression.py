@@ -19,7 +19,7 @@ def echo(server: Server, note: Note) -> None:
 
 
 def inflate(payload: bytes, window_bits: int = 15) -> bytes:
-    """What a compressed message says (RFC 7692 §7.2.2)."""
+    """Return the text of a compressed message (RFC 7692 §7.2.2)."""
     return zlib.decompressobj(wbits=-window_bits).decompress(payload + b"\x00\x00\xff\xff")
 
 

@@ -30,7 +30,7 @@ async def from_a_thread(disconnect: Callable[[], object]) -> None:
 
 
 async def from_call_soon(disconnect: Callable[[], object]) -> None:
-    """Have the event loop call it."""
+    """Let the event loop call it."""
     asyncio.get_running_loop().call_later(2 * CLOSE_TIMEOUT, disconnect)
 
 
@@ -56,7 +56,7 @@ async def test_a_disconnect_within_an_unfinished_message(
         await client.upgrade()
         client.send_frame(Opcode.TEXT, b"go")
         assert await client.frame() == (Opcode.TEXT, b"a fragment", False, False)
-        # Nobody ends the message: the Close frame stands in its middle, as control frames may (RFC 6455 §5.4).
+        # The message never ends: the Close frame is in the middle of it, as control frames may be (RFC 6455 §5.4).
         assert await client.close_frame() == (4000, "bye")
         # Nor does the client answer.
         assert await client.rest() == b""

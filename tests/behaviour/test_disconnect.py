@@ -1,4 +1,4 @@
-"""The end of a connection, and what `close` is told of it (RFC 6455 §7)."""
+"""The end of a connection, and the arguments that `close` gets (RFC 6455 §7)."""
 
 import pytest
 from application import KINDS, Note, add

@@ -144,7 +144,7 @@ KINDS = ["def", "async def", "threaded"]
 
 
 def failing(told: list[str], kind: str, error: BaseException) -> Server:
-    """A server whose `worker_start` raises, and the others tell that they were called."""
+    """A server whose `worker_start` raises, and whose other handlers record that they were called."""
     server = Server(port=0)
 
     def fail() -> None:

@@ -112,7 +112,7 @@ async def test_every_event_has_its_moment(serve: Serve) -> None:
 
 
 async def noted(running: Running, what: str) -> None:
-    """Wait until the application has told this, whatever it tells before."""
+    """Wait until the application has noted this, whatever it notes before."""
     while (await running.noted())[0] != what:
         pass
 

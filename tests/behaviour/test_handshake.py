@@ -1,4 +1,4 @@
-"""The handshake: who gets in, and what the others are told."""
+"""The handshake: which clients are accepted, and what answer the others get."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -342,7 +342,7 @@ async def test_room_that_is_lost_while_the_handler_decides_is_503(serve: Serve) 
     assert sorted(answer.status for answer in answers) == [101, 503]
 
 
-# What is no handshake of RFC 6455 (the unit tests of the protocol have them all).
+# Requests that are not a handshake of RFC 6455 (the unit tests of the protocol cover them all).
 
 
 async def test_what_is_no_handshake_is_told_so(serve: Serve) -> None:
@@ -448,7 +448,7 @@ async def test_a_stop_cancels_a_handler_that_does_not_end(hesitating: Running) -
         client.ask_for_upgrade(path="/slow")
         assert await hesitating.noted() == ("asked",)
         await hesitating.stop()
-        # A thread cannot be cancelled, so where one decides there is no answer.
+        # A thread cannot be cancelled, so if the handler runs in one, there is no answer.
         assert (await client.rest()).partition(b"\r\n")[0] in (b"HTTP/1.1 503 Service Unavailable", b"")
     assert "handler of handshake failed" not in hesitating.log.text
     assert hesitating.notes.all == [("asked",)]

@@ -129,7 +129,7 @@ async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None
         while await messages_in(running, fd) < 3:
             other.ask("/")
             assert (await other.answer()).body == b"alive"
-        # One runs, four wait (of at most 1 MiB beyond the first); and nobody else has to.
+        # One runs, four wait (at most 1 MiB beyond the first); and no other connection has to wait.
         for _ in range(20):
             other.ask("/")
             assert (await other.answer()).body == b"alive"
@@ -227,7 +227,7 @@ async def test_a_slow_consumer_is_closed_with_1013(serve: Serve) -> None:
         assert await running.server.exists(fd) is False
         assert await running.server.push(fd, b"more") is False
         assert (await running.server.stats())["slow_consumers_closed"] == 1
-        # The frame under way is whole, and behind it comes the Close.
+        # The frame being sent is whole, and the Close follows it.
         assert (await client.frame()).payload == CHUNK
         assert (await client.close_frame())[0] == 1013
         client.send_close(1013)
@@ -395,7 +395,7 @@ async def test_drain_comes_once_and_finds_the_outbox_empty(serve: Serve) -> None
         @server.on("message")
         def on_message(server: Server, frame: Frame) -> None:
             queued = 0
-            # A full outbox is flushed at once; so this fills it again and again until the client takes no more.
+            # A full outbox is flushed at once; so this fills it repeatedly until the client stops reading.
             while server.push(frame.fd, CHUNK):
                 queued += 1
             note(queued)
@@ -506,7 +506,7 @@ async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: S
         for number in range(5):
             await client.send(str(number))
         assert await running.noted() == ("message", "0")
-        # The pong stands in line behind messages that are not read, for several times `ping_timeout`.
+        # The pong is queued after messages that are not read for several times `ping_timeout`.
         assert await quiet(running, 1.0)
         await running.go_on()
         assert [await running.noted() for _ in range(4)] == [("message", str(number)) for number in range(1, 5)]
@@ -612,7 +612,7 @@ async def test_another_client_gets_in_after_one_was_refused(serve: Serve) -> Non
 async def test_backlog_is_how_many_wait_to_be_accepted(serve_here: Serve) -> None:
     running = await serve_here(tells_all, backlog=2)
     with ExitStack() as stack:
-        # While the event loop of the server is kept from running, by this: nobody is accepted.
+        # This keeps the event loop of the server from running, so that no connection is accepted.
         connected = 0
         with contextlib.suppress(TimeoutError):
             while connected < 10:
@@ -648,7 +648,7 @@ async def test_a_connection_has_max_topics_at_most(serve: Serve) -> None:
         assert await server.subscribers("f") == 0
         assert (await server.stats())["subscriptions_refused"] == 5
         await running.log.tells("max_topics (3)")
-        # What it has is no further one, others are not concerned, and a topic that is given up makes room.
+        # Topics it already has do not count again, other connections are not affected, and unsubscribing frees a place.
         assert await owner.subscribe(fd, "c") is True
         assert await server.subscribe(other, "d") is True
         assert await owner.unsubscribe(fd, "a") is True

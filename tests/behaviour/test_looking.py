@@ -1,4 +1,4 @@
-"""What the server tells of itself and its connections."""
+"""What the server reports about itself and its connections."""
 
 import time
 from typing import Any

@@ -103,7 +103,7 @@ async def test_messages_wait_until_open_has_ended(serve: Serve) -> None:
     running = await serve(application)
     async with running.connect() as client:
         await client.send("early")
-        # The server has read the message by the time it answers the ping behind it.
+        # The server has read the message by the time it answers the ping after it.
         await (await client.ping())
         assert await running.noted() == ("open begins",)
         await running.go_on()

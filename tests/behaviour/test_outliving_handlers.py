@@ -214,7 +214,7 @@ async def test_above_their_bound_handshakes_are_503_until_some_have_ended(serve_
         client.ask("/page")
         answer = await client.answer()
         assert (answer.status, answer.body) == (503, TOO_MANY)
-        # That is no reason to start the server anew.
+        # That is no reason to restart the server.
         client.ask("/health")
         assert (await client.answer()).status == 200
     await running.go_on()

@@ -229,7 +229,7 @@ async def test_a_body_that_is_still_to_come_is_503_when_the_server_stops(serve: 
     await stopping
 
 
-# What two readers could take for different requests (RFC 9112 §11.2).
+# Input that two parsers could take for different requests (RFC 9112 §11.2).
 
 HEAD = "POST / HTTP/1.1\r\nHost: h\r\n"
 CHUNKED = HEAD + "Transfer-Encoding: chunked\r\n\r\n"

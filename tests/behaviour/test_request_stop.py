@@ -17,7 +17,7 @@ LONG = bytes(range(256)) * 40_000
 
 
 def long_site(server: Server, note: Note) -> None:
-    """Answers with 10 MB, and tells of each request."""
+    """Answers with 10 MB, and notes each request."""
 
     @server.on("request")
     def on_request(server: Server, request: Request) -> bytes:
@@ -26,7 +26,7 @@ def long_site(server: Server, note: Note) -> None:
 
 
 async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack) -> RawClient:
-    """Connect to a worker of the application, which answers with the number of the one that was reached."""
+    """Connect to a worker of the application, which answers with its number."""
     # All before the first is answered: those that rest do not count where connections are spread evenly.
     clients = [await stack.enter_async_context(running.raw()) for _ in range(2 * len(running.workers))]
     for client in clients:
@@ -50,7 +50,7 @@ async def test_a_long_answer_arrives_whole_and_the_next_request_waits_for_it(ser
         client.ask("/long")
         client.ask("/next")
         assert await running.noted() == ("/long",)
-        # Others are served meanwhile, and what stands behind the long answer is not.
+        # Other clients are served meanwhile, but not the requests after the long answer.
         other.ask("/other")
         assert (await other.answer()).body == b"/other"
         assert await running.noted() == ("/other",)

@@ -1,4 +1,4 @@
-"""What the log tells of clients and handlers: who came, who was turned away, what was slow."""
+"""What the log reports about clients and handlers: requests, refusals, slow handlers."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ def doorkeeper(server: Server, note: Note) -> None:
 
 
 def waiting(server: Server, note: Note) -> None:
-    """Answers when it is told to."""
+    """Answers when the test lets it."""
 
     async def wait(server: Server, request: Request) -> None:
         note(request.path)
@@ -137,7 +137,7 @@ async def test_a_flood_of_refusals_is_ten_lines_and_a_number(serve_here: Serve) 
 
 
 async def test_what_is_only_counted_is_not_looked_at(serve_here: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a refused client has sent may take its time to read."""
+    """Parsing the data of a refused client may take time."""
     made: list[Request] = []
     make_request = Worker.make_request
 
@@ -176,7 +176,7 @@ async def test_refusals_that_are_not_listed_are_counted(serve_here: Serve) -> No
 
 
 class Hostile:
-    """What a client sends to write lines of its own into the log, or to steer the terminal of who reads it."""
+    """Text with which a client tries to forge log lines, or to control the terminal of the log's reader."""
 
     path = "/%0aINJECTED%1b[31m%E2%80%AE%c2%85"
     # A control character and a line end of latin-1, in which header values are read.
@@ -188,7 +188,7 @@ class Hostile:
 
 
 async def hostile(running: Running, path: str = Hostile.path) -> None:
-    """Send all that to the server, as a handshake and as a request."""
+    """Send this text to the server, in a handshake and in a request."""
     for upgrade in (
         b"",
         b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n",
@@ -200,7 +200,7 @@ async def hostile(running: Running, path: str = Hostile.path) -> None:
 
 
 def assert_harmless(log: str) -> None:
-    """Every line is one that the server has begun, and prints as it stands."""
+    """Assert that the server began every line, and that each is printable."""
     assert all(line.isprintable() for line in log.split("\n"))
     assert not any(line.lstrip().startswith("INJECTED") for line in log.splitlines())
 
@@ -342,7 +342,7 @@ async def test_who_has_hung_up_before_the_answer_has_no_status(serve_here: Serve
         assert await running.noted() == ("/slow",)
         gone = client.address
     async with running.raw() as other:
-        # What the server sees of this one it sees behind the end of the other.
+        # The server sees this one only after the end of the other.
         other.ask("/health")
         assert (await other.answer()).status == 200
         await running.go_on()

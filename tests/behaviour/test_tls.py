@@ -29,7 +29,7 @@ MEGABYTE = 1024 * 1024
 
 
 def echo(server: Server, note: Note) -> None:
-    """Echo; tell of opens and closes; answer requests with their scheme."""
+    """Echo; note opens and closes; answer requests with their scheme."""
     server.on("open", lambda server, request: note(request.fd))
     server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
     server.on("close", lambda server, fd, code: note("close", fd, code))
@@ -44,7 +44,7 @@ async def running() -> AsyncIterator[Running]:
 
 
 async def output_of(program: str, *arguments: str | Path, says: bytes = b"") -> tuple[int, str]:
-    """Run a program; return its exit status and all that it printed."""
+    """Run a program; return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
@@ -230,7 +230,7 @@ def fatal_alert(client: TlsPeer) -> bytes:
 
 
 def garbage(client: TlsPeer) -> bytes:
-    """Return what is no record at all."""
+    """Return bytes that are not a TLS record."""
     return b"no record of TLS"
 
 

@@ -28,7 +28,7 @@ class Member:
 
 
 async def members(stack: AsyncExitStack, running: Running, count: int) -> list[Member]:
-    """Connect so many clients to an application that tells the ids."""
+    """Connect that many clients to an application that notes the ids."""
     joined = []
     for _ in range(count):
         client = await stack.enter_async_context(running.connect())

@@ -1,4 +1,4 @@
-"""The results as Markdown: who is best, who is ahead, who failed."""
+"""The results as Markdown: the best, the leader, the failures."""
 
 from test_results import CONDITIONS, costs
 

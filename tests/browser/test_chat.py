@@ -19,7 +19,7 @@ GREETING = "你好,WebSocket!"
 MARKUP = "<img src=x onerror=document.title=1>"
 MAX_CHARACTERS = 2000
 
-# Installing a browser may take longer than a test is given.
+# Installing a browser may take longer than a test's timeout.
 pytestmark = pytest.mark.timeout(90, func_only=True)
 
 
@@ -30,7 +30,7 @@ async def chat() -> AsyncIterator[Program]:
 
 
 async def join(page: Page, url: str, nickname: str) -> Page:
-    """Open the page and give the nickname by keyboard; the cursor has to be where it is needed, before and after."""
+    """Open the page and type the nickname; the focus must be in the right field before and after."""
     await page.goto(url)
     await expect(page.get_by_role("dialog", name="What is your nickname?")).to_be_visible()
     await expect(page.get_by_role("textbox", name="Nickname")).to_be_focused()
@@ -60,12 +60,12 @@ def message_field(page: Page) -> Locator:
 
 
 def texts(page: Page) -> Locator:
-    """What was said, without who and when."""
+    """Return the texts of the messages, without names and times."""
     return page.get_by_role("log").locator(".text")
 
 
 async def settled(page: Page) -> None:
-    """Wait until the server has told this page all that it has said."""
+    """Wait until the server has sent back everything that this page has said."""
     await expect(page.get_by_text("Waiting to be sent", exact=True)).to_have_count(0)
 
 
@@ -103,12 +103,12 @@ async def test_people_on_two_workers_see_the_same(page: Page, chat: Program) -> 
             bob = await join_too(page, chat.url, f"Bob {number}")
             if await worker_of_new(publisher, known) != worker:
                 break
-            # The master takes turns. If a page opens an even number of connections, one more changes whose turn it is.
+            # The master alternates between workers. If a page opens an even number of connections, open one more.
             _, writer = await asyncio.open_connection("127.0.0.1", chat.port)
             writers.append(writer)
         else:
             pytest.fail("all pages are served by one worker")
-    await expect(ada.get_by_role("log")).to_contain_text(f"Bob {number} came in")
+    await expect(ada.get_by_role("log")).to_contain_text(f"Bob {number} joined")
     for each in (ada, bob):
         await expect(each.get_by_text(f"{number + 1} people are here")).to_be_visible()
 
@@ -154,7 +154,7 @@ async def test_what_is_typed_while_the_server_is_away_arrives_once(page: Page) -
         await settled(ada)
         await program.kill()
     for each in (ada, bob):
-        await expect(each.get_by_role("status")).to_contain_text("The connection is lost")
+        await expect(each.get_by_role("status")).to_contain_text("Connection lost")
     await say(ada, "one")
     await say(ada, "two")
     await expect(ada.get_by_role("status")).to_contain_text("2 messages are waiting to be sent")
@@ -173,7 +173,7 @@ async def test_what_is_typed_while_the_server_is_away_arrives_once(page: Page) -
         for each in (ada, bob):
             shown = texts(each)
             await expect(shown).to_have_count(5)
-            # What was typed offline has the time at which it could be sent, whoever came back first.
+            # Messages typed offline get the time at which they were sent, whichever page reconnected first.
             order = await shown.all_text_contents()
             assert order[0] == "before"
             assert order[-1] == "after"
@@ -182,7 +182,7 @@ async def test_what_is_typed_while_the_server_is_away_arrives_once(page: Page) -
 
 
 async def test_a_message_that_was_lost_on_its_way_is_sent_again(page: Page, chat: Program) -> None:
-    """The connection breaks after a message has left, and before it is told back."""
+    """The connection breaks after a message was sent, and before the server has sent it back."""
     lost: list[str] = []
 
     async def between(route: Any) -> None:
@@ -191,7 +191,7 @@ async def test_a_message_that_was_lost_on_its_way_is_sent_again(page: Page, chat
         async def from_page(text: str) -> None:
             if json.loads(text)["type"] == "say" and not lost:
                 lost.append(text)
-                # The server gets it, but its answer does not come through.
+                # The server gets it, but its answer does not arrive.
                 server.on_message(lambda answer: None)
                 server.send(text)
                 await route.close(code=1001)
@@ -230,7 +230,7 @@ async def test_a_page_that_is_refused_reads_why_and_does_not_come_back(page: Pag
         await page.clock.install()
         await page.goto(f"http://127.0.0.1:{server.port}/")
         await expect(page.get_by_role("status")).to_contain_text("log in first (4401)")
-        # Longer than it would ever wait between two attempts.
+        # Longer than the longest wait between two attempts.
         await page.clock.run_for(300_000)
         await page.evaluate("dispatchEvent(new Event('online'))")
         await expect(page.get_by_text("Not connected")).to_be_visible()
@@ -245,7 +245,7 @@ async def test_markup_in_a_name_and_in_a_message_stays_text(page: Page, chat: Pr
     await expect(ada.get_by_text("is typing")).to_have_text(f"{nickname} is typing")
     await mallory.keyboard.press("Enter")
     await expect(texts(ada)).to_have_text([MARKUP])
-    await expect(ada.get_by_role("log")).to_contain_text(f"{nickname} came in")
+    await expect(ada.get_by_role("log")).to_contain_text(f"{nickname} joined")
     for each in (ada, mallory):
         await expect(each.get_by_role("log").locator("img")).to_have_count(0)
         await expect(each).to_have_title("#lobby · Hubbub chat")
@@ -284,7 +284,7 @@ async def test_devtools_shows_the_frames_that_are_meant(page: Page, chat: Progra
 
 async def test_a_message_that_is_too_long_is_refused_with_a_word_why(page: Page, chat: Program) -> None:
     await join(page, chat.url, "Ada")
-    # Of characters outside the basic plane JavaScript would count two.
+    # JavaScript would count each character outside the basic plane as two.
     await message_field(page).fill("🌱" * (MAX_CHARACTERS + 1))
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_contain_text("it has 2,001 characters, and 2,000 are allowed")
@@ -304,7 +304,7 @@ async def test_rooms_hear_only_their_own(page: Page, chat: Program) -> None:
     await say(bob, "in the lobby")
     await settled(bob)
     await bob.evaluate("location.hash = 'tea'")
-    await expect(ada.get_by_role("log")).to_contain_text("Bob came in")
+    await expect(ada.get_by_role("log")).to_contain_text("Bob joined")
     await expect(bob.get_by_role("heading", level=1)).to_have_text("#tea")
     await expect(bob.get_by_text("2 people are here")).to_be_visible()
     await say(bob, "in the tea room")
@@ -382,7 +382,7 @@ async def test_escape_instead_of_a_nickname_makes_a_guest(page: Page, chat: Prog
     await page.get_by_role("textbox", name="Nickname").fill("")
     await page.keyboard.press("Escape")
     await expect(message_field(page)).to_be_focused()
-    await expect(bob.get_by_role("log")).to_contain_text(re.compile(r"Guest \d{3} came in"))
+    await expect(bob.get_by_role("log")).to_contain_text(re.compile(r"Guest \d{3} joined"))
 
 
 async def test_text_runs_in_its_own_direction_and_never_out_of_the_page(page: Page, chat: Program) -> None:

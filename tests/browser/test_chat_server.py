@@ -1,4 +1,4 @@
-"""What the chat's server does with those who go around its page, and for people on all of its workers."""
+"""How the chat's server treats clients that bypass its page, and serves people on all of its workers."""
 
 import asyncio
 import itertools
@@ -30,7 +30,7 @@ async def chat() -> AsyncIterator[Program]:
 
 @pytest.fixture
 def room() -> str:
-    """The name of a room in which nobody has been."""
+    """Return the name of an unused room."""
     return f"room {next(ROOMS)}"
 
 
@@ -143,7 +143,7 @@ async def test_who_joins_is_told_what_was_said_lately_on_every_worker(
 
 
 async def test_who_floods_is_slowed_down_and_nobody_else(stack: AsyncExitStack, room: str) -> None:
-    # What the server has read of the flood, it handles before it stops: that is to be little.
+    # Before it stops, the server handles the part of the flood that it has read: that must be small.
     async with running(*CHAT, "--receive-queue", "4") as chat:
         flooder = await join(stack, chat, room)
         other = await join(stack, chat, room)
@@ -156,5 +156,5 @@ async def test_who_floods_is_slowed_down_and_nobody_else(stack: AsyncExitStack, 
             ids.append((await hear(other, "said"))["id"])
         # At 20 messages a second the flood would take twenty seconds.
         assert len(ids) < 400
-        # It does not read what it is told, and would not answer when it is told to go.
+        # It does not read, and would not answer a Close.
         flooder.transport.abort()

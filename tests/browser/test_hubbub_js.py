@@ -13,7 +13,7 @@ from playwright.async_api import Page, WebSocket
 
 APPLICATION = Path(__file__).with_name("client_app.py")
 
-# In the page: the socket, all that it received, and its states.
+# In the page: the socket, everything it received, and its states.
 CONNECT = """([url, options]) => {
     globalThis.received = [];
     globalThis.states = [];
@@ -30,7 +30,7 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{port}/"
 
     async def kill(self) -> None:
-        """End it as a crash would: nobody is told, the kernel closes what it had."""
+        """End it as a crash would: without notice, and the kernel closes its sockets."""
         if self.process.returncode is None:
             self.process.kill()
         # Its workers have the other end of its output, and die with it.
@@ -64,7 +64,7 @@ async def server() -> AsyncIterator[RunningServer]:
 
 @pytest.fixture
 def connections(page: Page) -> list[list[str | bytes]]:
-    """What the page has sent, a list for each of its connections, as its developer tools would show it."""
+    """The messages sent by the page, a list for each connection, as its developer tools would show them."""
     connections: list[list[str | bytes]] = []
 
     def on_websocket(websocket: WebSocket) -> None:
@@ -111,7 +111,7 @@ async def test_what_is_sent_while_the_server_is_away_arrives_once_and_in_order(
         await receives(page, "first", *map(str, range(100)))
         await send(page, "last")
         await receives(page, "first", *map(str, range(100)), "last")
-    # The attempts in between, which nobody answered, are connections too.
+    # The unanswered attempts in between are connections too.
     assert [sent for sent in connections if sent] == [["first"], [*map(str, range(100)), "last"]]
 
 

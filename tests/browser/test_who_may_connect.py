@@ -1,4 +1,4 @@
-"""What a page learns: it may connect to its own server, to no other one, and can read why it was refused."""
+"""A page may connect to its own server and to no other, and can read why it was refused."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -12,7 +12,7 @@ from hubbub import Refuse, Request, Server
 
 PAGE = "<!doctype html><title>a page</title>"
 
-# Opens a WebSocket, and tells how it went: the subprotocol, the code of the end, and the greeting or the reason.
+# Opens a WebSocket, and returns the result: the subprotocol, the code of the end, and the greeting or the reason.
 TRY = """([url, protocols]) => new Promise((resolve) => {
     const socket = new WebSocket(url, protocols);
     let greeting = "";
@@ -22,7 +22,7 @@ TRY = """([url, protocols]) => new Promise((resolve) => {
 GREETED = ["", 4000, "welcome"]
 # Recent Chromium itself keeps pages of other machines from this one; other browsers do not.
 UNGUARDED = ("--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",)
-# A page is told no more than this of a handshake that failed.
+# A browser tells a page only this about a failed handshake.
 FAILED = ["", 1006, ""]
 
 
@@ -47,7 +47,7 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 async def try_from(page: Page, server: Server, path: str = "/", protocols: tuple[str, ...] = ()) -> list[object]:
-    """Connect from the page, and return what `TRY` tells."""
+    """Connect from the page, and return the result of `TRY`."""
     result = await page.evaluate(TRY, [f"ws://127.0.0.1:{server.port}{path}", list(protocols)])
     assert isinstance(result, list)
     return result
@@ -120,7 +120,7 @@ async def test_a_page_gets_the_subprotocol_that_the_server_prefers(page: Page, s
     server = await stack.enter_async_context(site(subprotocols=["chat.v2", "chat.v1"]))
     await page.goto(f"http://127.0.0.1:{server.port}/")
     assert await try_from(page, server, "/", ("chat.v1", "chat.v2")) == ["chat.v2", 4000, "welcome"]
-    # With a Refuse too: a browser would otherwise fail the handshake, and tell no code.
+    # With a Refuse too: otherwise a browser would fail the handshake, and report no code.
     assert await try_from(page, server, "/refused", ("chat.v1",)) == ["chat.v1", 4401, "log in first"]
     # A browser that offers subprotocols accepts no answer without one.
     assert await try_from(page, server, "/", ("unknown",)) == FAILED

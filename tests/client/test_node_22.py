@@ -76,7 +76,7 @@ async def connecting(node: str, port: int) -> AsyncIterator[Client]:
 
 
 def greeter(port: int) -> Server:
-    """Return a server that greets whoever connects."""
+    """Return a server that greets each client."""
     server = Server(port=port, control=None)
     server.on("open", lambda server, request: server.push(request.fd, "welcome"))
     return server
@@ -84,7 +84,7 @@ def greeter(port: int) -> Server:
 
 @pytest.mark.timeout(func_only=True)
 async def test_it_comes_back_by_its_backoff_where_it_was_refused(node_22: str) -> None:
-    # Bound, but not listening: connections are refused, and nobody else is given the port.
+    # Bound, but not listening: connections are refused, and no other program can get the port.
     with socket.socket() as down:
         down.bind(("127.0.0.1", 0))
         port: int = down.getsockname()[1]

@@ -23,7 +23,7 @@ PAGE = """<!doctype html>
 
 
 class Opened(NamedTuple):
-    """What the server knows of a connection."""
+    """What the server knows about a connection."""
 
     fd: int
     client: str
@@ -59,7 +59,7 @@ class Proxied:
         return connect(f"{scheme}://127.0.0.1:{port}/", **options)
 
     async def get(self, path: str) -> tuple[int, str]:
-        """Return the status of a plain request through the proxy, and all that comes behind its line."""
+        """Return the status of a plain request through the proxy, and everything after the status line."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.front.http)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         answer = (await reader.read()).decode()

@@ -16,7 +16,7 @@ PATIENCE = 20.0
 Installed = Callable[..., str]
 """The fixture that finds programs."""
 
-# What surrounds the snippet in nginx.conf: one process, ours, and nothing outside the directory.
+# The rest of nginx.conf around the snippet: one process, run by us, and no files outside the directory.
 NGINX_CONF = """\
 daemon off;
 master_process off;
@@ -34,7 +34,7 @@ http {{
 }}
 """
 
-# What a Caddyfile may begin with: nothing but the site is listened for, and only here.
+# The beginning of the Caddyfile: Caddy serves only the site, and only on the loopback.
 CADDY_OPTIONS = """\
 {
 	admin off
@@ -48,13 +48,13 @@ class Front(NamedTuple):
 
     http: int
     https: int | None
-    """Their ports; `None`: it speaks no TLS here."""
+    """Their ports; `None` if it does not use TLS here."""
     certificate: ssl.SSLContext | None
-    """What a client needs to trust it."""
+    """The certificate that a client must trust."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody uses now."""
+    """Return ports that are not in use now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -86,7 +86,7 @@ async def nginx(installed: Installed, directory: Path, upstream: int) -> AsyncIt
 
 @contextlib.asynccontextmanager
 async def caddy(installed: Installed, directory: Path, upstream: int) -> AsyncIterator[Front]:
-    """Run Caddy in front of a port, without TLS: it would ask for a certificate."""
+    """Run Caddy in front of a port, without TLS, for which it would request a certificate."""
     (http,) = free_ports(1)
     text = with_other_places(
         snippet("caddy"),
@@ -126,7 +126,7 @@ async def running(command: list[str], port: int, directory: Path) -> AsyncIterat
             stdout=errors,
             stderr=errors,
             cwd=directory,
-            # Where Caddy keeps what it has.
+            # Where Caddy stores its data.
             env=os.environ | dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(directory)),
         )
     try:
@@ -146,7 +146,7 @@ async def running(command: list[str], port: int, directory: Path) -> AsyncIterat
 
 
 async def accepts(port: int) -> bool:
-    """Tell whether somebody listens there."""
+    """Return whether anything listens there."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except ConnectionRefusedError:

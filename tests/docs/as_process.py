@@ -1,4 +1,4 @@
-"""Runs blocks of the papers as a reader would: as programs of their own, which serve or end by themselves."""
+"""Runs blocks of the docs as a reader would: as separate programs, which serve or end by themselves."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ class Running:
         return connect(f"ws://127.0.0.1:{self.port}{path}", **{"proxy": None, **options})
 
     async def printed(self, text: str) -> str:
-        """Wait for a line that has `text` in it, and return it; the next call looks behind it."""
+        """Wait for a line that has `text` in it, and return it; the next call searches after it."""
         async with self._more:
             while True:
                 while self._seen < len(self.lines):
@@ -57,7 +57,7 @@ class Running:
                 await self._more.wait()
 
     async def accepts(self) -> None:
-        """Wait until somebody listens on the port; that is an event of which nobody tells."""
+        """Poll until something listens on the port."""
         while self.process.returncode is None:
             with suppress(ConnectionError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -106,14 +106,14 @@ async def serving(
     """Run blocks as the program `app.py`, in a directory of their own, until the end of the block.
 
     Args:
-        snippets: What `app.py` is to be, one after the other.
-        arguments: Of Python: `("-m", "hubbub", "run", "app:server")` runs it in another way.
-        port: Where it listens. `None` is for Hubbub, which is told by a variable to take any free one, and logs which.
+        snippets: The blocks that make up `app.py`, in order.
+        arguments: The arguments of Python: `("-m", "hubbub", "run", "app:server")` runs it in another way.
+        port: Where it listens. `None` is for Hubbub, which a variable makes take any free port, which it logs.
             For others, take a `free_port()`, and put it into the program with `replacing`, or among `arguments`.
-        begin: What the page takes for granted, as lines above the blocks.
+        begin: Lines above the blocks, for names that the page assumes.
         end: Lines below the blocks, such as `server.start()`.
-        replacing: What is exchanged in the blocks; each must be there once.
-        files: What else is in the directory, by name.
+        replacing: Texts to replace in the blocks; each must occur once.
+        files: Other files of the directory, by name.
         environ: Variables of the environment.
     """
     program = begin + source(snippets, replacing) + end
@@ -137,7 +137,7 @@ async def output_of(
     files: Mapping[str, str] = {},
     environ: Mapping[str, str] = {},
 ) -> str:
-    """Run blocks as a program that ends by itself, without an error; return what it has printed.
+    """Run blocks as a program that ends by itself, without an error; return its output.
 
     The arguments are those of `serving`.
     """

@@ -1,4 +1,4 @@
-"""The programs of docs/coming-from: run as their pages say, and talked to by clients of their own systems."""
+"""The programs of docs/coming-from: run as their pages say, with clients of their own systems."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +14,7 @@ from snippets import Snippet, shows
 
 PAGES = ("websockets", "fastapi", "socketio", "swoole")
 
-# What a program imports tells what it is written for.
+# A program's imports show which system it is written for.
 SYSTEMS = {
     "from hubbub import": "hubbub",
     "from websockets.asyncio.server import": "websockets",
@@ -32,7 +32,7 @@ class Program:
 
     @property
     def system(self) -> str:
-        """What it is written for."""
+        """The system that it is written for."""
         return next(system for line, system in SYSTEMS.items() if line in self.snippet.text)
 
 
@@ -42,7 +42,7 @@ def programs_of(page: str, title: str) -> list[Program]:
 
 
 def each_program(title: str, *pages: str) -> pytest.MarkDecorator:
-    """Have a test called for each program below a heading, on those pages, or on all."""
+    """Run a test for each program below a heading, on those pages, or on all."""
     return pytest.mark.parametrize(
         "program",
         [
@@ -54,14 +54,14 @@ def each_program(title: str, *pages: str) -> pytest.MarkDecorator:
 
 
 def each_page(title: str, *pages: str) -> pytest.MarkDecorator:
-    """Have a test called for each of those pages, or for all, with the programs below a heading as its `snippets`."""
+    """Run a test for each of those pages, or for all, with the programs below a heading as its `snippets`."""
     return pytest.mark.parametrize(
         "page", [pytest.param(page, marks=shows(f"docs/coming-from/{page}.md", title)) for page in pages or PAGES]
     )
 
 
 class Client(Protocol):
-    """What the clients of all systems can do."""
+    """The interface of the clients of all systems."""
 
     async def send(self, message: str) -> Any:
         """Send one message."""
@@ -71,12 +71,12 @@ class Client(Protocol):
 
 
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
-"""Connects a client. Keywords go with the handshake, in the way that the program asks for: `room`, `token`."""
+"""Connects a client. Keywords are sent with the handshake, in the way that the program expects: `room`, `token`."""
 
 
 @asynccontextmanager
 async def served(program: Program) -> AsyncIterator[Running]:
-    """Run a program as its page says; ours with two workers, as what is promised must not depend on their number."""
+    """Run a program as its page says; ours with two workers, as its behaviour must not depend on their number."""
     snippet, port = program.snippet, free_port()
     match program.system:
         case "hubbub":
@@ -92,10 +92,10 @@ async def served(program: Program) -> AsyncIterator[Running]:
 
 
 def connecting(program: Program, server: Running) -> Connect:
-    """Return what connects clients to a program that runs."""
+    """Return a function that connects clients to a running program."""
     if program.system == "socketio":
         return lambda **keywords: SocketIOClient.connected(server.port, **keywords)
-    # The rooms are paths, but for Socket.IO, which has one path.
+    # Rooms are paths, except with Socket.IO, which has a single path.
     place = "/?room={room}&token={token}" if program.page == "socketio" else "/{room}?token={token}"
     return lambda room="", token="": server.connect(place.format(room=room, token=token))
 

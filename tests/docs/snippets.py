@@ -1,6 +1,6 @@
-"""The Python of the papers: every block of README.md and docs is run by a test, as it stands there.
+"""The Python code of the docs: a test runs every block of README.md and docs, exactly as written.
 
-A test says whose blocks it shows to work, by the page and the heading above them, and is given them in their order:
+A test names the page and the heading of the blocks that it runs, and gets them in order:
 
     from as_process import serving
     from snippets import Snippet, shows
@@ -13,15 +13,15 @@ A test says whose blocks it shows to work, by the page and the heading above the
             assert await client.recv() == "you said: hello"
 
 A heading's section ends at the next heading of its level or a higher one; that of a page's title at the next heading.
-There are three ways to run blocks; several that are given together are run as one, in that order:
+There are three ways to run blocks; several blocks passed together are run as one program, in that order:
 
-- `execute(block, server=server)`: a fragment, in this process, with the names that the page takes for granted;
+- `execute(block, server=server)`: a fragment, in this process, with the names that the page assumes;
 - `serving(block)`: a program that serves, as a process of its own, until the end of the `async with`;
 - `output_of(block)`: a program that ends by itself, as a process of its own.
 
-What differs between the reader's machine and a test's (a port, a file) is exchanged with `replacing`. A test fails that
-has not run all of its blocks, and `test_snippets.py` fails if there is a block that belongs to no test. The last two
-ways are in `as_process.py`.
+Use `replacing` for text that differs between the reader's machine and a test's (a port, a file). A test fails if it has
+not run all of its blocks, and `test_snippets.py` fails if a block belongs to no test. The last two ways are in
+`as_process.py`.
 """
 
 import ast
@@ -68,7 +68,7 @@ class Section:
 def sections(page: str) -> tuple[Section, ...]:
     """Return the sections of a page in the order of their headings, each without those below it.
 
-    What stands above the first heading is in a section of level 0 without a title.
+    Text above the first heading is in a section of level 0 without a title.
     """
     parts: list[tuple[str, int, list[Snippet]]] = [("", 0, [])]
     tokens = MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text(encoding="utf-8"))
@@ -93,12 +93,12 @@ def snippets_of(page: str) -> Iterator[Snippet]:
 
 
 def is_python(snippet: Snippet) -> bool:
-    """Tell whether it is Python by what stands behind its three backticks."""
+    """Whether it is Python, according to the language after its three backticks."""
     return snippet.language in ("python", "py", "python3", "pycon")
 
 
 SHOWN: set[Snippet] = set()
-"""The blocks that tests show to work, as far as their modules are imported."""
+"""The blocks that tests run, as far as the tests' modules have been imported."""
 
 
 def shows(page: str, title: str) -> pytest.MarkDecorator:
@@ -122,7 +122,7 @@ def shows(page: str, title: str) -> pytest.MarkDecorator:
 
 
 def source(snippets: tuple[Snippet, ...], replacing: Mapping[str, str]) -> str:
-    """Return the program that the blocks are, and note that they are run; each text to replace must be there once."""
+    """Join the blocks to a program, and record that they are run; each text to replace must occur once."""
     for snippet in snippets:
         snippet.has_run = True
     text = "\n".join(snippet.text for snippet in snippets)
@@ -136,12 +136,12 @@ def execute(*snippets: Snippet, replacing: Mapping[str, str] = {}, **names: Any)
     """Run blocks in this process.
 
     Args:
-        snippets: What to run, one after the other.
-        replacing: What is exchanged beforehand; each must be there once.
-        names: What the page takes for granted: variables, modules, functions.
+        snippets: The blocks to run, in order.
+        replacing: Texts to replace first; each must occur once.
+        names: Names that the page assumes: variables, modules, functions.
 
     Returns:
-        All names that there are afterwards.
+        All names that are defined afterwards.
     """
     program = ast.parse(source(snippets, replacing), filename=str(ROOT / snippets[0].page))
     # A traceback then points into the page.

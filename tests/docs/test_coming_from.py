@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(60, func_only=True)
 
 @pytest.fixture
 async def connect(program: Program) -> AsyncIterator[Connect]:
-    """What connects clients to the program, which runs until the end of the test."""
+    """Connects clients to the program, which runs until the end of the test."""
     async with served(program) as server:
         yield connecting(program, server)
 
@@ -85,7 +85,7 @@ async def test_all_are_told_how_many_there_are(connect: Connect) -> None:
 
 
 def told(refusal: Exception) -> object:
-    """Return what a client is told of a refusal: a status, a close code, or a text."""
+    """Return what a client learns about a refusal: a status, a close code, or a text."""
     match refusal:
         case InvalidStatus():
             return refusal.response.status_code

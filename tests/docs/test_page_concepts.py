@@ -56,7 +56,7 @@ async def test_a_server_within_a_program(snippets: list[Snippet], capsys: pytest
 
 
 async def subscribed(server: Server, count: int) -> None:
-    """Wait until so many are in the garden, of which nobody is told who is there alone."""
+    """Wait until that many clients are in the garden; a client that is alone gets no message."""
     found = await server.subscribers("garden")
     while found != count:
         await asyncio.sleep(0.01)

@@ -44,7 +44,7 @@ async def test_what_is_said_in_one_window_is_seen_in_the_other(snippets: list[Sn
 
 
 async def greeted(client: ClientConnection) -> int:
-    """Wait until a connection has come into the room; return its id."""
+    """Wait until a connection has joined the room; return its id."""
     word, *_ = str(await client.recv()).split()
     return int(word)
 

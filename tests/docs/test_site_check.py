@@ -1,4 +1,4 @@
-"""What `make docs` finds wrong with a site that the site's generator lets pass."""
+"""Errors of a site that its generator accepts, but `make docs` finds."""
 
 import runpy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Input that nobody meant: changed at random, and sent to a server that must get over it."""
+"""Randomly changed input, sent to a server that must survive it."""
 
 import contextlib
 import random
@@ -9,7 +9,7 @@ from server_process import ServerProcess
 
 
 def feed(server: ServerProcess, data: bytes) -> bytes:
-    """Send `data` and nothing more; the server must then end the connection, in whatever way. Return what it sent."""
+    """Send `data` and nothing more; the server must then end the connection, in any way. Return what it sent."""
     with Peer(server.port) as peer, contextlib.suppress(ConnectionError):
         peer.send(data)
         peer.socket.shutdown(socket.SHUT_WR)

@@ -15,7 +15,7 @@ class Lost(Exception):
 
 
 class Refused(Exception):
-    """The handshake was answered with another status than 101."""
+    """The handshake was answered with a status other than 101."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -46,17 +46,17 @@ class HubClient(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, port: int, *, topics: str = "", hear: Hear | None = None) -> Self:
-        """Connect, and wait until the server has told the id.
+        """Connect, and wait until the server has sent the id.
 
         Args:
             port: The server's.
             topics: What to subscribe to, separated by commas.
-            hear: Is called with each message; without it, `receive` returns them.
+            hear: Called with each message; without it, `receive` returns them.
 
         Raises:
             ConnectionError: The connection failed.
-            Refused: The server does not want it.
-            Lost: It ended before.
+            Refused: The server refused it.
+            Lost: The connection ended first.
         """
         loop = asyncio.get_running_loop()
         _, client = await loop.create_connection(lambda: cls(f"/?topics={topics}", hear), "127.0.0.1", port)
@@ -75,7 +75,7 @@ class HubClient(asyncio.Protocol):
         return port
 
     async def ask(self, expression: str) -> Any:
-        """Have an expression evaluated in the worker, and return its value.
+        """Evaluate an expression in the worker, and return its value.
 
         Raises:
             Lost: The connection has ended.
@@ -88,11 +88,11 @@ class HubClient(asyncio.Protocol):
         return await answer
 
     async def receive(self) -> str:
-        """Wait for the next message that is no answer."""
+        """Wait for the next message that is not an answer."""
         return await self._messages.get()
 
     def received(self) -> str | None:
-        """Return the next message that has come; `None`: there is none."""
+        """Return the next message already received; `None` if there is none."""
         return None if self._messages.empty() else self._messages.get_nowait()
 
     async def ends(self) -> None:
@@ -115,7 +115,7 @@ class HubClient(asyncio.Protocol):
         for answer in self._answers:
             if not answer.done():
                 answer.set_exception(Lost())
-                # Nobody may be waiting for it any more.
+                # The caller may have stopped waiting for it.
                 answer.exception()
 
     def data_received(self, data: bytes) -> None:
@@ -138,7 +138,7 @@ class HubClient(asyncio.Protocol):
         del self._unread[:begin]
 
     def _handle_frame(self, begin: int) -> int | None:
-        """Handle the frame that begins there, if it has come, and return where it ends."""
+        """Handle the frame that begins there, if it has arrived completely, and return where it ends."""
         if len(self._unread) < begin + 2:
             return None
         opcode, length = self._unread[begin] & 0b1111, self._unread[begin + 1]

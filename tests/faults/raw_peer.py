@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
-# Seconds for what is sure to come; only a test that fails waits so long.
+# Seconds to wait for something that must arrive; only a failing test waits this long.
 PATIENCE = 30
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -35,14 +35,14 @@ class Answer(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """What stood in the server's Close frame."""
+    """The content of the server's Close frame."""
 
     code: int
     reason: str
 
 
 def handshake(path: str = "/echo", headers: Mapping[str, str | None] = {}, *, line: str | None = None) -> bytes:
-    """Return the head of a handshake; `headers` replaces usual ones, or leaves them out (`None`)."""
+    """Return the head of a handshake; `headers` replaces the usual ones, or leaves them out (`None`)."""
     usual: dict[str, str | None] = {
         "Host": "localhost",
         "Connection": "Upgrade",
@@ -72,7 +72,7 @@ def frame(
         fin: Whether the message ends with it.
         rsv: The reserved bits as a number, 4 being RSV1.
         masked: Whether it is masked, as a client's frames must be.
-        length_bytes: Forces the length into 0, 2 or 8 bytes behind the second one.
+        length_bytes: Forces the length into 0, 2 or 8 bytes after the second byte.
         claimed: A length to write instead of the payload's.
     """
     length = len(payload) if claimed is None else claimed
@@ -100,7 +100,7 @@ def deflated(data: bytes) -> bytes:
 
 
 class Peer:
-    """A TCP connection to the server. What does not come within `PATIENCE` seconds raises `TimeoutError`."""
+    """A TCP connection to the server. Reading raises `TimeoutError` if nothing arrives within `PATIENCE` seconds."""
 
     def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
         """Connect; `receive_buffer` is how much the kernel keeps for a peer that does not read."""
@@ -154,7 +154,7 @@ class Peer:
         self.socket.close()
 
     def can_be_read(self, seconds: float = 0) -> bool:
-        """Tell whether something has come, an end included."""
+        """Return whether something has arrived, including the end of the connection."""
         return bool(self._unread) or bool(select.select([self.socket], [], [], seconds)[0])
 
     def read_answer(self, *, has_body: bool = True) -> Answer:
@@ -195,7 +195,7 @@ class Peer:
         """Read until the server has closed its end, and return what came before.
 
         Raises:
-            ConnectionResetError: It was no proper end.
+            ConnectionResetError: The server did not close the connection properly.
         """
         while data := self.socket.recv(1 << 18):
             self._unread += data

@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something outside this process that tells nobody when it happens."""
+    """Poll until something has happened outside this process."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"this did not happen: {what}"
@@ -27,7 +27,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def memory_of(pid: int) -> int:
-    """Bytes of a process that are resident, without those of files."""
+    """Return the resident memory of a process in bytes, without mapped files."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -53,7 +53,7 @@ class ServerProcess:
         self._control = Peer.open(self.port, "/control")
 
     def ask(self, command: str, *arguments: object) -> Any:
-        """Have the server do something, and return the result, or an exception's name."""
+        """Make the server do something, and return the result, or an exception's name."""
         self._control.send_text(json.dumps([command, *arguments]))
         return self._control.read_json()
 
@@ -62,7 +62,7 @@ class ServerProcess:
         return Peer.open(self.port, path, **how)
 
     def memory(self) -> int:
-        """Bytes that are resident, without those of files."""
+        """The resident memory in bytes, without mapped files."""
         return memory_of(self._process.pid)
 
     def descriptors(self) -> int:
@@ -76,13 +76,13 @@ class ServerProcess:
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def log(self) -> str:
-        """What it has written to standard error."""
+        """The text that it wrote to standard error."""
         return self._log.read_text()
 
     def stop(self) -> None:
-        """Stop it; it must have lived until now, and end as it should.
+        """Stop it; it must still be running, and end properly.
 
-        Its log has tracebacks if the test made handlers raise, and else none.
+        Its log may contain tracebacks only if the test made handlers raise.
         """
         assert self._process.poll() is None, self.log()
         # It would wait for the control connection's answer to its Close.
@@ -94,7 +94,7 @@ class ServerProcess:
         assert self.raises == ("Traceback" in self.log()), self.log()
 
     def kill(self) -> None:
-        """End it whatever it does, and let go of what belongs to it."""
+        """End it whatever it is doing, and release its resources."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None
@@ -103,7 +103,7 @@ class ServerProcess:
 
 
 class Bystander:
-    """A connection that does nothing wrong, is told numbers all the time, and must miss none of them."""
+    """A well-behaved connection that constantly receives numbers, and must not miss any of them."""
 
     def __init__(self, server: ServerProcess) -> None:
         """Connect to `server`."""
@@ -132,7 +132,7 @@ class Bystander:
 
 @contextmanager
 def serving(log: Path, **options: Any) -> Iterator[ServerProcess]:
-    """Run a server that in the end must have no more descriptors than at first, and stop as it should."""
+    """Run a server that must not have more descriptors at the end than at first, and must stop properly."""
     server = ServerProcess(log, **options)
     try:
         idle = server.descriptors()

@@ -1,4 +1,4 @@
-"""Programs that misbehave on the control socket: each is cut off, and nobody else notices."""
+"""Programs that misbehave on the control socket: each is cut off, and no other client notices."""
 
 import array
 import asyncio
@@ -123,7 +123,7 @@ class Program:
     @classmethod
     @contextmanager
     def greeted(cls, server: HubServer) -> Iterator["Program"]:
-        """Connect, and do what is to be done first."""
+        """Connect, and send the first message."""
         program = cls(server)
         with program.socket:
             program.socket.sendall(GREETING)
@@ -136,7 +136,7 @@ class Program:
         return self.socket.recv(length, socket.MSG_WAITALL)
 
     def is_cut_off(self) -> bool:
-        """Wait until the hub has closed the connection, and tell whether it had sent nothing more."""
+        """Wait until the hub has closed the connection, and return whether it sent nothing more."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionResetError:
@@ -191,7 +191,7 @@ def assert_cut_off(server: HubServer, said: dict[str, bytes], greets: bool) -> N
 
 
 def assert_told(server: HubServer, times: int) -> None:
-    """Assert that so many programs are told of in the log, a line for one or for several."""
+    """Assert that the log reports that many programs, in lines for one or for several."""
 
     def told() -> int:
         return sum(map(int, re.findall(r"(\d+) programs? on the control socket misbehaved", server.log())))

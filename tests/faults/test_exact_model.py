@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped, reloaded or terminated under load: all that must arrive does, once and in order."""
+"""Workers killed, stopped, reloaded or terminated under load: each message that must arrive does, once and in order."""
 
 import pytest
 from exact_model import DISTURBANCES, run

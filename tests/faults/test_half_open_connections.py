@@ -1,4 +1,4 @@
-"""Peers whose network is gone: no packet tells of it, and the pings find out."""
+"""Peers whose network is gone: no packet reports it, but the pings detect it."""
 
 import json
 import subprocess

@@ -18,7 +18,7 @@ CLOSE_TIMEOUT = 0.3
 
 @asynccontextmanager
 async def embedded(server: Server) -> AsyncIterator[Closes]:
-    """Run `server`, and tell with which code and reason its connections end."""
+    """Run `server`, and return the code and reason with which its connections end."""
     closes: Closes = asyncio.Queue()
 
     @server.on("close")

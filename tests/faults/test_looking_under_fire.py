@@ -1,4 +1,4 @@
-"""What the server tells of its connections while they come and go and workers are killed: never what cannot be true."""
+"""While connections come and go and workers are killed, the server never reports anything impossible about them."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What one place asks for reaches a connection in the order of the calls, in any mix, wherever the place is."""
+"""The calls of one caller, anywhere, reach a connection in the order in which they were made, in any mix."""
 
 import asyncio
 import random
@@ -96,7 +96,7 @@ async def told_and_published(subscriber: HubClient, publisher: HubClient, pair: 
 
 
 async def subscribed_and_published(subscriber: HubClient, publisher: HubClient, pair: int) -> None:
-    """Who subscribes another worker's connection and publishes right away reaches it."""
+    """A caller that subscribes another worker's connection and publishes at once reaches it."""
     for number in range(RACES):
         topic, text = f"{pair} {number}", str(number)
         calls = [["subscribe", subscriber.fd, topic], ["publish", topic, text], ["unsubscribe", subscriber.fd, topic]]

@@ -13,7 +13,7 @@ STEADY = 4
 
 
 def read_numbers(peer: Peer, count: int) -> dict[str, list[int]]:
-    """What each thread has sent, of `count` messages."""
+    """The messages that each thread has sent, out of `count`."""
     numbers = defaultdict(list)
     for _ in range(count):
         thread, _, number = peer.read_text().partition(" ")

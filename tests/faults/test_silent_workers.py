@@ -23,7 +23,7 @@ COUNT = "report(fd, server.subscribers('news'))"
 
 
 async def count(client: HubClient) -> str:
-    """Have the client's worker count the subscribers of "news"; return the number, or the error."""
+    """Make the client's worker count the subscribers of "news"; return the number, or the error."""
     await client.ask(COUNT)
     return await client.receive()
 
@@ -34,7 +34,7 @@ def subscribed(server: HubServer, *worker_ids: int) -> str:
 
 
 async def flood(server: HubServer) -> None:
-    """Have more wait for worker 1, which is stopped, than the hub keeps for it."""
+    """Queue more for worker 1, which is stopped, than the hub keeps for it."""
     with server.publisher() as hub:
         for _ in range(600):
             await asyncio.to_thread(hub.publish, "flood", bytes(64 * 1024))
@@ -81,7 +81,7 @@ async def test_the_subscribers_of_a_worker_for_which_commands_are_dropped_are_no
 
 
 def ask_all(server: HubServer, victim: int) -> None:
-    """Ask a stopped worker all that a publisher can ask of one, and the hub all that it answers itself."""
+    """Ask a stopped worker everything that a publisher can ask, and the hub everything that it answers itself."""
     with server.publisher(timeout=SHORT) as hub:
         questions: list[Callable[[], object]] = [
             lambda: hub.push(victim, "late"),

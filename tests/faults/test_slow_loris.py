@@ -1,4 +1,4 @@
-"""Clients that keep sockets by being slow: each is cut off in time, whoever else is served meanwhile."""
+"""Clients that hold sockets by being slow: each is cut off in time, while other clients are served."""
 
 from contextlib import ExitStack
 

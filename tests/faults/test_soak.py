@@ -1,4 +1,4 @@
-"""The soak, for some seconds: that it runs, and that nobody misses a message."""
+"""The soak test, for some seconds: it runs, and no client misses a message."""
 
 import tempfile
 from pathlib import Path

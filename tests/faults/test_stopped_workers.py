@@ -31,7 +31,7 @@ CAUGHT_UP = re.compile(r"worker 1 has caught up; (\d+) commands for it were drop
 
 @asynccontextmanager
 async def blocked(client: HubClient, directory: Path) -> AsyncIterator[None]:
-    """Have a handler block the client's worker, for a block."""
+    """Make a handler block the client's worker until the end of the block."""
     fifo = directory / str(client.fd)
     os.mkfifo(fifo)
     answer = asyncio.create_task(client.ask(f"open({str(fifo)!r}).read()"))

@@ -1,4 +1,4 @@
-"""Pushes that wait behind an unfinished message: what was promised arrives, and there is an end to promises."""
+"""Pushes that wait for the end of an unfinished message: accepted ones arrive, and only so many are accepted."""
 
 from raw_peer import BINARY, CONTINUATION, TEXT
 from server_process import MIB, StartServer

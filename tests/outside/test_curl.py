@@ -1,4 +1,4 @@
-"""What curl, which many people's scripts call, has from the server."""
+"""The server as seen by curl, which many scripts call."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ class Curl:
         return done.stdout
 
     def json(self, *options: str) -> Any:
-        """What the application was asked for."""
+        """The requests that the application received."""
         return json.loads(self(*options))
 
     def status(self, *options: str, path: str = "/") -> int:

@@ -1,4 +1,4 @@
-"""What is in the wheel and in the source distribution: everything that belongs there, and nothing beside it."""
+"""The wheel and the source distribution contain everything that belongs there, and nothing else."""
 
 import re
 import tarfile

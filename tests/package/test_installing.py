@@ -39,7 +39,7 @@ def test_python_3_10_is_told_that_it_is_too_old(sdist: Path, tmp_path: Path) -> 
 
 
 def required_python(sdist: Path) -> str:
-    """What the source distribution says of the Pythons that it is for."""
+    """What the source distribution says about the versions of Python that it supports."""
     with tarfile.open(sdist) as archive:
         content = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO")
         assert content is not None

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from launched import Launch, Launched, ProgramFile, Run, end, start
 
-# Those look at no process but the one that they start.
+# These tests look only at the process that they start.
 RUN_EVERYWHERE = ("test_finishing.py", "test_system_exit.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what looks at other processes where there is no /proc; these are the items of all directories."""
+    """Skip tests that look at other processes if there is no /proc; `items` includes other directories' tests."""
     if sys.platform != "linux":
         for item in items:
             if item.path.parent == Path(__file__).parent and item.path.name not in RUN_EVERYWHERE:
@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the control sockets of the test's servers be its own."""
+    """Give the test's servers control sockets of their own."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 

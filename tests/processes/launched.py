@@ -1,4 +1,4 @@
-"""Programs that serve, as processes of their own with all that they start."""
+"""Programs that serve, as separate processes with everything that they start."""
 
 import asyncio
 import contextlib
@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 
-# What every program begins and ends with. It tells its events line by line. A message is an expression, evaluated in
-# the worker that has the connection; the answer is its value. One that has other handlers for messages begins anew with
-# `server = new_server(...)`.
+# The beginning and end of every program. It prints its events line by line. A message is an expression, evaluated in
+# the worker that owns the connection; the answer is its value. A program with other handlers for messages creates
+# another server with `server = new_server(...)`.
 BEGIN = """
 import asyncio, ctypes, os, signal, sys, threading, time
 from hubbub import NotRunning, Server
@@ -71,22 +71,22 @@ class ProgramFile:
         self.name = path.name
 
     def write(self, lines: str = "", **settings: object) -> None:
-        """Make it `source(lines, **settings)`."""
+        """Write `source(lines, **settings)` into it."""
         self.write_text(source(lines, **settings))
 
     def write_text(self, text: str) -> None:
-        """Make it this text."""
+        """Write this text into it."""
         self.path.write_text(text)
 
     def change(self, old: str, new: str) -> None:
-        """Put something else in the place of what is in it."""
+        """Replace a text in it."""
         text = self.path.read_text()
         assert old in text
         self.write_text(text.replace(old, new))
 
 
 class Lines:
-    """What a process writes, line by line; what has been waited for is not found again."""
+    """The output of a process, line by line; a line that was waited for is not found again."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self.all: list[str] = []
@@ -133,7 +133,7 @@ class Launched:
         self.port = 0
 
     async def serves(self) -> None:
-        """Wait until its `start` handler tells the port."""
+        """Wait until its `start` handler prints the port."""
         waiting = asyncio.ensure_future(self.told.wait_for("port "))
         ending = asyncio.ensure_future(self.process.wait())
         await asyncio.wait({waiting, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,7 +150,7 @@ class Launched:
 
     @contextlib.asynccontextmanager
     async def connect_to(self, worker_id: int) -> AsyncIterator[ClientConnection]:
-        """Connect until a connection is that worker's; the others stay open until then, and after."""
+        """Connect until a connection belongs to that worker; the other connections stay open."""
         async with AsyncExitStack() as stack:
             while True:
                 client = await stack.enter_async_context(self.connect())
@@ -172,7 +172,7 @@ class Launched:
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """Stop it with SIGTERM; it must end as it should."""
+        """Stop it with SIGTERM; it must end properly."""
         self.process.terminate()
         assert await self.status() == 0, self.log.all
 
@@ -210,13 +210,13 @@ async def end(launched: Launched) -> None:
         with contextlib.suppress(ProcessLookupError):
             launched.process.kill()
     await launched.process.wait()
-    # They have its pipes too, so that these end with the last of them.
+    # The workers have its pipes too, so the pipes end with the last worker.
     await launched.told.to_the_end()
     await launched.log.to_the_end()
 
 
 async def ask(client: ClientConnection, expression: str) -> str:
-    """Have an expression evaluated in the worker that has the connection."""
+    """Evaluate an expression in the worker that owns the connection."""
     await client.send(expression)
     answer = await client.recv()
     assert isinstance(answer, str)
@@ -224,7 +224,7 @@ async def ask(client: ClientConnection, expression: str) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something of another process that tells nobody when it happens."""
+    """Poll until something has happened in another process."""
     holds = condition()
     while not holds:
         await asyncio.sleep(0.01)
@@ -232,14 +232,14 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def gone(pid: int) -> None:
-    """Wait until there is no such process, not even one that nobody has waited for."""
+    """Wait until there is no such process, not even a zombie."""
     await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def children(pid: int) -> Iterator[int]:
     """The processes that a process has started itself."""
     for task in Path(f"/proc/{pid}/task").glob("*"):
-        # A thread may end meanwhile; one that has children does not.
+        # A thread may end meanwhile, but not one that has children.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             yield from map(int, (task / "children").read_text().split())
 
@@ -253,5 +253,5 @@ def title(pid: int) -> str:
 
 
 def signal_group(launched: Launched, number: signal.Signals) -> None:
-    """Send a signal to a program and all that it has started, as a terminal does."""
+    """Send a signal to a program and everything it has started, as a terminal does."""
     os.killpg(launched.process.pid, number)

@@ -44,7 +44,7 @@ class Terminal:
         os.write(self._window, text.encode())
 
     def read_on(self) -> None:
-        """Have what is written taken, or programs would wait."""
+        """Read the output, or programs would block."""
         asyncio.get_running_loop().add_reader(self._window, self._read)
 
     def _read(self) -> None:
@@ -114,7 +114,7 @@ def session(leader: int) -> list[int]:
 
 
 class Events:
-    """What the program has told."""
+    """The events that the program has reported."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "events"

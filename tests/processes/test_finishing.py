@@ -1,4 +1,4 @@
-"""What is still under way when the server stops: handlers, threads, answers, closing handshakes."""
+"""Work that is unfinished when the server stops: handlers, threads, answers, closing handshakes."""
 
 import os
 import signal

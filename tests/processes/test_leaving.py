@@ -1,4 +1,4 @@
-"""What is under way in a worker that is replaced: whoever came to it is answered, as if it stayed."""
+"""Unfinished work in a worker that is replaced: its clients are answered as if it stayed."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def on_request(server, request):
 
 
 async def leaves(launched: Launched, number: signal.Signals) -> int:
-    """Have worker 0 replaced; wait until the new one is there, and the old one has begun to leave."""
+    """Replace worker 0; wait until the new one is there, and the old one has begun to leave."""
     (pid,) = launched.workers().values()
     if number == signal.SIGHUP:
         async with launched.connect() as client:

@@ -14,7 +14,7 @@ END = ["shutdown", "start() has returned"]
 
 
 def worker_events(event: str, workers: int) -> list[str]:
-    """Return what LIFE tells of an event of each worker."""
+    """Return the lines that LIFE prints for an event of each worker."""
     return [f"{event} {worker_id}" for worker_id in range(workers)]
 
 

@@ -1,4 +1,4 @@
-"""What systemd sees of a server, and the unit that the documentation has."""
+"""A server as seen by systemd, and the unit from the documentation."""
 
 import asyncio
 import shutil

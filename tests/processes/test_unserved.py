@@ -1,4 +1,4 @@
-"""What clients are told while no worker serves: not nothing."""
+"""While no worker serves, clients still get an answer."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ while os.path.exists("closed"):
 
 
 async def get(launched: Launched, body: bytes = b"") -> tuple[str, float]:
-    """Ask for /health; return all that is answered, until the end, and the seconds that it took."""
+    """Request /health; return the whole answer, and the seconds that it took."""
     began = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
     head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"

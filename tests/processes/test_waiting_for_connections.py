@@ -1,4 +1,4 @@
-"""Waiting, in one worker, for the end of a connection of another one that dies or leaves."""
+"""Wait in one worker for the end of a connection of another worker, which dies or leaves."""
 
 import asyncio
 import os

@@ -9,7 +9,7 @@ from hubbub.closings import Closings
 
 
 class Watches:
-    """What a worker's reactor would be asked for."""
+    """The calls that a worker's reactor would get."""
 
     def __init__(self, *, is_open: bool = True) -> None:
         self.watched: list[int] = []

@@ -1,4 +1,4 @@
-"""Where the control socket is, and who may have it."""
+"""The path of the control socket, and who may own it."""
 
 import contextlib
 import os

@@ -60,7 +60,7 @@ def paths(source: str) -> Iterator[str]:
 
 
 def target(module: Module, path: str, modules: set[Module]) -> Module | None:
-    """The module of the crate that a path leads into; `None`: it is none, or the file itself."""
+    """Return the module of the crate that a path leads into; `None` if there is none, or it is the file itself."""
     parts = [part for part in path.split("::") if part != "self"]
     if parts[:1] == ["crate"]:
         absolute = parts[1:]
@@ -90,7 +90,7 @@ def arrows(crate: Path) -> dict[Module, set[Module]]:
 
 
 def circle(edges: dict[Module, set[Module]]) -> list[str]:
-    """One circle, from a module back to itself; an empty list if there is none."""
+    """Return one cycle, from a module back to itself; an empty list if there is none."""
     done: set[Module] = set()
 
     def search(module: Module, way: list[Module]) -> list[Module]:

@@ -1,4 +1,4 @@
-"""The values: what a request tells, and what an answer may hold."""
+"""The values: the parts of a request, and the allowed contents of an answer."""
 
 import dataclasses
 from typing import Any

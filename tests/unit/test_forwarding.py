@@ -1,4 +1,4 @@
-"""Whom a request comes from, as proxies tell it."""
+"""The client of a request, as reported by proxies."""
 
 import pytest
 from hypothesis import given

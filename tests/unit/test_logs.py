@@ -1,4 +1,4 @@
-"""What may stand in a line of a log, and how many lines there may be."""
+"""What a log line may contain, and how many lines there may be."""
 
 import functools
 import logging

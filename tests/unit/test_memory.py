@@ -1,4 +1,4 @@
-"""What `max_memory="auto"` comes to: the machine's memory, or what the cgroups of a container leave of it."""
+"""The value of `max_memory="auto"`: from the machine's memory, or the limits of a container's cgroups."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a process knows of its program; what takes real processes is in tests/processes."""
+"""What a process knows about its program; tests that need real processes are in tests/processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Files of a directory: which paths lead to one, what is told of it, and which part of it is sent."""
+"""Static files: which paths lead to a file, which headers describe it, and which part of it is sent."""
 
 import dataclasses
 import errno
@@ -22,7 +22,7 @@ MODIFIED_DATE = formatdate(MODIFIED, usegmt=True)
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A directory with something in it, and something beside it that nobody is to see."""
+    """A directory with files, and a file next to it that must not be served."""
     site = tmp_path / "site"
     (site / "folder").mkdir(parents=True)
     (site / "empty").mkdir()
@@ -39,7 +39,7 @@ def ask(site: Path, path: str, *headers: tuple[str, str], method: str = "GET", q
 
 
 def body(response: Response) -> bytes:
-    """What the server would send."""
+    """Return what the server would send."""
     if isinstance(response, FileResponse):
         return os.pread(response.descriptor, response.length, response.offset)
     return response.body

@@ -1,4 +1,4 @@
-"""What systemd is told, through a socket of the test's."""
+"""The messages to systemd, received on a socket of the test."""
 
 import socket
 import sys
@@ -20,7 +20,7 @@ def notified() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def at_path(notified: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
-    """The socket at a path, of which this process has been told."""
+    """The socket at a path that `NOTIFY_SOCKET` names."""
     path = str(tmp_path / "notify")
     notified.bind(path)
     monkeypatch.setenv("NOTIFY_SOCKET", path)

@@ -1,4 +1,4 @@
-"""What is known of a terminal; what takes real ones is in tests/processes."""
+"""What can be known about a terminal; tests that need real ones are in tests/processes."""
 
 import errno
 import os

@@ -1,1 +1,1 @@
-"""What `hubbub demo` runs: a chat, made to be copied. `chat.py` is its server, `page/` its page."""
+"""The chat that `hubbub demo` runs; use it as a starting point. `chat.py` is its server, `page/` its page."""

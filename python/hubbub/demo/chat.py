@@ -1,8 +1,8 @@
-"""A chat with rooms, for any number of workers: what `hubbub demo` runs, and what a chat of your own may begin with.
+"""A chat with rooms, for any number of workers: `hubbub demo` runs it, and you can start your own chat from it.
 
-A room is a topic: who is in it is subscribed, and what is said in it is published. A worker knows the people whose
-connections are its own, and what they have said lately. Who joins is pushed that by all workers, and may be told
-something twice; the ids of messages tell the page. Messages are JSON objects: the `case`s show what the page sends.
+A room is a topic: its members are subscribed, and its messages are published. Each worker knows the people on its own
+connections and their recent messages. All workers push these to somebody who joins, who may get a message twice; the
+page detects that by the message's id. Messages are JSON objects: the `case`s show what the page sends.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from hubbub import Frame, Request, Response, Server, StaticFiles, client_path
 # Lengths in characters, times in seconds.
 NAME_LENGTH, ROOM_LENGTH, TEXT_LENGTH = 32, 40, 2000
 PAUSE, COUNT_DELAY, MAX_REMEMBERED = 0.05, 0.2, 50
-# The page loads nothing but our own files, and talks to nobody but us, whatever gets into it.
+# The page may load only our own files and connect only to us, even if somebody injects content into it.
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = Path(__file__).with_name("page")
 page_files, client_files = StaticFiles(PAGE), StaticFiles(client_path().parent)
@@ -51,7 +51,7 @@ async def on_message(server: Server, frame: Frame) -> None:
             leave(server, fd)
             join(fd, Person(name.strip()[:NAME_LENGTH] or "Guest", f"room {room[:ROOM_LENGTH]}"), back)
         case {"type": "say", "id": str(key), "text": str(text)} if person and 0 < len(text) <= TEXT_LENGTH:
-            # Who says it is told too: all put it where its time belongs, so that they see the same order.
+            # The author gets it too: every page sorts messages by this time, so that all show the same order.
             said = as_json("said", id=key, who=fd, name=person.name, text=text, time=time.time())
             recent.append((person.room, said))
             server.publish(person.room, said)
@@ -63,7 +63,7 @@ async def on_message(server: Server, frame: Frame) -> None:
             server.push(fd, as_json("alive"))
         case _:
             server.disconnect(fd, 4400, "the chat's page does not send this")
-    # The next message of this connection is handled after this one: who floods is slowed down, and nobody else.
+    # This connection's next message is handled after this one, so this slows down a flooding client and no other.
     await asyncio.sleep(PAUSE)
 
 
@@ -92,7 +92,7 @@ def leave(server: Server, fd: int) -> None:
         server.after(COUNT_DELAY, count, person.room)
 
 
-async def count(room: str) -> None:  # So late that, when two workers count at about the same time, both are right.
+async def count(room: str) -> None:  # Runs late enough that, if two workers count at about the same time, both agree.
     server.publish(room, as_json("people", count=await server.subscribers(room)))
 
 
@@ -103,7 +103,7 @@ def as_json(kind: str, **what: object) -> str:
 def read(data: str | bytes) -> object:
     try:
         content = json.loads(data)
-        json.dumps(content, ensure_ascii=False).encode()  # Half a surrogate pair, as JSON can spell, cannot be sent on.
+        json.dumps(content, ensure_ascii=False).encode()  # Half a surrogate pair, which JSON allows, cannot be sent.
         return content
     except (ValueError, RecursionError):
         return None

@@ -1,8 +1,8 @@
 /**
- * The chat: the connection, what comes and goes over it, and the form.
+ * The chat: the connection, the messages sent and received over it, and the form.
  *
- * What is said here waits in `outbox` until the server has told it back, so that whatever breaks on the way, it is sent
- * once more. Should it have arrived already, its id tells everybody's page.
+ * A message written here stays in `outbox` until the server has sent it back. If the connection breaks before that, the
+ * message is sent again. If the first copy had arrived, every page recognizes the second by its id.
  */
 
 import { connect } from "./hubbub.js";
@@ -22,16 +22,16 @@ const title = document.title;
 
 /** @type {{ id: string, room: string, text: string }[]} */
 let outbox = [];
-// The ids of all that was said here: who comes back into a room is told again what was said in it.
+// The ids of all messages written here: a client that rejoins a room gets the room's recent messages again.
 const ownIds = new Set();
-// The server tells them; it is the one that has them kept.
+// The server sends these limits, and enforces them.
 let limits = { name: Infinity, room: Infinity, text: Infinity };
 let name = "";
 let joined = "";
 let unread = 0;
 let typingToldAt = -Infinity;
 
-// Nothing is kept in there, because everything is kept here.
+// The client library queues nothing, because `outbox` keeps every message.
 const socket = connect("chat", {
   queueMessages: 0,
   heartbeat: 30,
@@ -58,24 +58,24 @@ socket.addEventListener("open", () => {
 socket.addEventListener("state", showState);
 
 socket.addEventListener("close", ({ code, reason }) => {
-  banner.textContent = `The server has ended the connection: ${reason || "no reason given"} (${code}). Reload to try again.`;
+  banner.textContent = `The server closed the connection: ${reason || "no reason given"} (${code}). Reload to try again.`;
 });
 
 function showState() {
   const words = { connecting: "Connecting", open: "Connected", waiting: "Reconnecting", closed: "Not connected" };
-  // It says "Reconnecting" until there is a connection, not only between two attempts.
+  // Show "Reconnecting" until there is a connection, not only between two attempts.
   state.dataset.state = socket.state === "connecting" && banner.textContent ? "waiting" : socket.state;
   state.textContent = words[state.dataset.state];
   if (state.dataset.state === "waiting") {
     const waiting = outbox.length === 1 ? "1 message is" : `${outbox.length} messages are`;
-    banner.textContent = `The connection is lost, and will be back. ${outbox.length ? `${waiting} waiting to be sent.` : ""}`;
+    banner.textContent = `Connection lost. Reconnecting… ${outbox.length ? `${waiting} waiting to be sent.` : ""}`;
     typing.clear();
     people.textContent = "";
   }
   if (socket.state === "open") banner.textContent = "";
 }
 
-// ---- what the server tells --------------------------------------------------------------------------------
+// ---- messages from the server -----------------------------------------------------------------------------
 
 const hear = {
   limits({ name, room, text }) {
@@ -99,7 +99,7 @@ const hear = {
   },
 
   came({ name, back, time }) {
-    log.notice(name, back ? "is back" : "came in", time);
+    log.notice(name, back ? "is back" : "joined", time);
   },
 
   went({ who, name, time }) {
@@ -130,7 +130,7 @@ function currentRoom() {
   try {
     text = decodeURIComponent(text);
   } catch {
-    // Not percent-encoded, so it means itself.
+    // It is not percent-encoded, so use it unchanged.
   }
   return [...text.toWellFormed().trim()].slice(0, limits.room).join("") || "lobby";
 }
@@ -186,7 +186,7 @@ function whyNot(length) {
     const [given, most] = [length, limits.text].map((count) => count.toLocaleString("en"));
     return `This message is too long: it has ${given} characters, and ${most} are allowed. Shorten it, or send it in parts.`;
   }
-  return outbox.length >= MAX_WAITING ? "Too many messages are waiting. This one can be sent when they are." : "";
+  return outbox.length >= MAX_WAITING ? "Too many messages are waiting. Try again when they are sent." : "";
 }
 
 function showProblem(why) {
@@ -194,11 +194,11 @@ function showProblem(why) {
   message.setAttribute("aria-invalid", String(why !== ""));
 }
 
-// Browsers make no UUID for a page without TLS, unless it is this machine's own.
+// Browsers offer no `crypto.randomUUID` to a page without TLS, unless the page is from this machine.
 const newId = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
 
 message.addEventListener("keydown", (event) => {
-  // While an input method is open, Enter chooses what is written: Chinese, for example.
+  // While an input method is composing (Chinese, for example), Enter selects the text to insert.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   composer.requestSubmit();
@@ -213,7 +213,7 @@ message.addEventListener("input", () => {
   tell("typing");
 });
 
-/** Make the field as high as what is written; the style sheet has the limits. */
+/** Make the field as high as its text; the style sheet sets the limits. */
 function fit() {
   message.style.height = "auto";
   message.style.height = `${message.scrollHeight + message.offsetHeight - message.clientHeight}px`;
@@ -221,7 +221,7 @@ function fit() {
 
 // ---- the beginning ----------------------------------------------------------------------------------------
 
-// Runs after the Escape key too.
+// This event also follows the Escape key.
 welcome.addEventListener("close", () => {
   name = nickname.value.toWellFormed().trim() || `Guest ${100 + Math.floor(Math.random() * 900)}`;
   localStorage.setItem("nickname", nickname.value);
@@ -232,6 +232,6 @@ if (!location.hash) history.replaceState(null, "", "#lobby");
 showRoom();
 nickname.value = localStorage.getItem("nickname") ?? "";
 nickname.select();
-// A dialog that closes puts the cursor back to where it was, before the next key arrives.
+// When the dialog closes, it returns the focus to this field before the next key arrives.
 message.focus();
 welcome.showModal();

@@ -1,12 +1,12 @@
 /**
- * What was said in the room, and who came and went, in the order of the server's time.
+ * The messages of the room, and notices of people joining and leaving, in the order of the server's time.
  *
- * What the server has not told back yet stands at the end. Names and texts only ever become text, never markup,
- * whatever tags are in them.
+ * Messages that the server has not sent back yet are at the end. Names and texts are always inserted as text, never as
+ * markup, whatever tags they contain.
  */
 
 const MAX_SHOWN = 500;
-// Somebody's messages within so many seconds stand together, under one name.
+// Messages of one person within this many seconds are grouped under one name.
 const TOGETHER = 300;
 const NEAR_END = 40;
 
@@ -15,7 +15,7 @@ const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeSty
 const characters = new Intl.Segmenter();
 const FEW_EMOJI = /^\p{RGI_Emoji}{1,3}$/v;
 
-/** Make an element with a class, and text or other elements in it. */
+/** Create an element with a class that contains text or other elements. */
 function make(tag, className, ...content) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -31,7 +31,7 @@ function timeElement(seconds) {
   return element;
 }
 
-/** A hue for each name, the same on every page. */
+/** Return a hue for a name, the same on every page. */
 function hueOf(name) {
   let sum = 0;
   for (const character of name) sum = (sum * 31 + character.codePointAt(0)) % 360;
@@ -55,8 +55,8 @@ export class Log {
   #unseen = 0;
 
   /**
-   * @param {HTMLElement} area What scrolls; it has the list in it.
-   * @param {HTMLButtonElement} latest Shown while there is something new below.
+   * @param {HTMLElement} area The scrolling element, which contains the list.
+   * @param {HTMLButtonElement} latest Shown while there are new messages below.
    */
   constructor(area, latest) {
     this.#area = area;
@@ -64,14 +64,14 @@ export class Log {
     this.#latest = latest;
     area.addEventListener("scroll", () => this.#scrolled());
     latest.addEventListener("click", () => this.toEnd());
-    // The list gets smaller for the banner, a long message, or a phone's keyboard.
+    // The banner, a long message or a phone's keyboard make the list smaller.
     new ResizeObserver(() => this.#stayAtEnd()).observe(area);
   }
 
   /**
-   * Show what somebody has said, or that one's own message has been told back.
+   * Show a message, or mark your own message as sent back by the server.
    *
-   * @returns Whether it is new here: a double, sent again for want of an answer, is not.
+   * @returns Whether the message is new here; a duplicate, sent again because no answer came, is not.
    */
   said({ id, who, name, text, own, time = Infinity }) {
     const known = this.#items.get(id);
@@ -100,7 +100,7 @@ export class Log {
     item?.classList.add("refused");
   }
 
-  /** Show that somebody came or went. */
+  /** Show that somebody joined or left. */
   notice(name, what, time) {
     const item = make("li", "notice", make("bdi", "", name), ` ${what} `, timeElement(time));
     this.#entries.set(item, { time });
@@ -142,13 +142,13 @@ export class Log {
     this.#stayAtEnd();
   }
 
-  /** Put the item behind the last one that is not later. */
+  /** Put the item after the last one that is not later. */
   #place(item) {
     const { time } = this.#entries.get(item);
     let before = this.#list.lastElementChild;
     while (before && (before === item || this.#entries.get(before).time > time)) before = before.previousElementSibling;
     const wasNext = item.nextElementSibling;
-    // Where it stands already it is not moved: a screen reader would read it out again.
+    // Do not move an item that is already in place: a screen reader would read it out again.
     if (!before) this.#list.prepend(item);
     else if (before.nextElementSibling !== item) before.after(item);
     for (const each of [item, item.nextElementSibling, wasNext]) if (each) this.#group(each);

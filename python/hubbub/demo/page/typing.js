@@ -1,6 +1,6 @@
-/** The line that tells who is typing. */
+/** The line that shows who is typing. */
 
-// Whoever types tells so more often than this (milliseconds).
+// A page reports typing more often than this (milliseconds).
 const FORGOTTEN_AFTER = 4000;
 
 export class TypingLine {
