@@ -23,8 +23,8 @@ _ADDRESS_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://.*")
 def complaints(environ: Mapping[str, str] = os.environ) -> Iterator[str]:
     """Yield a line for each variable `HUBBUB_…` that belongs to no setting, with the nearest name if there is one.
 
-    Empty variables count as not set; variables that Kubernetes injects for a Service are skipped. Unprintable characters
-    of a name are escaped.
+    Empty variables count as not set; variables that Kubernetes injects for a Service are skipped. Unprintable
+    characters of a name are escaped.
     """
     known = {setting.variable for setting in Settings.describe()}
     for name, value in sorted(environ.items()):
