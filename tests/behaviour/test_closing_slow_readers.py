@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 from application import Note
 from raw_client import RawClient
@@ -97,17 +98,19 @@ async def test_everything_and_the_close_frame_arrive_at_a_slow_reader(serve: Ser
 
 
 async def test_a_reader_is_slow_in_its_own_rhythm(serve: Serve) -> None:
-    """Its system makes room for more in steps that are longer than a period."""
-    amount, rate, pause = 700_000, 120_000, 0.02
-    running = await serve(sends_much, close_timeout=0.25)
+    """Its system makes room for more in steps that take longer than a period."""
+    amount, rate = 400_000, 70_000
+    running = await serve(sends_much, close_timeout=CLOSE_TIMEOUT)
     async with running.raw(64 * 1024) as client:
         await client.upgrade()
         assert await running.noted() == ("open",)
         client.send_frame(Opcode.BINARY, amount.to_bytes(4))
         received = bytearray()
-        while data := await client.some(int(rate * pause)):
+        began = time.monotonic()
+        # After a pause of this process it reads the more: by the clock it is never slower than it should be.
+        while data := await client.some(max(int(rate * (time.monotonic() - began)) - len(received), 1)):
             received += data
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0.02)
     assert received.endswith(close_frame(4000, "bye"))
     assert len(received) > amount
 
