@@ -77,7 +77,8 @@ def target(module: Module, path: str, modules: set[Module]) -> Module | None:
 def arrows(crate: Path) -> dict[Module, set[Module]]:
     """Which files of a crate import which."""
     source = crate / "src"
-    files = {module_of(path, source): path for path in source.rglob("*.rs") if path.name != "tests.rs"}
+    code = (path for path in source.rglob("*.rs") if "tests" not in path.relative_to(source).with_suffix("").parts)
+    files = {module_of(path, source): path for path in code}
     modules = set(files)
     return {
         module: {

@@ -56,7 +56,7 @@ use crate::reactor::watching::Watched;
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::system::acceptor::Acceptor;
-use crate::system::clock::Clock;
+use crate::system::clock::{Clock, TimeSource};
 use crate::system::timers::{Timer, Wheel};
 use crate::tls::certificate::Certificate;
 use crate::topics::Topics;
@@ -164,6 +164,11 @@ impl Reactor {
     /// # Errors
     /// If the kernel provides no epoll descriptor, or the certificate cannot be used.
     pub fn new(settings: Settings, registry: Registry, slot: u8) -> io::Result<Self> {
+        Self::with_time(TimeSource::System, settings, registry, slot)
+    }
+
+    /// The same, reading the time from `source`.
+    fn with_time(source: TimeSource, settings: Settings, registry: Registry, slot: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let ids = Ids::new(slot, &registry);
@@ -189,7 +194,7 @@ impl Reactor {
                 buffer,
                 ciphertext,
             },
-            clock: Clock::new(),
+            clock: Clock::new(source),
             ids,
             dirty: Vec::new(),
             gathered: Gathered::default(),
@@ -313,7 +318,7 @@ impl Reactor {
             self.end_visit(true);
         }
         self.flush();
-        let slice = &mut Slice::new(self.time_left().max(self.turn_time / 4));
+        let slice = &mut Slice::new(self.clock.source(), self.time_left().max(self.turn_time / 4));
         self.judge_deadlines(slice);
         self.go_on_closing(slice);
         self.go_on_unsubscribing(slice);
@@ -370,7 +375,7 @@ impl Reactor {
     /// The first write phase of a turn always gets some time.
     fn slice_for_writing(&mut self) -> Slice {
         let least = if std::mem::replace(&mut self.has_written, true) { Duration::ZERO } else { self.turn_time / 2 };
-        Slice::new(self.time_left().max(least))
+        Slice::new(self.clock.source(), self.time_left().max(least))
     }
 
     fn time_left(&self) -> Duration {

@@ -39,7 +39,7 @@ impl Reactor {
         self.enter_phase(Phase::Refusing);
         let next = self.connections.capacity();
         self.closing_all = Some(ClosingAll { code, reason: reason.to_owned(), next });
-        self.go_on_closing(&mut Slice::new(self.turn_time / 2));
+        self.go_on_closing(&mut Slice::new(self.clock.source(), self.turn_time / 2));
     }
 
     /// Continues what [`Reactor::close_all`] has begun, as long as the slice lasts.

@@ -16,6 +16,8 @@ use crate::reactor::commands::Subscribed;
 use crate::reactor::event::{Event, Token};
 use crate::registry::{Fd, Registry};
 use crate::settings::Settings;
+use crate::system::clock::TimeSource;
+use crate::system::clock::simulated::SimulatedTime;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -163,6 +165,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 struct Play {
+    time: SimulatedTime,
     reactor: Reactor,
     address: SocketAddr,
     clients: Vec<Client>,
@@ -181,13 +184,16 @@ impl Play {
 
     fn with(settings: Settings, few: usize) -> Self {
         let registry = Registry::private(1000).expect("memory");
-        let mut reactor = Reactor::new(settings, registry, 0).expect("a reactor");
+        let time = SimulatedTime::new();
+        let source = TimeSource::Simulated(time.clone());
+        let mut reactor = Reactor::with_time(source, settings, registry, 0).expect("a reactor");
         reactor.turn_time = Duration::ZERO;
         reactor.backlog.max_at_once = few;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         reactor.listen(listener).expect("watched");
         Self {
+            time,
             reactor,
             address,
             clients: Vec::new(),
@@ -450,7 +456,7 @@ fn pings_that_are_due_together_are_sent_in_slices() {
     // All of them are due together.
     play.reactor.settings.ping_interval = Some(Duration::from_millis(1));
     (0..200).for_each(|key| play.reactor.wait(key, Wait::Ping));
-    std::thread::sleep(Duration::from_millis(50));
+    play.time.pass(Duration::from_millis(50));
     let counts = by_turn(&mut play, |client| client.pings > 0);
     assert!(counts.windows(2).all(|two| two[1] - two[0] <= 2 * STEPS), "{counts:?}");
 }
