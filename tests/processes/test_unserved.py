@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import ssl
 import time
 from pathlib import Path
 
@@ -23,10 +24,12 @@ while os.path.exists("closed"):
 """
 
 
-async def get(launched: Launched, body: bytes = b"") -> tuple[str, float]:
+async def get(launched: Launched, body: bytes = b"", tls: ssl.SSLContext | None = None) -> tuple[str, float]:
     """Request /health; return the whole answer, and the seconds that it took."""
     began = time.monotonic()
-    reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
+    name = "localhost" if tls else None
+    connecting = asyncio.open_connection("127.0.0.1", launched.port, ssl=tls, server_hostname=name)
+    reader, writer = await asyncio.wait_for(connecting, LATEST)
     head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     answer = await asyncio.wait_for(reader.read(), LATEST)
@@ -83,22 +86,65 @@ async def test_a_stopped_worker_does_not_keep_clients_waiting_for_ever(launch: L
     await launched.stop()
 
 
-async def test_a_tls_server_closes_what_it_cannot_answer(launch: Launch, tmp_path: Path) -> None:
-    certificate = trustme.CA().issue_cert("localhost")
-    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+def certified(directory: Path) -> tuple[dict[str, str], ssl.SSLContext]:
+    """Write a certificate; return the settings of a server that uses it, and the context of its clients."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
     for blob in certificate.cert_chain_pems:
-        blob.write_to_path(tmp_path / "cert.pem", append=True)
-    files = {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
+        blob.write_to_path(directory / "cert.pem", append=True)
+    files = {"ssl_certfile": str(directory / "cert.pem"), "ssl_keyfile": str(directory / "key.pem")}
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return files, context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_clients_of_a_tls_server_get_503_too(launch: Launch, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    files, context = certified(tmp_path)
+    context.minimum_version = context.maximum_version = version
+    launched = await launch(SLOW_START, workers=1, **files)
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("was killed by signal 9")
+    answers = await asyncio.gather(*(get(launched, tls=context) for _ in range(40)))
+    for answer, seconds in answers:
+        check_refusal(answer, seconds)
+    await launched.log.wait_for("no worker serves: connections that have waited for one are answered with 503")
+    later = asyncio.create_task(get(launched, tls=context))
+    await asyncio.sleep(0.1)
+    (tmp_path / "closed").unlink()
+    answer, _ = await later
+    assert answer.endswith("\r\n\r\nok")
+    await launched.stop()
+
+
+async def test_a_stopped_tls_worker_does_not_keep_clients_waiting_either(launch: Launch, tmp_path: Path) -> None:
+    files, context = certified(tmp_path)
     launched = await launch(workers=1, stuck_after=None, **files)
     pid = launched.workers()[0]
+    before = len(os.listdir(f"/proc/{launched.process.pid}/fd"))
     os.kill(pid, signal.SIGSTOP)
     try:
-        answer, seconds = await get(launched)
-        assert answer == ""
-        assert seconds >= PATIENCE - 0.1
-        await launched.log.wait_for("no worker serves: connections that have waited for one are closed")
+        # Some do not speak TLS, say nothing, or leave in the middle of the handshake.
+        silent = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(20)]
+        for _, writer in silent[:10]:
+            writer.write(bytes.fromhex("16030100ff0100"))
+        secure = [get(launched, tls=context) for _ in range(20)]
+        *answers, (not_tls, _) = await asyncio.gather(*secure, get(launched))
+        for answer, seconds in answers:
+            check_refusal(answer, seconds)
+        # An alert, which is not readable as HTTP.
+        assert not_tls[:1] == "\x15"
+        for reader, _ in silent:
+            assert await asyncio.wait_for(reader.read(), LATEST) == b""
+        await until(lambda: len(os.listdir(f"/proc/{launched.process.pid}/fd")) <= before)
+        for _, writer in silent:
+            writer.close()
     finally:
         os.kill(pid, signal.SIGCONT)
+    answer, _ = await get(launched, tls=context)
+    assert answer.endswith("\r\n\r\nok")
     await launched.stop()
 
 

@@ -111,7 +111,7 @@ impl Routing {
             complained_at: None,
             last_chosen: 0,
             homeless: VecDeque::new(),
-            turning_away: TurningAway::new(settings.certificate.is_some()),
+            turning_away: TurningAway::new(settings.certificate.as_ref(), now),
             now,
             watchers: Watchers::default(),
         }
@@ -128,7 +128,7 @@ impl Routing {
                 }
             };
             self.now = Instant::now();
-            self.turning_away.let_go(&ready.parting, self.now);
+            self.turning_away.go_on(&ready.parting, self.now);
             if ready.woken && !self.carry_out_requests() {
                 break;
             }

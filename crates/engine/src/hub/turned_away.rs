@@ -1,4 +1,4 @@
-//! Whether workers are serving, and the clients that were told that none is.
+//! Whether workers are serving, and the clients that are told that none is.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -9,25 +9,41 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
+use super::peer::Handed;
+use crate::system::sockets::SEND;
+use crate::tls::certificate::{Certificate, CertificateFiles};
+use crate::tls::session::Session;
+
 /// Connections that may wait here, and the share of this process's descriptors that they may take.
 const MAX_WAITING: u64 = 4096;
 const PART_OF_DESCRIPTORS: u64 = 2;
+const BODY: &str = "no worker is ready\n";
 /// Clients that may still be reading their answers. Closing a socket with unread input would take the answer back, so
 /// their further input is read, within limits.
 const MAX_PARTING: usize = 1024;
 const MAX_READ: usize = 64 * 1024;
+const READ: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
+/// With TLS, a handshake of several round trips comes first.
+const LINGER_WITH_TLS: Duration = Duration::from_secs(5);
+/// Clients whose handshake goes on between two looks at the hub's other work: a signature may take a millisecond.
+const MAX_HANDSHAKES_AT_ONCE: usize = 8;
 
-/// A client that has been answered.
-pub(super) struct Parting {
-    pub(super) socket: Arc<OwnedFd>,
+/// A client that is being answered, or is still reading its answer.
+struct Parting {
+    socket: Arc<OwnedFd>,
+    /// Its TLS session, until it has been answered.
+    session: Option<Box<Session>>,
     read: usize,
     until: Instant,
 }
 
-/// Whether workers are serving, and the clients that were told that none is.
+/// Whether workers are serving, and the clients that are told that none is.
 pub(super) struct TurningAway {
-    pub(super) speaks_tls: bool,
+    speaks_tls: bool,
+    /// The certificate of a server that speaks TLS, unless its files cannot be used.
+    certificate: Option<Certificate>,
+    began: Instant,
     pub(super) most_waiting: usize,
     /// Since when no worker has been serving.
     pub(super) unserved_since: Option<Instant>,
@@ -37,10 +53,18 @@ pub(super) struct TurningAway {
 }
 
 impl TurningAway {
-    pub(super) fn new(speaks_tls: bool) -> Self {
+    pub(super) fn new(certificate: Option<&CertificateFiles>, now: Instant) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let most_waiting = MAX_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
-        Self { speaks_tls, most_waiting, unserved_since: None, parting: VecDeque::new(), told_at: None }
+        Self {
+            speaks_tls: certificate.is_some(),
+            certificate: certificate.and_then(|files| Certificate::new(files.clone()).ok()),
+            began: now,
+            most_waiting,
+            unserved_since: None,
+            parting: VecDeque::new(),
+            told_at: None,
+        }
     }
 
     /// What to poll for: the remaining input of clients that have been answered.
@@ -48,14 +72,52 @@ impl TurningAway {
         self.parting.iter().map(|parting| PollFd::new(&parting.socket, PollFlags::IN))
     }
 
-    /// Waits for the rest of a client's input. If there are too many such clients, the oldest is dropped.
-    pub(super) fn keep(&mut self, parting: Parting) {
+    /// Whether clients can be answered, not only be closed.
+    pub(super) fn can_answer(&self) -> bool {
+        !self.speaks_tls || self.certificate.is_some()
+    }
+
+    /// How many clients can be answered now without giving up on one whose TLS handshake goes on.
+    pub(super) fn room(&self) -> usize {
+        if self.speaks_tls { MAX_PARTING - self.parting.len() } else { usize::MAX }
+    }
+
+    /// Answers a client, once it has asked for something if it speaks TLS, and closes its connection.
+    pub(super) fn answer(&mut self, handed: Handed, now: Instant) {
+        let linger = if self.speaks_tls { LINGER_WITH_TLS } else { LINGER };
+        let mut parting = Parting { socket: handed.socket, session: None, read: 0, until: now + linger };
+        if self.speaks_tls {
+            parting.session = self.new_session(now).map(Box::new);
+            if let Some(session) = &mut parting.session {
+                session.keep(handed.input);
+            }
+            if parting.session.is_none() || parting.begin_handshake() {
+                parting.end();
+                return;
+            }
+        } else {
+            if parting.has_ended() {
+                parting.end();
+                return;
+            }
+            // It fits into the buffer of a socket that has not been written to. A client that has left needs no answer.
+            let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
+            let _ = shutdown(&parting.socket, Shutdown::Write);
+        }
+        // If there are too many such clients, the oldest is dropped.
         if self.parting.len() >= MAX_PARTING
             && let Some(oldest) = self.parting.pop_front()
         {
-            let _ = shutdown(&oldest.socket, Shutdown::Both);
+            oldest.end();
         }
         self.parting.push_back(parting);
+    }
+
+    fn new_session(&mut self, now: Instant) -> Option<Session> {
+        let certificate = self.certificate.as_mut()?;
+        // The workers report files that cannot be used.
+        let _ = certificate.refresh(now.duration_since(self.began).as_millis() as u64);
+        certificate.session().ok()
     }
 
     /// When to stop waiting for the first of these clients.
@@ -63,15 +125,16 @@ impl TurningAway {
         self.parting.front().map(|parting| parting.until)
     }
 
-    /// Reads from the clients that are `ready`, and drops those that have ended or take too long.
-    pub(super) fn let_go(&mut self, ready: &[bool], now: Instant) {
-        let mut ready = ready.iter();
+    /// Goes on with the clients that are `ready`, and drops those that have ended or take too long.
+    pub(super) fn go_on(&mut self, ready: &[bool], now: Instant) {
+        let (mut ready, mut handshakes) = (ready.iter(), 0);
         self.parting.retain_mut(|parting| {
             let has_input = ready.next().copied().unwrap_or(false);
-            let stays = parting.until > now && !(has_input && parting.has_ended());
+            let is_next = has_input && (parting.session.is_none() || handshakes < MAX_HANDSHAKES_AT_ONCE);
+            handshakes += usize::from(is_next && parting.session.is_some());
+            let stays = parting.until > now && !(is_next && parting.has_ended());
             if !stays {
-                // A stopped worker may hold it too.
-                let _ = shutdown(&parting.socket, Shutdown::Both);
+                parting.end();
             }
             stays
         });
@@ -79,21 +142,69 @@ impl TurningAway {
 }
 
 impl Parting {
-    pub(super) fn new(socket: Arc<OwnedFd>, now: Instant) -> Self {
-        Self { socket, read: 0, until: now + LINGER }
-    }
-
-    /// Reads what there is. Returns whether that was the end, or more than enough.
-    pub(super) fn has_ended(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
+    /// Reads what there is, and answers if it is time to. Returns whether that was the end, or more than enough.
+    fn has_ended(&mut self) -> bool {
         while self.read < MAX_READ {
-            match rustix::io::read(&self.socket, &mut buffer) {
+            let mut buffer = vec![0; self.session.as_ref().map_or(0, |session| session.kept()) + READ];
+            let room = match &self.session {
+                Some(session) => session.room_behind_kept(&mut buffer),
+                None => &mut buffer,
+            };
+            match rustix::io::read(&self.socket, room) {
                 Ok(0) => return true,
-                Ok(count) => self.read += count,
+                Ok(count) => {
+                    self.read += count;
+                    buffer.truncate(buffer.len() - READ + count);
+                    if self.session.is_some() && self.converse(&mut buffer) {
+                        return true;
+                    }
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return error != Errno::AGAIN,
             }
         }
         true
     }
+
+    /// Begins with the input that arrived along with the socket. Returns whether that was the end.
+    fn begin_handshake(&mut self) -> bool {
+        let Some(session) = self.session.as_ref().filter(|session| session.has_unseen()) else { return false };
+        let mut input = vec![0; session.kept()];
+        session.room_behind_kept(&mut input);
+        self.converse(&mut input)
+    }
+
+    /// Goes on with the TLS session, and answers as soon as a request begins. Returns whether that was the end.
+    fn converse(&mut self, input: &mut [u8]) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        let (mut plain, mut sealed) = (vec![0; input.len()], Vec::new());
+        let asks = session.receive(input, &mut plain, &mut sealed) > 0;
+        let is_answered = asks && session.seal(answer().as_bytes(), &mut sealed).is_ok();
+        if is_answered {
+            session.end_output(&mut sealed);
+        }
+        let has_ended = session.input_has_ended();
+        // A flight of the handshake, and the answer, fit into the buffer of a socket that has hardly been written to.
+        if !sealed.is_empty() && rustix::net::send(&self.socket, &sealed, SEND) != Ok(sealed.len()) {
+            return true;
+        }
+        if is_answered {
+            let _ = shutdown(&self.socket, Shutdown::Write);
+            self.session = None;
+        }
+        has_ended && !is_answered
+    }
+
+    /// Ends the connection, even if a stopped worker holds the socket too.
+    fn end(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+fn answer() -> String {
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Retry-After: 5\r\nConnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    )
 }

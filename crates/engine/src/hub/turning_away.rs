@@ -1,28 +1,22 @@
 //! Answering connections that no worker takes: after waiting for a while, they get a 503 instead of silence.
 //!
 //! While no worker is serving, the hub accepts connections and keeps a bounded number of them. It answers without
-//! looking at the request, since it does not know HTTP. A client of a TLS server could not read the answer, so its
-//! connection is only closed.
+//! looking at the request, since it does not know HTTP.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::{Shutdown, shutdown};
-
 use super::desk::HubEvent;
 use super::peer::{Handed, WorkerStage};
 use super::thread::{PATIENCE, Routing};
-use super::turned_away::Parting;
 use crate::registry::{SLOTS, add};
-use crate::system::sockets::SEND;
 
 /// After this long without a worker, the hub accepts connections itself. A worker that is only briefly busy needs no
 /// help.
 const HELP_AFTER: Duration = Duration::from_secs(1);
 /// How long a connection waits for a worker.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-const BODY: &str = "no worker is ready\n";
 
 impl Routing {
     /// Checks whether any worker is serving: it has begun to accept connections, and is not too slow to take them.
@@ -57,19 +51,25 @@ impl Routing {
         }
         let (desk, now) = (Arc::clone(&self.desk), self.now);
         let has_waited = |handed: &Handed| now.duration_since(handed.since) >= MAX_WAIT;
+        let room = self.turning_away.room();
         let mut due = Vec::new();
         for slot in 0..SLOTS as u8 {
             let Some((_, worker)) = self.worker(slot) else { continue };
-            while worker.is_slow_to_take(now) && worker.untaken.front().is_some_and(has_waited) {
+            while due.len() < room && worker.is_slow_to_take(now) && worker.untaken.front().is_some_and(has_waited) {
                 // If it has just been taken after all, it will be served.
                 due.extend(worker.take_back(&desk.registry));
             }
         }
         if self.homeless.iter().any(has_waited) {
-            let all = std::mem::take(&mut self.homeless).into_iter();
-            let (waited, others): (VecDeque<Handed>, VecDeque<Handed>) = all.partition(has_waited);
+            let mut others = VecDeque::with_capacity(self.homeless.len());
+            for handed in std::mem::take(&mut self.homeless) {
+                if due.len() < room && has_waited(&handed) {
+                    due.push(handed);
+                } else {
+                    others.push_back(handed);
+                }
+            }
             self.homeless = others;
-            due.extend(waited);
         }
         for handed in due {
             self.turn_away(handed);
@@ -88,31 +88,13 @@ impl Routing {
         let state = &mut self.turning_away;
         let header = self.desk.registry.header();
         add(&header.past.refused, 1);
-        header.past_measured.refused((!state.speaks_tls).then_some(503));
+        header.past_measured.refused(state.can_answer().then_some(503));
         if state.told_at.is_none_or(|at| self.now.duration_since(at) >= PATIENCE) {
             state.told_at = Some(self.now);
-            let what = if state.speaks_tls { "closed" } else { "answered with 503" };
+            let what = if state.can_answer() { "answered with 503" } else { "closed" };
             let text = format!("no worker serves: connections that have waited for one are {what}");
             self.desk.tell(HubEvent::Warning(text));
         }
-        let mut parting = Parting::new(handed.socket, self.now);
-        if parting.has_ended() {
-            let _ = shutdown(&parting.socket, Shutdown::Both);
-            return;
-        }
-        if !state.speaks_tls {
-            // It fits into the buffer of a socket that has not been written to. A client that has left needs no answer.
-            let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
-        }
-        let _ = shutdown(&parting.socket, Shutdown::Write);
-        state.keep(parting);
+        state.answer(handed, self.now);
     }
-}
-
-fn answer() -> String {
-    format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
-         Retry-After: 5\r\nConnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    )
 }
