@@ -38,9 +38,9 @@ Question = Callable[[_core.Publisher, Ticket, float], None]
 SHORTEST_WAIT = 0.001
 # Practically for ever; locks cannot wait for infinity.
 MAX_WAIT = 365 * 24 * 3600.0
-# Only the server knows which worker is silent. After a timeout, a call waits a little longer for the server to say so:
-# for this part of the timeout, and at most this many seconds.
-GRACE_PART, MAX_GRACE = 0.5, 1.0
+# Only the server knows which worker is silent, so it gives the workers less than the whole timeout: its report takes
+# this part of it, and at most this many seconds.
+REPORT_PART, MAX_REPORT = 0.2, 0.5
 MAX_PORT = 65535
 # Seconds to wait for the reader thread of a connection that has ended.
 END_OF_THREAD = 1.0
@@ -161,6 +161,10 @@ class _Line:
     def deadline(self, timeout: float | None) -> float:
         """Return when a call that starts now must end, by the monotonic clock."""
         return time.monotonic() + (self.timeout if timeout is None else _checked(timeout))
+
+    def report_at(self, deadline: float, timeout: float | None) -> float:
+        """Return the time when the server has to name the silent workers, so that its report arrives by a deadline."""
+        return deadline - min((self.timeout if timeout is None else timeout) * REPORT_PART, MAX_REPORT)
 
     def call(self, act: Callable[[_Connection, float], T], deadline: float | None) -> T:
         """Return `act(connection, wait)`; if the connection turns out to be broken, retry once on a new one.
@@ -417,8 +421,8 @@ class Publisher(_Sender):
 
     def _ask(self, question: Question, timeout: float | None) -> Any:
         deadline = self._line.deadline(timeout)
-        answer = self._line.call(partial(_ask_by, question, deadline), deadline)
-        return self._wait(answer, deadline + _grace(self._line.timeout if timeout is None else timeout))
+        answer = self._line.call(partial(_ask_by, question, self._line.report_at(deadline, timeout)), deadline)
+        return self._wait(answer, deadline)
 
     def _wait(self, answer: Future[T], deadline: float) -> T:
         try:
@@ -505,8 +509,8 @@ class AsyncPublisher(_Sender):
 
     async def _ask(self, question: Question) -> Any:
         deadline = self._line.deadline(None)
-        answer = await self._call(partial(_ask_by, question, deadline))
-        return await self._wait(answer, deadline + _grace(self._line.timeout))
+        answer = await self._call(partial(_ask_by, question, self._line.report_at(deadline, None)))
+        return await self._wait(answer, deadline)
 
     async def _wait(self, answer: Future[T], deadline: float) -> T:
         try:
@@ -518,14 +522,9 @@ class AsyncPublisher(_Sender):
             raise
 
 
-def _ask_by(question: Question, deadline: float, connection: _Connection, wait: float) -> Future[Any]:
-    """Ask, and have the server name the silent workers by the deadline."""
-    return connection.ask(question, _left(deadline), wait)
-
-
-def _grace(timeout: float) -> float:
-    """Return for how many seconds after a timeout the server may still name the silent workers."""
-    return min(timeout * GRACE_PART, MAX_GRACE)
+def _ask_by(question: Question, report_at: float, connection: _Connection, wait: float) -> Future[Any]:
+    """Ask, and have the server name the workers that are still silent at `report_at`."""
+    return connection.ask(question, _left(report_at), wait)
 
 
 def _as_info(values: Any) -> ConnectionInfo | None:

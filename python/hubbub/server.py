@@ -24,13 +24,16 @@ from .program import Assignment
 from .settings import Settings
 from .terminal import Terminal, discard_lost_output
 from .timers import Timer
-from .worker import HUB_GRACE, PATIENCE, Worker
+from .worker import PATIENCE, Worker
 from .worker_process import WorkerProcess
 
 __all__ = ["Connections", "Server"]
 
 log = logging.getLogger("hubbub")
 
+# A question from another event loop ends this many seconds earlier in the worker's own, so that its error arrives in
+# time.
+LOOP_MARGIN = 0.25
 LOG_LEVEL = next(setting.default for setting in Settings.describe() if setting.name == "log_level")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -372,9 +375,11 @@ class Server:
         worker = self._worker_of("subscribers")
         if asyncio.get_running_loop() is worker.loop:
             return await worker.subscribers(topic)
-        asking = asyncio.run_coroutine_threadsafe(worker.subscribers(topic), worker.loop)
+        # The other loop's own report comes first.
+        counting = worker.subscribers(topic, PATIENCE - LOOP_MARGIN)
+        asking = asyncio.run_coroutine_threadsafe(counting, worker.loop)
         try:
-            async with asyncio.timeout(PATIENCE + 2 * HUB_GRACE):
+            async with asyncio.timeout(PATIENCE):
                 return await asyncio.wrap_future(asking)
         except TimeoutError:
             if asking.done() and not asking.cancelled():

@@ -31,7 +31,7 @@ from .timers import Timer
 from .visitors import Visitors
 from .watchdog import Watchdog
 
-__all__ = ["HUB_GRACE", "PATIENCE", "Worker"]
+__all__ = ["PATIENCE", "Worker"]
 
 log = logging.getLogger("hubbub")
 
@@ -92,9 +92,8 @@ CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
 # Seconds that a worker being replaced waits for connections in the middle of their TLS handshake or first request.
 NEWCOMERS_GRACE = 5.0
-# Seconds that another process has to answer, as measured by the hub, and how much later the hub's own report may come.
+# Seconds that a question to other processes may take.
 PATIENCE = 5.0
-HUB_GRACE = 1.0
 # Seconds between two log lines that accepting pauses, or that connections were closed for their memory use.
 PAUSE_LOG_INTERVAL = 10.0
 # Seconds between two log lines that a connection has reached `max_topics`.
@@ -596,8 +595,8 @@ class Worker:
 
     # ---- looking -----------------------------------------------------------------------------------------
 
-    async def subscribers(self, topic: str) -> int:
-        """Count the subscribers of a topic in all workers; see `Server.subscribers`."""
+    async def subscribers(self, topic: str, patience: float = PATIENCE) -> int:
+        """Count the subscribers of a topic in all workers within `patience` seconds; see `Server.subscribers`."""
         count: asyncio.Future[int] = self.loop.create_future()
 
         def answer(value: int | None, silent: list[int]) -> None:
@@ -612,8 +611,8 @@ class Worker:
 
         number = self.reactor.count_subscribers(topic, answer)
         try:
-            # The hub knows which workers are silent, so give it time to report first.
-            async with asyncio.timeout(PATIENCE + HUB_GRACE):
+            # The hub reports a little earlier which workers are silent.
+            async with asyncio.timeout(patience):
                 return await count
         except TimeoutError:
             if not count.cancelled():

@@ -14,8 +14,11 @@ use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 /// The version of this language. Every change to the language gets a new number.
 pub const VERSION: u32 = 2;
 
-/// How long to wait for a worker's answer unless another time is given.
+/// How long a question to other processes may take unless another time is given.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the hub waits for other workers to answer a worker's question. It is a little less, so that the hub's own
+/// answer, which names the silent workers, arrives in time.
+pub(crate) const HUB_PATIENCE: Duration = Duration::from_millis(4500);
 /// The longest time to wait for an answer, whatever is requested.
 pub const MAX_PATIENCE: Duration = Duration::from_secs(3600);
 

@@ -19,7 +19,7 @@ use wire::frame::DataOpcode;
 use crate::connection::{Connection, Stage};
 use crate::language::command::Command;
 use crate::language::link::{Link, MAX_SOCKETS, Read};
-use crate::language::message::{Answer, Leave, Message, PATIENCE, Question, content};
+use crate::language::message::{Answer, HUB_PATIENCE, Leave, Message, Question, content};
 use crate::reactor::Reactor;
 use crate::reactor::commands::Source;
 use crate::reactor::notice::{MAX_PIPED, Notice, PipeMessage, Unanswered};
@@ -303,7 +303,7 @@ impl Reactor {
             return;
         }
         // The hub asks the other workers, and the question reaches them after everything requested before.
-        let question = Message::Ask(number, PATIENCE, Question::Subscribers(topic));
+        let question = Message::Ask(number, HUB_PATIENCE, Question::Subscribers(topic));
         let is_on_its_way = self.uplink.link.as_mut().is_some_and(|link| link.send_within(&question, MAX_UNSENT));
         self.uplink.flush();
         if !is_on_its_way {
