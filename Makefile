@@ -61,7 +61,7 @@ check: build .venv/test .venv/lint
 
 build: .venv/build
 	@command -v cargo >/dev/null || { echo "Building Hubbub needs Rust 1.88 or later: install it with rustup." >&2; exit 1; }
-	@echo "Compiling Hubbub ($(PROFILE)): seconds after an edit, a minute or more the first time." >&2
+	@echo "Compiling Hubbub ($(PROFILE) profile): a minute or two the first time, seconds after an edit. Each crate is named as it compiles." >&2
 	$(MATURIN) develop --profile $(PROFILE)
 
 # All of Autobahn's cases; `make test` runs those that are quick.

@@ -11,6 +11,7 @@ from as_process import free_port, output_of, serving
 from coming_from import Connect, Program, SocketIOClient, connecting, each_page, each_program, programs_of, served
 from readers_tests import passed, passed_in_node
 from snippets import Snippet, snippets_of, source
+from websockets.asyncio.client import connect as connect_to
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 # Installing Node may take longer than a test is given.
@@ -205,6 +206,22 @@ async def test_a_route_sends_into_a_room(page: str, snippets: list[Snippet]) -> 
             replacing={"port=9501": f"port={server.port}"},
         ),
         server.connect("/garden") as client,
+    ):
+        await post(port)
+        assert await client.recv() == "tea is ready"
+
+
+@each_page("In FastAPI's own process", "fastapi")
+async def test_a_route_sends_from_the_process_of_the_server(page: str, snippets: list[Snippet]) -> None:
+    port = free_port()
+    async with (
+        serving(
+            *snippets,
+            port=port,
+            arguments=("-m", "uvicorn", "app:app", "--port", str(port)),
+            environ={"HUBBUB_PORT": (embedded := str(free_port()))},
+        ),
+        connect_to(f"ws://127.0.0.1:{embedded}/garden", proxy=None) as client,
     ):
         await post(port)
         assert await client.recv() == "tea is ready"
