@@ -64,7 +64,7 @@ impl Reactor {
         let key = self.connections.insert(Connection::new(self.serial, socket, peer, self.clock.now));
         let connection = &mut self.connections[key];
         let registered = connection.socket.as_mut().map(|socket| {
-            self.poll.registry().register(socket, mio::Token(key), Interest::READABLE | Interest::WRITABLE)
+            self.poll.registry().register(socket, mio::Token(key.place()), Interest::READABLE | Interest::WRITABLE)
         });
         if let Some(Ok(())) = registered {
             let has_input = !input.is_empty();

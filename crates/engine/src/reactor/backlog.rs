@@ -18,6 +18,7 @@ use crate::connection::outbox::Pool;
 use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::Fd;
+use crate::system::table::Key;
 use crate::topics::Topics;
 use crate::topics::gathered::Fanout;
 
@@ -60,11 +61,11 @@ impl Waiting {
 
     /// The key of the next connection; there may be no connection with that key.
     #[inline]
-    pub(crate) fn next(&mut self, topics: &Topics) -> Option<u32> {
+    pub(crate) fn next(&mut self, topics: &Topics) -> Option<Key> {
         match self.audience {
             Audience::Everyone => {
                 self.next = self.next.checked_sub(1)?;
-                Some(self.next as u32)
+                Some(Key::of_place(self.next))
             }
             Audience::Topic(id) => {
                 self.next = self.next.min(topics.size(id)).checked_sub(1)?;
@@ -79,7 +80,7 @@ impl Waiting {
     }
 
     /// Whether a connection that this fan-out has not reached is to receive it.
-    fn is_for(&self, key: u32, fd: Fd, topics: &Topics) -> bool {
+    fn is_for(&self, key: Key, fd: Fd, topics: &Topics) -> bool {
         let is_in_audience = match self.audience {
             Audience::Everyone => true,
             Audience::Topic(id) => topics.has(id, key),
@@ -153,29 +154,29 @@ impl Backlog {
 
     /// Notes that no waiting fan-out concerns the connection: it has just opened, or has received everything.
     #[inline]
-    pub(crate) fn is_reached(&mut self, key: u32) {
+    pub(crate) fn is_reached(&mut self, key: Key) {
         if !self.queue.is_empty() {
-            let key = key as usize;
-            if key >= self.reached.len() {
-                self.reached.resize(key + 1, 0);
+            let place = key.place();
+            if place >= self.reached.len() {
+                self.reached.resize(place + 1, 0);
             }
-            self.reached[key] = self.last_number;
+            self.reached[place] = self.last_number;
         }
     }
 
     /// The position in the queue of the first fan-out that has not reached the connection.
-    fn first_missing(&self, key: u32) -> usize {
-        let reached = self.reached.get(key as usize).copied().unwrap_or_default();
+    fn first_missing(&self, key: Key) -> usize {
+        let reached = self.reached.get(key.place()).copied().unwrap_or_default();
         let first = self.queue.front().map_or(0, |waiting| waiting.number);
         ((reached + 1).saturating_sub(first) as usize).min(self.queue.len())
     }
 
     /// The next connection that the oldest fan-out has to reach. `None` if one step has not found any.
-    fn next(&mut self, topics: &Topics, pool: &mut Pool) -> Option<u32> {
+    fn next(&mut self, topics: &Topics, pool: &mut Pool) -> Option<Key> {
         for _ in 0..PASSED_OVER {
             let oldest = self.queue.front_mut()?;
             match oldest.next(topics) {
-                Some(key) if self.reached.get(key as usize).is_some_and(|reached| *reached >= oldest.number) => {}
+                Some(key) if self.reached.get(key.place()).is_some_and(|reached| *reached >= oldest.number) => {}
                 Some(key) => return Some(key),
                 None => {
                     self.bytes -= oldest.cost();
@@ -211,27 +212,27 @@ impl Reactor {
     /// Brings one connection up to date.
     fn step_through_backlog(&mut self, write: bool) {
         if let Some(key) = self.backlog.next(&self.topics, &mut self.tools.pool) {
-            self.deliver_waiting(key as usize, write);
+            self.deliver_waiting(key, write);
         }
     }
 
     /// Queues for one connection everything that waits for it.
     #[cold]
-    pub(crate) fn catch_up(&mut self, key: usize) {
+    pub(crate) fn catch_up(&mut self, key: Key) {
         self.deliver_waiting(key, false);
     }
 
     /// Delivers to one connection everything that waits for it, in order.
-    fn deliver_waiting(&mut self, key: usize, write: bool) {
-        let missing = self.backlog.first_missing(key as u32);
-        self.backlog.is_reached(key as u32);
+    fn deliver_waiting(&mut self, key: Key, write: bool) {
+        let missing = self.backlog.first_missing(key);
+        self.backlog.is_reached(key);
         let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { return };
         let fd = connection.fd;
         // Anything requested while this runs must find an empty queue.
         let mut queue = std::mem::take(&mut self.backlog.queue);
         let is_last = queue.len() - missing == 1;
         for waiting in queue.range_mut(missing..) {
-            if !waiting.is_for(key as u32, fd, &self.topics) {
+            if !waiting.is_for(key, fd, &self.topics) {
                 continue;
             }
             if !(write && is_last && self.write_through(key, &mut waiting.messages)) {
@@ -240,7 +241,7 @@ impl Reactor {
         }
         self.backlog.queue = queue;
         if write && self.connections[key].dirty {
-            if self.dirty.last() == Some(&(key as u32)) {
+            if self.dirty.last() == Some(&(key)) {
                 self.dirty.pop();
             }
             self.write_out(key, WRITE_BUDGET);

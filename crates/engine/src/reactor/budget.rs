@@ -16,6 +16,7 @@ use crate::reactor::event::Relief;
 use crate::registry::Held;
 use crate::registry::add;
 use crate::system::heap::{self, WORTH_TRIMMING};
+use crate::system::table::Key;
 
 /// Output queued for a connection whose socket accepts it is counted when it is written, unless it is at least this
 /// much.
@@ -83,7 +84,7 @@ impl Reactor {
     }
 
     /// Counts what a connection currently holds.
-    pub(crate) fn count_memory(&mut self, key: usize) {
+    pub(crate) fn count_memory(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let held = connection.output_memory() + connection.input_memory();
         self.budget.own = self.budget.own - connection.held + held;
@@ -139,7 +140,7 @@ impl Reactor {
         // Connections that were asked to close in the first round but still hold a lot are cut off in the second.
         for _ in 0..2 {
             let weights = self.connections.iter().map(|(key, connection)| (weight(connection), key));
-            let mut largest: BinaryHeap<(usize, usize)> = weights.filter(|(weight, _)| *weight > 0).collect();
+            let mut largest: BinaryHeap<(usize, Key)> = weights.filter(|(weight, _)| *weight > 0).collect();
             while self.held() > target
                 && let Some((_, key)) = largest.pop()
             {
@@ -154,7 +155,7 @@ impl Reactor {
         }
     }
 
-    fn close_for_memory(&mut self, key: usize) {
+    fn close_for_memory(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let held = match connection.stage {
             Stage::Body(_) => Held::Body,
@@ -199,7 +200,7 @@ impl Reactor {
         }
     }
 
-    fn discard_input(&mut self, key: usize) {
+    fn discard_input(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         connection.input = Vec::new();
         connection.used = 0;

@@ -19,9 +19,10 @@ use crate::connection::{Ending, Stage, Wait};
 use crate::reactor::refusals::Refused;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
+use crate::system::table::Key;
 
 impl Reactor {
-    pub(crate) fn end_of_input(&mut self, key: usize) {
+    pub(crate) fn end_of_input(&mut self, key: Key) {
         self.settle_for(key);
         let connection = &mut self.connections[key];
         connection.ended = true;
@@ -41,7 +42,7 @@ impl Reactor {
         }
     }
 
-    pub(crate) fn closed_by_peer(&mut self, key: usize, code: Option<u16>, reason: String) {
+    pub(crate) fn closed_by_peer(&mut self, key: Key, code: Option<u16>, reason: String) {
         self.settle_for(key);
         let connection = &mut self.connections[key];
         if let Stage::WebSocket(protocol) = &mut connection.stage
@@ -57,7 +58,7 @@ impl Reactor {
     }
 
     /// Fails the connection (RFC 6455 §7.1.7): no further input from the peer is interpreted.
-    pub(crate) fn fail(&mut self, key: usize, code: u16, reason: &str) {
+    pub(crate) fn fail(&mut self, key: Key, code: u16, reason: &str) {
         if self.put_close(key, code, reason) {
             self.end_abnormally(key);
             self.finish_sending(key, true);
@@ -65,7 +66,7 @@ impl Reactor {
     }
 
     /// Queues our Close frame after what is already queued. Returns false if this is not a WebSocket, or it has ended.
-    pub(crate) fn put_close(&mut self, key: usize, code: u16, reason: &str) -> bool {
+    pub(crate) fn put_close(&mut self, key: Key, code: u16, reason: &str) -> bool {
         self.settle_for(key);
         let connection = &mut self.connections[key];
         let Stage::WebSocket(protocol) = &mut connection.stage else {
@@ -81,7 +82,7 @@ impl Reactor {
     }
 
     /// Ends the WebSocket; its `close` event is now due.
-    fn end(&mut self, key: usize, code: u16, reason: String) {
+    fn end(&mut self, key: Key, code: u16, reason: String) {
         self.leave_open(key);
         let connection = &mut self.connections[key];
         if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
@@ -91,19 +92,19 @@ impl Reactor {
         }
     }
 
-    fn end_abnormally(&mut self, key: usize) {
+    fn end_abnormally(&mut self, key: Key) {
         let ours = self.connections[key].our_code;
         let reason = if ours == 0 { String::new() } else { ours.to_string() };
         self.end(key, close_code::ABNORMAL, reason);
     }
 
     /// Removes the connection from the open WebSockets.
-    pub(crate) fn leave_open(&mut self, key: usize) {
+    pub(crate) fn leave_open(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         if connection.open {
             connection.open = false;
-            self.keys[connection.row] = 0;
-            let is_watched = self.shared.end(connection.fd, key as u32);
+            self.keys.clear(connection.row);
+            let is_watched = self.shared.end(connection.fd, key);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
             let fd = connection.fd;
@@ -118,7 +119,7 @@ impl Reactor {
     }
 
     /// Sends what is queued and then closes.
-    pub(crate) fn finish_sending(&mut self, key: usize, linger: bool) {
+    pub(crate) fn finish_sending(&mut self, key: Key, linger: bool) {
         let connection = &mut self.connections[key];
         connection.stage = Stage::Finishing { linger, shut: false };
         connection.fragmented = None;
@@ -130,7 +131,7 @@ impl Reactor {
 
     /// Ends the connection at once. What has been written still reaches a peer that keeps reading; a peer that does not
     /// read gets a reset, which shows that something is missing.
-    pub(crate) fn abort(&mut self, key: usize) {
+    pub(crate) fn abort(&mut self, key: Key) {
         let is_cut = !self.connections[key].outbox.is_empty() && !self.is_taking(key);
         self.end_abnormally(key);
         self.change_wait(key, Wait::Nothing);
@@ -157,7 +158,7 @@ impl Reactor {
     }
 
     /// Keeps a connection whose client has left only for its handlers. It no longer counts as a connection.
-    fn outlive(&mut self, key: usize) {
+    fn outlive(&mut self, key: Key) {
         if !std::mem::replace(&mut self.connections[key].outlived, true) {
             self.count_outliving(self.outliving + 1);
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
@@ -166,7 +167,7 @@ impl Reactor {
 
     /// Does the same for an HTTP connection whose peer has hung up while its handler runs. Their number is limited,
     /// because each still has a descriptor.
-    pub(crate) fn outlive_if_abandoned(&mut self, key: usize) {
+    pub(crate) fn outlive_if_abandoned(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.hung_up && matches!(connection.stage, Stage::Asked(_)) && !self.is_overrun() {
             self.outlive(key);
@@ -192,7 +193,7 @@ impl Reactor {
     }
 
     /// Ends a connection whose TLS has failed. The alert from rustls is already in its outbox.
-    pub(crate) fn fail_tls(&mut self, key: usize, reason: &str) {
+    pub(crate) fn fail_tls(&mut self, key: Key, reason: &str) {
         if self.connections[key].is_in_tls_handshake() {
             self.refuse_tls(key, reason);
         }
@@ -201,14 +202,14 @@ impl Reactor {
     }
 
     /// Reports a failed TLS handshake. All of them are reported here.
-    pub(crate) fn refuse_tls(&mut self, key: usize, reason: &str) {
+    pub(crate) fn refuse_tls(&mut self, key: Key, reason: &str) {
         let peer = self.connections[key].peer;
         let reason = format!("the TLS handshake failed: {reason}").into();
         self.turned_away(Refused { peer, status: None, reason, sent: 0, head: None, others: 0 });
     }
 
     /// Called when nothing is left to send. Closes a connection that only waited for this.
-    pub(crate) fn all_sent(&mut self, key: usize) {
+    pub(crate) fn all_sent(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let Stage::Finishing { linger, shut } = &mut connection.stage else {
             if matches!(connection.stage, Stage::Head { .. }) {

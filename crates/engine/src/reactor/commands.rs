@@ -13,6 +13,7 @@ use crate::reactor::notice::Notice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
+use crate::system::table::Key;
 
 /// An outbox that has grown to this size is written at once, in the middle of a turn. So a handler that pushes a lot
 /// fills the outbox only if the peer does not read.
@@ -81,7 +82,7 @@ impl Reactor {
 
     /// Queues a whole message for an open connection that has no fragmented message in progress.
     #[inline]
-    fn enqueue(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) -> bool {
+    fn enqueue(&mut self, key: Key, opcode: DataOpcode, payload: &[u8]) -> bool {
         let has_room = self.make_room(key, payload.len(), Counted::Everything);
         if has_room {
             self.put(key, opcode, payload);
@@ -89,7 +90,7 @@ impl Reactor {
         has_room
     }
 
-    fn put(&mut self, key: usize, opcode: DataOpcode, payload: &[u8]) {
+    fn put(&mut self, key: Key, opcode: DataOpcode, payload: &[u8]) {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
         let window = connection.window_bits.filter(|_| payload.len() >= self.settings.compression_threshold);
@@ -107,13 +108,7 @@ impl Reactor {
         self.queued(key);
     }
 
-    fn push_fragment(
-        &mut self,
-        key: usize,
-        opcode: DataOpcode,
-        finish: bool,
-        payload: &[u8],
-    ) -> Result<bool, PushError> {
+    fn push_fragment(&mut self, key: Key, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
         let is_continuation = opcode == DataOpcode::Continuation;
         let unfinished = match &self.connections[key].fragmented {
             Some(fragmented) if is_continuation => fragmented.unfinished.clone(),
@@ -144,7 +139,7 @@ impl Reactor {
     }
 
     /// Keeps a message until the fragmented message in progress has ended.
-    pub(crate) fn defer(&mut self, key: usize, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+    pub(crate) fn defer(&mut self, key: Key, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
         if !self.make_room(key, payload.len(), Counted::Everything) {
             return false;
         }
@@ -157,7 +152,7 @@ impl Reactor {
     }
 
     /// Sends the messages that waited for the end of the fragmented one.
-    fn end_fragmented(&mut self, key: usize) {
+    fn end_fragmented(&mut self, key: Key) {
         let Some(fragmented) = self.connections[key].fragmented.take() else {
             return;
         };
@@ -190,7 +185,7 @@ impl Reactor {
     }
 
     /// Queues a control frame. Control frames may be sent between the fragments of a message.
-    pub(crate) fn control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) -> bool {
+    pub(crate) fn control(&mut self, key: Key, opcode: Opcode, payload: &[u8]) -> bool {
         let has_room = self.make_room(key, payload.len(), Counted::Outbox);
         if has_room {
             self.put_control(key, opcode, payload);
@@ -200,14 +195,14 @@ impl Reactor {
 
     /// Answers a ping. If messages are dropped when the outbox is full, so are pongs: the peer will ask again, and only
     /// the last ping needs an answer (RFC 6455 §5.5.3).
-    pub(crate) fn pong(&mut self, key: usize, payload: &[u8]) {
+    pub(crate) fn pong(&mut self, key: Key, payload: &[u8]) {
         let is_full = self.connections[key].cost() > self.settings.send_queue_size;
         if !is_full || self.settings.slow_consumer == SlowConsumer::Close {
             self.control(key, Opcode::Pong, payload);
         }
     }
 
-    pub(crate) fn put_control(&mut self, key: usize, opcode: Opcode, payload: &[u8]) {
+    pub(crate) fn put_control(&mut self, key: Key, opcode: Opcode, payload: &[u8]) {
         let outbox = &mut self.connections[key].outbox;
         outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode, true, false, payload));
         self.queued(key);
@@ -231,7 +226,7 @@ impl Reactor {
     }
 
     /// Sends our Close frame, the first of the two, and waits for the peer's.
-    pub(crate) fn send_close(&mut self, key: usize, code: u16, reason: &str) {
+    pub(crate) fn send_close(&mut self, key: Key, code: u16, reason: &str) {
         if !self.put_close(key, code, reason) {
             return;
         }
@@ -260,7 +255,7 @@ impl Reactor {
             self.shared.totals().subscriptions_refused.fetch_add(1, Ordering::Relaxed);
             return Subscribed::TooMany;
         }
-        self.topics.subscribe(key as u32, &mut connection.subscriptions, topic);
+        self.topics.subscribe(key, &mut connection.subscriptions, topic);
         self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
         Subscribed::Done
     }
@@ -271,7 +266,7 @@ impl Reactor {
             return self.is_away(fd) && self.unsubscribe_away(fd, topic);
         };
         let connection = &mut self.connections[key];
-        self.topics.unsubscribe(key as u32, &mut connection.subscriptions, topic);
+        self.topics.unsubscribe(key, &mut connection.subscriptions, topic);
         self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
         true
     }
@@ -420,7 +415,7 @@ impl Reactor {
     /// Whether `length` more bytes may be queued. If not, and the socket accepts no more either, the slow-consumer
     /// policy has been applied. An empty outbox takes any message.
     #[inline]
-    pub(crate) fn make_room(&mut self, key: usize, length: usize, counted: Counted) -> bool {
+    pub(crate) fn make_room(&mut self, key: Key, length: usize, counted: Counted) -> bool {
         let has_room = |connection: &Connection, limit: usize| {
             let cost = match counted {
                 Counted::Everything => connection.cost(),
@@ -445,7 +440,7 @@ impl Reactor {
             SlowConsumer::Close => {
                 let connection = &mut self.connections[key];
                 connection.outbox.discard_unbegun(&mut self.tools.pool);
-                self.backlog.is_reached(key as u32);
+                self.backlog.is_reached(key);
                 add(&self.shared.totals().slow_consumers_closed, 1);
                 self.send_close(key, close_code::TRY_AGAIN, "slow consumer");
             }
@@ -455,7 +450,7 @@ impl Reactor {
 
     /// To be called when something was added to an outbox: it will be written at the end of the turn.
     #[inline]
-    pub(crate) fn queued(&mut self, key: usize) {
+    pub(crate) fn queued(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let unsent = connection.unsent();
         self.shared.count_unsent(connection, unsent);
@@ -464,7 +459,7 @@ impl Reactor {
         }
         if !connection.dirty && !connection.blocked {
             connection.dirty = true;
-            self.dirty.push(key as u32);
+            self.dirty.push(key);
         }
         if unsent >= COUNTED_AT_ONCE || connection.blocked {
             self.queued_much(key, unsent);
@@ -472,7 +467,7 @@ impl Reactor {
     }
 
     /// Counts the memory of an outbox whose contents may stay there for long.
-    fn queued_much(&mut self, key: usize, unsent: usize) {
+    fn queued_much(&mut self, key: Key, unsent: usize) {
         if unsent >= WRITE_AT && !self.connections[key].blocked {
             self.write_out(key, WRITE_BUDGET);
         }

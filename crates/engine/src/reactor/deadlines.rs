@@ -9,11 +9,12 @@ use crate::connection::{Stage, Wait};
 use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
+use crate::system::table::Key;
 use crate::system::timers::Timer;
 
 impl Reactor {
     /// Begins to wait for something. Its deadline counts from now.
-    pub(crate) fn wait(&mut self, key: usize, wait: Wait) {
+    pub(crate) fn wait(&mut self, key: Key, wait: Wait) {
         // A handler may have blocked since the turn began, or no turn may be running.
         self.clock.read();
         self.change_wait(key, wait);
@@ -26,7 +27,7 @@ impl Reactor {
     }
 
     /// Changes what a connection waits for, and updates the count of resting connections.
-    pub(crate) fn change_wait(&mut self, key: usize, wait: Wait) {
+    pub(crate) fn change_wait(&mut self, key: Key, wait: Wait) {
         let before = std::mem::replace(&mut self.connections[key].wait, wait);
         match (before == Wait::KeepAlive, wait == Wait::KeepAlive) {
             (false, true) => self.resting += 1,
@@ -38,7 +39,7 @@ impl Reactor {
     }
 
     /// Makes sure that the timer wheel returns to the connection in time.
-    pub(crate) fn arm(&mut self, key: usize) {
+    pub(crate) fn arm(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let waits_until = connection.wait.limit(&self.settings).map(|limit| connection.since + limit);
         let Some(at) = waits_until.into_iter().chain(self.partial_until(key)).min() else {
@@ -47,12 +48,12 @@ impl Reactor {
         let connection = &mut self.connections[key];
         if at < connection.timer_at {
             connection.timer_at = at;
-            self.wheel.set(Timer { key: key as u32, serial: connection.serial, at });
+            self.wheel.set(Timer { key, serial: connection.serial, at });
         }
     }
 
     /// Notes whether a message is unfinished, and when the last of it arrived.
-    pub(crate) fn watch_partial(&mut self, key: usize) {
+    pub(crate) fn watch_partial(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let Some(partial) = connection.partial() else {
             connection.partial_at = u64::MAX;
@@ -69,14 +70,14 @@ impl Reactor {
     }
 
     /// Until when to wait for the rest of an unfinished message.
-    fn partial_until(&self, key: usize) -> Option<u64> {
+    fn partial_until(&self, key: Key) -> Option<u64> {
         let connection = &self.connections[key];
         let limit = self.settings.message_timeout.filter(|_| connection.partial_at != u64::MAX)?;
         Some(connection.partial_at + limit.as_millis() as u64)
     }
 
     /// Closes a connection whose message takes too long. Returns false if the message is in time.
-    fn judge_partial(&mut self, key: usize) -> bool {
+    fn judge_partial(&mut self, key: Key) -> bool {
         let now = self.clock.now;
         if self.partial_until(key).is_none_or(|until| until > now) {
             return false;
@@ -103,7 +104,6 @@ impl Reactor {
         let mut judged = 0;
         for Timer { key, serial, at } in due.iter().copied() {
             judged += 1;
-            let key = key as usize;
             let Some(connection) = self.connections.get_mut(key) else {
                 continue;
             };
@@ -119,7 +119,7 @@ impl Reactor {
         self.due = due;
     }
 
-    fn judge(&mut self, key: usize) {
+    fn judge(&mut self, key: Key) {
         if self.judge_partial(key) {
             return;
         }
@@ -182,7 +182,7 @@ impl Reactor {
     }
 
     /// Gives a peer another period if it has taken enough in the last one.
-    fn go_on_or_cut_off(&mut self, key: usize) {
+    fn go_on_or_cut_off(&mut self, key: Key) {
         if self.takes_enough(key) {
             self.arm(key);
         } else {
@@ -191,7 +191,7 @@ impl Reactor {
     }
 
     /// Closes a connection although its fragmented message has not been finished: it seems to have been given up.
-    fn close_unfinished(&mut self, key: usize) {
+    fn close_unfinished(&mut self, key: Key) {
         let Some(fragmented) = self.connections[key].fragmented.take() else { return };
         add(&self.shared.totals().messages_dropped, fragmented.deferred.len() as u64);
         if let Some((code, reason)) = fragmented.closing {
@@ -200,7 +200,7 @@ impl Reactor {
         }
     }
 
-    fn write_out_if_there(&mut self, key: usize) {
+    fn write_out_if_there(&mut self, key: Key) {
         if self.connections.contains(key) {
             self.write_out(key, WRITE_BUDGET);
         }

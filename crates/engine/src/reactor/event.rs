@@ -10,23 +10,24 @@ use crate::language::message::Leave;
 use crate::reactor::notice::Unanswered;
 use crate::reactor::refusals::Refused;
 use crate::registry::Fd;
+use crate::system::table::Key;
 
 /// Names a request until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    pub(crate) key: u32,
+    pub(crate) key: Key,
     pub(crate) serial: u32,
 }
 
 impl Token {
     /// The token as one number.
     pub fn to_bits(self) -> u64 {
-        u64::from(self.serial) << 32 | u64::from(self.key)
+        u64::from(self.serial) << 32 | u64::from(self.key.to_bits())
     }
 
     /// The token with this number. Any number is safe: answers to a token that names nothing are ignored.
     pub fn from_bits(bits: u64) -> Self {
-        Self { key: bits as u32, serial: (bits >> 32) as u32 }
+        Self { key: Key::from_bits(bits as u32), serial: (bits >> 32) as u32 }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::reactor::backlog::{Audience, Waiting};
 use crate::reactor::commands::Counted;
 use crate::reactor::slice::Slice;
 use crate::registry::Fd;
+use crate::system::table::Key;
 use crate::topics::gathered::{Fanout, Gathered};
 
 impl Reactor {
@@ -36,7 +37,7 @@ impl Reactor {
     /// Like [`Reactor::settle`], before something is done with the connection `key`: everything published or broadcast
     /// so far is queued for it.
     #[inline]
-    pub(crate) fn settle_for(&mut self, key: usize) {
+    pub(crate) fn settle_for(&mut self, key: Key) {
         self.settle();
         if !self.backlog.is_empty() {
             self.catch_up(key);
@@ -45,7 +46,7 @@ impl Reactor {
 
     /// Like [`Reactor::settle_for`], for the open connection `fd`. Returns its key if it is still open afterwards.
     #[inline]
-    pub(crate) fn settled_key(&mut self, fd: Fd) -> Option<usize> {
+    pub(crate) fn settled_key(&mut self, fd: Fd) -> Option<Key> {
         self.settle();
         let key = self.open_key(fd)?;
         if self.backlog.is_empty() {
@@ -69,7 +70,7 @@ impl Reactor {
             return;
         };
         let most = match audience {
-            Audience::Everyone => self.connections.capacity(),
+            Audience::Everyone => self.connections.places(),
             Audience::Topic(id) => self.topics.size(id),
         };
         let mut waiting = Waiting::new(audience, most, gathered.into_messages());
@@ -79,7 +80,6 @@ impl Reactor {
             return;
         }
         while let Some(key) = waiting.next(&self.topics) {
-            let key = key as usize;
             let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { continue };
             let is_excluded = waiting.excludes(connection.fd);
             if !self.backlog.is_empty() {
@@ -111,7 +111,7 @@ impl Reactor {
     /// Writes messages straight to the socket of a connection with nothing queued, no compression and no TLS. Most
     /// connections are like this, and their outboxes need not be touched. Returns false if the messages have yet to be
     /// delivered.
-    pub(crate) fn write_through(&mut self, key: usize, messages: &mut Fanout) -> bool {
+    pub(crate) fn write_through(&mut self, key: Key, messages: &mut Fanout) -> bool {
         let connection = &mut self.connections[key];
         let may_wait = messages.bytes() <= self.settings.send_queue_size;
         let is_plain = connection.window_bits.is_none() && connection.tls.is_none();
@@ -132,7 +132,7 @@ impl Reactor {
         true
     }
 
-    pub(crate) fn deliver(&mut self, key: usize, messages: &mut Fanout) {
+    pub(crate) fn deliver(&mut self, key: Key, messages: &mut Fanout) {
         let connection = &mut self.connections[key];
         let window = connection.window_bits;
         let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
@@ -148,7 +148,7 @@ impl Reactor {
     }
 
     /// Delivers only message number `index`: its connection is compressed, or can take only some of the messages.
-    fn deliver_one(&mut self, key: usize, index: usize, messages: &mut Fanout) {
+    fn deliver_one(&mut self, key: Key, index: usize, messages: &mut Fanout) {
         let (opcode, payload) = messages.get(index);
         match &self.connections[key] {
             connection if !connection.open => return,

@@ -17,6 +17,7 @@ use crate::reactor::event::{Event, Shortage, Token};
 use crate::reactor::phase::Phase;
 use crate::reactor::refusals::Refused;
 use crate::registry::{Fd, NoId, add};
+use crate::system::table::Key;
 use crate::tls::session;
 
 /// Seconds after which a client that was refused for lack of room may retry.
@@ -65,7 +66,7 @@ fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, st
 impl Reactor {
     /// Handles a request head. Returns the event if the request is to be passed to a handler; otherwise it has been
     /// answered, or its body is awaited.
-    pub(crate) fn enter(&mut self, key: usize, head: Result<Head, Rejection>) -> Option<Event<'static>> {
+    pub(crate) fn enter(&mut self, key: Key, head: Result<Head, Rejection>) -> Option<Event<'static>> {
         let (head, rejection) = match head {
             Ok(head) => match self.examine(&head) {
                 Ok(Accepted::Handshake(upgrade)) => {
@@ -148,7 +149,7 @@ impl Reactor {
         self.settings.certificate.is_some()
     }
 
-    fn await_body(&mut self, key: usize, request: Unfinished, expects_continue: bool) {
+    fn await_body(&mut self, key: Key, request: Unfinished, expects_continue: bool) {
         let connection = &mut self.connections[key];
         connection.stage = Stage::Body(Box::new(request));
         if connection.wait == Wait::Head {
@@ -165,25 +166,25 @@ impl Reactor {
     }
 
     /// The event for a request whose body has been read.
-    pub(crate) fn enter_with_body(&mut self, key: usize) -> Option<Event<'static>> {
+    pub(crate) fn enter_with_body(&mut self, key: Key) -> Option<Event<'static>> {
         let stage = std::mem::replace(&mut self.connections[key].stage, Stage::Head { scanned: 0 });
         let Stage::Body(request) = stage else { return None };
         Some(self.request(key, request.head, request.body.into_content()))
     }
 
-    fn request(&mut self, key: usize, head: Head, body: Vec<u8>) -> Event<'static> {
+    fn request(&mut self, key: Key, head: Head, body: Vec<u8>) -> Event<'static> {
         let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
         let (token, peer) = self.await_answer(key, asked);
         Event::Request { token, head, peer, body }
     }
 
     /// Makes the connection wait for its handler. Returns the token that names it to the handler, and the peer.
-    fn await_answer(&mut self, key: usize, asked: Asked) -> (Token, SocketAddr) {
+    fn await_answer(&mut self, key: Key, asked: Asked) -> (Token, SocketAddr) {
         self.connections[key].stage = Stage::Asked(asked);
         self.outlive_if_abandoned(key);
         self.wait(key, Wait::Nothing);
         let connection = &self.connections[key];
-        (Token { key: key as u32, serial: connection.serial }, connection.peer)
+        (Token { key, serial: connection.serial }, connection.peer)
     }
 
     /// An id for a new connection, if the whole server has room for one more.
@@ -201,25 +202,25 @@ impl Reactor {
         fd
     }
 
-    pub(crate) fn reject_too_large(&mut self, key: usize) {
+    pub(crate) fn reject_too_large(&mut self, key: Key) {
         self.reject(key, &TOO_LARGE, None);
     }
 
-    pub(crate) fn reject_too_slow(&mut self, key: usize) {
+    pub(crate) fn reject_too_slow(&mut self, key: Key) {
         self.reject(key, &TOO_SLOW, None);
     }
 
-    pub(crate) fn reject_stopping(&mut self, key: usize) {
+    pub(crate) fn reject_stopping(&mut self, key: Key) {
         self.reject(key, &STOPPING, None);
     }
 
     /// Answers plain HTTP on a port that speaks TLS.
-    pub(crate) fn reject_plain(&mut self, key: usize) {
+    pub(crate) fn reject_plain(&mut self, key: Key) {
         self.reject(key, &PLAIN_HTTP, None);
     }
 
     /// Answers TLS on a port that speaks plain HTTP.
-    pub(crate) fn alert_that_there_is_no_tls(&mut self, key: usize) {
+    pub(crate) fn alert_that_there_is_no_tls(&mut self, key: Key) {
         let alert = |out: &mut Vec<u8>| out.extend_from_slice(session::NO_TLS_HERE);
         self.connections[key].outbox.append(&mut self.tools.pool, alert);
         self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
@@ -227,7 +228,7 @@ impl Reactor {
     }
 
     /// Answers a request that is not passed to a handler, and closes: what follows it may not be what it seems.
-    pub(crate) fn reject(&mut self, key: usize, rejection: &Rejection, head: Option<Arc<Head>>) {
+    pub(crate) fn reject(&mut self, key: Key, rejection: &Rejection, head: Option<Arc<Head>>) {
         let head = head.or_else(|| match std::mem::replace(&mut self.connections[key].stage, Stage::Gone) {
             Stage::Body(request) => Some(Arc::new(request.head)),
             _ => None,
@@ -265,7 +266,7 @@ impl Reactor {
 
     /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.
     pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
-        let connection = self.connections.get(token.key as usize).filter(|it| it.serial == token.serial);
+        let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial);
         match connection.map(|connection| &connection.stage) {
             Some(Stage::Asked(Asked::Handshake(upgrade, _))) => {
                 let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);

@@ -20,6 +20,7 @@ use crate::registry::Measured;
 use crate::registry::Totals;
 use crate::registry::{Fd, Info, Registry, Reservation, StuckCell, add};
 use crate::settings::Settings;
+use crate::system::table::Key;
 
 /// The largest number of queued commands.
 const MAX_COMMANDS: usize = 65_536;
@@ -50,7 +51,7 @@ pub struct Shared {
 /// A connection that is no longer open, and whose `close` handler has not ended. Its row in the registry is free, and
 /// may already belong to another connection.
 struct Ended {
-    key: u32,
+    key: Key,
     info: Info,
 }
 
@@ -216,7 +217,7 @@ impl Shared {
 
     /// Ends the connection `fd`, known to the reactor as `key`: frees its row, and keeps its counts. Returns true if
     /// another process wants to be notified.
-    pub(crate) fn end(&self, fd: Fd, key: u32) -> bool {
+    pub(crate) fn end(&self, fd: Fd, key: Key) -> bool {
         let Some(info) = self.registry.info(fd) else { return false };
         let (messages_in, messages_out) = (info.messages_in, info.messages_out);
         let (bytes_in, bytes_out) = (info.bytes_in, info.bytes_out);
@@ -234,8 +235,8 @@ impl Shared {
     }
 
     /// The reactor's key of a connection that has ended and has not been forgotten.
-    pub(crate) fn ended_key(&self, fd: Fd) -> Option<usize> {
-        self.ended().get(&fd).map(|ended| ended.key as usize)
+    pub(crate) fn ended_key(&self, fd: Fd) -> Option<Key> {
+        self.ended().get(&fd).map(|ended| ended.key)
     }
 
     /// Records how many bytes the outbox of an ended connection currently holds.

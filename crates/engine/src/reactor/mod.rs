@@ -37,7 +37,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::{Events, Poll, Waker};
-use slab::Slab;
 use wire::deflate::{Deflater, Inflater};
 
 use crate::connection::outbox::{Pool, Progress, Raw};
@@ -57,6 +56,7 @@ use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
 use crate::system::acceptor::Acceptor;
 use crate::system::clock::{Clock, TimeSource};
+use crate::system::table::{Key, Keys, Table};
 use crate::system::timers::{Timer, Wheel};
 use crate::tls::certificate::Certificate;
 use crate::topics::Topics;
@@ -101,12 +101,12 @@ struct Tools {
 pub struct Reactor {
     settings: Settings,
     shared: Arc<Shared>,
-    connections: Slab<Connection>,
+    connections: Table<Connection>,
     topics: Topics,
     tools: Tools,
     clock: Clock,
     ids: Ids,
-    dirty: Vec<u32>,
+    dirty: Vec<Key>,
     /// Messages for many connections that are not queued yet.
     gathered: Gathered,
     /// Fan-outs that are being delivered in slices.
@@ -123,12 +123,12 @@ pub struct Reactor {
     /// Why handshakes are being refused, until it is reported.
     shortage: Option<Shortage>,
     refusals: Refusals,
-    /// Keys of open connections by registry row, plus 1; 0 means none. Zeroed memory costs nothing until it is used.
-    keys: Vec<u32>,
-    ready: VecDeque<u32>,
+    /// Keys of open connections by registry row.
+    keys: Keys,
+    ready: VecDeque<Key>,
     drained: Vec<Fd>,
     /// Closed connections. They are removed at the end of the turn, so that keys stay valid until then.
-    gone: Vec<u32>,
+    gone: Vec<Key>,
     unsubscribing: Unsubscribing,
     /// The connection of the next `max_topics` notice. There is at most one such notice.
     topics_exceeded: Option<Fd>,
@@ -180,11 +180,11 @@ impl Reactor {
         let certificate = settings.certificate.clone().map(Certificate::new).transpose().map_err(io::Error::other)?;
         let ciphertext = vec![0; if certificate.is_some() { READ_BUDGET } else { 0 }].into();
         Ok(Self {
-            keys: vec![0; shared.registry.rows()],
+            keys: Keys::new(shared.registry.rows()),
             budget: Budget::new(settings.max_memory),
             settings,
             shared,
-            connections: Slab::new(),
+            connections: Table::new(),
             topics,
             tools: Tools {
                 pool: Pool::default(),
@@ -278,7 +278,8 @@ impl Reactor {
                 WAKER => woken = true,
                 LISTENER => self.acceptor.ready = true,
                 LINK => self.uplink.is_reported(event.is_readable() || event.is_read_closed(), event.is_writable()),
-                mio::Token(key) => {
+                mio::Token(place) => {
+                    let key = Key::of_place(place);
                     let Some(connection) = self.connections.get_mut(key) else {
                         continue;
                     };
@@ -289,18 +290,18 @@ impl Reactor {
                         connection.blocked = false;
                         if !connection.dirty && !connection.outbox.is_empty() {
                             connection.dirty = true;
-                            self.dirty.push(key as u32);
+                            self.dirty.push(key);
                         }
                     }
                     if connection.readable && !connection.queued {
                         connection.queued = true;
-                        self.ready.push_back(key as u32);
+                        self.ready.push_back(key);
                     }
                 }
             }
         }
         if hung_up {
-            let keys: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+            let keys: Vec<Key> = self.events.iter().map(|event| Key::of_place(event.token().0)).collect();
             keys.into_iter().for_each(|key| self.outlive_if_abandoned(key));
         }
         if woken || !self.commands.is_empty() {
@@ -326,8 +327,8 @@ impl Reactor {
         let mut gone = std::mem::take(&mut self.gone);
         for key in gone.drain(..) {
             // A key may be on the list twice. Once freed, it must not be taken away from a new connection.
-            if self.connections.get(key as usize).is_some_and(Connection::is_over) {
-                let connection = self.connections.remove(key as usize);
+            if self.connections.get(key).is_some_and(Connection::is_over) {
+                let connection = self.connections.remove(key);
                 self.budget.forget(connection.held);
                 if connection.outlived {
                     self.count_outliving(self.outliving - 1);
@@ -382,12 +383,12 @@ impl Reactor {
         self.turn_time.saturating_sub(self.clock.turn_time())
     }
 
-    fn write_dirty(&mut self, mut dirty: Vec<u32>, slice: &mut Slice) {
+    fn write_dirty(&mut self, mut dirty: Vec<Key>, slice: &mut Slice) {
         let mut written = 0;
         for key in &dirty {
             written += 1;
-            if self.connections.get(*key as usize).is_some_and(|connection| connection.dirty) {
-                self.write_out(*key as usize, WRITE_BUDGET);
+            if self.connections.get(*key).is_some_and(|connection| connection.dirty) {
+                self.write_out(*key, WRITE_BUDGET);
                 if slice.is_over() {
                     break;
                 }
@@ -460,15 +461,15 @@ impl Reactor {
     }
 
     /// Has the connection's key freed at the end of the turn, if nothing of the connection is left.
-    pub(crate) fn free_if_over(&mut self, key: usize) {
+    pub(crate) fn free_if_over(&mut self, key: Key) {
         if self.connections[key].is_over() {
-            self.gone.push(key as u32);
+            self.gone.push(key);
         }
     }
 
     /// The ids of this process's open WebSockets.
     pub fn own_ids(&self) -> Vec<Fd> {
-        self.connections.iter().filter(|(_, connection)| connection.open).map(|(_, connection)| connection.fd).collect()
+        self.connections.values().filter(|connection| connection.open).map(|connection| connection.fd).collect()
     }
 
     /// The number of connections of any kind.
@@ -498,15 +499,15 @@ impl Reactor {
         self.clock.turn_time() >= self.turn_time
     }
 
-    pub(crate) fn make_ready(&mut self, key: usize) {
+    pub(crate) fn make_ready(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         if !connection.queued {
             connection.queued = true;
-            self.ready.push_back(key as u32);
+            self.ready.push_back(key);
         }
     }
 
-    pub(crate) fn write_out(&mut self, key: usize, budget: usize) {
+    pub(crate) fn write_out(&mut self, key: Key, budget: usize) {
         let connection = &mut self.connections[key];
         connection.dirty = false;
         let Some(socket) = connection.socket.as_mut().filter(|_| !connection.blocked) else {
@@ -534,7 +535,7 @@ impl Reactor {
             }
             Ok(Progress::OverBudget) => {
                 connection.dirty = true;
-                self.dirty.push(key as u32);
+                self.dirty.push(key);
             }
             Err(_) => {
                 self.abort(key);
@@ -552,29 +553,29 @@ impl Reactor {
     }
 
     /// The key of a WebSocket that is open, or whose `close` handler has not ended yet.
-    pub(crate) fn key(&self, fd: Fd) -> Option<usize> {
+    pub(crate) fn key(&self, fd: Fd) -> Option<Key> {
         self.open_key(fd).or_else(|| self.shared.ended_key(fd))
     }
 
     /// The key of an open WebSocket.
     #[inline]
-    pub(crate) fn open_key(&self, fd: Fd) -> Option<usize> {
-        let key = (self.keys[self.shared.registry.index(fd)] as usize).checked_sub(1)?;
+    pub(crate) fn open_key(&self, fd: Fd) -> Option<Key> {
+        let key = self.keys.get(self.shared.registry.index(fd))?;
         (self.connections[key].fd == fd).then_some(key)
     }
 
-    pub(crate) fn name(&mut self, key: usize, fd: Fd) {
+    pub(crate) fn name(&mut self, key: Key, fd: Fd) {
         let row = self.shared.registry.index(fd);
-        self.keys[row] = key as u32 + 1;
+        self.keys.set(row, key);
         let connection = &mut self.connections[key];
         (connection.fd, connection.row) = (fd, row);
         (connection.open, connection.forgotten) = (true, false);
-        self.backlog.is_reached(key as u32);
+        self.backlog.is_reached(key);
     }
 
     /// The connection that waits for the answer named by `token`, if it is still waiting.
-    pub(crate) fn asked(&mut self, token: Token) -> Option<(usize, Asked)> {
-        let key = token.key as usize;
+    pub(crate) fn asked(&mut self, token: Token) -> Option<(Key, Asked)> {
+        let key = token.key;
         let connection = self.connections.get_mut(key).filter(|it| it.serial == token.serial)?;
         match std::mem::replace(&mut connection.stage, Stage::Head { scanned: 0 }) {
             Stage::Asked(asked) => Some((key, asked)),

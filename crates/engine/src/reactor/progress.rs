@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::connection::Connection;
 use crate::reactor::Reactor;
 use crate::system::sockets;
+use crate::system::table::Key;
 
 /// Bytes that a peer has to receive in each period.
 const LEAST: usize = 16 * 1024;
@@ -32,7 +33,7 @@ impl Connection {
 
 impl Reactor {
     /// Begins a period: the peer has to receive [`LEAST`] bytes before the deadline.
-    pub(crate) fn begin_period(&mut self, key: usize) {
+    pub(crate) fn begin_period(&mut self, key: Key) {
         self.clock.read();
         let connection = &mut self.connections[key];
         connection.since = self.clock.now;
@@ -41,7 +42,7 @@ impl Reactor {
 
     /// Called at a deadline. Returns whether the peer has received enough since the period began. If so, it is given
     /// more time, starting now: one period for each [`LEAST`] bytes, but no more than for one step.
-    pub(crate) fn takes_enough(&mut self, key: usize) -> bool {
+    pub(crate) fn takes_enough(&mut self, key: Key) -> bool {
         let before = self.connections[key].untaken;
         self.begin_period(key);
         let connection = &mut self.connections[key];
@@ -59,7 +60,7 @@ impl Reactor {
 
     /// Cuts off a peer that does not receive what it is sent. The kernel's buffer is dropped too, unless it is nearly
     /// empty: otherwise it would be kept for minutes, however many such peers there are.
-    pub(crate) fn cut_off(&mut self, key: usize) {
+    pub(crate) fn cut_off(&mut self, key: Key) {
         let connection = &self.connections[key];
         if connection.untaken() >= LEAST
             && let Some(socket) = &connection.socket
@@ -70,7 +71,7 @@ impl Reactor {
     }
 
     /// Whether the peer has received any of what is queued since the period began.
-    pub(crate) fn is_taking(&self, key: usize) -> bool {
+    pub(crate) fn is_taking(&self, key: Key) -> bool {
         let connection = &self.connections[key];
         connection.untaken() < connection.untaken
     }

@@ -14,6 +14,7 @@ use crate::reactor::phase::Phase;
 use crate::reactor::visit::Visit;
 use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
+use crate::system::table::Key;
 use crate::tls::session;
 
 /// Messages handled for one connection before moving on to the next.
@@ -69,7 +70,7 @@ impl Reactor {
                 let Some(key) = self.ready.pop_front() else {
                     return self.refusal(&mut take);
                 };
-                self.begin_visit(key as usize);
+                self.begin_visit(key);
                 continue;
             };
             let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
@@ -287,7 +288,7 @@ impl Reactor {
         is_empty
     }
 
-    fn begin_visit(&mut self, key: usize) {
+    fn begin_visit(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -330,7 +331,7 @@ impl Reactor {
 
     /// Counts the input that the connection keeps, and notes whether a message is unfinished.
     #[inline]
-    fn note_what_is_left(&mut self, key: usize) {
+    fn note_what_is_left(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let is_mid_message = match &mut connection.stage {
             Stage::WebSocket(protocol) => {
@@ -415,7 +416,7 @@ impl Reactor {
     }
 
     /// Continues with the decrypted form of `count` new bytes, which were read after those that were kept.
-    fn decrypt(&mut self, key: usize, count: usize) {
+    fn decrypt(&mut self, key: Key, count: usize) {
         let Some(visit) = &mut self.visit else { return };
         let connection = &mut self.connections[key];
         let Some(session) = &mut connection.tls else { return };

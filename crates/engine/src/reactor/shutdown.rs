@@ -5,12 +5,13 @@ use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
+use crate::system::table::Key;
 
 /// How far closing all connections has got.
 pub(crate) struct ClosingAll {
     code: u16,
     reason: String,
-    /// Keys from here on have been handled.
+    /// Keys of the places from here on have been handled.
     next: usize,
 }
 
@@ -37,7 +38,7 @@ impl Reactor {
         self.settle();
         // Clients let in from here on would not be asked to close.
         self.enter_phase(Phase::Refusing);
-        let next = self.connections.capacity();
+        let next = self.connections.places();
         self.closing_all = Some(ClosingAll { code, reason: reason.to_owned(), next });
         self.go_on_closing(&mut Slice::new(self.clock.source(), self.turn_time / 2));
     }
@@ -47,7 +48,7 @@ impl Reactor {
         let Some(mut closing) = self.closing_all.take() else { return };
         while closing.next > 0 {
             closing.next -= 1;
-            let key = closing.next;
+            let key = Key::of_place(closing.next);
             let Some(connection) = self.connections.get(key) else { continue };
             match connection.stage {
                 Stage::WebSocket(_) if connection.open => self.send_close(key, closing.code, &closing.reason),
@@ -69,7 +70,7 @@ impl Reactor {
     /// connections without a request, they cannot be passed to another worker.
     pub fn newcomers(&self) -> usize {
         let has_begun = |it: &Connection| it.tls.as_ref().is_some_and(|session| !session.is_fresh());
-        self.connections.iter().filter(|(_, it)| it.wait == Wait::Head && has_begun(it)).count()
+        self.connections.values().filter(|it| it.wait == Wait::Head && has_begun(it)).count()
     }
 
     /// The number of connections whose client has begun a request, or waits for a handler's answer.
@@ -79,7 +80,7 @@ impl Reactor {
             Stage::Body(_) | Stage::Asked(_) => true,
             Stage::WebSocket(_) | Stage::Finishing { .. } | Stage::Gone => false,
         };
-        self.connections.iter().filter(|(_, it)| is_unanswered(it)).count()
+        self.connections.values().filter(|it| is_unanswered(it)).count()
     }
 
     /// Closes the remaining connections, once the sockets have taken what they can of the queued output. Returns how
@@ -90,8 +91,8 @@ impl Reactor {
             let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing { .. }) && it.fd == 0;
             is_http && !it.outbox.is_empty()
         };
-        let cut = self.connections.iter().filter(|(_, it)| is_answer(it)).count();
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        let cut = self.connections.values().filter(|it| is_answer(it)).count();
+        let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
             self.abort(key);
         }
@@ -100,7 +101,7 @@ impl Reactor {
 
     /// Stops waiting for handlers that still run: further events of their connections are delivered now.
     pub fn release_all(&mut self) {
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        let keys: Vec<Key> = self.connections.keys().collect();
         for key in keys {
             self.connections[key].lane.busy = false;
             self.make_ready(key);

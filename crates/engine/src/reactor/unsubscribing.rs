@@ -7,30 +7,31 @@ use std::collections::VecDeque;
 
 use crate::reactor::Reactor;
 use crate::reactor::slice::Slice;
+use crate::system::table::Key;
 
 /// Subscriptions removed in one step.
 const AT_ONCE: usize = 64;
 
 /// The keys of connections that have ended and are still subscribed.
-pub(crate) type Unsubscribing = VecDeque<u32>;
+pub(crate) type Unsubscribing = VecDeque<Key>;
 
 impl Reactor {
     /// Ends the subscriptions of a connection that is no longer open, at once or over several turns.
-    pub(crate) fn end_subscriptions(&mut self, key: usize) {
+    pub(crate) fn end_subscriptions(&mut self, key: Key) {
         self.end_some_subscriptions(key);
         if !self.connections[key].subscriptions.is_empty() {
-            self.unsubscribing.push_back(key as u32);
+            self.unsubscribing.push_back(key);
         }
     }
 
-    fn end_some_subscriptions(&mut self, key: usize) {
+    fn end_some_subscriptions(&mut self, key: Key) {
         let subscriptions = &mut self.connections[key].subscriptions;
-        self.topics.unsubscribe_some(key as u32, subscriptions, AT_ONCE);
+        self.topics.unsubscribe_some(key, subscriptions, AT_ONCE);
     }
 
     /// Continues with connections that still have subscriptions.
     pub(crate) fn go_on_unsubscribing(&mut self, slice: &mut Slice) {
-        while let Some(key) = self.unsubscribing.front().map(|key| *key as usize) {
+        while let Some(key) = self.unsubscribing.front().copied() {
             self.end_some_subscriptions(key);
             if self.connections[key].subscriptions.is_empty() {
                 self.unsubscribing.pop_front();

@@ -26,6 +26,7 @@ use crate::reactor::notice::{MAX_PIPED, Notice, PipeMessage, Unanswered};
 use crate::reactor::phase::Phase;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
+use crate::system::table::Key;
 
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
 
@@ -193,7 +194,7 @@ impl Reactor {
     pub fn abandon(&mut self) {
         self.uplink.link = None;
         drop(self.acceptor.close());
-        for (_, connection) in &mut self.connections {
+        for connection in self.connections.values_mut() {
             connection.socket = None;
         }
     }
@@ -325,7 +326,7 @@ impl Reactor {
             matches!(it.stage, Stage::Head { .. }) && it.outbox.is_empty() && has_no_tls
         };
         let fresh = self.connections.iter().filter(|(_, it)| is_fresh(it));
-        let keys: Vec<usize> = fresh.map(|(key, _)| key).collect();
+        let keys: Vec<Key> = fresh.map(|(key, _)| key).collect();
         for batch in keys.chunks(MAX_SOCKETS) {
             let mut sockets = Vec::with_capacity(batch.len());
             let mut inputs = Vec::with_capacity(batch.len());
@@ -420,7 +421,7 @@ impl Reactor {
             Message::Gone(fd) => self.note_gone(fd),
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
-                for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.open) {
+                for connection in self.connections.values().filter(|connection| connection.open) {
                     // Messages that room was reserved for may never arrive. Messages under way from other processes
                     // count too little for a moment.
                     self.shared.registry.forget_underway(connection.row);

@@ -1,8 +1,10 @@
 //! The input of one connection while it is being parsed.
 
+use crate::system::table::Key;
+
 /// The input that is being parsed, and the connection it belongs to.
 pub(crate) struct Visit {
-    pub(super) key: usize,
+    pub(super) key: Key,
     pub(super) serial: u32,
     /// Input kept from before, followed by what was read since; `None` if the reactor's buffer holds it.
     pub(super) own: Option<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! The foundations: the operating system, time, and numbers as bytes.
+//! The foundations: the operating system, time, tables, and numbers as bytes.
 
 pub(crate) mod acceptor;
 pub(crate) mod clock;
@@ -7,5 +7,6 @@ pub(crate) mod heap;
 pub(crate) mod loop_cell;
 pub(crate) mod processes;
 pub(crate) mod sockets;
+pub(crate) mod table;
 pub(crate) mod timers;
 pub(crate) mod watch;

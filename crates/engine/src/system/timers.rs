@@ -4,6 +4,8 @@
 //! later changes nothing here; the entry is checked again when it comes up. So a message costs the wheel nothing. Times
 //! are milliseconds on the reactor's clock.
 
+use crate::system::table::Key;
+
 /// Milliseconds per slot.
 const TICK: u64 = 16;
 const SLOTS: usize = 1024;
@@ -12,7 +14,7 @@ const WORDS: usize = SLOTS / 64;
 /// An entry: the connection it belongs to, and the time it was set for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timer {
-    pub(crate) key: u32,
+    pub(crate) key: Key,
     pub(crate) serial: u32,
     pub(crate) at: u64,
 }
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     fn entry(key: u32, at: u64) -> Timer {
-        Timer { key, serial: 0, at }
+        Timer { key: Key::from_bits(key), serial: 0, at }
     }
 
     #[test]

@@ -10,17 +10,18 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
 use crate::registry::{TOPIC_BITS, topic_bit};
+use crate::system::table::Key;
 
-type Set = IndexSet<u32, FxBuildHasher>;
+type Set<T> = IndexSet<T, FxBuildHasher>;
 
 struct Topic {
     name: Box<str>,
-    subscribers: Set,
+    subscribers: Set<Key>,
 }
 
 /// The topics that one connection is subscribed to. Nothing is allocated for a connection without any.
 #[derive(Default)]
-pub(crate) struct Subscriptions(Option<Box<Set>>);
+pub(crate) struct Subscriptions(Option<Box<Set<u32>>>);
 
 impl Subscriptions {
     #[inline]
@@ -71,7 +72,7 @@ impl Topics {
     }
 
     /// Adds a subscription. Doing so again changes nothing.
-    pub(crate) fn subscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
+    pub(crate) fn subscribe(&mut self, subscriber: Key, subscriptions: &mut Subscriptions, name: &str) {
         let id = match self.names.get(name) {
             Some(id) => *id,
             None => {
@@ -94,7 +95,7 @@ impl Topics {
     }
 
     /// Ends a subscription, if it exists.
-    pub(crate) fn unsubscribe(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, name: &str) {
+    pub(crate) fn unsubscribe(&mut self, subscriber: Key, subscriptions: &mut Subscriptions, name: &str) {
         let Some(id) = self.names.get(name).copied() else {
             return;
         };
@@ -108,7 +109,7 @@ impl Topics {
     }
 
     /// Ends some subscriptions of a closed connection: at most `most` of them.
-    pub(crate) fn unsubscribe_some(&mut self, subscriber: u32, subscriptions: &mut Subscriptions, most: usize) {
+    pub(crate) fn unsubscribe_some(&mut self, subscriber: Key, subscriptions: &mut Subscriptions, most: usize) {
         let Some(set) = &mut subscriptions.0 else { return };
         for _ in 0..most.min(set.len()) {
             if let Some(id) = set.pop() {
@@ -120,7 +121,7 @@ impl Topics {
         }
     }
 
-    fn remove(&mut self, subscriber: u32, id: u32) {
+    fn remove(&mut self, subscriber: Key, id: u32) {
         let topic = &mut self.topics[id as usize];
         topic.subscribers.swap_remove(&subscriber);
         if topic.subscribers.is_empty() {
@@ -148,12 +149,12 @@ impl Topics {
     /// The key of the subscriber at a place below `size`. A new subscriber takes the place after the last; when a
     /// subscriber leaves, the last one takes its place.
     #[inline]
-    pub(crate) fn subscriber(&self, id: u32, place: usize) -> Option<u32> {
+    pub(crate) fn subscriber(&self, id: u32, place: usize) -> Option<Key> {
         self.topics.get(id as usize)?.subscribers.get_index(place).copied()
     }
 
     /// Whether a connection is among a topic's subscribers.
-    pub(crate) fn has(&self, id: u32, subscriber: u32) -> bool {
+    pub(crate) fn has(&self, id: u32, subscriber: Key) -> bool {
         self.topics.get(id as usize).is_some_and(|topic| topic.subscribers.contains(&subscriber))
     }
 }
@@ -162,10 +163,15 @@ impl Topics {
 mod tests {
     use super::*;
 
-    fn subscribers(topics: &Topics, name: &str) -> Vec<u32> {
+    fn key(place: usize) -> Key {
+        Key::of_place(place)
+    }
+
+    fn subscribers(topics: &Topics, name: &str) -> Vec<usize> {
         let id = topics.find(name);
         let places = id.into_iter().flat_map(|id| (0..topics.size(id)).map(move |place| (id, place)));
-        let mut keys: Vec<u32> = places.filter_map(|(id, place)| topics.subscriber(id, place)).collect();
+        let mut keys: Vec<usize> =
+            places.filter_map(|(id, place)| topics.subscriber(id, place)).map(Key::place).collect();
         keys.sort_unstable();
         keys
     }
@@ -173,24 +179,24 @@ mod tests {
     #[test]
     fn subscribing_twice_counts_once() {
         let (mut topics, mut mine) = (Topics::default(), Subscriptions::default());
-        topics.subscribe(1, &mut mine, "news");
-        topics.subscribe(1, &mut mine, "news");
+        topics.subscribe(key(1), &mut mine, "news");
+        topics.subscribe(key(1), &mut mine, "news");
         assert_eq!(subscribers(&topics, "news"), [1]);
     }
 
     #[test]
     fn a_topic_is_gone_with_its_last_subscriber() {
         let (mut topics, mut one, mut two) = (Topics::default(), Subscriptions::default(), Subscriptions::default());
-        topics.subscribe(1, &mut one, "a");
-        topics.subscribe(2, &mut two, "a");
-        topics.subscribe(2, &mut two, "b");
-        topics.unsubscribe(1, &mut one, "a");
-        topics.unsubscribe(1, &mut one, "a");
-        topics.unsubscribe(1, &mut one, "never was");
+        topics.subscribe(key(1), &mut one, "a");
+        topics.subscribe(key(2), &mut two, "a");
+        topics.subscribe(key(2), &mut two, "b");
+        topics.unsubscribe(key(1), &mut one, "a");
+        topics.unsubscribe(key(1), &mut one, "a");
+        topics.unsubscribe(key(1), &mut one, "never was");
         assert_eq!(subscribers(&topics, "a"), [2]);
-        topics.unsubscribe_some(2, &mut two, 1);
+        topics.unsubscribe_some(key(2), &mut two, 1);
         assert_eq!(two.len(), 1);
-        topics.unsubscribe_some(2, &mut two, 9);
+        topics.unsubscribe_some(key(2), &mut two, 9);
         assert!(two.is_empty());
         assert_eq!(subscribers(&topics, "a"), []);
         assert_eq!(subscribers(&topics, "b"), []);
@@ -201,12 +207,12 @@ mod tests {
     fn a_topic_that_shrinks_keeps_those_who_stay() {
         let mut topics = Topics::default();
         let mut all: Vec<Subscriptions> = (0..1_000).map(|_| Subscriptions::default()).collect();
-        for (key, mine) in all.iter_mut().enumerate() {
-            topics.subscribe(key as u32, mine, "crowd");
+        for (place, mine) in all.iter_mut().enumerate() {
+            topics.subscribe(key(place), mine, "crowd");
         }
-        for (key, mine) in all.iter_mut().enumerate().skip(10) {
-            topics.unsubscribe_some(key as u32, mine, usize::MAX);
+        for (place, mine) in all.iter_mut().enumerate().skip(10) {
+            topics.unsubscribe_some(key(place), mine, usize::MAX);
         }
-        assert_eq!(subscribers(&topics, "crowd"), (0..10).collect::<Vec<u32>>());
+        assert_eq!(subscribers(&topics, "crowd"), (0..10).collect::<Vec<usize>>());
     }
 }

@@ -18,6 +18,7 @@ use crate::registry::{Fd, Registry};
 use crate::settings::Settings;
 use crate::system::clock::TimeSource;
 use crate::system::clock::simulated::SimulatedTime;
+use crate::system::table::Key;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -455,7 +456,7 @@ fn pings_that_are_due_together_are_sent_in_slices() {
     }
     // All of them are due together.
     play.reactor.settings.ping_interval = Some(Duration::from_millis(1));
-    (0..200).for_each(|key| play.reactor.wait(key, Wait::Ping));
+    (0..200).for_each(|place| play.reactor.wait(Key::of_place(place), Wait::Ping));
     play.time.pass(Duration::from_millis(50));
     let counts = by_turn(&mut play, |client| client.pings > 0);
     assert!(counts.windows(2).all(|two| two[1] - two[0] <= 2 * STEPS), "{counts:?}");
