@@ -2,6 +2,8 @@
 //!
 //! Plain data. What happens to it is decided in `reactor`.
 
+pub(crate) mod flow;
+pub(crate) mod identity;
 pub(crate) mod outbox;
 
 use std::collections::VecDeque;
@@ -15,8 +17,9 @@ use wire::handshake::Upgrade;
 use wire::http::Head;
 use wire::protocol::Protocol;
 
+use crate::connection::flow::{Drain, Finish, Incoming, Outgoing};
+use crate::connection::identity::Identity;
 use crate::connection::outbox::Outbox;
-use crate::registry::Fd;
 use crate::settings::Settings;
 use crate::tls::session::Session;
 use crate::topics::Subscriptions;
@@ -31,9 +34,8 @@ pub(crate) enum Stage {
     Asked(Asked),
     /// The handshake is done.
     WebSocket(Protocol),
-    /// Queued output is still being sent. With `linger`, our end is then closed, and input is discarded until the peer
-    /// closes too: closing with unread input would reset the connection, and the peer might never see our last bytes.
-    Finishing { linger: bool, shut: bool },
+    /// Queued output is still being sent; then the connection ends in this way.
+    Finishing(Finish),
     /// The socket is closed. Only the `close` event, or the end of its handler, is still to come.
     Gone,
 }
@@ -181,19 +183,10 @@ pub(crate) struct Fragmented {
     pub(crate) closing: Option<(u16, String)>,
 }
 
-/// How a WebSocket ended, for its `close` event.
-pub(crate) struct Ending {
-    pub(crate) code: u16,
-    pub(crate) reason: String,
-}
-
 /// Fields used for every message come first, side by side: in a fan-out to thousands, each cache line counts.
 #[repr(C, align(64))]
 pub(crate) struct Connection {
-    /// 0 until the handshake is accepted.
-    pub(crate) fd: Fd,
-    /// The registry row of `fd`. Once this connection is no longer open, the row may belong to another.
-    pub(crate) row: usize,
+    pub(crate) identity: Identity,
     pub(crate) outbox: Outbox,
     pub(crate) fragmented: Option<Box<Fragmented>>,
     /// When the peer last took some of the queued output.
@@ -205,37 +198,19 @@ pub(crate) struct Connection {
     pub(crate) serial: u32,
     /// The window for compressing its messages, if they are compressed.
     pub(crate) window_bits: Option<u8>,
-    /// Whether it counts as an open WebSocket, and has a row.
-    pub(crate) open: bool,
-    /// Whether the socket may have input.
-    pub(crate) readable: bool,
-    /// Whether the peer has closed its end, or the connection is broken: there is an end of input to read.
-    pub(crate) hung_up: bool,
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) drain: Drain,
+    /// Whether it is on the reactor's ready list.
+    pub(crate) queued: bool,
     /// Whether it counts among those whose client has left while a handler still runs, and no longer among the
     /// connections.
     pub(crate) outlived: bool,
-    /// Whether the end of its input has been read.
-    pub(crate) ended: bool,
-    /// Whether the socket is full; the kernel will report when it accepts more.
-    pub(crate) blocked: bool,
-    /// Whether it is on the reactor's ready list.
-    pub(crate) queued: bool,
-    /// Whether it is on the reactor's list of outboxes to write.
-    pub(crate) dirty: bool,
-    /// Whether the outbox has passed half its limit since it was last empty.
-    pub(crate) passed_half: bool,
-    /// Whether it is on the reactor's list of drained outboxes.
-    pub(crate) drained: bool,
-    /// Whether the `close` event's handler has ended (or none will run).
-    pub(crate) forgotten: bool,
-    /// The code of our Close frame, if we sent one first; otherwise 0.
-    pub(crate) our_code: u16,
     pub(crate) wait: Wait,
     pub(crate) received_at: u64,
     /// Since when the socket has not been read because the handler is behind.
     pub(crate) paused_at: Option<u64>,
     pub(crate) lane: Lane,
-    pub(crate) ending: Option<Box<Ending>>,
     /// Input that could not be used yet.
     pub(crate) input: Vec<u8>,
     /// The start of the unused part of `input`.
@@ -261,8 +236,7 @@ impl Connection {
     pub(crate) fn new(serial: u32, socket: TcpStream, peer: SocketAddr, now: u64) -> Self {
         Self {
             serial,
-            fd: 0,
-            row: 0,
+            identity: Identity::Unnamed,
             socket: Some(socket),
             peer,
             stage: Stage::Head { scanned: 0 },
@@ -273,7 +247,6 @@ impl Connection {
             fragmented: None,
             tls: None,
             window_bits: None,
-            ending: None,
             wait: Wait::Head,
             since: now,
             untaken: 0,
@@ -286,24 +259,28 @@ impl Connection {
             progress_at: now,
             used: 0,
             paused_at: None,
-            our_code: 0,
-            readable: false,
-            hung_up: false,
-            outlived: false,
-            ended: false,
-            blocked: false,
+            incoming: Incoming::Quiet,
+            outgoing: Outgoing::Idle,
+            drain: Drain::Low,
             queued: false,
-            dirty: false,
-            passed_half: false,
-            drained: false,
-            open: false,
-            forgotten: true,
+            outlived: false,
         }
+    }
+
+    /// Whether it is an open WebSocket.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.identity.open().is_some()
     }
 
     /// Whether nothing of it is left, so that its key may be reused.
     pub(crate) fn is_over(&self) -> bool {
-        self.forgotten && matches!(self.stage, Stage::Gone) && self.subscriptions.is_empty()
+        self.identity.fd().is_none() && matches!(self.stage, Stage::Gone) && self.subscriptions.is_empty()
+    }
+
+    /// Whether the peer has hung up while a handler works on its request.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.incoming == Incoming::HungUp && matches!(self.stage, Stage::Asked(_))
     }
 
     /// Whether an HTTP answer is still being sent.
@@ -342,7 +319,8 @@ impl Connection {
     pub(crate) fn partial(&self) -> Option<Partial> {
         let Stage::WebSocket(protocol) = &self.stage else { return None };
         let (mut unused, sealed) = (self.input.len() - self.used, self.tls.as_ref().map_or(0, |tls| tls.kept()));
-        let is_partial = self.open && self.paused_at.is_none() && (protocol.is_mid_message() || unused + sealed > 0);
+        let is_partial =
+            self.is_open() && self.paused_at.is_none() && (protocol.is_mid_message() || unused + sealed > 0);
         if protocol.is_mid_message() && self.input.get(self.used).is_some_and(|first| frame::is_control(*first)) {
             unused = 0;
         }
@@ -359,7 +337,7 @@ impl Connection {
         let stage = match &self.stage {
             Stage::WebSocket(protocol) => protocol.buffered(),
             Stage::Body(request) => request.head.size() + request.body.buffered(),
-            Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing { .. } | Stage::Gone => 0,
+            Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing(_) | Stage::Gone => 0,
         };
         stage + self.input.capacity() + self.lane.memory() + self.tls.as_ref().map_or(0, |session| session.memory())
     }

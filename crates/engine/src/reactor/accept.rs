@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
+use crate::connection::flow::Incoming;
 use crate::connection::{Connection, Wait};
 use crate::reactor::{LISTENER, Reactor};
 use crate::registry::add;
@@ -73,7 +74,7 @@ impl Reactor {
                 Some(mut session) => {
                     session.keep(input);
                     connection.tls = Some(session);
-                    connection.readable = has_input;
+                    connection.incoming = if has_input { Incoming::Readable } else { Incoming::Quiet };
                 }
             }
             self.wait(key, Wait::Head);

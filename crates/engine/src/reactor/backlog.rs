@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashSet;
 
+use crate::connection::flow::Outgoing;
 use crate::connection::outbox::Pool;
 use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
@@ -226,8 +227,7 @@ impl Reactor {
     fn deliver_waiting(&mut self, key: Key, write: bool) {
         let missing = self.backlog.first_missing(key);
         self.backlog.is_reached(key);
-        let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { return };
-        let fd = connection.fd;
+        let Some((fd, _)) = self.connections.get(key).and_then(|connection| connection.identity.open()) else { return };
         // Anything requested while this runs must find an empty queue.
         let mut queue = std::mem::take(&mut self.backlog.queue);
         let is_last = queue.len() - missing == 1;
@@ -240,7 +240,7 @@ impl Reactor {
             }
         }
         self.backlog.queue = queue;
-        if write && self.connections[key].dirty {
+        if write && self.connections[key].outgoing == Outgoing::Listed {
             if self.dirty.last() == Some(&(key)) {
                 self.dirty.pop();
             }

@@ -164,7 +164,7 @@ impl Reactor {
         };
         connection.lane.clear();
         match &connection.stage {
-            Stage::WebSocket(_) if connection.open => {
+            Stage::WebSocket(_) if connection.is_open() => {
                 connection.fragmented = None;
                 connection.outbox.discard_unbegun(&mut self.tools.pool);
                 if held == Held::Output {

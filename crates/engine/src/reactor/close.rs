@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use wire::error::close_code;
 
-use crate::connection::{Ending, Stage, Wait};
+use crate::connection::flow::{Drain, Finish};
+use crate::connection::identity::{Ending, Identity, Life};
+use crate::connection::{Stage, Wait};
 use crate::reactor::refusals::Refused;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
@@ -25,18 +27,19 @@ impl Reactor {
     pub(crate) fn end_of_input(&mut self, key: Key) {
         self.settle_for(key);
         let connection = &mut self.connections[key];
-        connection.ended = true;
-        if connection.is_in_tls_handshake() && !matches!(connection.stage, Stage::Finishing { .. }) {
+        if connection.is_in_tls_handshake() && !matches!(connection.stage, Stage::Finishing(_)) {
             self.refuse_tls(key, "the client hung up");
         }
         let connection = &mut self.connections[key];
         match connection.stage {
             // The peer may have closed only its sending side, and may still read the answer.
-            Stage::Asked(_) | Stage::Finishing { shut: false, .. } => {}
-            Stage::Head { .. } if connection.has_last_words() => self.finish_sending(key, false),
+            Stage::Asked(_) => {}
+            // There is no input left to discard once the output has been sent.
+            Stage::Finishing(Finish::Close | Finish::Linger) => connection.stage = Stage::Finishing(Finish::Close),
+            Stage::Head { .. } if connection.has_last_words() => self.finish_sending(key, Finish::Close),
             Stage::WebSocket(_) if connection.has_last_words() => {
                 self.end_abnormally(key);
-                self.finish_sending(key, false);
+                self.finish_sending(key, Finish::Close);
             }
             _ => self.abort(key),
         }
@@ -54,14 +57,15 @@ impl Reactor {
             });
         }
         self.end(key, code.unwrap_or(close_code::NO_STATUS), reason);
-        self.finish_sending(key, false);
+        self.finish_sending(key, Finish::Close);
     }
 
     /// Fails the connection (RFC 6455 §7.1.7): no further input from the peer is interpreted.
     pub(crate) fn fail(&mut self, key: Key, code: u16, reason: &str) {
         if self.put_close(key, code, reason) {
+            self.leave_open(key, Some(code));
             self.end_abnormally(key);
-            self.finish_sending(key, true);
+            self.finish_sending(key, Finish::Linger);
         }
     }
 
@@ -75,42 +79,42 @@ impl Reactor {
         connection.outbox.append(&mut self.tools.pool, |out| {
             protocol.send_close(Some(code), reason, out);
         });
-        if connection.our_code == 0 {
-            connection.our_code = code;
-        }
         true
     }
 
-    /// Ends the WebSocket; its `close` event is now due.
+    /// Ends the WebSocket, if it has not ended yet; its `close` event is now due.
     fn end(&mut self, key: Key, code: u16, reason: String) {
-        self.leave_open(key);
-        let connection = &mut self.connections[key];
-        if connection.fd != 0 && !connection.forgotten && matches!(connection.stage, Stage::WebSocket(_)) {
-            connection.ending = Some(Box::new(Ending { code, reason }));
+        self.leave_open(key, None);
+        if let Identity::Named { life: life @ Life::Closing { .. }, .. } = &mut self.connections[key].identity {
+            *life = Life::Ended(Box::new(Ending { code, reason }));
             self.shared.measured().closed(code);
             self.make_ready(key);
         }
     }
 
     fn end_abnormally(&mut self, key: Key) {
-        let ours = self.connections[key].our_code;
-        let reason = if ours == 0 { String::new() } else { ours.to_string() };
+        let reason = match self.connections[key].identity {
+            Identity::Named { life: Life::Closing { our_code: Some(code) }, .. } => code.to_string(),
+            _ => String::new(),
+        };
         self.end(key, close_code::ABNORMAL, reason);
     }
 
-    /// Removes the connection from the open WebSockets.
-    pub(crate) fn leave_open(&mut self, key: Key) {
+    /// Removes the connection from the open WebSockets. `our_code` is the code of our Close frame, if we sent ours
+    /// first.
+    pub(crate) fn leave_open(&mut self, key: Key, our_code: Option<u16>) {
         let connection = &mut self.connections[key];
-        if connection.open {
-            connection.open = false;
-            self.keys.clear(connection.row);
-            let is_watched = self.shared.end(connection.fd, key);
+        if let Identity::Named { fd, life: life @ Life::Open { .. } } = &mut connection.identity
+            && let Life::Open { row } = std::mem::replace(life, Life::Closing { our_code })
+        {
+            let fd = *fd;
+            self.keys.clear(row);
+            let is_watched = self.shared.end(fd, key);
             add(&self.shared.totals().closed, 1);
             self.shared.registry.give_place_back(self.shared.slot);
-            let fd = connection.fd;
-            if !connection.drained {
+            if connection.drain != Drain::Listed {
                 // One of its handlers may be waiting for this event.
-                connection.drained = true;
+                connection.drain = Drain::Listed;
                 self.drained.push(fd);
             }
             self.end_subscriptions(key);
@@ -118,10 +122,10 @@ impl Reactor {
         }
     }
 
-    /// Sends what is queued and then closes.
-    pub(crate) fn finish_sending(&mut self, key: Key, linger: bool) {
+    /// Sends what is queued, and then ends the connection in this way.
+    pub(crate) fn finish_sending(&mut self, key: Key, finish: Finish) {
         let connection = &mut self.connections[key];
-        connection.stage = Stage::Finishing { linger, shut: false };
+        connection.stage = Stage::Finishing(finish);
         connection.fragmented = None;
         connection.paused_at = None;
         self.wait(key, Wait::Taking);
@@ -150,10 +154,9 @@ impl Reactor {
         connection.outbox.clear(&mut self.tools.pool);
         self.shared.count_unsent(connection, 0);
         self.count_memory(key);
-        if self.connections[key].forgotten {
-            self.free_if_over(key);
-        } else {
-            self.outlive(key);
+        match self.connections[key].identity {
+            Identity::Named { .. } => self.outlive(key),
+            Identity::Unnamed | Identity::Forgotten => self.free_if_over(key),
         }
     }
 
@@ -169,7 +172,7 @@ impl Reactor {
     /// because each still has a descriptor.
     pub(crate) fn outlive_if_abandoned(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.hung_up && matches!(connection.stage, Stage::Asked(_)) && !self.is_overrun() {
+        if connection.is_abandoned() && !self.is_overrun() {
             self.outlive(key);
         }
     }
@@ -198,7 +201,7 @@ impl Reactor {
             self.refuse_tls(key, reason);
         }
         self.end_abnormally(key);
-        self.finish_sending(key, true);
+        self.finish_sending(key, Finish::Linger);
     }
 
     /// Reports a failed TLS handshake. All of them are reported here.
@@ -211,7 +214,7 @@ impl Reactor {
     /// Called when nothing is left to send. Closes a connection that only waited for this.
     pub(crate) fn all_sent(&mut self, key: Key) {
         let connection = &mut self.connections[key];
-        let Stage::Finishing { linger, shut } = &mut connection.stage else {
+        let Stage::Finishing(finish) = connection.stage else {
             if matches!(connection.stage, Stage::Head { .. }) {
                 if connection.wait == Wait::KeepAlive {
                     // However long the answer took, the time between two requests starts here.
@@ -228,14 +231,18 @@ impl Reactor {
         {
             // Without it the peer could not tell our end of the stream from a truncation attack (RFC 8446 §6.1).
             self.write_out(key, WRITE_BUDGET);
-        } else if !*linger || connection.ended {
-            self.abort(key);
-        } else if !*shut {
-            *shut = true;
-            if let Some(socket) = &connection.socket {
-                let _ = socket.shutdown(Shutdown::Write);
+            return;
+        }
+        match finish {
+            Finish::Close => self.abort(key),
+            Finish::Linger => {
+                connection.stage = Stage::Finishing(Finish::Lingering);
+                if let Some(socket) = &connection.socket {
+                    let _ = socket.shutdown(Shutdown::Write);
+                }
+                self.wait(key, Wait::Close);
             }
-            self.wait(key, Wait::Close);
+            Finish::Lingering => {}
         }
     }
 }

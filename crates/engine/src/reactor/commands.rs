@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use wire::error::close_code;
 use wire::frame::{self, DataOpcode, Opcode};
 
+use crate::connection::flow::{Drain, Outgoing};
 use crate::connection::{Connection, Wait};
 use crate::language::command::Command;
 use crate::language::message::{FrameBuffer, Message, content};
@@ -104,7 +105,7 @@ impl Reactor {
             (false, payload)
         };
         connection.outbox.append(&mut tools.pool, |out| frame::encode(out, opcode.into(), true, compressed, body));
-        self.shared.count_out(connection.row, 1, payload.len());
+        self.shared.count_out(connection, 1, payload.len());
         self.queued(key);
     }
 
@@ -127,10 +128,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         connection.outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode.into(), finish, false, payload));
         connection.fragmented.get_or_insert_default().unfinished = unfinished;
-        add(&self.shared.registry.row(connection.row).bytes_out, payload.len() as u64);
-        if finish {
-            self.shared.count_out(connection.row, 1, 0);
-        }
+        self.shared.count_out(connection, usize::from(finish), payload.len());
         self.queued(key);
         if finish {
             self.end_fragmented(key);
@@ -156,10 +154,10 @@ impl Reactor {
         let Some(fragmented) = self.connections[key].fragmented.take() else {
             return;
         };
-        let fd = self.connections[key].fd;
+        let Some(fd) = self.connections[key].identity.fd() else { return };
         for (opcode, finish, payload) in fragmented.deferred {
             let connection = &self.connections[key];
-            if !connection.open {
+            if !connection.is_open() {
                 return;
             }
             if finish && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
@@ -233,7 +231,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         connection.fragmented = None;
         connection.lane.clear();
-        self.leave_open(key);
+        self.leave_open(key, Some(code));
         self.wait(key, Wait::Taking);
         self.queued(key);
         // Reading may be paused; input from now on needs no handler.
@@ -256,7 +254,7 @@ impl Reactor {
             return Subscribed::TooMany;
         }
         self.topics.subscribe(key, &mut connection.subscriptions, topic);
-        self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
+        self.shared.count_topics(connection);
         Subscribed::Done
     }
 
@@ -267,7 +265,7 @@ impl Reactor {
         };
         let connection = &mut self.connections[key];
         self.topics.unsubscribe(key, &mut connection.subscriptions, topic);
-        self.shared.registry.count_topics(connection.row, connection.subscriptions.len());
+        self.shared.count_topics(connection);
         true
     }
 
@@ -429,7 +427,7 @@ impl Reactor {
         }
         self.write_out(key, usize::MAX);
         let connection = &self.connections[key];
-        if !connection.open {
+        if !connection.is_open() {
             return false;
         }
         if has_room(connection, limit) {
@@ -454,21 +452,21 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let unsent = connection.unsent();
         self.shared.count_unsent(connection, unsent);
-        if unsent > self.settings.send_queue_size / 2 {
-            connection.passed_half = true;
+        if unsent > self.settings.send_queue_size / 2 && connection.drain == Drain::Low {
+            connection.drain = Drain::High;
         }
-        if !connection.dirty && !connection.blocked {
-            connection.dirty = true;
+        if connection.outgoing == Outgoing::Idle {
+            connection.outgoing = Outgoing::Listed;
             self.dirty.push(key);
         }
-        if unsent >= COUNTED_AT_ONCE || connection.blocked {
+        if unsent >= COUNTED_AT_ONCE || connection.outgoing == Outgoing::Blocked {
             self.queued_much(key, unsent);
         }
     }
 
     /// Counts the memory of an outbox whose contents may stay there for long.
     fn queued_much(&mut self, key: Key, unsent: usize) {
-        if unsent >= WRITE_AT && !self.connections[key].blocked {
+        if unsent >= WRITE_AT && self.connections[key].outgoing != Outgoing::Blocked {
             self.write_out(key, WRITE_BUDGET);
         }
         self.count_memory(key);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use wire::error::close_code;
 use wire::frame::Opcode;
 
+use crate::connection::flow::Finish;
 use crate::connection::{Stage, Wait};
 use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
@@ -83,11 +84,11 @@ impl Reactor {
             return false;
         }
         let connection = &mut self.connections[key];
-        if !connection.open {
+        if !connection.is_open() {
             connection.partial_at = u64::MAX;
             return false;
         }
-        if connection.readable || connection.queued {
+        if connection.incoming.is_readable() || connection.queued {
             // The rest may have arrived but not been read yet.
             connection.partial_at = now;
             return false;
@@ -139,7 +140,7 @@ impl Reactor {
                 connection.since = connection.since.max(connection.progress_at);
             }
             // Nor is it late while we are not reading, or while its input is unread.
-            if connection.paused_at.is_some() || connection.readable || connection.queued {
+            if connection.paused_at.is_some() || connection.incoming.is_readable() || connection.queued {
                 connection.since = connection.since.max((now + 1000).saturating_sub(limit));
             }
         }
@@ -151,14 +152,14 @@ impl Reactor {
             Wait::Nothing => {}
             Wait::Head if connection.is_in_tls_handshake() => {
                 self.refuse_tls(key, "it took too long");
-                self.finish_sending(key, true);
+                self.finish_sending(key, Finish::Linger);
             }
             // No input can be lost: the peer has sent none.
-            Wait::Head if connection.input.is_empty() => self.finish_sending(key, false),
+            Wait::Head if connection.input.is_empty() => self.finish_sending(key, Finish::Close),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
             // The time between two requests starts when the answer has been sent.
             Wait::KeepAlive if !connection.outbox.is_empty() => self.go_on_or_cut_off(key),
-            Wait::KeepAlive => self.finish_sending(key, true),
+            Wait::KeepAlive => self.finish_sending(key, Finish::Linger),
             Wait::Ping => {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
                 self.wait(key, wait);

@@ -5,6 +5,7 @@ use std::io::Write;
 use wire::frame::DataOpcode;
 
 use crate::connection::Connection;
+use crate::connection::flow::Outgoing;
 use crate::connection::outbox::Raw;
 use crate::reactor::Reactor;
 use crate::reactor::backlog::{Audience, Waiting};
@@ -80,8 +81,9 @@ impl Reactor {
             return;
         }
         while let Some(key) = waiting.next(&self.topics) {
-            let Some(connection) = self.connections.get(key).filter(|connection| connection.open) else { continue };
-            let is_excluded = waiting.excludes(connection.fd);
+            let open = self.connections.get(key).and_then(|connection| connection.identity.open());
+            let Some((fd, _)) = open else { continue };
+            let is_excluded = waiting.excludes(fd);
             if !self.backlog.is_empty() {
                 // Even if it is excluded: all visited connections must be up to date.
                 self.catch_up(key);
@@ -115,7 +117,8 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let may_wait = messages.bytes() <= self.settings.send_queue_size;
         let is_plain = connection.window_bits.is_none() && connection.tls.is_none();
-        let has_nothing = connection.outbox.is_empty() && connection.fragmented.is_none() && !connection.blocked;
+        let has_nothing =
+            connection.outbox.is_empty() && connection.fragmented.is_none() && connection.outgoing != Outgoing::Blocked;
         let Some(socket) = connection.socket.as_ref().filter(|_| may_wait && is_plain && has_nothing) else {
             return false;
         };
@@ -123,7 +126,7 @@ impl Reactor {
         let frames = messages.together();
         // An error will occur again where errors are handled.
         let Ok(written) = Raw(socket).write(frames) else { return false };
-        self.shared.count_out(connection.row, count, bytes);
+        self.shared.count_out(connection, count, bytes);
         if written < frames.len() {
             connection.progress_at = self.clock.now;
             connection.outbox.share_rest(frames, written);
@@ -136,14 +139,14 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let window = connection.window_bits;
         let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
-        if !(connection.open && connection.fragmented.is_none() && window.is_none() && has_room) {
+        if !(connection.is_open() && connection.fragmented.is_none() && window.is_none() && has_room) {
             for index in 0..messages.len() {
                 self.deliver_one(key, index, messages);
             }
             return;
         }
         connection.outbox.share(&mut self.tools.pool, messages.together());
-        self.shared.count_out(connection.row, messages.len(), messages.bytes());
+        self.shared.count_out(connection, messages.len(), messages.bytes());
         self.queued(key);
     }
 
@@ -151,7 +154,7 @@ impl Reactor {
     fn deliver_one(&mut self, key: Key, index: usize, messages: &mut Fanout) {
         let (opcode, payload) = messages.get(index);
         match &self.connections[key] {
-            connection if !connection.open => return,
+            connection if !connection.is_open() => return,
             Connection { fragmented: Some(fragmented), .. } => {
                 if fragmented.closing.is_none() {
                     self.defer(key, opcode, true, payload);
@@ -173,7 +176,7 @@ impl Reactor {
             _ => messages.plain(index),
         };
         connection.outbox.share(&mut tools.pool, frame);
-        self.shared.count_out(connection.row, 1, length);
+        self.shared.count_out(connection, 1, length);
         self.queued(key);
     }
 }

@@ -10,6 +10,7 @@ use wire::handshake::{self, Upgrade};
 use wire::http::{self, Head, Rejection};
 use wire::protocol::Protocol;
 
+use crate::connection::flow::{Finish, Incoming};
 use crate::connection::outbox::{Outbox, Pool};
 use crate::connection::{Asked, Stage, Unfinished, Wait};
 use crate::reactor::Reactor;
@@ -224,7 +225,7 @@ impl Reactor {
         let alert = |out: &mut Vec<u8>| out.extend_from_slice(session::NO_TLS_HERE);
         self.connections[key].outbox.append(&mut self.tools.pool, alert);
         self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
-        self.finish_sending(key, true);
+        self.finish_sending(key, Finish::Linger);
     }
 
     /// Answers a request that is not passed to a handler, and closes: what follows it may not be what it seems.
@@ -250,7 +251,7 @@ impl Reactor {
             head,
             others: 0,
         });
-        self.finish_sending(key, true);
+        self.finish_sending(key, Finish::Linger);
     }
 
     /// Counts a client that never reached a handler, and has it reported.
@@ -387,8 +388,7 @@ impl Reactor {
             }
         };
         let connection = &mut self.connections[key];
-        let keep_alive = keep_alive && !connection.ended;
-        let is_there = !connection.hung_up;
+        let is_there = connection.incoming != Incoming::HungUp;
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
             http::write_response_head(out, status, headers, length as u64, keep_alive, date);
@@ -401,7 +401,7 @@ impl Reactor {
             self.queued(key);
             self.make_ready(key);
         } else {
-            self.finish_sending(key, true);
+            self.finish_sending(key, Finish::Linger);
         }
         is_there
     }

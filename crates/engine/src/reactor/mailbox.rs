@@ -13,6 +13,7 @@ use rustc_hash::FxHashMap;
 use wire::frame::DataOpcode;
 
 use crate::connection::Connection;
+use crate::connection::identity::{Identity, Life};
 use crate::language::command::Command;
 use crate::language::message::Message;
 use crate::reactor::commands::Subscribed;
@@ -186,7 +187,8 @@ impl Shared {
 
     /// Counts a message that was queued for a connection.
     #[inline]
-    pub(crate) fn count_out(&self, row: usize, messages: usize, bytes: usize) {
+    pub(crate) fn count_out(&self, connection: &Connection, messages: usize, bytes: usize) {
+        let Some((_, row)) = connection.identity.open() else { return };
         let row = self.registry.row(row);
         add(&row.messages_out, messages as u64);
         add(&row.bytes_out, bytes as u64);
@@ -195,10 +197,19 @@ impl Shared {
     /// Records how many bytes currently wait to be sent to a connection.
     #[inline]
     pub(crate) fn count_unsent(&self, connection: &Connection, unsent: usize) {
-        if connection.open {
-            self.registry.row(connection.row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
-        } else if connection.fd != 0 {
-            self.count_closing(connection.fd, unsent);
+        match &connection.identity {
+            Identity::Named { life: Life::Open { row }, .. } => {
+                self.registry.row(*row).queued_bytes.store(unsent as u64, Ordering::Relaxed);
+            }
+            Identity::Named { fd, .. } => self.count_closing(*fd, unsent),
+            Identity::Unnamed | Identity::Forgotten => {}
+        }
+    }
+
+    /// Records how many topics an open connection is subscribed to.
+    pub(crate) fn count_topics(&self, connection: &Connection) {
+        if let Some((_, row)) = connection.identity.open() {
+            self.registry.count_topics(row, connection.subscriptions.len());
         }
     }
 

@@ -39,6 +39,8 @@ use std::time::Duration;
 use mio::{Events, Poll, Waker};
 use wire::deflate::{Deflater, Inflater};
 
+use crate::connection::flow::{Drain, Incoming, Outgoing};
+use crate::connection::identity::{Identity, Life};
 use crate::connection::outbox::{Pool, Progress, Raw};
 use crate::connection::{Asked, Connection, Stage};
 use crate::language::message::FrameBuffer;
@@ -283,17 +285,22 @@ impl Reactor {
                     let Some(connection) = self.connections.get_mut(key) else {
                         continue;
                     };
-                    connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                    connection.hung_up |= event.is_read_closed() || event.is_error();
-                    hung_up |= connection.hung_up && matches!(connection.stage, Stage::Asked(_));
-                    if connection.blocked && event.is_writable() {
-                        connection.blocked = false;
-                        if !connection.dirty && !connection.outbox.is_empty() {
-                            connection.dirty = true;
+                    connection.incoming = connection.incoming.max(if event.is_read_closed() || event.is_error() {
+                        Incoming::HungUp
+                    } else if event.is_readable() {
+                        Incoming::Readable
+                    } else {
+                        Incoming::Quiet
+                    });
+                    hung_up |= connection.is_abandoned();
+                    if connection.outgoing == Outgoing::Blocked && event.is_writable() {
+                        connection.outgoing = Outgoing::Idle;
+                        if !connection.outbox.is_empty() {
+                            connection.outgoing = Outgoing::Listed;
                             self.dirty.push(key);
                         }
                     }
-                    if connection.readable && !connection.queued {
+                    if connection.incoming.is_readable() && !connection.queued {
                         connection.queued = true;
                         self.ready.push_back(key);
                     }
@@ -387,7 +394,7 @@ impl Reactor {
         let mut written = 0;
         for key in &dirty {
             written += 1;
-            if self.connections.get(*key).is_some_and(|connection| connection.dirty) {
+            if self.connections.get(*key).is_some_and(|connection| connection.outgoing == Outgoing::Listed) {
                 self.write_out(*key, WRITE_BUDGET);
                 if slice.is_over() {
                     break;
@@ -453,9 +460,7 @@ impl Reactor {
     pub fn forget(&mut self, fd: Fd) {
         if let Some(key) = self.shared.ended_key(fd) {
             self.shared.forget(fd);
-            let connection = &mut self.connections[key];
-            connection.forgotten = true;
-            connection.fd = 0;
+            self.connections[key].identity = Identity::Forgotten;
             self.free_if_over(key);
         }
     }
@@ -469,7 +474,7 @@ impl Reactor {
 
     /// The ids of this process's open WebSockets.
     pub fn own_ids(&self) -> Vec<Fd> {
-        self.connections.values().filter(|connection| connection.open).map(|connection| connection.fd).collect()
+        self.connections.values().filter_map(|connection| connection.identity.open()).map(|(fd, _)| fd).collect()
     }
 
     /// The number of connections of any kind.
@@ -509,10 +514,11 @@ impl Reactor {
 
     pub(crate) fn write_out(&mut self, key: Key, budget: usize) {
         let connection = &mut self.connections[key];
-        connection.dirty = false;
-        let Some(socket) = connection.socket.as_mut().filter(|_| !connection.blocked) else {
+        if connection.outgoing == Outgoing::Blocked {
             return;
-        };
+        }
+        connection.outgoing = Outgoing::Idle;
+        let Some(socket) = &mut connection.socket else { return };
         let unsent = connection.outbox.len();
         let (outbox, pool) = (&mut connection.outbox, &mut self.tools.pool);
         let progress = match &mut connection.tls {
@@ -524,17 +530,19 @@ impl Reactor {
         }
         match progress {
             Ok(Progress::Empty) => {
-                if connection.passed_half && connection.open && !connection.drained {
-                    connection.drained = true;
-                    self.drained.push(connection.fd);
+                if connection.drain == Drain::High
+                    && let Some((fd, _)) = connection.identity.open()
+                {
+                    connection.drain = Drain::Listed;
+                    self.drained.push(fd);
                 }
             }
             Ok(Progress::Blocked) => {
-                connection.blocked = true;
+                connection.outgoing = Outgoing::Blocked;
                 connection.outbox.fit();
             }
             Ok(Progress::OverBudget) => {
-                connection.dirty = true;
+                connection.outgoing = Outgoing::Listed;
                 self.dirty.push(key);
             }
             Err(_) => {
@@ -561,15 +569,13 @@ impl Reactor {
     #[inline]
     pub(crate) fn open_key(&self, fd: Fd) -> Option<Key> {
         let key = self.keys.get(self.shared.registry.index(fd))?;
-        (self.connections[key].fd == fd).then_some(key)
+        (self.connections[key].identity.fd() == Some(fd)).then_some(key)
     }
 
     pub(crate) fn name(&mut self, key: Key, fd: Fd) {
         let row = self.shared.registry.index(fd);
         self.keys.set(row, key);
-        let connection = &mut self.connections[key];
-        (connection.fd, connection.row) = (fd, row);
-        (connection.open, connection.forgotten) = (true, false);
+        self.connections[key].identity = Identity::Named { fd, life: Life::Open { row } };
         self.backlog.is_reached(key);
     }
 

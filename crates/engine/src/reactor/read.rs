@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use wire::event::Event as Received;
 use wire::http::{self, Head};
 
-use crate::connection::{Ending, ReceivedMessage, Stage, Wait};
+use crate::connection::flow::{Drain, Incoming};
+use crate::connection::identity::Ending;
+use crate::connection::{ReceivedMessage, Stage, Wait};
 use crate::reactor::event::{Event, Payload};
 use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
@@ -88,22 +90,20 @@ impl Reactor {
                     ReceivedMessage::Text(text) => Payload::Text(text),
                     ReceivedMessage::Binary(bytes) => Payload::Binary(bytes),
                 };
-                let fd = connection.fd;
+                let fd = connection.identity.fd()?;
                 return take.take().map(|take| take(Event::Message { fd, payload }));
             }
             if connection.lane.is_free()
-                && let Some(ending) = connection.ending.take()
+                && let Some((fd, Ending { code, reason })) = connection.identity.take_ending()
             {
                 self.events_left = self.events_left.saturating_sub(1);
-                let fd = connection.fd;
-                let Ending { code, reason } = *ending;
                 return take.take().map(|take| take(Event::Closed { fd, code, reason }));
             }
             let value = match &connection.stage {
                 Stage::WebSocket(_) => self.receive(&mut take),
                 Stage::Head { .. } => self.read_head(&mut take),
                 Stage::Body(_) => self.read_body(&mut take),
-                Stage::Finishing { .. } => {
+                Stage::Finishing(_) => {
                     visit.from = visit.to;
                     self.read_more();
                     None
@@ -195,13 +195,13 @@ impl Reactor {
                 return None;
             }
         };
-        let row = self.shared.registry.row(connection.row);
+        let (fd, row) = connection.identity.open()?;
+        let row = self.shared.registry.row(row);
         add(&row.messages_in, 1);
         add(&row.bytes_in, payload.len() as u64);
         visit.messages_left -= 1;
         self.events_left = self.events_left.saturating_sub(1);
         if connection.lane.is_free() {
-            let fd = connection.fd;
             return take.take().map(|take| take(Event::Message { fd, payload }));
         }
         connection.lane.push(match payload {
@@ -279,13 +279,9 @@ impl Reactor {
     fn is_drained(&mut self, fd: Fd) -> bool {
         let Some(key) = self.key(fd) else { return false };
         let connection = &mut self.connections[key];
-        connection.drained = false;
-        if !connection.open {
-            return connection.lane.busy;
-        }
         let is_empty = connection.unsent() == 0;
-        connection.passed_half &= !is_empty;
-        is_empty
+        connection.drain = if is_empty { Drain::Low } else { Drain::High };
+        if connection.is_open() { is_empty } else { connection.lane.busy }
     }
 
     fn begin_visit(&mut self, key: Key) {
@@ -309,7 +305,7 @@ impl Reactor {
         let Some(connection) = self.connections.get_mut(visit.key).filter(|it| it.serial == visit.serial) else {
             return;
         };
-        let ended = matches!(connection.stage, Stage::Gone | Stage::Finishing { .. });
+        let ended = matches!(connection.stage, Stage::Gone | Stage::Finishing(_));
         if visit.from < visit.to && !ended {
             connection.input = match visit.own {
                 Some(own) => {
@@ -319,7 +315,7 @@ impl Reactor {
                 None => self.tools.buffer[visit.from..visit.to].to_vec(),
             };
         }
-        let can_read = connection.readable
+        let can_read = connection.incoming.is_readable()
             && connection.paused_at.is_none()
             && !connection.is_answering()
             && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
@@ -355,14 +351,15 @@ impl Reactor {
         let Some(visit) = &mut self.visit else { return };
         let key = visit.key;
         let connection = &mut self.connections[key];
-        let Some(socket) = connection.socket.as_ref().filter(|_| connection.readable && !visit.has_read) else {
+        let Some(socket) = connection.socket.as_ref().filter(|_| connection.incoming.is_readable() && !visit.has_read)
+        else {
             self.end_visit(false);
             return;
         };
         visit.has_read = true;
         visit.keep_rest(&self.tools.buffer);
         if let Some(session) = connection.tls.as_mut().filter(|session| session.input_has_ended()) {
-            connection.readable = false;
+            connection.incoming = Incoming::Quiet;
             match session.take_failure() {
                 Some(failure) => self.fail_tls(key, &failure.to_string()),
                 None => self.end_of_input(key),
@@ -370,7 +367,7 @@ impl Reactor {
             return;
         }
         // Input to a connection that is finishing is discarded, so it need not be decrypted.
-        let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing { .. }));
+        let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing(_)));
         let room = match session {
             // Input after a head is kept until the handler has answered: no more of it than the length of a head.
             None if matches!(connection.stage, Stage::Head { .. }) => {
@@ -382,19 +379,21 @@ impl Reactor {
         let is_sealed = session.is_some();
         match rustix::io::read(socket, &mut *room).map_err(io::Error::from) {
             Ok(0) => {
-                connection.readable = false;
+                connection.incoming = Incoming::Quiet;
                 self.end_of_input(key);
             }
             Ok(count) => {
                 // A short read has emptied the socket; later input, or an end of input that was reported, is another
                 // edge.
-                connection.readable = count == room.len() || connection.hung_up;
+                if count < room.len() && connection.incoming != Incoming::HungUp {
+                    connection.incoming = Incoming::Quiet;
+                }
                 connection.received_at = self.clock.now;
                 if count >= LARGE_READ {
                     self.steps = STEPS_PER_LOOK;
                 }
-                if connection.open {
-                    let row = self.shared.registry.row(connection.row);
+                if let Some((_, row)) = connection.identity.open() {
+                    let row = self.shared.registry.row(row);
                     row.last_received_at.store(self.clock.unix, Ordering::Relaxed);
                 }
                 match is_sealed {
@@ -403,7 +402,7 @@ impl Reactor {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                connection.readable = false;
+                connection.incoming = Incoming::Quiet;
                 if is_sealed && connection.tls.as_ref().is_some_and(|session| session.has_unseen()) {
                     self.decrypt(key, 0);
                     return;
@@ -433,7 +432,9 @@ impl Reactor {
         }
         let count = session.receive(&mut tools.ciphertext[..input], &mut tools.buffer, connection.outbox.sealed());
         // An end or failure that the session has seen is still to be handled, after the input before it.
-        connection.readable |= session.input_has_ended();
+        if session.input_has_ended() {
+            connection.incoming = connection.incoming.max(Incoming::Readable);
+        }
         visit.append(&tools.buffer[..count]);
         if connection.outbox.has_sealed() {
             self.queued(key);

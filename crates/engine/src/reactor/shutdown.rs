@@ -1,6 +1,8 @@
 //! Graceful shutdown of a worker: no new clients are let in, connected ones are asked to close, and those that do not
 //! are cut off.
 
+use crate::connection::flow::Finish;
+use crate::connection::identity::Identity;
 use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::phase::Phase;
@@ -51,10 +53,10 @@ impl Reactor {
             let key = Key::of_place(closing.next);
             let Some(connection) = self.connections.get(key) else { continue };
             match connection.stage {
-                Stage::WebSocket(_) if connection.open => self.send_close(key, closing.code, &closing.reason),
+                Stage::WebSocket(_) if connection.is_open() => self.send_close(key, closing.code, &closing.reason),
                 Stage::Head { .. } => {
-                    let is_answering = connection.is_answering();
-                    self.finish_sending(key, is_answering);
+                    let finish = if connection.is_answering() { Finish::Linger } else { Finish::Close };
+                    self.finish_sending(key, finish);
                 }
                 Stage::Body(_) => self.reject_stopping(key),
                 _ => {}
@@ -76,9 +78,9 @@ impl Reactor {
     /// The number of connections whose client has begun a request, or waits for a handler's answer.
     pub fn unanswered(&self) -> usize {
         let is_unanswered = |it: &Connection| match it.stage {
-            Stage::Head { .. } => !it.is_answering() && (it.readable || it.queued || it.is_mid_input()),
+            Stage::Head { .. } => !it.is_answering() && (it.incoming.is_readable() || it.queued || it.is_mid_input()),
             Stage::Body(_) | Stage::Asked(_) => true,
-            Stage::WebSocket(_) | Stage::Finishing { .. } | Stage::Gone => false,
+            Stage::WebSocket(_) | Stage::Finishing(_) | Stage::Gone => false,
         };
         self.connections.values().filter(|it| is_unanswered(it)).count()
     }
@@ -88,7 +90,8 @@ impl Reactor {
     pub fn abort_all(&mut self) -> usize {
         self.flush_all();
         let is_answer = |it: &Connection| {
-            let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing { .. }) && it.fd == 0;
+            let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing(_))
+                && matches!(it.identity, Identity::Unnamed);
             is_http && !it.outbox.is_empty()
         };
         let cut = self.connections.values().filter(|it| is_answer(it)).count();

@@ -421,10 +421,10 @@ impl Reactor {
             Message::Gone(fd) => self.note_gone(fd),
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
-                for connection in self.connections.values().filter(|connection| connection.open) {
+                for (_, row) in self.connections.values().filter_map(|connection| connection.identity.open()) {
                     // Messages that room was reserved for may never arrive. Messages under way from other processes
                     // count too little for a moment.
-                    self.shared.registry.forget_underway(connection.row);
+                    self.shared.registry.forget_underway(row);
                 }
             }
             _ => {}
