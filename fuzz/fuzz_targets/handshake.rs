@@ -3,8 +3,8 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use wire::handshake::{check, choose_subprotocol, write_accept};
-use wire::http::{Head, find_head_end, write_response};
+use wire::handshake::{Offers, check, choose_subprotocol, write_accept};
+use wire::http::{Body, Head, Persistence, find_head_end, write_response};
 
 /// A handshake like a browser's, with some lines of it replaced or added to.
 #[derive(Arbitrary, Debug)]
@@ -48,11 +48,12 @@ fuzz_target!(|input: Input<'_>| {
         return;
     };
     let mut answer = Vec::new();
-    match check(&head, input.compression) {
+    let offers = if input.compression { Offers::Accepted } else { Offers::Declined };
+    match check(&head, offers) {
         Err(rejection) => {
             assert!(matches!(rejection.status, 400 | 405 | 426 | 501), "{rejection:?}");
-            let body = rejection.reason.as_bytes();
-            write_response(&mut answer, rejection.status, rejection.headers, body, true, false, "");
+            let body = Body::Announced(rejection.reason.len());
+            write_response(&mut answer, rejection.status, rejection.headers, body, Persistence::Close, "");
         }
         Ok(upgrade) => {
             assert!(input.compression || upgrade.compression.is_none());

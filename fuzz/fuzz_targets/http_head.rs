@@ -4,7 +4,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use wire::host::HostPolicy;
-use wire::http::{Head, MAX_HEADERS, body_length, find_head_end, valid_header_name, valid_header_value};
+use wire::http::{Head, MAX_HEADERS, Scheme, body_length, find_head_end, valid_header_name, valid_header_value};
 use wire::origin::OriginPolicy;
 
 /// Noise, or a request that is right except for some of its parts.
@@ -84,8 +84,8 @@ fuzz_target!(|input: Input<'_>| {
         assert_eq!(rejection.status, 417, "{rejection:?}");
     }
     let allowed_hosts = HostPolicy::parse_list(&["a", "*.a", "[::1]:80"]).expect("hosts");
-    for tls in [false, true] {
-        OriginPolicy::Same.allows_head(&head, tls);
-        allowed_hosts.allows_head(&head, tls);
+    for scheme in [Scheme::Http, Scheme::Https] {
+        OriginPolicy::Same.allows_head(&head, scheme);
+        allowed_hosts.allows_head(&head, scheme);
     }
 });

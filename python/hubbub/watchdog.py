@@ -35,7 +35,7 @@ END_OF_THREAD = 1.0
 class Marks(Protocol):
     """Tells the other processes that this worker is stuck; the reactor does this."""
 
-    def mark_stuck(self, is_stuck: bool) -> bool:
+    def mark_stuck(self, *, is_stuck: bool) -> bool:
         """Set the mark; return whether this is news, that is, whether the hub has not reported it already."""
         ...
 
@@ -45,7 +45,7 @@ class Marks(Protocol):
 class NoMarks:
     """Tells no one; for the master, as no other process acts on its being stuck."""
 
-    def mark_stuck(self, is_stuck: bool) -> bool:
+    def mark_stuck(self, *, is_stuck: bool) -> bool:
         """Return that it is news."""
         return True
 
@@ -131,12 +131,12 @@ class Watchdog:
             seconds = time.monotonic() - began
             log.error("%s is stuck: for %.1f s its event loop has stood still, %s", self._name, seconds, self._place())
             # Mark it only after logging: if the log is blocked too, the hub then logs it instead.
-            self._marks.mark_stuck(True)
+            self._marks.mark_stuck(is_stuck=True)
         self._moves.wait()
         if is_news and not self._is_over.is_set():
             seconds = time.monotonic() - began
             log.warning("%s moves again: its event loop stood still for %.1f s", self._name, seconds)
-            self._marks.mark_stuck(False)
+            self._marks.mark_stuck(is_stuck=False)
 
     def _place(self) -> str:
         """Describe where the loop's thread is."""

@@ -219,7 +219,7 @@ class Worker:
         if self._why == "replace":
             await self._close_by_and_by()
         self._is_leaving = True
-        self.reactor.stop_accepting(self._why == "stop")
+        self.reactor.stop_accepting(refuse=self._why == "stop")
         for timer in self._timers:
             timer.cancel()
         all_is_answered = await self.caller.until(self._all_is_answered, deadline)
@@ -271,7 +271,7 @@ class Worker:
         """Detach from the event loop at once; queued data is written as far as possible without waiting."""
         self._end_watch()
         self.caller.is_stopping = self._left_behind = True
-        self.reactor.stop_accepting(True)
+        self.reactor.stop_accepting(refuse=True)
         self.reactor.turn()
         self.reactor.abort_all()
         self.reactor.turn()

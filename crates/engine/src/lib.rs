@@ -15,11 +15,11 @@ mod topics;
 
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
-pub use language::command::{Command, is_topic};
+pub use language::command::{Command, Format, is_topic};
 pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
-    Event, MAX_PIPED, Payload, PushError, Reactor, Refused, Relief, Shared, Shortage, Subscribed, Token, Unanswered,
-    Watching,
+    Event, MAX_PIPED, Payload, PushError, Reactor, Refused, Relief, Requests, Shared, Shortage, Subscribed, Token,
+    Unanswered, Watching,
 };
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,
@@ -32,4 +32,4 @@ pub use system::processes::die_with_parent;
 pub use system::sockets::explain;
 pub use system::watch::Watcher;
 pub use tls::certificate::CertificateFiles;
-pub use wire::frame::DataOpcode;
+pub use wire::frame::{DataOpcode, Fin};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::{Answer, Command, DataOpcode, Hub, HubEvent, Leave, Message, Question, VERSION};
+use engine::{Answer, Command, DataOpcode, Format, Hub, HubEvent, Leave, Message, Question, VERSION};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -81,7 +81,7 @@ fn hub() -> Hub {
 }
 
 fn for_worker_1(payload: &[u8]) -> Message<'_> {
-    Message::Command(Command::PipeMessage { from: 0, to: 1, is_text: false, payload })
+    Message::Command(Command::PipeMessage { from: 0, to: 1, format: Format::Binary, payload })
 }
 
 struct Control(PathBuf);
@@ -368,7 +368,7 @@ fn what_a_program_may_not_say_cuts_it_off() {
     let mut good = program(&control.0);
     let invalid = Command::Broadcast { opcode: DataOpcode::Text, payload: b"\xff", exclude: Cow::Borrowed(&[]) };
     let too_long = Command::Broadcast { opcode: DataOpcode::Binary, payload: &[0; 1001], exclude: Cow::Borrowed(&[]) };
-    let piped = Command::PipeMessage { from: 0, to: 0, is_text: true, payload: b"" };
+    let piped = Command::PipeMessage { from: 0, to: 0, format: Format::Text, payload: b"" };
     let refused = [
         Message::Ready,
         Message::Shutdown,

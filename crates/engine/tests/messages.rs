@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engine::{Answer, COUNTS, Command, DataOpcode, Fd, Info, Leave, Message, Question, Stats, WorkerStats};
+use engine::{
+    Answer, COUNTS, Command, DataOpcode, Fd, Fin, Format, Info, Leave, Message, Question, Stats, WorkerStats,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -46,9 +48,10 @@ prop_compose! {
 }
 
 fn commands(values: &Values) -> Vec<Command<'_>> {
-    let Values { fd, opcode, flag: finish, small: from, code, ref text, ref payload, ref ids, .. } = *values;
+    let Values { fd, opcode, flag, small: from, code, ref text, ref payload, ref ids, .. } = *values;
+    let (fin, format) = if flag { (Fin::Last, Format::Text) } else { (Fin::More, Format::Binary) };
     vec![
-        Command::Push { fd, opcode, finish, payload },
+        Command::Push { fd, opcode, fin, payload },
         Command::Overflow { fd, length: values.number },
         Command::Ping { fd, payload },
         Command::Disconnect { fd, code, reason: text },
@@ -56,7 +59,7 @@ fn commands(values: &Values) -> Vec<Command<'_>> {
         Command::Unsubscribe { fd, topic: text },
         Command::Publish { topic: text, opcode, payload, exclude: ids.into() },
         Command::Broadcast { opcode, payload, exclude: ids.into() },
-        Command::PipeMessage { from, to: !from, is_text: finish, payload },
+        Command::PipeMessage { from, to: !from, format, payload },
     ]
 }
 
@@ -75,8 +78,9 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
     };
     let worker = WorkerStats { worker_id, started_at: number, counts: [number; COUNTS.len()] };
     let stats = Stats { started_at: fd, totals: [fd; COUNTS.len()], workers: vec![worker; ids.len()] };
+    let fin = if flag { Fin::Last } else { Fin::More };
     let questions = [
-        Question::Do(Command::Push { fd, opcode, finish: flag, payload }),
+        Question::Do(Command::Push { fd, opcode, fin, payload }),
         Question::Do(Command::Disconnect { fd, code, reason: text }),
         Question::Subscribers(text),
         Question::Stats,

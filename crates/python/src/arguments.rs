@@ -1,6 +1,6 @@
 //! Arguments from callers: ids, data, opcodes, topics; and the errors that say what is wrong with them.
 
-use engine::{DataOpcode, Fd, is_topic};
+use engine::{DataOpcode, Fd, Fin, is_topic};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
@@ -95,7 +95,11 @@ argument! {
 }
 argument! {
     /// Whether a frame is the last of its message.
-    FinishArgument(bool), |value| value.extract().map_err(|_| wrong_type("finish", "a bool", value))
+    FinishArgument(Fin), |value| match value.extract() {
+        Ok(true) => Ok(Fin::Last),
+        Ok(false) => Ok(Fin::More),
+        Err(_) => Err(wrong_type("finish", "a bool", value)),
+    }
 }
 
 /// The name of a topic, which has been checked.
@@ -171,7 +175,7 @@ impl Data<'_> {
     /// ValueError if the opcode is not that of a data frame, the payload is longer than `limit`, or a whole text
     /// message is not UTF-8.
     #[inline]
-    pub(crate) fn message(&self, opcode: Option<i64>, finish: bool, limit: usize) -> PyResult<(DataOpcode, &[u8])> {
+    pub(crate) fn message(&self, opcode: Option<i64>, fin: Fin, limit: usize) -> PyResult<(DataOpcode, &[u8])> {
         let opcode = match (opcode, self) {
             (None, Self::Text(_)) | (Some(1), _) => DataOpcode::Text,
             (None, Self::Bytes(_)) | (Some(2), _) => DataOpcode::Binary,
@@ -187,7 +191,7 @@ impl Data<'_> {
             let message = format!("a message of {length} bytes is larger than send_queue_size, which is {limit}");
             return Err(PyValueError::new_err(message));
         }
-        if opcode == DataOpcode::Text && finish && matches!(self, Self::Bytes(_)) {
+        if opcode == DataOpcode::Text && fin == Fin::Last && matches!(self, Self::Bytes(_)) {
             std::str::from_utf8(payload).map_err(|error| not_utf8(&error.to_string()))?;
         }
         Ok((opcode, payload))

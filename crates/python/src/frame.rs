@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt, PyString};
-use wire::frame::Opcode;
+use wire::frame::{Fin, Opcode};
 
 use crate::arguments::{FinishArgument, OpcodeArgument, wrong_type};
 
@@ -97,7 +97,7 @@ impl Frame {
     ///     ValueError: `opcode` is not an opcode.
     #[new]
     #[pyo3(
-        signature = (fd, data, opcode=None, finish=FinishArgument(true)),
+        signature = (fd, data, opcode=None, finish=FinishArgument(Fin::Last)),
         text_signature = "(fd, data, opcode=None, finish=True)"
     )]
     fn new(
@@ -123,7 +123,7 @@ impl Frame {
                 .and_then(|bits| Opcode::from_bits(bits).ok())
                 .ok_or_else(|| PyValueError::new_err(format!("opcode must be one of RFC 6455 §5.2, not {number}")))?,
         };
-        Ok(Self { fd: fd.clone().unbind(), data: data.unbind(), opcode, finish: finish.0 })
+        Ok(Self { fd: fd.clone().unbind(), data: data.unbind(), opcode, finish: finish.0 == Fin::Last })
     }
 
     #[getter]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{Answer, Command, DataOpcode, Message, PATIENCE, PublisherError, Question};
+use engine::{Answer, Command, DataOpcode, Fin, Message, PATIENCE, PublisherError, Question};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
@@ -76,7 +76,7 @@ impl Publisher {
 
     /// A whole message: the same as `Data::message`, without continuations.
     fn message<'a>(&self, data: &'a Data<'_>, opcode: Option<OpcodeArgument>) -> PyResult<(DataOpcode, &'a [u8])> {
-        match data.message(opcode.map(|opcode| opcode.0), true, self.engine.send_queue_size())? {
+        match data.message(opcode.map(|opcode| opcode.0), Fin::Last, self.engine.send_queue_size())? {
             (DataOpcode::Continuation, _) => Err(PyValueError::new_err(
                 "opcode must be 1 (text) or 2 (binary): only whole messages can be sent from here",
             )),
@@ -127,7 +127,7 @@ impl Publisher {
         timeout: Wait,
     ) -> PyResult<()> {
         let (opcode, payload) = self.message(&data, opcode)?;
-        self.ask(py, ticket, Question::Do(Command::Push { fd: fd.0, opcode, finish: true, payload }), timeout)
+        self.ask(py, ticket, Question::Do(Command::Push { fd: fd.0, opcode, fin: Fin::Last, payload }), timeout)
     }
 
     /// See `hubbub.Publisher.disconnect`.

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, Fd, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry, Shared, Stuck, Subscribed,
-    Token, Unanswered, Watching,
+    Borrow, Command, DataOpcode, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry, Requests,
+    Shared, Stuck, Subscribed, Token, Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -287,7 +287,7 @@ impl Reactor {
 
     /// Queue one message for the connection `fd`; see `hubbub.Server.push`, which this replaces while it runs.
     #[pyo3(
-        signature = (fd, data, opcode=None, finish=FinishArgument(true)),
+        signature = (fd, data, opcode=None, finish=FinishArgument(Fin::Last)),
         text_signature = "($self, fd, data, opcode=None, finish=True)"
     )]
     fn push(
@@ -298,12 +298,12 @@ impl Reactor {
         opcode: Option<OpcodeArgument>,
         finish: FinishArgument,
     ) -> PyResult<bool> {
-        let FinishArgument(finish) = finish;
-        let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), finish, self.send_queue_size)?;
+        let FinishArgument(fin) = finish;
+        let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), fin, self.send_queue_size)?;
         let Some(mine) = self.engine.mine() else {
-            return Ok(self.shared.push(fd.0, opcode, finish, payload));
+            return Ok(self.shared.push(fd.0, opcode, fin, payload));
         };
-        match self.on_own_loop(py, mine, |engine| engine.push(fd.0, opcode, finish, payload))? {
+        match self.on_own_loop(py, mine, |engine| engine.push(fd.0, opcode, fin, payload))? {
             Ok(queued) => Ok(queued),
             Err(PushError::NotUtf8) => Err(not_utf8("the fragments together are not")),
         }
@@ -359,7 +359,7 @@ impl Reactor {
         exclude: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let Topic(topic) = topic;
-        let (opcode, payload) = data.message(None, true, self.send_queue_size)?;
+        let (opcode, payload) = data.message(None, Fin::Last, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| engine.publish(topic, opcode, payload, &exclude));
@@ -371,7 +371,7 @@ impl Reactor {
     /// See `hubbub.Server.broadcast`.
     #[pyo3(signature = (data, *, exclude=None))]
     fn broadcast(&self, py: Python<'_>, data: Data<'_>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let (opcode, payload): (DataOpcode, _) = data.message(None, true, self.send_queue_size)?;
+        let (opcode, payload): (DataOpcode, _) = data.message(None, Fin::Last, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| engine.broadcast(opcode, payload, &exclude));
@@ -428,6 +428,7 @@ impl Reactor {
 
     /// Records whether this worker's event loop is stuck; usable from any thread. Returns `False` if the hub has
     /// already reported it.
+    #[pyo3(signature = (*, is_stuck))]
     fn mark_stuck(&self, is_stuck: bool) -> bool {
         let (from, to) = if is_stuck { (Stuck::No, Stuck::SaidByWorker) } else { (Stuck::SaidByWorker, Stuck::No) };
         self.shared.stuck().change(from, to)
@@ -467,7 +468,10 @@ impl Reactor {
     /// Sends a message to a worker's `pipe_message` handler, from any thread. A message that does not fit in the queues
     /// on the way is dropped and counted.
     fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
-        let is_text = matches!(data, Data::Text(_));
+        let format = match data {
+            Data::Text(_) => Format::Text,
+            Data::Bytes(_) => Format::Binary,
+        };
         let payload = data.payload()?;
         if payload.len() > MAX_PIPED {
             let message = format!("a message of {} bytes is larger than {MAX_PIPED}, the most there is", payload.len());
@@ -475,11 +479,11 @@ impl Reactor {
         }
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| {
-                engine.send_message(worker_id, is_text, payload);
+                engine.send_message(worker_id, format, payload);
             });
         }
         let from = self.shared.worker_id();
-        self.shared.command(Command::PipeMessage { from, to: worker_id, is_text, payload });
+        self.shared.command(Command::PipeMessage { from, to: worker_id, format, payload });
         Ok(())
     }
 
@@ -602,8 +606,10 @@ impl Reactor {
 
     /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers. If
     /// `refuse` is false, requests already made are still answered, and handshakes accepted, until `close_all`.
+    #[pyo3(signature = (*, refuse))]
     fn stop_accepting(&self, py: Python<'_>, refuse: bool) -> PyResult<()> {
-        self.on_loop(py, |engine| engine.stop_accepting(refuse))
+        let requests = if refuse { Requests::Refused } else { Requests::Answered };
+        self.on_loop(py, |engine| engine.stop_accepting(requests))
     }
 
     /// Begins the closing handshake on every open WebSocket, and closes HTTP connections that are between two requests.

@@ -107,6 +107,43 @@ impl From<DataOpcode> for Opcode {
     }
 }
 
+/// Whether a frame is the last of its message: the FIN bit (RFC 6455 §5.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Fin {
+    /// Another fragment follows.
+    More = 0,
+    /// The message ends here.
+    Last = 1,
+}
+
+/// The first byte of a server's frame: its opcode, and what it is of its message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FirstByte(u8);
+
+impl FirstByte {
+    /// Of a frame that is a whole message, or a control frame.
+    #[inline]
+    pub const fn whole(opcode: Opcode) -> Self {
+        Self(opcode as u8 | FIN)
+    }
+
+    /// Of a fragment of a message.
+    #[inline]
+    pub const fn fragment(opcode: DataOpcode, fin: Fin) -> Self {
+        match fin {
+            Fin::More => Self(opcode as u8),
+            Fin::Last => Self(opcode as u8 | FIN),
+        }
+    }
+
+    /// The same, of a compressed message's first frame (RFC 7692 §6).
+    #[inline]
+    pub const fn compressed(self) -> Self {
+        Self(self.0 | RSV1)
+    }
+}
+
 /// The header of a client's frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
@@ -188,11 +225,10 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
 
 /// Appends the header of a server's frame, which is never masked (RFC 6455 §5.1).
 ///
-/// If `opcode` is a control opcode, `fin` must be true and the payload at most 125 bytes.
+/// The payload of a control frame must have at most 125 bytes.
 #[inline]
-pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload_len: usize) {
-    debug_assert!(!opcode.is_control() || (fin && payload_len <= MAX_CONTROL_PAYLOAD));
-    let first = opcode as u8 | if fin { FIN } else { 0 } | if rsv1 { RSV1 } else { 0 };
+pub fn encode_header(out: &mut Vec<u8>, FirstByte(first): FirstByte, payload_len: usize) {
+    debug_assert!(!is_control(first) || payload_len <= MAX_CONTROL_PAYLOAD);
     if payload_len <= MAX_INLINE_LENGTH {
         out.extend_from_slice(&[first, payload_len as u8]);
     } else if let Ok(length) = u16::try_from(payload_len) {
@@ -206,9 +242,9 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, p
 
 /// Appends a server's whole frame, with the rules of [`encode_header`].
 #[inline]
-pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload: &[u8]) {
+pub fn encode(out: &mut Vec<u8>, first: FirstByte, payload: &[u8]) {
     out.reserve(MAX_SERVER_HEADER + payload.len());
-    encode_header(out, opcode, fin, rsv1, payload.len());
+    encode_header(out, first, payload.len());
     out.extend_from_slice(payload);
 }
 
@@ -217,12 +253,13 @@ pub fn encode(out: &mut Vec<u8>, opcode: Opcode, fin: bool, rsv1: bool, payload:
 /// Without a code the payload is empty, and `reason` is left out. A reason of more than 123 bytes is cut between two
 /// characters.
 pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
+    let first = FirstByte::whole(Opcode::Close);
     let Some(code) = code else {
-        return encode(out, Opcode::Close, true, false, &[]);
+        return encode(out, first, &[]);
     };
     let code = code.to_be_bytes();
     let reason = cut(reason, MAX_CLOSE_REASON);
-    encode_header(out, Opcode::Close, true, false, code.len() + reason.len());
+    encode_header(out, first, code.len() + reason.len());
     out.extend_from_slice(&code);
     out.extend_from_slice(reason.as_bytes());
 }

@@ -40,8 +40,16 @@ pub struct Upgrade {
     pub compression: Option<(Parameters, String)>,
 }
 
-/// Checks a request that asks for a WebSocket (RFC 6455 §4.2.1); `compression` is whether we would
-/// compress.
+/// What becomes of an offer to compress messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Offers {
+    /// The first acceptable one is accepted.
+    Accepted,
+    /// None is accepted.
+    Declined,
+}
+
+/// Checks a request that asks for a WebSocket (RFC 6455 §4.2.1).
 ///
 /// # Errors
 ///
@@ -49,7 +57,7 @@ pub struct Upgrade {
 /// Upgrade), a body, Upgrade without `websocket`, Connection without `upgrade`, anything but one
 /// Sec-WebSocket-Key of 16 bytes in base64, a malformed or repeated subprotocol, more than
 /// [`MAX_SUBPROTOCOLS`] of them, malformed extensions.
-pub fn check(head: &Head, compression: bool) -> Result<Upgrade, Rejection> {
+pub fn check(head: &Head, compression: Offers) -> Result<Upgrade, Rejection> {
     if head.method() != "GET" {
         return Err(Rejection::new(405, "a WebSocket handshake is a GET request", &[("Allow", "GET")]));
     }
@@ -122,7 +130,7 @@ fn offered_subprotocols(head: &Head) -> Result<Vec<String>, Rejection> {
 }
 
 /// The answer to the offers of compression. They are checked even if we would not compress (RFC 6455 §9.1).
-fn agreed(head: &Head, compression: bool) -> Result<Option<(Parameters, String)>, Rejection> {
+fn agreed(head: &Head, compression: Offers) -> Result<Option<(Parameters, String)>, Rejection> {
     let malformed = Rejection::bad_request("invalid Sec-WebSocket-Extensions");
     let headers: Vec<&str> = head
         .get_all("sec-websocket-extensions")
@@ -130,7 +138,7 @@ fn agreed(head: &Head, compression: bool) -> Result<Option<(Parameters, String)>
         .collect::<Result<_, _>>()
         .map_err(|_| malformed)?;
     let agreed = deflate::negotiate(headers.into_iter()).map_err(|_| malformed)?;
-    Ok(agreed.filter(|_| compression))
+    Ok(agreed.filter(|_| compression == Offers::Accepted))
 }
 
 /// The first of `ours` that was offered: the server's order of preference decides.

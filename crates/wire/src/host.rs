@@ -4,7 +4,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use crate::http::{Head, split_authority};
+use crate::http::{Head, Scheme, split_authority};
 
 /// The hosts that requests may be for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,17 +48,17 @@ impl HostPolicy {
         hosts.iter().map(|text| parse(text.as_ref())).collect::<Result<_, _>>().map(Self::List)
     }
 
-    /// Whether a request may be for `authority`, the host and port of its target or its Host header. `tls` says whether
-    /// the request came over TLS that ends here, so that https's port is the default.
-    pub fn allows(&self, authority: Option<&[u8]>, tls: bool) -> bool {
+    /// Whether a request may be for `authority`, the host and port of its target or its Host header. With
+    /// [`Scheme::Https`], https's port is the default.
+    pub fn allows(&self, authority: Option<&[u8]>, scheme: Scheme) -> bool {
         let Self::List(patterns) = self else { return true };
         let Some((host, port)) = authority.and_then(parse_authority) else { return false };
-        patterns.iter().any(|pattern| pattern.permits(&host, port, tls))
+        patterns.iter().any(|pattern| pattern.permits(&host, port, scheme))
     }
 
     /// Like [`HostPolicy::allows`], for a request's head.
-    pub fn allows_head(&self, head: &Head, tls: bool) -> bool {
-        self.allows(head.authority(), tls)
+    pub fn allows_head(&self, head: &Head, scheme: Scheme) -> bool {
+        self.allows(head.authority(), scheme)
     }
 }
 
@@ -73,12 +73,12 @@ impl HostPattern {
         (!is_malformed).then_some(Self { host, subdomains, port })
     }
 
-    fn permits(&self, host: &Host, port: Option<u16>, tls: bool) -> bool {
+    fn permits(&self, host: &Host, port: Option<u16>, scheme: Scheme) -> bool {
         let host_is_permitted = if self.subdomains { host.is_subdomain_of(&self.host) } else { *host == self.host };
         let port_is_permitted = match (self.port, port) {
             (None, _) => true,
             (Some(permitted), Some(port)) => permitted == port,
-            (Some(permitted), None) if tls => permitted == 443,
+            (Some(permitted), None) if scheme == Scheme::Https => permitted == 443,
             // A proxy may have terminated TLS, so either default may be meant.
             (Some(permitted), None) => permitted == 80 || permitted == 443,
         };

@@ -437,6 +437,15 @@ pub const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
+/// How a request came to this server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scheme {
+    /// In the clear. If a proxy has terminated TLS before this server, the client may have used either scheme.
+    Http,
+    /// Over TLS that ends here.
+    Https,
+}
+
 /// Headers that determine where a response ends and what happens to the connection. Only this module writes them.
 const FRAMING_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
@@ -448,20 +457,43 @@ pub const fn is_bodiless(status: u16) -> bool {
     matches!(status, 100..=199 | 204 | 304)
 }
 
-/// Appends a whole response: [`write_response_head`], and the body. With `head_only` (for HEAD) the body is only
-/// announced; a status of 1xx, 204 or 304 has none (RFC 9112 §6.3).
+/// What becomes of the connection after a response (RFC 9112 §9.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Persistence {
+    /// The next request may follow.
+    KeepAlive,
+    /// The connection is closed.
+    Close,
+}
+
+/// The body of a response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body<'a> {
+    /// These bytes.
+    Sent(&'a [u8]),
+    /// Only its length, in bytes: the answer to HEAD (RFC 9110 §9.3.2).
+    Announced(usize),
+}
+
+/// Appends a whole response: [`write_response_head`], and the body; a status of 1xx, 204 or 304 has none (RFC 9112
+/// §6.3).
 pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     status: u16,
     headers: &[(N, V)],
-    body: &[u8],
-    head_only: bool,
-    keep_alive: bool,
+    body: Body<'_>,
+    persistence: Persistence,
     date: &str,
 ) {
-    write_response_head(out, status, headers, body.len() as u64, keep_alive, date);
-    if !head_only && !is_bodiless(status) {
-        out.extend_from_slice(body);
+    let length = match body {
+        Body::Sent(content) => content.len(),
+        Body::Announced(length) => length,
+    };
+    write_response_head(out, status, headers, length as u64, persistence, date);
+    if let Body::Sent(content) = body
+        && !is_bodiless(status)
+    {
+        out.extend_from_slice(content);
     }
 }
 
@@ -474,7 +506,7 @@ pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     status: u16,
     headers: &[(N, V)],
     length: u64,
-    keep_alive: bool,
+    persistence: Persistence,
     date: &str,
 ) {
     write_line(out, &[b"HTTP/1.1 ", status.to_string().as_bytes(), b" ", reason_phrase(status).as_bytes()]);
@@ -485,7 +517,10 @@ pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     }
     // RFC 9110 §7.8: a sender of Upgrade also names it in Connection, and a 426 has to come with an Upgrade.
     let upgrade = headers.iter().any(|(name, _)| name.as_ref().eq_ignore_ascii_case(b"upgrade"));
-    let persistence: &[u8] = if keep_alive { b"keep-alive" } else { b"close" };
+    let persistence: &[u8] = match persistence {
+        Persistence::KeepAlive => b"keep-alive",
+        Persistence::Close => b"close",
+    };
     write_line(out, &[b"Connection: ", if upgrade { b"upgrade, " } else { b"" }, persistence]);
     write_line(out, &[]);
 }

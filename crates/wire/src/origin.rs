@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
-use crate::http::{Head, split_authority};
+use crate::http::{Head, Scheme, split_authority};
 
 /// Which pages may connect from a browser. A client without an Origin header is not a browser, and may always connect.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,32 +62,31 @@ impl OriginPolicy {
         Ok(if any { Self::Any } else { Self::List(patterns) })
     }
 
-    /// Whether a page may connect. `origin` is the value of its Origin header, `host` that of the Host header. `tls`
-    /// says whether the request came over TLS that ends here. If it did not, a proxy may have terminated TLS, and pages
-    /// of both schemes can belong to this server.
-    pub fn allows(&self, origin: Option<&[u8]>, host: Option<&[u8]>, tls: bool) -> bool {
+    /// Whether a page may connect. `origin` is the value of its Origin header, `host` that of the Host header. With
+    /// [`Scheme::Http`], a proxy may have terminated TLS, and pages of both schemes can belong to this server.
+    pub fn allows(&self, origin: Option<&[u8]>, host: Option<&[u8]>, scheme: Scheme) -> bool {
         let Some(origin) = origin else { return true };
         match self {
             Self::Any => true,
-            Self::Same => is_same(origin, host, tls).unwrap_or(false),
+            Self::Same => is_same(origin, host, scheme).unwrap_or(false),
             Self::List(patterns) => str::from_utf8(origin).is_ok_and(|origin| permits(patterns, origin)),
         }
     }
 
     /// Like [`OriginPolicy::allows`], for a request; one with two Origin headers is refused.
-    pub fn allows_head(&self, head: &Head, tls: bool) -> bool {
+    pub fn allows_head(&self, head: &Head, scheme: Scheme) -> bool {
         let mut origins = head.get_all("origin");
         let origin = origins.next();
-        origins.next().is_none() && self.allows(origin, head.authority(), tls)
+        origins.next().is_none() && self.allows(origin, head.authority(), scheme)
     }
 }
 
 /// Whether `origin` has the host and port of `host`, which omits its port if that is the default of the origin's
 /// scheme. With TLS, a page that came over plain HTTP does not belong to this server: anyone on the way may have
 /// written it.
-fn is_same(origin: &[u8], host: Option<&[u8]>, tls: bool) -> Option<bool> {
+fn is_same(origin: &[u8], host: Option<&[u8]>, scheme: Scheme) -> Option<bool> {
     let origin = Origin::parse(str::from_utf8(origin).ok()?)?;
-    if tls && !["https", "wss"].contains(&origin.scheme.as_str()) {
+    if scheme == Scheme::Https && !["https", "wss"].contains(&origin.scheme.as_str()) {
         return Some(false);
     }
     let (host, port) = split_authority(str::from_utf8(host?).ok()?)?;

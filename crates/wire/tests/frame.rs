@@ -1,7 +1,9 @@
 //! The frame codec against RFC 6455 §5.2 and the examples of §5.7.
 
 use wire::error::{Error, close_code};
-use wire::frame::{Header, Opcode, decode, encode, encode_close, encode_header, server_frame_len};
+use wire::frame::{
+    DataOpcode, Fin, FirstByte, Header, Opcode, decode, encode, encode_close, encode_header, server_frame_len,
+};
 
 fn decoded(bytes: &[u8]) -> Header {
     decode(bytes).expect("a valid header").expect("a whole header")
@@ -26,24 +28,24 @@ fn the_masked_hello_of_the_rfc() {
 #[test]
 fn the_server_frames_of_the_rfc() {
     let mut out = Vec::new();
-    encode(&mut out, Opcode::Text, true, false, b"Hello");
+    encode(&mut out, FirstByte::whole(Opcode::Text), b"Hello");
     assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
 
     out.clear();
-    encode(&mut out, Opcode::Text, false, false, b"Hel");
-    encode(&mut out, Opcode::Continuation, true, false, b"lo");
+    encode(&mut out, FirstByte::fragment(DataOpcode::Text, Fin::More), b"Hel");
+    encode(&mut out, FirstByte::fragment(DataOpcode::Continuation, Fin::Last), b"lo");
     assert_eq!(out, [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f]);
 
     out.clear();
-    encode(&mut out, Opcode::Ping, true, false, b"Hello");
+    encode(&mut out, FirstByte::whole(Opcode::Ping), b"Hello");
     assert_eq!(out, [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
 
     out.clear();
-    encode_header(&mut out, Opcode::Binary, true, false, 256);
+    encode_header(&mut out, FirstByte::whole(Opcode::Binary), 256);
     assert_eq!(out, [0x82, 0x7e, 0x01, 0x00]);
 
     out.clear();
-    encode_header(&mut out, Opcode::Binary, true, false, 65_536);
+    encode_header(&mut out, FirstByte::whole(Opcode::Binary), 65_536);
     assert_eq!(out, [0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
 }
 
@@ -51,7 +53,7 @@ fn the_server_frames_of_the_rfc() {
 fn lengths_are_encoded_in_their_shortest_form_and_read_back() {
     for (length, header_len) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10), (1 << 40, 10)] {
         let mut server = Vec::new();
-        encode_header(&mut server, Opcode::Binary, true, false, length);
+        encode_header(&mut server, FirstByte::whole(Opcode::Binary), length);
         assert_eq!(server.len(), header_len, "length {length}");
         assert_eq!(server_frame_len(&server), Some(header_len + length));
 

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455 §4.2): what is accepted, what is refused and how, and the answer.
 
 use wire::deflate::Parameters;
-use wire::handshake::{MAX_SUBPROTOCOLS, Upgrade, check, choose_subprotocol, write_accept};
+use wire::handshake::{MAX_SUBPROTOCOLS, Offers, Upgrade, check, choose_subprotocol, write_accept};
 use wire::http::{Head, Rejection};
 
 const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\n\
@@ -13,7 +13,7 @@ fn head(request: &str) -> Head {
 }
 
 fn check_text(request: &str) -> Result<Upgrade, Rejection> {
-    check(&head(request), true)
+    check(&head(request), Offers::Accepted)
 }
 
 /// The example request with `from` replaced by `to`.
@@ -155,7 +155,7 @@ fn compression_is_agreed_only_if_wanted() {
     assert_eq!(parameters, Parameters { server_max_window_bits: 12 });
 
     let head = head(&format!("{REQUEST}{offer}"));
-    assert_eq!(check(&head, false).map(|upgrade| upgrade.compression), Ok(None));
+    assert_eq!(check(&head, Offers::Declined).map(|upgrade| upgrade.compression), Ok(None));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Which hosts a request may be for.
 
 use wire::host::HostPolicy;
-use wire::http::Head;
+use wire::http::{Head, Scheme};
 
 fn list(hosts: &[&str]) -> HostPolicy {
     HostPolicy::parse_list(hosts).expect("valid hosts")
@@ -9,19 +9,19 @@ fn list(hosts: &[&str]) -> HostPolicy {
 
 #[track_caller]
 fn assert_allows(policy: &HostPolicy, host: &str) {
-    assert!(policy.allows(Some(host.as_bytes()), false), "{host}");
+    assert!(policy.allows(Some(host.as_bytes()), Scheme::Http), "{host}");
 }
 
 #[track_caller]
 fn assert_refuses(policy: &HostPolicy, host: &str) {
-    assert!(!policy.allows(Some(host.as_bytes()), false), "{host}");
+    assert!(!policy.allows(Some(host.as_bytes()), Scheme::Http), "{host}");
 }
 
 #[test]
 fn any_host_is_allowed_without_a_list() {
     assert_allows(&HostPolicy::Any, "whatever.example");
     assert_allows(&HostPolicy::Any, "");
-    assert!(HostPolicy::Any.allows(None, false));
+    assert!(HostPolicy::Any.allows(None, Scheme::Http));
 }
 
 #[test]
@@ -83,8 +83,8 @@ fn a_host_without_a_port_has_the_default_one() {
     let (http, https) = (list(&["a.example:80"]), list(&["a.example:443"]));
     let host = Some(b"a.example".as_slice());
     // What a proxy speaks on its other side is unknown here.
-    assert!(http.allows(host, false) && https.allows(host, false));
-    assert!(!http.allows(host, true) && https.allows(host, true));
+    assert!(http.allows(host, Scheme::Http) && https.allows(host, Scheme::Http));
+    assert!(!http.allows(host, Scheme::Https) && https.allows(host, Scheme::Https));
 }
 
 #[test]
@@ -102,12 +102,12 @@ fn ipv6_addresses_are_compared_as_addresses() {
 #[test]
 fn a_missing_or_malformed_host_is_not_in_a_list() {
     let policy = list(&["a.example", "*.b.example"]);
-    assert!(!policy.allows(None, false));
-    assert!(!policy.allows(Some(b"a.example\xff"), false));
+    assert!(!policy.allows(None, Scheme::Http));
+    assert!(!policy.allows(Some(b"a.example\xff"), Scheme::Http));
     for host in ["", ".", ":80", "a.example:x", "a.example:99999", "u@a.example", "a.example/", "[::1", "*.b.example"] {
         assert_refuses(&list(&["a.example"]), host);
     }
-    assert!(!list(&[]).allows(Some(b"a.example"), false));
+    assert!(!list(&[]).allows(Some(b"a.example"), Scheme::Http));
 }
 
 #[test]
@@ -137,10 +137,10 @@ fn the_host_of_an_absolute_target_counts() {
     let head =
         |text: &str| Head::parse(format!("{text}\r\nX-Forwarded-Host: a.example\r\n\r\n").as_bytes()).expect("a head");
     let policy = list(&["a.example"]);
-    assert!(policy.allows_head(&head("GET / HTTP/1.1\r\nHost: a.example"), false));
-    assert!(policy.allows_head(&head("GET http://a.example/ HTTP/1.1\r\nHost: evil.example"), false));
-    assert!(!policy.allows_head(&head("GET http://evil.example/ HTTP/1.1\r\nHost: a.example"), false));
-    assert!(!policy.allows_head(&head("GET / HTTP/1.1\r\nHost: evil.example"), false));
-    assert!(!policy.allows_head(&head("GET / HTTP/1.1\r\nHost:"), false));
-    assert!(!policy.allows_head(&head("GET / HTTP/1.0"), false));
+    assert!(policy.allows_head(&head("GET / HTTP/1.1\r\nHost: a.example"), Scheme::Http));
+    assert!(policy.allows_head(&head("GET http://a.example/ HTTP/1.1\r\nHost: evil.example"), Scheme::Http));
+    assert!(!policy.allows_head(&head("GET http://evil.example/ HTTP/1.1\r\nHost: a.example"), Scheme::Http));
+    assert!(!policy.allows_head(&head("GET / HTTP/1.1\r\nHost: evil.example"), Scheme::Http));
+    assert!(!policy.allows_head(&head("GET / HTTP/1.1\r\nHost:"), Scheme::Http));
+    assert!(!policy.allows_head(&head("GET / HTTP/1.0"), Scheme::Http));
 }

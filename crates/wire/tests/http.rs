@@ -1,8 +1,8 @@
 //! Request heads that are accepted, and those that are refused; responses.
 
 use wire::http::{
-    BodyLength, Head, MAX_HEADERS, Rejection, body_length, find_head_end, reason_phrase, valid_header_name,
-    valid_header_value, write_response,
+    Body, BodyLength, Head, MAX_HEADERS, Persistence, Rejection, body_length, find_head_end, reason_phrase,
+    valid_header_name, valid_header_value, write_response,
 };
 
 const DATE: &str = "Tue, 15 Nov 1994 08:12:31 GMT";
@@ -26,9 +26,11 @@ fn assert_rejected(head: impl AsRef<[u8]>, status: u16) {
     }
 }
 
-fn response(status: u16, headers: &[(&str, &str)], head_only: bool, keep_alive: bool) -> String {
+const HELLO: Body<'_> = Body::Sent(b"Hello");
+
+fn response(status: u16, headers: &[(&str, &str)], body: Body<'_>, persistence: Persistence) -> String {
     let mut out = Vec::new();
-    write_response(&mut out, status, headers, b"Hello", head_only, keep_alive, DATE);
+    write_response(&mut out, status, headers, body, persistence, DATE);
     String::from_utf8(out).expect("text")
 }
 
@@ -309,7 +311,7 @@ fn ambiguous_bodies_are_refused() {
 #[test]
 fn a_response_is_whole() {
     assert_eq!(
-        response(200, &[("Content-Type", "text/plain")], false, true),
+        response(200, &[("Content-Type", "text/plain")], HELLO, Persistence::KeepAlive),
         format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDate: {DATE}\r\nContent-Length: 5\r\n\
              Connection: keep-alive\r\n\r\nHello"
@@ -319,13 +321,16 @@ fn a_response_is_whole() {
 
 #[test]
 fn a_response_to_head_announces_the_body() {
-    assert!(response(200, &[], true, false).ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n"));
+    assert!(
+        response(200, &[], Body::Announced(5), Persistence::Close)
+            .ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n")
+    );
 }
 
 #[test]
 fn some_statuses_have_no_body() {
     for status in [100, 204, 304] {
-        let response = response(status, &[], false, true);
+        let response = response(status, &[], HELLO, Persistence::KeepAlive);
         assert!(response.ends_with("Connection: keep-alive\r\n\r\n"), "{response}");
         assert!(!response.contains("Content-Length"), "{response}");
     }
@@ -340,13 +345,13 @@ fn framing_is_not_for_the_caller() {
         ("Date", "never"),
         ("X", "y"),
     ];
-    let expected = response(200, &[("X", "y")], false, true);
-    assert_eq!(response(200, &headers, false, true), expected);
+    let expected = response(200, &[("X", "y")], HELLO, Persistence::KeepAlive);
+    assert_eq!(response(200, &headers, HELLO, Persistence::KeepAlive), expected);
 }
 
 #[test]
 fn an_upgrade_header_is_named_in_connection() {
-    let response = response(426, &[("Upgrade", "websocket")], false, false);
+    let response = response(426, &[("Upgrade", "websocket")], HELLO, Persistence::Close);
     assert!(response.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
     assert!(response.contains("\r\nConnection: upgrade, close\r\n"));
 }
@@ -354,7 +359,7 @@ fn an_upgrade_header_is_named_in_connection() {
 #[test]
 fn an_unknown_status_has_no_words() {
     assert_eq!(reason_phrase(299), "");
-    assert!(response(299, &[], false, true).starts_with("HTTP/1.1 299 \r\n"));
+    assert!(response(299, &[], HELLO, Persistence::KeepAlive).starts_with("HTTP/1.1 299 \r\n"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Which pages may connect from a browser.
 
-use wire::http::Head;
+use wire::http::{Head, Scheme};
 use wire::origin::OriginPolicy;
 
 fn list(origins: &[&str]) -> OriginPolicy {
@@ -8,24 +8,24 @@ fn list(origins: &[&str]) -> OriginPolicy {
 }
 
 fn same(origin: &str, host: &str) -> bool {
-    OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), false)
+    OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), Scheme::Http)
 }
 
 #[track_caller]
 fn assert_allows(policy: &OriginPolicy, origin: &str) {
-    assert!(policy.allows(Some(origin.as_bytes()), Some(b"server"), false), "{origin}");
+    assert!(policy.allows(Some(origin.as_bytes()), Some(b"server"), Scheme::Http), "{origin}");
 }
 
 #[track_caller]
 fn assert_refuses(policy: &OriginPolicy, origin: &str) {
-    assert!(!policy.allows(Some(origin.as_bytes()), Some(b"server"), false), "{origin}");
+    assert!(!policy.allows(Some(origin.as_bytes()), Some(b"server"), Scheme::Http), "{origin}");
 }
 
 #[test]
 fn without_an_origin_everybody_may() {
     for policy in [OriginPolicy::Same, OriginPolicy::Any, list(&[])] {
-        assert!(policy.allows(None, Some(b"a"), true));
-        assert!(policy.allows(None, None, false));
+        assert!(policy.allows(None, Some(b"a"), Scheme::Https));
+        assert!(policy.allows(None, None, Scheme::Http));
     }
 }
 
@@ -63,8 +63,9 @@ fn ipv6_addresses_are_compared_as_addresses() {
 
 #[test]
 fn a_page_that_came_without_tls_is_not_of_a_server_with_it() {
-    let same =
-        |origin: &str, host: &str| OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), true);
+    let same = |origin: &str, host: &str| {
+        OriginPolicy::Same.allows(Some(origin.as_bytes()), Some(host.as_bytes()), Scheme::Https)
+    };
     assert!(same("https://a.example", "a.example"));
     assert!(same("https://a.example:9501", "a.example:9501"));
     assert!(same("HTTPS://a.example", "a.example:443"));
@@ -74,7 +75,7 @@ fn a_page_that_came_without_tls_is_not_of_a_server_with_it() {
     assert!(!same("http://a.example:9501", "a.example:9501"));
     assert!(!same("http://a.example:443", "a.example"));
     assert!(!same("app://a.example", "a.example"));
-    assert!(list(&["http://a.example"]).allows(Some(b"http://a.example"), Some(b"a.example"), true));
+    assert!(list(&["http://a.example"]).allows(Some(b"http://a.example"), Some(b"a.example"), Scheme::Https));
 }
 
 #[test]
@@ -94,8 +95,8 @@ fn what_is_not_an_origin_is_not_the_same() {
     ] {
         assert!(!same(origin, "a.example"), "{origin}");
     }
-    assert!(!OriginPolicy::Same.allows(Some(b"http://a"), None, false));
-    assert!(!OriginPolicy::Same.allows(Some(b"http://a\xff"), Some(b"a"), false));
+    assert!(!OriginPolicy::Same.allows(Some(b"http://a"), None, Scheme::Http));
+    assert!(!OriginPolicy::Same.allows(Some(b"http://a\xff"), Some(b"a"), Scheme::Http));
     assert!(!same("http://", ""));
 }
 
@@ -155,7 +156,7 @@ fn origins_of_applications_are_permitted_if_listed() {
     assert_refuses(&files, "file:///");
     assert_refuses(&files, "file://host");
     assert_refuses(&files, "https://");
-    assert!(!OriginPolicy::Same.allows(Some(b"file://"), Some(b""), false));
+    assert!(!OriginPolicy::Same.allows(Some(b"file://"), Some(b""), Scheme::Http));
 }
 
 #[test]
@@ -197,8 +198,8 @@ fn a_request_has_at_most_one_origin() {
     let head = |lines: &str| {
         Head::parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").as_bytes()).expect("a valid head")
     };
-    assert!(OriginPolicy::Same.allows_head(&head(""), false));
-    assert!(OriginPolicy::Same.allows_head(&head("Origin: http://a\r\n"), false));
-    assert!(!OriginPolicy::Same.allows_head(&head("Origin: http://b\r\n"), false));
-    assert!(!OriginPolicy::Any.allows_head(&head("Origin: http://a\r\nOrigin: http://a\r\n"), false));
+    assert!(OriginPolicy::Same.allows_head(&head(""), Scheme::Http));
+    assert!(OriginPolicy::Same.allows_head(&head("Origin: http://a\r\n"), Scheme::Http));
+    assert!(!OriginPolicy::Same.allows_head(&head("Origin: http://b\r\n"), Scheme::Http));
+    assert!(!OriginPolicy::Any.allows_head(&head("Origin: http://a\r\nOrigin: http://a\r\n"), Scheme::Http));
 }

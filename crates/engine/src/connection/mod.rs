@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use mio::net::TcpStream;
 use wire::body::BodyDecoder;
-use wire::frame::{self, DataOpcode};
+use wire::frame::{self, DataOpcode, Fin};
 use wire::handshake::Upgrade;
 use wire::http::Head;
 use wire::protocol::Protocol;
@@ -59,10 +59,8 @@ pub(crate) struct Partial {
 pub(crate) enum Asked {
     /// The head is for the log, in case there is no longer room.
     Handshake(Box<Upgrade>, Arc<Head>),
-    Request {
-        head_only: bool,
-        keep_alive: bool,
-    },
+    /// `head_only` is for HEAD; `keep_alive` is whether the client sends its next request on this connection.
+    Request { head_only: bool, keep_alive: bool },
 }
 
 /// What a connection waits for, since `Connection::since`.
@@ -177,7 +175,7 @@ impl Lane {
 pub(crate) struct Fragmented {
     /// The bytes of an incomplete character at the end of the fragments so far; `None` for a binary message.
     pub(crate) unfinished: Option<Vec<u8>>,
-    pub(crate) deferred: VecDeque<(DataOpcode, bool, Vec<u8>)>,
+    pub(crate) deferred: VecDeque<(DataOpcode, Fin, Vec<u8>)>,
     pub(crate) deferred_bytes: usize,
     /// The closing handshake that follows the deferred messages.
     pub(crate) closing: Option<(u16, String)>,

@@ -6,10 +6,20 @@
 use std::borrow::Cow;
 
 use wire::error::may_be_sent;
-use wire::frame::{DataOpcode, MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
+use wire::frame::{DataOpcode, Fin, MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 
 use crate::registry::Fd;
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
+
+/// What a message between workers contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Format {
+    /// Bytes.
+    Binary = 0,
+    /// UTF-8.
+    Text = 1,
+}
 
 /// A command for the reactor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +28,7 @@ pub enum Command<'a> {
     Push {
         fd: Fd,
         opcode: DataOpcode,
-        finish: bool,
+        fin: Fin,
         payload: &'a [u8],
     },
     /// A sender found the outbox too full for `length` more bytes: apply the policy.
@@ -58,7 +68,7 @@ pub enum Command<'a> {
     PipeMessage {
         from: u8,
         to: u8,
-        is_text: bool,
+        format: Format,
         payload: &'a [u8],
     },
 }
@@ -90,10 +100,10 @@ impl<'a> Command<'a> {
     /// Appends the command: one byte for its kind, and its fields, the last of which extends to the end.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Push { fd, opcode, finish, payload } => {
+            Self::Push { fd, opcode, fin, payload } => {
                 out.push(PUSH);
                 put_u64(out, *fd);
-                out.extend([opcode.to_byte(), u8::from(*finish)]);
+                out.extend([opcode.to_byte(), *fin as u8]);
                 out.extend_from_slice(payload);
             }
             Self::Overflow { fd, length } => {
@@ -124,8 +134,8 @@ impl<'a> Command<'a> {
                 out.push(BROADCAST);
                 put_fan_out(out, *opcode, payload, exclude);
             }
-            Self::PipeMessage { from, to, is_text, payload } => {
-                out.extend([PIPE_MESSAGE, *from, *to, u8::from(*is_text)]);
+            Self::PipeMessage { from, to, format, payload } => {
+                out.extend([PIPE_MESSAGE, *from, *to, *format as u8]);
                 out.extend_from_slice(payload);
             }
         }
@@ -139,8 +149,9 @@ impl<'a> Command<'a> {
         let mut reader = Reader::new(bytes);
         Ok(match reader.u8()? {
             PUSH => {
-                let (fd, opcode, finish) = (reader.u64()?, opcode(&mut reader)?, reader.flag()?);
-                Self::Push { fd, opcode, finish, payload: reader.rest() }
+                let (fd, opcode) = (reader.u64()?, opcode(&mut reader)?);
+                let fin = if reader.flag()? { Fin::Last } else { Fin::More };
+                Self::Push { fd, opcode, fin, payload: reader.rest() }
             }
             OVERFLOW => {
                 let command = Self::Overflow { fd: reader.u64()?, length: reader.u64()? };
@@ -164,7 +175,7 @@ impl<'a> Command<'a> {
             PIPE_MESSAGE => Self::PipeMessage {
                 from: reader.u8()?,
                 to: reader.u8()?,
-                is_text: reader.flag()?,
+                format: if reader.flag()? { Format::Text } else { Format::Binary },
                 payload: reader.rest(),
             },
             _ => return Err(Malformed),
@@ -173,20 +184,20 @@ impl<'a> Command<'a> {
 
     /// Whether the API would have accepted its values. Checked for commands from other programs.
     pub fn is_allowed(&self, send_queue_size: usize) -> bool {
-        let is_message = |opcode: &DataOpcode, finish: bool, payload: &[u8]| {
-            let is_text = *opcode == DataOpcode::Text && finish;
+        let is_message = |opcode: DataOpcode, fin: Fin, payload: &[u8]| {
+            let is_text = opcode == DataOpcode::Text && fin == Fin::Last;
             payload.len() <= send_queue_size && (!is_text || std::str::from_utf8(payload).is_ok())
         };
         match self {
-            Self::Push { opcode, finish, payload, .. } => is_message(opcode, *finish, payload),
+            Self::Push { opcode, fin, payload, .. } => is_message(*opcode, *fin, payload),
             Self::Ping { payload, .. } => payload.len() <= MAX_CONTROL_PAYLOAD,
             Self::Disconnect { code, reason, .. } => may_be_sent(*code) && reason.len() <= MAX_CLOSE_REASON,
             Self::Subscribe { topic, .. } | Self::Unsubscribe { topic, .. } => is_topic(topic),
             Self::Publish { topic, opcode, payload, .. } => {
-                is_topic(topic) && *opcode != DataOpcode::Continuation && is_message(opcode, true, payload)
+                is_topic(topic) && *opcode != DataOpcode::Continuation && is_message(*opcode, Fin::Last, payload)
             }
             Self::Broadcast { opcode, payload, .. } => {
-                *opcode != DataOpcode::Continuation && is_message(opcode, true, payload)
+                *opcode != DataOpcode::Continuation && is_message(*opcode, Fin::Last, payload)
             }
             Self::Overflow { .. } | Self::PipeMessage { .. } => false,
         }
@@ -237,8 +248,8 @@ mod tests {
         use DataOpcode::{Binary, Continuation, Text};
         let fd = (3 << 38) + 77;
         vec![
-            Command::Push { fd, opcode: Text, finish: true, payload: "é".as_bytes() },
-            Command::Push { fd, opcode: Continuation, finish: false, payload: b"" },
+            Command::Push { fd, opcode: Text, fin: Fin::Last, payload: "é".as_bytes() },
+            Command::Push { fd, opcode: Continuation, fin: Fin::More, payload: b"" },
             Command::Overflow { fd, length: 9 },
             Command::Ping { fd, payload: b"ping" },
             Command::Disconnect { fd, code: 4000, reason: "bye" },
@@ -247,7 +258,7 @@ mod tests {
             Command::Publish { topic: "news", opcode: Binary, payload: b"\xff", exclude: vec![1, fd].into() },
             Command::Publish { topic: "t", opcode: Text, payload: b"", exclude: Cow::Borrowed(&[]) },
             Command::Broadcast { opcode: Text, payload: b"all", exclude: vec![fd].into() },
-            Command::PipeMessage { from: 1, to: 2, is_text: true, payload: b"hello" },
+            Command::PipeMessage { from: 1, to: 2, format: Format::Text, payload: b"hello" },
         ]
     }
 
@@ -273,15 +284,15 @@ mod tests {
     fn what_the_api_would_refuse_is_not_allowed() {
         let long = "x".repeat(256);
         let refused = [
-            Command::Push { fd: 1, opcode: DataOpcode::Text, finish: true, payload: b"\xff" },
-            Command::Push { fd: 1, opcode: DataOpcode::Binary, finish: true, payload: &[0; 11] },
+            Command::Push { fd: 1, opcode: DataOpcode::Text, fin: Fin::Last, payload: b"\xff" },
+            Command::Push { fd: 1, opcode: DataOpcode::Binary, fin: Fin::Last, payload: &[0; 11] },
             Command::Ping { fd: 1, payload: &[0; 126] },
             Command::Disconnect { fd: 1, code: 1005, reason: "" },
             Command::Disconnect { fd: 1, code: 1000, reason: &long[..124] },
             Command::Subscribe { fd: 1, topic: "" },
             Command::Subscribe { fd: 1, topic: &long },
             Command::Publish { topic: "t", opcode: DataOpcode::Continuation, payload: b"", exclude: vec![].into() },
-            Command::PipeMessage { from: 0, to: 0, is_text: false, payload: b"" },
+            Command::PipeMessage { from: 0, to: 0, format: Format::Binary, payload: b"" },
         ];
         for command in refused {
             assert!(!command.is_allowed(10), "{command:?}");

@@ -40,6 +40,15 @@ pub(crate) enum Audience {
     Topic(u32),
 }
 
+/// How far waiting fan-outs are delivered to one connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// Into its outbox.
+    Queue,
+    /// To its socket, as far as that accepts them.
+    Write,
+}
+
 /// Messages on their way to many connections.
 pub(crate) struct Waiting {
     /// Numbers are given out in order.
@@ -196,14 +205,14 @@ impl Reactor {
     pub(crate) fn add_to_backlog(&mut self, waiting: Waiting) {
         self.backlog.push(waiting);
         while self.backlog.is_too_long() {
-            self.step_through_backlog(false);
+            self.step_through_backlog(Delivery::Queue);
         }
     }
 
     /// Delivers waiting fan-outs, as long as the slice lasts.
     pub(crate) fn work_off_backlog(&mut self, slice: &mut Slice) {
         while !self.backlog.is_empty() {
-            self.step_through_backlog(true);
+            self.step_through_backlog(Delivery::Write);
             if slice.is_over() {
                 return;
             }
@@ -211,20 +220,20 @@ impl Reactor {
     }
 
     /// Brings one connection up to date.
-    fn step_through_backlog(&mut self, write: bool) {
+    fn step_through_backlog(&mut self, delivery: Delivery) {
         if let Some(key) = self.backlog.next(&self.topics, &mut self.tools.pool) {
-            self.deliver_waiting(key, write);
+            self.deliver_waiting(key, delivery);
         }
     }
 
     /// Queues for one connection everything that waits for it.
     #[cold]
     pub(crate) fn catch_up(&mut self, key: Key) {
-        self.deliver_waiting(key, false);
+        self.deliver_waiting(key, Delivery::Queue);
     }
 
     /// Delivers to one connection everything that waits for it, in order.
-    fn deliver_waiting(&mut self, key: Key, write: bool) {
+    fn deliver_waiting(&mut self, key: Key, delivery: Delivery) {
         let missing = self.backlog.first_missing(key);
         self.backlog.is_reached(key);
         let Some((fd, _)) = self.connections.get(key).and_then(|connection| connection.identity.open()) else { return };
@@ -235,12 +244,12 @@ impl Reactor {
             if !waiting.is_for(key, fd, &self.topics) {
                 continue;
             }
-            if !(write && is_last && self.write_through(key, &mut waiting.messages)) {
+            if !(delivery == Delivery::Write && is_last && self.write_through(key, &mut waiting.messages)) {
                 self.deliver(key, &mut waiting.messages);
             }
         }
         self.backlog.queue = queue;
-        if write && self.connections[key].outgoing == Outgoing::Listed {
+        if delivery == Delivery::Write && self.connections[key].outgoing == Outgoing::Listed {
             if self.dirty.last() == Some(&(key)) {
                 self.dirty.pop();
             }

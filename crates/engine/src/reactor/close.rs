@@ -118,7 +118,10 @@ impl Reactor {
                 self.drained.push(fd);
             }
             self.end_subscriptions(key);
-            self.tell_watchers(fd, is_watched);
+            self.note_gone(fd);
+            if is_watched {
+                self.uplink.tell_gone(fd);
+            }
         }
     }
 

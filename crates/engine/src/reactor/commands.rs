@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use wire::error::close_code;
-use wire::frame::{self, DataOpcode, Opcode};
+use wire::frame::{self, DataOpcode, Fin, FirstByte, Opcode};
 
 use crate::connection::flow::{Drain, Outgoing};
 use crate::connection::{Connection, Wait};
@@ -21,7 +21,7 @@ use crate::system::table::Key;
 const WRITE_AT: usize = 256 * 1024;
 
 /// Memory of a deferred message in addition to its payload, including the header of its frame.
-const DEFERRED_COST: usize = size_of::<(DataOpcode, bool, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
+const DEFERRED_COST: usize = size_of::<(DataOpcode, Fin, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
 
 /// What counts against the limit when room is requested.
 #[derive(Clone, Copy)]
@@ -39,6 +39,24 @@ pub(crate) enum Source {
     Thread,
     /// The hub, on behalf of any other process.
     Hub,
+}
+
+/// How many connections a command is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// One, or none.
+    One,
+    /// Any number.
+    Many,
+}
+
+impl Reach {
+    fn of(command: &Command<'_>) -> Self {
+        match command {
+            Command::Publish { .. } | Command::Broadcast { .. } => Self::Many,
+            _ => Self::One,
+        }
+    }
 }
 
 /// The result of a subscription.
@@ -63,7 +81,7 @@ pub enum PushError {
 }
 
 impl Reactor {
-    /// Queues a message, or a fragment of one if `finish` is false. Returns false if there is no such open connection,
+    /// Queues a message, or a fragment of one. Returns false if there is no such open connection,
     /// or its outbox is full and the slow-consumer policy was applied.
     ///
     /// The payload of a whole text message is assumed to be UTF-8, and not checked.
@@ -71,14 +89,14 @@ impl Reactor {
     /// # Errors
     /// [`PushError::NotUtf8`] if a fragment makes its text message invalid; nothing was queued.
     #[inline]
-    pub fn push(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
+    pub fn push(&mut self, fd: Fd, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> Result<bool, PushError> {
         let Some(key) = self.settled_key(fd) else {
-            return Ok(self.push_away(fd, opcode, finish, payload));
+            return Ok(self.push_away(fd, opcode, fin, payload));
         };
-        if finish && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
+        if fin == Fin::Last && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
             return Ok(self.enqueue(key, opcode, payload));
         }
-        self.push_fragment(key, opcode, finish, payload)
+        self.push_fragment(key, opcode, fin, payload)
     }
 
     /// Queues a whole message for an open connection that has no fragmented message in progress.
@@ -99,51 +117,54 @@ impl Reactor {
             tools.deflated.clear();
             tools.deflater.deflate(payload, bits, &mut tools.deflated);
         }
-        let (compressed, body) = if window.is_some() && tools.deflated.len() < payload.len() {
-            (true, &tools.deflated[..])
+        let whole = FirstByte::whole(opcode.into());
+        let (first, body) = if window.is_some() && tools.deflated.len() < payload.len() {
+            (whole.compressed(), &tools.deflated[..])
         } else {
-            (false, payload)
+            (whole, payload)
         };
-        connection.outbox.append(&mut tools.pool, |out| frame::encode(out, opcode.into(), true, compressed, body));
+        connection.outbox.append(&mut tools.pool, |out| frame::encode(out, first, body));
         self.shared.count_out(connection, 1, payload.len());
         self.queued(key);
     }
 
-    fn push_fragment(&mut self, key: Key, opcode: DataOpcode, finish: bool, payload: &[u8]) -> Result<bool, PushError> {
+    fn push_fragment(&mut self, key: Key, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> Result<bool, PushError> {
         let is_continuation = opcode == DataOpcode::Continuation;
         let unfinished = match &self.connections[key].fragmented {
             Some(fragmented) if is_continuation => fragmented.unfinished.clone(),
             Some(fragmented) if fragmented.closing.is_some() => return Ok(false),
-            Some(_) => return Ok(self.defer(key, opcode, finish, payload)),
+            Some(_) => return Ok(self.defer(key, opcode, fin, payload)),
             None if is_continuation => return Ok(false),
             None => (opcode == DataOpcode::Text).then(Vec::new),
         };
         let unfinished = match unfinished {
-            Some(before) => Some(check_utf8(before, payload, finish)?),
+            Some(before) => Some(check_utf8(before, payload, fin)?),
             None => None,
         };
         if !self.make_room(key, payload.len(), Counted::Outbox) {
             return Ok(false);
         }
         let connection = &mut self.connections[key];
-        connection.outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode.into(), finish, false, payload));
+        connection
+            .outbox
+            .append(&mut self.tools.pool, |out| frame::encode(out, FirstByte::fragment(opcode, fin), payload));
         connection.fragmented.get_or_insert_default().unfinished = unfinished;
-        self.shared.count_out(connection, usize::from(finish), payload.len());
+        self.shared.count_out(connection, usize::from(fin == Fin::Last), payload.len());
         self.queued(key);
-        if finish {
+        if fin == Fin::Last {
             self.end_fragmented(key);
         }
         Ok(true)
     }
 
     /// Keeps a message until the fragmented message in progress has ended.
-    pub(crate) fn defer(&mut self, key: Key, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+    pub(crate) fn defer(&mut self, key: Key, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
         if !self.make_room(key, payload.len(), Counted::Everything) {
             return false;
         }
         if let Some(fragmented) = &mut self.connections[key].fragmented {
             fragmented.deferred_bytes += payload.len() + DEFERRED_COST;
-            fragmented.deferred.push_back((opcode, finish, payload.to_vec()));
+            fragmented.deferred.push_back((opcode, fin, payload.to_vec()));
         }
         self.queued(key);
         true
@@ -155,15 +176,15 @@ impl Reactor {
             return;
         };
         let Some(fd) = self.connections[key].identity.fd() else { return };
-        for (opcode, finish, payload) in fragmented.deferred {
+        for (opcode, fin, payload) in fragmented.deferred {
             let connection = &self.connections[key];
             if !connection.is_open() {
                 return;
             }
-            if finish && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
+            if fin == Fin::Last && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
                 // Room for it was reserved when it was deferred.
                 self.put(key, opcode, &payload);
-            } else if self.push(fd, opcode, finish, &payload).is_err() {
+            } else if self.push(fd, opcode, fin, &payload).is_err() {
                 // A fragment could not be checked when it was deferred, because the text it continues was not known
                 // yet.
                 add(&self.shared.totals().messages_dropped, 1);
@@ -202,7 +223,7 @@ impl Reactor {
 
     pub(crate) fn put_control(&mut self, key: Key, opcode: Opcode, payload: &[u8]) {
         let outbox = &mut self.connections[key].outbox;
-        outbox.append(&mut self.tools.pool, |out| frame::encode(out, opcode, true, false, payload));
+        outbox.append(&mut self.tools.pool, |out| frame::encode(out, FirstByte::whole(opcode), payload));
         self.queued(key);
     }
 
@@ -299,9 +320,9 @@ impl Reactor {
         self.carry_out_queue(Self::has_time_after);
     }
 
-    /// Carries out queued commands while `goes_on` returns true; its argument says whether the last command was for
-    /// many connections. Returns false if nothing was queued.
-    fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, bool) -> bool) -> bool {
+    /// Carries out queued commands while `goes_on` returns true; its argument says how many connections the last
+    /// command was for. Returns false if nothing was queued.
+    fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, Reach) -> bool) -> bool {
         if self.commands.is_empty() {
             self.commands = FrameBuffer::of(self.shared.take());
         }
@@ -311,9 +332,9 @@ impl Reactor {
         while let Ok(Some(frame)) = commands.next_frame(usize::MAX) {
             has_come = true;
             let Ok(Message::Command(command)) = Message::decode(content(commands.frame(frame))) else { continue };
-            let is_for_many = is_for_many(&command);
+            let reach = Reach::of(&command);
             self.carry_out(command, Source::Thread);
-            if !goes_on(self, is_for_many) {
+            if !goes_on(self, reach) {
                 break;
             }
         }
@@ -325,13 +346,13 @@ impl Reactor {
 
     /// Carries out a command. Returns false if the turn's time is over.
     pub(crate) fn carry_out_in_time(&mut self, command: Command<'_>, source: Source) -> bool {
-        let is_for_many = is_for_many(&command);
+        let reach = Reach::of(&command);
         self.carry_out(command, source);
-        self.has_time_after(is_for_many)
+        self.has_time_after(reach)
     }
 
-    pub(crate) fn has_time_after(&mut self, is_for_many: bool) -> bool {
-        !(is_for_many && (self.is_over_time() || self.backlog.is_long())) && self.has_budget()
+    fn has_time_after(&mut self, reach: Reach) -> bool {
+        !(reach == Reach::Many && (self.is_over_time() || self.backlog.is_long())) && self.has_budget()
     }
 
     fn carry_out(&mut self, command: Command<'_>, source: Source) {
@@ -345,10 +366,10 @@ impl Reactor {
             return;
         }
         match command {
-            Command::Push { fd, opcode, finish, payload } => {
+            Command::Push { fd, opcode, fin, payload } => {
                 self.shared.registry.arrived(fd, payload.len());
                 // The caller was told that the message is on its way; losses from here on are counted.
-                if self.push(fd, opcode, finish, payload).is_err() {
+                if self.push(fd, opcode, fin, payload).is_err() {
                     add(&self.shared.totals().messages_dropped, 1);
                 }
             }
@@ -387,12 +408,12 @@ impl Reactor {
                     self.broadcast_away(opcode, payload, &exclude);
                 }
             }
-            Command::PipeMessage { from, to, is_text, payload } => match source {
+            Command::PipeMessage { from, to, format, payload } => match source {
                 Source::Hub => {
-                    self.keep_pipe_message(from, is_text, payload);
+                    self.keep_pipe_message(from, format, payload);
                 }
                 Source::Thread => {
-                    self.send_message(to, is_text, payload);
+                    self.send_message(to, format, payload);
                 }
             },
         }
@@ -476,15 +497,11 @@ impl Reactor {
 
 /// Checks the next fragment of a text message. `unfinished` is the start of a character left over from the previous
 /// fragment; returns what this fragment leaves over in turn.
-fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], finish: bool) -> Result<Vec<u8>, PushError> {
+fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], fin: Fin) -> Result<Vec<u8>, PushError> {
     unfinished.extend_from_slice(payload);
     match std::str::from_utf8(&unfinished) {
         Ok(_) => Ok(Vec::new()),
-        Err(error) if !finish && error.error_len().is_none() => Ok(unfinished.split_off(error.valid_up_to())),
+        Err(error) if fin == Fin::More && error.error_len().is_none() => Ok(unfinished.split_off(error.valid_up_to())),
         Err(_) => Err(PushError::NotUtf8),
     }
-}
-
-fn is_for_many(command: &Command<'_>) -> bool {
-    matches!(command, Command::Publish { .. } | Command::Broadcast { .. })
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use wire::frame::DataOpcode;
+use wire::frame::{DataOpcode, Fin};
 
 use crate::connection::Connection;
 use crate::connection::flow::Outgoing;
@@ -157,7 +157,7 @@ impl Reactor {
             connection if !connection.is_open() => return,
             Connection { fragmented: Some(fragmented), .. } => {
                 if fragmented.closing.is_none() {
-                    self.defer(key, opcode, true, payload);
+                    self.defer(key, opcode, Fin::Last, payload);
                 }
                 return;
             }

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wire::body::BodyDecoder;
-use wire::handshake::{self, Upgrade};
-use wire::http::{self, Head, Rejection};
+use wire::handshake::{self, Offers, Upgrade};
+use wire::http::{self, Body, Head, Persistence, Rejection, Scheme};
 use wire::protocol::Protocol;
 
 use crate::connection::flow::{Finish, Incoming};
@@ -79,7 +79,10 @@ impl Reactor {
                     return Some(self.request(key, head, Vec::new()));
                 }
                 Ok(Accepted::Request { body, expects_continue }) => {
-                    self.await_body(key, Unfinished { head, body }, expects_continue);
+                    self.await_body(key, Unfinished { head, body });
+                    if expects_continue {
+                        self.ask_for_body(key);
+                    }
                     return None;
                 }
                 Err(rejection) => (Some(Arc::new(head)), rejection),
@@ -92,7 +95,7 @@ impl Reactor {
 
     fn examine(&mut self, head: &Head) -> Result<Accepted, Rejection> {
         // This comes first: pages that may not connect should cost as little as possible.
-        if !self.settings.allowed_hosts.allows_head(head, self.speaks_tls()) {
+        if !self.settings.allowed_hosts.allows_head(head, self.scheme()) {
             return Err(FOREIGN_HOST);
         }
         if head.wants_upgrade() {
@@ -109,10 +112,11 @@ impl Reactor {
 
     fn check_handshake(&mut self, head: &Head) -> Result<Upgrade, Rejection> {
         // This is the first check of a handshake, for the same reason.
-        if !self.settings.origins.allows_head(head, self.speaks_tls()) {
+        if !self.settings.origins.allows_head(head, self.scheme()) {
             return Err(FOREIGN_ORIGIN);
         }
-        let upgrade = handshake::check(head, self.settings.compression)?;
+        let offers = if self.settings.compression { Offers::Accepted } else { Offers::Declined };
+        let upgrade = handshake::check(head, offers)?;
         self.check_room()?;
         Ok(upgrade)
     }
@@ -146,11 +150,11 @@ impl Reactor {
         rejection
     }
 
-    fn speaks_tls(&self) -> bool {
-        self.settings.certificate.is_some()
+    fn scheme(&self) -> Scheme {
+        if self.settings.certificate.is_some() { Scheme::Https } else { Scheme::Http }
     }
 
-    fn await_body(&mut self, key: Key, request: Unfinished, expects_continue: bool) {
+    fn await_body(&mut self, key: Key, request: Unfinished) {
         let connection = &mut self.connections[key];
         connection.stage = Stage::Body(Box::new(request));
         if connection.wait == Wait::Head {
@@ -160,10 +164,12 @@ impl Reactor {
             // Head and body count as starting together; the time since the previous request does not count.
             self.wait(key, Wait::Body);
         }
-        if expects_continue {
-            self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
-            self.queued(key);
-        }
+    }
+
+    /// Asks for the body that a client holds back until then.
+    fn ask_for_body(&mut self, key: Key) {
+        self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
+        self.queued(key);
     }
 
     /// The event for a request whose body has been read.
@@ -238,16 +244,19 @@ impl Reactor {
         headers.extend_from_slice(rejection.headers);
         let body = format!("{}\n", rejection.reason);
         // RFC 9110 §9.3.2: no content in the response to HEAD.
-        let head_only = head.as_ref().is_some_and(|head| head.method() == "HEAD");
+        let (sent, content) = match &head {
+            Some(head) if head.method() == "HEAD" => (0, Body::Announced(body.len())),
+            _ => (body.len(), Body::Sent(body.as_bytes())),
+        };
         let date = self.clock.date();
         self.connections[key].outbox.append(&mut self.tools.pool, |out| {
-            http::write_response(out, rejection.status, &headers, body.as_bytes(), head_only, false, date);
+            http::write_response(out, rejection.status, &headers, content, Persistence::Close, date);
         });
         self.turned_away(Refused {
             peer: self.connections[key].peer,
             status: Some(rejection.status),
             reason: reason_for_log(rejection, head.as_deref()),
-            sent: if head_only { 0 } else { body.len() },
+            sent,
             head,
             others: 0,
         });
@@ -380,28 +389,33 @@ impl Reactor {
         let Some((key, asked)) = self.asked(token) else {
             return false;
         };
-        let (head_only, keep_alive) = match asked {
-            Asked::Request { head_only, keep_alive } => (head_only, keep_alive && self.phase == Phase::Serving),
-            Asked::Handshake(..) => {
-                self.count_refused(Some(status));
-                (false, false)
+        let mut persistence = Persistence::Close;
+        let mut is_sent = !http::is_bodiless(status);
+        match asked {
+            Asked::Request { head_only, keep_alive } => {
+                is_sent &= !head_only;
+                if keep_alive && self.phase == Phase::Serving {
+                    persistence = Persistence::KeepAlive;
+                }
             }
-        };
+            Asked::Handshake(..) => self.count_refused(Some(status)),
+        }
         let connection = &mut self.connections[key];
         let is_there = connection.incoming != Incoming::HungUp;
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
-            http::write_response_head(out, status, headers, length as u64, keep_alive, date);
+            http::write_response_head(out, status, headers, length as u64, persistence, date);
         });
-        if !head_only && !http::is_bodiless(status) {
+        if is_sent {
             put_body(&mut connection.outbox, &mut self.tools.pool);
         }
-        if keep_alive {
-            self.wait(key, Wait::KeepAlive);
-            self.queued(key);
-            self.make_ready(key);
-        } else {
-            self.finish_sending(key, Finish::Linger);
+        match persistence {
+            Persistence::KeepAlive => {
+                self.wait(key, Wait::KeepAlive);
+                self.queued(key);
+                self.make_ready(key);
+            }
+            Persistence::Close => self.finish_sending(key, Finish::Linger),
         }
         is_there
     }

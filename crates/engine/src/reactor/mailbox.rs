@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use mio::Waker;
 use rustc_hash::FxHashMap;
-use wire::frame::DataOpcode;
+use wire::frame::{DataOpcode, Fin};
 
 use crate::connection::Connection;
 use crate::connection::identity::{Identity, Life};
@@ -138,14 +138,14 @@ impl Shared {
     }
 
     /// Sends a push on its way, if the connection is open and its outbox has room.
-    pub fn push(&self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+    pub fn push(&self, fd: Fd, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
         let has_room = self.reserve(fd, payload.len(), |overflow| {
             self.command(overflow);
         });
         if !has_room {
             return false;
         }
-        let sent = self.command(Command::Push { fd, opcode, finish, payload });
+        let sent = self.command(Command::Push { fd, opcode, fin, payload });
         if !sent {
             self.registry.arrived(fd, payload.len());
         }

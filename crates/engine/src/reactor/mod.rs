@@ -52,7 +52,7 @@ use crate::reactor::shutdown::ClosingAll;
 use crate::reactor::slice::Slice;
 use crate::reactor::unsubscribing::Unsubscribing;
 use crate::reactor::uplink::{LINK, Uplink};
-use crate::reactor::visit::Visit;
+use crate::reactor::visit::{Return, Visit};
 use crate::reactor::watching::Watched;
 use crate::registry::{Fd, Ids, Registry, add};
 use crate::settings::Settings;
@@ -69,6 +69,7 @@ pub use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
 pub use crate::reactor::mailbox::Shared;
 pub use crate::reactor::notice::{MAX_PIPED, Unanswered};
 pub use crate::reactor::refusals::Refused;
+pub use crate::reactor::shutdown::Requests;
 pub use crate::reactor::watching::Watching;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
@@ -177,7 +178,7 @@ impl Reactor {
         let shared = Arc::new(Shared::new(registry, slot, &settings, waker));
         let mut topics = Topics::default();
         let announcer = Arc::clone(&shared);
-        topics.announce(move |bit, is_wanted| announcer.registry.set_interest(slot, bit, is_wanted));
+        topics.announce(move |bit, interest| announcer.registry.set_interest(slot, bit, interest));
         let buffer = vec![0; READ_BUDGET.max(settings.max_header_size)].into();
         let certificate = settings.certificate.clone().map(Certificate::new).transpose().map_err(io::Error::other)?;
         let ciphertext = vec![0; if certificate.is_some() { READ_BUDGET } else { 0 }].into();
@@ -279,7 +280,7 @@ impl Reactor {
             match event.token() {
                 WAKER => woken = true,
                 LISTENER => self.acceptor.ready = true,
-                LINK => self.uplink.is_reported(event.is_readable() || event.is_read_closed(), event.is_writable()),
+                LINK => self.uplink.is_reported(event),
                 mio::Token(place) => {
                     let key = Key::of_place(place);
                     let Some(connection) = self.connections.get_mut(key) else {
@@ -323,7 +324,7 @@ impl Reactor {
     /// Ends a turn: writes what is queued, and checks the deadlines of connections that have nothing left to read.
     pub fn finish(&mut self) {
         if self.visit.is_some() {
-            self.end_visit(true);
+            self.end_visit(Return::Soon);
         }
         self.flush();
         let slice = &mut Slice::new(self.clock.source(), self.time_left().max(self.turn_time / 4));

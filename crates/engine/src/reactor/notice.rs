@@ -1,5 +1,6 @@
 //! What the rest of the server reports to this worker's application.
 
+use crate::language::command::Format;
 use crate::language::message::Leave;
 use crate::registry::Fd;
 
@@ -30,6 +31,6 @@ pub enum Unanswered {
 
 pub(crate) struct PipeMessage {
     pub(crate) from: u8,
-    pub(crate) is_text: bool,
+    pub(crate) format: Format,
     pub(crate) payload: Vec<u8>,
 }

@@ -10,10 +10,11 @@ use wire::http::{self, Head};
 use crate::connection::flow::{Drain, Incoming};
 use crate::connection::identity::Ending;
 use crate::connection::{ReceivedMessage, Stage, Wait};
+use crate::language::command::Format;
 use crate::reactor::event::{Event, Payload};
 use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
-use crate::reactor::visit::Visit;
+use crate::reactor::visit::{Return, Visit};
 use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::system::table::Key;
@@ -80,7 +81,7 @@ impl Reactor {
                 continue;
             };
             if visit.messages_left == 0 {
-                self.end_visit(true);
+                self.end_visit(Return::Soon);
                 continue;
             }
             if let Some(message) = connection.lane.pop() {
@@ -109,7 +110,7 @@ impl Reactor {
                     None
                 }
                 Stage::Asked(_) | Stage::Gone => {
-                    self.end_visit(false);
+                    self.end_visit(Return::WhenReadable);
                     None
                 }
             };
@@ -121,7 +122,7 @@ impl Reactor {
 
     fn pipe_message<T>(&mut self, message: &PipeMessage, take: impl FnOnce(Event<'_>) -> T) -> T {
         let payload = match std::str::from_utf8(&message.payload) {
-            Ok(text) if message.is_text => Payload::Text(text),
+            Ok(text) if message.format == Format::Text => Payload::Text(text),
             _ => Payload::Binary(&message.payload),
         };
         take(Event::PipeMessage { from: message.from, payload })
@@ -147,7 +148,7 @@ impl Reactor {
         let Stage::WebSocket(protocol) = &mut connection.stage else { return None };
         if protocol.is_open() && (self.phase >= Phase::Quiet || connection.lane.is_full(&self.settings)) {
             connection.paused_at.get_or_insert(self.clock.now);
-            self.end_visit(false);
+            self.end_visit(Return::WhenReadable);
             return None;
         }
         if let Some(at) = connection.paused_at.take()
@@ -219,7 +220,7 @@ impl Reactor {
         let Stage::Head { scanned } = &mut connection.stage else { return None };
         if !connection.outbox.is_empty() {
             // The next request waits until the previous answer has been sent: answers may be far longer than requests.
-            self.end_visit(false);
+            self.end_visit(Return::WhenReadable);
             return None;
         }
         let input = visit.unused(&self.tools.buffer);
@@ -297,8 +298,8 @@ impl Reactor {
         self.visit = Some(Visit { key, serial, own, from, to, messages_left, has_read: false });
     }
 
-    /// Keeps the rest of the input, and returns to the connection later if there is more to do.
-    pub(crate) fn end_visit(&mut self, again: bool) {
+    /// Keeps the rest of the input.
+    pub(crate) fn end_visit(&mut self, back: Return) {
         let Some(visit) = self.visit.take() else {
             return;
         };
@@ -319,7 +320,7 @@ impl Reactor {
             && connection.paused_at.is_none()
             && !connection.is_answering()
             && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
-        if again || can_read {
+        if back == Return::Soon || can_read {
             self.make_ready(visit.key);
         }
         self.note_what_is_left(visit.key);
@@ -353,7 +354,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let Some(socket) = connection.socket.as_ref().filter(|_| connection.incoming.is_readable() && !visit.has_read)
         else {
-            self.end_visit(false);
+            self.end_visit(Return::WhenReadable);
             return;
         };
         visit.has_read = true;
@@ -407,7 +408,7 @@ impl Reactor {
                     self.decrypt(key, 0);
                     return;
                 }
-                self.end_visit(false);
+                self.end_visit(Return::WhenReadable);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => visit.has_read = false,
             Err(_) => self.abort(key),

@@ -9,6 +9,15 @@ use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
 use crate::system::table::Key;
 
+/// What becomes of requests that arrive while a worker shuts down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requests {
+    /// They are answered, and handshakes accepted, until [`Reactor::close_all`].
+    Answered,
+    /// They are refused.
+    Refused,
+}
+
 /// How far closing all connections has got.
 pub(crate) struct ClosingAll {
     code: u16,
@@ -18,16 +27,17 @@ pub(crate) struct ClosingAll {
 }
 
 impl Reactor {
-    /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers. If
-    /// `refuse` is false, requests already made are still answered, and handshakes accepted, until
-    /// [`Reactor::close_all`].
-    pub fn stop_accepting(&mut self, refuse: bool) {
+    /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers.
+    pub fn stop_accepting(&mut self, requests: Requests) {
         for mut listener in self.acceptor.close() {
             let _ = self.poll.registry().deregister(&mut listener);
             // A forked child may hold it too, and the kernel would keep accepting connections that nobody serves.
             let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
-        self.enter_phase(if refuse { Phase::Refusing } else { Phase::Quiet });
+        self.enter_phase(match requests {
+            Requests::Refused => Phase::Refusing,
+            Requests::Answered => Phase::Quiet,
+        });
     }
 
     pub(crate) fn enter_phase(&mut self, phase: Phase) {

@@ -10,20 +10,22 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use rustix::io::Errno;
-use wire::frame::DataOpcode;
+use wire::frame::{DataOpcode, Fin};
 
 use crate::connection::{Connection, Stage};
-use crate::language::command::Command;
+use crate::language::command::{Command, Format};
 use crate::language::link::{Link, MAX_SOCKETS, Read};
 use crate::language::message::{Answer, HUB_PATIENCE, Leave, Message, Question, content};
 use crate::reactor::Reactor;
 use crate::reactor::commands::Source;
 use crate::reactor::notice::{MAX_PIPED, Notice, PipeMessage, Unanswered};
 use crate::reactor::phase::Phase;
+use crate::reactor::visit::Return;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
 use crate::system::table::Key;
@@ -83,9 +85,9 @@ impl Uplink {
     }
 
     /// Notes that the link has become readable or writable.
-    pub(crate) fn is_reported(&mut self, readable: bool, writable: bool) {
-        self.ready |= readable;
-        if let Some(link) = self.link.as_mut().filter(|_| writable) {
+    pub(crate) fn is_reported(&mut self, event: &Event) {
+        self.ready |= event.is_readable() || event.is_read_closed();
+        if let Some(link) = self.link.as_mut().filter(|_| event.is_writable()) {
             link.blocked = false;
         }
     }
@@ -227,7 +229,7 @@ impl Reactor {
 
     /// Sends a push for a connection of another process on its way.
     #[cold]
-    pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, finish: bool, payload: &[u8]) -> bool {
+    pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
         if self.uplink.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
             return false;
         }
@@ -238,7 +240,7 @@ impl Reactor {
             }
             return false;
         }
-        let sent = self.send_away(Command::Push { fd, opcode, finish, payload });
+        let sent = self.send_away(Command::Push { fd, opcode, fin, payload });
         if !sent {
             self.shared.registry.arrived(fd, payload.len());
         }
@@ -283,10 +285,10 @@ impl Reactor {
 
     /// Sends a message to a worker's `pipe_message` handler. Returns false, and counts the loss, if too many are
     /// waiting.
-    pub fn send_message(&mut self, to: u8, is_text: bool, payload: &[u8]) -> bool {
+    pub fn send_message(&mut self, to: u8, format: Format, payload: &[u8]) -> bool {
         let from = self.uplink.worker_id;
-        let command = Command::PipeMessage { from, to, is_text, payload };
-        if to == from { self.keep_pipe_message(from, is_text, payload) } else { self.send_away(command) }
+        let command = Command::PipeMessage { from, to, format, payload };
+        if to == from { self.keep_pipe_message(from, format, payload) } else { self.send_away(command) }
     }
 
     /// To be called when a `pipe_message` handler has ended.
@@ -319,7 +321,7 @@ impl Reactor {
             return;
         }
         // Input that has already been read is sent along.
-        self.end_visit(true);
+        self.end_visit(Return::Soon);
         // The state of a TLS handshake cannot be transferred.
         let is_fresh = |it: &Connection| {
             let has_no_tls = it.tls.as_ref().is_none_or(|session| session.is_fresh());
@@ -396,8 +398,8 @@ impl Reactor {
             Message::Command(command) => return self.carry_out_in_time(command, Source::Hub),
             Message::Ask(number, _, question) => {
                 let answer = match question {
-                    Question::Do(Command::Push { fd, opcode, finish, payload }) => {
-                        Answer::Done(self.push(fd, opcode, finish, payload).unwrap_or(false))
+                    Question::Do(Command::Push { fd, opcode, fin, payload }) => {
+                        Answer::Done(self.push(fd, opcode, fin, payload).unwrap_or(false))
                     }
                     Question::Do(Command::Disconnect { fd, code, reason }) => {
                         Answer::Done(self.disconnect(fd, code, reason))
@@ -461,14 +463,14 @@ impl Reactor {
     }
 
     /// Keeps a message for its handler.
-    pub(crate) fn keep_pipe_message(&mut self, from: u8, is_text: bool, payload: &[u8]) -> bool {
+    pub(crate) fn keep_pipe_message(&mut self, from: u8, format: Format, payload: &[u8]) -> bool {
         let uplink = &mut self.uplink;
         if uplink.piped_bytes > 0 && uplink.piped_bytes + payload.len() > MAX_PIPED {
             self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         uplink.piped_bytes += payload.len();
-        uplink.pipe_messages.push_back(PipeMessage { from, is_text, payload: payload.to_vec() });
+        uplink.pipe_messages.push_back(PipeMessage { from, format, payload: payload.to_vec() });
         true
     }
 }

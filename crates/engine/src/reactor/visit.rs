@@ -14,6 +14,15 @@ pub(crate) struct Visit {
     pub(super) has_read: bool,
 }
 
+/// When a connection is visited again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    /// In this turn or the next: there is more to do.
+    Soon,
+    /// Once it may be read, and there is something to read.
+    WhenReadable,
+}
+
 impl Visit {
     /// Input that has not been used yet; `buffer` is the reactor's.
     pub(super) fn unused<'a>(&'a self, buffer: &'a [u8]) -> &'a [u8] {

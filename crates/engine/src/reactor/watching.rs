@@ -56,14 +56,6 @@ impl Reactor {
         }
     }
 
-    /// Handles the end of a connection of this process. Its row says whether other processes want to be notified.
-    pub(crate) fn tell_watchers(&mut self, fd: Fd, others_watch: bool) {
-        self.note_gone(fd);
-        if others_watch {
-            self.uplink.tell_gone(fd);
-        }
-    }
-
     /// Handles the end of a connection of any process.
     pub(crate) fn note_gone(&mut self, fd: Fd) {
         if self.watched.remove(&fd) {

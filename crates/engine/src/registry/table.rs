@@ -22,6 +22,13 @@ pub(crate) enum Reservation {
     NotOpen,
 }
 
+/// Whether a process has subscribers for any topic with a certain bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Wanted,
+    Unwanted,
+}
+
 impl Registry {
     /// The row that `fd` has or would have. Each process starts at a different place, so that they rarely compete for
     /// rows.
@@ -136,15 +143,14 @@ impl Registry {
 
     // ---- topics -----------------------------------------------------------------------------------------------------
 
-    /// Records whether the slot's process has subscribers for topics with this bit. Others see this before anything
+    /// Records the slot's process's interest in topics with this bit. Others see this before anything
     /// that the process sends afterwards.
-    pub(crate) fn set_interest(&self, slot: u8, bit: usize, interested: bool) {
+    pub(crate) fn set_interest(&self, slot: u8, bit: usize, interest: Interest) {
         let (word, mask) = (self.topic_word(slot, bit), 1 << (bit % 64));
-        if interested {
-            word.fetch_or(mask, Ordering::SeqCst);
-        } else {
-            word.fetch_and(!mask, Ordering::SeqCst);
-        }
+        match interest {
+            Interest::Wanted => word.fetch_or(mask, Ordering::SeqCst),
+            Interest::Unwanted => word.fetch_and(!mask, Ordering::SeqCst),
+        };
     }
 
     /// Whether the slot's process may have subscribers for topics with this bit, or will have once it has carried out

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::counts::COMMANDS_DROPPED;
 use super::memory::anonymous_file;
-use super::{COUNTER, Ids, NoId, Registry, add};
+use super::{COUNTER, Ids, Interest, NoId, Registry, add};
 
 fn client() -> SocketAddr {
     "192.0.2.7:443".parse().expect("an address")
@@ -174,7 +174,7 @@ fn what_a_dead_process_leaves_is_cleared_and_its_counts_are_kept() {
     registry.row(registry.index(fd)).messages_in.store(3, Ordering::Relaxed);
     add(&registry.slot(5).totals.accepted, 1);
     let half_written = ids.next(&registry).expect("an id");
-    registry.set_interest(5, 77, true);
+    registry.set_interest(5, 77, Interest::Wanted);
     registry.bury(5);
     assert!(!registry.exists(fd));
     registry.clear(5);
@@ -237,7 +237,7 @@ fn interest_holds_while_a_subscription_is_on_its_way() {
     assert!(!registry.has_interest(1, 9));
     add(&registry.slot(1).subscribes_passed, 1);
     assert!(registry.has_interest(1, 9));
-    registry.set_interest(1, 10, true);
+    registry.set_interest(1, 10, Interest::Wanted);
     add(&registry.slot(1).subscribes_done, 1);
     assert!(!registry.has_interest(1, 9) && registry.has_interest(1, 10));
 }

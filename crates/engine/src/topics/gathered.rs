@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use wire::deflate::Deflater;
-use wire::frame::{self, DataOpcode, Opcode};
+use wire::frame::{self, DataOpcode, FirstByte, Opcode};
 
 use crate::registry::Fd;
 
@@ -58,7 +58,7 @@ impl Gathered {
 
     pub(crate) fn push(&mut self, opcode: DataOpcode, payload: &[u8]) {
         let begin = self.frames.len();
-        frame::encode(&mut self.frames, opcode.into(), true, false, payload);
+        frame::encode(&mut self.frames, FirstByte::whole(opcode.into()), payload);
         let end = self.frames.len();
         self.messages.push(Place { opcode, frame: begin..end, payload: end - payload.len()..end });
         self.bytes += payload.len();
@@ -190,6 +190,6 @@ impl Fanout {
 
 fn encode(opcode: Opcode, deflated: &[u8]) -> Arc<[u8]> {
     let mut bytes = Vec::with_capacity(frame::MAX_SERVER_HEADER + deflated.len());
-    frame::encode(&mut bytes, opcode, true, true, deflated);
+    frame::encode(&mut bytes, FirstByte::whole(opcode).compressed(), deflated);
     bytes.into()
 }

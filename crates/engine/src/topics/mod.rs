@@ -9,7 +9,7 @@ use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
 
-use crate::registry::{TOPIC_BITS, topic_bit};
+use crate::registry::{Interest, TOPIC_BITS, topic_bit};
 use crate::system::table::Key;
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
@@ -49,7 +49,7 @@ pub(crate) struct Topics {
 struct Interests {
     /// The number of topics by bit; zeroed memory costs nothing until it is used.
     counts: Vec<u32>,
-    announce: Box<dyn Fn(usize, bool) + Send>,
+    announce: Box<dyn Fn(usize, Interest) + Send>,
 }
 
 impl Interests {
@@ -59,15 +59,15 @@ impl Interests {
         let before = *count;
         *count = count.wrapping_add_signed(by);
         if (before == 0) != (*count == 0) {
-            (self.announce)(bit, before == 0);
+            (self.announce)(bit, if before == 0 { Interest::Wanted } else { Interest::Unwanted });
         }
     }
 }
 
 impl Topics {
-    /// Has `announce` called with a topic's bit when the first topic with that bit appears (true), and when the last
-    /// one disappears.
-    pub(crate) fn announce(&mut self, announce: impl Fn(usize, bool) + Send + 'static) {
+    /// Has `announce` called with a topic's bit when the first topic with that bit appears, and when the last one
+    /// disappears.
+    pub(crate) fn announce(&mut self, announce: impl Fn(usize, Interest) + Send + 'static) {
         self.interests = Some(Interests { counts: vec![0; TOPIC_BITS], announce: Box::new(announce) });
     }
 

@@ -2,7 +2,7 @@
 
 use wire::deflate::{Inflater, Parameters};
 use wire::event::Event;
-use wire::frame::{self, Opcode};
+use wire::frame::{self, FirstByte, Opcode};
 use wire::mask::unmask;
 use wire::protocol::Protocol;
 
@@ -69,7 +69,8 @@ impl Connection {
 pub fn masked(fin: bool, rsv1: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = Vec::new();
-    frame::encode_header(&mut bytes, opcode, fin, rsv1, payload.len());
+    frame::encode_header(&mut bytes, FirstByte::whole(opcode), payload.len());
+    bytes[0] = opcode as u8 | if fin { 0x80 } else { 0 } | if rsv1 { 0x40 } else { 0 };
     bytes[1] |= 0x80;
     bytes.extend_from_slice(&MASK);
     let payload_at = bytes.len();

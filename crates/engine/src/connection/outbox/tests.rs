@@ -1,7 +1,7 @@
 //! What leaves an outbox, and in what order.
 
 use super::*;
-use wire::frame::Opcode;
+use wire::frame::{FirstByte, Opcode};
 
 /// Takes `room` bytes at most, then blocks.
 struct Socket {
@@ -31,7 +31,7 @@ fn socket(room: usize) -> Socket {
 
 fn frame_of(payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    frame::encode(&mut bytes, Opcode::Binary, true, false, payload);
+    frame::encode(&mut bytes, FirstByte::whole(Opcode::Binary), payload);
     bytes
 }
 

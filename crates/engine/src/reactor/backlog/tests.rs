@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use wire::frame::DataOpcode;
+use wire::frame::{DataOpcode, Fin};
 
 use crate::connection::Wait;
 use crate::reactor::Reactor;
@@ -257,14 +257,14 @@ impl Play {
         self.expected.get_mut(&fd).expect("a connection")
     }
 
-    fn fragment(&mut self, fd: Fd, text: &str, finish: bool) {
+    fn fragment(&mut self, fd: Fd, text: &str, fin: Fin) {
         let is_first = self.expected[&fd].fragmented.is_none();
         let opcode = if is_first { DataOpcode::Text } else { DataOpcode::Continuation };
-        assert_eq!(self.reactor.push(fd, opcode, finish, text.as_bytes()), Ok(true));
+        assert_eq!(self.reactor.push(fd, opcode, fin, text.as_bytes()), Ok(true));
         let expected = self.expect(fd);
         let (mut whole, waiting) = expected.fragmented.take().unwrap_or_default();
         whole += text;
-        if finish {
+        if fin == Fin::Last {
             expected.messages.push(whole);
             expected.messages.extend(waiting);
         } else {
@@ -303,18 +303,18 @@ impl Play {
             }
             Op::Push(who) => {
                 if let Some(fd) = self.one(*who) {
-                    assert_eq!(self.reactor.push(fd, DataOpcode::Text, true, text.as_bytes()), Ok(true));
+                    assert_eq!(self.reactor.push(fd, DataOpcode::Text, Fin::Last, text.as_bytes()), Ok(true));
                     self.expect(fd).gets(&text);
                 }
             }
             Op::Fragment(who) => {
                 if let Some(fd) = self.one(*who) {
-                    self.fragment(fd, &text, false);
+                    self.fragment(fd, &text, Fin::More);
                 }
             }
             Op::LastFragment(who) => {
                 if let Some(fd) = self.one(*who).filter(|fd| self.expected[fd].fragmented.is_some()) {
-                    self.fragment(fd, &text, true);
+                    self.fragment(fd, &text, Fin::Last);
                 }
             }
             Op::Subscribe(who, topic) => {
@@ -342,7 +342,7 @@ impl Play {
     fn finish(&mut self) {
         for fd in self.fds.clone() {
             if self.expected[&fd].fragmented.is_some() {
-                self.fragment(fd, "the end", true);
+                self.fragment(fd, "the end", Fin::Last);
             }
         }
         self.turn();
