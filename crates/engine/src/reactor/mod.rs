@@ -593,3 +593,6 @@ impl Reactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

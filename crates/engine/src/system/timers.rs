@@ -12,7 +12,7 @@ const SLOTS: usize = 1024;
 const WORDS: usize = SLOTS / 64;
 
 /// An entry: the connection it belongs to, and the time it was set for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Timer {
     pub(crate) key: Key,
     pub(crate) serial: u32,
@@ -94,6 +94,14 @@ impl Wheel {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+impl Wheel {
+    /// All entries, also those that no longer count.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Timer> {
+        self.slots.iter().flatten().copied()
     }
 }
 

@@ -160,6 +160,14 @@ impl Topics {
 }
 
 #[cfg(test)]
+impl Topics {
+    /// The number of subscriptions to all topics.
+    pub(crate) fn count_subscriptions(&self) -> usize {
+        self.topics.iter().map(|(_, topic)| topic.subscribers.len()).sum()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

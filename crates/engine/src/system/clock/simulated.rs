@@ -13,15 +13,22 @@ pub(crate) struct SimulatedTime {
     started: Instant,
     /// Nanoseconds since then.
     elapsed: Arc<AtomicU64>,
+    /// Nanoseconds that each reading takes.
+    per_reading: Arc<AtomicU64>,
 }
 
 impl SimulatedTime {
     pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), elapsed: Arc::default() }
+        Self { started: Instant::now(), elapsed: Arc::default(), per_reading: Arc::default() }
     }
 
     pub(crate) fn pass(&self, time: Duration) {
         self.elapsed.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Lets this much time pass at each reading, as if the work between two of them took that long.
+    pub(crate) fn pass_at_each_reading(&self, time: Duration) {
+        self.per_reading.store(time.as_nanos() as u64, Ordering::Relaxed);
     }
 
     /// The time since the beginning.
@@ -30,7 +37,8 @@ impl SimulatedTime {
     }
 
     pub(super) fn now(&self) -> Instant {
-        self.started + self.elapsed()
+        let before = self.elapsed.fetch_add(self.per_reading.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.started + Duration::from_nanos(before)
     }
 
     pub(super) fn system_now(&self) -> SystemTime {

@@ -1,0 +1,498 @@
+//! Each deadline runs out at its moment, and not a millisecond before.
+//!
+//! Deadlines are checked in steps of the timer wheel. The times here are whole steps, so that nothing is rounded.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use wire::frame::{DataOpcode, Fin, Opcode};
+
+use crate::connection::Wait;
+use crate::reactor::tests::application::{Seen, Who};
+use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
+use crate::reactor::tests::simulation::Simulation;
+use crate::settings::Settings;
+use crate::tls::certificate::CertificateFiles;
+
+const TICK: Duration = Duration::from_millis(1);
+/// Each limit is another one, so that no test passes because of a neighbour's.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(16 * 500);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(16 * 300);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(16 * 700);
+const PING_INTERVAL: Duration = Duration::from_millis(16 * 1100);
+const PING_TIMEOUT: Duration = Duration::from_millis(16 * 200);
+const MESSAGE_TIMEOUT: Duration = Duration::from_millis(16 * 900);
+
+fn settings() -> Settings {
+    Settings {
+        handshake_timeout: HANDSHAKE_TIMEOUT,
+        close_timeout: CLOSE_TIMEOUT,
+        keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
+        ping_interval: Some(PING_INTERVAL),
+        ping_timeout: Some(PING_TIMEOUT),
+        message_timeout: Some(MESSAGE_TIMEOUT),
+        max_message_size: 1 << 20,
+        send_queue_size: 1 << 20,
+        max_body_size: 1 << 20,
+        max_memory: 1 << 30,
+        ..Settings::small()
+    }
+}
+
+/// All kinds of waiting. The match in [`case`] fails to compile if one is missing there, and this if one is missing
+/// here.
+const ALL: [Wait; 9] = [
+    Wait::Nothing,
+    Wait::Head,
+    Wait::Body,
+    Wait::KeepAlive,
+    Wait::Ping,
+    Wait::Pong,
+    Wait::Continuation,
+    Wait::Taking,
+    Wait::Close,
+];
+const _: () = assert!(ALL.len() == Wait::Close as usize + 1, "a kind of waiting is not tested");
+
+/// How a connection comes to wait, for how long, and what shows that the time is over.
+struct Case {
+    begin: fn(&mut Simulation) -> Who,
+    limit: Option<Duration>,
+    is_over: fn(&mut Simulation, Who) -> bool,
+}
+
+fn case(wait: Wait) -> Case {
+    match wait {
+        Wait::Nothing => Case {
+            begin: |simulation| {
+                simulation.application.accepts = false;
+                let who = simulation.connect();
+                simulation.client(who).write(HANDSHAKE);
+                who
+            },
+            limit: None,
+            is_over: |simulation, who| simulation.client(who).end.is_some(),
+        },
+        Wait::Head => Case {
+            begin: |simulation| {
+                let who = simulation.connect();
+                simulation.client(who).write(b"GET / HTTP/1.1\r\n");
+                who
+            },
+            limit: Some(HANDSHAKE_TIMEOUT),
+            is_over: |simulation, who| simulation.client(who).status() == Some(408),
+        },
+        Wait::Body => Case {
+            begin: |simulation| {
+                let who = simulation.connect();
+                simulation.client(who).write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nhalf");
+                who
+            },
+            limit: Some(HANDSHAKE_TIMEOUT),
+            is_over: |simulation, who| simulation.client(who).status() == Some(408),
+        },
+        Wait::KeepAlive => Case {
+            begin: |simulation| {
+                let who = simulation.connect();
+                answer_one_request(simulation, who, b"answer");
+                who
+            },
+            limit: Some(KEEP_ALIVE_TIMEOUT),
+            is_over: |simulation, who| simulation.client(who).end.is_some(),
+        },
+        Wait::Ping => Case {
+            begin: |simulation| simulation.open().0,
+            limit: Some(PING_INTERVAL),
+            is_over: |simulation, who| simulation.client(who).received == [Received::Ping(Vec::new())],
+        },
+        Wait::Pong => Case {
+            begin: |simulation| {
+                let (who, _) = simulation.open();
+                simulation.pass(PING_INTERVAL);
+                who
+            },
+            limit: Some(PING_TIMEOUT),
+            is_over: |simulation, who| simulation.client(who).close_code() == Some(1011),
+        },
+        Wait::Continuation => Case {
+            begin: |simulation| {
+                let (who, fd) = simulation.open();
+                fragment(simulation, who);
+                assert!(simulation.reactor.disconnect(fd, 4000, "enough"));
+                who
+            },
+            limit: Some(CLOSE_TIMEOUT),
+            is_over: |simulation, who| simulation.client(who).close_code() == Some(4000),
+        },
+        Wait::Taking => Case {
+            begin: |simulation| {
+                let (who, fd) = simulation.open();
+                push(simulation, who, 500_000);
+                assert!(simulation.reactor.disconnect(fd, 4000, ""));
+                who
+            },
+            limit: Some(CLOSE_TIMEOUT),
+            is_over: |simulation, _| simulation.reactor.is_empty(),
+        },
+        Wait::Close => Case {
+            begin: |simulation| {
+                let (who, fd) = simulation.open();
+                assert!(simulation.reactor.disconnect(fd, 4000, ""));
+                simulation.run();
+                simulation.client(who).read();
+                who
+            },
+            limit: Some(CLOSE_TIMEOUT),
+            is_over: |simulation, who| simulation.client(who).end.is_some(),
+        },
+    }
+}
+
+/// Answers one request of a client and keeps the connection.
+fn answer_one_request(simulation: &mut Simulation, who: Who, body: &[u8]) {
+    simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+    simulation.run();
+    let (_, token) = simulation.application.requests.pop().expect("a request");
+    assert!(simulation.reactor.respond(token, 200, &[], body));
+    simulation.run();
+}
+
+/// Sends the client the beginning of a message.
+fn fragment(simulation: &mut Simulation, who: Who) {
+    let fd = simulation.application.fd(who).expect("open");
+    assert_eq!(simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"begun"), Ok(true));
+    simulation.run();
+}
+
+/// Sends the client a message of this length.
+fn push(simulation: &mut Simulation, who: Who, length: usize) {
+    let fd = simulation.application.fd(who).expect("open");
+    assert_eq!(simulation.reactor.push(fd, DataOpcode::Binary, Fin::Last, &vec![7; length]), Ok(true));
+    simulation.run();
+}
+
+/// What a connection waits for.
+fn wait_of(simulation: &Simulation) -> Wait {
+    let connection = simulation.reactor.connections.values().next().expect("a connection");
+    connection.wait
+}
+
+#[test]
+fn each_wait_ends_at_its_moment() {
+    for wait in ALL {
+        let Case { begin, limit, is_over } = case(wait);
+        let simulation = &mut Simulation::new(settings());
+        let who = begin(simulation);
+        simulation.run();
+        assert_eq!(wait_of(simulation), wait);
+        let Some(limit) = limit else {
+            simulation.pass(Duration::from_secs(365 * 24 * 3600));
+            simulation.client(who).read();
+            assert!(!is_over(simulation, who), "{wait:?} has no limit");
+            continue;
+        };
+        simulation.pass(limit - TICK);
+        assert_eq!(wait_of(simulation), wait, "it still waits");
+        if wait != Wait::Taking {
+            simulation.client(who).read();
+        }
+        assert!(!is_over(simulation, who), "{wait:?} ends too early");
+        simulation.pass(TICK);
+        simulation.client(who).read();
+        assert!(is_over(simulation, who), "{wait:?} ends too late");
+    }
+}
+
+// ---- requests -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_client_that_sends_nothing_is_closed_without_an_answer() {
+    let mut simulation = Simulation::new(settings());
+    let who = simulation.connect();
+    simulation.pass(HANDSHAKE_TIMEOUT);
+    let client = simulation.client(who);
+    client.read();
+    assert_eq!((client.answers(), client.end), ("", Some(End::Closed)));
+    assert_eq!(simulation.stat("refused"), 0);
+}
+
+#[test]
+fn a_head_that_trickles_gains_no_time() {
+    let mut simulation = Simulation::new(settings());
+    let who = simulation.connect();
+    for byte in b"GET / HTTP/1.1\r\nHost: h" {
+        simulation.client(who).write(&[*byte]);
+        simulation.pass(HANDSHAKE_TIMEOUT / 25);
+    }
+    assert_eq!(simulation.stat("refused"), 0);
+    simulation.pass(2 * HANDSHAKE_TIMEOUT / 25);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).status(), Some(408));
+}
+
+#[test]
+fn every_16_kib_of_a_body_extend_its_deadline_by_a_second_but_not_into_the_future() {
+    let mut simulation = Simulation::new(settings());
+    let who = simulation.connect();
+    simulation.client(who).write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n");
+    simulation.run();
+    // All at once: what is gained would end in the future.
+    simulation.client(who).write(&[b'b'; 160 * 1024]);
+    simulation.pass(HANDSHAKE_TIMEOUT - 2 * TICK);
+    assert_eq!(simulation.stat("refused"), 0);
+    // This comes in time, and gains three seconds of the eight that have passed.
+    simulation.client(who).write(&[b'b'; 48 * 1024]);
+    simulation.pass(2 * TICK + Duration::from_secs(3) - TICK);
+    assert_eq!(simulation.stat("refused"), 0);
+    // The wheel turns in steps of 16 ms.
+    simulation.pass(16 * TICK);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).status(), Some(408));
+}
+
+#[test]
+fn a_handshake_of_tls_that_is_not_finished_is_refused() {
+    let directory = std::env::temp_dir().join(format!("hubbub-simulated-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&files.certfile, made.cert.pem()).expect("written");
+    std::fs::write(&files.keyfile, made.signing_key.serialize_pem()).expect("written");
+    let mut simulation = Simulation::new(Settings { certificate: Some(files), ..settings() });
+    std::fs::remove_dir_all(directory).expect("removed");
+    let who = simulation.connect();
+    // The beginning of a handshake record.
+    simulation.client(who).write(&[22, 3, 1, 2, 0, 1, 0]);
+    simulation.pass(HANDSHAKE_TIMEOUT - TICK);
+    assert_eq!((simulation.stat("refused"), simulation.reactor.newcomers()), (0, 1));
+    simulation.pass(TICK);
+    assert_eq!(simulation.application.seen, [Seen::Refused(None)]);
+}
+
+#[test]
+fn the_time_between_two_requests_begins_when_the_answer_is_sent_and_ends_with_the_next_byte() {
+    let mut simulation = Simulation::new(settings());
+    let who = simulation.connect();
+    answer_one_request(&mut simulation, who, b"");
+    simulation.pass(KEEP_ALIVE_TIMEOUT - TICK);
+    simulation.client(who).write(b"G");
+    // From here on it is a head like any other.
+    simulation.pass(HANDSHAKE_TIMEOUT - TICK);
+    simulation.client(who).write(b"ET / HTTP/1.1\r\nHost: here\r\n\r\n");
+    simulation.run();
+    assert_eq!(simulation.application.requests.len(), 1);
+}
+
+// ---- messages -------------------------------------------------------------------------------------------------------
+
+fn without_pings() -> Settings {
+    Settings { ping_interval: None, ..settings() }
+}
+
+#[test]
+fn an_unfinished_message_has_message_timeout_from_its_last_progress() {
+    let mut simulation = Simulation::new(without_pings());
+    let (who, fd) = simulation.open();
+    let whole = frame(Opcode::Binary, true, &[7; 100]);
+    for part in whole[..20].chunks(4) {
+        simulation.client(who).write(part);
+        simulation.pass(MESSAGE_TIMEOUT - TICK);
+        // Neither a ping between fragments nor an application that sends something is progress, as tested below.
+        assert_eq!(simulation.application.ending(fd), None);
+    }
+    simulation.pass(16 * TICK);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).close_code(), Some(1008));
+}
+
+#[test]
+fn pings_are_no_progress_of_a_message() {
+    let mut simulation = Simulation::new(without_pings());
+    let (who, _) = simulation.open();
+    simulation.client(who).write(&frame(Opcode::Binary, false, b"begun"));
+    simulation.run();
+    for _ in 0..3 {
+        simulation.pass(MESSAGE_TIMEOUT / 4);
+        simulation.client(who).send(Opcode::Ping, b"");
+    }
+    simulation.pass(MESSAGE_TIMEOUT / 4 - TICK);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).close_code(), None);
+    simulation.pass(TICK);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).close_code(), Some(1008));
+}
+
+#[test]
+fn a_message_is_not_late_while_its_handler_is_behind() {
+    let mut simulation = Simulation::new(Settings { receive_queue: 1, ..without_pings() });
+    let (who, fd) = simulation.open();
+    simulation.application.keeps_running = true;
+    for text in ["handled", "waiting"] {
+        simulation.client(who).text(text);
+    }
+    simulation.client(who).write(&frame(Opcode::Text, true, b"late")[..8]);
+    simulation.run();
+    simulation.pass(10 * MESSAGE_TIMEOUT);
+    assert!(simulation.reactor.shared().registry.exists(fd));
+    simulation.application.keeps_running = false;
+    simulation.application.release(&mut simulation.reactor, fd);
+    simulation.run();
+    simulation.pass(MESSAGE_TIMEOUT - TICK);
+    assert!(simulation.reactor.shared().registry.exists(fd));
+    simulation.pass(16 * TICK);
+    assert!(!simulation.reactor.shared().registry.exists(fd));
+}
+
+// ---- pings ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_pong_starts_the_interval_at_its_ping() {
+    let mut simulation = Simulation::new(settings());
+    let (who, _) = simulation.open();
+    for count in 1..5 {
+        // The first interval begins with the connection, and each further one with the ping.
+        simulation.pass(if count == 1 { PING_INTERVAL } else { PING_INTERVAL - PING_TIMEOUT / 2 } - TICK);
+        simulation.client(who).read();
+        assert_eq!(simulation.client(who).received.len(), count - 1);
+        simulation.pass(TICK);
+        simulation.client(who).read();
+        assert_eq!(simulation.client(who).received.len(), count);
+        simulation.pass(PING_TIMEOUT / 2);
+        simulation.client(who).send(Opcode::Pong, b"");
+        simulation.run();
+    }
+}
+
+#[test]
+fn a_pong_is_not_late_in_the_middle_of_a_frame_that_makes_progress() {
+    let mut simulation = Simulation::new(settings());
+    let (who, fd) = simulation.open();
+    simulation.pass(PING_INTERVAL);
+    let mut rest = frame(Opcode::Binary, true, &[7; 100]);
+    for part in rest.drain(..90).collect::<Vec<u8>>().chunks(10) {
+        simulation.client(who).write(part);
+        simulation.pass(PING_TIMEOUT - TICK);
+    }
+    assert!(simulation.reactor.shared().registry.exists(fd));
+    simulation.pass(16 * TICK);
+    assert!(!simulation.reactor.shared().registry.exists(fd), "there was no more progress");
+}
+
+#[test]
+fn a_pong_is_not_late_while_the_socket_is_not_read() {
+    let mut simulation = Simulation::new(Settings { receive_queue: 1, ..settings() });
+    let (who, fd) = simulation.open();
+    simulation.application.keeps_running = true;
+    for text in ["handled", "waiting", "not read"] {
+        simulation.client(who).text(text);
+    }
+    simulation.run();
+    simulation.pass(PING_INTERVAL);
+    simulation.client(who).send(Opcode::Pong, b"");
+    simulation.pass(20 * PING_TIMEOUT);
+    assert!(simulation.reactor.shared().registry.exists(fd), "the pong is in the kernel");
+    simulation.application.keeps_running = false;
+    simulation.application.release(&mut simulation.reactor, fd);
+    simulation.pass(PING_TIMEOUT);
+    assert!(simulation.reactor.shared().registry.exists(fd));
+}
+
+#[test]
+fn a_ping_waits_behind_output_that_is_being_taken() {
+    let mut simulation = Simulation::new(settings());
+    let (who, fd) = simulation.open();
+    push(&mut simulation, who, 800_000);
+    simulation.pass(PING_INTERVAL);
+    for _ in 0..10 {
+        for _ in 0..20 {
+            simulation.client(who).read_some(2048);
+            simulation.run();
+        }
+        simulation.pass(PING_TIMEOUT - TICK);
+        assert!(simulation.reactor.shared().registry.exists(fd));
+    }
+    simulation.pass(5 * PING_TIMEOUT);
+    assert!(!simulation.reactor.shared().registry.exists(fd), "it has stalled");
+}
+
+// ---- the reactor's own ----------------------------------------------------------------------------------------------
+
+#[test]
+fn accepting_is_tried_again_after_100_ms() {
+    let mut simulation = Simulation::new(settings());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    // A socket that cannot be accepted from, as when there are no descriptors left.
+    let broken = listener.try_clone().expect("a copy");
+    simulation.reactor.listen(listener).expect("watched");
+    rustix::net::shutdown(&broken, rustix::net::Shutdown::Both).expect("shut down");
+    simulation.run();
+    let paused = |simulation: &Simulation| simulation.application.count(|seen| *seen == Seen::AcceptPaused);
+    assert_eq!(paused(&simulation), 1);
+    simulation.pass(Duration::from_millis(99));
+    assert_eq!(paused(&simulation), 1);
+    simulation.pass(TICK);
+    assert_eq!(paused(&simulation), 2);
+    rustix::net::listen(&broken, 1).expect("listening again");
+    let _client = TcpStream::connect(broken.local_addr().expect("an address")).expect("connected");
+    simulation.pass(Duration::from_millis(100));
+    simulation.run_until(|simulation| simulation.reactor.len() == 1);
+}
+
+#[test]
+fn memory_goes_back_to_the_system_a_second_after_much_was_freed() {
+    let mut simulation = Simulation::new(Settings { send_queue_size: 64 << 20, ..without_pings() });
+    let (who, _) = simulation.open();
+    push(&mut simulation, who, 20 << 20);
+    simulation.client(who).leave();
+    simulation.run();
+    let at = simulation.reactor.budget.trim_at;
+    assert_eq!(at, Some(simulation.reactor.clock.now + 1000));
+    simulation.pass(Duration::from_millis(999));
+    assert_eq!(simulation.reactor.budget.trim_at, at);
+    simulation.pass(TICK);
+    assert_eq!(simulation.reactor.budget.trim_at, None);
+}
+
+#[test]
+fn a_deadline_beyond_the_wheels_horizon_is_kept_to_the_millisecond() {
+    let hour = Duration::from_secs(3600);
+    let mut simulation = Simulation::new(Settings { ping_interval: Some(hour), ..settings() });
+    let (who, _) = simulation.open();
+    simulation.pass(hour - TICK);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).received, []);
+    simulation.pass(TICK);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).received.len(), 1);
+}
+
+#[test]
+fn many_deadlines_at_once_take_several_turns_and_none_is_lost() {
+    let mut simulation = Simulation::new(Settings { max_connections: 300, ..settings() });
+    let opened: Vec<(Who, _)> = (0..300).map(|_| simulation.open()).collect();
+    simulation.reactor.turn_time = Duration::ZERO;
+    simulation.pass(PING_INTERVAL - TICK);
+    let turns = simulation.turns;
+    simulation.pass(TICK);
+    assert!(simulation.turns - turns > 5, "{} turns", simulation.turns - turns);
+    for (who, _) in opened {
+        simulation.client(who).read();
+        assert_eq!(simulation.client(who).received, [Received::Ping(Vec::new())]);
+    }
+}
+
+#[test]
+fn a_deadline_set_outside_a_turn_is_kept() {
+    let mut simulation = Simulation::new(without_pings());
+    let (who, fd) = simulation.open();
+    simulation.client(who).read();
+    simulation.pass(Duration::from_millis(16 * 7));
+    simulation.reactor.next_deadline();
+    simulation.reactor.disconnect(fd, 4000, "");
+    assert!(simulation.reactor.has_earlier_deadline());
+    simulation.pass(CLOSE_TIMEOUT - TICK);
+    assert_eq!(simulation.reactor.len(), 1);
+    simulation.pass(TICK);
+    assert!(simulation.reactor.is_empty());
+}

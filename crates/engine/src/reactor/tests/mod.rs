@@ -1,0 +1,13 @@
+//! The reactor in simulated time. Both ends of every connection live in the test's own thread, and the clock stands
+//! still until the test moves it: nothing here sleeps, and a test of an hour takes a moment.
+//!
+//! - [`simulation`] plays the event loop, [`application`] the binding and the program, [`client`] the other end.
+//! - [`invariants`] are checked after every turn of every test.
+
+mod application;
+mod client;
+mod deadlines;
+mod invariants;
+mod limits;
+mod simulation;
+mod slow_peers;
