@@ -59,7 +59,7 @@ impl Reactor {
 
     /// Delivers the gathered messages; without a `slice` they are only queued. If the slice is too short, the rest goes
     /// to the backlog. Without a slice, messages for a crowd go to the backlog too.
-    pub(crate) fn fan_out(&mut self, mut slice: Option<&mut Slice>) {
+    pub(crate) fn fan_out(&mut self, slice: Option<&mut Slice>) {
         let gathered = std::mem::take(&mut self.gathered);
         let audience = match gathered.topic().map(|topic| self.topics.find(topic)) {
             None => Some(Audience::Everyone),
@@ -80,6 +80,19 @@ impl Reactor {
             self.add_to_backlog(waiting);
             return;
         }
+        self.is_fanning_out = true;
+        let is_done = self.reach(&mut waiting, slice);
+        self.is_fanning_out = false;
+        if is_done {
+            let gathered = waiting.messages.finish(|frame| self.tools.pool.count_shared(frame));
+            self.take_back(gathered);
+        } else {
+            self.backlog.suspend(waiting, &self.topics);
+        }
+    }
+
+    /// Delivers messages to their recipients, as long as the slice lasts. Returns whether all have been reached.
+    fn reach(&mut self, waiting: &mut Waiting, mut slice: Option<&mut Slice>) -> bool {
         while let Some(key) = waiting.next(&self.topics) {
             let open = self.connections.get(key).and_then(|connection| connection.identity.open());
             let Some((fd, _)) = open else { continue };
@@ -96,12 +109,10 @@ impl Reactor {
                 self.deliver(key, messages);
             }
             if slice.as_mut().is_some_and(|slice| slice.is_over()) {
-                self.backlog.suspend(waiting, &self.topics);
-                return;
+                return false;
             }
         }
-        let gathered = waiting.messages.finish(|frame| self.tools.pool.count_shared(frame));
-        self.take_back(gathered);
+        true
     }
 
     /// Clears gathered messages, keeping their memory for the next ones.

@@ -114,6 +114,8 @@ pub struct Reactor {
     gathered: Gathered,
     /// Fan-outs that are being delivered in slices.
     backlog: Backlog,
+    /// Whether a fan-out is going through its recipients. Meanwhile no subscriber may change its place.
+    is_fanning_out: bool,
     phase: Phase,
     /// The number of HTTP connections waiting for their next request.
     resting: usize,
@@ -202,6 +204,7 @@ impl Reactor {
             dirty: Vec::new(),
             gathered: Gathered::default(),
             backlog: Backlog::default(),
+            is_fanning_out: false,
             phase: Phase::Serving,
             resting: 0,
             outliving: 0,

@@ -16,9 +16,13 @@ const AT_ONCE: usize = 64;
 pub(crate) type Unsubscribing = VecDeque<Key>;
 
 impl Reactor {
-    /// Ends the subscriptions of a connection that is no longer open, at once or over several turns.
+    /// Ends the subscriptions of a connection that is no longer open, at once or over several turns. While a fan-out is
+    /// going through the subscribers, it is later: the last subscriber, which has its messages already, would move to
+    /// a place that is still to be visited.
     pub(crate) fn end_subscriptions(&mut self, key: Key) {
-        self.end_some_subscriptions(key);
+        if !self.is_fanning_out {
+            self.end_some_subscriptions(key);
+        }
         if !self.connections[key].subscriptions.is_empty() {
             self.unsubscribing.push_back(key);
         }

@@ -255,3 +255,29 @@ fn memory_is_zero_when_everybody_has_left() {
     }
     assert_eq!((simulation.reactor.held(), simulation.stat("held_bytes")), (0, 0));
 }
+
+#[test]
+fn a_subscriber_closed_for_memory_in_a_fan_out_does_not_make_others_receive_it_twice() {
+    let mut simulation = Simulation::new(Settings { max_memory: 400_000, ..settings() });
+    let opened = [(); 4].map(|()| simulation.open());
+    for (_, fd) in opened {
+        simulation.reactor.subscribe(fd, "news");
+    }
+    // The subscribers are visited from the last to the first. The first holds the most, so it is closed while the
+    // second is visited, and the last one would take its place.
+    push(&mut simulation, opened[0].1, 300_000);
+    push(&mut simulation, opened[1].1, 60_000);
+    for number in 0..100 {
+        simulation.reactor.publish("news", DataOpcode::Text, format!("{number} {}", "x".repeat(480)).as_bytes(), &[]);
+        simulation.reactor.settle();
+    }
+    simulation.run();
+    assert_eq!(simulation.stat("memory_closed"), 1);
+    for (who, _) in &opened[2..] {
+        for _ in 0..10 {
+            simulation.client(*who).read();
+            simulation.run();
+        }
+        assert_eq!(simulation.client(*who).texts().len(), 100);
+    }
+}
