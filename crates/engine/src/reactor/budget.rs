@@ -167,6 +167,8 @@ impl Reactor {
             Stage::WebSocket(_) if connection.is_open() => {
                 connection.fragmented = None;
                 connection.outbox.discard_unbegun(&mut self.tools.pool);
+                // Fan-outs that wait for it are discarded too: the outbox may end inside a fragmented message.
+                self.backlog.is_reached(key);
                 if held == Held::Output {
                     self.send_close(key, close_code::TRY_AGAIN, OUTPUT_REASON);
                 } else {

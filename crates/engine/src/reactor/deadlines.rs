@@ -193,6 +193,8 @@ impl Reactor {
 
     /// Closes a connection although its fragmented message has not been finished: it seems to have been given up.
     fn close_unfinished(&mut self, key: Key) {
+        // What was published until now is dropped like the rest. Later it would go inside the unfinished message.
+        self.settle_for(key);
         let Some(fragmented) = self.connections[key].fragmented.take() else { return };
         add(&self.shared.totals().messages_dropped, fragmented.deferred.len() as u64);
         if let Some((code, reason)) = fragmented.closing {

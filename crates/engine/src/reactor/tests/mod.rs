@@ -6,6 +6,7 @@
 
 mod application;
 mod client;
+mod close;
 mod deadlines;
 mod invariants;
 mod limits;

@@ -257,6 +257,29 @@ fn memory_is_zero_when_everybody_has_left() {
 }
 
 #[test]
+fn a_message_that_waits_in_the_backlog_does_not_go_inside_one_cut_short_for_memory() {
+    let mut simulation = Simulation::new(Settings { max_memory: 150_000, ..settings() });
+    let (who, fd) = simulation.open();
+    assert_eq!(simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"begun"), Ok(true));
+    simulation.run();
+    simulation.client(who).read();
+    simulation.reactor.backlog.max_at_once = 0;
+    simulation.reactor.broadcast(DataOpcode::Text, b"to all", &[]);
+    // It holds too much as soon as this is queued, before the broadcast is delivered.
+    let _ = simulation.reactor.push(fd, DataOpcode::Continuation, Fin::More, &[b'x'; 100_000]);
+    simulation.reactor.broadcast(DataOpcode::Text, b"to all", &[]);
+    simulation.reactor.settle();
+    let _ = simulation.reactor.push(fd, DataOpcode::Continuation, Fin::More, &[b'x'; 100_000]);
+    simulation.run();
+    for _ in 0..30 {
+        simulation.client(who).read();
+        simulation.run();
+    }
+    assert_eq!(simulation.client(who).texts(), [""; 0]);
+    assert_eq!(simulation.client(who).close_code(), Some(1013));
+}
+
+#[test]
 fn a_subscriber_closed_for_memory_in_a_fan_out_does_not_make_others_receive_it_twice() {
     let mut simulation = Simulation::new(Settings { max_memory: 400_000, ..settings() });
     let opened = [(); 4].map(|()| simulation.open());

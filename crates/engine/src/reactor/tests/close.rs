@@ -1,0 +1,58 @@
+//! How connections end, in every order of what the two sides do.
+
+use std::time::Duration;
+
+use wire::frame::{DataOpcode, Fin, Opcode};
+
+use crate::connection::Wait;
+use crate::reactor::Reactor;
+use crate::reactor::shutdown::Requests;
+use crate::reactor::tests::application::{Seen, Who};
+use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
+use crate::reactor::tests::simulation::Simulation;
+use crate::registry::Fd;
+use crate::settings::Settings;
+
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
+const LONG: Duration = Duration::from_secs(3600);
+
+fn settings() -> Settings {
+    Settings {
+        close_timeout: CLOSE_TIMEOUT,
+        max_message_size: 1 << 20,
+        send_queue_size: 4 << 20,
+        max_memory: 1 << 30,
+        ..Settings::small()
+    }
+}
+
+fn opened() -> (Simulation, Who, Fd) {
+    let mut simulation = Simulation::new(settings());
+    let (who, fd) = simulation.open();
+    (simulation, who, fd)
+}
+
+fn push(reactor: &mut Reactor, fd: Fd, text: &str) {
+    assert_eq!(reactor.push(fd, DataOpcode::Text, Fin::Last, text.as_bytes()), Ok(true));
+}
+
+#[test]
+fn nothing_goes_inside_a_message_that_is_given_up() {
+    let (mut simulation, who, fd) = opened();
+    // A broadcast reaches this connection last, and takes more than one turn.
+    for _ in 0..99 {
+        simulation.open();
+    }
+    simulation.reactor.turn_time = Duration::ZERO;
+    simulation.reactor.backlog.max_at_once = 0;
+    assert_eq!(simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"never finished"), Ok(true));
+    simulation.reactor.disconnect(fd, 4000, "");
+    simulation.pass(CLOSE_TIMEOUT - Duration::from_millis(1));
+    simulation.reactor.broadcast(DataOpcode::Text, b"to all", &[]);
+    simulation.time.pass(Duration::from_millis(1));
+    simulation.turn();
+    assert!(!simulation.reactor.backlog.is_empty());
+    simulation.run();
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).received, [Received::Close(Some(4000), String::new())]);
+}
