@@ -153,6 +153,7 @@ impl Reactor {
             let _ = socket.shutdown(Shutdown::Both);
         }
         connection.stage = Stage::Gone;
+        connection.fragmented = None;
         connection.input = Vec::new();
         connection.outbox.clear(&mut self.tools.pool);
         self.shared.count_unsent(connection, 0);

@@ -56,3 +56,22 @@ fn nothing_goes_inside_a_message_that_is_given_up() {
     simulation.client(who).read();
     assert_eq!(simulation.client(who).received, [Received::Close(Some(4000), String::new())]);
 }
+
+#[test]
+fn a_connection_that_is_gone_keeps_nothing_for_a_handler_that_still_runs() {
+    let (mut simulation, who, fd) = opened();
+    simulation.application.forgets = false;
+    assert_eq!(simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"begun"), Ok(true));
+    push(&mut simulation.reactor, fd, &"deferred".repeat(1000));
+    simulation.client(who).leave();
+    simulation.run();
+    assert_eq!(simulation.application.ending(fd), Some((1006, "")));
+    assert_eq!((simulation.reactor.len(), simulation.reactor.outliving()), (1, 1));
+    assert_eq!(simulation.reactor.held(), 0);
+    assert_eq!([simulation.stat("connections"), simulation.stat("queued_bytes")], [0, 0]);
+    assert!(simulation.reactor.shared().info(fd).is_some(), "its handler may still ask about it");
+    simulation.application.forget_all(&mut simulation.reactor);
+    simulation.run();
+    assert!(simulation.reactor.is_empty());
+    assert_eq!((simulation.reactor.outliving(), simulation.reactor.shared().info(fd)), (0, None));
+}
