@@ -76,9 +76,11 @@ impl Reactor {
         let Stage::WebSocket(protocol) = &mut connection.stage else {
             return false;
         };
-        connection.outbox.append(&mut self.tools.pool, |out| {
-            protocol.send_close(Some(code), reason, out);
-        });
+        if !protocol.close_sent() {
+            connection.outbox.append(&mut self.tools.pool, |out| {
+                protocol.send_close(Some(code), reason, out);
+            });
+        }
         true
     }
 

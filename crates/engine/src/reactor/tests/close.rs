@@ -75,3 +75,19 @@ fn a_connection_that_is_gone_keeps_nothing_for_a_handler_that_still_runs() {
     assert!(simulation.reactor.is_empty());
     assert_eq!((simulation.reactor.outliving(), simulation.reactor.shared().info(fd)), (0, None));
 }
+
+#[test]
+fn a_connection_that_is_failed_after_our_close_frame_holds_no_memory() {
+    let (mut simulation, who, fd) = opened();
+    // Its buffer goes back to those that are kept for reuse.
+    push(&mut simulation.reactor, fd, &"long".repeat(2000));
+    simulation.run();
+    simulation.client(who).read();
+    simulation.reactor.disconnect(fd, 4000, "");
+    simulation.run();
+    simulation.client(who).write(&[0x83, 0x80]);
+    simulation.run();
+    let connection = simulation.reactor.connections.values().next().expect("it lingers");
+    assert_eq!(connection.wait, Wait::Close);
+    assert_eq!(connection.output_memory(), 0);
+}
