@@ -3,6 +3,7 @@
 //!
 //! - [`simulation`] plays the event loop, [`application`] the binding and the program, [`client`] the other end.
 //! - [`invariants`] are checked after every turn of every test.
+//! - [`walk`] takes thousands of random steps. `HUBBUB_SEED` repeats the walk of a seed that a failure has named.
 
 mod application;
 mod client;
@@ -10,5 +11,7 @@ mod close;
 mod deadlines;
 mod invariants;
 mod limits;
+mod random;
 mod simulation;
 mod slow_peers;
+mod walk;
