@@ -111,7 +111,7 @@ impl Routing {
             complained_at: None,
             last_chosen: 0,
             homeless: VecDeque::new(),
-            turning_away: TurningAway::new(settings.certificate.as_ref(), now),
+            turning_away: TurningAway::new(settings, now),
             now,
             watchers: Watchers::default(),
         }

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 use super::peer::Handed;
+use crate::settings::Settings;
 use crate::system::sockets::SEND;
-use crate::tls::certificate::{Certificate, CertificateFiles};
+use crate::tls::certificate::Certificate;
 use crate::tls::session::Session;
 
 /// Connections that may wait here, and the share of this process's descriptors that they may take.
@@ -23,9 +24,8 @@ const BODY: &str = "no worker is ready\n";
 const MAX_PARTING: usize = 1024;
 const MAX_READ: usize = 64 * 1024;
 const READ: usize = 16 * 1024;
+/// How long a client has at least, and without TLS at most. With TLS it has `handshake_timeout`, unless others wait.
 const LINGER: Duration = Duration::from_secs(2);
-/// With TLS, a handshake of several round trips comes first.
-const LINGER_WITH_TLS: Duration = Duration::from_secs(5);
 /// Clients whose handshake goes on between two looks at the hub's other work: a signature may take a millisecond.
 const MAX_HANDSHAKES_AT_ONCE: usize = 8;
 
@@ -35,6 +35,7 @@ struct Parting {
     /// Its TLS session, until it has been answered.
     session: Option<Box<Session>>,
     read: usize,
+    since: Instant,
     until: Instant,
 }
 
@@ -43,6 +44,7 @@ pub(super) struct TurningAway {
     speaks_tls: bool,
     /// The certificate of a server that speaks TLS, unless its files cannot be used.
     certificate: Option<Certificate>,
+    handshake_timeout: Duration,
     began: Instant,
     pub(super) most_waiting: usize,
     /// Since when no worker has been serving.
@@ -53,12 +55,14 @@ pub(super) struct TurningAway {
 }
 
 impl TurningAway {
-    pub(super) fn new(certificate: Option<&CertificateFiles>, now: Instant) -> Self {
+    pub(super) fn new(settings: &Settings, now: Instant) -> Self {
+        let certificate = settings.certificate.as_ref();
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
         let most_waiting = MAX_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
         Self {
             speaks_tls: certificate.is_some(),
             certificate: certificate.and_then(|files| Certificate::new(files.clone()).ok()),
+            handshake_timeout: settings.handshake_timeout,
             began: now,
             most_waiting,
             unserved_since: None,
@@ -77,15 +81,16 @@ impl TurningAway {
         !self.speaks_tls || self.certificate.is_some()
     }
 
-    /// How many clients can be answered now without giving up on one whose TLS handshake goes on.
-    pub(super) fn room(&self) -> usize {
-        if self.speaks_tls { MAX_PARTING - self.parting.len() } else { usize::MAX }
+    /// How many clients can be answered now without giving up too early on one whose TLS handshake goes on.
+    pub(super) fn room(&self, now: Instant) -> usize {
+        let is_recent = |parting: &&Parting| now.duration_since(parting.since) < LINGER;
+        if self.speaks_tls { MAX_PARTING - self.parting.iter().rev().take_while(is_recent).count() } else { usize::MAX }
     }
 
     /// Answers a client, once it has asked for something if it speaks TLS, and closes its connection.
     pub(super) fn answer(&mut self, handed: Handed, now: Instant) {
-        let linger = if self.speaks_tls { LINGER_WITH_TLS } else { LINGER };
-        let mut parting = Parting { socket: handed.socket, session: None, read: 0, until: now + linger };
+        let linger = if self.speaks_tls { self.handshake_timeout } else { LINGER };
+        let mut parting = Parting { socket: handed.socket, session: None, read: 0, since: now, until: now + linger };
         if self.speaks_tls {
             parting.session = self.new_session(now).map(Box::new);
             if let Some(session) = &mut parting.session {

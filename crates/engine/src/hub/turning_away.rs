@@ -51,7 +51,7 @@ impl Routing {
         }
         let (desk, now) = (Arc::clone(&self.desk), self.now);
         let has_waited = |handed: &Handed| now.duration_since(handed.since) >= MAX_WAIT;
-        let room = self.turning_away.room();
+        let room = self.turning_away.room(now);
         let mut due = Vec::new();
         for slot in 0..SLOTS as u8 {
             let Some((_, worker)) = self.worker(slot) else { continue };
