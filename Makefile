@@ -11,6 +11,9 @@ PROFILE ?= $(if $(CI),release,quick)
 RUST_TESTS := -p wire -p engine -p benchmarks
 # The tests that `make check` runs: units, and behaviour where the server runs in the test's own process.
 QUICK_TESTS := tests/behaviour -k embedded
+# Tests mostly wait for servers and clients, so more of them run at a time than there are cores. The tests of a file stay
+# in one process, in their order.
+PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --dist loadfile
 # The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
 COMPILED := python tests/behaviour tests/faults
 
@@ -22,7 +25,7 @@ demo: build
 test: build .venv/test
 	cargo test --quiet $(RUST_TESTS)
 	$(BIN)/python -m compileall -q $(COMPILED)
-	$(RUN) -m pytest --ignore tests/package
+	$(RUN) -m pytest --ignore tests/package $(PARALLEL)
 	$(RUN) tests/conformance/run.py
 
 # The source distribution, and a wheel from it for each Python that is there, installed as by a new user.
@@ -56,8 +59,8 @@ check: build .venv/test .venv/lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy python
 	cargo test --quiet $(RUST_TESTS)
-	$(RUN) -m pytest --quiet tests/unit
-	$(RUN) -m pytest --quiet $(QUICK_TESTS)
+	$(RUN) -m pytest --quiet tests/unit $(PARALLEL)
+	$(RUN) -m pytest --quiet $(QUICK_TESTS) $(PARALLEL)
 
 build: .venv/build
 	@command -v cargo >/dev/null || { echo "Building Hubbub needs Rust 1.88 or later: install it with rustup." >&2; exit 1; }

@@ -1,11 +1,14 @@
 """Fixtures for tests of several kinds: system programs, installed if missing, and a page in a real browser."""
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -68,7 +71,7 @@ def installed(unavailable: Unavailable) -> Installed:
         names = (package, *other_names)
         path = _find(names)
         if path is None:
-            _install(package)
+            _install(names)
             path = _find(names)
         if path is None:
             unavailable(f"there is no {package} on the PATH, and it could not be installed by apt-get")
@@ -83,14 +86,18 @@ def _find(names: tuple[str, ...]) -> str | None:
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
-def _install(package: str) -> None:
+def _install(names: tuple[str, ...]) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return
     without_questions = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["update"], ["install", "--yes", package]):
-        subprocess.run(
-            ["apt-get", "--quiet", *step], env=without_questions, stdout=subprocess.DEVNULL, timeout=600, check=False
-        )
+    with (Path(tempfile.gettempdir()) / "hubbub-tests-install.lock").open("w") as lock:
+        # Tests run in several processes, and apt-get in one at a time. Another may just have installed it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _find(names):
+            return
+        for step in (["update"], ["install", "--yes", names[0]]):
+            command = ["apt-get", "--quiet", *step]
+            subprocess.run(command, env=without_questions, stdout=subprocess.DEVNULL, timeout=600, check=False)
 
 
 @pytest.fixture(scope="session")
