@@ -15,6 +15,8 @@ use crate::settings::Settings;
 use crate::tls::certificate::CertificateFiles;
 
 const TICK: Duration = Duration::from_millis(1);
+/// Between two steps of the wheel.
+const STEP: Duration = Duration::from_millis(16);
 /// Each limit is another one, so that no test passes because of a neighbour's.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(16 * 500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(16 * 300);
@@ -177,11 +179,26 @@ fn wait_of(simulation: &Simulation) -> Wait {
     connection.wait
 }
 
+/// Makes the limit of `wait` longer.
+fn extend(settings: &mut Settings, wait: Wait, by: Duration) {
+    match wait {
+        Wait::Nothing => {}
+        Wait::Head | Wait::Body => settings.handshake_timeout += by,
+        Wait::KeepAlive => settings.keep_alive_timeout += by,
+        Wait::Ping => settings.ping_interval = settings.ping_interval.map(|limit| limit + by),
+        Wait::Pong => settings.ping_timeout = settings.ping_timeout.map(|limit| limit + by),
+        Wait::Continuation | Wait::Taking | Wait::Close => settings.close_timeout += by,
+    }
+}
+
 #[test]
 fn each_wait_ends_at_its_moment() {
-    for wait in ALL {
+    // The deadlines are at a step of the wheel, or just after one: that one would be a millisecond too early.
+    for (wait, after_step) in ALL.into_iter().flat_map(|wait| [(wait, Duration::ZERO), (wait, TICK)]) {
         let Case { begin, limit, is_over } = case(wait);
-        let simulation = &mut Simulation::new(settings());
+        let mut settings = settings();
+        extend(&mut settings, wait, after_step);
+        let simulation = &mut Simulation::new(settings);
         let who = begin(simulation);
         simulation.run();
         assert_eq!(wait_of(simulation), wait);
@@ -191,13 +208,13 @@ fn each_wait_ends_at_its_moment() {
             assert!(!is_over(simulation, who), "{wait:?} has no limit");
             continue;
         };
-        simulation.pass(limit - TICK);
+        simulation.pass(limit + after_step - TICK);
         assert_eq!(wait_of(simulation), wait, "it still waits");
         if wait != Wait::Taking {
             simulation.client(who).read();
         }
         assert!(!is_over(simulation, who), "{wait:?} ends too early");
-        simulation.pass(TICK);
+        simulation.pass(if after_step.is_zero() { TICK } else { STEP });
         simulation.client(who).read();
         assert!(is_over(simulation, who), "{wait:?} ends too late");
     }
@@ -244,8 +261,7 @@ fn every_16_kib_of_a_body_extend_its_deadline_by_a_second_but_not_into_the_futur
     simulation.client(who).write(&[b'b'; 48 * 1024]);
     simulation.pass(2 * TICK + Duration::from_secs(3) - TICK);
     assert_eq!(simulation.stat("refused"), 0);
-    // The wheel turns in steps of 16 ms.
-    simulation.pass(16 * TICK);
+    simulation.pass(STEP);
     simulation.client(who).read();
     assert_eq!(simulation.client(who).status(), Some(408));
 }
@@ -300,27 +316,30 @@ fn an_unfinished_message_has_message_timeout_from_its_last_progress() {
         // Neither a ping between fragments nor an application that sends something is progress, as tested below.
         assert_eq!(simulation.application.ending(fd), None);
     }
-    simulation.pass(16 * TICK);
+    simulation.pass(STEP);
     simulation.client(who).read();
     assert_eq!(simulation.client(who).close_code(), Some(1008));
 }
 
 #[test]
 fn pings_are_no_progress_of_a_message() {
-    let mut simulation = Simulation::new(without_pings());
-    let (who, _) = simulation.open();
-    simulation.client(who).write(&frame(Opcode::Binary, false, b"begun"));
-    simulation.run();
-    for _ in 0..3 {
-        simulation.pass(MESSAGE_TIMEOUT / 4);
-        simulation.client(who).send(Opcode::Ping, b"");
+    for after_step in [Duration::ZERO, TICK] {
+        let message_timeout = Some(MESSAGE_TIMEOUT + after_step);
+        let mut simulation = Simulation::new(Settings { message_timeout, ..without_pings() });
+        let (who, _) = simulation.open();
+        simulation.client(who).write(&frame(Opcode::Binary, false, b"begun"));
+        simulation.run();
+        for _ in 0..3 {
+            simulation.pass(MESSAGE_TIMEOUT / 4);
+            simulation.client(who).send(Opcode::Ping, b"");
+        }
+        simulation.pass(MESSAGE_TIMEOUT / 4 + after_step - TICK);
+        simulation.client(who).read();
+        assert_eq!(simulation.client(who).close_code(), None);
+        simulation.pass(if after_step.is_zero() { TICK } else { STEP });
+        simulation.client(who).read();
+        assert_eq!(simulation.client(who).close_code(), Some(1008));
     }
-    simulation.pass(MESSAGE_TIMEOUT / 4 - TICK);
-    simulation.client(who).read();
-    assert_eq!(simulation.client(who).close_code(), None);
-    simulation.pass(TICK);
-    simulation.client(who).read();
-    assert_eq!(simulation.client(who).close_code(), Some(1008));
 }
 
 #[test]
@@ -340,7 +359,7 @@ fn a_message_is_not_late_while_its_handler_is_behind() {
     simulation.run();
     simulation.pass(MESSAGE_TIMEOUT - TICK);
     assert!(simulation.reactor.shared().registry.exists(fd));
-    simulation.pass(16 * TICK);
+    simulation.pass(STEP);
     assert!(!simulation.reactor.shared().registry.exists(fd));
 }
 
@@ -375,7 +394,7 @@ fn a_pong_is_not_late_in_the_middle_of_a_frame_that_makes_progress() {
         simulation.pass(PING_TIMEOUT - TICK);
     }
     assert!(simulation.reactor.shared().registry.exists(fd));
-    simulation.pass(16 * TICK);
+    simulation.pass(STEP);
     assert!(!simulation.reactor.shared().registry.exists(fd), "there was no more progress");
 }
 
