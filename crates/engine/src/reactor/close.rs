@@ -225,6 +225,7 @@ impl Reactor {
                 if connection.wait == Wait::KeepAlive {
                     // However long the answer took, the time between two requests starts here.
                     connection.since = self.clock.now;
+                    self.arm(key);
                 }
                 self.make_ready(key);
             } else if connection.wait == Wait::Taking {

@@ -154,8 +154,8 @@ impl Reactor {
         if let Some(at) = connection.paused_at.take()
             && connection.wait == Wait::Pong
         {
-            // The pong clock stopped while the socket was not read.
-            connection.since = self.clock.now.min(connection.since + self.clock.now - at);
+            // The pong clock stopped while the socket was not read. A slow reader may have time beyond now.
+            connection.since += self.clock.now.saturating_sub(at.max(connection.since));
         }
         let input = match &mut visit.own {
             Some(own) => &mut own[visit.from..visit.to],

@@ -435,6 +435,31 @@ fn a_ping_waits_behind_output_that_is_being_taken() {
     assert!(!simulation.reactor.shared().registry.exists(fd), "it has stalled");
 }
 
+#[test]
+fn a_pause_does_not_take_back_the_time_that_a_slow_reader_has_earned() {
+    let mut simulation = Simulation::new(Settings { receive_queue: 1, ..settings() });
+    let (who, fd) = simulation.open();
+    push(&mut simulation, who, 800_000);
+    simulation.pass(PING_INTERVAL);
+    // Enough for four periods.
+    for _ in 0..50 {
+        simulation.client(who).read_some(2048);
+        simulation.run();
+    }
+    simulation.pass(PING_TIMEOUT);
+    simulation.application.keeps_running = true;
+    for text in ["handled", "waiting"] {
+        simulation.client(who).text(text);
+    }
+    simulation.run();
+    simulation.application.keeps_running = false;
+    simulation.application.release(&mut simulation.reactor, fd);
+    simulation.pass(3 * PING_TIMEOUT - TICK);
+    assert!(simulation.reactor.shared().registry.exists(fd));
+    simulation.pass(2 * PING_TIMEOUT);
+    assert!(!simulation.reactor.shared().registry.exists(fd));
+}
+
 // ---- the reactor's own ----------------------------------------------------------------------------------------------
 
 #[test]

@@ -6,7 +6,7 @@ use wire::frame::{DataOpcode, Fin, Opcode};
 
 use crate::reactor::event::Relief;
 use crate::reactor::tests::application::{Seen, Who};
-use crate::reactor::tests::client::{Received, frame};
+use crate::reactor::tests::client::{End, Received, frame};
 use crate::reactor::tests::simulation::Simulation;
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
@@ -94,6 +94,25 @@ fn a_long_answer_takes_as_long_as_its_reader_keeps_reading() {
     }
     // It was idle as soon as the last of it was written.
     assert!(simulation.client(who).answers().len() > 500_000 && periods > 10, "cut off after {periods} periods");
+}
+
+#[test]
+fn time_that_a_slow_reader_has_earned_does_not_count_once_it_has_everything() {
+    let keep_alive_timeout = Duration::from_secs(2);
+    let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..settings() });
+    let who = simulation.connect();
+    simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+    simulation.run();
+    let (_, token) = simulation.application.requests.pop().expect("a request");
+    simulation.reactor.respond(token, 200, &[], &[b'z'; 500_000]);
+    simulation.pass(keep_alive_timeout);
+    // This is enough for four periods.
+    take(&mut simulation, who, 100 * 1024);
+    simulation.pass(keep_alive_timeout);
+    take(&mut simulation, who, 500_000);
+    simulation.pass(keep_alive_timeout + Duration::from_millis(16));
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).end, Some(End::Closed));
 }
 
 #[test]
