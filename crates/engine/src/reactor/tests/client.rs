@@ -1,15 +1,28 @@
 //! The client's end of a connection. It writes and reads only when the test says so, and checks what it reads with a
 //! parser of its own.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use wire::deflate::{Deflater, Inflater};
 use wire::frame::Opcode;
 
 pub(super) const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// The same, and the client can inflate.
+pub(super) const HANDSHAKE_WITH_DEFLATE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+
+// They are costly to create.
+thread_local! {
+    static INFLATER: RefCell<Inflater> = RefCell::new(Inflater::new());
+    static DEFLATER: RefCell<Deflater> = RefCell::new(Deflater::new());
+}
 
 /// What a WebSocket client has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +49,8 @@ pub(super) struct Client {
     /// Input that has not been parsed: an HTTP answer, or part of a frame.
     input: Vec<u8>,
     is_websocket: bool,
+    /// Whether messages may be compressed.
+    pub(super) inflates: bool,
     /// The opcode of the unfinished message, and its payload so far.
     unfinished: Option<(u8, Vec<u8>)>,
     pub(super) received: Vec<Received>,
@@ -50,6 +65,7 @@ impl Client {
             unsent: Vec::new(),
             input: Vec::new(),
             is_websocket: false,
+            inflates: false,
             unfinished: None,
             received: Vec::new(),
             end: None,
@@ -201,7 +217,8 @@ impl Client {
             if !self.input.starts_with(b"HTTP/1.1 101 ") {
                 return;
             }
-            self.input.drain(..end + 4);
+            let head: Vec<u8> = self.input.drain(..end + 4).collect();
+            self.inflates = text(head).contains("permessage-deflate");
             self.is_websocket = true;
         }
         while let Some((header, length)) = frame_length(&self.input)
@@ -216,11 +233,12 @@ impl Client {
 
     fn receive(&mut self, first: u8, payload: Vec<u8>) {
         assert!(!matches!(self.received.last(), Some(Received::Close(..))), "a frame follows the Close frame");
-        assert_eq!(first & 0x70, 0, "reserved bits");
+        let (reserved, is_compressed) = (first & 0x30, first & 0x40 != 0);
+        assert!(reserved == 0 && (!is_compressed || self.inflates), "reserved bits");
         let is_last = first & 0x80 != 0;
         let opcode = first & 0x0f;
         if opcode >= 8 {
-            assert!(is_last && payload.len() <= 125, "a control frame is whole and short");
+            assert!(is_last && !is_compressed && payload.len() <= 125, "a control frame is whole and short");
             self.received.push(match opcode {
                 8 => {
                     let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
@@ -237,6 +255,15 @@ impl Client {
             self.unfinished.is_some(),
             "a fragment follows its message's beginning, and nothing else"
         );
+        let payload = if is_compressed {
+            assert!(is_last && opcode != 0, "only whole messages are compressed here");
+            let mut inflated = Vec::new();
+            let done = INFLATER.with_borrow_mut(|inflater| inflater.inflate(&payload, usize::MAX, &mut inflated));
+            done.expect("a deflate stream");
+            inflated
+        } else {
+            payload
+        };
         let (opcode, mut whole) = self.unfinished.take().unwrap_or((opcode, Vec::new()));
         whole.extend_from_slice(&payload);
         if !is_last {
@@ -292,5 +319,14 @@ pub(super) fn frame(opcode: Opcode, is_last: bool, payload: &[u8]) -> Vec<u8> {
     }
     bytes.extend(MASK);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A client's frame that is a whole message, compressed.
+pub(super) fn compressed_frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut deflated = Vec::new();
+    DEFLATER.with_borrow_mut(|deflater| deflater.deflate(payload, 15, &mut deflated));
+    let mut bytes = frame(opcode, true, &deflated);
+    bytes[0] |= 0x40;
     bytes
 }

@@ -5,13 +5,15 @@
 //! walks, and `HUBBUB_STEPS` sets their length.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use wire::frame::{DataOpcode, Fin, Opcode};
 
 use crate::reactor::commands::Subscribed;
 use crate::reactor::tests::application::{Seen, Who};
-use crate::reactor::tests::client::{HANDSHAKE, Received, frame};
+use crate::reactor::tests::client::{HANDSHAKE, HANDSHAKE_WITH_DEFLATE, Received, compressed_frame, frame};
 use crate::reactor::tests::random::Random;
 use crate::reactor::tests::simulation::Simulation;
 use crate::registry::Fd;
@@ -26,6 +28,7 @@ const MAX_MESSAGE: usize = 2000;
 const MAX_QUEUE: usize = 20_000;
 const MAX_TOPICS: usize = 3;
 const TOPICS: [&str; 5] = ["a", "b", "c", "d", "e"];
+const FILE_SIZE: usize = 300_000;
 /// What may be queued beyond `send_queue_size`: control frames, the answer to the handshake, and headers.
 const OVERHEAD: usize = 600;
 
@@ -92,6 +95,8 @@ struct Peer {
     pings: usize,
     pongs: usize,
     topics: Vec<&'static str>,
+    /// The marks of the answers to its requests, one after the other.
+    answers: String,
 }
 
 impl Peer {
@@ -111,6 +116,7 @@ impl Peer {
             pings: 0,
             pongs: 0,
             topics: Vec::new(),
+            answers: String::new(),
         }
     }
 
@@ -132,6 +138,8 @@ struct Walk {
     messages: usize,
     looked_at: usize,
     answers: usize,
+    /// `FILE_SIZE` bytes that can be an answer.
+    file: File,
 }
 
 impl Walk {
@@ -146,6 +154,8 @@ impl Walk {
             slow_consumer: policy,
             max_memory: if random.chance(50) { 1 << 30 } else { 60_000 },
             max_topics: MAX_TOPICS,
+            compression: random.chance(40),
+            compression_threshold: 300,
             receive_queue: 3,
             ping_interval: Some(seconds(5)),
             ping_timeout: Some(seconds(2)),
@@ -162,7 +172,8 @@ impl Walk {
             simulation.reactor.turn_time = Duration::ZERO;
         }
         let (peers, owners) = (Vec::new(), BTreeMap::new());
-        Self { random, simulation, peers, owners, policy, messages: 0, looked_at: 0, answers: 0 }
+        let file = file_of(FILE_SIZE);
+        Self { random, simulation, peers, owners, policy, messages: 0, looked_at: 0, answers: 0, file }
     }
 
     // ---- choices ----------------------------------------------------------------------------------------------------
@@ -234,7 +245,8 @@ impl Walk {
         let diligence = self.random.pick(&[0, 30, 100, 100]).unwrap_or_default();
         self.peers.push(Peer::new(kind, diligence));
         if kind == Kind::WebSocket {
-            self.simulation.client(who).queue(HANDSHAKE);
+            let handshake = if self.random.chance(60) { HANDSHAKE } else { HANDSHAKE_WITH_DEFLATE };
+            self.simulation.client(who).queue(handshake);
         }
         self.flush(who);
     }
@@ -270,7 +282,11 @@ impl Walk {
                 None => {
                     let message = self.message();
                     self.peers[who].written.push(message.clone());
-                    frame(message.opcode().into(), true, message.payload())
+                    if self.simulation.client(who).inflates && self.random.chance(50) {
+                        compressed_frame(message.opcode().into(), message.payload())
+                    } else {
+                        frame(message.opcode().into(), true, message.payload())
+                    }
                 }
                 // The message ends here.
                 Some(mut whole) => {
@@ -533,13 +549,20 @@ impl Walk {
                 _ => application.accept(reactor, who, token),
             }
         }
-        if let Some((_, token)) = application.requests.pop() {
+        if let Some((who, token)) = application.requests.pop() {
             self.answers += 1;
-            let mut body = format!("answer {};", self.answers);
-            if self.random.chance(20) {
-                body.push_str(&"z".repeat(self.random.below(60_000)));
+            let mark = format!("answer {};", self.answers);
+            self.peers[who].answers.push_str(&mark);
+            if self.random.chance(50) {
+                let filler = if self.random.chance(40) { self.random.below(60_000) } else { 0 };
+                reactor.respond(token, 200, &[], (mark + &"z".repeat(filler)).as_bytes());
+            } else {
+                // The file's last bytes are the answer's first.
+                let length = 1 + self.random.below(FILE_SIZE);
+                let file = self.file.try_clone().expect("a descriptor");
+                let headers = [("Mark".to_owned(), mark)];
+                reactor.respond_file(token, 200, &headers, file, (FILE_SIZE - length) as u64, length);
             }
-            reactor.respond(token, 200, &[], body.as_bytes());
         }
     }
 
@@ -658,6 +681,10 @@ impl Walk {
     }
 
     fn nothing_is_left(&mut self) {
+        for (who, peer) in self.peers.iter().enumerate().filter(|(_, peer)| peer.kind == Kind::Http) {
+            let received = marks(self.simulation.client(who).answers());
+            assert!(peer.answers.starts_with(&received), "answers are sent in order: {received} of {}", peer.answers);
+        }
         let Simulation { application, reactor, .. } = &self.simulation;
         assert_eq!(application.opened(), application.closed(), "each open has its close");
         assert!(reactor.is_empty(), "{} connections are left", reactor.len());
@@ -671,6 +698,23 @@ impl Walk {
         assert!(stat("messages_in") >= delivered as u64);
         assert!(delivered > 0 && self.peers.iter().any(|peer| peer.matched > 0), "the walk has led somewhere");
     }
+}
+
+/// The marks in what an HTTP client has received.
+fn marks(answers: &str) -> String {
+    let starts = answers.match_indices("answer ");
+    starts.filter_map(|(start, _)| answers[start..].split_inclusive(';').next()).collect()
+}
+
+/// An unnamed file.
+fn file_of(size: usize) -> File {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("hubbub-walk-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, vec![b'f'; size]).expect("written");
+    let file = File::open(&path).expect("a file");
+    std::fs::remove_file(&path).expect("removed");
+    file
 }
 
 /// Names the seed and the step of a walk that panics.
