@@ -152,7 +152,8 @@ pub struct Inflater {
     output: Vec<u8>,
 }
 
-/// The buffer size that [`Inflater::inflate_here`] keeps for the next message; a larger buffer is freed.
+/// The buffer size that [`Inflater::inflate_here`] and [`Deflater::shorter`] keep for the next message; a larger buffer
+/// is freed.
 const RETAIN_OUTPUT: usize = 64 * 1024;
 
 /// The smallest step by which the output grows.
@@ -227,12 +228,29 @@ impl Default for Inflater {
 pub struct Deflater {
     /// One state for each window size, 9 to 15 bits, created on first use.
     states: [Option<Compress>; (MAX_WINDOW_BITS - MIN_WINDOW_BITS + 1) as usize],
+    /// The last message compressed by [`Deflater::shorter`].
+    output: Vec<u8>,
 }
 
 impl Deflater {
     /// Creates a deflater without any zlib state.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The compressed `data`, as [`Deflater::deflate`] would append it, in a buffer of the deflater's own that is valid
+    /// until the next message; `None` if compressing does not make it shorter.
+    ///
+    /// # Panics
+    ///
+    /// If `window_bits` is not 9 to 15.
+    pub fn shorter(&mut self, data: &[u8], window_bits: u8) -> Option<&[u8]> {
+        let mut output = std::mem::take(&mut self.output);
+        output.clear();
+        output.shrink_to(RETAIN_OUTPUT);
+        self.deflate(data, window_bits, &mut output);
+        self.output = output;
+        (self.output.len() < data.len()).then_some(&self.output)
     }
 
     /// Appends the compressed `data`, without its 00 00 ff ff tail, as the payload of a message's

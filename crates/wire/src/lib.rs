@@ -1,8 +1,8 @@
-//! The server side of the WebSocket protocol, without sockets, clock or Python: bytes in, events out; commands in,
+//! The server side of the WebSocket protocol, without sockets, clock or Python: bytes in, events out; messages in,
 //! bytes out.
 //!
 //! A connection begins as HTTP/1.1 ([`http`], [`body`], [`host`], [`origin`], [`handshake`]) and continues as a
-//! [`protocol::Protocol`]. Everything here is driven by its caller: nothing blocks, nothing is read from outside, and
+//! [`receiver::Receiver`] and a [`sender::Sender`]. Everything here is driven by its caller: nothing blocks, nothing is read from outside, and
 //! the date of a response is an argument.
 
 pub mod body;
@@ -16,4 +16,5 @@ pub mod http;
 pub mod mask;
 mod message;
 pub mod origin;
-pub mod protocol;
+pub mod receiver;
+pub mod sender;

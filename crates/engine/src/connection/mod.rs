@@ -15,7 +15,8 @@ use wire::body::BodyDecoder;
 use wire::frame::{self, DataOpcode, Fin};
 use wire::handshake::Upgrade;
 use wire::http::Head;
-use wire::protocol::Protocol;
+use wire::receiver::Receiver;
+use wire::sender::Sender;
 
 use crate::connection::flow::{Drain, Finish, Incoming, Outgoing};
 use crate::connection::identity::Identity;
@@ -33,7 +34,7 @@ pub(crate) enum Stage {
     /// A request was passed to its handler, and the answer is awaited. Nothing is read in the meantime.
     Asked(Asked),
     /// The handshake is done.
-    WebSocket(Protocol),
+    WebSocket(Receiver),
     /// Queued output is still being sent; then the connection ends in this way.
     Finishing(Finish),
     /// The socket is closed. Only the `close` event, or the end of its handler, is still to come.
@@ -49,7 +50,7 @@ pub(crate) struct Unfinished {
 /// An incomplete message, as it was when the last of it arrived.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Partial {
-    /// See [`Protocol::progress`].
+    /// See [`Receiver::progress`].
     progress: u32,
     /// Bytes that could not be used yet: the start of a frame's header, or of a TLS record.
     unused: usize,
@@ -170,14 +171,12 @@ impl Lane {
     }
 }
 
-/// A message that is being sent in fragments, and the messages that wait for its end.
+/// What waits for the end of a message that is being sent in fragments.
 #[derive(Default)]
-pub(crate) struct Fragmented {
-    /// The bytes of an incomplete character at the end of the fragments so far; `None` for a binary message.
-    pub(crate) unfinished: Option<Vec<u8>>,
-    pub(crate) deferred: VecDeque<(DataOpcode, Fin, Vec<u8>)>,
-    pub(crate) deferred_bytes: usize,
-    /// The closing handshake that follows the deferred messages.
+pub(crate) struct Deferred {
+    pub(crate) messages: VecDeque<(DataOpcode, Fin, Vec<u8>)>,
+    pub(crate) bytes: usize,
+    /// The closing handshake that follows these messages.
     pub(crate) closing: Option<(u16, String)>,
 }
 
@@ -186,21 +185,21 @@ pub(crate) struct Fragmented {
 pub(crate) struct Connection {
     pub(crate) identity: Identity,
     pub(crate) outbox: Outbox,
-    pub(crate) fragmented: Option<Box<Fragmented>>,
-    /// When the peer last took some of the queued output.
-    pub(crate) progress_at: u64,
-    /// `None` if the connection does not use TLS.
-    pub(crate) tls: Option<Box<Session>>,
-    pub(crate) socket: Option<TcpStream>,
-    /// Distinguishes this connection from others that had its key.
-    pub(crate) serial: u32,
-    /// The window for compressing its messages, if they are compressed.
-    pub(crate) window_bits: Option<u8>,
+    /// Closed unless this is an open WebSocket.
+    pub(crate) sender: Sender,
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
     pub(crate) drain: Drain,
     /// Whether it is on the reactor's ready list.
     pub(crate) queued: bool,
+    pub(crate) socket: Option<TcpStream>,
+    /// `None` if the connection does not use TLS.
+    pub(crate) tls: Option<Box<Session>>,
+    pub(crate) deferred: Option<Box<Deferred>>,
+    /// When the peer last took some of the queued output.
+    pub(crate) progress_at: u64,
+    /// Distinguishes this connection from others that had its key.
+    pub(crate) serial: u32,
     /// Whether it counts among those whose client has left while a handler still runs, and no longer among the
     /// connections.
     pub(crate) outlived: bool,
@@ -230,6 +229,10 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
 }
 
+/// All that sending touches lies in the first two cache lines. (Without optimisation, mio's sockets are larger.)
+#[cfg(not(debug_assertions))]
+const _: () = assert!(std::mem::offset_of!(Connection, serial) <= 128);
+
 impl Connection {
     pub(crate) fn new(serial: u32, socket: TcpStream, peer: SocketAddr, now: u64) -> Self {
         Self {
@@ -242,9 +245,9 @@ impl Connection {
             outbox: Outbox::default(),
             lane: Lane::default(),
             subscriptions: Subscriptions::default(),
-            fragmented: None,
+            sender: Sender::closed(),
+            deferred: None,
             tls: None,
-            window_bits: None,
             wait: Wait::Head,
             since: now,
             untaken: 0,
@@ -315,14 +318,14 @@ impl Connection {
 
     /// The incomplete message, if there is one. Input that waits only because its handler is behind does not count.
     pub(crate) fn partial(&self) -> Option<Partial> {
-        let Stage::WebSocket(protocol) = &self.stage else { return None };
+        let Stage::WebSocket(receiver) = &self.stage else { return None };
         let (mut unused, sealed) = (self.input.len() - self.used, self.tls.as_ref().map_or(0, |tls| tls.kept()));
         let is_partial =
-            self.is_open() && self.paused_at.is_none() && (protocol.is_mid_message() || unused + sealed > 0);
-        if protocol.is_mid_message() && self.input.get(self.used).is_some_and(|first| frame::is_control(*first)) {
+            self.is_open() && self.paused_at.is_none() && (receiver.is_mid_message() || unused + sealed > 0);
+        if receiver.is_mid_message() && self.input.get(self.used).is_some_and(|first| frame::is_control(*first)) {
             unused = 0;
         }
-        is_partial.then(|| Partial { progress: protocol.progress(), unused: unused + sealed })
+        is_partial.then(|| Partial { progress: receiver.progress(), unused: unused + sealed })
     }
 
     /// Bytes of memory held for output still to be sent, not counting frames shared with others.
@@ -333,7 +336,7 @@ impl Connection {
     /// Bytes of memory held for input from its peer.
     pub(crate) fn input_memory(&self) -> usize {
         let stage = match &self.stage {
-            Stage::WebSocket(protocol) => protocol.buffered(),
+            Stage::WebSocket(receiver) => receiver.buffered(),
             Stage::Body(request) => request.head.size() + request.body.buffered(),
             Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing(_) | Stage::Gone => 0,
         };
@@ -342,6 +345,6 @@ impl Connection {
 
     #[inline]
     fn deferred_bytes(&self) -> usize {
-        self.fragmented.as_ref().map_or(0, |fragmented| fragmented.deferred_bytes)
+        self.deferred.as_ref().map_or(0, |deferred| deferred.bytes)
     }
 }

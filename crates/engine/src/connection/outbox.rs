@@ -245,17 +245,17 @@ impl Outbox {
         &mut self.front.get_or_insert_default().sealed
     }
 
-    /// Lets `write` append whole frames (or, before any frame, a response), and counts them.
+    /// Lets `write` append whole frames (or, before any frame, a response), and counts them. Returns what `write` does.
     #[inline]
-    pub(crate) fn append(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn append<T>(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if !matches!(self.chunks.back(), Some(Chunk::Own(tail)) if tail.len() < FULL) {
             self.push_chunk(Chunk::Own(pool.take()));
         }
-        if let Some(Chunk::Own(tail)) = self.chunks.back_mut() {
-            let before = tail.len();
-            write(tail);
-            self.bytes += tail.len() - before;
-        }
+        let Some(Chunk::Own(tail)) = self.chunks.back_mut() else { unreachable!("pushed above") };
+        let before = tail.len();
+        let result = write(tail);
+        self.bytes += tail.len() - before;
+        result
     }
 
     /// Marks everything appended so far as a response rather than frames. The frames begin with a chunk of their own.

@@ -165,7 +165,6 @@ impl Reactor {
         connection.lane.clear();
         match &connection.stage {
             Stage::WebSocket(_) if connection.is_open() => {
-                connection.fragmented = None;
                 connection.outbox.discard_unbegun(&mut self.tools.pool);
                 // Fan-outs that wait for it are discarded too: the outbox may end inside a fragmented message.
                 self.backlog.is_reached(key);

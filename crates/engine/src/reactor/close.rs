@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wire::error::close_code;
+use wire::sender::Sender;
 
 use crate::connection::flow::{Drain, Finish};
 use crate::connection::identity::{Ending, Identity, Life};
@@ -48,13 +49,12 @@ impl Reactor {
     pub(crate) fn closed_by_peer(&mut self, key: Key, code: Option<u16>, reason: String) {
         self.settle_for(key);
         let connection = &mut self.connections[key];
-        if let Stage::WebSocket(protocol) = &mut connection.stage
-            && !protocol.close_sent()
+        if let Stage::WebSocket(receiver) = &mut connection.stage
+            && !connection.sender.is_closed()
         {
             // RFC 6455 §5.5.1: typically the status code it received is echoed.
-            connection.outbox.append(&mut self.tools.pool, |out| {
-                protocol.send_close(code, "", out);
-            });
+            let sender = &mut connection.sender;
+            let _ = connection.outbox.append(&mut self.tools.pool, |out| sender.close(receiver, code, "", out));
         }
         self.end(key, code.unwrap_or(close_code::NO_STATUS), reason);
         self.finish_sending(key, Finish::Close);
@@ -73,13 +73,14 @@ impl Reactor {
     pub(crate) fn put_close(&mut self, key: Key, code: u16, reason: &str) -> bool {
         self.settle_for(key);
         let connection = &mut self.connections[key];
-        let Stage::WebSocket(protocol) = &mut connection.stage else {
+        let Stage::WebSocket(receiver) = &mut connection.stage else {
             return false;
         };
-        if !protocol.close_sent() {
-            connection.outbox.append(&mut self.tools.pool, |out| {
-                protocol.send_close(Some(code), reason, out);
-            });
+        // A buffer for a second Close frame, which would not be sent, would only take memory.
+        if !connection.sender.is_closed() {
+            let sender = &mut connection.sender;
+            let close = |out: &mut Vec<u8>| sender.close(receiver, Some(code), reason, out);
+            let _ = connection.outbox.append(&mut self.tools.pool, close);
         }
         true
     }
@@ -102,14 +103,15 @@ impl Reactor {
         self.end(key, close_code::ABNORMAL, reason);
     }
 
-    /// Removes the connection from the open WebSockets. `our_code` is the code of our Close frame, if we sent ours
-    /// first.
+    /// Removes the connection from the open WebSockets; it sends nothing more. `our_code` is the code of our Close frame,
+    /// if we sent ours first.
     pub(crate) fn leave_open(&mut self, key: Key, our_code: Option<u16>) {
         let connection = &mut self.connections[key];
         if let Identity::Named { fd, life: life @ Life::Open { .. } } = &mut connection.identity
             && let Life::Open { row } = std::mem::replace(life, Life::Closing { our_code })
         {
             let fd = *fd;
+            (connection.sender, connection.deferred) = (Sender::closed(), None);
             self.keys.clear(row);
             let is_watched = self.shared.end(fd, key);
             add(&self.shared.totals().closed, 1);
@@ -131,7 +133,6 @@ impl Reactor {
     pub(crate) fn finish_sending(&mut self, key: Key, finish: Finish) {
         let connection = &mut self.connections[key];
         connection.stage = Stage::Finishing(finish);
-        connection.fragmented = None;
         connection.paused_at = None;
         self.wait(key, Wait::Taking);
         self.queued(key);
@@ -155,7 +156,6 @@ impl Reactor {
             let _ = socket.shutdown(Shutdown::Both);
         }
         connection.stage = Stage::Gone;
-        connection.fragmented = None;
         connection.input = Vec::new();
         connection.outbox.clear(&mut self.tools.pool);
         self.shared.count_unsent(connection, 0);

@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use wire::error::close_code;
-use wire::frame::{self, DataOpcode, Fin, FirstByte, Opcode};
+use wire::frame::{DataOpcode, Fin, MAX_SERVER_HEADER};
+use wire::sender::{Compressor, Control, SendError};
 
 use crate::connection::flow::{Drain, Outgoing};
-use crate::connection::{Connection, Wait};
+use crate::connection::{Connection, Deferred, Wait};
 use crate::language::command::Command;
 use crate::language::message::{FrameBuffer, Message, content};
 use crate::reactor::budget::COUNTED_AT_ONCE;
@@ -21,7 +22,7 @@ use crate::system::table::Key;
 const WRITE_AT: usize = 256 * 1024;
 
 /// Memory of a deferred message in addition to its payload, including the header of its frame.
-const DEFERRED_COST: usize = size_of::<(DataOpcode, Fin, Vec<u8>)>() + frame::MAX_SERVER_HEADER;
+const DEFERRED_COST: usize = size_of::<(DataOpcode, Fin, Vec<u8>)>() + MAX_SERVER_HEADER;
 
 /// What counts against the limit when room is requested.
 #[derive(Clone, Copy)]
@@ -93,13 +94,13 @@ impl Reactor {
         let Some(key) = self.settled_key(fd) else {
             return Ok(self.push_away(fd, opcode, fin, payload));
         };
-        if fin == Fin::Last && opcode != DataOpcode::Continuation && self.connections[key].fragmented.is_none() {
+        if fin == Fin::Last && opcode != DataOpcode::Continuation && self.connections[key].sender.is_ready() {
             return Ok(self.enqueue(key, opcode, payload));
         }
         self.push_fragment(key, opcode, fin, payload)
     }
 
-    /// Queues a whole message for an open connection that has no fragmented message in progress.
+    /// Queues a whole message for an open connection that may begin one.
     #[inline]
     fn enqueue(&mut self, key: Key, opcode: DataOpcode, payload: &[u8]) -> bool {
         let has_room = self.make_room(key, payload.len(), Counted::Everything);
@@ -112,76 +113,67 @@ impl Reactor {
     fn put(&mut self, key: Key, opcode: DataOpcode, payload: &[u8]) {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
-        let window = connection.window_bits.filter(|_| payload.len() >= self.settings.compression_threshold);
-        if let Some(bits) = window {
-            tools.deflated.clear();
-            tools.deflater.deflate(payload, bits, &mut tools.deflated);
+        let compressor = Compressor { deflater: &mut tools.deflater, threshold: self.settings.compression_threshold };
+        let sender = &mut connection.sender;
+        let sent = connection.outbox.append(&mut tools.pool, |out| sender.message(opcode, payload, compressor, out));
+        if sent.is_ok() {
+            self.shared.count_out(connection, 1, payload.len());
+            self.queued(key);
         }
-        let whole = FirstByte::whole(opcode.into());
-        let (first, body) = if window.is_some() && tools.deflated.len() < payload.len() {
-            (whole.compressed(), &tools.deflated[..])
-        } else {
-            (whole, payload)
-        };
-        connection.outbox.append(&mut tools.pool, |out| frame::encode(out, first, body));
-        self.shared.count_out(connection, 1, payload.len());
-        self.queued(key);
     }
 
     fn push_fragment(&mut self, key: Key, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> Result<bool, PushError> {
-        let is_continuation = opcode == DataOpcode::Continuation;
-        let unfinished = match &self.connections[key].fragmented {
-            Some(fragmented) if is_continuation => fragmented.unfinished.clone(),
-            Some(fragmented) if fragmented.closing.is_some() => return Ok(false),
-            Some(_) => return Ok(self.defer(key, opcode, fin, payload)),
-            None if is_continuation => return Ok(false),
-            None => (opcode == DataOpcode::Text).then(Vec::new),
-        };
-        let unfinished = match unfinished {
-            Some(before) => Some(check_utf8(before, payload, fin)?),
-            None => None,
-        };
+        match self.connections[key].sender.check_fragment(opcode, fin, payload) {
+            Ok(()) => {}
+            Err(SendError::Unfinished) => return Ok(self.defer(key, opcode, fin, payload)),
+            Err(SendError::NotUtf8) => return Err(PushError::NotUtf8),
+            Err(_) => return Ok(false),
+        }
         if !self.make_room(key, payload.len(), Counted::Outbox) {
             return Ok(false);
         }
         let connection = &mut self.connections[key];
-        connection
-            .outbox
-            .append(&mut self.tools.pool, |out| frame::encode(out, FirstByte::fragment(opcode, fin), payload));
-        connection.fragmented.get_or_insert_default().unfinished = unfinished;
+        let sender = &mut connection.sender;
+        let sent = connection.outbox.append(&mut self.tools.pool, |out| sender.fragment(opcode, fin, payload, out));
+        if sent.is_err() {
+            return Ok(false);
+        }
         self.shared.count_out(connection, usize::from(fin == Fin::Last), payload.len());
         self.queued(key);
         if fin == Fin::Last {
-            self.end_fragmented(key);
+            self.send_deferred(key);
         }
         Ok(true)
     }
 
-    /// Keeps a message until the fragmented message in progress has ended.
+    /// Keeps a message until the one that is being sent in fragments has ended. Returns false if the closing handshake
+    /// is to follow that, or there is no room.
     pub(crate) fn defer(&mut self, key: Key, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
-        if !self.make_room(key, payload.len(), Counted::Everything) {
+        let is_closing = |deferred: &Deferred| deferred.closing.is_some();
+        if self.connections[key].deferred.as_deref().is_some_and(is_closing)
+            || !self.make_room(key, payload.len(), Counted::Everything)
+        {
             return false;
         }
-        if let Some(fragmented) = &mut self.connections[key].fragmented {
-            fragmented.deferred_bytes += payload.len() + DEFERRED_COST;
-            fragmented.deferred.push_back((opcode, fin, payload.to_vec()));
-        }
+        let deferred = self.connections[key].deferred.get_or_insert_default();
+        deferred.bytes += payload.len() + DEFERRED_COST;
+        deferred.messages.push_back((opcode, fin, payload.to_vec()));
         self.queued(key);
         true
     }
 
-    /// Sends the messages that waited for the end of the fragmented one.
-    fn end_fragmented(&mut self, key: Key) {
-        let Some(fragmented) = self.connections[key].fragmented.take() else {
+    /// Sends what waited for the end of a message in fragments.
+    fn send_deferred(&mut self, key: Key) {
+        let Some(deferred) = self.connections[key].deferred.take() else {
             return;
         };
         let Some(fd) = self.connections[key].identity.fd() else { return };
-        for (opcode, fin, payload) in fragmented.deferred {
+        for (opcode, fin, payload) in deferred.messages {
             let connection = &self.connections[key];
             if !connection.is_open() {
                 return;
             }
-            if fin == Fin::Last && opcode != DataOpcode::Continuation && connection.fragmented.is_none() {
+            if fin == Fin::Last && opcode != DataOpcode::Continuation && connection.sender.is_ready() {
                 // Room for it was reserved when it was deferred.
                 self.put(key, opcode, &payload);
             } else if self.push(fd, opcode, fin, &payload).is_err() {
@@ -190,7 +182,7 @@ impl Reactor {
                 add(&self.shared.totals().messages_dropped, 1);
             }
         }
-        if let Some((code, reason)) = fragmented.closing {
+        if let Some((code, reason)) = deferred.closing {
             self.disconnect(fd, code, &reason);
         }
     }
@@ -200,14 +192,14 @@ impl Reactor {
         let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Ping { fd, payload });
         };
-        self.control(key, Opcode::Ping, payload)
+        self.control(key, Control::Ping, payload)
     }
 
     /// Queues a control frame. Control frames may be sent between the fragments of a message.
-    pub(crate) fn control(&mut self, key: Key, opcode: Opcode, payload: &[u8]) -> bool {
+    pub(crate) fn control(&mut self, key: Key, control: Control, payload: &[u8]) -> bool {
         let has_room = self.make_room(key, payload.len(), Counted::Outbox);
         if has_room {
-            self.put_control(key, opcode, payload);
+            self.put_control(key, control, payload);
         }
         has_room
     }
@@ -217,14 +209,15 @@ impl Reactor {
     pub(crate) fn pong(&mut self, key: Key, payload: &[u8]) {
         let is_full = self.connections[key].cost() > self.settings.send_queue_size;
         if !is_full || self.settings.slow_consumer == SlowConsumer::Close {
-            self.control(key, Opcode::Pong, payload);
+            self.control(key, Control::Pong, payload);
         }
     }
 
-    pub(crate) fn put_control(&mut self, key: Key, opcode: Opcode, payload: &[u8]) {
-        let outbox = &mut self.connections[key].outbox;
-        outbox.append(&mut self.tools.pool, |out| frame::encode(out, FirstByte::whole(opcode), payload));
-        self.queued(key);
+    pub(crate) fn put_control(&mut self, key: Key, control: Control, payload: &[u8]) {
+        let Connection { outbox, sender, .. } = &mut self.connections[key];
+        if outbox.append(&mut self.tools.pool, |out| sender.control(control, payload, out)).is_ok() {
+            self.queued(key);
+        }
     }
 
     /// Begins the closing handshake after the queued output. Returns false if there is no such open connection.
@@ -232,11 +225,13 @@ impl Reactor {
         let Some(key) = self.settled_key(fd) else {
             return self.is_away(fd) && self.send_away(Command::Disconnect { fd, code, reason });
         };
-        if let Some(fragmented) = &mut self.connections[key].fragmented {
-            if fragmented.closing.is_some() {
+        let connection = &mut self.connections[key];
+        if connection.sender.is_mid_message() {
+            let deferred = connection.deferred.get_or_insert_default();
+            if deferred.closing.is_some() {
                 return false;
             }
-            fragmented.closing = Some((code, reason.into()));
+            deferred.closing = Some((code, reason.into()));
             self.wait(key, Wait::Continuation);
             return true;
         }
@@ -250,7 +245,6 @@ impl Reactor {
             return;
         }
         let connection = &mut self.connections[key];
-        connection.fragmented = None;
         connection.lane.clear();
         self.leave_open(key, Some(code));
         self.wait(key, Wait::Taking);
@@ -492,16 +486,5 @@ impl Reactor {
         }
         self.count_memory(key);
         self.keep_to_budget();
-    }
-}
-
-/// Checks the next fragment of a text message. `unfinished` is the start of a character left over from the previous
-/// fragment; returns what this fragment leaves over in turn.
-fn check_utf8(mut unfinished: Vec<u8>, payload: &[u8], fin: Fin) -> Result<Vec<u8>, PushError> {
-    unfinished.extend_from_slice(payload);
-    match std::str::from_utf8(&unfinished) {
-        Ok(_) => Ok(Vec::new()),
-        Err(error) if fin == Fin::More && error.error_len().is_none() => Ok(unfinished.split_off(error.valid_up_to())),
-        Err(_) => Err(PushError::NotUtf8),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use wire::error::close_code;
-use wire::frame::Opcode;
+use wire::sender::Control;
 
 use crate::connection::flow::Finish;
 use crate::connection::{Stage, Wait};
@@ -130,9 +130,9 @@ impl Reactor {
             self.arm(key);
             return;
         };
-        if let (Wait::Pong, Stage::WebSocket(protocol)) = (connection.wait, &connection.stage) {
+        if let (Wait::Pong, Stage::WebSocket(receiver)) = (connection.wait, &connection.stage) {
             // A peer in the middle of a frame cannot send a pong. While more of the frame arrives, the peer is alive.
-            if protocol.is_mid_frame() || connection.is_mid_input() {
+            if receiver.is_mid_frame() || connection.is_mid_input() {
                 connection.since = connection.since.max(connection.received_at);
             }
             // Nor can it answer a ping that is still queued after what it is reading.
@@ -164,7 +164,7 @@ impl Reactor {
                 let wait = if self.settings.ping_timeout.is_some() { Wait::Pong } else { Wait::Ping };
                 self.wait(key, wait);
                 // There is at most one such ping, so even a full outbox takes it.
-                self.put_control(key, Opcode::Ping, b"");
+                self.put_control(key, Control::Ping, b"");
                 self.begin_period(key);
                 self.write_out_if_there(key);
             }
@@ -193,11 +193,11 @@ impl Reactor {
 
     /// Closes a connection although its fragmented message has not been finished: it seems to have been given up.
     fn close_unfinished(&mut self, key: Key) {
-        // What was published until now is dropped like the rest. Later it would go inside the unfinished message.
+        // What was published until now is dropped like the rest.
         self.settle_for(key);
-        let Some(fragmented) = self.connections[key].fragmented.take() else { return };
-        add(&self.shared.totals().messages_dropped, fragmented.deferred.len() as u64);
-        if let Some((code, reason)) = fragmented.closing {
+        let Some(deferred) = self.connections[key].deferred.take() else { return };
+        add(&self.shared.totals().messages_dropped, deferred.messages.len() as u64);
+        if let Some((code, reason)) = deferred.closing {
             self.send_close(key, code, &reason);
             self.write_out_if_there(key);
         }

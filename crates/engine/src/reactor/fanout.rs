@@ -4,7 +4,6 @@ use std::io::Write;
 
 use wire::frame::{DataOpcode, Fin};
 
-use crate::connection::Connection;
 use crate::connection::flow::Outgoing;
 use crate::connection::outbox::Raw;
 use crate::reactor::Reactor;
@@ -127,9 +126,9 @@ impl Reactor {
     pub(crate) fn write_through(&mut self, key: Key, messages: &mut Fanout) -> bool {
         let connection = &mut self.connections[key];
         let may_wait = messages.bytes() <= self.settings.send_queue_size;
-        let is_plain = connection.window_bits.is_none() && connection.tls.is_none();
+        let is_plain = connection.sender.window_bits().is_none() && connection.tls.is_none();
         let has_nothing =
-            connection.outbox.is_empty() && connection.fragmented.is_none() && connection.outgoing != Outgoing::Blocked;
+            connection.outbox.is_empty() && connection.sender.is_ready() && connection.outgoing != Outgoing::Blocked;
         let Some(socket) = connection.socket.as_ref().filter(|_| may_wait && is_plain && has_nothing) else {
             return false;
         };
@@ -148,9 +147,9 @@ impl Reactor {
 
     pub(crate) fn deliver(&mut self, key: Key, messages: &mut Fanout) {
         let connection = &mut self.connections[key];
-        let window = connection.window_bits;
+        let window = connection.sender.window_bits();
         let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
-        if !(connection.is_open() && connection.fragmented.is_none() && window.is_none() && has_room) {
+        if !(connection.sender.is_ready() && window.is_none() && has_room) {
             for index in 0..messages.len() {
                 self.deliver_one(key, index, messages);
             }
@@ -164,15 +163,12 @@ impl Reactor {
     /// Delivers only message number `index`: its connection is compressed, or can take only some of the messages.
     fn deliver_one(&mut self, key: Key, index: usize, messages: &mut Fanout) {
         let (opcode, payload) = messages.get(index);
-        match &self.connections[key] {
-            connection if !connection.is_open() => return,
-            Connection { fragmented: Some(fragmented), .. } => {
-                if fragmented.closing.is_none() {
-                    self.defer(key, opcode, Fin::Last, payload);
-                }
-                return;
+        let sender = &self.connections[key].sender;
+        if !sender.is_ready() {
+            if sender.is_mid_message() {
+                self.defer(key, opcode, Fin::Last, payload);
             }
-            _ => {}
+            return;
         }
         let length = payload.len();
         if !self.make_room(key, length, Counted::Everything) {
@@ -180,7 +176,7 @@ impl Reactor {
         }
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
-        let frame = match connection.window_bits {
+        let frame = match connection.sender.window_bits() {
             Some(bits) if length >= self.settings.compression_threshold => {
                 messages.compressed(index, bits, &mut tools.deflater)
             }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use wire::body::BodyDecoder;
 use wire::handshake::{self, Offers, Upgrade};
 use wire::http::{self, Body, Head, Persistence, Rejection, Scheme};
-use wire::protocol::Protocol;
+use wire::receiver::Receiver;
+use wire::sender::Sender;
 
 use crate::connection::flow::{Finish, Incoming};
 use crate::connection::outbox::{Outbox, Pool};
@@ -322,8 +323,8 @@ impl Reactor {
         });
         connection.outbox.end_preface(&mut self.tools.pool);
         let compression = upgrade.compression.map(|(parameters, _)| parameters);
-        connection.window_bits = compression.as_ref().map(|parameters| parameters.server_max_window_bits);
-        connection.stage = Stage::WebSocket(Protocol::new(compression));
+        connection.stage = Stage::WebSocket(Receiver::new(compression));
+        connection.sender = Sender::new(compression);
         add(&self.shared.totals().accepted, 1);
         self.name(key, fd);
         self.wait(key, Wait::Ping);
@@ -339,16 +340,16 @@ impl Reactor {
             return;
         };
         self.count_refused(Some(101));
-        let mut protocol = Protocol::new(None);
+        let (mut receiver, mut sender) = (Receiver::new(None), Sender::new(None));
         let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
         let connection = &mut self.connections[key];
         let no_headers: [(&str, &str); 0] = [];
         let date = self.clock.date();
-        connection.outbox.append(&mut self.tools.pool, |out| {
+        let _ = connection.outbox.append(&mut self.tools.pool, |out| {
             handshake::write_accept(out, &upgrade, chosen, &no_headers, date);
-            protocol.send_close(Some(code), reason, out);
+            sender.close(&mut receiver, Some(code), reason, out)
         });
-        connection.stage = Stage::WebSocket(protocol);
+        (connection.stage, connection.sender) = (Stage::WebSocket(receiver), sender);
         self.wait(key, Wait::Taking);
         self.queued(key);
         self.make_ready(key);

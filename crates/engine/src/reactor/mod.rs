@@ -94,7 +94,6 @@ struct Tools {
     pool: Pool,
     inflater: Inflater,
     deflater: Deflater,
-    deflated: Vec<u8>,
     buffer: Box<[u8]>,
     /// Holds what TLS connections read; empty if this server does not speak TLS.
     ciphertext: Box<[u8]>,
@@ -195,7 +194,6 @@ impl Reactor {
                 pool: Pool::default(),
                 inflater: Inflater::new(),
                 deflater: Deflater::new(),
-                deflated: Vec::new(),
                 buffer,
                 ciphertext,
             },
@@ -556,7 +554,7 @@ impl Reactor {
         }
         self.shared.count_unsent(connection, connection.unsent());
         let is_empty = connection.outbox.is_empty();
-        if !is_empty || connection.fragmented.is_some() || connection.held > 0 {
+        if !is_empty || connection.deferred.is_some() || connection.held > 0 {
             self.count_memory(key);
         }
         if is_empty {

@@ -145,8 +145,8 @@ impl Reactor {
         let visit = self.visit.as_mut()?;
         let key = visit.key;
         let connection = &mut self.connections[key];
-        let Stage::WebSocket(protocol) = &mut connection.stage else { return None };
-        if protocol.is_open() && (self.phase >= Phase::Quiet || connection.lane.is_full(&self.settings)) {
+        let Stage::WebSocket(receiver) = &mut connection.stage else { return None };
+        if receiver.is_open() && (self.phase >= Phase::Quiet || connection.lane.is_full(&self.settings)) {
             connection.paused_at.get_or_insert(self.clock.now);
             self.end_visit(Return::WhenReadable);
             return None;
@@ -162,7 +162,7 @@ impl Reactor {
             None => &mut self.tools.buffer[visit.from..visit.to],
         };
         let limit = self.settings.max_message_size;
-        let (taken, outcome) = protocol.receive(input, limit, &mut self.tools.inflater);
+        let (taken, outcome) = receiver.receive(input, limit, &mut self.tools.inflater);
         visit.from += taken;
         let payload = match outcome {
             Ok(Some(Received::Text(text))) => Payload::Text(text),
@@ -331,9 +331,9 @@ impl Reactor {
     fn note_what_is_left(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let is_mid_message = match &mut connection.stage {
-            Stage::WebSocket(protocol) => {
-                protocol.free_handed_out();
-                protocol.is_mid_message()
+            Stage::WebSocket(receiver) => {
+                receiver.free_handed_out();
+                receiver.is_mid_message()
             }
             Stage::Body(_) => true,
             _ => false,

@@ -168,12 +168,9 @@ impl Fanout {
         let window = usize::from(window_bits - MIN_WINDOW_BITS);
         if self.alone(index).compressed[window].is_none() {
             let (opcode, payload) = self.get(index);
-            let mut deflated = Vec::new();
-            deflater.deflate(payload, window_bits, &mut deflated);
-            let frame = if deflated.len() < payload.len() {
-                encode(opcode.into(), &deflated)
-            } else {
-                Arc::clone(self.plain(index))
+            let frame = match deflater.shorter(payload, window_bits) {
+                Some(deflated) => encode(opcode.into(), deflated),
+                None => Arc::clone(self.plain(index)),
             };
             self.alone(index).compressed[window] = Some(frame);
         }

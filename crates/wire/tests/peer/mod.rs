@@ -4,7 +4,7 @@ use wire::deflate::{Inflater, Parameters};
 use wire::event::Event;
 use wire::frame::{self, FirstByte, Opcode};
 use wire::mask::unmask;
-use wire::protocol::Protocol;
+use wire::receiver::Receiver;
 
 /// An event that has outlived its buffers, or the code of an error.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,7 +31,7 @@ impl From<Event<'_>> for Got {
 
 /// A server's connection, with the bytes that have arrived but have not been taken.
 pub struct Connection {
-    pub protocol: Protocol,
+    pub receiver: Receiver,
     pub inflater: Inflater,
     pub unread: Vec<u8>,
     max_message_size: usize,
@@ -39,7 +39,7 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(compression: Option<Parameters>, max_message_size: usize) -> Self {
-        Self { protocol: Protocol::new(compression), inflater: Inflater::new(), unread: Vec::new(), max_message_size }
+        Self { receiver: Receiver::new(compression), inflater: Inflater::new(), unread: Vec::new(), max_message_size }
     }
 
     /// What happens when `bytes` arrive at once; asserts that no more is kept than has arrived or is allowed.
@@ -47,14 +47,14 @@ impl Connection {
         self.unread.extend_from_slice(bytes);
         let mut events = Vec::new();
         loop {
-            let (taken, outcome) = self.protocol.receive(&mut self.unread, self.max_message_size, &mut self.inflater);
+            let (taken, outcome) = self.receiver.receive(&mut self.unread, self.max_message_size, &mut self.inflater);
             let event = match outcome {
                 Ok(event) => event.map(Got::from),
                 Err(error) => Some(Got::Failure(error.code)),
             };
             self.unread.drain(..taken);
             let most_gathered = self.max_message_size + self.max_message_size / 8 + 64;
-            assert!(self.protocol.buffered() <= most_gathered, "{}", self.protocol.buffered());
+            assert!(self.receiver.buffered() <= most_gathered, "{}", self.receiver.buffered());
             match event {
                 Some(event) => events.push(event),
                 None => break,

@@ -1,4 +1,4 @@
-//! One server-side connection after its handshake: bytes in, events out, and the closing handshake.
+//! The receiving half of one server-side connection after its handshake: bytes in, events out.
 //!
 //! This file knows which frames may follow which. The contents of a frame are the business of [`frame`]; what becomes
 //! of a message's payload is that of the module `message`.
@@ -17,32 +17,28 @@ use crate::message::{Format, Kind, Message};
 enum Incoming {
     /// Frames, its Close being one of them.
     Frames,
+    /// Its Close. Our own has been sent, and everything before the peer's is discarded.
+    OnlyClose,
     /// Nothing: its Close has arrived, and what follows is ignored (RFC 6455 §5.5.1).
     Closed,
     /// Nothing that we would read: the peer broke the protocol (RFC 6455 §7.1.7).
     Broken,
 }
 
-/// One connection's state: plain data, with which another process could continue.
+/// The receiving half of a connection: plain data, with which another process could continue.
 ///
 /// While idle, it holds no memory beyond its own size.
 #[derive(Debug)]
-pub struct Protocol {
+pub struct Receiver {
     reader: Reader,
     incoming: Incoming,
-    close_sent: bool,
 }
 
-impl Protocol {
-    /// A connection that has just completed its handshake; `compression` is what was agreed there.
+impl Receiver {
+    /// The receiver of a connection that has just completed its handshake; `compression` is what was agreed there.
     pub fn new(compression: Option<Parameters>) -> Self {
         let reader = Reader { message: None, frame: None, compression, progress: 0 };
-        Self { reader, incoming: Incoming::Frames, close_sent: false }
-    }
-
-    /// The compression agreed in the handshake.
-    pub fn compression(&self) -> Option<Parameters> {
-        self.reader.compression
+        Self { reader, incoming: Incoming::Frames }
     }
 
     /// Takes bytes from the front of `input`. Returns how many were taken, and the next event if one is complete.
@@ -70,14 +66,11 @@ impl Protocol {
         max_message_size: usize,
         inflater: &'a mut Inflater,
     ) -> (usize, Result<Option<Event<'a>>, Error>) {
-        if self.incoming != Incoming::Frames {
-            return (input.len(), Ok(None));
-        }
         let mut input = Input { rest: input, taken: 0 };
-        let outcome = if self.close_sent {
-            self.reader.next_close(&mut input)
-        } else {
-            self.reader.next_event(&mut input, max_message_size, inflater)
+        let outcome = match self.incoming {
+            Incoming::Frames => self.reader.next_event(&mut input, max_message_size, inflater),
+            Incoming::OnlyClose => self.reader.next_close(&mut input),
+            Incoming::Closed | Incoming::Broken => return (input.rest.len(), Ok(None)),
         };
         match outcome {
             Ok(Some(Event::Close { .. })) => self.incoming = Incoming::Closed,
@@ -103,7 +96,7 @@ impl Protocol {
         self.reader.progress
     }
 
-    /// Frees the memory of the message that was handed out last, which the next [`Protocol::receive`] would do too.
+    /// Frees the memory of the message that was handed out last, which the next [`Receiver::receive`] would do too.
     pub fn free_handed_out(&mut self) {
         if self.reader.message.as_ref().is_some_and(Message::is_complete) {
             self.reader.message = None;
@@ -117,12 +110,7 @@ impl Protocol {
 
     /// Whether neither side has sent Close, and the peer has kept to the protocol.
     pub fn is_open(&self) -> bool {
-        self.incoming == Incoming::Frames && !self.close_sent
-    }
-
-    /// Whether our half of the closing handshake is done: nothing more may be sent.
-    pub fn close_sent(&self) -> bool {
-        self.close_sent
+        self.incoming == Incoming::Frames
     }
 
     /// Whether the peer's half of the closing handshake is done.
@@ -130,18 +118,13 @@ impl Protocol {
         self.incoming == Incoming::Closed
     }
 
-    /// Appends a Close frame to `out`, unless one was already sent. Returns whether it did.
-    ///
-    /// `code` must be one that [`may_be_sent`], or `None` for an empty frame. A reason of more than 123 bytes is cut.
-    pub fn send_close(&mut self, code: Option<u16>, reason: &str, out: &mut Vec<u8>) -> bool {
-        if self.close_sent {
-            return false;
+    /// Called when our Close has been sent: what has arrived of a message is freed, and the next event is the peer's
+    /// Close.
+    pub(crate) fn our_close_was_sent(&mut self) {
+        if self.incoming == Incoming::Frames {
+            self.incoming = Incoming::OnlyClose;
         }
-        debug_assert!(code.is_none_or(may_be_sent));
-        frame::encode_close(out, code, reason);
-        self.close_sent = true;
         self.reader.message = None;
-        true
     }
 }
 
@@ -214,12 +197,12 @@ struct Reader {
     /// The frame whose payload is arriving. It belongs to `message` or, after our Close, to nothing.
     frame: Option<PartialFrame>,
     compression: Option<Parameters>,
-    /// See [`Protocol::progress`].
+    /// See [`Receiver::progress`].
     progress: u32,
 }
 
 impl Reader {
-    /// The next event while neither side has sent Close; see [`Protocol::receive`] for the rest.
+    /// The next event while neither side has sent Close; see [`Receiver::receive`] for the rest.
     #[inline]
     fn next_event<'a>(
         &'a mut self,

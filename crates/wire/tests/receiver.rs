@@ -7,14 +7,15 @@ use wire::deflate::{Deflater, Inflater, Parameters};
 use wire::error::close_code;
 use wire::event::Event;
 use wire::frame::Opcode::{self, Binary, Close, Continuation, Ping, Pong, Text};
-use wire::protocol::Protocol;
+use wire::receiver::Receiver;
+use wire::sender::Sender;
 
 const LIMIT: usize = 1024;
 const COMPRESSED: Option<Parameters> = Some(Parameters { server_max_window_bits: 15 });
 
 fn close(connection: &mut Connection, code: u16) -> Vec<u8> {
     let mut out = Vec::new();
-    assert!(connection.protocol.send_close(Some(code), "", &mut out));
+    assert_eq!(Sender::new(None).close(&mut connection.receiver, Some(code), "", &mut out), Ok(()));
     out
 }
 
@@ -61,7 +62,7 @@ fn deflated(data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_connection_is_small() {
-    assert!(size_of::<Protocol>() <= 96, "{} bytes", size_of::<Protocol>());
+    assert!(size_of::<Receiver>() <= 96, "{} bytes", size_of::<Receiver>());
 }
 
 #[test]
@@ -102,71 +103,71 @@ fn a_character_may_be_split_between_fragments() {
 
 #[test]
 fn a_whole_message_is_handed_out_without_a_copy() {
-    let mut protocol = Protocol::new(None);
+    let mut receiver = Receiver::new(None);
     let mut inflater = Inflater::new();
     let mut input = masked(true, false, Text, b"Hello");
     let payload_at = input.as_ptr().wrapping_add(6);
-    let (taken, event) = protocol.receive(&mut input, LIMIT, &mut inflater);
+    let (taken, event) = receiver.receive(&mut input, LIMIT, &mut inflater);
     let Ok(Some(Event::Text(text))) = event else { panic!("{event:?}") };
     assert_eq!((taken, text.as_ptr()), (11, payload_at));
-    assert_eq!(protocol.buffered(), 0);
+    assert_eq!(receiver.buffered(), 0);
 }
 
 #[test]
 fn the_buffer_of_a_gathered_message_is_freed_by_the_next_call() {
     let mut connection = Connection::new(None, LIMIT);
     connection.receive(&masked(false, false, Binary, &[7; 100]));
-    assert_eq!(connection.protocol.buffered(), 100);
+    assert_eq!(connection.receiver.buffered(), 100);
 
     let mut last = masked(true, false, Continuation, &[7; 100]);
-    let (_, event) = connection.protocol.receive(&mut last, LIMIT, &mut connection.inflater);
+    let (_, event) = connection.receiver.receive(&mut last, LIMIT, &mut connection.inflater);
     assert_eq!(event, Ok(Some(Event::Binary(&[7; 200]))));
     assert_eq!(connection.receive(&[]), []);
-    assert_eq!(connection.protocol.buffered(), 0);
+    assert_eq!(connection.receiver.buffered(), 0);
 }
 
 #[test]
 fn the_buffer_of_a_gathered_message_can_be_freed_at_once() {
     let mut connection = Connection::new(None, LIMIT);
     connection.receive(&masked(false, false, Binary, &[7; 100]));
-    connection.protocol.free_handed_out();
-    assert_eq!(connection.protocol.buffered(), 100);
+    connection.receiver.free_handed_out();
+    assert_eq!(connection.receiver.buffered(), 100);
     let mut last = masked(true, false, Continuation, &[7; 100]);
-    let (_, event) = connection.protocol.receive(&mut last, LIMIT, &mut connection.inflater);
+    let (_, event) = connection.receiver.receive(&mut last, LIMIT, &mut connection.inflater);
     assert_eq!(event, Ok(Some(Event::Binary(&[7; 200]))));
-    connection.protocol.free_handed_out();
-    assert_eq!(connection.protocol.buffered(), 0);
+    connection.receiver.free_handed_out();
+    assert_eq!(connection.receiver.buffered(), 0);
 }
 
 #[test]
 fn only_what_comes_of_an_unfinished_message_is_progress() {
     let mut connection = Connection::new(None, LIMIT);
     connection.receive(&masked(true, false, Binary, &[7; 10]));
-    assert!(!connection.protocol.is_mid_message());
+    assert!(!connection.receiver.is_mid_message());
     connection.receive(&masked(false, false, Binary, &[7; 10]));
-    assert!(connection.protocol.is_mid_message());
-    let before = connection.protocol.progress();
+    assert!(connection.receiver.is_mid_message());
+    let before = connection.receiver.progress();
     connection.receive(&masked(true, false, Ping, b"still here"));
-    assert_eq!(connection.protocol.progress(), before);
+    assert_eq!(connection.receiver.progress(), before);
     let mut rest = masked(true, false, Continuation, &[7; 10]);
     let last = rest.split_off(8);
     connection.receive(&rest);
-    let begun = connection.protocol.progress();
+    let begun = connection.receiver.progress();
     assert_ne!(begun, before);
     connection.receive(&last[..1]);
-    assert_ne!(connection.protocol.progress(), begun);
+    assert_ne!(connection.receiver.progress(), begun);
     connection.receive(&last[1..]);
-    assert!(!connection.protocol.is_mid_message());
+    assert!(!connection.receiver.is_mid_message());
 }
 
 #[test]
 fn while_no_message_is_unfinished_every_frame_is_progress() {
     let mut connection = Connection::new(None, LIMIT);
-    let mut before = connection.protocol.progress();
+    let mut before = connection.receiver.progress();
     for frame in [masked(true, false, Text, b"whole"), masked(true, false, Ping, b""), masked(true, false, Pong, b"")] {
         connection.receive(&frame);
-        assert_ne!(connection.protocol.progress(), before);
-        before = connection.protocol.progress();
+        assert_ne!(connection.receiver.progress(), before);
+        before = connection.receiver.progress();
     }
 }
 
@@ -180,14 +181,14 @@ fn what_is_left_is_only_a_partial_header_or_control_frame() {
 
     assert_eq!(connection.receive(&masked(true, false, Binary, &[0; 500])[..300]), []);
     assert_eq!(connection.unread.len(), 0);
-    assert!(connection.protocol.is_mid_frame());
+    assert!(connection.receiver.is_mid_frame());
 }
 
 #[test]
 fn between_fragments_the_peer_is_not_in_the_middle_of_a_frame() {
     let mut connection = Connection::new(None, LIMIT);
     connection.receive(&masked(false, false, Text, b"He"));
-    assert!(!connection.protocol.is_mid_frame());
+    assert!(!connection.receiver.is_mid_frame());
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn after_an_error_nothing_is_read() {
     assert_eq!(connection.receive(&frames.concat()), [Got::Failure(1002)]);
     assert_eq!(connection.receive(&frames.concat()), []);
     assert!(connection.unread.is_empty());
-    assert!(!connection.protocol.is_open() && !connection.protocol.close_received());
+    assert!(!connection.receiver.is_open() && !connection.receiver.close_received());
     close(&mut connection, close_code::PROTOCOL_ERROR);
 }
 
@@ -247,19 +248,19 @@ fn a_message_may_have_the_largest_size_and_not_a_byte_more() {
 fn a_message_too_big_fails_at_the_header() {
     let mut connection = Connection::new(None, LIMIT);
     assert_eq!(connection.receive(&masked(true, false, Binary, &[0; LIMIT + 1])[..8]), [Got::Failure(1009)]);
-    assert_eq!(connection.protocol.buffered(), 0);
+    assert_eq!(connection.receiver.buffered(), 0);
 }
 
 #[test]
 fn a_claim_allocates_nothing() {
-    let mut protocol = Protocol::new(None);
+    let mut receiver = Receiver::new(None);
     let mut inflater = Inflater::new();
     let mut header = claim(true, Binary, 1 << 62);
-    assert_eq!(protocol.receive(&mut header, usize::MAX, &mut inflater), (14, Ok(None)));
-    assert_eq!(protocol.buffered(), 0);
+    assert_eq!(receiver.receive(&mut header, usize::MAX, &mut inflater), (14, Ok(None)));
+    assert_eq!(receiver.buffered(), 0);
     for total in 1..=1000 {
-        assert_eq!(protocol.receive(&mut [0], usize::MAX, &mut inflater), (1, Ok(None)));
-        assert!(protocol.buffered() <= 2 * total, "{} bytes for {total}", protocol.buffered());
+        assert_eq!(receiver.receive(&mut [0], usize::MAX, &mut inflater), (1, Ok(None)));
+        assert!(receiver.buffered() <= 2 * total, "{} bytes for {total}", receiver.buffered());
     }
 }
 
@@ -269,7 +270,7 @@ fn the_buffer_does_not_reach_beyond_the_frame() {
     let frame = masked(true, false, Binary, &[0; 1000]);
     connection.receive(&frame[..600]);
     connection.receive(&frame[600..900]);
-    assert_eq!(connection.protocol.buffered(), 1000);
+    assert_eq!(connection.receiver.buffered(), 1000);
 }
 
 #[test]
@@ -303,7 +304,7 @@ fn compressed_bytes_are_bounded_too() {
     let empty_blocks = [0x00, 0x00, 0x00, 0xff, 0xff].repeat(20);
     let mut events = connection.receive(&masked(false, true, Binary, &empty_blocks));
     for _ in 0..20 {
-        assert!(connection.protocol.buffered() <= 2 * LIMIT);
+        assert!(connection.receiver.buffered() <= 2 * LIMIT);
         events.extend(connection.receive(&masked(false, false, Continuation, &empty_blocks)));
     }
     assert_eq!(events, [Got::Failure(1009)]);
@@ -356,24 +357,14 @@ fn a_faulty_close_fails() {
 #[test]
 fn the_peer_closes_first() {
     let mut connection = Connection::new(None, LIMIT);
-    assert!(connection.protocol.is_open());
+    assert!(connection.receiver.is_open());
     let frames = [masked(true, false, Close, b"\x03\xe8"), masked(true, false, Text, b"too late")];
     assert_eq!(connection.receive(&frames.concat()), [Got::Close(Some(1000), String::new())]);
-    assert!(connection.protocol.close_received() && !connection.protocol.close_sent());
-    assert!(!connection.protocol.is_open());
+    assert!(connection.receiver.close_received());
+    assert!(!connection.receiver.is_open());
 
     assert_eq!(close(&mut connection, 1000), [0x88, 2, 0x03, 0xe8]);
-    assert!(connection.protocol.close_sent());
     assert_eq!(connection.receive(b"anything"), []);
-}
-
-#[test]
-fn a_close_is_sent_once() {
-    let mut connection = Connection::new(None, LIMIT);
-    close(&mut connection, close_code::GOING_AWAY);
-    let mut out = Vec::new();
-    assert!(!connection.protocol.send_close(None, "", &mut out));
-    assert_eq!(out, []);
 }
 
 #[test]
@@ -382,7 +373,7 @@ fn after_our_close_all_but_the_peers_is_discarded() {
     let long = masked(true, false, Binary, &[0; 500]);
     connection.receive(&long[..300]);
     close(&mut connection, close_code::GOING_AWAY);
-    assert_eq!(connection.protocol.buffered(), 0);
+    assert_eq!(connection.receiver.buffered(), 0);
 
     let behind = [
         long[300..].to_vec(),
@@ -393,8 +384,8 @@ fn after_our_close_all_but_the_peers_is_discarded() {
     ];
     let events: Vec<Got> = behind.concat().chunks(7).flat_map(|bytes| connection.receive(bytes)).collect();
     assert_eq!(events, [Got::Close(Some(1001), String::new())]);
-    assert_eq!(connection.protocol.buffered(), 0);
-    assert!(connection.protocol.close_sent() && connection.protocol.close_received());
+    assert_eq!(connection.receiver.buffered(), 0);
+    assert!(connection.receiver.close_received());
 }
 
 #[test]
