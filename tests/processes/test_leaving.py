@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import ssl
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,20 @@ async def test_answers_that_are_cut_off_are_told_of(launch: Launch) -> None:
     await launched.log.wait_for("worker 0: 1 answers were cut off, which took longer than shutdown_timeout")
     writer.close()
     await launched.stop()
+
+
+async def test_a_websocket_that_has_ended_is_no_answer_that_was_cut_off(launch: Launch) -> None:
+    opening = """
+        server.on("open", lambda server, request: server.push(request.fd, bytes(20_000_000)))
+    """
+    launched = await launch(LIFE + textwrap.dedent(opening), workers=1, shutdown_timeout=0.3, send_queue_size=2**25)
+    reader, writer = await asyncio.open_connection("127.0.0.1", launched.port, limit=4096)
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    ask(writer, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key)
+    await reader.readuntil(b"\r\n\r\n")
+    # Close, with code 1000. The client does not read what was sent before the answer to it.
+    writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
+    await launched.told.wait_for("close 1000")
+    await launched.stop()
+    writer.close()
+    assert not [line for line in await launched.log.to_the_end() if "cut off" in line]
