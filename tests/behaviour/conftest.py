@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 from application import Application
 from embedded import serve_embedded
+from multi_process import serve_in_processes
 from over_tls import serve_over_tls
 from running import Running, Serve
-
-from processes import serve_in_processes
 
 Way = Callable[[Application, dict[str, Any]], AbstractAsyncContextManager[Running]]
 

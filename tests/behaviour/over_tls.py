@@ -12,9 +12,8 @@ from typing import Any
 import trustme
 from application import Application
 from embedded import serve_embedded
+from multi_process import serve_in_processes
 from running import Running
-
-from processes import serve_in_processes
 
 HOST = "127.0.0.1"
 

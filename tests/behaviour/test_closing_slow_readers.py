@@ -5,11 +5,11 @@ import contextlib
 import time
 
 from application import Note
+from multi_process import serve_in_processes
 from raw_client import RawClient
 from running import Running, Serve
 
 from hubbub import CloseCode, Frame, Opcode, Response, Server
-from processes import serve_in_processes
 
 # Far more than the kernel's buffers hold for a client with a small one.
 MUCH = 3_000_000
@@ -193,7 +193,7 @@ async def test_a_reader_that_takes_hardly_anything_is_cut_off(serve_here: Serve)
 
 
 async def trickle(client: RawClient, is_over: asyncio.Event) -> int:
-    """Read 10 KB a second until it is over, and then what is left; return how many bytes came."""
+    """Read 10 KB a second until the time is up, and then the rest; return the number of bytes read."""
     count = 0
     with contextlib.suppress(OSError):
         while data := await client.some(1000):

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from application import Note
+from multi_process import serve_in_processes
 from running import Running, Serve
 
 from hubbub import Accept, Frame, Refuse, Request, Response, Server
 from hubbub.worker import Worker
-from processes import serve_in_processes
 
 FOREIGN = "Origin: https://evil.example"
 
@@ -162,7 +162,7 @@ async def test_refusals_that_are_not_listed_are_counted(serve_here: Serve) -> No
     for client in clients:
         await client.__aenter__()
         client.send("nonsense\r\n\r\n")
-    # Whichever turns they came in.
+    # In whichever turns they arrived.
     for client in clients:
         assert (await client.answer()).status == 400
         await client.__aexit__()
@@ -284,10 +284,10 @@ async def test_a_handler_that_fails_again_and_again_is_ten_tracebacks_and_a_numb
     async with running.connect():
         pass
     await running.stop()
-    assert running.log.text.count("the handler of request failed") == 10
+    assert running.log.text.count("the request handler failed") == 10
     assert running.log.text.count("Traceback") == 11
     assert "on_request failed 5 more times\n" in running.log.text
-    assert "the handler of close failed" in running.log.text
+    assert "the close handler failed" in running.log.text
 
 
 # ---- who came --------------------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ async def test_a_handler_that_holds_the_event_loop_is_named(serve: Serve, event:
     async with running.connect() as client:
         await client.send("x")
     name = "take_time" if kind == "sync" else "at_once"
-    await running.log.tells(f"slow.<locals>.{name} (the handler of {event}) held the event loop for ")
+    await running.log.tells(f"slow.<locals>.{name} (the {event} handler) held the event loop for ")
 
 
 async def test_a_request_handler_is_named_too(serve: Serve) -> None:
@@ -411,7 +411,7 @@ async def test_a_request_handler_is_named_too(serve: Serve) -> None:
     async with running.raw() as client:
         client.ask()
         assert (await client.answer()).status == 404
-    await running.log.tells("take_time (the handler of request) held the event loop for ")
+    await running.log.tells("take_time (the request handler) held the event loop for ")
 
 
 async def test_so_is_the_function_of_a_timer(serve: Serve) -> None:

@@ -78,15 +78,15 @@ class HubServer:
         return Publisher(self.control, **how)
 
     def memory(self) -> int:
-        """Bytes that are resident of the master, without those of files."""
+        """Return the resident memory of the master in bytes, without mapped files."""
         return memory_of(self._process.pid)
 
     def descriptors(self) -> int:
-        """How many descriptors the master has."""
+        """Return the number of the master's descriptors."""
         return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
     def log(self) -> str:
-        """What the processes have written to standard error."""
+        """Return what the processes have written to standard error."""
         return self._log.read_text()
 
     def logs(self, text: str) -> None:
@@ -99,18 +99,18 @@ class HubServer:
 
     def reloads(self) -> None:
         """Ask for new workers, and wait until all others have ended."""
-        _, *before = self.processes()
+        _, *before = self.pids()
         self.reload()
-        wait_until(lambda: set(before).isdisjoint(self.processes()), "all workers are replaced")
+        wait_until(lambda: set(before).isdisjoint(self.pids()), "all workers are replaced")
 
-    def processes(self) -> list[int]:
+    def pids(self) -> list[int]:
         """The process ids of the master and of the workers."""
         pid = self._process.pid
         # The event loop's thread, which is the first, starts the workers.
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def stop(self) -> None:
-        """Stop it; it must have lived until now, and end as it should."""
+        """Stop it gracefully; it must have run until now, and exit as it should."""
         assert self._process.poll() is None, self.log()
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(PATIENCE) == 0, self.log()
@@ -118,7 +118,7 @@ class HubServer:
             assert sign not in self.log(), self.log()
 
     def kill(self) -> None:
-        """End it whatever it does; its workers die with it."""
+        """Kill it; its workers die with it."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdout

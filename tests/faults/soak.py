@@ -1,4 +1,4 @@
-"""A server under steady load for minutes: whether memory or descriptors of any of its processes grow.
+"""Puts a server under steady load for minutes, and checks whether memory or descriptors of any process grow.
 
     python tests/faults/soak.py [--minutes 10]
 
@@ -29,7 +29,7 @@ VISITORS = 10
 # Echoes of one visit, and characters of one.
 ECHOES = 20
 MAX_CHARACTERS = 20_000
-# Seconds between two messages of the publisher, and between two looks at the processes.
+# Seconds between two messages of the publisher, and between two measurements of the processes.
 PUBLISHING_INTERVAL = 0.02
 SAMPLING_INTERVAL = 2.0
 # What is left out of the fit: caches, pools and the allocator take their size.
@@ -39,7 +39,7 @@ TOPIC = "news"
 
 @dataclass
 class Series:
-    """What was seen of one process: times in seconds, PSS in bytes."""
+    """The measurements of one process: times in seconds, PSS in bytes."""
 
     times: list[float] = field(default_factory=list)
     pss: list[int] = field(default_factory=list)
@@ -127,9 +127,9 @@ class Load:
 
 
 async def soak(server: HubServer, context: ssl.SSLContext, minutes: float) -> tuple[Load, dict[int, Series]]:
-    """Load a server for so long, and look at its processes meanwhile."""
+    """Load a server for that many minutes, and measure its processes meanwhile."""
     load = Load(server, context)
-    processes = {pid: Series() for pid in server.processes()}
+    processes = {pid: Series() for pid in server.pids()}
 
     async def look_again_and_again() -> None:
         began = time.monotonic()

@@ -24,7 +24,7 @@ from hubbub import NotRunning
 PROGRAM = Path(__file__).with_name("served.py")
 LISTENING = re.compile(r"listening on \S+ port (\d+)")
 # Failures that a server may log: those of the application itself.
-COMPLAINT = re.compile(r" hubbub ERROR (the handler of|a timer's function) ")
+COMPLAINT = re.compile(r" hubbub ERROR (the \w+ handler|a timer's function) ")
 
 
 class Channel:
@@ -34,7 +34,7 @@ class Channel:
     """
 
     def __init__(self, directory: Path, notes: Notes) -> None:
-        self.processes: list[str] = []
+        self.addresses: list[str] = []
         """The addresses of the processes that have started."""
         self._notes = notes
         self._loop = asyncio.get_running_loop()
@@ -61,7 +61,7 @@ class Channel:
                 return
             match pickle.loads(data):
                 case ("here",):
-                    self.processes.append(process)
+                    self.addresses.append(process)
                 case "note", values:
                     self._notes.add(values)
                 case "result", number, result:
@@ -74,7 +74,7 @@ class Channel:
         self._socket.close()
 
 
-class Processes:
+class MultiProcess:
     """A master and its workers."""
 
     def __init__(self, directory: Path, workers: int) -> None:
@@ -103,7 +103,7 @@ class Processes:
         """Wait until all workers accept connections."""
         await self.log.tells("listening on ")
         self.channel.read()
-        for process in self.channel.processes:
+        for process in self.channel.addresses:
             with contextlib.suppress(NotRunning):
                 self._by_worker_id[await self.channel.ask(process, lambda server, note: server.worker_id)] = process
         assert set(self._by_worker_id) == set(range(self.workers))
@@ -144,17 +144,17 @@ async def serve_in_processes(
         (Path(directory) / "application").write_bytes(
             by_value(application, application, {"workers": workers, **settings})
         )
-        processes = Processes(Path(directory), workers)
-        await processes.start()
+        server = MultiProcess(Path(directory), workers)
+        await server.start()
         try:
-            await processes.are_ready()
-            yield Running(processes)
+            await server.are_ready()
+            yield Running(server)
         finally:
             try:
-                await processes.stop()
+                await server.stop()
             finally:
-                processes.close()
-    assert not unexpected(processes.log.text)
+                server.close()
+    assert not unexpected(server.log.text)
 
 
 def by_value(function: Any, *values: Any) -> bytes:
