@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-# No sandbox, because CI runs as root; and nothing that would load anything but our page from the network.
+# No sandbox, because CI runs as root; and no features that load anything except our page from the network.
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def unavailable() -> Unavailable:
-    """Skip the test and say what is missing; with CI=true, where nothing may be missing, fail instead."""
+    """Skip the test and say what is missing; fail instead with CI=true, where nothing may be missing."""
 
     def unavailable(missing: str) -> NoReturn:
         reason = f"NOT TESTED: {missing}"

@@ -18,7 +18,7 @@ struct Input {
     pieces: Vec<Piece>,
 }
 
-/// What a peer sends: mostly frames, so that the fuzzer gets past the header.
+/// The peer's input: mostly frames, so that the fuzzer gets past the header.
 #[derive(Arbitrary, Debug)]
 enum Piece {
     Frame { fin: bool, rsv1: bool, kind: u8, payload: Vec<u8> },

@@ -33,7 +33,7 @@ TOO_LONG = 0.1
 # Failures of one handler that are logged with their tracebacks in one interval.
 FAILURES = 10
 # These may take long: when a server starts or ends, no client waits for the event loop.
-UNHURRIED = frozenset(f"the handler of {event}" for event in ("worker_start", "worker_stop", "start", "shutdown"))
+UNHURRIED = frozenset(f"the {event} handler" for event in ("worker_start", "worker_stop", "start", "shutdown"))
 
 
 class Caller:
@@ -86,7 +86,7 @@ class Caller:
                 failed(error)
             elif inspect.iscoroutine(result := future.result()):
                 result.close()
-                failed(TypeError("a threaded handler cannot be async, and this one has returned a coroutine"))
+                failed(TypeError("a threaded handler must not be async, but this one returned a coroutine"))
             else:
                 then(result, None)
 
@@ -178,7 +178,7 @@ class Caller:
             then()
             return
         job = functools.partial(handler.callable, *arguments[: handler.count])
-        self.run(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
+        self.run(f"the {event} handler", job, then, in_thread=handler.kind == "threaded")
 
     def outcome(self, event: str, *arguments: object) -> asyncio.Future[BaseException | None]:
         """Call the handler of an event without a connection, if there is one.
@@ -191,7 +191,7 @@ class Caller:
         if handler := self.handlers.get(event):
             job = _Exiting(functools.partial(handler.callable, *arguments[: handler.count]))
             self.perform(
-                f"the handler of {event}",
+                f"the {event} handler",
                 job.call_in_thread if handler.kind == "threaded" else job.call,
                 lambda result, error: outcome.set_result(error or job.exit),
                 in_thread=handler.kind == "threaded",
@@ -212,7 +212,7 @@ class Caller:
             async with asyncio.timeout_at(max(deadline, self.loop.time() + CANCEL_GRACE)):
                 await self.call(event, *arguments)
         except TimeoutError:
-            log.error("the handler of %s took too long, and is cancelled", event)
+            log.error("the %s handler took too long and was cancelled", event)
             self.cancel()
 
     async def until(self, condition: Callable[[], bool], deadline: float) -> bool:

@@ -174,7 +174,7 @@ def _find(target: str) -> Server:
     """Import the user's module, and return the server that `target` names in it."""
     name, colon, attribute = target.partition(":")
     if not (colon and all(part.isidentifier() for part in f"{name}.{attribute}".split("."))):
-        raise Failure(f"{target!r} does not say which server: MODULE:SERVER is needed, such as app:server")
+        raise Failure(f"{target!r} does not name a server: write MODULE:SERVER, such as app:server")
     try:
         with program.importing():
             module = importlib.import_module(name)
@@ -184,7 +184,7 @@ def _find(target: str) -> Server:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             _fail_as_user(error)
-        hint = f": {name.removesuffix('.py')}:{attribute} may be meant" if name.endswith(".py") else ""
+        hint = f"; did you mean {name.removesuffix('.py')}:{attribute}?" if name.endswith(".py") else ""
         raise Failure(f"there is no module {error.name!r}{hint}") from None
     except Exception as error:
         _fail_as_user(error)
@@ -195,7 +195,7 @@ def _find(target: str) -> Server:
         except AttributeError:
             raise Failure(f"there is no {attribute} in the module {name}") from None
     if not isinstance(found, Server):
-        raise Failure(f"{target} is no Server but {type(found).__name__}")
+        raise Failure(f"{target} is not a Server but {type(found).__name__}")
     return found
 
 
@@ -261,7 +261,7 @@ def _address(port: str | None, control: str | None) -> dict[str, Any]:
     for complaint in environment.complaints():
         click.echo(f"hubbub: {complaint}", err=True)
     if port and control:
-        raise click.UsageError("--port and --control name two servers: give one of them")
+        raise click.UsageError("give --port or --control, not both")
     options = {name: text for name, text in (("port", port), ("control", control)) if text}
     # A port given as an option beats a variable that names a path.
     names = ("port",) if port else ("port", "control")
@@ -271,7 +271,7 @@ def _address(port: str | None, control: str | None) -> dict[str, Any]:
     except SettingsError as error:
         raise Failure(str(error)) from None
     if settings.control is None:
-        raise Failure("there is no control socket to talk to: name one with --control, or a port with --port")
+        raise Failure("no control socket to connect to: give --control or --port")
     return {"port": settings.port} if settings.control == "auto" else {"path": settings.control}
 
 
@@ -300,7 +300,7 @@ def _content(text: str) -> str:
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
-        raise Failure(f"what comes from standard input is not UTF-8: {error}") from None
+        raise Failure(f"standard input is not UTF-8: {error}") from None
 
 
 def _answer(as_json: bool, **values: Any) -> None:

@@ -92,7 +92,7 @@ def open_control(setting: str | None, port: int, *, is_temporary: bool = False) 
         # "auto" does not require a socket, and another user must not be able to stop us by creating the directory.
         if setting != "auto":
             raise
-        log.warning("no control socket: %s; `control` can name another path", refusal.strerror)
+        log.warning("no control socket: %s; set `control` to another path", refusal.strerror)
         return None
 
 
@@ -102,7 +102,7 @@ def _open(setting: str, port: int, is_temporary: bool) -> Control:
     try:
         path = _path_in(_own_directory(), port) if setting == "auto" else os.path.abspath(setting)
         if len(os.fsencode(path)) > MAX_PATH:
-            raise CannotServe(errno.ENAMETOOLONG, f"a socket's path has at most {MAX_PATH} bytes: {path}")
+            raise CannotServe(errno.ENAMETOOLONG, f"a socket's path may have at most {MAX_PATH} bytes: {path}")
         _refuse_what_is_no_socket(path)
         lease = _take_lease(path)
         if lease is None:
@@ -117,7 +117,7 @@ def _open(setting: str, port: int, is_temporary: bool) -> Control:
     except OSError as error:
         place = error.filename or path
         reason = f"{place}: {error.strerror or error}" if place else error.strerror
-        raise CannotServe(error.errno, f"cannot make the control socket: {reason}") from error
+        raise CannotServe(error.errno, f"cannot create the control socket: {reason}") from error
 
 
 def _directory() -> str:
@@ -131,7 +131,7 @@ def _path_in(directory: str, port: int) -> str:
 def _refusal(directory: str, found: os.stat_result) -> str | None:
     """Return why a directory cannot be trusted, or `None`; anyone may have created one of that name before us."""
     if not stat.S_ISDIR(found.st_mode):
-        return f"{directory} is no directory"
+        return f"{directory} is not a directory"
     if found.st_uid != os.geteuid():
         return f"{directory} belongs to another user"
     return None
@@ -144,7 +144,7 @@ def _own_directory() -> str:
         os.mkdir(directory, 0o700)
     found = os.lstat(directory)
     if refusal := _refusal(directory, found):
-        raise CannotServe(errno.EPERM, f"cannot make the control socket: {refusal}")
+        raise CannotServe(errno.EPERM, f"cannot create the control socket: {refusal}")
     if stat.S_IMODE(found.st_mode) != 0o700:
         os.chmod(directory, 0o700)
     return directory
@@ -168,7 +168,7 @@ def _take_lease(path: str) -> int | None:
 def _refuse_what_is_no_socket(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise CannotServe(errno.EEXIST, f"cannot make the control socket: {path} is something else")
+            raise CannotServe(errno.EEXIST, f"cannot create the control socket: {path} is not a socket")
 
 
 def _listen(path: str) -> int:

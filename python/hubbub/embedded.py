@@ -139,7 +139,7 @@ class Embedded:
         Raises:
             RuntimeError: Always.
         """
-        raise RuntimeError("reload needs worker processes, and this server runs in one process: start it anew")
+        raise RuntimeError("cannot reload a server that runs in one process: restart it instead")
 
     async def close(self) -> None:
         """Stop gracefully, run the `shutdown` handler, and release everything."""

@@ -32,7 +32,7 @@ def complaints(environ: Mapping[str, str] = os.environ) -> Iterator[str]:
             continue
         if _OF_A_SERVICE.fullmatch(name) or (name.endswith("_PORT") and _ADDRESS_OF_A_SERVICE.fullmatch(value)):
             continue
-        yield f"the variable {shown(name)} is no setting, and is ignored: {_hint(name, known)}"
+        yield f"the variable {shown(name)} is not a setting and is ignored: {_hint(name, known)}"
 
 
 def _hint(name: str, known: Collection[str]) -> str:

@@ -50,7 +50,7 @@ def short_number(given: object) -> str:
     try:
         text = str(given)
     except ValueError:
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
     return text if len(text) <= 100 else text[:97] + "..."
 
 

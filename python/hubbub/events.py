@@ -365,13 +365,13 @@ def _checked_headers(headers: Mapping[str, str], reserved: set[str]) -> Mapping[
         raise wrong_type("headers", "a mapping of str to str", headers)
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers must be a mapping of str to str, and have {name!r}: {value!r}")
+            raise TypeError(f"headers must be a mapping of str to str, but contain {name!r}: {value!r}")
         if not TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} is not a header name")
         if not _FIELD_VALUE.fullmatch(value):
-            raise ValueError(f"the header {name} has a control character or is not latin-1: {value!r}")
+            raise ValueError(f"the header {name} contains a control character or is not Latin-1: {value!r}")
         if name.lower() in reserved:
-            raise ValueError(f"the header {name} is written by the server itself")
+            raise ValueError(f"the server itself sets the header {name}")
     return MappingProxyType(dict(headers))
 
 
@@ -418,12 +418,12 @@ class Response:
             raise wrong_type("content_type", "a str or None", content_type)
         payload = _body_bytes(body)
         if payload and status in (204, 304):
-            raise ValueError(f"a response with status {status} has no body")
+            raise ValueError(f"a response with status {status} cannot have a body")
         checked = _checked_headers(headers, _FRAMING_HEADERS)
         named = next((value for name, value in checked.items() if name.lower() == "content-type"), None)
         # Both may hold the same value, as they do when `dataclasses.replace` passes on the parts of another response.
         if named is not None and content_type not in (None, named):
-            raise ValueError("the content type is given twice, differently, in headers and as content_type")
+            raise ValueError("the content type in headers differs from content_type")
         if named is None:
             named = content_type or _default_content_type(body)
             if named is not None:
@@ -448,7 +448,7 @@ class Response:
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except TypeError as error:
-            raise TypeError(f"value must be what JSON can express: {error}") from None
+            raise TypeError(f"value cannot be encoded as JSON: {error}") from None
         return cls(text, status, headers, "application/json")
 
     @classmethod
@@ -468,9 +468,9 @@ class Response:
         if not isinstance(status, int) or isinstance(status, bool):
             raise wrong_type("status", "an int", status)
         if status not in (301, 302, 303, 307, 308):
-            raise ValueError(f"status {short_number(status)} is no redirect; allowed are 301, 302, 303, 307 and 308")
+            raise ValueError(f"status {short_number(status)} is not a redirect; allowed are 301, 302, 303, 307 and 308")
         if not url.isprintable():
-            raise ValueError(f"the URL has a control character: {url!r}")
+            raise ValueError(f"the URL contains a control character: {url!r}")
         return cls(status=status, headers={"Location": quote(url, safe=_URL_CHARACTERS)})
 
 

@@ -49,10 +49,10 @@ class Handler:
         if not isinstance(threaded, bool):
             raise wrong_type("threaded", "a bool", threaded)
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
-            raise TypeError(f"the handler of {event!r} has a yield in it, so calling it would do nothing")
+            raise TypeError(f"the {event!r} handler contains yield, so calling it would do nothing")
         is_async = _is(inspect.iscoroutinefunction, function)
         if threaded and is_async:
-            raise TypeError(f"the handler of {event!r} is async def: it cannot run in a thread")
+            raise TypeError(f"the {event!r} handler is async def: it cannot run in a thread")
         count = _count(event, function, arguments)
         return cls(function, count, "async" if is_async else "threaded" if threaded else "sync")
 
@@ -67,7 +67,7 @@ def arguments_of(event: str) -> tuple[str, ...]:
     if not isinstance(event, str):
         raise wrong_type("event", 'a str, as in on("message")', event)
     if event not in EVENTS:
-        raise ValueError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+        raise ValueError(f"unknown event {event!r}; known events: {', '.join(EVENTS)}")
     return EVENTS[event]
 
 
@@ -92,7 +92,7 @@ def _count(event: str, function: Callable[..., Any], arguments: tuple[str, ...])
     missing += [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     if missing:
         raise TypeError(
-            f"the handler of {event!r} is given ({', '.join(arguments)}) or the first of these; "
-            f"nothing is there for its parameter {missing[0].name!r}"
+            f"the {event!r} handler receives ({', '.join(arguments)}) or the first of these; "
+            f"there is no argument for its parameter {missing[0].name!r}"
         )
     return count

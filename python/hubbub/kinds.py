@@ -260,7 +260,7 @@ class Strings(Kind):
         for given in value:
             kept.append(self._check_entry(given))
             if self.unique and kept[-1] in kept[:-1]:
-                raise Refused(f"{short_repr(given)} stands there twice")
+                raise Refused(f"{short_repr(given)} is listed twice")
         return tuple(kept)
 
     def parse(self, text: str) -> object:
@@ -331,7 +331,7 @@ class Origins(Kind):
             if kept == (word,):
                 return word
         if isinstance(kept, tuple) and "same" in kept:
-            raise Refused("'same' stands alone: list the origin of one's own pages instead")
+            raise Refused("'same' must stand alone: list the origin of your own pages instead")
         return kept
 
     def parse(self, text: str) -> object:

@@ -54,7 +54,7 @@ async def _resolve(host: str, port: int) -> list[_Address]:
     except socket.gaierror as error:
         raise CannotServe(error.errno, f"cannot listen on {host}: {error.strerror}") from error
     except UnicodeError as error:
-        raise CannotServe(errno.EINVAL, f"cannot listen on {host}: this is no name of a host") from error
+        raise CannotServe(errno.EINVAL, f"cannot listen on {host}: not a valid host name") from error
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
@@ -135,4 +135,4 @@ def raise_file_limit(connections: int | None = None) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if connections is not None and soft != resource.RLIM_INFINITY and soft < connections:
-        log.warning("only %d files may be open: too few for max_connections=%d", soft, connections)
+        log.warning("the limit of %d open files is too low for max_connections=%d", soft, connections)

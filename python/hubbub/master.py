@@ -255,7 +255,7 @@ class Master:
             self._failed(seat, f"worker {seat.worker_id} cannot be started: {error}", SYSTEM_REFUSED)
             return
         self._processes[process.slot] = process
-        log.log(logging.INFO if self._all_serve.is_set() else logging.DEBUG, "%s starts", process.describe())
+        log.log(logging.INFO if self._all_serve.is_set() else logging.DEBUG, "%s is starting", process.describe())
         name = f"hubbub-worker-{seat.worker_id}"
         threading.Thread(target=self._wait, args=(process,), name=name, daemon=True).start()
 
@@ -349,17 +349,17 @@ class Master:
         """Handle a stuck worker; if `is_news` is false, the worker has already logged it itself."""
         if is_news:
             log.error(
-                "%s is stuck: it has done nothing for over %g s; its process is stopped, or one call holds the "
+                "%s is stuck: it has done nothing for over %g s; its process is stopped, or a call is holding the "
                 "interpreter",
                 process.describe(),
                 self._settings.stuck_after,
             )
         if self._settings.stuck_restart and process.stage in (Stage.STARTING, Stage.SERVING):
-            log.error("%s is killed, because it is stuck", process.describe())
+            log.error("killing %s because it is stuck", process.describe())
             process.popen.kill()
 
     def _moves(self, process: Process) -> None:
-        log.warning("%s moves again", process.describe())
+        log.warning("%s is running again", process.describe())
 
     def _ended(self, process: Process, status: int) -> None:
         """Handle the end of a worker's process."""
@@ -376,7 +376,7 @@ class Master:
         if stage is Stage.STARTING:
             seat.starting = None
             # Which of the two it was cannot be known from here.
-            why = "" if status else ": it never reached start(), or was ended while worker_start ran"
+            why = "" if status else ": it never reached start(), or was terminated while worker_start ran"
             what = f"{died} before it was ready{why}"
             # A signal sent to the whole process group is meant for the server, and the master's may arrive later.
             delay = SIGNAL_GRACE if -status in (signal.SIGTERM, signal.SIGINT) else 0
@@ -400,7 +400,7 @@ class Master:
             self._stop()
             return
         if self._reload and self._reload.seat is seat:
-            log.error("the reload has failed: workers that were not replaced yet keep serving")
+            log.error("the reload failed: workers that were not yet replaced keep serving")
             self._end_reload()
         if not seat.serving:
             self._start_later(seat)
@@ -430,7 +430,7 @@ class Master:
         delay = min(FIRST_DELAY * 2 ** min(seat.failures - 1, MAX_DOUBLINGS), longest) if seat.failures else 0
         seat.failures += 1
         if delay:
-            log.warning("worker %d is started again in %g s", seat.worker_id, delay)
+            log.warning("restarting worker %d in %g s", seat.worker_id, delay)
         seat.next_attempt = self._loop.call_later(delay, self._spawn, seat)
 
     def _hurry(self) -> None:
@@ -460,7 +460,7 @@ class Master:
         process.kill = self._loop.call_later(seconds, self._kill, process)
 
     def _kill(self, process: Process) -> None:
-        log.error("%s does not end, and is killed", process.describe())
+        log.error("killing %s because it does not stop", process.describe())
         process.popen.kill()
 
     # ---- reload ------------------------------------------------------------------------------------------

@@ -39,29 +39,38 @@ COMPLAINT_INTERVAL = 10.0
 COUNTERS = {
     "accepted": ("hubbub_accepted", "Handshakes accepted."),
     "messages_dropped": ("hubbub_messages_dropped", 'Messages dropped by slow_consumer="drop".'),
-    "commands_dropped": ("hubbub_commands_dropped", "Calls from other threads and processes beyond what may wait."),
+    "commands_dropped": (
+        "hubbub_commands_dropped",
+        "Calls from other threads and processes dropped because a queue was full.",
+    ),
     "subscriptions_refused": (
         "hubbub_subscriptions_refused",
         "Subscriptions refused because the connection had max_topics.",
     ),
-    "restarts": ("hubbub_restarts", "Workers replaced after they had died."),
-    "slow_consumers_closed": ("hubbub_slow_consumers_closed", "Connections closed with 1013, their outbox full."),
+    "restarts": ("hubbub_restarts", "Workers replaced after they died."),
+    "slow_consumers_closed": (
+        "hubbub_slow_consumers_closed",
+        "Connections closed with 1013 because their outbox was full.",
+    ),
 }
 # Counters with two directions.
 TRAFFIC = {
     "messages": ("hubbub_messages", "WebSocket messages."),
-    "bytes": ("hubbub_bytes", "Bytes of their payload."),
+    "bytes": ("hubbub_bytes", "Payload bytes of WebSocket messages."),
 }
 # Current values of each worker.
 GAUGES = {
     "connections": ("hubbub_connections", "Open WebSockets."),
     "queued_bytes": ("hubbub_queued_bytes", "Unsent bytes in outboxes."),
-    "outliving": ("hubbub_outliving_handlers", "Connections that have ended, but whose handlers still run."),
-    "held_bytes": ("hubbub_held_bytes", "Memory of connections for queued output and unfinished input."),
+    "outliving": ("hubbub_outliving_handlers", "Connections that have ended but whose handlers are still running."),
+    "held_bytes": ("hubbub_held_bytes", "Memory that connections hold for queued output and unfinished input."),
 }
 TIMES = {
-    "turns": ("hubbub_turn_seconds", "Turns of the reactors, the handlers that they call included."),
-    "handlers": ("hubbub_handler_seconds", "Time for which a handler's call holds the event loop, of every 64th call."),
+    "turns": ("hubbub_turn_seconds", "Duration of the reactors' turns, including the handlers that they call."),
+    "handlers": (
+        "hubbub_handler_seconds",
+        "How long a handler's call holds the event loop; every 64th call is measured.",
+    ),
 }
 
 
@@ -83,7 +92,7 @@ class Collector:
             for worker in stats["workers"]:
                 gauge.add_metric([str(worker["worker_id"])], worker[key])
             yield gauge
-        stuck = GaugeMetricFamily("hubbub_worker_stuck", "1 while the event loop stands still.", labels=["worker"])
+        stuck = GaugeMetricFamily("hubbub_worker_stuck", "1 while the event loop is blocked.", labels=["worker"])
         for worker_id, is_stuck in measured["stuck"].items():
             stuck.add_metric([str(worker_id)], int(is_stuck))
         yield stuck
@@ -96,7 +105,7 @@ class Collector:
             yield traffic
         closed = CounterMetricFamily(
             "hubbub_closed",
-            "WebSockets ended, by the code of their `close` event; 3000 and 4000 stand for the thousand from there on.",
+            "WebSockets ended, by close code; 3000 stands for 3000 to 3999, and 4000 for 4000 to 4999.",
             labels=["code"],
         )
         for code, count in measured["closed"].items():
@@ -110,7 +119,7 @@ class Collector:
         yield refused
         for_memory = CounterMetricFamily(
             "hubbub_memory_closed",
-            "Connections closed because all of a worker held more than max_memory, by what they held: "
+            "Connections closed because a worker's connections together held more than max_memory, by what they held: "
             "output, input (an unfinished message) or body (an unfinished request).",
             labels=["held"],
         )

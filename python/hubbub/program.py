@@ -128,20 +128,20 @@ def is_typed_in() -> bool:
 def why_not_again() -> str | None:
     """Return why this program cannot be run again, as a line for people; return `None` if it can."""
     if is_typed_in():
-        return "the workers would run this program again, but it is typed in, not a file"
+        return "workers have to run this program again, but it was typed in and is not a file"
     multiprocessing = sys.modules.get("multiprocessing.process")
     if os.getpid() != _pid or (multiprocessing and multiprocessing.parent_process()):
-        return "the workers would run this program again, but this process is only a child of it"
+        return "workers have to run this program again, but this process is only a child of it"
     if not sys.executable:
-        return "the workers would run this program again, but there is no Python executable to do so"
+        return "workers have to run this program again, but there is no Python executable to run it with"
     if _directory is None:
-        return "the workers would run this program again, but the directory that it was started in is gone"
+        return "workers have to run this program again, but the directory in which it was started is gone"
     if _way.kind == "input":
-        return "the workers would run this program again, but it came from standard input, which can be read once"
+        return "workers have to run this program again, but it came from standard input, which can be read only once"
     if _way.kind == "module" and not _finds_module():
-        return f"the workers would run this program again, but there is no module {_way.what} in {_directory}"
+        return f"workers have to run this program again, but there is no module {_way.what} in {_directory}"
     if _way.kind == "script" and not os.path.exists(os.path.join(_directory, _way.what)):
-        return f"the workers would run this program again, but there is no {_way.what} in {_directory}"
+        return f"workers have to run this program again, but there is no {_way.what} in {_directory}"
     return None
 
 
@@ -209,7 +209,9 @@ def _take_assignment() -> Assignment | None:
         for descriptor in (taken.link, taken.registry):
             os.set_inheritable(descriptor, False)
     except (ValueError, TypeError, OverflowError, OSError):
-        sys.exit(f"hubbub: {VARIABLE} is set, but not by a master of this process; how many is {VARIABLE}S")
+        sys.exit(
+            f"hubbub: {VARIABLE} is set, but not by a master of this process; the number of workers is {VARIABLE}S"
+        )
     if sys.platform != "linux":
         threading.Thread(target=_watch, args=(taken.master,), name="hubbub-watch", daemon=True).start()
     if os.getppid() != taken.master:
@@ -275,9 +277,7 @@ def leave(error: BaseException | None = None) -> NoReturn:
 def end_child(error: BaseException | None = None) -> NoReturn:
     """End this process, a forked child that returned to code that only its parent may continue."""
     if error is None:
-        log.warning(
-            "a forked child has come back from its handler to the event loop, which is its parent's: it is ended"
-        )
+        log.warning("a forked child returned from its handler to its parent's event loop: ending the child")
     _exit(_status_of(error))
 
 

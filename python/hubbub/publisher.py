@@ -211,7 +211,7 @@ class _Line:
 
     def no_answer(self) -> TimeoutError:
         """Return the error for a question that was not answered in time."""
-        return TimeoutError(f"the server at {self} has not answered in time")
+        return TimeoutError(f"the server at {self} did not answer in time")
 
     def forget(self) -> None:
         """Reset to the initial state, in a forked child."""

@@ -164,12 +164,12 @@ class Server:
         """
         arguments_of(event)
         if self._role:
-            raise RuntimeError(f"the handler of {event!r} comes too late: the server is running")
+            raise RuntimeError(f"the {event!r} handler must be registered before the server starts")
         if handler is None:
             return lambda handler: self.on(event, handler, threaded=threaded)
         checked = Handler.of(event, handler, threaded=threaded)
         if event in self._handlers:
-            raise ValueError(f"{event!r} has a handler already: {self._handlers[event].callable!r}")
+            raise ValueError(f"{event!r} already has a handler: {self._handlers[event].callable!r}")
         self._handlers[event] = checked
         return handler
 
@@ -384,7 +384,7 @@ class Server:
         except TimeoutError:
             if asking.done() and not asking.cancelled():
                 raise
-            raise TimeoutError(f"the event loop of this worker has not answered within {PATIENCE:g} s") from None
+            raise TimeoutError(f"the event loop of this worker did not answer within {PATIENCE:g} s") from None
 
     def stats(self) -> dict[str, Any]:
         """Return totals since the start; the key `workers` holds a list with the same numbers for each worker.
@@ -570,7 +570,7 @@ class Server:
             except BaseException:
                 if not embedded.failure or program.is_typed_in():
                     raise
-                log.error("the handler of worker_start failed", exc_info=embedded.failure)
+                log.error("the worker_start handler failed", exc_info=embedded.failure)
                 raise SystemExit(PROGRAM_FAILED) from None
             try:
                 await embedded.until_left()
@@ -589,7 +589,7 @@ class Server:
             names = [
                 each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
             ]
-            log.warning("changed in the code, in effect when the server is next started: %s", ", ".join(names))
+            log.warning("changed in the code; restart the server to apply: %s", ", ".join(names))
         process = WorkerProcess(self, self.settings, self._handlers, assignment, self._entered, self._leave)
         self._role = process
         process.run()
@@ -660,7 +660,7 @@ class Server:
     async def _open_embedded(self) -> Embedded:
         check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
         if (self.settings.workers or 1) > 1:
-            log.warning("workers=%d: an embedded server has one", self.settings.workers)
+            log.warning("workers=%d is ignored: an embedded server has one worker", self.settings.workers)
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         _warn_of_unknown_variables()
         control = None if self.settings.control == "auto" else self.settings.control
@@ -715,7 +715,7 @@ class Server:
 
     def _refuse_if_running(self) -> None:
         if self._role:
-            raise RuntimeError("the server is running already")
+            raise RuntimeError("the server is already running")
 
     def _role_of(self, call: str) -> Role:
         if self._role is None:

@@ -331,9 +331,9 @@ class Settings:
         for setting in SETTINGS.values():
             object.__setattr__(self, setting.name, setting.read(getattr(self, setting.name)))
         if self.ssl_certfile is not None and self.ssl_keyfile is None:
-            raise SettingsError("ssl_keyfile: missing, though ssl_certfile is given; allowed is both or neither")
+            raise SettingsError("ssl_keyfile: missing, although ssl_certfile is set; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
-            raise SettingsError("ssl_certfile: missing, though ssl_keyfile is given; allowed is both or neither")
+            raise SettingsError("ssl_certfile: missing, although ssl_keyfile is set; allowed is both or neither")
         if isinstance(self.max_memory, int):
             for name in ("max_message_size", "max_body_size"):
                 if self.max_memory < (size := getattr(self, name)):
@@ -413,8 +413,8 @@ def _unknown(name: str, source: str) -> SettingsError:
     import difflib  # Only needed for a mistake, so `import hubbub` should not wait for it.
 
     close = difflib.get_close_matches(name, SETTINGS, n=1)
-    hint = f"did you mean {close[0]}?" if close else "known are " + ", ".join(SETTINGS)
-    return SettingsError(f"{name}: there is no such setting ({source}); {hint}")
+    hint = f"did you mean {close[0]}?" if close else "the settings are " + ", ".join(SETTINGS)
+    return SettingsError(f"{name}: unknown setting ({source}); {hint}")
 
 
 def _usable_cores() -> int:

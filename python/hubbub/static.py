@@ -136,13 +136,13 @@ class StaticFiles:
             raise wrong_type("index", "a str", index)
         self._headers = Response(headers=headers).headers
         if own := next((name for name in self._headers if name.lower() in _OWN_HEADERS), None):
-            raise ValueError(f"the header {own} is written by StaticFiles itself")
+            raise ValueError(f"StaticFiles itself sets the header {own}")
         self._directory = os.path.abspath(os.fspath(directory))
         self._index = index
         if not os.path.isdir(self._directory):
-            raise NotADirectoryError(f"the directory of StaticFiles is no directory: {self._directory}")
+            raise NotADirectoryError(f"the directory of StaticFiles is not a directory: {self._directory}")
         if not _NAME.fullmatch(index):
-            raise ValueError(f"the index of StaticFiles is no plain name of a file: {index!r}")
+            raise ValueError(f"the index of StaticFiles is not a plain file name: {index!r}")
 
     def __call__(self, server: object, request: Request) -> Response:
         """Answer a request.
@@ -153,11 +153,11 @@ class StaticFiles:
                 that does not exist, and 405 for methods other than GET and HEAD.
         """
         if request.method not in _METHODS:
-            return _refusal(405, "only GET and HEAD are answered here", {"Allow": ", ".join(_METHODS)})
+            return _refusal(405, "only GET and HEAD are allowed", {"Allow": ", ".join(_METHODS)})
         try:
             return self._answer(request)
         except PermissionError:
-            return _refusal(403, "this may not be read")
+            return _refusal(403, "this file may not be read")
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return _NOT_FOUND
@@ -194,7 +194,7 @@ def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) ->
     return Response(f"{reason}\n", status, {**_NO_SNIFFING, **(headers or {})}, "text/plain; charset=utf-8")
 
 
-_NOT_FOUND = _refusal(404, "there is nothing here")
+_NOT_FOUND = _refusal(404, "not found")
 
 
 def _file_response(request: Request, path: str, media_type: str, further: Mapping[str, str]) -> Response:
@@ -204,7 +204,7 @@ def _file_response(request: Request, path: str, media_type: str, further: Mappin
     if not stat.S_ISREG(status.st_mode):
         return _NOT_FOUND
     if _is_another(request, file):
-        return _refusal(412, "the file is another one by now")
+        return _refusal(412, "the file has changed")
     if _is_unchanged(request, file):
         kept = {name: file.headers[name] for name in ("ETag", "Last-Modified", *_NO_SNIFFING, *further)}
         return Response(status=304, headers=kept)
@@ -271,7 +271,7 @@ def _part(request: Request, file: FileResponse) -> Response:
         if last and int(last) < start:
             return file
     if start >= end:
-        return _refusal(416, "the file ends before that", {"Content-Range": f"bytes */{size}"})
+        return _refusal(416, "the range begins after the end of the file", {"Content-Range": f"bytes */{size}"})
     headers = {**file.headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"}
     return FileResponse(os.dup(file.descriptor), start, end - start, 206, headers)
 

@@ -10,7 +10,7 @@ __all__ = ["notify", "reloading"]
 def notify(*assignments: str) -> None:
     """Send `READY=1` and the like to the socket named by `NOTIFY_SOCKET`; do nothing if it is not set.
 
-    If nobody listens there, the error is ignored: the server must not fail for that.
+    If nothing is listening there, the error is ignored: the server must not fail for that.
     """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):

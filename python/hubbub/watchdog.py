@@ -119,7 +119,7 @@ class Watchdog:
         waited = time.monotonic() - began
         if waited - self._interval >= self._stuck_after and not self._has_master:
             log.error(
-                "%s stood still for %.1f s: its process was stopped, or one call held the interpreter",
+                "%s stood still for %.1f s: its process was stopped, or a call held the interpreter",
                 self._name,
                 waited,
             )
@@ -129,20 +129,20 @@ class Watchdog:
         is_news = not self._marks.is_marked_stuck()
         if is_news:
             seconds = time.monotonic() - began
-            log.error("%s is stuck: for %.1f s its event loop has stood still, %s", self._name, seconds, self._place())
+            log.error("%s is stuck: its event loop has been blocked for %.1f s, %s", self._name, seconds, self._place())
             # Mark it only after logging: if the log is blocked too, the hub then logs it instead.
             self._marks.mark_stuck(is_stuck=True)
         self._moves.wait()
         if is_news and not self._is_over.is_set():
             seconds = time.monotonic() - began
-            log.warning("%s moves again: its event loop stood still for %.1f s", self._name, seconds)
+            log.warning("%s is running again: its event loop was blocked for %.1f s", self._name, seconds)
             self._marks.mark_stuck(is_stuck=False)
 
     def _place(self) -> str:
         """Describe where the loop's thread is."""
         innermost = frame = sys._current_frames().get(self._watched)
         if innermost is None:
-            return "in no Python code"
+            return "outside Python code"
         # The outermost handler on the stack is the one that the reactor, or a task, called.
         handler: FrameType | None = None
         while frame:
@@ -153,7 +153,7 @@ class Watchdog:
         if handler is None:
             return f"in {where}"
         event = self._events[handler.f_code]
-        called = f"in the handler of {event}, {name_of(self._handlers[event].callable)}"
+        called = f"in the {event} handler, {name_of(self._handlers[event].callable)}"
         return f"{called}, at {where}" if handler is innermost else f"{called}, {_at(handler)}, at {where}"
 
 

@@ -36,9 +36,11 @@ __all__ = ["PATIENCE", "Worker"]
 log = logging.getLogger("hubbub")
 
 FORBIDDEN = Response("the handshake was refused\n", status=403, content_type="text/plain; charset=utf-8")
-NOT_FOUND = Response("there is nothing here\n", status=404, content_type="text/plain; charset=utf-8")
+NOT_FOUND = Response("not found\n", status=404, content_type="text/plain; charset=utf-8")
 NOT_OFFERED = Response(
-    "the subprotocol that is spoken here is not offered\n", status=400, content_type="text/plain; charset=utf-8"
+    "the client did not offer the subprotocol that the server chose\n",
+    status=400,
+    content_type="text/plain; charset=utf-8",
 )
 FAILED = Response("the server failed to answer\n", status=500, content_type="text/plain; charset=utf-8")
 UPGRADE_REQUIRED = Response(
@@ -51,7 +53,7 @@ SWITCHING_PROTOCOLS = 101
 
 HEALTH_METHODS = ("GET", "HEAD")
 NO_HEALTH_METHOD = Response(
-    "only GET and HEAD are answered here\n",
+    "only GET and HEAD are allowed\n",
     status=405,
     headers={"Allow": ", ".join(HEALTH_METHODS)},
     content_type="text/plain; charset=utf-8",
@@ -67,7 +69,7 @@ STOPPING = Response(
 
 # The same answer as the reactor's own refusals.
 TOO_MANY_HANDLERS = Response(
-    "too many handlers still run for clients that have left\n",
+    "too many handlers are still running for clients that have left\n",
     status=503,
     headers={"Retry-After": "5"},
     content_type="text/plain; charset=utf-8",
@@ -75,9 +77,10 @@ TOO_MANY_HANDLERS = Response(
 
 # The log line for each resource whose shortage makes the reactor refuse new clients; each takes a number.
 SHORTAGES: Mapping[str, str] = {
-    "handlers": "%d handlers still run whose clients have left: new handshakes and requests are refused until fewer do",
+    "handlers": "%d handlers are still running although their clients have left: "
+    "new handshakes and requests are refused until some of them end",
     "ids": "all connection ids have been given out: handshakes are refused%.0s",
-    "leased ids": "no connection id is leased, for the lease cannot be written: handshakes are refused%.0s",
+    "leased ids": "no connection ids are leased, because the lease cannot be written: handshakes are refused%.0s",
 }
 
 CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
@@ -233,11 +236,13 @@ class Worker:
             self.caller.cancel()
             if cut := self.reactor.abort_all():
                 log.warning(
-                    "worker %d: %d answers were cut off, which took longer than shutdown_timeout", self.worker_id, cut
+                    "worker %d: %d answers were cut off because they took longer than shutdown_timeout",
+                    self.worker_id,
+                    cut,
                 )
             await self.caller.until(self._is_quiet, self.loop.time() + CANCEL_GRACE)
         if self.caller.running:
-            log.warning("%d handlers do not end, and are left behind", len(self.caller.running))
+            log.warning("%d handlers do not end and are abandoned", len(self.caller.running))
             self._left_behind = True
             self.reactor.release_all()
             self.reactor.turn()
@@ -252,7 +257,7 @@ class Worker:
             return False
         if failure := self._worker_start.result():
             handler = self._handlers["worker_start"].callable
-            self.caller.has_failed(handler, failure, "the handler of worker_start failed")
+            self.caller.has_failed(handler, failure, "the worker_start handler failed")
         return failure is None
 
     async def _close_by_and_by(self) -> None:
@@ -375,23 +380,23 @@ class Worker:
             self._handler_ended(event, fd)
 
         job = functools.partial(handler, *arguments)
-        self.caller.perform(f"the handler of {event}", job, then, in_thread=True)
+        self.caller.perform(f"the {event} handler", job, then, in_thread=True)
 
     def handler_failed(self, event: str, fd: int, error: BaseException) -> None:
         """Log the exception of a handler; for `open` and `message`, close the connection with 1011."""
         if isinstance(error, asyncio.CancelledError):
             if self.caller.is_stopping:
                 return
-            told = "the handler of %s was cancelled (fd %d)"
+            told = "the %s handler was cancelled (fd %d)"
         else:
-            told = "the handler of %s failed (fd %d)"
+            told = "the %s handler failed (fd %d)"
         self.caller.has_failed(self._handlers[event].callable, error, told, event, fd)
         if event in ("open", "message"):
             self.reactor.disconnect(fd, CloseCode.INTERNAL_ERROR, "the handler failed")
 
     def handler_was_slow(self, event: str, handler: Callable[..., Any], seconds: float) -> None:
         """Log that a handler has held the event loop for too long."""
-        self.caller.was_slow(f"the handler of {event}", handler, seconds)
+        self.caller.was_slow(f"the {event} handler", handler, seconds)
 
     def wants_refusals(self) -> bool:
         """Return whether the reactor should report the requests of the clients that it refuses."""
@@ -408,7 +413,7 @@ class Worker:
         now = self.loop.time()
         if now >= self._next_pause_logged:
             self._next_pause_logged = now + PAUSE_LOG_INTERVAL
-            log.warning("accepting pauses: %s", error)
+            log.warning("accepting is paused: %s", error)
 
     def on_shortage(self, of: str, count: int) -> None:
         """Log that new clients are refused because a resource is used up; does not log each refusal."""
@@ -446,10 +451,10 @@ class Worker:
         is_first = self.worker_id == 0
         if error is None:
             level = logging.INFO if is_first else logging.DEBUG
-            log.log(level, "worker %d: the certificate was read again, for new connections", self.worker_id)
+            log.log(level, "worker %d: reloaded the certificate for new connections", self.worker_id)
         else:
             level = logging.WARNING if is_first else logging.DEBUG
-            log.log(level, "worker %d: the certificate of before stays: %s", self.worker_id, error)
+            log.log(level, "worker %d: keeping the previous certificate: %s", self.worker_id, error)
 
     def connection_gone(self, fd: int) -> None:
         """Wake the callers that wait for the end of a connection."""
@@ -486,13 +491,13 @@ class Worker:
                     raise error
                 answer(result)
             except BaseException as failure:
-                told = "the handler of %s failed (%s)"
+                told = "the %s handler failed (%s)"
                 self.caller.has_failed(handler.callable, failure, told, event, shown(request.path))
                 self._respond(token, FAILED)
 
         handler = self._handlers[event]
         job = functools.partial(handler.callable, *(self._server, request)[: handler.count])
-        self.caller.perform(f"the handler of {event}", job, then, in_thread=handler.kind == "threaded")
+        self.caller.perform(f"the {event} handler", job, then, in_thread=handler.kind == "threaded")
 
     def _decide(self, token: int, request: Request, decision: object) -> None:
         """Act on the value that a `handshake` handler returned."""
@@ -573,7 +578,7 @@ class Worker:
         if not isinstance(worker_id, int) or isinstance(worker_id, bool):
             raise wrong_type("worker_id", "an int", worker_id)
         if not 0 <= worker_id < self._workers:
-            raise ValueError(f"there is no worker {short_number(worker_id)}; there are 0 to {self._workers - 1}")
+            raise ValueError(f"there is no worker {short_number(worker_id)}; the workers are 0 to {self._workers - 1}")
         self.reactor.send_message(worker_id, data)
 
     def _run_timer(self, job: Callable[[], Any], then: Callable[[], None]) -> None:
@@ -607,7 +612,7 @@ class Worker:
             elif silent:
                 count.set_exception(TimeoutError(_describe_silence(silent)))
             else:
-                count.set_exception(RuntimeError("too many such questions wait for their answers"))
+                count.set_exception(RuntimeError("too many questions are waiting for answers"))
 
         number = self.reactor.count_subscribers(topic, answer)
         try:
@@ -617,7 +622,7 @@ class Worker:
         except TimeoutError:
             if not count.cancelled():
                 raise
-            raise TimeoutError(f"the master has not answered within {PATIENCE:g} s") from None
+            raise TimeoutError(f"the master did not answer within {PATIENCE:g} s") from None
         finally:
             self.reactor.forget_question(number)
 
@@ -628,5 +633,5 @@ class Worker:
 
 def _describe_silence(workers: list[int]) -> str:
     names = ", ".join(map(str, workers))
-    name, verb = ("worker", "has") if len(workers) == 1 else ("workers", "have")
-    return f"{name} {names} {verb} not answered within {PATIENCE:g} s"
+    name = "worker" if len(workers) == 1 else "workers"
+    return f"{name} {names} did not answer within {PATIENCE:g} s"

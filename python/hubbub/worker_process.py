@@ -126,7 +126,7 @@ class WorkerProcess:
     async def _start(self, worker: Worker) -> None:
         """Start the worker; if `worker_start` fails, end this process, so that the master sees a failed start."""
         if failure := await worker.start([]):
-            log.error("the handler of worker_start failed", exc_info=failure)
+            log.error("the worker_start handler failed", exc_info=failure)
             raise SystemExit(1)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:

@@ -53,7 +53,7 @@ REFUSED = [
 async def test_only_hosts_that_are_listed_are_served(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(site, allowed_hosts=ALLOWED)
     for host in SERVED + REFUSED:
-        # A page of the same name, which `origins` lets in.
+        # A page with the same host name, which `origins` allows.
         handshake = f"GET / HTTP/1.1\r\nHost: {host}\r\n{UPGRADE}Origin: {running.scheme}://{host}\r\n\r\n"
         with subtests.test(host=host):
             for head, status in (

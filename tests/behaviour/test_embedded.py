@@ -265,7 +265,7 @@ async def test_a_server_can_be_started_again() -> None:
 
 async def test_a_server_cannot_be_started_twice_at_the_same_time() -> None:
     async with Server(port=0) as server:
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await server.serve()
         assert server.worker_id == 0
 
@@ -396,7 +396,7 @@ async def test_start_in_another_thread_does_not_disturb_the_running_server() -> 
     server = Server(port=0)
     server.on("message", lambda server, frame: server.push(frame.fd, frame.data))
     async with server:
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await asyncio.to_thread(server.start)
         async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:
             await client.send("hello")
@@ -408,7 +408,7 @@ async def test_of_two_serve_at_the_same_time_the_first_one_serves() -> None:
     server = Server(port=0)
     server.on("start", started.set)
     first, second = asyncio.create_task(server.serve()), asyncio.create_task(server.serve())
-    with pytest.raises(RuntimeError, match="running already"):
+    with pytest.raises(RuntimeError, match="already running"):
         await second
     await started.wait()
     async with connect(f"ws://127.0.0.1:{server.port}", proxy=None) as client:

@@ -219,11 +219,11 @@ async def test_an_exception_in_open_or_message_closes_that_connection_with_1011(
             assert client.close_code == 1011
         assert (await running.noted())[0] == "close"
         await running.log.tells(f"LookupError: in {event}")
-        await running.log.tells(f"the handler of {event} failed")
+        await running.log.tells(f"the {event} handler failed")
 
         await other.send("still here")
         assert await other.recv() == "still here"
-    # The handler of close has failed by now, twice; the server goes on all the same.
+    # The close handler has failed twice by now; the server continues nevertheless.
     await running.noted()
     async with running.connect() as client:
         await client.send("hello")
@@ -246,7 +246,7 @@ async def test_an_exception_in_another_handler_is_logged(serve: Serve, event: st
         await client.send("hello")
         assert await client.recv() == "hello"
     await running.stop()
-    await running.log.tells(f"the handler of {event} failed")
+    await running.log.tells(f"the {event} handler failed")
     await running.log.tells("LookupError: there is nothing")
 
 
@@ -283,14 +283,14 @@ async def test_a_threaded_handler_that_returns_a_coroutine_has_failed(serve: Ser
         with pytest.raises(ConnectionClosed):
             await client.recv()
         assert client.close_code == 1011
-    await running.log.tells("the handler of message failed")
+    await running.log.tells("the message handler failed")
     await running.log.tells("coroutine")
 
 
 async def test_a_handler_that_is_registered_while_the_server_runs_comes_too_late(serve: Serve) -> None:
     running = await serve(echo)
     for worker in running.workers:
-        with pytest.raises(RuntimeError, match="'drain' comes too late"):
+        with pytest.raises(RuntimeError, match="'drain' handler must be registered before"):
             await worker.on("drain", lambda: None)
 
 

@@ -98,7 +98,7 @@ async def test_refuse_upgrades_and_closes_with_that_code(doorkept: Running) -> N
 async def test_an_exception_or_a_wrong_answer_is_500(doorkept: Running) -> None:
     for path in ("/raise", "/nonsense"):
         assert (await refusal(doorkept, path)).status_code == 500
-        await doorkept.log.tells(f"the handler of handshake failed ({path})")
+        await doorkept.log.tells(f"the handshake handler failed ({path})")
     async with doorkept.connect("/none"):
         assert await doorkept.noted() == ("open", "/none")
 
@@ -450,5 +450,5 @@ async def test_a_stop_cancels_a_handler_that_does_not_end(hesitating: Running) -
         await hesitating.stop()
         # A thread cannot be cancelled, so if the handler runs in one, there is no answer.
         assert (await client.rest()).partition(b"\r\n")[0] in (b"HTTP/1.1 503 Service Unavailable", b"")
-    assert "handler of handshake failed" not in hesitating.log.text
+    assert "handshake handler failed" not in hesitating.log.text
     assert hesitating.notes.all == [("asked",)]

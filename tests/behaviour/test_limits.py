@@ -97,7 +97,7 @@ async def test_a_request_head_without_end_is_431(serve: Serve) -> None:
         assert (await client.answer()).status == 431
 
 
-# What comes in.
+# Incoming messages.
 
 
 async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None:

@@ -125,7 +125,7 @@ async def test_close_waits_for_the_handler_that_runs(serve: Serve) -> None:
     async with running.connect() as client:
         await client.send("first")
         await client.send("second")
-    # The closing handshake is over; the handlers are not.
+    # The closing handshake is complete, but handlers are still running.
     assert await running.noted() == ("message begins", "first")
     await running.go_on()
     assert await running.noted() == ("message ends", "first")

@@ -9,7 +9,7 @@ from websockets.asyncio.client import ClientConnection
 
 from hubbub import ConnectionInfo, Frame, Server
 
-TOO_MANY = b"too many handlers still run for clients that have left\n"
+TOO_MANY = b"too many handlers are still running for clients that have left\n"
 # With `max_connections=1`: a worker may have that many connections beside handshakes, requests and answers of 503.
 MOST = 1001
 
@@ -205,11 +205,11 @@ async def test_above_their_bound_handshakes_are_503_until_some_have_ended(serve_
         answer = await client.upgrade(path="/chat")
         assert (answer.status, answer.body) == (503, TOO_MANY)
         assert int(answer.headers["retry-after"]) > 0
-        await running.log.tells(f"refused {client.address} GET /chat: 503 too many handlers still run")
+        await running.log.tells(f"refused {client.address} GET /chat: 503 too many handlers are still running")
     await running.log.tells(
-        f"{MOST} handlers still run whose clients have left: new handshakes and requests are refused"
+        f"{MOST} handlers are still running although their clients have left: new handshakes and requests are refused"
     )
-    assert running.log.text.count("handlers still run whose clients") == 1
+    assert running.log.text.count("handlers are still running although their clients") == 1
     async with running.raw() as client:
         client.ask("/page")
         answer = await client.answer()

@@ -256,7 +256,7 @@ AMBIGUOUS = {
     "bare LF in the head": "GET / HTTP/1.1\nHost: h\n\n",
     "bare LF behind one header": "GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n",
     "bare CR in a header": "GET / HTTP/1.1\r\nHost: h\r\nX: y\rContent-Length: 5\r\n\r\n",
-    "an empty line in front": "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "an empty line before": "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
     "space before a colon": HEAD + "Content-Length : 5\r\n\r\nHello",
     "a tab before a colon": HEAD + "Transfer-Encoding\t: chunked\r\n\r\n0\r\n\r\n",
     "a folded header": HEAD + "Content-Length:\r\n 5\r\n\r\nHello",

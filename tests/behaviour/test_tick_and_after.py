@@ -113,7 +113,7 @@ async def test_a_tick_does_not_pile_up_on_itself(serve: Serve) -> None:
     assert running.notes.all == [("begins",)]
     await running.go_on()
     assert await running.noted() == ("ends",)
-    # It goes on as before.
+    # It continues as before.
     assert await running.noted() == ("begins",)
 
 

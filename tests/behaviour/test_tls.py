@@ -1,4 +1,4 @@
-"""TLS: who can speak it with the server, and what happens to those who cannot."""
+"""TLS: which clients the server accepts, and what happens to the others."""
 
 import asyncio
 import contextlib
@@ -333,7 +333,7 @@ async def test_a_bare_end_is_the_end_too(running: Running) -> None:
         assert await client.until_end() == b""
 
 
-# ---- who does not speak TLS ------------------------------------------------------------------------------
+# ---- clients that do not speak TLS -----------------------------------------------------------------------
 
 
 async def test_plain_http_on_a_tls_port_is_told_so(running: Running) -> None:

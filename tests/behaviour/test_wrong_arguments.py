@@ -80,7 +80,7 @@ TABLE: dict[type, dict[str, Arguments]] = {
             "headers": ({}, HEADERS),
             "content_type": ("text/plain", "a str or None"),
         },
-        "json": {"value": (1, "what JSON can express"), "status": (200, AN_INT), "headers": ({}, HEADERS)},
+        "json": {"value": (1, "cannot be encoded as JSON"), "status": (200, AN_INT), "headers": ({}, HEADERS)},
         "redirect": {"url": ("/", A_STR), "status": (302, AN_INT)},
     },
     Accept: {"__init__": {"subprotocol": ("chat", "a str or None"), "headers": ({}, HEADERS)}},
@@ -101,7 +101,7 @@ TABLE: dict[type, dict[str, Arguments]] = {
         },
     },
 }
-# What is not called with arguments of ours, or refuses wrong ones as a setting.
+# Names that take no arguments to check, or that raise SettingsError for wrong ones.
 NOT_HERE = {(Server, "__init__"), (StaticFiles, "__call__")}
 
 
@@ -202,16 +202,16 @@ HUGE = f"1{'0' * 96}[.]{{3}}"
         ("after", (-1, print), "seconds must be 0 or above"),
         ("tick", (10**400, print), f"seconds must be a number that fits into a float, not {HUGE}"),
         ("after", (10**400, print), f"seconds must be a number that fits into a float, not {HUGE}"),
-        ("after", (-(10**5000), print), "seconds must be .*, not a number of thousands of digits"),
+        ("after", (-(10**5000), print), "seconds must be .*, not a number with thousands of digits"),
         ("push", (1, "x", 2**63 - 1), "opcode must be .*, not 9223372036854775807\\b"),
         ("push", (1, "x", 10**30), "opcode must be .*, not 1000000000000000000000000000000\\b"),
         ("push", (1, "x", -(10**30)), "opcode must be .*, not -1000000000000000000000000000000\\b"),
         ("push", (1, "x", 10**400), f"opcode must be .*, not {HUGE}"),
-        ("push", (1, "x", 10**5000), "opcode must be .*, not a number of thousands of digits\\b"),
+        ("push", (1, "x", 10**5000), "opcode must be .*, not a number with thousands of digits\\b"),
         ("disconnect", (1, 10**30), "close code 1000000000000000000000000000000 may not be sent"),
         ("disconnect", (1, 10**400), f"close code {HUGE} may not be sent"),
         ("send_message", ("x", 10**400), f"there is no worker {HUGE};"),
-        ("send_message", ("x", 10**5000), "there is no worker a number of thousands of digits;"),
+        ("send_message", ("x", 10**5000), "there is no worker a number with thousands of digits;"),
     ],
 )
 async def test_so_does_that_of_a_value_out_of_range(method: str, arguments: tuple[Any, ...], words: str) -> None:
@@ -225,7 +225,7 @@ async def test_so_does_that_of_a_value_out_of_range(method: str, arguments: tupl
     [
         (lambda: Frame(1, "x", 10**30), "opcode must be .*, not 1000000000000000000000000000000\\b"),
         (lambda: Refuse(10**400), f"close code {HUGE} may not be sent"),
-        (lambda: Response(status=10**5000), "status a number of thousands of digits is out of range"),
+        (lambda: Response(status=10**5000), "status a number with thousands of digits is out of range"),
         *(
             (lambda kind=kind, port=port: kind(port=port), f"port must be 1 to 65535, not {port}$")
             for kind in (Publisher, AsyncPublisher)
@@ -233,7 +233,7 @@ async def test_so_does_that_of_a_value_out_of_range(method: str, arguments: tupl
         ),
         (lambda: Publisher(port=10**400), f"port must be 1 to 65535, not {HUGE}"),
         (lambda: Publisher("there.sock", port=70000), "port must be 0 to 65535, not 70000$"),
-        (lambda: Publisher(timeout=-(10**5000)), "timeout must be .*, not a number of thousands of digits\\b"),
+        (lambda: Publisher(timeout=-(10**5000)), "timeout must be .*, not a number with thousands of digits\\b"),
     ],
 )
 def test_so_does_that_of_what_cannot_be_made(make: Callable[[], object], words: str) -> None:

@@ -73,7 +73,7 @@ class TlsPeer:
             await asyncio.get_running_loop().sock_sendall(self.socket, data[begin : begin + step])
 
     async def raw(self) -> bytes:
-        """Read bytes as they are; none: the server has closed the connection."""
+        """Read bytes without decrypting them; empty once the server has closed the connection."""
         return await asyncio.get_running_loop().sock_recv(self.socket, 64 * 1024)
 
     async def some(self) -> bytes:
@@ -114,7 +114,7 @@ class TlsPeer:
         await self.flush()
 
     async def answer(self) -> bytes:
-        """Read an answer that comes in one record."""
+        """Read an answer that fits into one record."""
         return await self.some()
 
     async def upgrade(self) -> None:

@@ -1,4 +1,4 @@
-"""What the two commands of the benchmark measure."""
+"""The plans of the two benchmark commands."""
 
 import re
 from pathlib import Path

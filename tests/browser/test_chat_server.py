@@ -74,7 +74,7 @@ async def test_a_text_beyond_the_limits_is_refused(stack: AsyncExitStack, chat: 
     assert await hear(socket, "said", "refused") == {
         "type": "refused",
         "id": "1",
-        "why": "a message has 1 to 2,000 characters",
+        "why": "a message must have 1 to 2,000 characters",
     }
     await send(socket, "say", id="2", text="x" * MAX_CHARACTERS)
     assert (await hear(socket, "said", "refused"))["text"] == "x" * MAX_CHARACTERS

@@ -1,4 +1,4 @@
-/** `close()` in each state: what the page hears, and that nothing is left behind. */
+/** `close()` in each state: which events the page gets, and that no timers or listeners remain. */
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";

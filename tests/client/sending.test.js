@@ -1,4 +1,4 @@
-/** What is sent, what is kept, what is refused; and in which order it goes out. */
+/** Sending: which messages are sent, kept or refused, and in which order they are sent. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

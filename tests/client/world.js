@@ -1,5 +1,5 @@
 /**
- * What a page has around it, in the tests' hands: the clock, the sockets, the network, the tab.
+ * The environment of a page, controlled by the tests: the clock, the sockets, the network, the tab.
  *
  * Importing this puts a new one in place before each test, as `world`, and takes it away afterwards.
  */
@@ -87,7 +87,7 @@ class FakeWebSocket extends EventTarget {
   }
 }
 
-/** The page, or its document: counts who listens, so that one left behind is seen. */
+/** The page, or its document; counts its listeners, so that tests notice any that are not removed. */
 class FakePage extends EventTarget {
   listening = 0;
 
@@ -149,7 +149,7 @@ class World {
 export let world;
 let before = {};
 
-/** Put a global in place, or with `undefined` away, until the test is over. */
+/** Set a global, or delete it with `undefined`, until the end of the test. */
 export function setGlobal(name, value) {
   before[name] ??= Object.getOwnPropertyDescriptor(globalThis, name) ?? { value: undefined };
   Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });

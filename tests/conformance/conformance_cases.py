@@ -1,6 +1,6 @@
-"""Autobahn's cases: which of them to run, and what a run's results are worth.
+"""Autobahn's cases: which of them to run, and whether a run's results are good.
 
-A result is held against what is accepted and against what an earlier run gave. Nothing here starts a process.
+Results are compared with what is accepted, and with an earlier run. Nothing here starts a process.
 """
 
 import json
@@ -42,17 +42,17 @@ NOT_RUN = Outcome("NOT RUN", "NOT RUN")
 
 
 def rank(word: str) -> int:
-    """Return 0 for the best word, more for a worse one."""
+    """Return 0 for the best word, and higher numbers for worse ones."""
     return RANKED.index(word) if word in RANKED else len(RANKED)
 
 
 def by_number(case: str) -> tuple[int, ...]:
-    """Return the key that puts 2.10 behind 2.9."""
+    """Return the key that sorts 2.10 after 2.9."""
     return tuple(int(part) for part in case.split("."))
 
 
 def choose_cases(cases: Sequence[str], *, everything: bool) -> list[str]:
-    """Leave out, unless `everything` is asked for, the long tail of each compression group (12.*, 13.*)."""
+    """Leave out most cases of the compression groups (12.*, 13.*), unless `everything` is requested."""
 
     def is_quick(case: str) -> bool:
         section, *_, number = by_number(case)
@@ -62,13 +62,13 @@ def choose_cases(cases: Sequence[str], *, everything: bool) -> list[str]:
 
 
 def faults(cases: Iterable[str], found: Mapping[str, Outcome], kept: Mapping[str, Outcome]) -> dict[str, str]:
-    """Tell what is wrong with a run.
+    """Return what is wrong with a run.
 
     Args:
-        cases: The cases that were asked for.
-        found: What this run gave; a case that is missing counts as not run.
-        kept: What an earlier run gave. A case that is missing here is at fault too: otherwise an empty file
-            would compare well with everything.
+        cases: The requested cases.
+        found: The results of this run; a missing case counts as not run.
+        kept: The results of an earlier run. A case that is missing here is a fault too: otherwise every run would
+            pass against an empty file.
 
     Returns:
         Case to reason, for each case at fault, in the order of the numbers.
@@ -92,7 +92,7 @@ def read_report(index: Path) -> dict[str, Outcome]:
 
 
 def read_kept(path: Path) -> dict[str, Outcome]:
-    """Read the kept results; none if the file is not there yet."""
+    """Read the stored results; empty if there is no file yet."""
     if not path.exists():
         return {}
     return {case: as_outcome(entry) for case, entry in json.loads(path.read_text()).items()}

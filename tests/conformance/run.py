@@ -1,8 +1,8 @@
-"""Run Autobahn's fuzzing client against a hubbub echo server, and compare the results with the kept ones.
+"""Run Autobahn's fuzzing client against a hubbub echo server, and compare the results with the stored ones.
 
-`run.py` takes the quick choice of cases (all of 1 to 10, and the first four of each group of 12 and 13),
-`run.py --all` takes every one. Autobahn's suite needs a Python 2.7. Where there is none, nothing is run: that
-is said on standard error, and fails only with `--require` or where `CI=true`.
+`run.py` runs the quick cases (all of 1 to 10, and the first four of each group of 12 and 13), `run.py --all` runs every
+case. Autobahn's suite needs Python 2.7. Without it, nothing is run: a line on standard error says so, and it is a
+failure only with `--require` or `CI=true`.
 """
 
 import argparse
@@ -37,10 +37,10 @@ CACHE = HERE.parents[1] / ".cache" / "autobahn"
 ENVIRONMENT = CACHE / "environment"
 REPORTS = CACHE / "reports"
 
-# The last virtualenv that is one file without dependencies, and makes environments for 2.7.
+# The last virtualenv that is a single file without dependencies and supports Python 2.7.
 VIRTUALENV = "virtualenv==16.7.12"
 
-# While one waits for the server, the other keeps the second core busy.
+# While one client waits for the server, the other keeps the second core busy.
 CLIENTS = 2
 INSTALLATION_PATIENCE = 600  # seconds, for each step
 
@@ -108,7 +108,7 @@ def prepare_environment() -> Path:
         Unavailable: there is no Python 2.7, or the suite could not be installed for it.
     """
     python = ENVIRONMENT / "bin" / "python"
-    # Written last, so that an installation that was interrupted is made anew, as is one of other versions.
+    # Written last, so that an interrupted installation is repeated, as is one with other versions.
     stamp = ENVIRONMENT / "installed.txt"
     wanted = REQUIREMENTS.read_text()
     if stamp.exists() and stamp.read_text() == wanted and is_python27(python):
@@ -143,7 +143,7 @@ def install(*command: str | Path) -> None:
 
 
 def find_python27() -> Path:
-    """Return a Python 2.7 that was seen to work: the one on the PATH, or one of pyenv's."""
+    """Return a working Python 2.7: the one on the PATH, or one of pyenv's."""
     for candidate in python27_candidates():
         if is_python27(candidate):
             return candidate
@@ -200,7 +200,7 @@ def list_cases(python: Path) -> list[str]:
 
 
 def run_cases(python: Path, cases: Sequence[str], url: str, deadline: float) -> dict[str, Outcome]:
-    """Run the cases, and return what Autobahn said of them.
+    """Run the cases, and return Autobahn's results.
 
     Neighbours cost about the same, so the cases are dealt out in turn. A client writes its report at its end:
     the cases of one that dies, or is cut off at the deadline (by `time.monotonic()`), have no result.
@@ -270,7 +270,7 @@ def announced_port(server: subprocess.Popen[bytes], patience: float = 30) -> int
 
 
 def end(process: subprocess.Popen[bytes], patience: float = 15) -> None:
-    """End a process, by force if it has not ended `patience` seconds after it was asked to."""
+    """Stop a process, by force if it has not ended within `patience` seconds."""
     process.terminate()
     try:
         process.wait(timeout=patience)

@@ -15,7 +15,7 @@ PROXIES = {"nginx": nginx, "caddy": caddy}
 
 @pytest.fixture(params=PROXIES)
 async def behind(request: pytest.FixtureRequest, installed: Installed, tmp_path: Path) -> AsyncIterator[Behind]:
-    """Serve behind each of them."""
+    """Serve behind each of the proxies."""
     async with serving_behind(request.param, installed, tmp_path) as serve:
         yield serve
 

@@ -1,4 +1,4 @@
-"""Reads docs/deploy.md: what is run here is what stands there."""
+"""Reads docs/deploy.md, so that the tests run exactly what it shows."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The server behind the proxies of docs/deploy.md: what is promised without one holds there too."""
+"""The server behind the proxies of docs/deploy.md keeps the promises that it makes without one."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ async def refusal(server: Proxied, **options: Any) -> Any:
     return refused.value.response
 
 
-# Who connects.
+# The client's address.
 
 
 async def test_a_page_of_the_proxys_address_may_connect_and_no_other_one(behind: Behind) -> None:
@@ -50,7 +50,7 @@ async def test_a_real_page_connects_to_where_it_came_from(behind: Behind, page: 
 @pytest.mark.parametrize("headers", [{}, FORGED], ids=["as it is", "forged"])
 async def test_the_address_is_that_of_the_client_whatever_it_says(behind: Behind, headers: dict[str, str]) -> None:
     server = await behind()
-    # An address of the loopback that is none of the trusted proxies'.
+    # A loopback address that is not a trusted proxy.
     async with server.connect(local_addr=("127.0.0.2", 0), additional_headers=headers):
         opened = await server.opened.get()
     assert (opened.client, opened.listed) == ("127.0.0.2", "127.0.0.2")
@@ -93,7 +93,7 @@ async def test_pages_and_the_state_of_health_come_through(behind: Behind) -> Non
     assert answer.endswith("ok")
 
 
-# What is sent.
+# Messages.
 
 
 async def test_big_messages_come_through_both_ways(behind: Behind) -> None:
@@ -134,14 +134,14 @@ async def test_a_client_that_falls_silent_is_closed_with_1011(behind: Behind) ->
     server = await behind(ping_interval=0.05, ping_timeout=0.1, close_timeout=0.1)
     async with server.connect() as client:
         await server.opened.get()
-        # It reads nothing from here on, and so answers nothing.
+        # From here on it reads nothing, and so answers nothing.
         client.transport.pause_reading()
         assert await server.closed.get() == (1006, "1011")
         # It would wait ten seconds for the answer to its own Close, which it does not read either.
         client.transport.abort()
 
 
-# How it ends.
+# The end of the connection.
 
 
 async def test_close_codes_come_through_both_ways(behind: Behind) -> None:

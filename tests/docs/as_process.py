@@ -1,4 +1,4 @@
-"""Runs blocks of the docs as a reader would: as separate programs, which serve or end by themselves."""
+"""Runs blocks of the docs as a reader would: as separate programs, servers or others."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ SECONDS_TO_STOP = 15
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on, for programs that cannot find one themselves."""
+    """Return a free port of the loopback, for programs that cannot find one themselves."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert isinstance(port, int)
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 class Running:
-    """A program that serves, and what it prints, its log included."""
+    """A running server program, with its output and log."""
 
     def __init__(self, process: asyncio.subprocess.Process, directory: Path) -> None:
         assert process.stdout
@@ -67,7 +67,7 @@ class Running:
         raise AssertionError(f"the program ended with status {self.process.returncode}: {self.lines}")
 
     async def end(self) -> None:
-        """Stop it as Ctrl-C does, and with force if it does not stop."""
+        """Stop it as Ctrl-C does, or by force if it does not stop."""
         with suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGINT)
         try:
@@ -108,8 +108,8 @@ async def serving(
     Args:
         snippets: The blocks that make up `app.py`, in order.
         arguments: The arguments of Python: `("-m", "hubbub", "run", "app:server")` runs it in another way.
-        port: Where it listens. `None` is for Hubbub, which a variable makes take any free port, which it logs.
-            For others, take a `free_port()`, and put it into the program with `replacing`, or among `arguments`.
+        port: The port that it listens on. `None` is for Hubbub: a variable makes it choose a free port, which it logs.
+            For others, use `free_port()`, and put it into the program with `replacing`, or into `arguments`.
         begin: Lines above the blocks, for names that the page assumes.
         end: Lines below the blocks, such as `server.start()`.
         replacing: Texts to replace in the blocks; each must occur once.

@@ -1,4 +1,4 @@
-"""Gives each test the blocks that it shows, and sees that it runs them."""
+"""Gives each test the blocks that it shows, and checks that it runs them."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Runs the tests that the papers show, as a reader would: in a directory of their own."""
+"""Runs the tests that the docs show as a reader would: in a directory of their own."""
 
 import asyncio
 import os
@@ -12,36 +12,36 @@ from hubbub import client_path
 
 
 async def passed(files: Mapping[str, str], environ: Mapping[str, str] = {}) -> int:
-    """Run pytest in a directory with those files; return how many tests have passed, if all have.
+    """Run pytest in a directory with those files; return how many tests passed; fails unless all did.
 
     Args:
-        files: What is in them, by name.
-        environ: Variables of the environment, besides those of this process.
+        files: Their contents, by name.
+        environ: Environment variables, in addition to those of this process.
     """
     arguments = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto")
     return _count(r"(\d+) passed", await _run(arguments, files, environ))
 
 
 async def passed_in_node(node: str, test: str, port: int) -> int:
-    """Run a module with tests in Node, with `hubbub.js` beside it; return how many have passed, if all have.
+    """Run a module with tests in Node, with `hubbub.js` beside it; return how many passed; fails unless all did.
 
     Args:
         node: The path of Node.
-        test: What is in the module.
-        port: Where a server listens, whose address is in `SERVER`.
+        test: The module's code.
+        port: A server's port; the module finds its address in `SERVER`.
     """
     files = {
         "package.json": '{"type": "module"}',
         "hubbub.js": client_path().read_text(encoding="utf-8"),
         "page.test.mjs": test,
     }
-    # From Node 22 on, where a WebSocket is there by itself, the option changes nothing.
+    # From Node 22 on WebSocket is built in, and the option changes nothing.
     arguments = (node, "--experimental-websocket", "--test")
     return _count(r"^\S+ pass (\d+)$", await _run(arguments, files, {"SERVER": f"ws://127.0.0.1:{port}/"}))
 
 
 async def _run(arguments: tuple[str, ...], files: Mapping[str, str], environ: Mapping[str, str]) -> str:
-    """Return what is printed by a program that ends without an error, in a directory with those files."""
+    """Run a program in a directory with those files; return its output. It must exit without an error."""
     with tempfile.TemporaryDirectory() as directory:
         for name, text in files.items():
             (Path(directory) / name).write_text(text, encoding="utf-8")

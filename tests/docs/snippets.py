@@ -98,7 +98,7 @@ def is_python(snippet: Snippet) -> bool:
 
 
 SHOWN: set[Snippet] = set()
-"""The blocks that tests run, as far as the tests' modules have been imported."""
+"""The blocks that tests run; complete once all test modules have been imported."""
 
 
 def shows(page: str, title: str) -> pytest.MarkDecorator:
@@ -122,7 +122,7 @@ def shows(page: str, title: str) -> pytest.MarkDecorator:
 
 
 def source(snippets: tuple[Snippet, ...], replacing: Mapping[str, str]) -> str:
-    """Join the blocks to a program, and record that they are run; each text to replace must occur once."""
+    """Join the blocks into a program, and mark them as run; each text to replace must occur once."""
     for snippet in snippets:
         snippet.has_run = True
     text = "\n".join(snippet.text for snippet in snippets)

@@ -1,4 +1,4 @@
-"""The commands that the papers show are commands that there are."""
+"""The commands in the docs exist."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def test_a_command_is_understood(line: str) -> None:
     while isinstance(command, click.Group):
         name, *words = words
         command = command.commands[name]
-    # Parses all of it, refuses what it does not know, and runs nothing.
+    # Parses the whole line and rejects unknown options, without running anything.
     command.make_context(name, words)
 
 

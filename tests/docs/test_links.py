@@ -1,4 +1,4 @@
-"""Links between the papers as a code host shows them, as plain Markdown; `make docs` checks those of the site."""
+"""Links in the docs as a code host shows them, as plain Markdown; `make docs` checks those of the site."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ PAPERS = sorted(
 
 
 def links(paper: str) -> Iterator[str]:
-    """Yield where the links and pictures of a paper lead."""
+    """Yield the targets of a page's links and pictures."""
     for token in MarkdownIt("commonmark").enable("table").parse((ROOT / paper).read_text(encoding="utf-8")):
         yield from links_of(token)
 
@@ -34,7 +34,7 @@ def links_of(token: Token) -> Iterator[str]:
 
 @cache
 def anchors(paper: str) -> set[str]:
-    """Return the names of a paper's headings: lower case, without punctuation, and a number where there are two."""
+    """Return the anchors of a page's headings: lower case, without punctuation, with a number for duplicates."""
     slugs = [re.sub(r"[^\w -]", "", section.title.lower()).replace(" ", "-") for section in sections(paper)]
     seen: Counter[str] = Counter()
     names = set()

@@ -1,4 +1,4 @@
-"""The example of docs/security.md, as it stands there."""
+"""The example of docs/security.md, exactly as it is shown."""
 
 import asyncio
 from collections.abc import AsyncIterator

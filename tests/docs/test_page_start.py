@@ -17,15 +17,15 @@ async def test_the_server_answers(snippets: list[Snippet]) -> None:
     async with serving(*snippets) as running:
         assert f"listening on 127.0.0.1 port {running.port}" in "\n".join(running.lines)
         async with running.connect() as client:
-            await running.printed("has come from 127.0.0.1")
+            await running.printed("connected from 127.0.0.1")
             await client.send("hello")
             assert await client.recv() == "you said: hello"
-        await running.printed("has gone")
+        await running.printed("disconnected")
 
 
 async def visit(running: Running, page: Page) -> None:
     await page.goto(f"http://127.0.0.1:{running.port}/")
-    await expect(page.locator("li")).to_contain_text(["has come"])
+    await expect(page.locator("li")).to_contain_text(["joined"])
 
 
 @shows(PAGE, "A page, and a room")
@@ -40,7 +40,7 @@ async def test_what_is_said_in_one_window_is_seen_in_the_other(snippets: list[Sn
         for window in (page, other):
             await expect(window.locator("li").first).to_contain_text(": <b>hello</b>")
         await other.close()
-        await expect(page.locator("li").first).to_contain_text("has gone")
+        await expect(page.locator("li").first).to_contain_text("left")
 
 
 async def greeted(client: ClientConnection) -> int:

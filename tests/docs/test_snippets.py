@@ -1,4 +1,4 @@
-"""No block of the papers goes unseen: what is Python is run, and what is something else says what it is."""
+"""Every block in the docs is accounted for: Python blocks are run, and other blocks name their language."""
 
 import importlib
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from snippets import PAGES, SHOWN, Section, Snippet, execute, is_python, sections, snippets_of
 
-# Nothing that a Python could run hides behind another name.
+# None of these is another name for Python.
 OTHER_LANGUAGES = {
     "caddy",
     "css",

@@ -13,7 +13,7 @@ from server_process import Bystander, ServerProcess, StartServer, serving
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what looks at other processes where there is no /proc; these are the items of all directories."""
+    """Skip tests that look at other processes if there is no /proc; `items` includes other directories' tests."""
     if sys.platform != "linux":
         for item in items:
             if item.path.parent == Path(__file__).parent:

@@ -56,7 +56,7 @@ class Crowd:
     """Clients that send each other numbered messages, and come again when their worker has died; and a publisher."""
 
     def __init__(self, server: HubServer, hub: Publisher, clients: int) -> None:
-        """Use `take_part` as often as there are to be `clients`."""
+        """Call `take_part` once for each of the `clients`."""
         self.members: list[Member] = []
         self.open: list[Member] = []
         self.gone: list[int] = []
@@ -135,7 +135,7 @@ class Crowd:
         return topic
 
     async def settle(self) -> None:
-        """Wait until all has arrived that was sent by those that live: from each worker, a marker comes behind it."""
+        """Wait until everything sent by living processes has arrived: each worker sends a marker after it."""
         await asyncio.to_thread(self._hub.close)
         senders = {member.client.worker_id: member.client for member in self.open}
         for client in senders.values():
@@ -148,7 +148,7 @@ class Crowd:
         """Assert that what had to arrive has arrived, once and in order, and nothing else; return how many that were.
 
         Args:
-            answers_count: Whether no worker was killed: then a message whose sender was told that it was carried out
+            answers_count: Whether no worker was killed: then a message whose sender was told that it was delivered
                 arrives at whoever is still there, though its sender's worker has left.
         """
         assert not self._sent_to_gone

@@ -2,7 +2,7 @@
 
     python tests/faults/exact_model.py [calm|kill|stop|reload|terminate ...] [--messages 500000]
 
-As a program it takes as long as the messages do, and prints what was compared; `test_exact_model.py` runs the same
+As a program it sends all messages, and prints what was compared; `test_exact_model.py` runs the same
 with few messages. Needs hubbub in this Python. Linux only.
 """
 
@@ -26,7 +26,7 @@ from server_process import wait_until
 CLIENTS = 300
 # Between one disturbance and the next.
 MESSAGES_BETWEEN = 2_000
-# Sent while a worker stands still: by the clients of the others.
+# Sent by the other workers' clients while one worker is stopped.
 MESSAGES_MEANWHILE = 300
 
 
@@ -46,7 +46,7 @@ async def kill(server: HubServer, crowd: Crowd, turn: int) -> None:
 
 
 async def stop(server: HubServer, crowd: Crowd, turn: int) -> None:
-    """Let a worker stand still while the others work on."""
+    """Stop a worker for a while; the others continue."""
     pid = next(member.client.pid for member in crowd.open if member.client.worker_id == turn % 3)
     with stopped(pid):
         await crowd.until_sent(MESSAGES_MEANWHILE)
@@ -84,7 +84,7 @@ DISTURBANCES: dict[str, Disturbance] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has compared."""
+    """The comparisons of a run."""
 
     disturbances: int
     sent: int
@@ -133,7 +133,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the random choices")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - DISTURBANCES.keys():
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; known are {', '.join(DISTURBANCES)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(DISTURBANCES)}")
     for name in arguments.names:
         random.seed(arguments.seed)
         begin = time.monotonic()

@@ -35,7 +35,7 @@ server = Server(**{**defaults, **options.get("settings", {})})
 PAGE = b"x" * 1_000_000
 LONG_PAGE = PAGE * 20
 MUCH = 4_000_000
-# How often a bystander is told the next number, in seconds.
+# Seconds between two numbers for a bystander.
 BEAT = 0.005
 
 # Serves `/files/...` out of a directory that has a `files`.
@@ -107,7 +107,7 @@ def answer(server: Server, frame: Frame) -> None:
         case "/count":
             count(server, frame)
         case "/bystander":
-            # Where the numbers come from, so that it comes behind them.
+            # From the thread that sends the numbers, so that it arrives after them.
             server.after(0, sum_up, frame.fd)
         case "/raise":
             raise RuntimeError("as it was asked to, in message")
@@ -202,7 +202,7 @@ def push_from(place: str, path: str) -> None:
 
 
 def push_from_threads(number: int, count: int) -> None:
-    """Start threads that push numbered messages to `/steady`, by turns, and to whoever is on `/passing`."""
+    """Start threads that push numbered messages alternately to `/steady` and to the clients on `/passing`."""
     steady = list(fds["/steady"])
 
     def push(thread: int) -> None:
@@ -220,7 +220,7 @@ def push_from_threads(number: int, count: int) -> None:
 
 
 def broadcast_from_thread() -> None:
-    """Start a thread that broadcasts to all but those who count their messages, until it is told that it is enough."""
+    """Start a thread that broadcasts, except to clients that count their messages, until it is told to stop."""
     spared = [*fds["/bystander"], *fds["/control"]]
 
     def broadcast() -> None:
@@ -239,7 +239,7 @@ def publish(path: str, count: int) -> None:
 
 
 def broadcast(path: str, size: int, count: int) -> None:
-    """Broadcast a message again and again to all who are on a path."""
+    """Send a message again and again to all clients on a path."""
     others = [fd for other, there in fds.items() if other != path for fd in there]
     for number in range(count):
         # With an id of nobody, so that no two are for the same connections, and each is a frame by itself.

@@ -1,7 +1,8 @@
 """A server and its peer in a network that goes down between them: `half_open_program.py CASE`.
 
-It has to run in a network namespace of its own. Once the network is down, packets vanish: neither end is told that
-the other is out of reach. Once the server has let go of the connection, what it knows of it is printed as JSON.
+It has to run in a network namespace of its own. Once the network is down, packets vanish, and neither
+end learns that the other is unreachable. Once the server has released the connection, it prints as JSON what it knows
+about it.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def connect(server: Server, request: bytes) -> socket.socket:
-    """Connect, ask, and return when the answer has come."""
+    """Connect, ask, and return when the answer has arrived."""
     loop = asyncio.get_running_loop()
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,8 +1,8 @@
 """The server of several workers that the tests break.
 
-Its only argument is JSON: keywords of `Server`. Whoever connects is subscribed to the topics in the query, and is told
+Its only argument is JSON: keywords of `Server`. Each client is subscribed to the topics in the query, and is told
 its id, its worker's number and process. A message is an expression, evaluated in that worker; the answer is its value,
-as JSON behind `=`.
+as JSON after `=`.
 """
 
 import asyncio

@@ -94,7 +94,7 @@ class ServerProcess:
         assert self.raises == ("Traceback" in self.log()), self.log()
 
     def kill(self) -> None:
-        """End it whatever it is doing, and release its resources."""
+        """Kill it, and release its resources."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None

@@ -1,4 +1,4 @@
-"""What a server tells of its connections, looked at again and again for answers that cannot be true."""
+"""Watches what a server reports about its connections, and finds answers that cannot be true."""
 
 import time
 from collections.abc import Callable, Collection
@@ -31,7 +31,7 @@ GROWING = (
 
 
 class Sightings:
-    """What has been seen of the connections: their ids and ports, and what cannot be true."""
+    """What was reported about the connections: their ids and ports, and impossible answers."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Sightings:
         self._totals: dict[str, Any] = {}
 
     def look(self) -> None:
-        """Look at everything once; whatever is raised is a fault too."""
+        """Ask for everything once; any exception counts as a fault too."""
         self._looks += 1
         try:
             self._look_at_stats()

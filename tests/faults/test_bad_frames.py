@@ -1,4 +1,4 @@
-"""Frames that break RFC 6455: the right close code, whatever else was sent, and the server goes on."""
+"""Frames that break RFC 6455: the server sends the right close code, whatever else was sent, and continues."""
 
 from collections.abc import Callable, Iterator
 
@@ -124,7 +124,7 @@ def send_in_pieces(peer: Peer, data: bytes) -> None:
 
 
 def send_with_more(peer: Peer, data: bytes) -> None:
-    """Much more behind it than the server will have read when it answers."""
+    """Followed by much more than the server will have read when it answers."""
     peer.send(data + frame(TEXT, b"more" * 1000) * 250)
 
 

@@ -1,4 +1,4 @@
-"""Handshakes that break RFC 6455 §4.2.1 or RFC 9112: the right status, and the server goes on."""
+"""Handshakes that break RFC 6455 §4.2.1 or RFC 9112: the server answers with the right status, and continues."""
 
 from collections.abc import Callable, Iterator, Mapping
 from socket import SHUT_WR
@@ -41,14 +41,14 @@ BAD_HANDSHAKES: dict[str, tuple[int, bytes]] = {
     "two Hosts": (400, GOOD[:-2] + b"Host: localhost\r\n\r\n"),
     "a Host that is none": (400, handshake(headers={"Host": "a b"})),
     "a bad subprotocol": (400, handshake(headers={"Sec-WebSocket-Protocol": "chat;"})),
-    "the same subprotocol twice": (400, handshake(headers={"Sec-WebSocket-Protocol": "chat, chat"})),
+    "a subprotocol is offered twice": (400, handshake(headers={"Sec-WebSocket-Protocol": "chat, chat"})),
     "bad extensions": (400, handshake(headers={"Sec-WebSocket-Extensions": "permessage-deflate; ="})),
     "a foreign origin": (403, handshake(headers={"Origin": "https://evil.example.com"})),
     "LF alone everywhere": (400, GOOD.replace(b"\r\n", b"\n")),
     "LF alone in one place": (400, GOOD.replace(b"\r\n", b"\n", 1)),
     "LF alone at the end": (400, GOOD[:-2] + b"\n"),
     "CR alone": (400, GOOD.replace(b"Upgrade: ", b"X: a\rUpgrade: ", 1)),
-    "an empty line in front": (400, b"\r\n" + GOOD),
+    "an empty line before": (400, b"\r\n" + GOOD),
     "a folded header": (400, GOOD[:-2] + b"X: a\r\n b\r\n\r\n"),
     "a first header that is folded": (400, GOOD.replace(b"\r\nHost", b"\r\n Host", 1)),
     "space before a colon": (400, GOOD[:-2] + b"X : a\r\n\r\n"),
@@ -94,7 +94,7 @@ def send_in_pieces(peer: Peer, head: bytes) -> None:
 
 
 def send_with_more(peer: Peer, head: bytes) -> None:
-    """Much more behind it than the server will have read when it answers."""
+    """Followed by much more than the server will have read when it answers."""
     peer.send(head + b"more" * MIB)
 
 

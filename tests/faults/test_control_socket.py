@@ -295,7 +295,7 @@ async def test_random_bytes_never_bring_the_hub_down(start_hub: StartHub) -> Non
             with Program.greeted(server) as program:
                 content = bytes([generator.choice([COMMAND, ASK])]) + generator.randbytes(generator.randrange(60))
                 program.socket.sendall(framed(content))
-                # Whoever has not been cut off yet is let go with that.
+                # This ends those that have not been disconnected yet.
                 program.socket.shutdown(socket.SHUT_WR)
                 with contextlib.suppress(ConnectionResetError):
                     while program.socket.recv(1 << 16):

@@ -28,7 +28,7 @@ def test_connections_wait_for_descriptors_and_are_served(start_server: StartServ
     for number, peer in enumerate(peers):
         peer.send(handshake() + frame(TEXT, str(number).encode()))
     wait_until(lambda: server.descriptors() == LIMIT, "descriptors run out")
-    wait_until(lambda: "accepting pauses" in server.log(), "a line in the log")
+    wait_until(lambda: "accepting is paused" in server.log(), "a line in the log")
     assert "Too many open files" in server.log()
     assert f"raise the limit of open files, which is {LIMIT} (`ulimit -n`, LimitNOFILE= of systemd)" in server.log()
     assert share_of_cpu(server, 1) < QUIET
@@ -38,7 +38,7 @@ def test_connections_wait_for_descriptors_and_are_served(start_server: StartServ
         # Its descriptor goes to one that waits.
         peer.socket.close()
     # Not one for each attempt.
-    assert server.log().count("accepting pauses") < 5
+    assert server.log().count("accepting is paused") < 5
 
 
 def test_a_forked_child_does_not_keep_connections_alive(start_server: StartServer) -> None:

@@ -1,4 +1,4 @@
-"""Handlers that raise: 1011 or 500 for that one connection, a line in the log, and the server goes on."""
+"""Handlers that raise: 1011 or 500 for that one connection, a line in the log, and the server continues."""
 
 import pytest
 from raw_peer import Peer, handshake
@@ -14,7 +14,7 @@ def test_a_message_handler_that_raises_closes_its_connection(start_server: Start
     server.raises = path == "/raise"
     with server.peer("/watch") as watch, server.peer(path) as peer, server.peer("/echo") as other:
         peer.send_text("hello")
-        # What waits behind it is not handled any more.
+        # The messages after it are no longer handled.
         peer.send_text("hello again")
         assert peer.read_close().code == 1011
         assert watch.can_be_read() is False
@@ -22,7 +22,7 @@ def test_a_message_handler_that_raises_closes_its_connection(start_server: Start
         assert watch.read_json() == [path, 1006, "1011", False]
         other.send_text("hello")
         assert other.read_text() == "hello"
-    assert server.log().count("the handler of message") == 1
+    assert server.log().count("the message handler") == 1
 
 
 def test_an_open_handler_that_raises_closes_its_connection(start_server: StartServer) -> None:
@@ -45,7 +45,7 @@ def test_a_close_handler_that_raises_is_only_logged(start_server: StartServer) -
                 fds.append(server.ask("fd", "/raise-in-close"))
             assert watch.read_json() == ["/raise-in-close", 1006, "", False]
         assert [server.ask("exists", fd) for fd in fds] == [False] * 3
-    assert server.log().count("the handler of close failed") == 3
+    assert server.log().count("the close handler failed") == 3
 
 
 def test_a_handshake_handler_that_raises_is_a_500(start_server: StartServer) -> None:

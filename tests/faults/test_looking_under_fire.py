@@ -30,7 +30,7 @@ class Visitors:
         self._visits = asyncio.Semaphore(0)
 
     async def come(self, count: int) -> None:
-        """Wait until so many more have come and gone."""
+        """Wait until that many more clients have connected and left."""
         self._visits = asyncio.Semaphore(0)
         for _ in range(count):
             await self._visits.acquire()

@@ -25,7 +25,7 @@ def many(peers: Sequence[Peer]) -> Iterator[Sequence[Peer]]:
 
 
 def held(server: ServerProcess) -> int:
-    """What the server says that connections hold, which must never be more than the limit."""
+    """Return how much memory connections hold according to the server; it must never exceed the limit."""
     held = int(server.ask("stats")["held_bytes"])
     assert held <= LIMIT
     return held
@@ -48,7 +48,7 @@ def test_the_largest_unfinished_messages_are_closed(start_server: StartServer) -
         for peer in closed:
             assert peer.read_close() == (
                 1009,
-                "the server is short of memory, and too much of this client's input waits",
+                "the server is short of memory, and too much input from this client is waiting",
             )
         assert len(closed) == server.ask("stats")["memory_closed"]
         assert 0 < CLIENTS - len(closed) <= LIMIT // PART
@@ -101,7 +101,7 @@ def test_the_slowest_readers_are_closed(start_server: StartServer) -> None:
         server.peer("/reader") as healthy,
     ):
         descriptors = server.descriptors()
-        # Each of them could hold 4 MiB, and together 160.
+        # Each could hold 4 MiB, so together 160.
         for _ in range(300):
             server.ask("broadcast", "/reader", 500, 50)
             for _ in range(50):

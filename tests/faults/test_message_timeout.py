@@ -1,4 +1,4 @@
-"""Messages that are begun and not finished: they are waited for as long as more of them comes."""
+"""Unfinished messages: the server waits for the rest as long as more of it arrives."""
 
 import select
 import time
@@ -13,7 +13,7 @@ def test_an_unfinished_message_is_not_waited_for_for_ever(start_server: StartSer
     server = start_server(settings={"message_timeout": 0.3})
     with server.peer() as peer, server.peer() as idle:
         peer.send(begun)
-        assert peer.read_close() == (1008, "the message is not finished")
+        assert peer.read_close() == (1008, "the message was not finished in time")
         idle.send_text("still here")
         assert idle.read_text() == "still here"
 

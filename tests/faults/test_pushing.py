@@ -12,7 +12,7 @@ from hubbub import Server
 KINDS = ["sync", "async", "threaded"]
 
 
-# Whatever int is given is merely no open connection; `True` is one too.
+# Any int is accepted, but names no open connection; `True` is an int too.
 NEVER_WERE = [0, 1, True, -1, 2**31, 2**53 - 1, 2**53, 2**63, 2**64, 2**70, -(2**70)]
 NO_NUMBERS = ["1", 1.0, None, [1], {}]
 
@@ -55,7 +55,7 @@ def test_pushes_inside_open_and_close(start_server: StartServer) -> None:
     with server.peer("/watch") as watch:
         with server.peer("/push-in-open") as peer:
             assert peer.read_text() == "from open"
-        # Inside `close` others can be told, while the connection itself is gone already.
+        # Inside `close` pushes to others work, but this connection is already gone.
         assert watch.read_json() == ["/push-in-open", 1006, "", False]
 
 

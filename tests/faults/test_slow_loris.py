@@ -22,7 +22,7 @@ def test_200_heads_that_drip_are_cut_off_and_others_are_served(start_server: Sta
             peer.send(BLOCK)
         answered: list[Peer] = []
         while dripping:
-            # A handshake and a message of somebody else, all the while.
+            # Meanwhile, a handshake and a message of another client.
             with server.peer() as other:
                 other.send_text("hello")
                 assert other.read_text() == "hello"

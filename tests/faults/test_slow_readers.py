@@ -27,7 +27,7 @@ def test_1_gb_for_a_reader_that_never_reads_is_dropped(start_server: StartServer
         stats = server.ask("stats")
         assert stats["messages_dropped"] == refused > 0
         assert stats["slow_consumers_closed"] == 0
-        # Slow is not dead: what was queued arrives, whole and only once, and then the connection goes on.
+        # Slow is not dead: everything queued arrives, complete and only once, and the connection stays usable.
         for _ in range(queued):
             assert peer.read_frame() == (BINARY, b"x" * SIZE, True)
         peer.send_text("hello")

@@ -1,4 +1,4 @@
-"""A worker that takes nothing, be it stopped by SIGSTOP or blocked by a handler: only its own connections notice."""
+"""A worker that does not read, stopped by SIGSTOP or blocked by a handler: only its own connections notice."""
 
 import asyncio
 import os
@@ -65,7 +65,7 @@ def publish_much(hub: Publisher, topic: str, count: int) -> None:
 
 
 async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) -> None:
-    # Room for all that the hub keeps: what is asked here is what becomes of commands.
+    # Enough space for everything that the hub keeps, because this test is about commands.
     server = start_hub(send_queue_size=2 * MAX_FOR_WORKER, ping_interval=PING_INTERVAL, ping_timeout=PING_TIMEOUT)
     async with server.clients() as (first, victim, third), server.client_of(1, topics="flood") as flooded:
         fds = [victim.fd, flooded.fd]
@@ -77,7 +77,7 @@ async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) 
             assert await third.ask(f"flood({fds}, 'flood', {SIZE}, 5000)")
             await asyncio.to_thread(publish_much, hub, "flood", 16_000)
             assert server.memory() - before < MAX_MEMORY
-            server.logs("worker 1 takes nothing: commands for it are dropped")
+            server.logs("worker 1 is not reading: commands for it are dropped")
             for fd in fds:
                 for client in (first, third):
                     assert await client.ask(f"server.push({fd}, 'lost')") is False

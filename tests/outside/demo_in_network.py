@@ -1,6 +1,6 @@
-"""The demo in a network namespace of its own, of a machine with addresses: `demo_in_network.py HOSTS`.
+"""Runs the demo in a network namespace with several addresses: `demo_in_network.py HOSTS`.
 
-It prints as JSON the addresses that the demo prints, each with the status of what is there.
+Prints as JSON the addresses that the demo prints, each with the HTTP status that it returns.
 """
 
 import json
@@ -15,7 +15,7 @@ ADDRESSES = ("10.9.8.7/24", "192.168.7.6/24", "fd00:9::7/64")
 
 
 def network() -> None:
-    """Give this machine its addresses, and the ways out that it would have."""
+    """Set up the addresses and routes of this machine."""
     for command in (
         "link set lo up",
         *(f"address add {address} dev lo" for address in ADDRESSES),
@@ -27,7 +27,7 @@ def network() -> None:
 
 
 def status_of(url: str) -> int:
-    # Whatever proxy there is leads out of this network.
+    # A proxy would lead out of this network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=20) as answer:
         return int(answer.status)
@@ -41,7 +41,7 @@ def main(hosts: str) -> None:
     )
     try:
         assert demo.stdout
-        # All of it is written at once.
+        # It is all written at once.
         printed = os.read(demo.stdout.fileno(), 65536).decode()
         print(json.dumps({url: status_of(url) for url in re.findall(r"http://\S+", printed)}))
         demo.send_signal(signal.SIGTERM)

@@ -1,6 +1,5 @@
-"""What `outside_server.py` runs: tells each connection its id, subscribes it to what it asks for, and echoes.
-
-By HTTP it serves the Python files of this directory, and tells what else it is asked for.
+"""The application that `outside_server.py` runs: sends each client its id, subscribes it to the topics in its query,
+and echoes. Over HTTP it serves the Python files of this directory, and answers questions about the server.
 """
 
 import hashlib
@@ -14,13 +13,13 @@ files = StaticFiles(Path(__file__).parent)
 
 @server.on("start")
 def on_start(server: Server) -> None:
-    """Tell the test where the server is, once all workers accept."""
+    """Report the server's address to the test, once all workers accept."""
     print(server.port, flush=True)
 
 
 @server.on("open")
 def on_open(server: Server, request: Request) -> None:
-    """Subscribe before the id is told: whoever knows it can count on that."""
+    """Subscribe before sending the id, so that a client that knows its id is subscribed."""
     for topic in request.query:
         server.subscribe(request.fd, topic)
     server.push(request.fd, str(request.fd))

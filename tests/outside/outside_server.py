@@ -20,7 +20,7 @@ APP_DIR = Path(__file__).parent
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,15 +31,15 @@ class OutsideServer:
     """`hubbub run outside_app:server` with two workers, whose control socket is `control`."""
 
     def __init__(self, directory: Path) -> None:
-        """Start it; what it logs goes to a file in `directory`."""
+        """Start it; its log goes to a file in `directory`."""
         self.control = str(directory / "control.sock")
         self._log = directory / "log"
-        # Any free one at first; then it stays.
+        # Any free port at first; a restart keeps it.
         self.port = 0
         self.start()
 
     def start(self) -> None:
-        """Start it (anew), and wait until it accepts connections."""
+        """Start or restart it, and wait until it accepts connections."""
         command = [sys.executable, "-m", "hubbub", "run", "outside_app:server", "--app-dir", str(APP_DIR)]
         options = ["--port", str(self.port), "--workers", "2", "--control", self.control]
         options += ["--send-queue-size", str(SEND_QUEUE_SIZE)]
@@ -52,7 +52,7 @@ class OutsideServer:
         self.port = int(line)
 
     def log(self) -> str:
-        """What it has logged."""
+        """Return its log."""
         return self._log.read_text()
 
     @contextmanager
@@ -65,11 +65,11 @@ class OutsideServer:
     def freeze(self) -> None:
         """Stop the process that reads the control socket, which stays open."""
         os.kill(self._master.pid, signal.SIGSTOP)
-        # Its threads run on for a moment.
+        # Its threads keep running for a moment.
         os.waitid(os.P_PID, self._master.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue it."""
         os.kill(self._master.pid, signal.SIGCONT)
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ class OutsideServer:
         assert self._master.wait(PATIENCE) == 0, self.log()
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill it."""
         self._master.kill()
         self._master.wait()
 
@@ -96,11 +96,11 @@ class Client:
         return self._connection.recv(PATIENCE)
 
     def texts(self, count: int) -> list[str | bytes]:
-        """Wait for so many messages."""
+        """Wait for that many messages."""
         return [self.next() for _ in range(count)]
 
     def nothing_came(self) -> bool:
-        """Tell whether no message waits that was sent before this call, by an echo."""
+        """Check by an echo that no message sent before this call is waiting."""
         self._connection.send("nothing?")
         return self.next() == "nothing?"
 
@@ -114,7 +114,7 @@ class Client:
 
 
 def run_program(program: str | Path, *arguments: str) -> str:
-    """Run a program, given as text or as a file, to its end, which must be a good one; return what it has printed."""
+    """Run a program, given as text or as a file; return its output. It must exit without an error."""
     what = [str(program)] if isinstance(program, Path) else ["-c", textwrap.dedent(program)]
     done = subprocess.run([sys.executable, *what, *arguments], capture_output=True, text=True, timeout=2 * PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")

@@ -85,8 +85,10 @@ def test_a_mistyped_variable_is_named_with_the_nearest(server: OutsideServer, co
     status, _, err = hubbub(*command, given=b"", HUBBUB_CONTROL=str(server.control), **wrong)
     assert status == right[0]
     first, second, *others = err.splitlines()
-    assert first.startswith(r"hubbub: the variable HUBBUB_A\nb is no setting")
-    assert second == ("hubbub: the variable HUBBUB_CONTRL is no setting, and is ignored: did you mean HUBBUB_CONTROL?")
+    assert first.startswith(r"hubbub: the variable HUBBUB_A\nb is not a setting")
+    assert second == (
+        "hubbub: the variable HUBBUB_CONTRL is not a setting and is ignored: did you mean HUBBUB_CONTROL?"
+    )
     assert others == right[2].splitlines()
 
 
@@ -163,7 +165,7 @@ def test_variables_name_the_server_unless_options_do(server: OutsideServer, tmp_
         (["push", 1], "Missing argument 'TEXT'"),
         (["shout"], "No such command 'shout'"),
         (["stats", "--port", "high"], "port: 'high' (option --port) is not allowed"),
-        (["stats", "--port", "1", "--control", "x"], "--port and --control name two servers"),
+        (["stats", "--port", "1", "--control", "x"], "give --port or --control, not both"),
         (["disconnect", 1, "--code", 1005], "1005 may not be sent"),
         (["publish", "", "x"], "topic must have 1 to 255 bytes"),
     ],

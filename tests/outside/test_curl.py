@@ -14,7 +14,7 @@ from outside_server import APP_DIR, PATIENCE, OutsideServer
 # The application serves its own directory.
 FILE = "outside_app.py"
 CONTENT = (APP_DIR / FILE).read_bytes()
-# curl does so by itself where there is more than 1 MiB to be sent.
+# curl does so by itself when it sends more than 1 MiB.
 EXPECT = "Expect: 100-continue"
 
 
@@ -32,7 +32,7 @@ class Curl:
         self._server = server
 
     def __call__(self, *options: str, path: str = "/") -> bytes:
-        """Run it, which must go well, and return what it prints."""
+        """Run it, and return its output. It must succeed."""
         command = [self._program, "--silent", "--show-error", "--noproxy", "*", *options, self.url(path)]
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE)
         assert (done.returncode, done.stderr) == (0, b"")
@@ -57,13 +57,13 @@ class Curl:
 
 @pytest.fixture
 def ask(curl: str, server: OutsideServer) -> Curl:
-    """curl and a server to be asked."""
+    """curl, and a server for it."""
     return Curl(curl, server)
 
 
 @pytest.fixture
 def upload(tmp_path: Path) -> Path:
-    """A file to be sent, nearly as long as the server takes."""
+    """A file to send, nearly as large as the server accepts."""
     path = tmp_path / "upload"
     path.write_bytes(os.urandom(1_000_000))
     return path

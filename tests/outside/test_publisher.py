@@ -1,4 +1,4 @@
-"""`Publisher`: what is sent from another process arrives, and what is asked is answered."""
+"""`Publisher`: messages from another process arrive, and its questions are answered."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -173,7 +173,7 @@ def test_a_timeout_must_be_one() -> None:
         Publisher(timeout=-1)
 
 
-# ---- where there is no server, or none that answers ------------------------------------------------------
+# ---- no server, or one that does not answer --------------------------------------------------------------
 
 
 def test_without_a_server_the_error_names_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_without_a_server_the_error_names_the_socket(tmp_path: Path, monkeypatch
 
 def test_what_is_no_server_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConnectionError, match="file: nobody listens there"):
+    with pytest.raises(ConnectionError, match="file: nothing is listening there"):
         Publisher(tmp_path / "file").stats()
 
 
@@ -201,11 +201,11 @@ def publish_without_end(hub: Publisher) -> None:
 def test_a_server_that_does_not_answer_in_time_is_a_timeout(own_server: OutsideServer) -> None:
     with own_server.client("news") as client, Publisher(own_server.control, timeout=PATIENCE) as hub:
         own_server.freeze()
-        with pytest.raises(TimeoutError, match=r"control\.sock.* has not answered in time"):
+        with pytest.raises(TimeoutError, match=r"control\.sock.* did not answer in time"):
             hub.push(client.fd, "late", timeout=0.1)
         with pytest.raises(TimeoutError, match=r"control\.sock"):
             Publisher(own_server.control, timeout=0.1).stats()
-        with pytest.raises(TimeoutError, match="did not react in time"):
+        with pytest.raises(TimeoutError, match="did not respond in time"):
             publish_without_end(hub)
         own_server.thaw()
         assert hub.push(client.fd, "in time")

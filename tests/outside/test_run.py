@@ -147,14 +147,14 @@ def test_a_publisher_finds_it_by_its_port(run: Run, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("app", "'app' does not say which server"),
-        ("app:", "'app:' does not say which server"),
-        ("../app:server", "does not say which server"),
+        ("app", "'app' does not name a server"),
+        ("app:", "'app:' does not name a server"),
+        ("../app:server", "does not name a server"),
         ("missing:server", "there is no module 'missing'"),
         ("app.missing:server", "there is no module 'app.missing'"),
         ("app.py:server", "there is no module 'app.py'"),
         ("app:missing", "there is no missing in the module app"),
-        ("app:VERSION", "app:VERSION is no Server but int"),
+        ("app:VERSION", "app:VERSION is not a Server but int"),
     ],
 )
 def test_what_names_no_server_is_one_line(run: Run, target: str, says: str) -> None:
@@ -254,7 +254,7 @@ def test_workers_are_replaced_when_the_code_changes(run: Run, tmp_path: Path) ->
     app.write_text(APP.replace("VERSION = 1", "VERSION ="))
     assert "app.py" in server.wait_for("changed: ")
     server.wait_for("SyntaxError")
-    server.wait_for("the reload has failed")
+    server.wait_for("the reload failed")
     app.write_text(APP.replace("VERSION = 1", "VERSION = 2"))
     server.wait_for("worker 0 2")
     server.stop()

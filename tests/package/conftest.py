@@ -1,4 +1,4 @@
-"""What is published, made as a release makes it: the source distribution, and from it a wheel for each Python."""
+"""Builds what is published, as a release does: the source distribution, and from it a wheel for each Python."""
 
 import sys
 import tarfile
@@ -20,7 +20,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution unpacked, far from this repository."""
+    """The unpacked source distribution, outside this repository."""
     directory = tmp_path_factory.mktemp("source")
     with tarfile.open(sdist) as archive:
         archive.extractall(directory, filter=as_new)

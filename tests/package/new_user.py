@@ -1,7 +1,7 @@
-"""What a new user does: install a wheel into an empty environment, run `hubbub demo`, and talk in the chat.
+"""Does what a new user does: installs a wheel into an empty environment, runs `hubbub demo`, and uses the chat.
 
-`python new_user.py hubbub-….whl` needs nothing but the Python that runs it, so it can be run wherever a wheel is to be
-tried. The PATH leads to the new environment alone: to no compiler, and to no cargo.
+`python new_user.py hubbub-….whl` needs only the Python that runs it, so it can try a wheel anywhere. The PATH contains
+only the new environment: no compiler, and no cargo.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def main(wheel: Path) -> None:
 
 
 def run(programs: Path, name: str, *arguments: str | Path) -> str:
-    """What one of the environment's programs prints."""
+    """Return the output of one of the environment's programs."""
     command = (programs / name, *arguments)
     environment = {"PATH": str(programs)}
     return subprocess.run(command, env=environment, cwd=programs, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -73,7 +73,7 @@ def load(url: str) -> bytes:
 
 
 async def talk(port: int) -> None:
-    """Join a room, and read there what we say ourselves."""
+    """Join a room, say something, and receive it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

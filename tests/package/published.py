@@ -1,4 +1,4 @@
-"""What is published, and how it is built from this repository."""
+"""Builds what is published from this repository."""
 
 import os
 import subprocess
@@ -18,6 +18,6 @@ WheelFor = Callable[[str], Path]
 
 
 def run(*command: str | Path) -> None:
-    """Run a command to its end; if it fails, the test shows what it has said."""
+    """Run a command; if it fails, the test shows its output."""
     done = subprocess.run(command, env=BUILDING, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""Installing what is published: into an empty environment, without a compiler, on each Python that is there."""
+"""What is published can be installed into an empty environment, without a compiler, on each installed Python."""
 
 import html
 import subprocess
@@ -39,7 +39,7 @@ def test_python_3_10_is_told_that_it_is_too_old(sdist: Path, tmp_path: Path) -> 
 
 
 def required_python(sdist: Path) -> str:
-    """What the source distribution says about the versions of Python that it supports."""
+    """Return the versions of Python that the source distribution says it supports."""
     with tarfile.open(sdist) as archive:
         content = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO")
         assert content is not None

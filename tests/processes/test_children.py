@@ -97,7 +97,7 @@ async def test_a_pool_of_processes_ends_with_its_worker(launch: Launch) -> None:
     await launched.stop()
     for pid in pids:
         await gone(pid)
-    assert not any("killed" in line for line in launched.log.all)
+    assert not any("kill" in line for line in launched.log.all)
 
 
 async def test_threads_that_are_no_daemons_finish_what_they_do(launch: Launch) -> None:

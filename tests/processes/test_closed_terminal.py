@@ -75,7 +75,7 @@ Begin = Callable[..., "asyncio.Future[asyncio.subprocess.Process]"]
 
 @pytest.fixture
 async def begin(terminal: Terminal, tmp_path: Path) -> AsyncIterator[Begin]:
-    """Run a command as the leader of the terminal's session; what is left of the session ends with the test."""
+    """Run a command as the leader of the terminal's session; what remains of the session ends with the test."""
     processes: list[asyncio.subprocess.Process] = []
 
     async def begin(*command: str | Path, **environ: str) -> asyncio.subprocess.Process:

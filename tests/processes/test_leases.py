@@ -106,7 +106,9 @@ async def test_a_damaged_lease_is_told_in_one_line_and_left_as_it_is(
 ) -> None:
     lease.write(content)
     program.write(control="hub.sock", workers=1)
-    await assert_refuses_to_start(await run(program.path), "the lease of connection ids is damaged", str(lease.path))
+    await assert_refuses_to_start(
+        await run(program.path), "the lease file of connection ids is damaged", str(lease.path)
+    )
     assert lease.read() == content
 
 
@@ -118,7 +120,9 @@ async def test_a_damaged_lease_of_the_automatic_control_socket_is_not_done_witho
     lease = Lease(tmp_path / f"hubbub-{os.geteuid()}" / f"{launched.port}.sock.lease")
     lease.write(b"garbage")
     program.change("port=0", f"port={launched.port}")
-    await assert_refuses_to_start(await run(program.path), "the lease of connection ids is damaged", str(lease.path))
+    await assert_refuses_to_start(
+        await run(program.path), "the lease file of connection ids is damaged", str(lease.path)
+    )
 
 
 async def test_an_empty_lease_is_a_new_one(launch: Launch, lease: Lease) -> None:

@@ -12,7 +12,7 @@ import trustme
 from launched import LIFE, Launch, Launched
 from websockets.asyncio.client import connect
 
-# How the test lets a handler go on is a file: a worker that leaves runs no timers any more.
+# A file releases the handler, because a stopping worker no longer runs timers.
 HESITATING = """
 async def until_told():
     tell("begins")
@@ -145,7 +145,7 @@ async def test_answers_that_are_cut_off_are_told_of(launch: Launch) -> None:
     ask(writer, path="/long")
     await reader.readuntil(b"\r\n\r\n")
     launched.process.send_signal(signal.SIGHUP)
-    await launched.log.wait_for("worker 0: 1 answers were cut off, which took longer than shutdown_timeout")
+    await launched.log.wait_for("worker 0: 1 answers were cut off because they took longer than shutdown_timeout")
     writer.close()
     await launched.stop()
 

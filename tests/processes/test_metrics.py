@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from hubbub import Server
 
 Samples = dict[str, float]
-"""Values by name and labels, as they stand in the exposition."""
+"""Return the values by name and labels, as written in the exposition."""
 
 
 def free_port() -> int:
@@ -94,7 +94,7 @@ async def test_what_happens_is_counted(launch: Launch) -> None:
             after["hubbub_accepted_total"]
             == after['hubbub_connections{worker="0"}'] + after['hubbub_connections{worker="1"}']
         )
-        # They may all have come in one turn, which is counted when it is over.
+        # They may all have arrived in one turn, which is counted when it ends.
         turns = partial(exceeds, "hubbub_turn_seconds_count", before["hubbub_turn_seconds_count"])
         assert (await until(port, turns))["hubbub_turn_seconds_sum"] > before["hubbub_turn_seconds_sum"]
         await other.close(4321)
@@ -318,7 +318,7 @@ async def test_a_scrape_under_way_at_the_stop_is_answered(capfd: pytest.CaptureF
     port = free_port()
     async with Server(port=0, metrics_port=port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        # Who came before this one has been let in.
+        # Earlier clients have been accepted.
         await fetch(port)
     writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
     answer = (await reader.read()).decode()

@@ -101,5 +101,5 @@ async def test_a_control_socket_that_was_asked_for_by_name_is_one_line(
     launched = await run_read_only(run, read_only, program.name)
     assert await launched.status() == 1
     (line,) = await launched.log.to_the_end()
-    assert line.startswith("hubbub: cannot make the control socket: ")
+    assert line.startswith("hubbub: cannot create the control socket: ")
     assert path in line

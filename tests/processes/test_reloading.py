@@ -119,10 +119,10 @@ async def test_new_code_that_fails_leaves_the_old_workers(launch: Launch, progra
         program.change("VERSION = 1", "raise LookupError('new code')")
         launched.process.send_signal(signal.SIGHUP)
         await launched.log.wait_for("LookupError: new code")
-        await launched.log.wait_for("the reload has failed")
+        await launched.log.wait_for("the reload failed")
         assert await ask(client, "VERSION") == "1"
         assert launched.workers() == before
-        # And once it is mended, they are replaced.
+        # Once the program works again, they are replaced.
         program.change("raise LookupError('new code')", "VERSION = 3")
         launched.process.send_signal(signal.SIGHUP)
         await client.wait_closed()
@@ -146,7 +146,7 @@ async def test_new_code_whose_worker_start_fails_leaves_the_old_workers(launch: 
         program.change("VERSION = 1", "VERSION = 2")
         launched.process.send_signal(signal.SIGHUP)
         await launched.log.wait_for("LookupError: no database")
-        await launched.log.wait_for("the reload has failed")
+        await launched.log.wait_for("the reload failed")
         assert await ask(client, "VERSION") == "1"
         assert launched.workers() == before
         async with launched.connect() as newcomer:
@@ -175,7 +175,7 @@ async def test_a_certificate_that_cannot_be_used_at_a_reload_leaves_the_old_work
     before = launched.workers()
     certfile.write_text("broken")
     launched.process.send_signal(signal.SIGHUP)
-    await launched.log.wait_for("the reload has failed")
+    await launched.log.wait_for("the reload failed")
     assert launched.workers() == before
     context = ssl.create_default_context()
     authority.configure_trust(context)

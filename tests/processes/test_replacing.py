@@ -85,7 +85,7 @@ async def test_one_whose_worker_start_fails_is_started_again_until_it_ends_well(
         os.kill(pid, signal.SIGKILL)
         await launched.told.wait_for("fails")
         await launched.log.wait_for("before it was ready")
-        await launched.log.wait_for("worker 1 is started again in")
+        await launched.log.wait_for("worker restarting worker 1 in")
         await launched.told.wait_for("fails")
         # None of those that failed takes a connection.
         async with launched.connect() as client:
@@ -120,7 +120,7 @@ async def test_sigterm_is_heeded_by_the_others_while_a_handler_blocks_that_worke
         async with launched.connect() as other:
             assert await ask(other, "os.getpid()") != str(pid)
         # In the end it is killed.
-        assert f"pid {pid}" in await launched.log.wait_for("does not end, and is killed")
+        assert f"pid {pid}" in await launched.log.wait_for("because it does not stop")
         await gone(pid)
     await launched.stop()
 
@@ -207,8 +207,8 @@ async def test_one_that_cannot_start_later_on_is_tried_again(launch: Launch, pro
     pid = launched.workers()[1]
     async with launched.connect_to(0) as bystander:
         os.kill(pid, signal.SIGKILL)
-        await launched.log.wait_for("started again in")
-        await launched.log.wait_for("started again in")
+        await launched.log.wait_for("restarting worker 1 in")
+        await launched.log.wait_for("restarting worker 1 in")
         assert await ask(bystander, "server.worker_id") == "0"
         program.change("raise LookupError('for a while'); ", "")
         await replaced(launched, 1, pid)

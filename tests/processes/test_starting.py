@@ -16,7 +16,7 @@ from launched import LIFE_BUT_START, Launch, Launched, ProgramFile, Run, ask, so
 
 
 async def check_it_serves(launched: Launched, workers: int = 2) -> None:
-    """Check that it has so many workers, each of which serves."""
+    """Check that it has that many workers, and that each of them serves."""
     await launched.serves()
     assert len(launched.workers()) == workers
     for worker_id in range(workers):
@@ -214,7 +214,7 @@ async def test_what_is_typed_in_is_refused_but_for_one_worker() -> None:
         os.write(terminal, b"print(server.start(), 'has returned')\n")
         await reader.readuntil(b"None has returned")
         os.write(terminal, b"Server(port=0, workers=2).start()\n")
-        await reader.readuntil(b"RuntimeError: the workers would run this program again, but it is typed in")
+        await reader.readuntil(b"RuntimeError: workers have to run this program again, but it was typed in")
         os.write(terminal, b"print('it goes', 'on')\n")
         await reader.readuntil(b"it goes on")
     finally:
@@ -302,9 +302,9 @@ async def test_a_running_server_cannot_be_started_in_its_worker(launch: Launch, 
     launched = await launch(lines + indent(dedent(CALLS[call]), "    "))
     async with launched.connect() as client:
         await client.send("start")
-        assert await client.recv() == "RuntimeError: the server is running already"
+        assert await client.recv() == "RuntimeError: the server is already running"
         await client.send("start")
-        assert await client.recv() == "RuntimeError: the server is running already"
+        assert await client.recv() == "RuntimeError: the server is already running"
     await launched.stop()
 
 
@@ -326,7 +326,7 @@ async def test_start_in_the_master_raises_and_a_later_one_serves(run: Run, progr
     """
     program.write(CALLED + dedent(lines))
     launched = await run(program.path)
-    await launched.told.wait_for("in the master: RuntimeError: the server is running already")
+    await launched.told.wait_for("in the master: RuntimeError: the server is already running")
     await launched.serves()
     await launched.stop()
 
@@ -482,7 +482,7 @@ async def test_a_variable_with_a_mistyped_name_is_one_warning(run: Run, program:
     await launched.log.wait_for("INFO reloaded")
     await launched.stop()
     (line,) = [line for line in await launched.log.to_the_end() if "HUBBUB_" in line]
-    assert "WARNING the variable HUBBUB_WORKRES is no setting" in line
+    assert "WARNING the variable HUBBUB_WORKRES is not a setting" in line
     assert line.endswith("did you mean HUBBUB_WORKERS?")
 
 

@@ -152,7 +152,7 @@ async def test_a_worker_that_blocks_is_killed_in_the_end(launch: Launch) -> None
         await client.send("block()")
         await launched.told.wait_for("blocks")
         launched.process.terminate()
-        await launched.log.wait_for("does not end, and is killed")
+        await launched.log.wait_for("because it does not stop")
         assert await launched.status() == 0
     assert (await launched.told.to_the_end())[-2:] == END
 

@@ -1,4 +1,4 @@
-"""Workers whose event loop stands still: they are named, with what they stand in, and replaced where that is wanted."""
+"""Workers whose event loop is blocked: the log names them and the blocking code; if configured, they are replaced."""
 
 import asyncio
 import ctypes
@@ -21,7 +21,7 @@ from hubbub import Server
 # So long that a busy machine does not make a worker seem stuck.
 STUCK_AFTER = 1.5
 
-# Each way to stand still ends when something is written to the FIFO.
+# Each way to block ends when something is written to the FIFO.
 WAYS = """
 def spin():
     fifo = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
@@ -53,7 +53,7 @@ def begin_timer():
 
 
 def release(directory: Path) -> None:
-    """Let whatever reads the FIFO go on."""
+    """Release whatever reads the FIFO."""
     with (directory / "fifo").open("wb") as fifo:
         fifo.write(b"x")
 
@@ -74,10 +74,10 @@ async def is_marked(metrics: int, value: int) -> None:
 @pytest.mark.parametrize(
     ("way", "place"),
     [
-        ("spin()", r"in the handler of message, __main__\.on_message, line \d+, at .*app\.py, line \d+ \(spin\)"),
+        ("spin()", r"in the message handler, __main__\.on_message, line \d+, at .*app\.py, line \d+ \(spin\)"),
         ("begin_timer()", r"in .*app\.py, line \d+ \(spin\)"),
         ("begin_task()", r"in .*app\.py, line \d+ \(spin\)"),
-        ("hold()", "its process is stopped, or one call holds the interpreter"),
+        ("hold()", "its process is stopped, or a call is holding the interpreter"),
     ],
 )
 async def test_a_loop_that_stands_still_is_named_once_and_when_it_moves_again(
@@ -101,13 +101,13 @@ async def test_a_loop_that_stands_still_is_named_once_and_when_it_moves_again(
                 newcomer = await stack.enter_async_context(launched.connect())
                 assert await ask(newcomer, "server.worker_id") == "0"
         await asyncio.to_thread(release, tmp_path)
-        await launched.log.wait_for(f"{name} moves again")
+        await launched.log.wait_for(f"{name} is running again")
         await is_marked(metrics, 0)
         assert await client.recv() in ("done", "None")
     await launched.stop()
     # The other one idled meanwhile, and was not taken for stuck.
     assert sum("stuck" in each for each in launched.log.all) == 1
-    assert sum("moves again" in each for each in launched.log.all) == 1
+    assert sum("is running again" in each for each in launched.log.all) == 1
 
 
 async def test_a_stopped_worker_is_named_once_and_when_it_moves_again(launch: Launch) -> None:
@@ -119,7 +119,7 @@ async def test_a_stopped_worker_is_named_once_and_when_it_moves_again(launch: La
         assert "its process is stopped" in line
     finally:
         os.kill(pid, signal.SIGCONT)
-    await launched.log.wait_for(f"worker 1 (pid {pid}) moves again")
+    await launched.log.wait_for(f"worker 1 (pid {pid}) is running again")
     async with launched.connect_to(1) as client:
         assert await ask(client, "1 + 1") == "2"
     await launched.stop()
@@ -134,7 +134,7 @@ async def test_a_stuck_worker_is_replaced_if_that_is_wanted(launch: Launch, tmp_
     async with launched.connect_to(1) as client, launched.connect_to(0) as other:
         await client.send(way)
         await launched.log.wait_for(f"worker 1 (pid {pid}) is stuck")
-        await launched.log.wait_for(f"worker 1 (pid {pid}) is killed, because it is stuck")
+        await launched.log.wait_for(f"killing worker 1 (pid {pid}) because it is stuck")
         await gone(pid)
         await until(lambda: launched.workers().get(1, pid) != pid)
         async with launched.connect_to(1) as newcomer:
@@ -170,8 +170,8 @@ async def test_a_worker_that_takes_long_to_start_is_named_and_serves_in_the_end(
     line = await launched.log.wait_for("is stuck")
     await asyncio.to_thread(release, tmp_path)
     await launched.serves()
-    assert re.search(r"worker 1 \(pid \d+\) .* in the handler of worker_start, __main__\.begin, .*\(spin\)", line), line
-    await launched.log.wait_for("moves again")
+    assert re.search(r"worker 1 \(pid \d+\) .* in the worker_start handler, __main__\.begin, .*\(spin\)", line), line
+    await launched.log.wait_for("is running again")
     async with launched.connect_to(1) as client:
         assert await ask(client, "1 + 1") == "2"
     await launched.stop()
@@ -182,7 +182,7 @@ async def test_the_successor_of_a_worker_is_replaced_if_its_start_is_stuck(launc
     os.mkfifo(tmp_path / "fifo")
     pid = launched.workers()[1]
     os.kill(pid, signal.SIGKILL)
-    line = await launched.log.wait_for("is killed, because it is stuck")
+    line = await launched.log.wait_for("because it is stuck")
     assert f"(pid {pid})" not in line
     (tmp_path / "fifo").unlink()
     async with launched.connect_to(1) as client:
@@ -194,10 +194,10 @@ async def test_a_master_that_stands_still_is_named(launch: Launch, tmp_path: Pat
     os.mkfifo(tmp_path / "fifo-of-master")
     launched = await launch(WAYS + START, workers=2, stuck_after=STUCK_AFTER)
     line = await launched.log.wait_for("master (pid")
-    assert re.search(r"is stuck: .* in the handler of start, __main__\.started, .*\(spin\)", line), line
+    assert re.search(r"is stuck: .* in the start handler, __main__\.started, .*\(spin\)", line), line
     assert await health(launched) == "ok"
     await asyncio.to_thread(release, tmp_path)
-    await launched.log.wait_for("moves again")
+    await launched.log.wait_for("is running again")
     await launched.stop()
 
 
@@ -219,9 +219,9 @@ async def test_an_embedded_server_says_it_too(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING, "hubbub"):
         async with Server(port=0, stuck_after=STUCK_AFTER):
             stand_still()
-            await until(lambda: said(f"worker 0 (pid {os.getpid()}) moves again"))
+            await until(lambda: said(f"worker 0 (pid {os.getpid()}) is running again"))
             assert said(f"worker 0 (pid {os.getpid()}) is stuck: ")
             assert said("(stand_still)")
             # Nobody can say anything meanwhile.
             ctypes.PyDLL(None).sleep(5)
-            await until(lambda: said("one call held the interpreter"))
+            await until(lambda: said("a call held the interpreter"))

@@ -53,7 +53,7 @@ async def test_in_worker_start_it_is_a_failed_start(
     assert await launched.status() == 3
     assert await launched.told.to_the_end() == []
     log = await launched.log.to_the_end()
-    assert sum("the handler of worker_start failed" in line for line in log) == 1
+    assert sum("the worker_start handler failed" in line for line in log) == 1
     # One traceback, and not one of asyncio's beside it.
     assert sum("Traceback" in line for line in log) == 1
     assert log.count(f"  SystemExit: {status}") == 1
@@ -74,7 +74,7 @@ async def test_a_child_that_worker_start_has_forked_ends_by_it_and_the_worker_se
         launched = await launch(lines, workers=1)
         assert launched.told.all[0] == "the child has ended"
         await launched.stop()
-        assert not any("worker_start failed" in line for line in launched.log.all)
+        assert not any("worker_start handler failed" in line for line in launched.log.all)
 
 
 async def test_a_process_that_ends_in_worker_start_is_not_said_to_have_missed_it(

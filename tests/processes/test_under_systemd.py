@@ -29,7 +29,7 @@ class Systemd:
         return (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode().split("\n")
 
     def has_more(self) -> bool:
-        """Whether something has come that was not asked for."""
+        """Whether anything unexpected has arrived."""
         try:
             return bool(self._socket.recv(4096, socket.MSG_PEEK))
         except BlockingIOError:
@@ -72,7 +72,7 @@ async def test_a_reload_that_fails_leaves_it_ready(systemd: Systemd, launch: Lau
     program.change("server.start()", "raise RuntimeError('the new code is broken')")
     launched.process.send_signal(signal.SIGHUP)
     assert (await systemd.told())[0] == "RELOADING=1"
-    await launched.log.wait_for("the reload has failed")
+    await launched.log.wait_for("the reload failed")
     assert (await systemd.told())[0] == "READY=1"
 
 

@@ -56,7 +56,7 @@ async def test_without_a_worker_clients_get_503_and_those_that_come_later_the_ne
     answers = await asyncio.gather(*(get(launched) for _ in range(20)), get(launched, bytes(40_000)))
     for answer, seconds in answers:
         check_refusal(answer, seconds)
-    await launched.log.wait_for("no worker serves: connections that have waited for one are answered with 503")
+    await launched.log.wait_for("no worker is serving: connections that have waited for one are answered with 503")
     later = asyncio.create_task(get(launched))
     await asyncio.sleep(0.1)
     (tmp_path / "closed").unlink()
@@ -110,7 +110,7 @@ async def test_clients_of_a_tls_server_get_503_too(launch: Launch, tmp_path: Pat
     answers = await asyncio.gather(*(get(launched, tls=context) for _ in range(40)))
     for answer, seconds in answers:
         check_refusal(answer, seconds)
-    await launched.log.wait_for("no worker serves: connections that have waited for one are answered with 503")
+    await launched.log.wait_for("no worker is serving: connections that have waited for one are answered with 503")
     later = asyncio.create_task(get(launched, tls=context))
     await asyncio.sleep(0.1)
     (tmp_path / "closed").unlink()
@@ -175,7 +175,9 @@ async def test_workers_are_started_again_soon_while_none_serves(launch: Launch) 
     async with launched.connect() as client:
         assert await ask(client, "1 + 1") == "2"
     await launched.stop()
-    delays = [float(found[1]) for line in launched.log.all if (found := re.search(r"started again in (\S+) s", line))]
+    delays = [
+        float(found[1]) for line in launched.log.all if (found := re.search(r"restarting worker \d+ in (\S+) s", line))
+    ]
     assert len(delays) == 6
     assert max(delays) == 1
 
@@ -188,7 +190,7 @@ async def test_the_log_names_used_up_descriptors_and_what_to_raise(launch: Launc
     """
     launched = await launch(lines, workers=workers)
     clients = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(workers * 72 + 20)]
-    line = await launched.log.wait_for("clients wait: the descriptors of the workers are used up")
+    line = await launched.log.wait_for("clients are waiting: the workers have no file descriptors left")
     assert "raise the limit of open files, which is 200 (`ulimit -n`, LimitNOFILE= of systemd)" in line
     # Not for each look.
     await asyncio.sleep(3)

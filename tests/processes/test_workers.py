@@ -225,7 +225,7 @@ async def test_a_handler_that_blocks_delays_nobody_in_the_other_worker(launch: L
         await launched.told.wait_for("blocks")
         for _ in range(100):
             assert await ask(free, "server.worker_id") == "1"
-        # New connections too, as long as they come to this one.
+        # This includes new connections, as long as this worker gets them.
         assert not blocking.done()
         assert await ask(free, "open(__file__ + '.go', 'w').close()") == "None"
         assert await blocking == "None"
@@ -260,7 +260,7 @@ async def test_settings_are_those_of_the_master(launch: Launch, program: Program
     async with launched.connect() as client:
         assert int(await ask(client, "server.settings.max_message_size")) == launched.process.pid
     assert not any("max_message_size" in line for line in launched.log.all)
-    # At a reload it is told that the code says something else, but once, not by each worker.
+    # A reload logs once, not in each worker, that a setting has changed in the code.
     launched.process.send_signal(signal.SIGHUP)
     await launched.log.wait_for("INFO reloaded")
     await launched.stop()
@@ -316,7 +316,7 @@ async def test_a_worker_without_descriptors_leaves_connections_to_the_others(lau
         others = [await stack.enter_async_context(launched.connect()) for _ in range(20)]
         for other in others:
             assert await ask(other, "server.worker_id") == "1"
-        await launched.log.wait_for("accepting pauses")
+        await launched.log.wait_for("accepting is paused")
         await ask(client, "give_back()")
         async with launched.connect_to(0) as newcomer:
             assert await ask(newcomer, "1 + 1") == "2"

@@ -25,7 +25,7 @@ class Watches:
 
 
 async def waiting(*waits: "asyncio.Task[None]") -> None:
-    """Let tasks begin, none of which may end."""
+    """Let tasks begin; none of them may end."""
     await asyncio.sleep(0)
     assert not any(task.done() for task in waits)
 

@@ -1,4 +1,4 @@
-"""The path of the control socket, and who may own it."""
+"""The path of the control socket, and its owner."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def directory(temporary: Path) -> Path:
 
 @contextlib.contextmanager
 def opened(setting: str = "auto", port: int = PORT, *, is_temporary: bool = False) -> Iterator[Control]:
-    """Hold a control socket, and let go of it as a server that is killed does."""
+    """Hold a control socket, and leave it behind as a killed server does."""
     control = open_control(setting, port, is_temporary=is_temporary)
     assert control
     try:
@@ -123,7 +123,7 @@ def test_a_path_that_a_live_server_has_is_refused(temporary: Path) -> None:
 def test_a_file_that_is_no_socket_is_not_replaced(temporary: Path) -> None:
     path = temporary / "precious"
     path.write_text("text")
-    with pytest.raises(CannotServe, match="precious is something else"):
+    with pytest.raises(CannotServe, match="precious is not a socket"):
         open_control(str(path), PORT)
     assert path.read_text() == "text"
     # It may be tried again, so the lease is free.
@@ -151,8 +151,8 @@ def test_a_link_in_the_place_of_the_directory_is_not_used(
 ) -> None:
     directory.symlink_to(temporary)
     assert open_control("auto", PORT) is None
-    assert "is no directory" in caplog.text
-    with pytest.raises(ConnectionError, match="is no directory"):
+    assert "is not a directory" in caplog.text
+    with pytest.raises(ConnectionError, match="is not a directory"):
         path_for(PORT)
 
 

@@ -20,7 +20,7 @@ from hubbub.environment import complaints
 )
 def test_an_unknown_one_is_named_with_the_nearest(name: str, nearest: str | None) -> None:
     (line,) = complaints({name: "the value", "HUBBUB_WORKERS": "2", "OTHER": "x"})
-    assert f"the variable {name} is no setting" in line
+    assert f"the variable {name} is not a setting" in line
     assert "the value" not in line
     assert (f"did you mean {nearest}?" in line) is (nearest is not None)
     assert ("did you mean" in line) is (nearest is not None)
@@ -34,7 +34,7 @@ def test_each_of_several_is_named() -> None:
 
 def test_a_name_cannot_pass_for_a_line_of_its_own() -> None:
     (line,) = complaints({"HUBBUB_A\nERROR all is lost\x1b[2J\u202e\udcff": "x"})
-    assert "HUBBUB_A\\nERROR all is lost\\x1b[2J\\u202e\\udcff is no setting" in line
+    assert "HUBBUB_A\\nERROR all is lost\\x1b[2J\\u202e\\udcff is not a setting" in line
     assert line.isprintable()
 
 

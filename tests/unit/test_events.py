@@ -279,7 +279,7 @@ def test_a_given_content_type_is_kept() -> None:
 
 
 def test_two_content_types_are_a_mistake() -> None:
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="differs"):
         Response("x", headers={"Content-Type": "text/css"}, content_type="text/plain")
 
 
@@ -361,7 +361,7 @@ def test_a_body_is_text_or_bytes(body: Any) -> None:
 @pytest.mark.parametrize("status", [204, 304])
 def test_some_statuses_have_no_body(status: int) -> None:
     assert Response(status=status).body == b""
-    with pytest.raises(ValueError, match="no body"):
+    with pytest.raises(ValueError, match="cannot have a body"):
         Response("x", status)
 
 
@@ -390,7 +390,7 @@ def test_redirect_names_the_place() -> None:
 def test_redirect_refuses_what_is_none() -> None:
     with pytest.raises(ValueError, match="control character"):
         Response.redirect("/\r\nInjected: yes")
-    with pytest.raises(ValueError, match="no redirect"):
+    with pytest.raises(ValueError, match="not a redirect"):
         Response.redirect("/", 200)
 
 
@@ -430,7 +430,7 @@ def test_accept_refuses_what_is_no_subprotocol(subprotocol: str) -> None:
 
 @pytest.mark.parametrize("name", ["Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Protocol"])
 def test_accept_leaves_the_handshake_to_the_server(name: str) -> None:
-    with pytest.raises(ValueError, match="written by the server"):
+    with pytest.raises(ValueError, match="the server itself sets"):
         Accept(headers={name: "x"})
 
 

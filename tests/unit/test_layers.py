@@ -1,6 +1,6 @@
 """The arrows of the design point down only: cli -> server -> master, worker -> settings, events, errors.
 
-Imports for type checking count too: who needs a type from above knows of what is above.
+Imports for type checking count too: a module that needs a type from above depends on it.
 """
 
 import ast

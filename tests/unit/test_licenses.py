@@ -20,5 +20,5 @@ def compiled_in() -> set[str]:
     command = ["cargo", "tree", "--locked", "--manifest-path", str(CRATE / "Cargo.toml"), "--edges", "normal"]
     options = ["--prefix", "none", "--format", "{p}", *(f"--target={target}" for target in targets)]
     lines = subprocess.check_output([*command, *options], text=True).splitlines()
-    # Our own have their path behind the version.
+    # Our own have their path after the version.
     return {re.sub(r" v(\S+).*", r" \1", line) for line in lines if line and str(ROOT) not in line}

@@ -1,4 +1,4 @@
-"""What a log line may contain, and how many lines there may be."""
+"""The contents of log lines, and the limit on their number."""
 
 import functools
 import logging
@@ -104,7 +104,7 @@ class TestThrottle:
 
 
 class HandCrankedLoop:
-    """As much of an event loop as a `Throttle` needs."""
+    """The part of an event loop that a `Throttle` needs."""
 
     def __init__(self) -> None:
         self.timers: list[Timer] = []

@@ -27,7 +27,7 @@ def system(root: Path, cgroups: str, limits: dict[str, str]) -> Path:
     [
         ("0::/\n", {}, MACHINE),
         ("0::/a/b\n", {"memory.max": "max", "a/memory.max": "max", "a/b/memory.max": "5000000"}, 5_000_000),
-        # The limit of a cgroup is for all that are in it.
+        # The limit of a cgroup applies to all processes in it together.
         ("0::/a/b\n", {"a/memory.max": "4000000", "a/b/memory.max": "5000000"}, 4_000_000),
         # In a container the root of the mount is the container's cgroup, and the path may be that of the host.
         ("0::/../../docker/abc\n", {"memory.max": "6000000"}, 6_000_000),

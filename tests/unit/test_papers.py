@@ -1,4 +1,4 @@
-"""The tests that docs/security.md names must be there."""
+"""The tests that docs/security.md names must exist."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ OF_A_FILE = re.compile(r"    - `[\w/]+\.(?:py|rs)`: `\w+`(?:, `\w+`)*")
 
 
 def shown_by() -> dict[str, list[tuple[str, str]]]:
-    """Return the files and names of the tests that stand below each threat's name."""
+    """Return the files and names of the tests listed below each threat's name."""
     found = {}
     for part in TESTS.split("\n- ")[1:]:
         threat, *lines = part.strip().splitlines()

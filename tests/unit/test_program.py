@@ -104,7 +104,7 @@ def run(code: str, *descriptors: int, **environ: str) -> "subprocess.CompletedPr
 def test_a_variable_that_no_master_has_set_is_one_line(value: str) -> None:
     ended = run("import hubbub", HUBBUB_WORKER=value)
     assert ended.stderr == (
-        "hubbub: HUBBUB_WORKER is set, but not by a master of this process; how many is HUBBUB_WORKERS\n"
+        "hubbub: HUBBUB_WORKER is set, but not by a master of this process; the number of workers is HUBBUB_WORKERS\n"
     )
     assert ended.returncode == 1
 

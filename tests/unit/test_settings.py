@@ -426,7 +426,7 @@ def test_what_no_browser_sends_is_no_origin(origin: str) -> None:
 
 
 def test_same_stands_alone() -> None:
-    assert "'same' stands alone" in refusal(origins=["same", "https://app.example.com"])
+    assert "'same' must stand alone" in refusal(origins=["same", "https://app.example.com"])
 
 
 def test_one_word_is_kept_as_the_word() -> None:
@@ -463,7 +463,7 @@ def test_an_error_names_setting_source_value_and_what_is_allowed() -> None:
 def test_an_error_tells_which_entry_of_a_list_is_wrong() -> None:
     message = refusal(environ={"HUBBUB_TRUSTED_PROXIES": "10.0.0.1,proxy"})
     assert "'10.0.0.1,proxy' (variable HUBBUB_TRUSTED_PROXIES) is not allowed: 'proxy' is not one" in message
-    assert "'b' stands there twice" in refusal(subprotocols=["a", "b", "b"])
+    assert "'b' is listed twice" in refusal(subprotocols=["a", "b", "b"])
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:

@@ -266,7 +266,7 @@ def test_a_header_that_is_not_to_be_sent_is_refused(site: Path, header: dict[str
         StaticFiles(site, headers=header)
 
 
-# What is told of a file.
+# The headers of a file.
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])

@@ -101,7 +101,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_job(pool: Pool) -> None:
     gone = weakref.ref(large)
     pool.submit(partial(isinstance, large, Large)).result()
     del large
-    # The next job has begun, so the one before has been let go.
+    # The next job has begun, so the previous one has been released.
     pool.submit(lambda: None).result()
     gc.collect()
     assert gone() is None

@@ -1,4 +1,4 @@
-"""Timers by the clock of an event loop that only goes on when a test says so."""
+"""Timers on an event loop whose clock the test controls."""
 
 import asyncio
 import heapq
@@ -9,7 +9,7 @@ from hubbub.timers import Timer
 
 
 class Clock:
-    """As much of an event loop as a timer needs; its time is whatever the test wants."""
+    """The part of an event loop that a timer needs; the test sets its time."""
 
     def __init__(self) -> None:
         self.now = 0.0

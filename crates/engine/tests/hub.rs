@@ -158,7 +158,7 @@ fn a_worker_that_takes_nothing_costs_a_bounded_queue() {
     for _ in 0..64 {
         zero.send(&for_worker_1(&payload));
     }
-    wait_for(&hub, |event| matches!(event, HubEvent::Warning(text) if text.contains("worker 1 takes nothing")));
+    wait_for(&hub, |event| matches!(event, HubEvent::Warning(text) if text.contains("worker 1 is not reading")));
     zero.send(&Message::Reload);
     wait_for(&hub, |event| matches!(event, HubEvent::Reload(_)));
     // It reads again: what was kept arrives, and the number of lost commands is reported.

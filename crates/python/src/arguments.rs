@@ -46,7 +46,7 @@ fn short_number(value: Borrowed<'_, '_, PyAny>) -> String {
             let text = text.to_string_lossy();
             if text.len() <= 100 { text.into_owned() } else { text.chars().take(97).collect::<String>() + "..." }
         }
-        Err(_) => "a number of thousands of digits".to_owned(),
+        Err(_) => "a number with thousands of digits".to_owned(),
     }
 }
 

@@ -33,8 +33,8 @@ pub(crate) struct Frame {
 
 /// The frames of received messages. Each one belongs to the handler that keeps it.
 ///
-/// A frame that its handler has released is reused: it cannot be told from a new one, which would cost a tenth of a
-/// short message.
+/// A frame that its handler has released is reused. Handlers cannot distinguish it from a new one, and creating a new
+/// one would cost a tenth of a short message.
 #[derive(Default)]
 pub(crate) struct Frames<'py> {
     spare: Option<Bound<'py, Frame>>,

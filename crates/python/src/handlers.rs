@@ -37,7 +37,7 @@ impl Handler {
             "async" => Kind::Async,
             "threaded" => Kind::Threaded,
             other => {
-                return Err(PyValueError::new_err(format!("no kind of handler: {other}")));
+                return Err(PyValueError::new_err(format!("unknown kind of handler: {other}")));
             }
         };
         Ok(Self { callable, count, kind })
@@ -189,7 +189,8 @@ fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
 /// Copies of the current context (PEP 567), a separate one for each handler, so that what one handler sets is not seen
 /// by another.
 ///
-/// An empty copy that its handler has left empty is reused: it cannot be told from a new one, and costs half.
+/// An empty copy that its handler has left empty is reused. Handlers cannot distinguish it from a new one, and it costs
+/// half as much.
 #[derive(Default)]
 pub(crate) struct Contexts<'py> {
     spare: Option<Bound<'py, PyAny>>,

@@ -86,7 +86,7 @@ impl Hub {
     /// it was asked to ("terminate").
     fn leave(&self, slot: u8, why: &str) -> PyResult<()> {
         let Some((_, leave)) = LEAVES.iter().find(|(name, _)| *name == why) else {
-            return Err(PyValueError::new_err(format!("no reason to leave: {why}")));
+            return Err(PyValueError::new_err(format!("unknown reason to leave: {why}")));
         };
         self.hub.leave(slot, *leave);
         Ok(())

@@ -40,7 +40,7 @@ impl Publisher {
         let mut sent = self.engine.send(message, Duration::ZERO);
         if sent == Err(PublisherError::TimedOut) {
             if wait.is_zero() {
-                return Err(PyBlockingIOError::new_err("there is no room now"));
+                return Err(PyBlockingIOError::new_err("the connection cannot take more at the moment"));
             }
             sent = py.detach(|| self.engine.send(message, wait));
         }
@@ -58,15 +58,15 @@ impl Publisher {
             Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
             Answer::Connections(ids) => ids.into_bound_py_any(py),
             Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
-            Answer::Refused => Ok(PyRuntimeError::new_err("too many questions wait for their answers")
+            Answer::Refused => Ok(PyRuntimeError::new_err("too many questions are waiting for answers")
                 .into_value(py)
                 .into_bound(py)
                 .into_any()),
             Answer::Silent(workers) => {
                 let ids: Vec<String> = workers.iter().map(u8::to_string).collect();
-                let (name, verb) = if ids.len() == 1 { ("worker", "has") } else { ("workers", "have") };
+                let name = if ids.len() == 1 { "worker" } else { "workers" };
                 let who = format!("{name} {} of the server at {}", ids.join(", "), self.path.display());
-                Ok(PyTimeoutError::new_err(format!("{who} {verb} not answered in time"))
+                Ok(PyTimeoutError::new_err(format!("{who} did not answer in time"))
                     .into_value(py)
                     .into_bound(py)
                     .into_any())

@@ -244,11 +244,11 @@ impl Reactor {
             "close" => &self.handlers.close,
             "drain" => &self.handlers.drain,
             other => {
-                return Err(PyValueError::new_err(format!("no event of the reactor: {other}")));
+                return Err(PyValueError::new_err(format!("unknown event of the reactor: {other}")));
             }
         };
         let handler = Handler::new(handler, count, kind)?;
-        cell.set(handler).map_err(|_| PyValueError::new_err(format!("{event} has a handler already")))
+        cell.set(handler).map_err(|_| PyValueError::new_err(format!("{event} already has a handler")))
     }
 
     /// Accepts connections from a listening socket, whose descriptor belongs to the reactor from here on.
@@ -456,7 +456,7 @@ impl Reactor {
         match what {
             "reload" => self.on_loop(py, engine::Reactor::ask_for_reload),
             "shutdown" => self.on_loop(py, engine::Reactor::ask_for_shutdown),
-            other => Err(PyValueError::new_err(format!("nothing that the master does: {other}"))),
+            other => Err(PyValueError::new_err(format!("unknown request to the master: {other}"))),
         }
     }
 
@@ -474,7 +474,7 @@ impl Reactor {
         };
         let payload = data.payload()?;
         if payload.len() > MAX_PIPED {
-            let message = format!("a message of {} bytes is larger than {MAX_PIPED}, the most there is", payload.len());
+            let message = format!("a message of {} bytes is larger than the maximum, {MAX_PIPED}", payload.len());
             return Err(PyValueError::new_err(message));
         }
         if let Some(mine) = self.engine.mine() {
@@ -514,7 +514,7 @@ impl Reactor {
         match self.on_loop(py, |engine| engine.watch(fd.0))? {
             Watching::Begun => Ok(true),
             Watching::NotOpen => Ok(false),
-            Watching::TooMany => Err(PyRuntimeError::new_err("too many connections are waited for")),
+            Watching::TooMany => Err(PyRuntimeError::new_err("too many calls are waiting for connections to close")),
         }
     }
 

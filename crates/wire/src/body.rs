@@ -128,7 +128,7 @@ impl BodyDecoder {
             return Err(match self.expected {
                 Expected::Trailer => TOO_MANY_EXTRAS,
                 Expected::ChunkEnd => Rejection::bad_request("a chunk is longer than its size"),
-                _ => Rejection::bad_request("the line of a chunk's size is too long"),
+                _ => Rejection::bad_request("the line with a chunk's size is too long"),
             });
         }
         self.line.extend_from_slice(part);

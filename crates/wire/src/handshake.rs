@@ -76,7 +76,7 @@ pub fn check(head: &Head, compression: Offers) -> Result<Upgrade, Rejection> {
     if only(head.get_all("sec-websocket-version")) != Some(VERSION) {
         return Err(Rejection::new(
             426,
-            "only version 13 of WebSocket is spoken here",
+            "only version 13 of WebSocket is supported",
             &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
         ));
     }
@@ -122,7 +122,7 @@ fn offered_subprotocols(head: &Head) -> Result<Vec<String>, Rejection> {
             return Err(Rejection::bad_request("too many subprotocols"));
         }
         if offered.iter().any(|earlier| earlier == name) {
-            return Err(Rejection::bad_request("the same subprotocol twice"));
+            return Err(Rejection::bad_request("a subprotocol is offered twice"));
         }
         offered.push(name.to_owned());
     }

@@ -79,7 +79,7 @@ impl Head {
         match request.parse(bytes) {
             Ok(Status::Complete(length)) if length == bytes.len() => {}
             Ok(_) => {
-                return Err(Rejection::bad_request("the request's head does not end in its only empty line"));
+                return Err(Rejection::bad_request("the request head must contain one empty line, at its end"));
             }
             Err(error) => return Err(rejection(error, bytes)),
         }
@@ -177,7 +177,7 @@ impl Head {
         if expectations.all(|expectation| expectation.eq_ignore_ascii_case(b"100-continue")) {
             Ok(true)
         } else {
-            Err(Rejection::new(417, "no expectation but 100-continue can be met", &[]))
+            Err(Rejection::new(417, "only the expectation 100-continue is supported", &[]))
         }
     }
 
@@ -199,7 +199,7 @@ impl Head {
 
     fn check_target(&self) -> Result<(), Rejection> {
         if self.method == "CONNECT" {
-            return Err(Rejection::new(501, "there are no tunnels here", &[]));
+            return Err(Rejection::new(501, "CONNECT is not supported", &[]));
         }
         let target = self.target.as_str();
         let known_form = target.starts_with('/')
@@ -244,14 +244,14 @@ fn check_lines(bytes: &[u8]) -> Result<(), Rejection> {
         }
         before = byte;
     }
-    if bytes.starts_with(b"\r") { Err(Rejection::bad_request("an empty line in front of the request")) } else { Ok(()) }
+    if bytes.starts_with(b"\r") { Err(Rejection::bad_request("an empty line before the request")) } else { Ok(()) }
 }
 
 fn rejection(error: httparse::Error, bytes: &[u8]) -> Rejection {
     match error {
         httparse::Error::TooManyHeaders => Rejection::new(431, "too many headers", &[]),
         httparse::Error::Version if names_http_version(bytes) => {
-            Rejection::new(505, "only HTTP/1.1 and HTTP/1.0 are spoken here", &[])
+            Rejection::new(505, "only HTTP/1.1 and HTTP/1.0 are supported", &[])
         }
         httparse::Error::HeaderName => Rejection::bad_request("invalid header name"),
         httparse::Error::HeaderValue => Rejection::bad_request("invalid header value"),
@@ -343,7 +343,7 @@ pub fn body_length(head: &Head) -> Result<BodyLength, Rejection> {
     }
     if head.get("transfer-encoding").is_some() {
         if length.is_some() {
-            return Err(Rejection::bad_request("Content-Length beside Transfer-Encoding"));
+            return Err(Rejection::bad_request("both Content-Length and Transfer-Encoding"));
         }
         return check_transfer_encoding(head).map(|()| BodyLength::Chunked);
     }
@@ -362,9 +362,9 @@ fn check_transfer_encoding(head: &Head) -> Result<(), Rejection> {
         Err(Rejection::bad_request("Transfer-Encoding in HTTP/1.0"))
     } else if !codings.last().is_some_and(is_chunked) || codings.iter().filter(|coding| is_chunked(coding)).count() > 1
     {
-        Err(Rejection::bad_request("Transfer-Encoding must end in its only chunked"))
+        Err(Rejection::bad_request("Transfer-Encoding must name chunked once, at its end"))
     } else if codings.len() > 1 {
-        Err(Rejection::new(501, "no transfer coding but chunked is supported", &[]))
+        Err(Rejection::new(501, "only the transfer coding chunked is supported", &[]))
     } else if !head.get_all("transfer-encoding").all(|value| is_chunked(&value)) {
         Err(Rejection::bad_request("Transfer-Encoding has an empty element"))
     } else {

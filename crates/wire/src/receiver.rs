@@ -299,9 +299,9 @@ impl Reader {
             (Opcode::Binary, None) => (Format { kind: Kind::Binary, compressed: header.rsv1 }, 0),
             (Opcode::Continuation, Some(message)) => (message.format(), message.len()),
             (Opcode::Continuation, None) => {
-                return Err(Error::protocol("continuation of no message"));
+                return Err(Error::protocol("continuation without a message"));
             }
-            _ => return Err(Error::protocol("message begun within another")),
+            _ => return Err(Error::protocol("new message within another")),
         };
         let room = format.max_payload(max_message_size).saturating_sub(length_so_far);
         if header.payload_len > room as u64 { Err(Error::too_big()) } else { Ok(format) }

@@ -49,7 +49,7 @@ export interface HubbubEventMap extends WebSocketEventMap {
 }
 
 /**
- * A WebSocket that comes back. It has all that the browser's has, and these differences:
+ * A WebSocket that reconnects. It has everything that the browser's WebSocket has, with these differences:
  *
  * - `open` comes for each connection, `error` for each attempt that failed, `close` once, at the very end.
  * - `readyState` is `CONNECTING` also while waiting; `protocol` and `extensions` are empty without a connection.

@@ -257,7 +257,7 @@ class Socket extends EventTarget {
       });
     on("open", () => this.#opened());
     on("message", (event) => this.#received(event));
-    // Of a connection that never opened, Node 22 says no more than this. Where a `close` follows, it tells nothing new.
+    // For a connection that never opened, Node 22 fires only this event. If a `close` follows, it adds nothing.
     on("error", () => (this.#state === "connecting" ? this.#giveUp() : this.dispatchEvent(new Event("error"))));
     on("close", (event) => this.#closed(event));
     this.#enter("connecting");
@@ -269,7 +269,7 @@ class Socket extends EventTarget {
     clearTimeout(this.#timer);
     this.#watch();
     this.#enter("open");
-    // Listeners go first: on a new connection an application has to say who it is before it goes on.
+    // Listeners go first: on a new connection an application has to identify itself before it continues.
     if (this.#state === "open") this.dispatchEvent(new Event("open"));
     this.#sendKept();
   }
@@ -329,7 +329,7 @@ class Socket extends EventTarget {
 
   /** Wait until nothing was received for so long that it has to be asked whether the connection lives. */
   #watch() {
-    // The timer is not set anew for each message: when it fires, it is seen how long the silence was.
+    // The timer is not reset for each message: when it fires, it checks how long the silence was.
     const left = this.#limits.heartbeat - (performance.now() - this.#heardAt) / 1000;
     if (left > 0) this.#arm(left, () => this.#watch());
     else this.#suspect();

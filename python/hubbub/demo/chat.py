@@ -56,13 +56,13 @@ async def on_message(server: Server, frame: Frame) -> None:
             recent.append((person.room, said))
             server.publish(person.room, said)
         case {"type": "say", "id": str(key)} if person:
-            server.push(fd, as_json("refused", id=key, why=f"a message has 1 to {TEXT_LENGTH:,} characters"))
+            server.push(fd, as_json("refused", id=key, why=f"a message must have 1 to {TEXT_LENGTH:,} characters"))
         case {"type": "typing"} if person:
             server.publish(person.room, as_json("typing", who=fd, name=person.name), exclude=[fd])
         case {"type": "alive"}:
             server.push(fd, as_json("alive"))
         case _:
-            server.disconnect(fd, 4400, "the chat's page does not send this")
+            server.disconnect(fd, 4400, "invalid message")
     # This connection's next message is handled after this one, so this slows down a flooding client and no other.
     await asyncio.sleep(PAUSE)
 

@@ -38,7 +38,7 @@ pub enum PublisherError {
 impl fmt::Display for PublisherError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut => formatter.write_str("it did not react in time"),
+            Self::TimedOut => formatter.write_str("it did not respond in time"),
             Self::Broken(why) => formatter.write_str(why),
         }
     }
@@ -52,10 +52,10 @@ impl From<io::Error> for PublisherError {
             // The error kinds of a socket whose timeout has passed.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::NotFound => broken("there is no such socket"),
-            io::ErrorKind::ConnectionRefused => broken("nobody listens there"),
+            io::ErrorKind::ConnectionRefused => broken("nothing is listening there"),
             io::ErrorKind::PermissionDenied => broken("it belongs to another user"),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                broken("it has closed the connection")
+                broken("it closed the connection")
             }
             _ => broken(&error.to_string()),
         }
@@ -118,7 +118,7 @@ impl Publisher {
             Ok(Message::Welcome { version: VERSION, send_queue_size }) => send_queue_size as usize,
             Ok(Message::Welcome { version, .. }) => {
                 let why = format!(
-                    "it is another version of Hubbub, whose control socket speaks version {version}, not {VERSION}"
+                    "it runs another version of Hubbub: its control socket speaks version {version}, not {VERSION}"
                 );
                 return Err(PublisherError::Broken(why));
             }
@@ -456,7 +456,7 @@ mod tests {
             peer.receive();
         });
         let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
-        let error = Err(broken("it has closed the connection"));
+        let error = Err(broken("it closed the connection"));
         thread::scope(|scope| {
             let waiting = scope.spawn(|| publisher.next_answer());
             publisher.send(&Message::Ask(1, SECONDS, Question::Stats), SECONDS).expect("asked");

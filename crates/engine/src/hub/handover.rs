@@ -172,7 +172,7 @@ impl Routing {
             (worker.stage == WorkerStage::Ready && room > 0 && held >= room).then_some(room)
         });
         if let Some(room) = short {
-            self.tell_of_pause(&format!("clients wait: {}", sockets::explain_shortage(room)));
+            self.tell_of_pause(&format!("clients are waiting: {}", sockets::explain_shortage(room)));
         }
     }
 
@@ -196,7 +196,7 @@ impl Routing {
     }
 
     pub(super) fn pause_accepting(&mut self, why: &str) {
-        self.tell_of_pause(&format!("accepting pauses: {why}"));
+        self.tell_of_pause(&format!("accepting is paused: {why}"));
         self.accept_at = Some(self.now + RETRY);
     }
 }

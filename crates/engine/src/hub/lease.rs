@@ -10,7 +10,7 @@ use crate::registry::{COUNTER, Registry};
 /// Digits of the counter in the file, followed by a line end.
 const DIGITS: usize = 20;
 
-const DAMAGED: &str = "the lease of connection ids is damaged; remove its file if nothing keeps ids from before";
+const DAMAGED: &str = "the lease file of connection ids is damaged; remove it if nothing stores earlier ids";
 
 /// See the module documentation. Without a file, only the clock determines new ids.
 pub(super) struct Lease {
@@ -74,7 +74,7 @@ impl Lease {
     fn write(&self, counter: u64) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let line = format!("{:0DIGITS$}\n", counter.min(COUNTER));
-        let fails = |error| io::Error::other(format!("the lease of connection ids cannot be written: {error}"));
+        let fails = |error| io::Error::other(format!("cannot write the lease of connection ids: {error}"));
         file.write_all_at(line.as_bytes(), 0).map_err(fails)
     }
 }

@@ -88,7 +88,7 @@ impl Hub {
         let run = move || {
             if std::panic::catch_unwind(AssertUnwindSafe(|| routing.run())).is_err() {
                 failing.tell(HubEvent::Warning(
-                    "the hub has failed, which is a fault of Hubbub's; the server stops".into(),
+                    "the hub has failed, which is a bug in Hubbub; stopping the server".into(),
                 ));
                 failing.tell(HubEvent::Shutdown(0));
             }

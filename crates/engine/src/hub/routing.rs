@@ -86,7 +86,7 @@ impl Routing {
         row.is_behind.store(1, Ordering::Release);
         add(&row.commands_dropped, 1);
         if is_first {
-            let text = format!("worker {worker_id} takes nothing: commands for it are dropped");
+            let text = format!("worker {worker_id} is not reading: commands for it are dropped");
             self.desk.tell(HubEvent::Warning(text));
         }
         false

@@ -122,7 +122,7 @@ impl Routing {
             let ready = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
-                    self.desk.tell(HubEvent::Warning(format!("the hub cannot wait for its peers: {error}")));
+                    self.desk.tell(HubEvent::Warning(format!("the hub cannot poll its peers: {error}")));
                     std::thread::sleep(RETRY);
                     continue;
                 }
@@ -342,7 +342,7 @@ impl Routing {
             }
         }
         if let Some(error) = failed {
-            self.tell_of_pause(&format!("no more programs are let in for now: {}", sockets::explain(&error)));
+            self.tell_of_pause(&format!("no more programs can connect for now: {}", sockets::explain(&error)));
         }
         for link in admitted {
             let program = Program { has_greeted: false, awaited_since: self.now, is_interrupted: false };
@@ -397,8 +397,8 @@ impl Routing {
             return;
         }
         let programs = match std::mem::take(&mut self.misbehaved) {
-            1 => "1 program on the control socket misbehaved, and is cut off".into(),
-            count => format!("{count} programs on the control socket misbehaved, and are cut off"),
+            1 => "1 program on the control socket misbehaved and was disconnected".into(),
+            count => format!("{count} programs on the control socket misbehaved and were disconnected"),
         };
         self.desk.tell(HubEvent::Warning(programs));
         self.complained_at = Some(self.now);

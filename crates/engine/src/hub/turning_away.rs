@@ -92,7 +92,7 @@ impl Routing {
         if state.told_at.is_none_or(|at| self.now.duration_since(at) >= PATIENCE) {
             state.told_at = Some(self.now);
             let what = if state.can_answer() { "answered with 503" } else { "closed" };
-            let text = format!("no worker serves: connections that have waited for one are {what}");
+            let text = format!("no worker is serving: connections that have waited for one are {what}");
             self.desk.tell(HubEvent::Warning(text));
         }
         state.answer(handed, self.now);

@@ -26,7 +26,7 @@ pub(crate) const COUNTED_AT_ONCE: usize = 32 * 1024;
 const TRIM_DELAY: u64 = 1000;
 
 const OUTPUT_REASON: &str = "the server is short of memory, and this client reads too slowly";
-const INPUT_REASON: &str = "the server is short of memory, and too much of this client's input waits";
+const INPUT_REASON: &str = "the server is short of memory, and too much input from this client is waiting";
 /// RFC 9110 §15.5.14: with Retry-After, as this is temporary.
 const BODY_REFUSED: Rejection = Rejection {
     status: 413,

@@ -93,7 +93,7 @@ impl Reactor {
             connection.partial_at = now;
             return false;
         }
-        self.fail(key, close_code::POLICY_VIOLATION, "the message is not finished");
+        self.fail(key, close_code::POLICY_VIOLATION, "the message was not finished in time");
         self.write_out_if_there(key);
         true
     }

@@ -34,18 +34,18 @@ const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const TOO_MANY_HANDLERS: Rejection = Rejection {
     status: 503,
-    reason: "too many handlers still run for clients that have left",
+    reason: "too many handlers are still running for clients that have left",
     headers: &[("Retry-After", RETRY_AFTER)],
 };
 const NO_IDS: Rejection = Rejection { status: 503, reason: "all connection ids have been given out", headers: &[] };
 const NO_LEASED_IDS: Rejection =
-    Rejection { status: 503, reason: "no connection id is leased", headers: &[("Retry-After", RETRY_AFTER)] };
+    Rejection { status: 503, reason: "no connection ids are leased", headers: &[("Retry-After", RETRY_AFTER)] };
 const STOPPING: Rejection =
     Rejection { status: 503, reason: "the server is stopping", headers: &[("Retry-After", RETRY_AFTER)] };
 const PLAIN_HTTP: Rejection =
     Rejection { status: 400, reason: "this port speaks TLS: use https:// or wss://", headers: &[] };
 /// It would show a page what the browser hides from it, cookies for example (RFC 9110 §9.3.8).
-const NO_TRACES: Rejection = Rejection { status: 501, reason: "requests are not sent back here", headers: &[] };
+const NO_TRACES: Rejection = Rejection { status: 501, reason: "TRACE is not supported", headers: &[] };
 
 /// What an acceptable request asks for.
 enum Accepted {

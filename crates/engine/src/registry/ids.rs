@@ -121,26 +121,25 @@ impl Registry {
     /// the log if the two are far apart.
     ///
     /// # Errors
-    /// If no id could be given out that is certain to be new. The text is one line for people.
     /// No id could be given out that is certainly new. The text is one line for people.
     pub(crate) fn begin_above(&self, leased: Option<u64>, now: SystemTime) -> Result<Option<String>, String> {
         let clock = ticks(now);
         let (first, warning) = match leased {
             Some(leased) if leased >= COUNTER => {
                 return Err(
-                    "all connection ids have been given out; remove the lease file if nothing keeps ids from before"
+                    "all connection ids have been given out; remove the lease file if nothing stores earlier ids"
                         .into(),
                 );
             }
             Some(leased) if clock >= COUNTER => {
-                let text = format!("{}; connection ids go on where the lease file says", clock_is_ahead(now));
+                let text = format!("{}; connection ids continue where the lease file says", clock_is_ahead(now));
                 (leased, Some(text))
             }
             None if clock >= COUNTER => return Err(clock_is_ahead(now)),
             Some(leased) if leased > clock + YEAR => {
                 let years = (leased - clock) / YEAR;
                 let text = format!(
-                    "connection ids go on where the lease file says, {years} years ahead of the clock: one of the two is wrong"
+                    "connection ids continue where the lease file says, {years} years ahead of the clock: one of the two is wrong"
                 );
                 (leased, Some(text))
             }
@@ -193,8 +192,5 @@ fn ticks(now: SystemTime) -> u64 {
 
 fn clock_is_ahead(now: SystemTime) -> String {
     let year = 1970 + now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 31_556_952;
-    format!(
-        "the system's clock says that it is {year}, and connection ids can be given out until {}",
-        2026 + COUNTER / YEAR
-    )
+    format!("the system's clock says {year}, but connection ids can be given out only until {}", 2026 + COUNTER / YEAR)
 }

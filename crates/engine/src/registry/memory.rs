@@ -185,7 +185,7 @@ impl Registry {
     /// # Errors
     /// If it is not a table, or was made by another version of this library.
     pub fn open(memory: OwnedFd) -> io::Result<Self> {
-        let other = || io::Error::other("the server runs another version of hubbub: start it anew");
+        let other = || io::Error::other("the server runs another version of Hubbub: restart it");
         let length = rustix::fs::fstat(&memory)?.st_size as usize;
         if length < size_of::<Header>() {
             return Err(other());

@@ -123,7 +123,7 @@ fn a_server_begins_above_its_lease_and_the_clock_or_not_at_all() {
     // The clock is so far ahead that only the lease helps.
     assert_eq!(begins(Some(of_2026), in_2100), Ok((of_2026, true)));
     for (leased, now, words) in [
-        (None, in_2100, "the system's clock says that it is 2100"),
+        (None, in_2100, "the system's clock says 2100"),
         (Some(COUNTER), in_2026, "all connection ids have been given out"),
         (Some(COUNTER), in_2100, "all connection ids have been given out"),
         (Some(u64::MAX), in_2026, "all connection ids have been given out"),

@@ -1,6 +1,6 @@
 //! Accepting new connections from the listening sockets.
 //!
-//! When the process runs out of descriptors, accepting pauses: a socket that cannot be accepted stays in the kernel's
+//! When the process runs out of descriptors, accepting is paused: a socket that cannot be accepted stays in the kernel's
 //! queue and would otherwise be reported forever.
 
 use std::io;

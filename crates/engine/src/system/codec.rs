@@ -8,7 +8,7 @@ pub struct Malformed;
 
 impl fmt::Display for Malformed {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("not a message of Hubbub's")
+        formatter.write_str("not a Hubbub message")
     }
 }
 

@@ -46,9 +46,9 @@ pub(crate) fn accept(listener: impl AsFd) -> rustix::io::Result<OwnedFd> {
 pub fn explain(error: &io::Error) -> String {
     let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
     if is(Errno::MFILE) {
-        format!("{error}: the descriptors of this process are used up; {}", what_to_raise())
+        format!("{error}: this process has no file descriptors left; {}", what_to_raise())
     } else if is(Errno::NFILE) {
-        format!("{error}: the descriptors of the whole system are used up; raise fs.file-max")
+        format!("{error}: the system has no file descriptors left; raise fs.file-max")
     } else {
         error.to_string()
     }
@@ -56,10 +56,7 @@ pub fn explain(error: &io::Error) -> String {
 
 /// Says that the workers have room for only this many connections.
 pub(crate) fn explain_shortage(room: u64) -> String {
-    format!(
-        "the descriptors of the workers are used up, which have room for {room} connections each; {}",
-        what_to_raise()
-    )
+    format!("the workers have no file descriptors left for more than {room} connections each; {}", what_to_raise())
 }
 
 fn what_to_raise() -> String {

@@ -48,12 +48,12 @@ impl CertificateFiles {
             .collect::<Result<_, _>>()
             .map_err(|error| wrong_chain(&format_args!("is not well-formed PEM: {error}")))?;
         if chain.is_empty() {
-            return Err(wrong_chain(&"has no certificate in it (PEM)"));
+            return Err(wrong_chain(&"contains no certificate (PEM)"));
         }
         let key = read(keyfile).map_err(|error| wrong_key(&error))?;
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| match error {
             _ if is_encrypted(&key) => wrong_key(&"is encrypted: give the key without a password"),
-            pem::Error::NoItemsFound => wrong_key(&"has no private key in it (PEM)"),
+            pem::Error::NoItemsFound => wrong_key(&"contains no private key (PEM)"),
             error => wrong_key(&format_args!("is not well-formed PEM: {error}")),
         })?;
         let unusable = |error: Error| match error {
