@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1, made for one run."""
+"""A certificate for 127.0.0.1, created for one run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ class Certificate:
     """PEM files.
 
     Attributes:
-        authority: Whom a client has to trust.
+        authority: The certificate authority that clients must trust.
         chain: The server's certificate; its key is on the curve P-256.
         key: Its private key.
     """

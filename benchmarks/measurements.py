@@ -1,4 +1,4 @@
-"""What one measurement finds out of one server at one workload."""
+"""Measures one server at one workload."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from servers import Server
 from workloads import X1, Workload
 
 FIRST_HANDSHAKES = ("handshake", "--connections", "200")
-"""Before memory is read: what a server sets up for its first connections is not the cost of one more."""
+"""Connections to open before memory is read: what a server sets up for its first ones is not the cost of one more."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Bench:
 
     Attributes:
         binaries: The directory of the Rust binaries.
-        seconds: About how long one measurement takes, but for memory.
+        seconds: About how long one measurement takes, except of memory.
         server_core: The core that servers run on, `None` for any.
         load_core: The core that the load generator runs on, `None` for any.
-        certificate: Of the servers that speak TLS.
+        certificate: The certificate of the servers that speak TLS.
     """
 
     binaries: Path
@@ -39,7 +39,7 @@ class Bench:
 
     @property
     def load(self) -> LoadGenerator:
-        """The load generator, on its core."""
+        """Return the load generator, on its core."""
         return LoadGenerator(self.binaries, self.load_core)
 
 
@@ -50,14 +50,14 @@ class Measurement(Protocol):
         """Measure once."""
 
     def stop(self) -> None:
-        """End what still runs."""
+        """Stop everything that is still running."""
 
 
 def prepare(bench: Bench, server: Server, workload: Workload) -> Measurement:
     """Get a server ready to be measured.
 
     Raises:
-        Failed: It does not start, or not do its part under the first load.
+        Failed: It does not start, or fails under the first load.
     """
     if workload.measure == "memory":
         return MemoryMeasurement(bench, server, workload)
@@ -93,28 +93,28 @@ class Running:
         raise NotImplementedError
 
     def warm_up(self) -> None:
-        """Find out how much it can do."""
+        """Find out how much the server can handle."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self.running.stop()
 
     def count_for(self, workload: Workload, seconds: float) -> int:
-        """Warm the server up with ever more, until it is clear how much of a workload it does in that time."""
+        """Warm the server up with growing loads, until it is clear how much of the workload it handles in that time."""
         count = workload.least
         while (taken := self.run(workload, count).seconds) < seconds / 4:
             count *= 4
         return max(workload.least, int(count * seconds / taken))
 
     def run(self, workload: Workload, count: int, *options: str) -> Run:
-        """Put a workload on it once."""
+        """Run a workload on the server once."""
         load = (*workload.load, *self.server.load, *options, workload.counted, str(count))
         return self.bench.load.run(self.running, load, workload.sender)
 
 
 class LoadMeasurement(Running):
-    """What it costs a server, and how fast it is, when it is asked as much as it can do."""
+    """CPU time and rate of a server under full load."""
 
     def warm_up(self) -> None:
         self.count = self.count_for(self.workload, self.bench.seconds)
@@ -126,7 +126,7 @@ class LoadMeasurement(Running):
 
 
 class LatencyMeasurement(Running):
-    """How long a server takes to answer, when it is asked for a share of what it can do."""
+    """Latency of a server at a share of its capacity."""
 
     def __init__(self, bench: Bench, server: Server, workload: Workload, share: float) -> None:
         self.share = share
@@ -143,7 +143,7 @@ class LatencyMeasurement(Running):
 
 
 class MemoryMeasurement:
-    """Memory of connections to a server that is fresh each time: what others left behind would be reused."""
+    """Memory of connections to a freshly started server: an older one would reuse memory of earlier connections."""
 
     def __init__(self, bench: Bench, server: Server, workload: Workload) -> None:
         self.bench = bench
@@ -151,7 +151,7 @@ class MemoryMeasurement:
         self.workload = workload
 
     def take(self) -> Sample:
-        """Open the connections and see by how much the server has grown."""
+        """Open the connections, and measure how much the server has grown."""
         count = self.workload.least
         with self.bench.start(self.server, self.workload) as server:
             self.bench.load.run(server, FIRST_HANDSHAKES)
@@ -160,9 +160,9 @@ class MemoryMeasurement:
                 return {"memory": (server.memory() - before) / count}
 
     def stop(self) -> None:
-        """Nothing runs between the rounds."""
+        """Do nothing: no server runs between the rounds."""
 
 
 def busy(run: Run) -> Sample:
-    """The shares of the time that the server and the load generator were running."""
+    """Return the shares of the time in which the server and the load generator were running."""
     return {"server_busy": run.server_cpu_seconds / run.seconds, "load_busy": run.load_cpu_seconds / run.seconds}

@@ -1,4 +1,4 @@
-"""The pages that show results: what stands between their marks is written by a run."""
+"""Writes results into the pages that show them, between their marks."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ ROOT = HERE.parent
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 
 RESULTS = {"make bench": HERE / "results.json", "make bench-all": HERE / "results-all.json"}
-"""Where the results of each command are kept."""
+"""The file with the results of each command."""
 
 IMAGES = ROOT / "docs" / "images"
-"""Where the plots of `make bench-all` are."""
+"""The directory of the plots of `make bench-all`."""
 
 PLOTS = {
     "cost": "CPU time of a message or connection, of each server at six workloads",
@@ -22,7 +22,7 @@ PLOTS = {
     "connections": "CPU time of a message with 10 to 15,000 connections, of each server",
     "memory": "Memory of an idle connection, of each server",
 }
-"""The plots in the order of the page, and what they show to those who cannot see them."""
+"""The plots in the order of the page, with their alternative texts."""
 
 
 def show(results: Results) -> None:
@@ -30,7 +30,7 @@ def show(results: Results) -> None:
     if results["command"] == "make bench":
         fill(HERE / "README.md", tables.tables(results))
         return
-    # Only this command draws, and only its group of dependencies has what that takes.
+    # Only this command draws, and only its dependency group contains the plotting library.
     import plots
 
     plots.draw(results, IMAGES)
@@ -39,13 +39,13 @@ def show(results: Results) -> None:
 
 
 def performance(results: Results) -> str:
-    """All plots, then all tables."""
+    """Return the content of docs/performance.md: all plots, then all tables."""
     pictures = "\n\n".join(picture(f"images/benchmark-{name}", alt) for name, alt in PLOTS.items())
     return f"{pictures}\n\n{tables.tables(results)}"
 
 
 def front(results: Results) -> str:
-    """What the front page shows: one plot and one table."""
+    """Return the content of the front page: one plot and one table."""
     machine = results["conditions"]["machine"]
     return f"""{picture("docs/images/benchmark-cost", PLOTS["cost"])}
 
@@ -57,7 +57,7 @@ servers is bold. `bare loop` is an epoll loop in Rust that does nothing else: th
 
 
 def picture(path: str, alt: str) -> str:
-    """A plot in light or dark, as the reader has it."""
+    """Return the HTML for a plot, in the light or dark version that the reader prefers."""
     return f"""<picture>
   <source media="(prefers-color-scheme: dark)" srcset="{path}-dark.svg">
   <img src="{path}-light.svg" alt="{alt}">
@@ -65,7 +65,7 @@ def picture(path: str, alt: str) -> str:
 
 
 def fill(page: Path, text: str) -> None:
-    """Replace what stands between the marks of a page."""
+    """Replace the text between the marks of a page."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""What each of the two commands measures, how often, and what must come out of it."""
+"""What each of the two commands measures, how often, and which targets the results must meet."""
 
 import sys
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ OPENING_SECONDS = 0.0003
 
 @dataclass(frozen=True)
 class Target:
-    """What the result of `server` has to be: as a share of `peer`'s, or, without a peer, in itself."""
+    """The required result of `server`: as a share of `peer`'s result, or an absolute value without a peer."""
 
     workload: str
     server: str
@@ -43,11 +43,11 @@ class Plan:
     """Everything that one command measures.
 
     Attributes:
-        name: What `make` calls it.
-        workloads: On which servers they are, they know themselves.
-        targets: What must come out of it.
-        rounds: In each of them every server of a workload is measured once.
-        seconds: About how long one measurement takes, but for memory.
+        name: Its `make` target.
+        workloads: The workloads; each names its servers.
+        targets: What the results must meet.
+        rounds: How many rounds there are; each measures every server of a workload once.
+        seconds: About how long one measurement takes, except of memory.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Plan:
     seconds: float
 
     def rounds_of(self, workload: Workload) -> int:
-        """How many rounds a workload has."""
+        """Return how many rounds a workload has."""
         return min(self.rounds, workload.rounds or self.rounds)
 
     def expected_seconds(self, servers: Sequence[str]) -> float:
-        """About how long all of it takes on these servers, or on those of them that a workload has."""
+        """Return about how long all of it takes on these servers; a workload may use only some of them."""
         return sum(
             self.warm_up_seconds(workload) + self.rounds_of(workload) * self.round_seconds(workload)
             for workload in self.workloads

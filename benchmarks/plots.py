@@ -1,7 +1,7 @@
 """The results of `make bench-all` as plots: SVG, for light and dark pages.
 
-Bars begin at zero, and tell by their shade whose they are; lines differ in their markers too, so that nobody needs
-colours to tell them apart. Each figure has its number beside it, or in the tables.
+Bars begin at zero; their shade tells ours, the peers' and the limit apart. Lines also differ in their markers, so that
+nobody needs colours to tell them apart. Each value is printed beside its bar, or in the tables.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +29,10 @@ SHOWN = (
     "granian",
     "socketify",
 )
-"""Those with a place in every plot; the tables have the other ways to run Hubbub too."""
+"""The servers in every plot; the tables also show the other ways to run Hubbub."""
 
 WIDTH = 9.0
-"""Of every plot, in inches of 72 points."""
+"""The width of every plot, in inches of 72 points."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Theme:
     lines: tuple[str, ...]
 
 
-# The lines' colours are near those of Okabe and Ito, which people with any kind of colour vision tell apart, and a
+# The lines' colours are close to those of Okabe and Ito, which people with any kind of colour vision tell apart, and a
 # little lighter on dark paper.
 THEMES = (
     Theme(
@@ -78,7 +78,7 @@ MARKERS = "ooDs^vPX*"
 
 
 def draw(results: Results, directory: Path) -> None:
-    """Write each plot into a directory, twice."""
+    """Write each plot into a directory, in a light and a dark version."""
     plots: dict[str, Callable[[Results, Theme], Figure]] = {
         "cost": cost,
         "throughput": throughput,
@@ -94,7 +94,7 @@ def draw(results: Results, directory: Path) -> None:
 
 
 def settings(theme: Theme) -> dict[RcKeyType, object]:
-    """What matplotlib is to draw with. The salt makes the same plot the same file."""
+    """Return matplotlib's settings. Because of the fixed salt, the same plot gives the same file."""
     return {
         "svg.hashsalt": "hubbub",
         "font.family": "DejaVu Sans",
@@ -131,7 +131,7 @@ def cost(results: Results, theme: Theme) -> Figure:
 
 
 def throughput(results: Results, theme: Theme) -> Figure:
-    """What a server on one core can do."""
+    """Throughput of a server on one core."""
     panels = (
         ("x1", "x1, an echo: messages/s"),
         ("x16", "x16, 16 in flight: messages/s"),
@@ -144,7 +144,7 @@ def throughput(results: Results, theme: Theme) -> Figure:
 
 
 def memory(results: Results, theme: Theme) -> Figure:
-    """What a connection that says nothing costs."""
+    """Memory of an idle connection."""
     return bars(results, theme, "memory", (("idle", "Idle connection: bytes"),), "Memory: less is better")
 
 
@@ -232,7 +232,7 @@ def points(axes: Axes, results: Results, theme: Theme, workload: str) -> None:
 
 
 def by_connections(results: Results, theme: Theme) -> Figure:
-    """CPU time of a message, with ever more connections."""
+    """CPU time of a message, by the number of connections."""
     counts = sorted(int(name.split("-")[1]) for name in results["workloads"] if name.startswith("connections-"))
     drawing = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = drawing.subplots()
@@ -248,7 +248,7 @@ def by_connections(results: Results, theme: Theme) -> Figure:
             )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    # The last two are too near to each other for one line.
+    # The last two labels are too close to each other for one line.
     axes.set_xticks(counts, [f"\n{count:,}" if count > 10_000 else f"{count:,}" for count in counts])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -260,13 +260,13 @@ def by_connections(results: Results, theme: Theme) -> Figure:
 
 
 def medians(results: Results, workload: str, quantity: str) -> dict[str, Summary]:
-    """What is known of one quantity, in the order of the plots."""
+    """Return the known values of one quantity, in the order of the plots."""
     servers = results["workloads"].get(workload, {"servers": {}})["servers"]
     return {server: servers[server][quantity] for server in SHOWN if quantity in servers.get(server, {})}
 
 
 def shade(server: str, theme: Theme) -> str:
-    """The colour of a bar: the limit, ours, or a peer."""
+    """Return the colour of a bar: the limit's, ours, or a peer's."""
     if server == LIMIT:
         return theme.limit
     return theme.ours if (SERVERS[server].variant_of or server) == "hubbub" else theme.peers

@@ -1,4 +1,4 @@
-"""The processes of a measurement: servers, the load generator, and what /proc and the clocks say of them."""
+"""The processes of a measurement: servers and the load generator, with their memory and CPU time."""
 
 import contextlib
 import ctypes
@@ -25,11 +25,11 @@ RUN_SECONDS = 60.0
 
 
 class Failed(Exception):
-    """A server or the load generator did not do its part; the message has what it said."""
+    """A server or the load generator failed; the message contains its output."""
 
 
 class Process:
-    """A child that talks in lines, on one core, with its standard error kept for the case that it fails."""
+    """A child process on one core that is controlled line by line. Its standard error is kept in case it fails."""
 
     def __init__(self, name: str, command: list[str], core: int | None) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class Process:
         self.stop()
 
     def read_line(self, seconds: float) -> str:
-        """The next line of its output. `Failed` if none comes in that time."""
+        """Return the next line of its output; raises `Failed` if none arrives in that time."""
         assert self.process.stdout is not None
         alarm = threading.Timer(seconds, self.process.kill)
         alarm.start()
@@ -64,12 +64,12 @@ class Process:
         return line.strip()
 
     def said(self) -> str:
-        """The end of its standard error."""
+        """Return the last lines of its standard error."""
         self.errors.seek(0)
         return self.errors.read()[-4000:].decode(errors="replace")
 
     def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL if that is not enough, also for what it has left behind."""
+        """Stop it with SIGTERM, then with SIGKILL if necessary; SIGKILL also ends its remaining children."""
         if self.errors.closed:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -107,15 +107,15 @@ class ServerProcess(Process):
         return int(line)
 
     def pause(self) -> None:
-        """Let it have no CPU time until it resumes: some servers are busy even when nobody asks anything."""
+        """Pause it, so that it gets no CPU time: some servers are busy even without clients."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it run again."""
+        """Continue after `pause`."""
         self._signal_all(signal.SIGCONT)
 
     def stop(self) -> None:
-        """End it, also while it is paused."""
+        """Stop it, even while it is paused."""
         with contextlib.suppress(OSError):
             self.resume()
         super().stop()
@@ -126,24 +126,24 @@ class ServerProcess(Process):
                 os.kill(pid, number)
 
     def cpu_seconds(self) -> float:
-        """CPU time, user and system, of all threads of it and of its descendants, but those that have ended."""
+        """Return the CPU time, user and system, of all running threads of this process and its descendants."""
         return sum(cpu_seconds(pid) for pid in family(self.process.pid))
 
     def memory(self) -> int:
-        """Bytes of memory that it and its descendants hold, each with its share of what is shared (PSS)."""
+        """Return the bytes of memory of it and its descendants, counting each one's share of shared pages (PSS)."""
         return sum(proportional_set_size(pid) for pid in family(self.process.pid))
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the load generator came to.
+    """The result of one run of the load generator.
 
     Attributes:
         count: Messages, deliveries or handshakes.
         seconds: How long they took.
         load_cpu_seconds: The load generator's own CPU time.
         server_cpu_seconds: The server's.
-        found: What else the load generator has found out, by quantity.
+        found: The other results of the load generator, by quantity.
     """
 
     count: int
@@ -161,12 +161,12 @@ class LoadGenerator:
     core: int | None
 
     def run(self, server: ServerProcess, load: tuple[str, ...], sender: str | None = None) -> Run:
-        """Put a load on the server. Opening and closing the connections is not part of the measurement.
+        """Run a load on the server. The measurement does not include opening and closing the connections.
 
         Args:
-            server: Where to.
+            server: The server to load.
             load: The subcommand and its options.
-            sender: A program of `peers/` that runs beside the load generator, on its core, with the same options.
+            sender: A program of `peers/` that runs on the load generator's core too, with the same options.
         """
         with self._started(server, load) as process, self._sending(sender, server, load) as senders:
             before = server.cpu_seconds()
@@ -179,7 +179,7 @@ class LoadGenerator:
 
     @contextlib.contextmanager
     def holding(self, server: ServerProcess, load: tuple[str, ...]) -> Iterator[None]:
-        """Hold the connections of an idle load open for as long as the context lasts."""
+        """Keep the connections of an idle load open until the end of the context."""
         with self._started(server, load) as process:
             yield
             self._finish(process, server)
@@ -231,7 +231,7 @@ def go_on(process: Process) -> None:
 
 @contextlib.contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """Let children that are started meanwhile run on this core only."""
+    """Within the context, start children on this core only."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, allowed if core is None else {core})
     try:
@@ -241,7 +241,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process, with that of threads which have ended, to the nanosecond."""
+    """Return the CPU time of a process, including threads that have ended, to the nanosecond."""
     clock = ctypes.c_int()
     error = ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock))
     if error:
@@ -250,7 +250,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def proportional_set_size(pid: int) -> int:
-    """Bytes of memory of a process, where each shared page counts as its share of it."""
+    """Return the memory of a process in bytes, counting its share of each shared page."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
@@ -258,7 +258,7 @@ def proportional_set_size(pid: int) -> int:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all its descendants."""
+    """Return a process and all its descendants."""
     children = [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]

@@ -1,4 +1,4 @@
-"""How far a run has come: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 
 class Meter:
-    """Tells on standard error what has been done, and how much time is left.
+    """Shows on standard error what is done, and how much time is left.
 
-    Steps are weighed by how long they are expected to take; how long they do take corrects the rest.
+    Steps are weighted by their expected duration; the actual durations correct the estimate for the rest.
     """
 
     def __init__(self, expected_seconds: float) -> None:
@@ -43,12 +43,12 @@ class Meter:
         self.bar.update(self.task, description=what)
 
     def advance(self, expected_seconds: float) -> None:
-        """A step that was expected to take so long is done."""
+        """Record that a step is done that was expected to take that long."""
         self.done += expected_seconds
         self.bar.update(self.task, completed=self.done, left=self.left)
 
     def say(self, line: str) -> None:
-        """Print a line that stays; outside a terminal with how far it all is."""
+        """Print a line that stays; outside a terminal, with the progress."""
         if self.console.is_terminal:
             self.console.print(line, highlight=False, markup=False)
         else:
@@ -56,12 +56,12 @@ class Meter:
 
     @property
     def minutes(self) -> float:
-        """How long it has taken."""
+        """Return how long the run has taken so far."""
         return (time.monotonic() - self.started) / 60
 
     @property
     def left(self) -> str:
-        """The time that is left, if all goes on as it did."""
+        """Return the estimated time left."""
         if not self.done:
             return f"about {self.expected / 60:.0f} min"
         left = self.minutes * (self.expected - self.done) / self.done

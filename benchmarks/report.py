@@ -1,4 +1,4 @@
-"""Write the tables and plots anew from the results that are kept, without measuring.
+"""Write the tables and plots from the stored results, without measuring.
 
 python benchmarks/report.py
 """

@@ -1,4 +1,4 @@
-"""What came out of a run, as `results.json` has it: medians, spreads, verdicts, and under what conditions."""
+"""The results of a run, as stored in `results.json`: medians, spreads, verdicts and the conditions."""
 
 import json
 import statistics
@@ -23,17 +23,17 @@ QUANTITIES = {
     "server_busy": "",
     "load_busy": "",
 }
-"""What a measurement can find, and its unit; of the last two, the share of the time."""
+"""The quantities that a measurement can find, with their units; the last two are shares of the time."""
 
 Sample = dict[str, float]
-"""What one measurement has found, by the names of the quantities."""
+"""The result of one measurement, by quantity."""
 
 MAIN = {"cpu": "cpu", "memory": "memory", "rate": "rate", "latency": "p99"}
-"""The quantity that matters most, by what a workload measures."""
+"""The most important quantity of each kind of workload."""
 
 
 class Summary(TypedDict):
-    """One quantity of one server at one workload, over all rounds."""
+    """A quantity of a server at a workload, over all rounds."""
 
     median: float
     lowest: float
@@ -42,7 +42,7 @@ class Summary(TypedDict):
 
 
 class WorkloadResults(TypedDict):
-    """All servers at one workload. Who failed has no results."""
+    """All servers at one workload. A server that failed has no results."""
 
     meaning: str
     unit: str
@@ -52,7 +52,7 @@ class WorkloadResults(TypedDict):
 
 
 class Verdict(TypedDict):
-    """A target, and what was measured: values, or the ratios that each round has for itself."""
+    """A target, and the measured values, or their ratio in each round."""
 
     workload: str
     server: str
@@ -67,7 +67,7 @@ class Verdict(TypedDict):
 
 
 class Conditions(TypedDict):
-    """Under what conditions it was measured."""
+    """The conditions of the measurement."""
 
     machine: dict[str, str | int]
     versions: dict[str, str]
@@ -89,12 +89,12 @@ class Results(TypedDict):
 
 @dataclass
 class Samples:
-    """What was measured of one workload.
+    """The measurements of one workload.
 
     Attributes:
         workload: Which one.
-        servers: The samples of each server, a round after the other.
-        failed: Why a server has no further samples.
+        servers: The samples of each server, in the order of the rounds.
+        failed: The reasons why servers have no further samples.
     """
 
     workload: Workload
@@ -102,13 +102,13 @@ class Samples:
     failed: dict[str, str] = field(default_factory=dict)
 
     def fail(self, server: str, why: object) -> None:
-        """Note that a server did not do its part. What it had done does not count."""
+        """Record that a server failed, and discard its samples."""
         self.servers.pop(server, None)
         self.failed[server] = str(why)
 
 
 def results(plan: Plan, measured: Sequence[Samples], conditions: Conditions) -> Results:
-    """The results of all that was measured."""
+    """Return the results of all measurements."""
     return {
         "command": f"make {plan.name}",
         "conditions": conditions,
@@ -127,12 +127,12 @@ def results(plan: Plan, measured: Sequence[Samples], conditions: Conditions) -> 
 
 
 def summaries(samples: Sequence[Sample]) -> dict[str, Summary]:
-    """Each quantity of one server at one workload."""
+    """Return each quantity of a server at a workload."""
     return {name: summary([sample[name] for sample in samples]) for name in QUANTITIES if name in samples[0]}
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """One quantity, over all rounds."""
+    """Summarise a quantity over all rounds."""
     return {
         "median": rounded(statistics.median(values)),
         "lowest": rounded(min(values)),
@@ -142,7 +142,7 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def verdicts(targets: Sequence[Target], measured: Mapping[str, Samples]) -> list[Verdict]:
-    """The verdict on every target whose measurements are there."""
+    """Return the verdict on every target that was measured."""
     return [
         verdict(target, samples)
         for target in targets
@@ -153,7 +153,7 @@ def verdicts(targets: Sequence[Target], measured: Mapping[str, Samples]) -> list
 
 
 def verdict(target: Target, samples: Samples) -> Verdict:
-    """Compare round by round, so that what slows a whole round down does not count."""
+    """Compare round by round, so that a disturbance of a whole round does not count."""
     quantity = MAIN[samples.workload.measure]
     values = [sample[quantity] for sample in samples.servers[target.server]]
     ratio_of_medians = None
@@ -175,16 +175,16 @@ def verdict(target: Target, samples: Samples) -> Verdict:
 
 
 def rounded(value: float) -> float:
-    """A number as it is stored: five significant digits."""
+    """Return a number as it is stored: with five significant digits."""
     return float(f"{value:.5g}")
 
 
 def write(results: Results, path: Path) -> None:
-    """Store them as JSON."""
+    """Store the results as JSON."""
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Results:
-    """Those that `write` has stored."""
+    """Read the results that `write` stored."""
     results: Results = json.loads(path.read_text())
     return results

@@ -1,4 +1,4 @@
-"""Measure Hubbub, its peers and a bare epoll loop, and hold the result against the targets.
+"""Measure Hubbub, its peers and a bare epoll loop, and compare the results with the targets.
 
     python benchmarks/run.py [bench|bench-all] [--quick] [--only NAME ...] [--servers NAME ...] [--check]
 
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """What to measure, and how thoroughly."""
+    """The command line: what to measure, and how thoroughly."""
     names = sorted({workload.name for plan in PLANS.values() for workload in plan.workloads})
     parser = argparse.ArgumentParser(description="Measure Hubbub and its peers.")
     parser.add_argument("plan", nargs="?", choices=PLANS, default="bench", help="which of the two (default: bench)")
@@ -94,13 +94,13 @@ def build() -> Path:
 
 
 def cores() -> tuple[int | None, int | None]:
-    """A core for the servers and another for the load generator, or two times none, if there is only one."""
+    """Return a core for the servers and another for the load generator, or `None` twice if there is only one core."""
     allowed = sorted(os.sched_getaffinity(0))
     return (allowed[-1], allowed[-2]) if len(allowed) > 1 else (None, None)
 
 
 def measure(bench: Bench, plan: Plan, workload: Workload, servers: Sequence[Server], meter: Meter) -> Samples:
-    """Go through all rounds of a workload. Each round begins with another server; who fails is left out."""
+    """Run all rounds of a workload. Each round begins with another server; a server that fails is left out."""
     taking_part = [server for server in servers if server.name in workload.servers]
     samples = Samples(workload)
     with contextlib.ExitStack() as running:
@@ -109,7 +109,7 @@ def measure(bench: Bench, plan: Plan, workload: Workload, servers: Sequence[Serv
             meter.begin(f"{workload.name}: {server.name} starts")
             try:
                 measurements[server.name] = prepare(bench, server, workload)
-            except Exception as failure:  # whatever a server does, the run goes on
+            except Exception as failure:  # whatever a server does, the run continues
                 give_up(samples, server.name, failure, meter)
             else:
                 running.callback(measurements[server.name].stop)
@@ -122,7 +122,7 @@ def measure(bench: Bench, plan: Plan, workload: Workload, servers: Sequence[Serv
                 if name in samples.servers:
                     try:
                         samples.servers[name].append(measurements[name].take())
-                    except Exception as failure:  # whatever a server does, the run goes on
+                    except Exception as failure:  # whatever a server does, the run continues
                         measurements[name].stop()
                         give_up(samples, name, failure, meter)
                 meter.advance(plan.round_seconds(workload))
@@ -131,20 +131,20 @@ def measure(bench: Bench, plan: Plan, workload: Workload, servers: Sequence[Serv
 
 
 def give_up(samples: Samples, server: str, failure: Exception, meter: Meter) -> None:
-    """Go on without a server."""
+    """Continue without a server."""
     samples.fail(server, failure)
     meter.say(f"{samples.workload.name}: {server} FAILED: {failure}")
 
 
 def told(samples: Samples, round_: int, rounds: int) -> str:
-    """A line about the round that has just ended."""
+    """Return a line about the round that has just ended."""
     quantity = MAIN[samples.workload.measure]
     values = (f"{name} {tables.figure(of_one[-1][quantity])}" for name, of_one in samples.servers.items())
     return f"{samples.workload.name}, round {round_} of {rounds}: {'; '.join(values)}"
 
 
 def broken(measured: Sequence[Samples]) -> bool:
-    """Whether one of our own failed; that a peer did is told in the tables."""
+    """Whether one of our own servers failed. The tables report peers that failed."""
     return any(
         server == LIMIT or (SERVERS[server].variant_of or server) == "hubbub"
         for samples in measured
@@ -153,14 +153,14 @@ def broken(measured: Sequence[Samples]) -> bool:
 
 
 def missed(plan: Plan, found: results.Results) -> bool:
-    """Whether a target is missed, or could not be judged."""
+    """Whether a target was missed, or could not be checked."""
     judged = {workload.name for workload in plan.workloads}
     expected = sum(target.workload in judged for target in plan.targets)
     return len(found["targets"]) < expected or not all(verdict["met"] for verdict in found["targets"])
 
 
 def machine() -> dict[str, str | int]:
-    """What the numbers were measured on."""
+    """Return the conditions of the measurement."""
     processors = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -176,7 +176,7 @@ def machine() -> dict[str, str | int]:
 
 
 def versions(servers: Sequence[Server]) -> dict[str, str]:
-    """The versions of Python and of what the servers are made of; what is not installed has none."""
+    """Return the versions of Python and of the servers' packages, without those that are not installed."""
     packages = sorted({package for server in servers for package in server.packages})
     installed = {each.name.lower(): each.version for each in importlib.metadata.distributions() if each.name}
     return {"Python": platform.python_version()} | {name: installed[name] for name in packages if name in installed}

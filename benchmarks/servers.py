@@ -15,10 +15,10 @@ class Server:
         name: Its name in the results.
         program: A file of `peers/`, or the name of a Rust binary of this crate.
         packages: The distributions whose versions belong to the result.
-        options: Of the program, beside `--workload`.
-        echo: What its `--workload` is called where messages come back to their sender.
-        load: Options of the load generator that are meant for this server.
-        variant_of: The server that this is another way to run.
+        options: Options of the program, in addition to `--workload`.
+        echo: The value of its `--workload` that sends messages back to their sender.
+        load: Options of the load generator for this server.
+        variant_of: The server of which this is a variant.
         tls: Whether it speaks TLS.
     """
 
@@ -38,14 +38,14 @@ class Server:
 
     @property
     def settings(self) -> str:
-        """How it is set up, and why: what its program says of itself."""
+        """How it is set up, and why: the docstring of its program."""
         if not self.is_python:
             return "An epoll loop in Rust with no checks, limits or time-outs: what the kernel costs."
         return ast.get_docstring(ast.parse((PEERS / self.program).read_text())) or ""
 
 
 def hubbub(how: str, *options: str, echo: str = "echo", load: tuple[str, ...] = (), tls: bool = False) -> Server:
-    """Hubbub, run in another way than with one worker and handlers that are `def`."""
+    """Return a variant of Hubbub; the original has one worker, and handlers that are `def`."""
     return Server(f"hubbub, {how}", "hubbub_server.py", ("hubbub",), options, echo, load, "hubbub", tls)
 
 
@@ -75,7 +75,7 @@ SERVERS = {
         Server("socketify", "socketify_server.py", ("socketify",)),
     )
 }
-"""All of them, in the order in which the results show them."""
+"""All servers, in the order of the results."""
 
 LIMIT = "bare loop"
-"""What is no server that anybody could use, but what one can cost at the least."""
+"""The limit: not a usable server, but the least that one can cost."""

@@ -7,7 +7,7 @@ from results import Results, Summary, Verdict
 from servers import LIMIT, SERVERS
 
 HUBBUB = "hubbub"
-"""The way to run Hubbub that others are compared with: one worker, handlers that are `def`."""
+"""The variant of Hubbub that others are compared with: one worker, and handlers that are `def`."""
 
 MORE_IS_BETTER = {"rate"}
 
@@ -17,7 +17,7 @@ class Column:
     """One quantity of one workload.
 
     Attributes:
-        compared: Whether the servers stand against each other in it.
+        compared: Whether servers are compared by it.
     """
 
     workload: str
@@ -35,7 +35,7 @@ class Section:
 
 
 def messages(quantity: str) -> tuple[Column, ...]:
-    """The workloads that send messages, of which CPU time and rate are known."""
+    """The workloads that send messages, whose CPU time and rate are measured."""
     return (
         Column("x1", quantity, "x1"),
         Column("x16", quantity, "x16"),
@@ -84,7 +84,7 @@ SECTIONS = (
 
 
 def tables(results: Results) -> str:
-    """All tables, what failed, where a peer is ahead, and the verdicts."""
+    """Return all tables, the failures, where a peer is ahead, and the verdicts."""
     parts = [described(results)]
     for section in SECTIONS:
         if columns := [column for column in section.columns if is_known(results, column)]:
@@ -97,7 +97,7 @@ def tables(results: Results) -> str:
 
 
 def described(results: Results) -> str:
-    """The conditions in a sentence."""
+    """Return the conditions as a sentence."""
     conditions = results["conditions"]
     machine = conditions["machine"]
     cores = "a core each for server and load" if conditions["own_cores"] else "one core for server and load"
@@ -110,7 +110,7 @@ def described(results: Results) -> str:
 
 
 def is_known(results: Results, column: Column) -> bool:
-    """Whether there is anything to show in a column."""
+    """Whether a column has any values."""
     of_one = results["workloads"].get(column.workload)
     return of_one is not None and (
         bool(of_one["failed"]) or any(column.quantity in found for found in of_one["servers"].values())
@@ -118,7 +118,7 @@ def is_known(results: Results, column: Column) -> bool:
 
 
 def grid(results: Results, columns: Sequence[Column]) -> str:
-    """A line for each server that has something in one of the columns."""
+    """Return a line for each server that has a value in one of the columns."""
     shown = [name for name in SERVERS if any(takes_part(results, column.workload, name) for column in columns)]
     best = {column: best_of(results, column, shown) for column in columns}
     rows = [(name, *(cell(results, column, name, best[column]) for column in columns)) for name in shown]
@@ -126,13 +126,13 @@ def grid(results: Results, columns: Sequence[Column]) -> str:
 
 
 def takes_part(results: Results, workload: str, server: str) -> bool:
-    """Whether a workload has tried a server."""
+    """Whether a server was measured at a workload."""
     of_one = results["workloads"][workload]
     return server in of_one["servers"] or server in of_one["failed"]
 
 
 def cell(results: Results, column: Column, server: str, best: float | None) -> str:
-    """A server's figures."""
+    """Return a server's values."""
     of_one = results["workloads"][column.workload]
     if server in of_one["failed"]:
         return "**FAILED**"
@@ -146,7 +146,7 @@ def cell(results: Results, column: Column, server: str, best: float | None) -> s
 
 
 def best_of(results: Results, column: Column, shown: Sequence[str]) -> float | None:
-    """The best median of those shown, but for the limit, if they are of more than one kind."""
+    """Return the best median of the servers shown, without the limit; `None` if they are all variants of one."""
     found = compared(results, column)
     medians = {server: found[server]["median"] for server in shown if server in found}
     kinds = {SERVERS[server].variant_of or server for server in medians}
@@ -156,7 +156,7 @@ def best_of(results: Results, column: Column, shown: Sequence[str]) -> float | N
 
 
 def compared(results: Results, column: Column) -> Mapping[str, Summary]:
-    """What all servers but the limit have in a column."""
+    """Return the values of all servers in a column, without the limit."""
     servers = results["workloads"].get(column.workload, {"servers": {}})["servers"]
     return {
         server: quantities[column.quantity]
@@ -166,7 +166,7 @@ def compared(results: Results, column: Column) -> Mapping[str, Summary]:
 
 
 def ahead(results: Results) -> str:
-    """Where another server is better than Hubbub with one worker and handlers that are `def`."""
+    """List where another server is better than Hubbub with one worker and handlers that are `def`."""
     lines = list(peers_ahead(results))
     if not lines:
         return "### Where a peer is ahead of `hubbub`\n\nIn none of these columns."
@@ -174,7 +174,7 @@ def ahead(results: Results) -> str:
 
 
 def peers_ahead(results: Results) -> Iterator[str]:
-    """A line for each column in which there is one."""
+    """Return a line for each such column."""
     for column in (column for section in SECTIONS for column in section.columns if column.compared):
         summaries = compared(results, column)
         if HUBBUB not in summaries:
@@ -192,7 +192,7 @@ def peers_ahead(results: Results) -> Iterator[str]:
 
 
 def named(column: Column) -> str:
-    """What a column's figures are, outside its table."""
+    """Describe a column's values, for use outside its table."""
     return {
         "cpu": "µs of CPU time",
         "rate": "per second",
@@ -201,7 +201,7 @@ def named(column: Column) -> str:
 
 
 def failures(results: Results) -> str:
-    """Who failed at what, and why."""
+    """List which servers failed at which workloads, and why."""
     lines = [
         f"- **{server} FAILED at {name}**: {reason(why)}"
         for name, of_one in results["workloads"].items()
@@ -211,7 +211,7 @@ def failures(results: Results) -> str:
 
 
 def reason(why: str) -> str:
-    """The first and the last line of what was said: what happened to whom, and the error."""
+    """Return the first and the last line of a failure's text: what failed, and the error."""
     lines = why.strip().splitlines()
     return " … ".join(line.strip() for line in dict.fromkeys((lines[0], lines[-1]))) if lines else "no reason given"
 
@@ -239,7 +239,7 @@ def headline(results: Results) -> str:
 
 
 def verdict_row(verdict: Verdict) -> tuple[str, ...]:
-    """A verdict's line in the table of targets."""
+    """Return a verdict's line in the table of targets."""
     return (
         verdict["workload"],
         f"{verdict['server']} / {verdict['peer']}" if verdict["peer"] else verdict["server"],
@@ -251,23 +251,23 @@ def verdict_row(verdict: Verdict) -> tuple[str, ...]:
 
 
 def bound(verdict: Verdict) -> str:
-    """What has to be kept to."""
+    """Describe a target."""
     if verdict["at_least"] is not None:
         return f"at least {verdict['at_least']:,g}"
     return f"at most {verdict['at_most']:,g}"
 
 
 def spread(values: Summary | Verdict) -> str:
-    """The lowest to the highest."""
+    """Return the range from the lowest to the highest value."""
     return f"{figure(values['lowest'])} to {figure(values['highest'])}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def figure(value: float) -> str:
-    """A number as people read it: three digits, or all those before the point."""
+    """Format a number for people: three digits, or all those before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

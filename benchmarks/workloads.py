@@ -1,32 +1,32 @@
-"""The loads that are put on the servers."""
+"""The workloads: what the load generator sends."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 MESSAGE_CONNECTIONS = 64
-"""The connections of `x1`, `x16` and the latencies."""
+"""The number of connections of `x1`, `x16` and the latency workloads."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A load to put on servers.
+    """A workload for servers.
 
     Attributes:
         name: Its name in the results, and for `--only`.
-        meaning: What it is, for the table.
-        unit: What is counted: the result is the cost of one, or how many there are in a second.
-        measure: What matters: CPU time of the whole server in µs, its memory in bytes, the rate, by the clock, or how
-            many µs an answer takes.
+        meaning: Its description in the table.
+        unit: What is counted: the result is the cost of one, or the number of them in a second.
+        measure: What is measured: CPU time of the whole server in µs, its memory in bytes, the rate by the clock, or
+            the time to an answer in µs.
         serves: Which of its workloads the server is started with.
-        load: The load generator's subcommand and options, but for `counted`.
+        load: The load generator's subcommand and options, without `counted`.
         counted: The option that says how much to do.
-        least: The smallest sensible value of `counted`, for the first warm-up.
+        least: The smallest useful value of `counted`, for the first warm-up.
         connections: How many each measurement opens.
         servers: Names of those to measure.
-        sender: A program of `peers/` that sends what the load generator receives. It has the same options.
+        sender: A program of `peers/` that sends what the load generator receives, with the same options.
         share: Of a server's capacity, how much is asked of it while latency is measured.
-        rounds: How many there are, if it is fewer than of other workloads.
-        longer: How many times as long a measurement takes as others, so that it has enough to count.
+        rounds: The number of rounds, if it has fewer than other workloads.
+        longer: How many times longer than others a measurement takes, to have enough to count.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Workload:
     longer: float = 1.0
 
     def on(self, *servers: str) -> Self:
-        """The same on these servers."""
+        """Return the same workload, on these servers."""
         return replace(self, servers=servers)
 
     def in_rounds(self, rounds: int) -> Self:
-        """The same in no more than so many rounds."""
+        """Return the same workload, with at most that many rounds."""
         return replace(self, rounds=rounds)
 
 

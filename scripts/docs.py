@@ -1,8 +1,8 @@
-"""Build the documentation's site into site/, and check it. What is wrong is told, and the exit status is 1.
+"""Build the documentation's site into site/, and check it. Print any mistakes, and exit with status 1 if there are any.
 
-The pages are the project's Markdown, in the places that it has in the project. Zensical reports links to pages and
-headings that are not there, and names of the API that it does not find; what it lets pass is looked for in what it has
-built: links to other files, and anything that a reader's browser would fetch from elsewhere.
+The pages are the project's Markdown files, with their paths. Zensical reports links to missing pages and headings, and
+missing names of the API. This script then checks the built site for what Zensical does not report:
+links to other missing files, and anything that a reader's browser would fetch from elsewhere.
 """
 
 import shutil
@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "target" / "docs"
 SITE = ROOT / "site"
 
-# What the pages link to, beside each other.
+# Files and directories that the pages link to; they are copied with their paths.
 LINKED = ("LICENSE", "benchmarks", "docs", "examples", "python/hubbub/demo", "tests/conformance/results.json")
 NO_PAGES = shutil.ignore_patterns("__pycache__", "Cargo.*")
 
 
 def stage() -> None:
-    """Lay out what the site is made of, from nothing: what is left of a former build may hide what is missing."""
+    """Copy the site's sources into an empty directory: remains of an earlier build could hide missing files."""
     shutil.rmtree(STAGE, ignore_errors=True)
     pages = STAGE / "pages"
     pages.mkdir(parents=True)
@@ -44,7 +44,7 @@ FETCHED = ("audio", "embed", "iframe", "img", "script", "video")
 
 
 class Page(HTMLParser):
-    """What a page of the site has, links to, and fetches."""
+    """The names, links and fetched files of a page of the site."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Note an element's name, and where it leads."""
+        """Record an element's name and its links."""
         has = {name: value for name, value in attributes if value}
         self.names |= {has[name] for name in ("id", "name") if name in has}
         if tag == "a" and "href" in has:
@@ -68,7 +68,7 @@ class Page(HTMLParser):
 
 
 def problems(site: Path) -> list[str]:
-    """Return what is wrong with a site, line by line: links that lead nowhere, and what is fetched from elsewhere."""
+    """Return the mistakes of a site, one per line: broken links, and files that are fetched from elsewhere."""
     site = site.resolve()
     pages = {path: Page(path) for path in site.rglob("*.html")}
     found = []
@@ -81,7 +81,7 @@ def problems(site: Path) -> list[str]:
                 found.append(f"{where}: {url} is no address")
             if parts.scheme or parts.netloc:
                 continue
-            # One that begins with a slash begins where the site does.
+            # A path that begins with a slash is relative to the site.
             base = site if parts.path.startswith("/") else path.parent
             target = (base / unquote(parts.path).lstrip("/")).resolve() if parts.path else path
             if not target.exists():

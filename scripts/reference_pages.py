@@ -1,6 +1,6 @@
 """Write docs/settings.md and docs/commands.md, between their marks, from hubbub/settings.py and hubbub/cli.py.
 
-With `--check` nothing is written; the exit status is 1 if a page is not what it should be.
+With `--check` it writes nothing, and exits with status 1 if a page is not up to date.
 """
 
 import inspect
@@ -69,7 +69,7 @@ def main() -> None:
         before, begin, rest = text.partition(BEGIN)
         _, end, after = rest.partition(END)
         if not end:
-            sys.exit(f"{page} has no marks between which something could be written")
+            sys.exit(f"{page} has no marks to write between")
         written = before + begin + "\n".join(lines()) + "\n\n" + end + after
         if "--check" not in sys.argv:
             page.write_text(written, encoding="utf-8")

@@ -1,6 +1,6 @@
-"""Take the pictures of the chat that the documentation shows: phone and desktop, light and dark.
+"""Take the screenshots of the chat for the documentation: phone and desktop, light and dark.
 
-Runs `hubbub demo` with two workers, lets some people talk in it, and takes the pictures as one of them sees it.
+Runs `hubbub demo` with two workers, lets some people chat, and takes the screenshots as one of them sees the page.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ ROOM = "garden"
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
-# Who says what; "Mira" is whose page it is.
+# The speakers and their messages; the page is Mira's.
 CONVERSATION = [
     ("Jonas", "Hello everybody! Who waters the tomatoes tomorrow?"),
     ("Mira", "I can, after lunch 🍅"),
@@ -42,7 +42,7 @@ TYPING = "Jonas"
 
 @asynccontextmanager
 async def running_chat() -> AsyncIterator[str]:
-    """Run `hubbub demo` until the end of the block; gives the port."""
+    """Run `hubbub demo` until the end of the block; yields the port."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "hubbub", "demo", "--port", "0", "--workers", "2"), stdout=asyncio.subprocess.PIPE
     )
@@ -83,7 +83,7 @@ async def hold_conversation(page: Page, people: dict[str, ClientConnection]) -> 
             await page.keyboard.press("Enter")
         await expect(messages).to_have_count(number + 1)
         await expect(messages.last).to_contain_text(text)
-        # Until the server has told it back, what others say is put before it.
+        # Until the server confirms the message, the page shows other people's messages above it.
         await expect(page.get_by_text("Waiting to be sent", exact=True)).to_have_count(0)
     await send(people[TYPING], type="typing")
     await expect(page.get_by_text(f"{TYPING} is typing")).to_be_visible()
@@ -110,7 +110,7 @@ async def main() -> None:
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
         sys.exit("The pictures need Chromium on the PATH.")
-    # A busy machine may need longer than the 5 s of default.
+    # A busy machine may need longer than the default of 5 s.
     expect.set_options(timeout=20_000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])

@@ -1,7 +1,7 @@
-"""aiohttp's web server on uvloop, as fast as its documentation tells how to make it.
+"""aiohttp's web server on uvloop, tuned as its documentation recommends.
 
-No compression but where that is measured (on by default), no heartbeat, no access log, no limit on messages, and no
-decoding of text that goes out again as it came (`decode_text=False`, and `send_frame` with the bytes). Its C extensions
+No compression except where it is measured (it is on by default), no heartbeat, no access log, no limit on messages, and
+no decoding of text that is sent back unchanged (`decode_text=False`, and `send_frame` with the bytes). Its C extensions
 are in the wheel.
 """
 
@@ -14,7 +14,7 @@ from command_line import command_line
 
 
 async def main(workload: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     subscribers: set[web.WebSocketResponse[bool]] = set()
     compress = workload == "fanout-deflate"
 

@@ -1,4 +1,4 @@
-"""What each of these servers is told: the workload and the port. Each prints its port once it listens."""
+"""The command line of these servers: the workload and the port. Each prints its port once it listens."""
 
 import argparse
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def command_line(*workloads: str, parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.Namespace:
-    """Read `workload` (one of `workloads`, the first by default), `port` (0: any free one), and what `parents` add.
+    """Read `workload` (of `workloads`, by default the first), `port` (0: any free one), and the options of `parents`.
 
     Also raises the soft limit of open files to the hard one, as 15,000 connections need.
     """
@@ -23,7 +23,7 @@ def command_line(*workloads: str, parents: Sequence[argparse.ArgumentParser] = (
 
 
 def tell_when_listening(port: int) -> None:
-    """Print the port once something accepts connections there, for servers that do not say so themselves."""
+    """Print the port once it accepts connections, for servers that do not do so themselves."""
 
     def tell() -> None:
         while True:

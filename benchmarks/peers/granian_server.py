@@ -1,4 +1,4 @@
-"""granian with an RSGI application, the interface that it made for itself, on uvloop.
+"""granian with an application for RSGI, its own interface, on uvloop.
 
 One worker, as with the others; its runtime's threads and mode as its documentation recommends for few processes, which
 are the defaults; no log. Its back-pressure counts open WebSockets, so it is set above the number of connections that
@@ -40,12 +40,12 @@ async def fan_out(scope: Scope, protocol: Any) -> None:
 
 
 def text_of(message: Any) -> str | None:
-    """The text of a message, or `None` where the connection ends."""
+    """Return the text of a message, or `None` at the end of the connection."""
     return str(message.data) if message.kind == WebsocketMessageType.string else None
 
 
 def free_port() -> int:
-    """A port that is free now: granian does not tell which one it has got."""
+    """Return a port that is free now: granian does not report which one it was given."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,6 +1,6 @@
 """A plain script that publishes numbered messages to a running Hubbub as fast as it can.
 
-It says `ready`, waits for a line, and ends when all messages have left it.
+It prints `ready`, waits for a line, and exits when all messages are sent.
 """
 
 import argparse

@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
         server.broadcast(frame.data, exclude=(frame.fd,))
 
     def push(server: Server, frame: Frame) -> None:
-        """A sender's first message lists the ids that it means; whoever asks `who` learns its worker and its id."""
+        """A sender's first message lists the ids to push to; the answer to `who` is the client's worker and id."""
         if frame.fd in recipients:
             for fd in recipients[frame.fd]:
                 server.push(fd, frame.data)

@@ -1,7 +1,7 @@
 """picows on uvloop: the callbacks of its low-level interface, which its documentation calls the fastest.
 
 Automatic pings stay off, as is its default, and text is neither decoded nor validated. Only its other interface, which
-is that of `websockets`, has compression: where that is measured, it is with this one.
+resembles that of `websockets`, has compression, so that one is used where compression is measured.
 """
 
 import asyncio

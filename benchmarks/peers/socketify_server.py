@@ -1,9 +1,9 @@
 """socketify, which is uWebSockets, a server in C++, called through CFFI.
 
 No time-out for idle connections, no pings, limits above what is measured, and its own topics for the fan-out. Where
-compression is measured, it is that with one compressor for all connections, as in its examples. Its documentation
-recommends PyPy; here it runs on the same Python as the others. It needs the system's libuv, and turns its loop without
-rest while there is something to do, and for a while after.
+compression is measured, one compressor serves all connections, as in its examples. Its documentation
+recommends PyPy; here it runs on the same Python as the others. It needs the system's libuv, and polls without
+sleeping while there is something to do, and for a while afterwards.
 """
 
 from command_line import command_line
@@ -11,7 +11,7 @@ from socketify import App, AppListenOptions, CompressOptions, OpCode, WebSocket
 
 
 def main(workload: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     compress = workload == "fanout-deflate"
     app = App()
 

@@ -1,8 +1,8 @@
-"""uvicorn with a plain ASGI application, as fast as its documentation tells how to make it.
+"""uvicorn with a plain ASGI application, tuned as its documentation recommends.
 
-uvloop and httptools, which it recommends; its `websockets-sansio` protocol, the fastest of its three and the one that
-it takes by itself where `websockets` is installed; no pings, no compression but where that is measured (on by default),
-no access log, no lifespan.
+uvloop and httptools, which it recommends; its `websockets-sansio` protocol, the fastest of its three and its
+default if `websockets` is installed; no pings, no compression except where it is measured (it is on by default), no
+access log, no lifespan.
 """
 
 import socket

@@ -1,7 +1,7 @@
-"""websockets' asyncio server on uvloop, with everything off that costs time and that it lets one turn off.
+"""websockets' asyncio server on uvloop, with everything turned off that costs time and can be turned off.
 
-No compression but where that is measured, no pings (a task for each connection), no bound on received messages, no
-pause in sending at these sizes, and no decoding of text that goes out again as it came.
+No compression except where it is measured, no pings (a task for each connection), no limit on received messages, no
+pause in sending at these sizes, and no decoding of text that is sent back unchanged.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 
 async def main(workload: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is terminated."""
     subscribers: set[ServerConnection] = set()
 
     async def echo(connection: ServerConnection) -> None:
