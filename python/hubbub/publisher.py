@@ -293,9 +293,9 @@ class Publisher(_Sender):
 
     `with Publisher(…) as hub:` connects at once, and closes at the end of its block. Every method raises
     `ConnectionError`, whose message names the socket, if there is no server or it ended before it answered; and
-    `TimeoutError` if the server has not responded within `timeout` seconds, the publisher's or those of the call. The
-    message of a `TimeoutError` names the workers that have not answered; if the server itself is silent, the error
-    comes up to a second later.
+    `TimeoutError` if the server does not respond within `timeout` seconds (the call's own `timeout`, or else the
+    publisher's). The message of a `TimeoutError` names the workers that did not answer; if the server itself is silent,
+    the error comes up to a second later.
 
     Args:
         path: The server's control socket; if omitted, the socket for `port`.

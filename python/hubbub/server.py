@@ -176,7 +176,7 @@ class Server:
     # ---- sending -----------------------------------------------------------------------------------------
 
     def push(self, fd: int, data: Data, opcode: int | None = None, finish: bool = True) -> bool:
-        """Queue one message for the connection `fd`, in whichever worker it lives.
+        """Queue one message for the connection `fd`, in any worker.
 
         Returns at once. Messages from one caller to one connection arrive in the order of the calls.
 
@@ -222,7 +222,7 @@ class Server:
 
         The connection is kept until the peer has taken all of them, provided that it takes at least 16 KiB in each
         `close_timeout` seconds; then the peer has `close_timeout` seconds to answer the Close frame. The `close`
-        handler runs once the peer answers or that time is over.
+        handler runs once the peer answers or this time has passed.
 
         If a message begun with `finish=False` is incomplete, the Close frame waits for its end, for at most
         `close_timeout` seconds; until then, only fragments of that message are accepted. After that the Close frame is
@@ -321,7 +321,7 @@ class Server:
         A connection counts as closed from the moment when `exists(fd)` is false and `push` has no effect: the peer has
         begun to close or is gone, or this server has begun to close (`disconnect`, a failed handler, a stop). The
         `close` handler runs later, so a handler of that connection may wait here; and if the server has begun to close,
-        its Close frame may still be on its way. Connections of a worker that has died are closed.
+        its Close frame may still be on its way. Connections of a worker that has died count as closed.
 
         A handler that waits here delays a graceful stop until `shutdown_timeout` expires and the handler is cancelled.
 
@@ -361,7 +361,7 @@ class Server:
     async def subscribers(self, topic: str) -> int:
         """Count the connections, in all workers, that are subscribed to a topic.
 
-        Your own calls made before this one are included.
+        The count includes the effect of your own earlier calls.
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8.
@@ -369,7 +369,7 @@ class Server:
         Raises:
             TypeError: `topic` is not a `str`.
             ValueError: The topic is empty or too long.
-            TimeoutError: A worker with subscribers has not answered within 5 s; the message names the worker.
+            TimeoutError: A worker with subscribers did not answer within 5 s; the message names the worker.
             NotRunning: The server is not running.
         """
         worker = self._worker_of("subscribers")
@@ -478,8 +478,8 @@ class Server:
         """Serve until SIGTERM, SIGINT or `shutdown()`, then stop gracefully; a second signal ends the process at once.
 
         This process is the master. The workers run the same program again, in fresh interpreters, up to this call,
-        which does not return in them. SIGHUP reloads, as `reload()` does; if it was sent because the terminal that the
-        program was started in was closed, it stops the server gracefully. A program that cannot be run again (typed
+        which does not return in them. SIGHUP reloads, as `reload()` does. Closing the terminal in which the program was
+        started also sends SIGHUP, but stops the server gracefully. A program that cannot be run again (typed
         in, or read from standard input) can be served with `workers=1`, all in this one process.
 
         If the server cannot start at all (the port is in use, the host is unknown), one line on standard error says
