@@ -116,7 +116,7 @@ async def test_sigterm_is_heeded_by_the_others_while_a_handler_blocks_that_worke
         await client.send("block()")
         await launched.told.wait_for("blocks")
         os.kill(pid, signal.SIGTERM)
-        await launched.log.wait_for("starts")
+        await launched.log.wait_for("is starting")
         async with launched.connect() as other:
             assert await ask(other, "os.getpid()") != str(pid)
         # In the end it is killed.

@@ -65,7 +65,7 @@ async def test_without_a_worker_clients_get_503_and_those_that_come_later_the_ne
     async with launched.connect() as client:
         assert int(await ask(client, "server.stats()['refused']")) >= 21
     await launched.stop()
-    assert sum("no worker serves" in line for line in launched.log.all) == 1
+    assert sum("no worker is serving" in line for line in launched.log.all) == 1
 
 
 async def test_a_stopped_worker_does_not_keep_clients_waiting_for_ever(launch: Launch) -> None:
@@ -194,7 +194,7 @@ async def test_the_log_names_used_up_descriptors_and_what_to_raise(launch: Launc
     assert "raise the limit of open files, which is 200 (`ulimit -n`, LimitNOFILE= of systemd)" in line
     # Not for each look.
     await asyncio.sleep(3)
-    assert sum("used up" in each for each in launched.log.all) == 1
+    assert sum("no file descriptors left" in each for each in launched.log.all) == 1
     for _, writer in clients:
         writer.close()
     async with launched.connect() as client:
