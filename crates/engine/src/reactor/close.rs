@@ -156,6 +156,7 @@ impl Reactor {
             let _ = socket.shutdown(Shutdown::Both);
         }
         connection.stage = Stage::Gone;
+        connection.tls = None;
         connection.input = Vec::new();
         connection.outbox.clear(&mut self.tools.pool);
         self.shared.count_unsent(connection, 0);

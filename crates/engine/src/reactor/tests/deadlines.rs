@@ -283,6 +283,10 @@ fn a_handshake_of_tls_that_is_not_finished_is_refused() {
     assert_eq!((simulation.stat("refused"), simulation.reactor.newcomers()), (0, 1));
     simulation.pass(TICK);
     assert_eq!(simulation.application.seen, [Seen::Refused(None)]);
+    assert!(simulation.reactor.held() > 0);
+    simulation.client(who).leave();
+    simulation.run();
+    assert_eq!((simulation.reactor.len(), simulation.reactor.held()), (0, 0));
 }
 
 #[test]
