@@ -10,6 +10,7 @@ use crate::reactor::shutdown::Requests;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
 use crate::reactor::tests::simulation::Simulation;
+use crate::reactor::watching::Watching;
 use crate::registry::Fd;
 use crate::settings::Settings;
 
@@ -462,6 +463,25 @@ fn a_handler_that_waits_for_room_is_woken_by_the_end() {
     simulation.application.release(&mut simulation.reactor, fd);
     simulation.run();
     assert_eq!(simulation.application.ending(fd), Some((1006, "")));
+}
+
+#[test]
+fn a_watched_connection_is_reported_once_when_it_is_no_longer_open() {
+    let (mut simulation, who, fd) = opened();
+    let (_, other) = simulation.open();
+    assert_eq!(simulation.reactor.watch(fd), Watching::Begun);
+    assert_eq!(simulation.reactor.watch(fd), Watching::Begun);
+    assert_eq!(simulation.reactor.watch(other), Watching::Begun);
+    simulation.reactor.unwatch(other);
+    let gone = |simulation: &Simulation| simulation.application.count(|seen| matches!(seen, Seen::Gone(_)));
+    simulation.run();
+    assert_eq!(gone(&simulation), 0);
+    simulation.client(who).leave();
+    simulation.reactor.disconnect(other, 1000, "");
+    simulation.run();
+    assert!(simulation.application.seen.contains(&Seen::Gone(fd)));
+    assert_eq!(gone(&simulation), 1);
+    assert_eq!(simulation.reactor.watch(fd), Watching::NotOpen);
 }
 
 // ---- before the WebSocket -------------------------------------------------------------------------------------------

@@ -213,6 +213,7 @@ fn each_wait_ends_at_its_moment() {
         if wait != Wait::Taking {
             simulation.client(who).read();
         }
+        simulation.turn();
         assert!(!is_over(simulation, who), "{wait:?} ends too early");
         simulation.pass(if after_step.is_zero() { TICK } else { STEP });
         simulation.client(who).read();
@@ -388,6 +389,20 @@ fn a_pong_starts_the_interval_at_its_ping() {
 }
 
 #[test]
+fn pings_keep_their_interval_although_a_pong_may_take_longer() {
+    let mut simulation = Simulation::new(Settings { ping_timeout: Some(10 * PING_INTERVAL), ..settings() });
+    let (who, _) = simulation.open();
+    for count in 1..5 {
+        simulation.pass(PING_INTERVAL);
+        let client = simulation.client(who);
+        client.read();
+        assert_eq!(client.received.len(), count);
+        client.send(Opcode::Pong, b"");
+        simulation.run();
+    }
+}
+
+#[test]
 fn a_pong_is_not_late_in_the_middle_of_a_frame_that_makes_progress() {
     let mut simulation = Simulation::new(settings());
     let (who, fd) = simulation.open();
@@ -478,6 +493,7 @@ fn accepting_is_tried_again_after_100_ms() {
     let paused = |simulation: &Simulation| simulation.application.count(|seen| *seen == Seen::AcceptPaused);
     assert_eq!(paused(&simulation), 1);
     simulation.pass(Duration::from_millis(99));
+    simulation.turn();
     assert_eq!(paused(&simulation), 1);
     simulation.pass(TICK);
     assert_eq!(paused(&simulation), 2);
@@ -497,9 +513,25 @@ fn memory_goes_back_to_the_system_a_second_after_much_was_freed() {
     let at = simulation.reactor.budget.trim_at;
     assert_eq!(at, Some(simulation.reactor.clock.now + 1000));
     simulation.pass(Duration::from_millis(999));
+    simulation.turn();
     assert_eq!(simulation.reactor.budget.trim_at, at);
     simulation.pass(TICK);
     assert_eq!(simulation.reactor.budget.trim_at, None);
+}
+
+#[test]
+fn descriptors_are_looked_for_again_after_a_second() {
+    let mut simulation = Simulation::new(without_pings());
+    simulation.time.pass(Duration::from_secs(5));
+    simulation.turn();
+    let at = simulation.reactor.clock.now + 1000;
+    simulation.reactor.uplink.retry_at = Some(at);
+    simulation.turn();
+    simulation.pass(Duration::from_millis(999));
+    simulation.turn();
+    assert_eq!(simulation.reactor.uplink.retry_at, Some(at));
+    simulation.pass(TICK);
+    assert_eq!(simulation.reactor.uplink.retry_at, None);
 }
 
 #[test]
