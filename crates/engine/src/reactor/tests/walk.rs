@@ -168,8 +168,12 @@ impl Walk {
         if random.chance(50) {
             simulation.reactor.backlog.max_at_once = random.below(4);
         }
-        if random.chance(50) {
-            simulation.reactor.turn_time = Duration::ZERO;
+        match random.below(4) {
+            // A turn does no more than it has to.
+            0 | 1 => simulation.reactor.turn_time = Duration::ZERO,
+            // A turn may end at any step.
+            2 => simulation.time.pass_at_each_reading(Duration::from_micros(300)),
+            _ => {}
         }
         let (peers, owners) = (Vec::new(), BTreeMap::new());
         let file = file_of(FILE_SIZE);
@@ -628,6 +632,7 @@ impl Walk {
 
     /// Lets everybody catch up, and checks that nothing is missing. Then everybody leaves, and nothing may be left.
     fn finish(&mut self) {
+        self.simulation.time.pass_at_each_reading(Duration::ZERO);
         let Simulation { application, .. } = &mut self.simulation;
         (application.accepts, application.forgets, application.keeps_running) = (true, true, false);
         for fd in self.simulation.reactor.own_ids() {
