@@ -19,6 +19,7 @@ from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
 from .errors import CannotServe, NotRunning, short_number, wrong_type
+from .event_loop import Selector
 from .events import Accept, CloseCode, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
@@ -117,6 +118,7 @@ class Worker:
         slot: int = 0,
         link: int | None = None,
         registry: int | None = None,
+        selector: Selector | None = None,
     ) -> None:
         """Create the worker of the running event loop.
 
@@ -129,6 +131,7 @@ class Worker:
             slot: This process's part of the connection ids.
             link: The descriptor of the link to the hub, if there is a hub.
             registry: The descriptor of the server's shared memory, if there is a hub.
+            selector: The event loop's selector, if the reactor is to take its place while it serves.
 
         Raises:
             CannotServe: A system call failed, or the clock is so far ahead that there are no connection ids.
@@ -147,6 +150,7 @@ class Worker:
         self._handlers = handlers
         self._visitors = Visitors(self.loop, access_log=settings.access_log)
         self._workers = workers
+        self._selector = selector
         # The event loop keeps pending timers alive.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
@@ -195,7 +199,10 @@ class Worker:
         if failure := await asyncio.shield(self._worker_start):
             self._end_watch()
             return failure
-        self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
+        if self._selector:
+            self._selector.give_way(self.reactor, self.loop, self.caller.context)
+        else:
+            self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
         for listener in listeners:
             self.reactor.listen(listener.detach())
         self.schedule_turn()
@@ -280,7 +287,10 @@ class Worker:
         self.reactor.turn()
         self.reactor.abort_all()
         self.reactor.turn()
-        self.loop.remove_reader(self.reactor.fileno())
+        if self._selector:
+            self._selector.come_back()
+        else:
+            self.loop.remove_reader(self.reactor.fileno())
         if self._timer:
             self._timer.cancel()
         for timer in self._timers:
@@ -321,6 +331,14 @@ class Worker:
     def schedule_turn(self) -> None:
         """Schedule a turn of the reactor for the next iteration of the event loop."""
         self.loop.call_soon(self.reactor.scheduled_turn, context=self.caller.context)
+
+    def call_turn_soon(self) -> None:
+        """Have the event loop run the turn that is due as one of its callbacks."""
+        self.loop.call_soon(self.reactor.turn, context=self.caller.context)
+
+    def turn_failed(self, error: BaseException) -> None:
+        """Report an exception that a turn has raised, as the event loop does for its callbacks."""
+        self.loop.call_exception_handler({"message": "Exception in a turn of the reactor", "exception": error})
 
     def set_timer(self, seconds: float) -> None:
         """Run a turn in `seconds` seconds; this replaces an earlier timer."""

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from . import program
 from .errors import SettingsError
+from .event_loop import Selector, new_event_loop
 from .handlers import Handler
 from .listening import check_certificate, raise_file_limit
 from .program import Assignment
@@ -68,10 +69,17 @@ class WorkerProcess:
         program.leave_signals_to_master()
         try:
             with program.titled(f"worker {self._assignment.worker_id}", self.port):
-                asyncio.run(self._serve())
+                self._run_event_loop()
         except BaseException as error:
             program.leave(error)
         program.leave()
+
+    def _run_event_loop(self) -> None:
+        loop, selector = new_event_loop()
+        # `asyncio.run` does this for the event loops that it creates itself.
+        asyncio.set_event_loop(loop)
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._serve(selector))
 
     def shutdown(self) -> None:
         """Ask the master to stop the server; may be called from any thread."""
@@ -93,7 +101,7 @@ class WorkerProcess:
         while self._asked:
             self.worker.reactor.ask(self._asked.popleft())
 
-    async def _serve(self) -> None:
+    async def _serve(self, selector: Selector | None) -> None:
         assignment = self._assignment
         worker = self.worker = Worker(
             self._server,
@@ -104,6 +112,7 @@ class WorkerProcess:
             slot=assignment.slot,
             link=assignment.link,
             registry=assignment.registry,
+            selector=selector,
         )
         program.has_become_worker()
         self._entered()

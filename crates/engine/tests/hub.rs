@@ -1,5 +1,7 @@
 //! The hub between workers and programs, whose roles are played here.
 
+mod support;
+
 use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,8 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use engine::{Answer, Command, DataOpcode, Format, Hub, HubEvent, Leave, Message, Question, VERSION};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::{PATIENCE, settings};
 
 /// A worker or a program.
 struct Peer {
@@ -257,33 +258,6 @@ fn memory(hub: &Hub) -> OwnedFd {
     // SAFETY: the hub keeps it open as long as it lives, and it is only duplicated here.
     let memory = unsafe { std::os::fd::BorrowedFd::borrow_raw(hub.memory()) };
     memory.try_clone_to_owned().expect("a descriptor")
-}
-
-fn settings() -> engine::Settings {
-    engine::Settings {
-        max_connections: 100,
-        max_message_size: 1000,
-        send_queue_size: 1000,
-        slow_consumer: engine::SlowConsumer::Close,
-        max_memory: 1_000_000,
-        max_topics: 100,
-        receive_queue: 10,
-        ping_interval: None,
-        ping_timeout: None,
-        message_timeout: None,
-        handshake_timeout: PATIENCE,
-        close_timeout: PATIENCE,
-        keep_alive_timeout: PATIENCE,
-        origins: wire::origin::OriginPolicy::Same,
-        allowed_hosts: wire::host::HostPolicy::Any,
-        subprotocols: Vec::new(),
-        compression: false,
-        compression_threshold: 1000,
-        max_header_size: 1000,
-        max_body_size: 1000,
-        stuck_after: None,
-        certificate: None,
-    }
 }
 
 #[test]

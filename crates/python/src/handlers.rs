@@ -231,7 +231,7 @@ fn is_empty(context: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Leaves a context, even when a panic unwinds.
-struct Entered<'a, 'py>(&'a Bound<'py, PyAny>);
+pub(crate) struct Entered<'a, 'py>(pub(crate) &'a Bound<'py, PyAny>);
 
 impl Drop for Entered<'_, '_> {
     #[inline]

@@ -9,10 +9,12 @@ mod handlers;
 mod hub;
 mod publisher;
 mod reactor;
+mod selector;
 mod settings;
 mod stopwatch;
 mod turn;
 mod values;
+mod waiting;
 mod watch;
 
 use pyo3::prelude::*;

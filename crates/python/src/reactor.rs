@@ -28,6 +28,7 @@ use crate::arguments::{
 };
 use crate::fork::{is_forked, note_fork};
 use crate::handlers::{Handler, Runner};
+use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
 
@@ -64,6 +65,8 @@ pub(crate) struct Reactor {
     in_turn: AtomicBool,
     /// Whether a turn is already scheduled with the event loop.
     scheduled: AtomicBool,
+    /// Set if the event loop calls `select` here instead of its selector's.
+    selector: OnceLock<Selector>,
     /// The origin of `armed`.
     started: Instant,
     /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX` if there is
@@ -118,8 +121,41 @@ impl Reactor {
 
     /// Has the event loop run one turn soon.
     fn schedule(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.scheduled.swap(true, Ordering::Relaxed) {
+        // A selector sees it before it waits.
+        if !self.scheduled.swap(true, Ordering::Relaxed) && self.selector.get().is_none() {
             self.runner.worker.bind(py).call_method0(intern!(py, "schedule_turn"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a turn is scheduled, which from here on it is no longer.
+    pub(crate) fn take_schedule(&self) -> bool {
+        self.scheduled.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether a turn is running, and has called the caller.
+    pub(crate) fn is_in_turn(&self) -> bool {
+        self.in_turn.load(Ordering::Relaxed)
+    }
+
+    /// Runs one turn, unless one is running.
+    pub(crate) fn turn_now(&self, py: Python<'_>) -> PyResult<()> {
+        if self.in_turn.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let turn = EndOfTurn { in_turn: &self.in_turn };
+        let result = self.run_turn(py);
+        // Whatever a handler raised, this turn's writes are sent.
+        let finished = self.engine().map(|mut engine| engine.finish());
+        drop(turn);
+        self.look_ahead(py)?;
+        result.and(finished)
+    }
+
+    /// In a forked child, ends it: the event loop and the reactor are its parent's.
+    pub(crate) fn end_if_forked(&self, py: Python<'_>) -> PyResult<()> {
+        if is_forked() {
+            self.runner.worker.bind(py).call_method0(intern!(py, "end_child"))?;
         }
         Ok(())
     }
@@ -216,6 +252,7 @@ impl Reactor {
             send_queue_size,
             in_turn: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
+            selector: OnceLock::new(),
             started: Instant::now(),
             armed: AtomicU64::new(u64::MAX),
             questions: Mutex::default(),
@@ -228,6 +265,9 @@ impl Reactor {
         visit.call(&self.runner.worker)?;
         visit.call(&self.runner.make_task)?;
         visit.call(&self.runner.task_options)?;
+        if let Some(selector) = self.selector.get() {
+            selector.traverse(&visit)?;
+        }
         let handlers = [&self.handlers.open, &self.handlers.message, &self.handlers.close, &self.handlers.drain];
         handlers.into_iter().filter_map(OnceLock::get).try_for_each(|handler| visit.call(handler.callable()))
     }
@@ -263,19 +303,38 @@ impl Reactor {
 
     /// Runs one turn. The event loop has to call this when `fileno()` is readable, or a deadline has passed.
     fn turn(&self, py: Python<'_>) -> PyResult<()> {
-        if is_forked() {
-            self.runner.worker.bind(py).call_method0(intern!(py, "end_child"))?;
-        }
-        if self.in_turn.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let turn = EndOfTurn { in_turn: &self.in_turn };
-        let result = self.run_turn(py);
-        // Whatever a handler raised, this turn's writes are sent.
-        let finished = self.engine().map(|mut engine| engine.finish());
-        drop(turn);
-        self.look_ahead(py)?;
-        result.and(finished)
+        self.end_if_forked(py)?;
+        self.turn_now(py)
+    }
+
+    /// Takes the place of an event loop's selector from here on: its descriptor is waited for here, and it has to call
+    /// `select` here, not `turn`.
+    ///
+    /// Args:
+    ///     event_loop: The event loop of the calling thread.
+    ///     descriptor: The selector's own descriptor.
+    ///     select: The selector's own method.
+    ///     context: The context that turns run in; no other code may be running in it when `select` is called.
+    fn take_over(
+        &self,
+        event_loop: Py<PyAny>,
+        descriptor: RawFd,
+        select: Py<PyAny>,
+        context: Py<PyAny>,
+    ) -> PyResult<()> {
+        self.engine()?.wait_also_for(descriptor)?;
+        let selector = Selector::new(event_loop, select, context);
+        self.selector.set(selector).map_err(|_| PyRuntimeError::new_err("a selector has been taken over already"))
+    }
+
+    /// Waits until something is ready for the event loop or for this reactor, at most for `timeout` seconds (`None`: for
+    /// ever), and runs a turn if there is something to do. Returns what is ready for the event loop, as its selector
+    /// would.
+    #[pyo3(signature = (timeout=None))]
+    fn select<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        self.end_if_forked(py)?;
+        let selector = self.selector.get().ok_or_else(|| PyRuntimeError::new_err("no selector was taken over"))?;
+        self.wait_and_turn(py, selector, timeout)
     }
 
     /// Runs the turn that `schedule_turn` requested from the event loop. No other turn may take its place: both would

@@ -36,7 +36,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::{Events, Poll, Waker};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Waker};
 use wire::deflate::{Deflater, Inflater};
 
 use crate::connection::flow::{Drain, Incoming, Outgoing};
@@ -74,6 +75,8 @@ pub use crate::reactor::watching::Watching;
 
 const WAKER: mio::Token = mio::Token(usize::MAX);
 pub(crate) const LISTENER: mio::Token = mio::Token(usize::MAX - 1);
+/// Not the reactor's own; see [`Reactor::wait_also_for`].
+const GUEST: mio::Token = mio::Token(usize::MAX - 3);
 
 /// Bytes read from one socket before moving on to the next.
 const READ_BUDGET: usize = 128 * 1024;
@@ -122,6 +125,10 @@ pub struct Reactor {
     outliving: usize,
     poll: Poll,
     events: Events,
+    /// Whether `events` holds what a wait has found, which the next turn has yet to take.
+    has_waited: bool,
+    /// Whether the descriptor of [`Reactor::wait_also_for`] has been reported.
+    guest_is_ready: bool,
     acceptor: Acceptor,
     accept_error: Option<io::Error>,
     /// Why handshakes are being refused, until it is reported.
@@ -208,6 +215,8 @@ impl Reactor {
             outliving: 0,
             poll,
             events: Events::with_capacity(READINESS),
+            has_waited: false,
+            guest_is_ready: false,
             acceptor: Acceptor::default(),
             accept_error: None,
             shortage: None,
@@ -244,6 +253,34 @@ impl Reactor {
         &self.shared
     }
 
+    /// Reports a descriptor that is not the reactor's own along with its sockets; see [`Reactor::await_readiness`].
+    ///
+    /// # Errors
+    /// The kernel's error.
+    pub fn wait_also_for(&mut self, descriptor: RawFd) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&descriptor), GUEST, Interest::READABLE)
+    }
+
+    /// Waits until something is ready, at most for `timeout`. Returns whether a turn has something to do.
+    ///
+    /// # Errors
+    /// `Interrupted` if a signal has ended the wait; other errors would be a bug in the engine.
+    pub fn await_readiness(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        if !self.has_waited {
+            // A turn outside of a wait may have found the guest.
+            let timeout = if self.guest_is_ready { Some(Duration::ZERO) } else { timeout };
+            self.poll.poll(&mut self.events, timeout)?;
+            self.has_waited = self.events.iter().any(|event| event.token() != GUEST);
+            self.guest_is_ready |= self.events.iter().any(|event| event.token() == GUEST);
+        }
+        Ok(self.has_waited)
+    }
+
+    /// Whether the descriptor of [`Reactor::wait_also_for`] has become readable since the last call.
+    pub fn take_guest(&mut self) -> bool {
+        std::mem::take(&mut self.guest_is_ready)
+    }
+
     /// Begins a turn: asks the kernel what is ready, and collects what other threads have asked for.
     ///
     /// # Errors
@@ -252,7 +289,11 @@ impl Reactor {
         self.clock.begin_turn();
         self.events_left = EVENTS_PER_TURN;
         self.has_written = false;
-        self.ask_kernel()
+        if !std::mem::take(&mut self.has_waited) {
+            self.ask_kernel()?;
+        }
+        self.take_readiness();
+        Ok(())
     }
 
     /// Continues a turn that has run out of events: writes what is queued, and asks the kernel again. Returns true if
@@ -266,20 +307,25 @@ impl Reactor {
             return Ok(false);
         }
         self.ask_kernel()?;
+        self.take_readiness();
         Ok(!self.events.is_empty())
     }
 
     fn ask_kernel(&mut self) -> io::Result<()> {
-        if let Err(error) = self.poll.poll(&mut self.events, Some(Duration::ZERO))
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            return Err(error);
+        match self.poll.poll(&mut self.events, Some(Duration::ZERO)) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    /// Notes what the kernel has reported, and does what needs no connection.
+    fn take_readiness(&mut self) {
         let mut woken = false;
         let mut hung_up = false;
         for event in &self.events {
             match event.token() {
                 WAKER => woken = true,
+                GUEST => self.guest_is_ready = true,
                 LISTENER => self.acceptor.ready = true,
                 LINK => self.uplink.is_reported(event),
                 mio::Token(place) => {
@@ -319,7 +365,6 @@ impl Reactor {
         self.hear_hub();
         self.retry_uplink();
         self.accept_waiting();
-        Ok(())
     }
 
     /// Ends a turn: writes what is queued, and checks the deadlines of connections that have nothing left to read.
