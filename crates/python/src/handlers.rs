@@ -1,5 +1,6 @@
 //! Calling the handlers of `open`, `message`, `close` and `drain`.
 
+use std::ptr;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PyRuntimeError, PySystemExit, PyValueError};
@@ -9,6 +10,9 @@ use pyo3::{ffi, intern};
 
 use crate::fork::is_forked;
 use crate::stopwatch::Stopwatch;
+
+/// The most arguments that an event has.
+const MAX_ARGUMENTS: usize = 4;
 
 /// How a handler is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,22 +76,26 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// Passes on what a handler returned, unless this is a child that the handler forked: its copy of the reactor must
-    /// not be used, and the child ends here.
-    #[inline]
+    /// Passes on what was returned, unless this is a child that a handler forked: its copy of the reactor must not be
+    /// used, and the child ends here.
+    #[inline(always)]
     fn in_parent<T>(&self, py: Python<'_>, result: PyResult<T>) -> PyResult<PyResult<T>> {
-        if is_forked() {
-            self.worker.bind(py).call_method1(intern!(py, "end_child"), (result.err(),))?;
-            return Err(PyRuntimeError::new_err("a forked child goes on"));
+        if is_forked() { Err(self.end_child(py, result.err())) } else { Ok(result) }
+    }
+
+    #[cold]
+    fn end_child(&self, py: Python<'_>, error: Option<PyErr>) -> PyErr {
+        match self.worker.bind(py).call_method1(intern!(py, "end_child"), (error,)) {
+            Ok(_) => PyRuntimeError::new_err("a forked child goes on"),
+            Err(error) => error,
         }
-        Ok(result)
     }
 
     /// Calls `handler` with as many of `arguments` as it takes.
     ///
     /// # Errors
     /// SystemExit and KeyboardInterrupt. Every other exception is reported to the worker.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run<'py>(
         &self,
         py: Python<'py>,
@@ -99,6 +107,7 @@ impl Runner {
     ) -> PyResult<Outcome> {
         let arguments = &arguments[..handler.count.min(arguments.len())];
         if handler.kind == Kind::Threaded {
+            contexts.leave();
             let arguments = PyTuple::new(py, arguments)?;
             let worker = self.worker.bind(py);
             worker.call_method1(intern!(py, "run_in_thread"), (event, fd, &handler.callable, arguments))?;
@@ -107,6 +116,7 @@ impl Runner {
         let begin = self.stopwatch.begin();
         let outcome = self.run_here(py, event, fd, handler, arguments, contexts);
         if let Some(held) = self.stopwatch.end(begin) {
+            contexts.leave();
             self.was_slow(py, event, handler, held)?;
         }
         outcome
@@ -124,6 +134,7 @@ impl Runner {
         contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
         if handler.kind == Kind::Async {
+            contexts.leave();
             return match self.in_parent(py, call(py, handler, arguments))? {
                 Ok(coroutine) => self.run_coroutine(py, event, fd, &coroutine),
                 Err(error) => self.failed(py, event, fd, error),
@@ -131,9 +142,14 @@ impl Runner {
         }
         match self.in_parent(py, contexts.run(py, || call(py, handler, arguments)))? {
             Ok(result) if result.is_none() => Ok(Outcome::Ended),
-            Ok(result) if is_coroutine(&result) => self.run_coroutine(py, event, fd, &result),
-            Ok(_) => Ok(Outcome::Ended),
-            Err(error) => self.failed(py, event, fd, error),
+            Ok(result) => {
+                contexts.leave();
+                if is_coroutine(&result) { self.run_coroutine(py, event, fd, &result) } else { Ok(Outcome::Ended) }
+            }
+            Err(error) => {
+                contexts.leave();
+                self.failed(py, event, fd, error)
+            }
         }
     }
 
@@ -171,13 +187,24 @@ impl Runner {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn call<'py>(py: Python<'py>, handler: &Handler, arguments: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
-    let callable = handler.callable.bind(py);
-    match arguments {
-        [server, argument] => callable.call1((server, argument)),
-        [server] => callable.call1((server,)),
-        other => callable.call1(PyTuple::new(py, other)?),
+    let callable = handler.callable.as_ptr();
+    let mut places = [ptr::null_mut(); 1 + MAX_ARGUMENTS];
+    for (place, argument) in places[1..].iter_mut().zip(arguments) {
+        *place = argument.as_ptr();
+    }
+    let count = arguments.len().min(MAX_ARGUMENTS);
+    // SAFETY: the callable is alive, and so are `count` arguments from the second place on; the callee may use the
+    // first. It returns a new reference, or null with an exception set. Its type's own function is called without the
+    // checks of `PyObject_Vectorcall`, which find mistakes in native code.
+    unsafe {
+        let (first, count) = (places.as_ptr().add(1), count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET);
+        let result = match ffi::PyVectorcall_Function(callable) {
+            Some(function) => function(callable, first, count, ptr::null_mut()),
+            None => ffi::PyObject_Vectorcall(callable, first, count, ptr::null_mut()),
+        };
+        Bound::from_owned_ptr_or_err(py, result)
     }
 }
 
@@ -189,39 +216,79 @@ fn is_coroutine(value: &Bound<'_, PyAny>) -> bool {
 /// Copies of the current context (PEP 567), a separate one for each handler, so that what one handler sets is not seen
 /// by another.
 ///
-/// An empty copy that its handler has left empty is reused. Handlers cannot distinguish it from a new one, and it costs
-/// half as much.
+/// An empty copy that its handler has left empty is used for the next one too, and stays entered in between: it cannot
+/// be told from a new one. Everything that is no handler has to `leave` it first.
 #[derive(Default)]
 pub(crate) struct Contexts<'py> {
-    spare: Option<Bound<'py, PyAny>>,
+    entered: Option<EnteredContext<'py>>,
+}
+
+/// An empty context that has been entered.
+struct EnteredContext<'py> {
+    context: Bound<'py, PyAny>,
+    /// The references to it before a handler has run. Another one would be that of a `Token`, which could still reset a
+    /// variable.
+    references: ffi::Py_ssize_t,
+}
+
+impl EnteredContext<'_> {
+    #[inline(always)]
+    fn is_like_new(&self) -> bool {
+        // SAFETY: the pointer is to a live object.
+        unsafe { ffi::Py_REFCNT(self.context.as_ptr()) == self.references && is_empty(&self.context) }
+    }
+}
+
+impl Drop for EnteredContext<'_> {
+    fn drop(&mut self) {
+        exit(&self.context);
+    }
 }
 
 impl<'py> Contexts<'py> {
     /// Calls `body` in a copy of its own. The current context must be the same for all calls.
-    #[inline]
+    #[inline(always)]
     fn run<T>(&mut self, py: Python<'py>, body: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        let (context, was_empty) = match self.spare.take() {
-            Some(context) => (context, true),
-            None => {
-                let context = copy_current_context(py)?;
-                let is_empty = is_empty(&context);
-                (context, is_empty)
+        if self.entered.is_none() {
+            let entered = enter_copy(py)?;
+            if !entered.is_like_new() {
+                // The current context is not empty.
+                return body();
             }
-        };
-        // SAFETY: `context` is a live Context that is not entered: it is new, or has been left again.
-        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
-            return Err(PyErr::fetch(py));
+            self.entered = Some(entered);
         }
-        let entered = Entered(&context);
         let result = body();
-        drop(entered);
-        // SAFETY: the pointer is to a live object.
-        let references = unsafe { ffi::Py_REFCNT(context.as_ptr()) };
-        // Another reference would be that of a `Token`, which could still reset a variable.
-        if was_empty && references == 1 && is_empty(&context) {
-            self.spare = Some(context);
+        if !self.entered.as_ref().is_some_and(EnteredContext::is_like_new) {
+            self.leave();
         }
         result
+    }
+
+    /// Returns to the current context.
+    pub(crate) fn leave(&mut self) {
+        self.entered = None;
+    }
+}
+
+/// Enters a copy of the current context.
+fn enter_copy(py: Python<'_>) -> PyResult<EnteredContext<'_>> {
+    // SAFETY: the thread is attached (`py`); the calls give a new reference, or null with an exception set, and enter a
+    // Context that no one else has. The last pointer is to a live object.
+    unsafe {
+        let context = Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent())?;
+        if ffi::PyContext_Enter(context.as_ptr()) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let references = ffi::Py_REFCNT(context.as_ptr());
+        Ok(EnteredContext { context, references })
+    }
+}
+
+/// Exits a context, the one that was entered last: any context entered since has been exited.
+fn exit(context: &Bound<'_, PyAny>) {
+    // SAFETY: as above, and a live Context. No exception is set: that of a call has been moved into its result.
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } < 0 {
+        PyErr::fetch(context.py()).write_unraisable(context.py(), None);
     }
 }
 
@@ -230,21 +297,11 @@ fn is_empty(context: &Bound<'_, PyAny>) -> bool {
     unsafe { ffi::PyObject_Size(context.as_ptr()) == 0 }
 }
 
-/// Leaves a context, even when a panic unwinds.
+/// Exits a context when it is dropped, even when a panic unwinds.
 pub(crate) struct Entered<'a, 'py>(pub(crate) &'a Bound<'py, PyAny>);
 
 impl Drop for Entered<'_, '_> {
-    #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is the context that was entered last: any context entered since has been left. No exception is
-        // set: pyo3 moves that of a call into its result.
-        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
-            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), None);
-        }
+        exit(self.0);
     }
-}
-
-fn copy_current_context(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    // SAFETY: the thread is attached (`py`); the call gives a new reference, or null with an exception set.
-    unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyContext_CopyCurrent()) }
 }

@@ -90,6 +90,9 @@ impl Reactor {
                 }
                 return Ok(());
             };
+            if !matches!(step, Step::Message(..)) {
+                contexts.leave();
+            }
             match step {
                 Step::Message(fd, data, opcode) => {
                     let Some(handler) = self.handlers.message.get() else { continue };
