@@ -14,6 +14,7 @@ from types import BuiltinMethodType, FrameType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
 from . import environment, logs, program
+from ._core import Reactor, bind_push
 from .embedded import Embedded
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data
@@ -703,14 +704,11 @@ class Server:
     def _entered(self) -> None:
         """Note that this process now has a worker."""
         _running.add(self)
-        if type(self).push is Server.push and "push" not in self.__dict__:
-            # `push` is on the path of every message, so it goes straight to the reactor.
-            self.__dict__["push"] = self._worker_of("push").reactor.push
+        _bind_push(self, self._worker_of("push").reactor)
 
     def _leave(self) -> None:
         """Return to the state before the start."""
-        if isinstance(self.__dict__.get("push"), BuiltinMethodType):
-            del self.__dict__["push"]
+        _unbind_push(self)
         self._role = None
 
     def _refuse_if_running(self) -> None:
@@ -739,6 +737,33 @@ class Server:
             SettingsError: As in the constructor.
         """
         self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
+
+
+# `push` is on the path of every message, so while a worker runs, calls go to its reactor directly: for one server of
+# this process through a native method of the class, which Python finds faster, and for others through an attribute.
+_python_push = Server.push
+_native_push: object = None
+_pushing: "weakref.ref[Server] | None" = None
+
+
+def _bind_push(server: Server, reactor: Reactor) -> None:
+    global _native_push, _pushing
+    own = (_python_push, _native_push)
+    if Server.push in own and (method := bind_push(reactor, Server, _python_push)):
+        _pushing, _native_push = weakref.ref(server), method
+        type.__setattr__(Server, "push", method)
+    elif type(server).push in own and "push" not in server.__dict__:
+        server.__dict__["push"] = reactor.push
+
+
+def _unbind_push(server: Server) -> None:
+    global _pushing
+    if _pushing and _pushing() is server:
+        _pushing = None
+        if Server.push is _native_push:
+            type.__setattr__(Server, "push", _python_push)
+    if isinstance(server.__dict__.get("push"), BuiltinMethodType):
+        del server.__dict__["push"]
 
 
 def _warn_of_unknown_variables() -> None:

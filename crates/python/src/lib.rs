@@ -8,6 +8,7 @@ mod frame;
 mod handlers;
 mod hub;
 mod publisher;
+mod push;
 mod reactor;
 mod selector;
 mod settings;
@@ -28,6 +29,8 @@ mod _core {
     use super::hub::{Hub, die_with_parent, explain};
     #[pymodule_export]
     use super::publisher::Publisher;
+    #[pymodule_export]
+    use super::push::bind_push;
     #[pymodule_export]
     use super::reactor::Reactor;
     #[pymodule_export]

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,9 @@ use engine::{
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyInt};
+use pyo3::{ffi, intern};
 use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{
@@ -39,6 +40,33 @@ pub(crate) struct Handlers {
     pub(crate) message: OnceLock<Handler>,
     pub(crate) close: OnceLock<Handler>,
     pub(crate) drain: OnceLock<Handler>,
+}
+
+/// The id of the connection whose message is being handled, as the object that its handler is given: most handlers push
+/// to that connection, and then the object need not be converted to a number.
+#[derive(Default)]
+pub(crate) struct CurrentId {
+    object: AtomicPtr<ffi::PyObject>,
+    fd: AtomicU64,
+}
+
+impl CurrentId {
+    /// Sets it. The object must stay alive until another one is set, or this is cleared.
+    #[inline]
+    pub(crate) fn set(&self, object: &Bound<'_, PyInt>, fd: Fd) {
+        self.fd.store(fd, Ordering::Relaxed);
+        self.object.store(object.as_ptr(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn clear(&self) {
+        self.object.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// The id, if that is the object.
+    #[inline]
+    pub(crate) fn fd_of(&self, object: *mut ffi::PyObject) -> Option<Fd> {
+        (self.object.load(Ordering::Relaxed) == object).then(|| self.fd.load(Ordering::Relaxed))
+    }
 }
 
 /// All sockets of one worker, driven in turns by its event loop.
@@ -62,6 +90,8 @@ pub(crate) struct Reactor {
     pub(crate) runner: Runner,
     pub(crate) server: Py<PyAny>,
     send_queue_size: usize,
+    /// The connection whose message is being handled.
+    pub(crate) current: CurrentId,
     in_turn: AtomicBool,
     /// Whether a turn is already scheduled with the event loop.
     scheduled: AtomicBool,
@@ -126,6 +156,16 @@ impl Reactor {
             self.runner.worker.bind(py).call_method0(intern!(py, "schedule_turn"))?;
         }
         Ok(())
+    }
+
+    /// Queues a whole message, within a turn on the event loop's thread. `None`: it is not there, or the payload is too
+    /// long, or no valid text; nothing was queued.
+    #[inline]
+    pub(crate) fn push_in_turn(&self, fd: Fd, opcode: DataOpcode, payload: &[u8]) -> Option<bool> {
+        if !self.is_in_turn() || payload.len() > self.send_queue_size {
+            return None;
+        }
+        self.engine.mine()?.borrow().ok()?.push(fd, opcode, Fin::Last, payload).ok()
     }
 
     /// Whether a turn is scheduled, which from here on it is no longer.
@@ -250,6 +290,7 @@ impl Reactor {
             engine: LoopCell::new(engine),
             server,
             send_queue_size,
+            current: CurrentId::default(),
             in_turn: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
             selector: OnceLock::new(),

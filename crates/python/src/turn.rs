@@ -80,6 +80,8 @@ impl Reactor {
         self.runner.stopwatch.restart();
         // Messages of one connection arrive together, so its id is converted to an int once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
+        // Declared after it, so that this is dropped first.
+        let _cleared = ClearCurrent(self);
         let mut contexts = Contexts::default();
         let mut frames = Frames::default();
         loop {
@@ -98,7 +100,11 @@ impl Reactor {
                     let Some(handler) = self.handlers.message.get() else { continue };
                     let id = match &last {
                         Some((same, id)) if *same == fd => id,
-                        _ => &last.insert((fd, fd.into_pyobject(py)?)).1,
+                        _ => {
+                            let id = &last.insert((fd, fd.into_pyobject(py)?)).1;
+                            self.current.set(id, fd);
+                            id
+                        }
                     };
                     let frame = frames.take(id, data, opcode)?;
                     let arguments = [self.server.bind(py).clone(), frame.as_any().clone()];
@@ -265,6 +271,15 @@ impl Reactor {
         }
         let arguments = (head.method(), path, query, headers, client_tuple(peer), body);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
+    }
+}
+
+/// Clears the current id at the end of a turn, whose object is then released.
+struct ClearCurrent<'a>(&'a Reactor);
+
+impl Drop for ClearCurrent<'_> {
+    fn drop(&mut self) {
+        self.0.current.clear();
     }
 }
 
