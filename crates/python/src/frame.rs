@@ -1,6 +1,6 @@
 //! The object that a `message` handler receives.
 
-use std::ptr;
+use std::{mem, ptr};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -49,38 +49,48 @@ impl<'py> Frames<'py> {
         data: Py<PyAny>,
         opcode: Opcode,
     ) -> PyResult<Bound<'py, Frame>> {
-        let content = Frame { fd: fd.clone().unbind(), data, opcode, finish: true };
         match self.spare.take() {
-            Some(frame) => {
-                replace(&frame, content);
+            Some(mut frame) => {
+                // SAFETY: `give_back` got the only reference to it.
+                let content = unsafe { content(&mut frame) };
+                if !content.fd.is(fd) {
+                    mem::replace(&mut content.fd, fd.clone().unbind()).drop_ref(fd.py());
+                }
+                // Unlike `drop`, this need not first find out whether the thread is attached.
+                mem::replace(&mut content.data, data).drop_ref(fd.py());
+                content.opcode = opcode;
                 Ok(frame)
             }
-            None => Bound::new(fd.py(), content),
+            None => Bound::new(fd.py(), Frame { fd: fd.clone().unbind(), data, opcode, finish: true }),
         }
     }
 
-    /// Takes back a frame whose handler has returned.
+    /// Takes back a frame whose handler has returned. Returns what it held, unless it is still in use.
     #[inline]
-    pub(crate) fn give_back(&mut self, frame: Bound<'py, Frame>) {
+    pub(crate) fn give_back(&mut self, mut frame: Bound<'py, Frame>) -> Option<Py<PyAny>> {
+        let py = frame.py();
         // SAFETY: the pointer is to a live object.
-        if unsafe { ffi::Py_REFCNT(frame.as_ptr()) } == 1 {
-            self.spare = Some(frame);
+        if unsafe { ffi::Py_REFCNT(frame.as_ptr()) } != 1 {
+            return None;
         }
+        // SAFETY: `frame` is the only reference.
+        let data = mem::replace(unsafe { &mut content(&mut frame).data }, py.None());
+        self.spare = Some(frame);
+        Some(data)
     }
 }
 
-/// Replaces the content of a frame to which there is no other reference.
+/// The content of a frame.
+///
+/// # Safety
+/// There is no other reference to the frame, nor to its content.
 #[inline]
-fn replace(frame: &Bound<'_, Frame>, content: Frame) {
+unsafe fn content<'a>(frame: &'a mut Bound<'_, Frame>) -> &'a mut Frame {
     let object = frame.as_ptr();
     let offset = ptr::from_ref(frame.get()).addr() - object.addr();
-    // SAFETY: the place lies `offset` bytes inside the object that `frame` keeps alive, and holds a `Frame`. No other
-    // reference to the object exists (see `Frames`), nor one to its content, and the interpreter's lock is held, so no
-    // other thread can look at it.
-    let before = unsafe { object.byte_add(offset).cast::<Frame>().replace(content) };
-    // Unlike `drop`, these need not first find out whether the thread is attached.
-    before.fd.drop_ref(frame.py());
-    before.data.drop_ref(frame.py());
+    // SAFETY: the place lies `offset` bytes inside the object that `frame` keeps alive, and holds a `Frame`. As above,
+    // and the interpreter's lock is held, so no other thread can look at it.
+    unsafe { &mut *object.byte_add(offset).cast::<Frame>() }
 }
 
 #[pymethods]

@@ -102,7 +102,7 @@ impl Runner {
         event: &'static str,
         fd: u64,
         handler: &Handler,
-        arguments: &[Bound<'py, PyAny>],
+        arguments: &[Borrowed<'_, 'py, PyAny>],
         contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
         let arguments = &arguments[..handler.count.min(arguments.len())];
@@ -130,7 +130,7 @@ impl Runner {
         event: &'static str,
         fd: u64,
         handler: &Handler,
-        arguments: &[Bound<'py, PyAny>],
+        arguments: &[Borrowed<'_, 'py, PyAny>],
         contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
         if handler.kind == Kind::Async {
@@ -188,7 +188,11 @@ impl Runner {
 }
 
 #[inline(always)]
-fn call<'py>(py: Python<'py>, handler: &Handler, arguments: &[Bound<'py, PyAny>]) -> PyResult<Bound<'py, PyAny>> {
+fn call<'py>(
+    py: Python<'py>,
+    handler: &Handler,
+    arguments: &[Borrowed<'_, 'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
     let callable = handler.callable.as_ptr();
     let mut places = [ptr::null_mut(); 1 + MAX_ARGUMENTS];
     for (place, argument) in places[1..].iter_mut().zip(arguments) {
@@ -292,9 +296,14 @@ fn exit(context: &Bound<'_, PyAny>) {
     }
 }
 
+#[inline(always)]
 fn is_empty(context: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: a live Context, whose length is that of its map; asking for it runs no Python code.
-    unsafe { ffi::PyObject_Size(context.as_ptr()) == 0 }
+    let context = context.as_ptr();
+    // SAFETY: a live Context, whose type has a length: that of its map. Asking for it runs no Python code.
+    unsafe {
+        let mapping = (*ffi::Py_TYPE(context)).tp_as_mapping;
+        (*mapping).mp_length.is_some_and(|length| length(context) == 0)
+    }
 }
 
 /// Exits a context when it is dropped, even when a panic unwinds.

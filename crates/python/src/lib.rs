@@ -13,6 +13,7 @@ mod reactor;
 mod selector;
 mod settings;
 mod stopwatch;
+mod text;
 mod turn;
 mod values;
 mod waiting;

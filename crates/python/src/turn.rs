@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use engine::{Event, Fd, Leave, Payload, Refused, Relief, Shortage, Token, Unanswered};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
-use pyo3::{ffi, intern};
 use wire::frame::Opcode;
 use wire::http::Head;
 
@@ -14,6 +14,7 @@ use crate::frame::Frames;
 use crate::handlers::{Contexts, Handler, Outcome};
 use crate::hub::leave_name;
 use crate::reactor::{Reactor, address, in_use};
+use crate::text::Texts;
 
 /// What an [`Event`] is turned into while the reactor is borrowed. Python is entered only afterwards.
 enum Step {
@@ -36,10 +37,10 @@ enum Step {
 
 impl Step {
     #[inline]
-    fn of(py: Python<'_>, event: Event<'_>) -> Self {
+    fn of<'py>(py: Python<'py>, event: Event<'_>, texts: &mut Texts<'py>) -> Self {
         match event {
             Event::Message { fd, payload: Payload::Text(text) } => {
-                Self::Message(fd, text_of(py, text).into_any().unbind(), Opcode::Text)
+                Self::Message(fd, texts.make(py, text).into_any().unbind(), Opcode::Text)
             }
             Event::Message { fd, payload: Payload::Binary(bytes) } => {
                 Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
@@ -51,7 +52,7 @@ impl Step {
             Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
             Event::Drained { fd } => Self::Drained(fd),
             Event::PipeMessage { from, payload: Payload::Text(text) } => {
-                Self::PipeMessage(from, text_of(py, text).into_any().unbind())
+                Self::PipeMessage(from, texts.make(py, text).into_any().unbind())
             }
             Event::PipeMessage { from, payload: Payload::Binary(bytes) } => {
                 Self::PipeMessage(from, PyBytes::new(py, bytes).into_any().unbind())
@@ -84,8 +85,9 @@ impl Reactor {
         let _cleared = ClearCurrent(self);
         let mut contexts = Contexts::default();
         let mut frames = Frames::default();
+        let mut texts = Texts::default();
         loop {
-            let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event)) else {
+            let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event, &mut texts)) else {
                 if mine.borrow().map_err(in_use)?.go_on()? {
                     self.runner.stopwatch.restart();
                     continue;
@@ -107,10 +109,11 @@ impl Reactor {
                         }
                     };
                     let frame = frames.take(id, data, opcode)?;
-                    let arguments = [self.server.bind(py).clone(), frame.as_any().clone()];
+                    let arguments = [self.server.bind_borrowed(py), frame.as_any().as_borrowed()];
                     self.run_in_order(py, "message", fd, handler, &arguments, &mut contexts)?;
-                    drop(arguments);
-                    frames.give_back(frame);
+                    if let Some(data) = frames.give_back(frame) {
+                        texts.give_back(py, data);
+                    }
                     continue;
                 }
                 Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
@@ -160,14 +163,14 @@ impl Reactor {
     }
 
     /// Runs a handler that belongs to its connection's order.
-    #[inline]
+    #[inline(always)]
     fn run_in_order<'py>(
         &self,
         py: Python<'py>,
         event: &'static str,
         fd: Fd,
         handler: &Handler,
-        arguments: &[Bound<'py, PyAny>],
+        arguments: &[Borrowed<'_, 'py, PyAny>],
         contexts: &mut Contexts<'py>,
     ) -> PyResult<()> {
         if self.runner.run(py, event, fd, handler, arguments, contexts)? == Outcome::Suspended {
@@ -208,23 +211,26 @@ impl Reactor {
         let Some(handler) = self.handlers.open.get() else {
             return Ok(());
         };
-        let server = self.server.bind(py).clone();
+        let server = self.server.bind_borrowed(py);
         self.runner.stopwatch.restart();
         let mut contexts = Contexts::default();
-        match request {
-            Some(request) => self.run_in_order(py, "open", fd, handler, &[server, request], &mut contexts),
+        match &request {
+            Some(request) => {
+                self.run_in_order(py, "open", fd, handler, &[server, request.as_borrowed()], &mut contexts)
+            }
             None => self.run_in_order(py, "open", fd, handler, &[server], &mut contexts),
         }
     }
 
     fn closed(&self, py: Python<'_>, fd: Fd, code: u16, reason: &str) -> PyResult<()> {
         if let Some(handler) = self.handlers.close.get() {
-            let server = self.server.bind(py).clone();
+            let (id, code) = (fd.into_pyobject(py)?, code.into_pyobject(py)?);
+            let reason = PyString::new(py, reason);
             let arguments = [
-                server,
-                fd.into_pyobject(py)?.into_any(),
-                code.into_pyobject(py)?.into_any(),
-                PyString::new(py, reason).into_any(),
+                self.server.bind_borrowed(py),
+                id.as_any().as_borrowed(),
+                code.as_any().as_borrowed(),
+                reason.as_any().as_borrowed(),
             ];
             // If the handler is suspended, the worker calls `forget` when it has ended.
             if self.runner.run(py, "close", fd, handler, &arguments, &mut Contexts::default())? == Outcome::Suspended {
@@ -239,7 +245,8 @@ impl Reactor {
         let Some(handler) = self.handlers.drain.get() else {
             return Ok(());
         };
-        let arguments = [self.server.bind(py).clone(), fd.into_pyobject(py)?.into_any()];
+        let id = fd.into_pyobject(py)?;
+        let arguments = [self.server.bind_borrowed(py), id.as_any().as_borrowed()];
         self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
     }
 
@@ -286,24 +293,6 @@ impl Drop for ClearCurrent<'_> {
 /// A client as Python sees it: its address and port.
 fn client_tuple(peer: SocketAddr) -> (String, u16) {
     (peer.ip().to_canonical().to_string(), peer.port())
-}
-
-/// A `str` from valid UTF-8. An ASCII text is copied as it is, which saves CPython from looking at each byte again.
-#[inline]
-fn text_of<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
-    if !text.is_ascii() || text.len() < 2 {
-        return PyString::new(py, text);
-    }
-    // SAFETY: the thread is attached (`py`). A new string of `len` characters below 128 is compact ASCII, so its data
-    // are `len` bytes right after its header, which no other code has seen yet; `text` has as many, all below 128.
-    unsafe {
-        let string = ffi::PyUnicode_New(text.len() as ffi::Py_ssize_t, 127);
-        if string.is_null() {
-            return PyString::new(py, text);
-        }
-        ffi::PyUnicode_1BYTE_DATA(string).copy_from_nonoverlapping(text.as_ptr(), text.len());
-        Bound::from_owned_ptr(py, string).cast_into_unchecked()
-    }
 }
 
 /// Header values are bytes; Python sees them as latin-1 (RFC 9110 §5.5).

@@ -1,0 +1,134 @@
+"""What handlers receive is theirs: nothing that arrives later changes it, although the server uses its memory again."""
+
+import gc
+import sys
+from collections.abc import Callable
+from itertools import cycle
+from typing import Any
+
+import pytest
+from application import Note
+from raw_client import masked_frame
+from running import Running, Serve
+
+from hubbub import Frame, Opcode, Server
+
+# Shorter and longer ones, some equal, some not ASCII, and some that Python shares (of no or one character).
+TEXTS = [
+    text * count
+    for count in (1, 40, 3)
+    for text in ("", "a", "ab", "message", "ab", "\u00e9", "\u20ac uro", "\U0001f600", "x" * 100, "nul\0nul", "known")
+]
+
+
+async def sent_at_once(running: Running, messages: list[str | bytes]) -> None:
+    """Send messages in one piece, so that one turn takes them, and wait until the last one has come back."""
+    async with running.raw() as client:
+        assert (await client.upgrade()).status == 101
+        client.send(b"".join(frame_of(message) for message in [*messages, "the end"]))
+        while (await client.frame()).payload != b"the end":
+            pass
+
+
+def frame_of(message: str | bytes) -> bytes:
+    if isinstance(message, str):
+        return masked_frame(Opcode.TEXT, message.encode())
+    return masked_frame(Opcode.BINARY, message)
+
+
+def keep_all(kept: list[Any]) -> Callable[[Frame], None]:
+    return lambda frame: kept.append(frame.data)
+
+
+def keep_some(kept: list[Any]) -> Callable[[Frame], None]:
+    turns = cycle([True, False, False])
+    return lambda frame: kept.append(frame.data if next(turns) else frame.data + "")
+
+
+def keep_frames(kept: list[Any]) -> Callable[[Frame], None]:
+    frames: list[Frame] = []
+
+    def keep(frame: Frame) -> None:
+        frames.append(frame)
+        kept[:] = [each.data for each in frames]
+
+    return keep
+
+
+def look_up(kept: list[Any]) -> Callable[[Frame], None]:
+    known = {text: text for text in TEXTS}
+    return lambda frame: kept.append(known.get(frame.data, "not found"))
+
+
+def intern(kept: list[Any]) -> Callable[[Frame], None]:
+    return lambda frame: kept.append(sys.intern(frame.data))
+
+
+def set_attribute(kept: list[Any]) -> Callable[[Frame], None]:
+    class Anything:
+        pass
+
+    anything = Anything()
+
+    def keep(frame: Frame) -> None:
+        # This interns the name.
+        setattr(anything, frame.data, None)
+        kept.append(list(vars(anything))[-1] if frame.data not in kept else frame.data[:])
+
+    return keep
+
+
+def measure(kept: list[Any]) -> Callable[[Frame], None]:
+    def keep(frame: Frame) -> None:
+        gc.collect(0)
+        copy = "".join(list(frame.data))
+        assert sys.getsizeof(frame.data) >= len(frame.data)
+        assert hash(frame.data) == hash(copy)
+        kept.append(copy)
+
+    return keep
+
+
+@pytest.mark.parametrize("handle", [keep_all, keep_some, keep_frames, look_up, intern, set_attribute, measure])
+async def test_texts_stay_as_they_were_received(
+    serve_here: Serve, handle: Callable[[list[Any]], Callable[[Frame], None]]
+) -> None:
+    kept: list[Any] = []
+    act = handle(kept)
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        def on_message(server: Server, frame: Frame) -> None:
+            if frame.data == "the end":
+                server.push(frame.fd, frame.data)
+            else:
+                act(frame)
+
+    running = await serve_here(application)
+    texts = TEXTS * 20
+    await sent_at_once(running, list(texts))
+    # An attribute is set once, so there its first name is found again.
+    assert kept == texts if handle is not set_attribute else set(kept) == set(texts)
+
+
+async def test_texts_and_bytes_in_turn_stay_as_they_were_received(serve_here: Serve) -> None:
+    kept: list[str | bytes] = []
+    counts: list[int] = []
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("message")
+        def on_message(server: Server, frame: Frame) -> None:
+            counts.append(len(frame.data))
+            if len(counts) % 3:
+                kept.append(frame.data)
+            if frame.data == "the end":
+                server.push(frame.fd, frame.data)
+
+    running = await serve_here(application)
+    messages: list[str | bytes] = []
+    for size in (64, 65, 64, 10, 100, 2, 64, 0, 1, 64):
+        messages += [f"{size:02}" * (size // 2), bytes(size), b"\xff" * size, "z" * size]
+    messages *= 10
+    await sent_at_once(running, messages)
+    expected = [message for number, message in enumerate([*messages, "the end"], start=1) if number % 3]
+    assert kept == expected
