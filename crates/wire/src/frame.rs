@@ -241,7 +241,7 @@ pub fn encode_header(out: &mut Vec<u8>, FirstByte(first): FirstByte, payload_len
 }
 
 /// Appends a server's whole frame, with the rules of [`encode_header`].
-#[inline]
+#[inline(always)]
 pub fn encode(out: &mut Vec<u8>, first: FirstByte, payload: &[u8]) {
     out.reserve(MAX_SERVER_HEADER + payload.len());
     encode_header(out, first, payload.len());

@@ -110,6 +110,7 @@ impl Reactor {
         has_room
     }
 
+    #[inline(always)]
     fn put(&mut self, key: Key, opcode: DataOpcode, payload: &[u8]) {
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
@@ -462,7 +463,7 @@ impl Reactor {
     }
 
     /// To be called when something was added to an outbox: it will be written at the end of the turn.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn queued(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let unsent = connection.unsent();

@@ -161,6 +161,10 @@ impl Reactor {
             Some(own) => &mut own[visit.from..visit.to],
             None => &mut self.tools.buffer[visit.from..visit.to],
         };
+        if input.is_empty() {
+            self.read_more();
+            return None;
+        }
         let limit = self.settings.max_message_size;
         let (taken, outcome) = receiver.receive(input, limit, &mut self.tools.inflater);
         visit.from += taken;
