@@ -61,8 +61,8 @@ def prepare(bench: Bench, server: Server, workload: Workload) -> Measurement:
     """
     if workload.measure == "memory":
         return MemoryMeasurement(bench, server, workload)
-    if workload.share is not None:
-        return LatencyMeasurement(bench, server, workload, workload.share)
+    if workload.rate is not None:
+        return LatencyMeasurement(bench, server, workload, workload.rate)
     return LoadMeasurement(bench, server, workload)
 
 
@@ -107,9 +107,9 @@ class Running:
             count *= 4
         return max(workload.least, int(count * seconds / taken))
 
-    def run(self, workload: Workload, count: int, *options: str) -> Run:
+    def run(self, workload: Workload, count: int) -> Run:
         """Run a workload on the server once."""
-        load = (*workload.load, *self.server.load, *options, workload.counted, str(count))
+        load = (*workload.load, *self.server.load, workload.counted, str(count))
         return self.bench.load.run(self.running, load, workload.sender)
 
 
@@ -126,20 +126,18 @@ class LoadMeasurement(Running):
 
 
 class LatencyMeasurement(Running):
-    """Latency of a server at a share of its capacity."""
+    """Latency of a server at a fixed number of messages per second."""
 
-    def __init__(self, bench: Bench, server: Server, workload: Workload, share: float) -> None:
-        self.share = share
+    def __init__(self, bench: Bench, server: Server, workload: Workload, rate: int) -> None:
+        self.count = max(workload.least, int(rate * workload.longer * bench.seconds))
         super().__init__(bench, server, workload)
 
     def warm_up(self) -> None:
-        run = self.run(X1, self.count_for(X1, self.bench.seconds))
-        self.rate = self.share * run.count / run.seconds
+        self.run(X1, self.count_for(X1, self.bench.seconds / 4))
 
     def measure(self) -> Sample:
-        count = max(self.workload.least, int(self.rate * self.workload.longer * self.bench.seconds))
-        run = self.run(self.workload, count, "--rate", f"{self.rate:.1f}")
-        return {**run.found, "offered": self.rate, "rate": run.count / run.seconds} | busy(run)
+        run = self.run(self.workload, self.count)
+        return {**run.found, "rate": run.count / run.seconds} | busy(run)
 
 
 class MemoryMeasurement:

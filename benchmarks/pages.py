@@ -18,7 +18,7 @@ IMAGES = ROOT / "docs" / "images"
 PLOTS = {
     "cost": "CPU time of a message or connection, of each server at six workloads",
     "throughput": "Messages or connections in a second, of each server at six workloads",
-    "latency": "Latency of each server at 20, 50 and 80 % of its capacity: median, p99, p99.9 and maximum",
+    "latency": "Latency of each server at 5,000, 20,000 and 50,000 messages per second: median, p99, p99.9 and maximum",
     "connections": "CPU time of a message with 10 to 15,000 connections, of each server",
     "memory": "Memory of an idle connection, of each server",
 }

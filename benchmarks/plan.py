@@ -14,6 +14,7 @@ from workloads import (
     IDLE,
     LARGE,
     PUBLISHER,
+    RATES,
     X1,
     X16,
     Workload,
@@ -73,7 +74,8 @@ class Plan:
         """About how long it takes until a server of a workload is ready to be measured."""
         if workload.measure == "memory":
             return 0.0
-        return START_SECONDS + 1.5 * self.seconds + 2 * workload.connections * OPENING_SECONDS
+        warming_up = 0.5 if workload.rate is not None else 1.5
+        return START_SECONDS + warming_up * self.seconds + 2 * workload.connections * OPENING_SECONDS
 
     def round_seconds(self, workload: Workload) -> float:
         """About how long one measurement takes."""
@@ -97,6 +99,7 @@ BENCH = Plan(
         CROSS_PUSH.on("hubbub, same worker", "hubbub, other worker"),
         BROADCAST.on(LIMIT, "hubbub, 4 workers"),
         PUBLISHER.on("hubbub"),
+        *(latency(rate).on(LIMIT, "hubbub", "picows").in_rounds(3) for rate in RATES),
     ),
     targets=(
         Target("x1", "hubbub", "picows", 0.90),
@@ -120,6 +123,8 @@ BENCH = Plan(
         Target("cross-push", "hubbub, other worker", "hubbub, same worker", 1.8),
         Target("broadcast-4000", "hubbub, 4 workers", LIMIT, 1.2),
         Target("publisher", "hubbub", None, at_least=200_000),
+        *(Target(f"latency-{rate}", "hubbub", LIMIT, 1.4) for rate in RATES),
+        *(Target(f"latency-{rate}", "hubbub", "picows", 1.0) for rate in RATES),
     ),
     rounds=9,
     seconds=1.0,
@@ -139,7 +144,7 @@ BENCH_ALL = Plan(
         FAN_OUT_COMPRESSED.on("hubbub", "hubbub, 2 workers", *COMPRESSING_PEERS),
         HANDSHAKE.on(LIMIT, "hubbub", "hubbub, 2 workers", *ALL_PEERS),
         IDLE.on("hubbub", "hubbub, 2 workers", *ALL_PEERS).in_rounds(3),
-        *(latency(share).on(LIMIT, *HUBBUB, *ALL_PEERS) for share in (0.2, 0.5, 0.8)),
+        *(latency(rate).on(LIMIT, *HUBBUB, *ALL_PEERS) for rate in RATES),
         *(connections(count).on(LIMIT, "hubbub", *ALL_PEERS).in_rounds(3) for count in (*CONNECTIONS, 15_000)),
     ),
     targets=(),

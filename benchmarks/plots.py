@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from matplotlib.typing import RcKeyType
 
-from results import Results, Summary
+from results import Results, Summary, keeps_up
 from servers import LIMIT, SERVERS
 from tables import figure
+from workloads import RATES
 
 SHOWN = (
     LIMIT,
@@ -185,19 +186,19 @@ def panel(axes: Axes, results: Results, theme: Theme, workload: str, quantity: s
 
 
 def latency(results: Results, theme: Theme) -> Figure:
-    """From the median to the maximum, at three shares of each server's capacity."""
-    shares = [share for share in (20, 50, 80) if f"latency-{share}" in results["workloads"]]
+    """From the median to the maximum, at rates that are the same for every server."""
+    rates = [rate for rate in RATES if f"latency-{rate}" in results["workloads"]]
     drawing = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     drawing.suptitle(
-        "Latency of an echo at a share of each server's own capacity, µs: less is better",
+        "Latency of an echo at the same rate for every server, µs: less is better",
         x=0.01,
         ha="left",
         fontweight="bold",
     )
-    all_axes = drawing.subplots(1, len(shares), sharex=True, squeeze=False)[0]
-    for axes, share in zip(all_axes, shares, strict=True):
-        points(axes, results, theme, f"latency-{share}")
-        axes.set_title(f"at {share} %")
+    all_axes = drawing.subplots(1, len(rates), sharex=True, squeeze=False)[0]
+    for axes, rate in zip(all_axes, rates, strict=True):
+        points(axes, results, theme, f"latency-{rate}")
+        axes.set_title(f"{rate:,} messages/s")
         if axes is not all_axes[0]:
             axes.set_yticklabels([])
     if len(all_axes):
@@ -206,8 +207,15 @@ def latency(results: Results, theme: Theme) -> Figure:
 
 
 def points(axes: Axes, results: Results, theme: Theme, workload: str) -> None:
-    """A row for each server, a marker for each percentile."""
-    found = {quantity: medians(results, workload, quantity) for quantity in ("p50", "p99", "p99.9", "max")}
+    """A row for each server that keeps up, a marker for each percentile."""
+    found = {
+        quantity: {
+            server: summary
+            for server, summary in medians(results, workload, quantity).items()
+            if keeps_up(results, workload, server)
+        }
+        for quantity in ("p50", "p99", "p99.9", "max")
+    }
     servers = [server for server in SHOWN if any(server in each for each in found.values())]
     places = {server: place for place, server in enumerate(servers)}
     for server, place in places.items():

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from plan import Plan, Target
-from workloads import Workload
+from workloads import RATES, Workload, latency
 
 QUANTITIES = {
     "cpu": "µs",
     "memory": "bytes",
     "rate": "1/s",
-    "offered": "1/s",
     "p50": "µs",
     "p99": "µs",
     "p99.9": "µs",
@@ -25,10 +24,16 @@ QUANTITIES = {
 }
 """The quantities that a measurement can find, with their units; the last two are shares of the time."""
 
+KEEPS_UP = 0.95
+"""The part of the messages a second that a server has to answer for its latency to say anything."""
+
+ASKED_FOR = {latency(rate).name: rate for rate in RATES}
+"""The messages a second that are sent, by the workload."""
+
 Sample = dict[str, float]
 """The result of one measurement, by quantity."""
 
-MAIN = {"cpu": "cpu", "memory": "memory", "rate": "rate", "latency": "p99"}
+MAIN = {"cpu": "cpu", "memory": "memory", "rate": "rate", "latency": "p50"}
 """The most important quantity of each kind of workload."""
 
 
@@ -172,6 +177,12 @@ def verdict(target: Target, samples: Samples) -> Verdict:
         "ratio_of_medians": ratio_of_medians,
         "met": not too_much and not too_little,
     }
+
+
+def keeps_up(results: Results, workload: str, server: str) -> bool:
+    """Whether a server has answered about as many messages a second as it was sent; else its latency only grows."""
+    rate = ASKED_FOR.get(workload)
+    return rate is None or results["workloads"][workload]["servers"][server]["rate"]["median"] >= KEEPS_UP * rate
 
 
 def rounded(value: float) -> float:

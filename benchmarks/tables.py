@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from results import Results, Summary, Verdict
+from results import Results, Summary, Verdict, keeps_up
 from servers import LIMIT, SERVERS
+from workloads import RATES
 
 HUBBUB = "hubbub"
 """The variant of Hubbub that others are compared with: one worker, and handlers that are `def`."""
@@ -14,16 +15,11 @@ MORE_IS_BETTER = {"rate"}
 
 @dataclass(frozen=True)
 class Column:
-    """One quantity of one workload.
-
-    Attributes:
-        compared: Whether servers are compared by it.
-    """
+    """One quantity of one workload."""
 
     workload: str
     quantity: str
     heading: str
-    compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,9 @@ def messages(quantity: str) -> tuple[Column, ...]:
     )
 
 
-def latencies(share: int) -> tuple[Column, ...]:
-    """Latency at a share of the servers' own capacity, in percent."""
-    workload = f"latency-{share}"
-    return (
-        Column(workload, "offered", "messages/s", compared=False),
-        *(Column(workload, quantity, quantity) for quantity in ("p50", "p99", "p99.9", "max")),
-    )
+def latencies(rate: int) -> tuple[Column, ...]:
+    """Latency at so many messages a second."""
+    return tuple(Column(f"latency-{rate}", quantity, quantity) for quantity in ("p50", "p99", "p99.9", "max"))
 
 
 CONNECTIONS = (10, 100, 1000, 10_000, 15_000)
@@ -71,7 +63,7 @@ SECTIONS = (
         "CPU time by the number of connections, µs per message",
         tuple(Column(f"connections-{count}", "cpu", f"{count:,}") for count in CONNECTIONS),
     ),
-    *(Section(f"Latency at {share} % of the server's own capacity, µs", latencies(share)) for share in (20, 50, 80)),
+    *(Section(f"Latency at {rate:,} messages per second, µs", latencies(rate)) for rate in RATES),
     Section(
         "Between workers, and from other programs",
         (
@@ -139,10 +131,12 @@ def cell(results: Results, column: Column, server: str, best: float | None) -> s
     summary = of_one["servers"].get(server, {}).get(column.quantity)
     if summary is None:
         return "–"
+    if not keeps_up(results, column.workload, server):
+        return "too slow"
     median = figure(summary["median"])
     if server != LIMIT and summary["median"] == best:
         median = f"**{median}**"
-    return median if column.quantity == "offered" else f"{median} ({spread(summary)})"
+    return f"{median} ({spread(summary)})"
 
 
 def best_of(results: Results, column: Column, shown: Sequence[str]) -> float | None:
@@ -150,7 +144,7 @@ def best_of(results: Results, column: Column, shown: Sequence[str]) -> float | N
     found = compared(results, column)
     medians = {server: found[server]["median"] for server in shown if server in found}
     kinds = {SERVERS[server].variant_of or server for server in medians}
-    if len(kinds) < 2 or not column.compared:
+    if len(kinds) < 2:
         return None
     return (max if column.quantity in MORE_IS_BETTER else min)(medians.values())
 
@@ -161,7 +155,7 @@ def compared(results: Results, column: Column) -> Mapping[str, Summary]:
     return {
         server: quantities[column.quantity]
         for server, quantities in servers.items()
-        if server != LIMIT and column.quantity in quantities
+        if server != LIMIT and column.quantity in quantities and keeps_up(results, column.workload, server)
     }
 
 
@@ -175,7 +169,7 @@ def ahead(results: Results) -> str:
 
 def peers_ahead(results: Results) -> Iterator[str]:
     """Return a line for each such column."""
-    for column in (column for section in SECTIONS for column in section.columns if column.compared):
+    for column in (column for section in SECTIONS for column in section.columns):
         summaries = compared(results, column)
         if HUBBUB not in summaries:
             continue
@@ -224,7 +218,7 @@ def headline(results: Results) -> str:
             Column("x1", "cpu", "echo, µs/message"),
             Column("x16", "cpu", "16 in flight, µs/message"),
             Column("fan-out", "cpu", "fan-out, µs/delivery"),
-            Column("latency-50", "p50", "median latency at half load, µs"),
+            Column("latency-20000", "p50", "median latency at 20,000/s, µs"),
             Column("idle", "memory", "bytes/idle connection"),
         )
         if is_known(results, column)

@@ -24,7 +24,7 @@ class Workload:
         connections: How many each measurement opens.
         servers: Names of those to measure.
         sender: A program of `peers/` that sends what the load generator receives, with the same options.
-        share: Of a server's capacity, how much is asked of it while latency is measured.
+        rate: The number of messages sent per second while latency is measured.
         rounds: The number of rounds, if it has fewer than other workloads.
         longer: How many times longer than others a measurement takes, to have enough to count.
     """
@@ -40,7 +40,7 @@ class Workload:
     connections: int
     servers: tuple[str, ...] = ()
     sender: str | None = None
-    share: float | None = None
+    rate: int | None = None
     rounds: int | None = None
     longer: float = 1.0
 
@@ -71,19 +71,23 @@ def connections(count: int) -> Workload:
     return echo(f"connections-{count}", count, 1, 64, meaning)
 
 
-def latency(share: float) -> Workload:
-    """Messages on a fixed schedule, at this share of the rate that the server reaches at `x1`."""
+RATES = (5000, 20_000, 50_000)
+"""The messages a second at which latency is compared. They are the same for every server."""
+
+
+def latency(rate: int) -> Workload:
+    """Messages on a fixed schedule, so many a second."""
     return Workload(
-        f"latency-{100 * share:.0f}",
-        f"echo, 64 connections, 64 bytes, on a fixed schedule at {share:.0%} of the server's own capacity",
+        f"latency-{rate}",
+        f"echo, 64 connections, 64 bytes, on a fixed schedule of {rate:,} messages a second",
         "message",
         "latency",
         "echo",
-        ("latency", "--connections", str(MESSAGE_CONNECTIONS), "--size", "64"),
+        ("latency", "--connections", str(MESSAGE_CONNECTIONS), "--size", "64", "--rate", str(rate)),
         "--messages",
         5000,
         MESSAGE_CONNECTIONS,
-        share=share,
+        rate=rate,
         longer=2.0,
     )
 

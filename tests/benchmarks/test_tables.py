@@ -18,8 +18,8 @@ def rows(markdown: str) -> dict[str, list[str]]:
     return {name: cells for name, *cells in lines}
 
 
-def latencies(*, p50: float = 1.0, p99: float = 2.0) -> list[Sample]:
-    return [{"p50": p50, "p99": p99, "p99.9": 3.0, "max": 4.0, "late": 0.5, "offered": 1234.0, "rate": 1234.0}]
+def latencies(*, p50: float = 1.0, p99: float = 2.0, rate: float = 20_000) -> list[Sample]:
+    return [{"p50": p50, "p99": p99, "p99.9": 3.0, "max": 4.0, "late": 0.5, "rate": rate}]
 
 
 def test_the_best_server_is_bold_and_the_limit_never() -> None:
@@ -52,12 +52,12 @@ def test_a_line_for_each_column_in_which_a_peer_is_ahead() -> None:
         Samples(
             X1, {"hubbub": costs(4.0), "hubbub, async def": costs(1.0), "picows": costs(3.0), "aiohttp": costs(5.0)}
         ),
-        Samples(latency(0.5), {"hubbub": latencies(p99=30.0), "socketify": latencies(p99=20.0)}),
+        Samples(latency(20_000), {"hubbub": latencies(p99=30.0), "socketify": latencies(p99=20.0)}),
     )
     assert list(tables.peers_ahead(found(*measured))) == [
         "x1, µs of CPU time: picows 3; hubbub 4",
         "x1, per second: picows 333,330; hubbub 250,000",
-        "latency-50, p99 in µs: socketify 20; hubbub 30",
+        "latency-20000, p99 in µs: socketify 20; hubbub 30",
     ]
     assert "socketify 20" in tables.tables(found(*measured))
 
@@ -91,9 +91,20 @@ def test_the_front_page_has_one_line_for_each_server() -> None:
         Samples(
             X1, {"bare loop": costs(1.0), "hubbub": costs(2.0), "hubbub, async def": costs(3.0), "picows": costs(4.0)}
         ),
-        Samples(latency(0.5), {"hubbub": latencies(p50=30.0), "picows": latencies(p50=20.0)}),
+        Samples(latency(20_000), {"hubbub": latencies(p50=30.0), "picows": latencies(p50=20.0)}),
     )
     shown = rows(tables.headline(found(*measured)))
     assert list(shown) == ["server", "---", "bare loop", "hubbub", "picows"]
     assert shown["hubbub"][0] == "**2**"
     assert shown["picows"][1] == "**20**"
+
+
+def test_the_latency_of_a_server_that_is_too_slow_for_the_rate_is_not_compared() -> None:
+    samples = Samples(
+        latency(20_000),
+        {"hubbub": latencies(p50=30.0), "picows": latencies(p50=10.0, rate=18_000), "websockets": latencies(p50=40.0)},
+    )
+    shown = rows(tables.grid(found(samples), tables.latencies(20_000)[:1]))
+    assert shown["hubbub"] == ["**30** (30 to 30)"]
+    assert shown["picows"] == ["too slow"]
+    assert list(tables.peers_ahead(found(samples))) == []
