@@ -311,8 +311,7 @@ async def test_an_idle_worker_sleeps(launch: Launch) -> None:
                 asyncio.get_running_loop().remove_reader(source)
                 tell("removed")
 
-        @server.on("worker_start")
-        async def on_worker_start(server, worker_id):
+        def begin():
             asyncio.get_running_loop().add_reader(source, count)
             os.write(sink, b"x")
         """,
@@ -320,6 +319,7 @@ async def test_an_idle_worker_sleeps(launch: Launch) -> None:
         stuck_after=None,
     )
     async with launched.connect() as client:
+        await ask(client, "begin()")
         await launched.told.wait_for("removed")
         (worker,) = launched.workers().values()
 
