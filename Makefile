@@ -1,20 +1,20 @@
-# What there is to call; `make demo` and `make test` set up all that they need, in .venv and .cache.
+# The commands of the project. `make demo` and `make test` install what they need into .venv and .cache.
 
 PYTHON ?= $(shell scripts/find-python)
 BIN := .venv/bin
 RUN := PYTHONUNBUFFERED=1 $(BIN)/python
 MATURIN := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin
-# While working the binding is compiled quickly, and runs a little slower. `PROFILE=release make build` makes what is
-# published; so do continuous integration and all that measures.
+# During development the binding compiles quickly and runs a little slower. `PROFILE=release make build` builds what is
+# published; continuous integration and all measurements use that.
 PROFILE ?= $(if $(CI),release,quick)
-# The binding is linked into a Python, so it has no tests of its own in Rust: those of Python test it.
+# The binding is linked into Python, so it has no Rust tests: the Python tests cover it.
 RUST_TESTS := -p wire -p engine -p benchmarks
-# The tests that `make check` runs: units, and behaviour where the server runs in the test's own process.
+# The behaviour tests that `make check` runs: those where the server runs in the test's own process.
 QUICK_TESTS := tests/behaviour -k embedded
 # Tests mostly wait for servers and clients, so more of them run at a time than there are cores. The tests of a file stay
 # in one process, in their order.
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --dist loadfile
-# The tests start many processes, each of which would compile these anew where Python is told to write no bytecode.
+# The tests start many processes. If PYTHONDONTWRITEBYTECODE is set, each would compile these again.
 COMPILED := python tests/behaviour tests/faults
 
 .PHONY: demo test package-test check lint format build docs conformance model soak fuzz instructions bench bench-all screenshots licenses clean
@@ -28,7 +28,7 @@ test: build .venv/test
 	$(RUN) -m pytest --ignore tests/package $(PARALLEL)
 	$(RUN) tests/conformance/run.py
 
-# The source distribution, and a wheel from it for each Python that is there, installed as by a new user.
+# Build the source distribution, and a wheel from it for each installed Python, and install them as a new user does.
 package-test: .venv/test
 	$(RUN) -m pytest tests/package
 
@@ -51,7 +51,7 @@ format:
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Formatting, types, and the tests that take no long: without npm, plots and documentation.
+# Formatting, types, and the quick tests, without npm, plots and documentation.
 check: build .venv/test .venv/lint
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
@@ -67,17 +67,17 @@ build: .venv/build
 	@echo "Compiling Hubbub ($(PROFILE) profile): a minute or two the first time, seconds after an edit. Each crate is named as it compiles." >&2
 	$(MATURIN) develop --profile $(PROFILE)
 
-# All of Autobahn's cases; `make test` runs those that are quick.
+# All of Autobahn's cases; `make test` runs the quick ones.
 conformance: build
 	$(RUN) tests/conformance/run.py --all
 
 conformance model soak instructions bench bench-all: PROFILE = release
 
-# Half a million numbered messages in each of five disturbances, every one of which must arrive once and in order.
+# Half a million numbered messages under each of five disturbances; each message must arrive once and in order.
 model: build .venv/test
 	$(RUN) tests/faults/exact_model.py
 
-# Ten minutes of steady load: the memory and the descriptors of each process.
+# Ten minutes of steady load; prints the memory and the descriptors of each process.
 soak: build .venv/test
 	$(RUN) tests/faults/soak.py
 
@@ -87,7 +87,7 @@ fuzz:
 bench: build .venv/bench
 	$(RUN) benchmarks/run.py bench
 
-# Instructions of the server for a message, beside the kept figures; it needs valgrind.
+# Count the server's instructions for a message, and compare them with the stored figures. Needs valgrind.
 instructions: build .venv/bench
 	@command -v valgrind >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --yes valgrind; } >/dev/null || true
 	$(RUN) benchmarks/instructions.py
@@ -96,15 +96,15 @@ instructions: build .venv/bench
 bench-all: build .venv/bench-all
 	$(RUN) benchmarks/run.py bench-all
 
-# The site, which is site/index.html; what is wrong with a page or a link fails it.
+# Build the site, site/index.html. Mistakes in pages and links make it fail.
 docs: build .venv/docs
 	$(RUN) scripts/docs.py
 
-# The pictures in docs/images; they need Chromium, and fonts for Chinese, Arabic and emoji.
+# The screenshots in docs/images. Needs Chromium, and fonts for Chinese, Arabic and emoji.
 screenshots: build .venv/test
 	$(RUN) scripts/screenshots.py
 
-# THIRD-PARTY-LICENSES.txt, which goes into the wheels: after each change of Cargo.lock.
+# THIRD-PARTY-LICENSES.txt, a part of the wheels. Run this after each change of Cargo.lock.
 licenses:
 	command -v cargo-about >/dev/null || cargo install --locked cargo-about@0.9.3 --features cli
 	cargo about generate --locked --fail --manifest-path crates/python/Cargo.toml --config crates/python/about.toml \
@@ -118,12 +118,12 @@ clean:
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	touch $@
 
-# One dependency group of pyproject.toml each.
+# Each installs one dependency group of pyproject.toml.
 .venv/build .venv/test .venv/lint .venv/bench .venv/bench-all .venv/docs: pyproject.toml .venv/made
 	$(BIN)/python -m pip install --quiet --group $(notdir $@)
 	touch $@
 
-# TypeScript, which checks the browser client.
+# TypeScript, for checking the browser client.
 tests/client/node_modules/made: tests/client/package-lock.json
 	@command -v npm >/dev/null || { echo "Checking hubbub.js needs npm: install Node.js 20.19 or later with it." >&2; exit 1; }
 	npm ci --prefix tests/client --silent --no-audit --no-fund
