@@ -136,11 +136,20 @@ def hub_serving(directory: Path, **settings: Any) -> Iterator[HubServer]:
         server.kill()
 
 
+def state(thread: Path) -> str:
+    """The state of a thread, a letter of proc_pid_stat(5)."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """Stop a process with SIGSTOP, for a block."""
     os.kill(pid, signal.SIGSTOP)
     try:
+        # Its threads stop one after the other.
+        wait_until(
+            lambda: all(state(thread) == "T" for thread in Path(f"/proc/{pid}/task").iterdir()), "all its threads stop"
+        )
         yield
     finally:
         with suppress(ProcessLookupError):
