@@ -319,6 +319,7 @@ impl Reactor {
     /// command was for. Returns false if nothing was queued.
     fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, Reach) -> bool) -> bool {
         if self.commands.is_empty() {
+            self.is_asked = false;
             self.commands = FrameBuffer::of(self.shared.take());
         }
         let mut commands = std::mem::take(&mut self.commands);

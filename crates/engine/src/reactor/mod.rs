@@ -159,6 +159,9 @@ pub struct Reactor {
     steps: u32,
     /// Commands from other threads that are being carried out.
     commands: FrameBuffer,
+    /// Whether other threads have queued commands that have not been taken. They announce it once, and perhaps while
+    /// those taken before are still being carried out.
+    is_asked: bool,
     uplink: Uplink,
     /// The certificate for TLS connections, if this server speaks TLS.
     certificate: Option<Certificate>,
@@ -235,6 +238,7 @@ impl Reactor {
             has_written: false,
             steps: 0,
             commands: FrameBuffer::default(),
+            is_asked: false,
             uplink: Uplink::default(),
             certificate,
             certificate_read: None,
@@ -359,7 +363,8 @@ impl Reactor {
             let keys: Vec<Key> = self.events.iter().map(|event| Key::of_place(event.token().0)).collect();
             keys.into_iter().for_each(|key| self.outlive_if_abandoned(key));
         }
-        if woken || !self.commands.is_empty() {
+        self.is_asked |= woken;
+        if self.is_asked || !self.commands.is_empty() {
             self.carry_out_some();
         }
         self.hear_hub();
@@ -466,6 +471,7 @@ impl Reactor {
             || !self.due.is_empty()
             || self.closing_all.is_some()
             || !self.commands.is_empty()
+            || self.is_asked
             || self.uplink.has_work()
             || self.accept_error.is_some()
             || self.shortage.is_some()
