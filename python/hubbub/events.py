@@ -448,7 +448,7 @@ class Response:
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except TypeError as error:
-            raise TypeError(f"value cannot be encoded as JSON: {error}") from None
+            raise TypeError(f"value must be encodable as JSON: {error}") from None
         return cls(text, status, headers, "application/json")
 
     @classmethod

@@ -80,7 +80,7 @@ TABLE: dict[type, dict[str, Arguments]] = {
             "headers": ({}, HEADERS),
             "content_type": ("text/plain", "a str or None"),
         },
-        "json": {"value": (1, "cannot be encoded as JSON"), "status": (200, AN_INT), "headers": ({}, HEADERS)},
+        "json": {"value": (1, "encodable as JSON"), "status": (200, AN_INT), "headers": ({}, HEADERS)},
         "redirect": {"url": ("/", A_STR), "status": (302, AN_INT)},
     },
     Accept: {"__init__": {"subprotocol": ("chat", "a str or None"), "headers": ({}, HEADERS)}},
