@@ -36,13 +36,18 @@ def frame_of(message: str | bytes) -> bytes:
     return masked_frame(Opcode.BINARY, message)
 
 
+def text_of(frame: Frame) -> str:
+    assert isinstance(frame.data, str)
+    return frame.data
+
+
 def keep_all(kept: list[Any]) -> Callable[[Frame], None]:
     return lambda frame: kept.append(frame.data)
 
 
 def keep_some(kept: list[Any]) -> Callable[[Frame], None]:
     turns = cycle([True, False, False])
-    return lambda frame: kept.append(frame.data if next(turns) else frame.data + "")
+    return lambda frame: kept.append(frame.data if next(turns) else text_of(frame) + "")
 
 
 def keep_frames(kept: list[Any]) -> Callable[[Frame], None]:
@@ -57,11 +62,11 @@ def keep_frames(kept: list[Any]) -> Callable[[Frame], None]:
 
 def look_up(kept: list[Any]) -> Callable[[Frame], None]:
     known = {text: text for text in TEXTS}
-    return lambda frame: kept.append(known.get(frame.data, "not found"))
+    return lambda frame: kept.append(known.get(text_of(frame), "not found"))
 
 
 def intern(kept: list[Any]) -> Callable[[Frame], None]:
-    return lambda frame: kept.append(sys.intern(frame.data))
+    return lambda frame: kept.append(sys.intern(text_of(frame)))
 
 
 def set_attribute(kept: list[Any]) -> Callable[[Frame], None]:
@@ -72,7 +77,7 @@ def set_attribute(kept: list[Any]) -> Callable[[Frame], None]:
 
     def keep(frame: Frame) -> None:
         # This interns the name.
-        setattr(anything, frame.data, None)
+        setattr(anything, text_of(frame), None)
         kept.append(list(vars(anything))[-1] if frame.data not in kept else frame.data[:])
 
     return keep
@@ -81,7 +86,7 @@ def set_attribute(kept: list[Any]) -> Callable[[Frame], None]:
 def measure(kept: list[Any]) -> Callable[[Frame], None]:
     def keep(frame: Frame) -> None:
         gc.collect(0)
-        copy = "".join(list(frame.data))
+        copy = "".join(list(text_of(frame)))
         assert sys.getsizeof(frame.data) >= len(frame.data)
         assert hash(frame.data) == hash(copy)
         kept.append(copy)
