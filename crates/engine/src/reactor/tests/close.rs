@@ -9,26 +9,15 @@ use crate::reactor::Reactor;
 use crate::reactor::shutdown::Requests;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
-use crate::reactor::tests::simulation::Simulation;
+use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, Simulation};
 use crate::reactor::watching::Watching;
 use crate::registry::Fd;
 use crate::settings::Settings;
 
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
 const LONG: Duration = Duration::from_secs(3600);
 
-fn settings() -> Settings {
-    Settings {
-        close_timeout: CLOSE_TIMEOUT,
-        max_message_size: 1 << 20,
-        send_queue_size: 4 << 20,
-        max_memory: 1 << 30,
-        ..Settings::small()
-    }
-}
-
 fn opened() -> (Simulation, Who, Fd) {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (who, fd) = simulation.open();
     (simulation, who, fd)
 }
@@ -352,7 +341,7 @@ fn a_client_that_ends_its_stream_still_receives_what_is_queued() {
 
 #[test]
 fn a_client_that_resets_its_connection_is_gone_at_once() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (who, fd) = simulation.open_by_tcp();
     push(&mut simulation.reactor, fd, &"long".repeat(500_000));
     simulation.run();
@@ -377,7 +366,7 @@ fn a_client_that_leaves_in_the_middle_of_a_frame_is_1006() {
 
 #[test]
 fn after_a_broken_rule_input_is_discarded_until_the_client_leaves() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (who, fd) = simulation.open_by_tcp();
     // A reserved opcode, and then more than the sockets' buffers hold.
     simulation.client(who).write(&[0x83, 0x80]);
@@ -488,12 +477,8 @@ fn a_watched_connection_is_reported_once_when_it_is_no_longer_open() {
 
 #[test]
 fn a_handshake_refused_with_a_code_has_no_events() {
-    let mut simulation = Simulation::new(settings());
-    simulation.application.accepts = false;
-    let who = simulation.connect();
-    simulation.client(who).write(HANDSHAKE);
-    simulation.run();
-    let (_, token) = simulation.application.handshakes.pop().expect("a handshake");
+    let mut simulation = Simulation::new(Settings::roomy());
+    let (who, token) = simulation.ask_for_handshake();
     simulation.reactor.refuse(token, 4003, "go away");
     simulation.run();
     let client = simulation.client(who);
@@ -507,7 +492,7 @@ fn a_handshake_refused_with_a_code_has_no_events() {
 
 #[test]
 fn a_client_that_leaves_before_its_handshake_is_accepted_is_opened_and_closed() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     simulation.application.accepts = false;
     let who = simulation.connect();
     simulation.client(who).write(HANDSHAKE);
@@ -525,12 +510,8 @@ fn a_client_that_leaves_before_its_handshake_is_accepted_is_opened_and_closed() 
 
 #[test]
 fn an_answer_to_a_token_of_another_connection_is_ignored() {
-    let mut simulation = Simulation::new(settings());
-    simulation.application.accepts = false;
-    let who = simulation.connect();
-    simulation.client(who).write(HANDSHAKE);
-    simulation.run();
-    let (_, token) = simulation.application.handshakes.pop().expect("a handshake");
+    let mut simulation = Simulation::new(Settings::roomy());
+    let (who, token) = simulation.ask_for_handshake();
     assert!(simulation.reactor.respond(token, 403, &[], b""));
     simulation.client(who).leave();
     simulation.run();
@@ -552,7 +533,7 @@ fn an_answer_to_a_token_of_another_connection_is_ignored() {
 
 #[test]
 fn closing_everything_closes_each_connection_as_its_stage_allows() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (web_socket, fd) = simulation.open();
     let [idle, body, asked, late] = [(); 4].map(|()| simulation.connect());
     simulation.client(body).write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nhalf");
@@ -590,7 +571,7 @@ fn closing_everything_closes_each_connection_as_its_stage_allows() {
 
 #[test]
 fn cutting_everything_off_counts_the_answers_that_are_cut() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (_, fd) = simulation.open();
     let who = simulation.connect();
     simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");

@@ -6,6 +6,7 @@
 //! - [`walk`] takes thousands of random steps. `HUBBUB_SEED` repeats the walk of a seed that a failure has named.
 
 mod application;
+mod calls;
 mod client;
 mod close;
 mod deadlines;

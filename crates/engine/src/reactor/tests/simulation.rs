@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::reactor::Reactor;
+use crate::reactor::event::Token;
 use crate::reactor::tests::application::{Application, Who};
 use crate::reactor::tests::client::{Client, HANDSHAKE};
 use crate::reactor::tests::invariants;
@@ -19,8 +20,23 @@ use crate::system::clock::simulated::SimulatedTime;
 const SEND_BUFFER: usize = 16 * 1024;
 /// More turns than anything here needs. An event loop that runs so many without time passing would spin.
 const MAX_TURNS: usize = 20_000;
+/// The time that a closing peer has, in most tests.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the kernel may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Settings {
+    /// Room for long messages and much output.
+    pub(super) fn roomy() -> Self {
+        Self {
+            close_timeout: CLOSE_TIMEOUT,
+            max_message_size: 1 << 20,
+            send_queue_size: 4 << 20,
+            max_memory: 1 << 30,
+            ..Self::small()
+        }
+    }
+}
 
 pub(super) struct Simulation {
     pub(super) time: SimulatedTime,
@@ -97,6 +113,25 @@ impl Simulation {
         self.run_until(|simulation| simulation.application.fd(who).is_some());
         self.client(who).read();
         (who, self.application.fd(who).expect("accepted"))
+    }
+
+    /// A client whose handshake waits for the application's answer.
+    pub(super) fn ask_for_handshake(&mut self) -> (Who, Token) {
+        self.application.accepts = false;
+        let who = self.connect();
+        self.client(who).write(HANDSHAKE);
+        self.run();
+        let (_, token) = self.application.handshakes.pop().expect("a handshake");
+        (who, token)
+    }
+
+    /// A client whose request waits for the application's answer.
+    pub(super) fn ask_for_page(&mut self) -> (Who, Token) {
+        let who = self.connect();
+        self.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+        self.run();
+        let (_, token) = self.application.requests.pop().expect("a request");
+        (who, token)
     }
 
     pub(super) fn client(&mut self, who: Who) -> &mut Client {

@@ -7,21 +7,9 @@ use wire::frame::{DataOpcode, Fin, Opcode};
 use crate::reactor::event::Relief;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, Received, frame};
-use crate::reactor::tests::simulation::Simulation;
+use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, Simulation};
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
-
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
-
-fn settings() -> Settings {
-    Settings {
-        close_timeout: CLOSE_TIMEOUT,
-        max_message_size: 1 << 20,
-        send_queue_size: 4 << 20,
-        max_memory: 1 << 30,
-        ..Settings::small()
-    }
-}
 
 fn push(simulation: &mut Simulation, fd: Fd, length: usize) {
     assert_eq!(simulation.reactor.push(fd, DataOpcode::Binary, Fin::Last, &vec![7; length]), Ok(true));
@@ -44,7 +32,7 @@ fn take(simulation: &mut Simulation, who: Who, mut bytes: usize) {
 
 #[test]
 fn a_slow_but_steady_reader_gets_everything_before_the_close_frame() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (who, fd) = simulation.open();
     push(&mut simulation, fd, 900_000);
     simulation.reactor.disconnect(fd, 4000, "");
@@ -62,7 +50,7 @@ fn a_slow_but_steady_reader_gets_everything_before_the_close_frame() {
 
 #[test]
 fn a_reader_that_stalls_is_cut_off() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (who, fd) = simulation.open();
     push(&mut simulation, fd, 900_000);
     simulation.reactor.disconnect(fd, 4000, "");
@@ -80,11 +68,8 @@ fn a_reader_that_stalls_is_cut_off() {
 #[test]
 fn a_long_answer_takes_as_long_as_its_reader_keeps_reading() {
     let keep_alive_timeout = Duration::from_secs(2);
-    let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..settings() });
-    let who = simulation.connect();
-    simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
-    simulation.run();
-    let (_, token) = simulation.application.requests.pop().expect("a request");
+    let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..Settings::roomy() });
+    let (who, token) = simulation.ask_for_page();
     simulation.reactor.respond(token, 200, &[], &[b'z'; 500_000]);
     let mut periods = 0;
     while simulation.client(who).end.is_none() {
@@ -99,11 +84,8 @@ fn a_long_answer_takes_as_long_as_its_reader_keeps_reading() {
 #[test]
 fn time_that_a_slow_reader_has_earned_does_not_count_once_it_has_everything() {
     let keep_alive_timeout = Duration::from_secs(2);
-    let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..settings() });
-    let who = simulation.connect();
-    simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
-    simulation.run();
-    let (_, token) = simulation.application.requests.pop().expect("a request");
+    let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..Settings::roomy() });
+    let (who, token) = simulation.ask_for_page();
     simulation.reactor.respond(token, 200, &[], &[b'z'; 500_000]);
     simulation.pass(keep_alive_timeout);
     // This is enough for four periods.
@@ -117,7 +99,7 @@ fn time_that_a_slow_reader_has_earned_does_not_count_once_it_has_everything() {
 
 #[test]
 fn the_next_request_waits_until_the_answer_has_been_taken() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let who = simulation.connect();
     for _ in 0..2 {
         simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
@@ -139,7 +121,7 @@ fn the_next_request_waits_until_the_answer_has_been_taken() {
 
 #[test]
 fn a_handler_that_lags_stops_reading_its_own_connection_only() {
-    let mut simulation = Simulation::new(settings());
+    let mut simulation = Simulation::new(Settings::roomy());
     let (slow, slow_fd) = simulation.open();
     simulation.application.keeps_running = true;
     for _ in 0..100 {
@@ -161,7 +143,7 @@ fn a_handler_that_lags_stops_reading_its_own_connection_only() {
 
 #[test]
 fn half_a_frame_dropped_by_a_slow_consumer_is_still_finished() {
-    let mut simulation = Simulation::new(Settings { send_queue_size: 50_000, ..settings() });
+    let mut simulation = Simulation::new(Settings { send_queue_size: 50_000, ..Settings::roomy() });
     let (who, fd) = simulation.open();
     for _ in 0..2 {
         push(&mut simulation, fd, 20_000);
@@ -181,7 +163,7 @@ fn half_a_frame_dropped_by_a_slow_consumer_is_still_finished() {
 #[test]
 fn pings_to_a_client_that_is_not_read_are_answered_when_it_reads() {
     let mut simulation =
-        Simulation::new(Settings { slow_consumer: SlowConsumer::Drop, send_queue_size: 30_000, ..settings() });
+        Simulation::new(Settings { slow_consumer: SlowConsumer::Drop, send_queue_size: 30_000, ..Settings::roomy() });
     let (who, fd) = simulation.open();
     push(&mut simulation, fd, 100_000);
     for _ in 0..5 {
@@ -203,7 +185,7 @@ fn pings_to_a_client_that_is_not_read_are_answered_when_it_reads() {
 
 /// Three clients that hold memory: output of 200 and of 100 KB, and an unfinished message of 50 KB.
 fn holders(max_memory: usize) -> (Simulation, [(Who, Fd); 3]) {
-    let mut simulation = Simulation::new(Settings { max_memory, ..settings() });
+    let mut simulation = Simulation::new(Settings { max_memory, ..Settings::roomy() });
     let opened = [(); 3].map(|()| simulation.open());
     for (fd, messages) in [(opened[0].1, 50), (opened[1].1, 25)] {
         for _ in 0..messages {
@@ -240,7 +222,7 @@ fn max_memory_closes_the_largest_holder_and_no_other() {
 
 #[test]
 fn max_memory_closes_unfinished_input_too() {
-    let mut simulation = Simulation::new(Settings { max_memory: 300_000, ..settings() });
+    let mut simulation = Simulation::new(Settings { max_memory: 300_000, ..Settings::roomy() });
     let (who, fd) = simulation.open();
     let body = simulation.connect();
     simulation.client(body).write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 900\r\n\r\n");
@@ -277,7 +259,7 @@ fn memory_is_zero_when_everybody_has_left() {
 
 #[test]
 fn a_message_that_waits_in_the_backlog_does_not_go_inside_one_cut_short_for_memory() {
-    let mut simulation = Simulation::new(Settings { max_memory: 300_000, ..settings() });
+    let mut simulation = Simulation::new(Settings { max_memory: 300_000, ..Settings::roomy() });
     let [(who, fd), (_, other)] = [(); 2].map(|()| simulation.open());
     assert_eq!(simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"begun"), Ok(true));
     for _ in 0..50 {
@@ -304,7 +286,7 @@ fn a_message_that_waits_in_the_backlog_does_not_go_inside_one_cut_short_for_memo
 
 #[test]
 fn a_subscriber_closed_for_memory_in_a_fan_out_does_not_make_others_receive_it_twice() {
-    let mut simulation = Simulation::new(Settings { max_memory: 400_000, ..settings() });
+    let mut simulation = Simulation::new(Settings { max_memory: 400_000, ..Settings::roomy() });
     let opened = [(); 4].map(|()| simulation.open());
     for (_, fd) in opened {
         simulation.reactor.subscribe(fd, "news");
