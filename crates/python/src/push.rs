@@ -73,14 +73,18 @@ impl Drop for Reactor {
     }
 }
 
-/// The method. Python calls it with an instance of the class, `count` positional arguments, and those with `names`.
+/// The method.
+///
+/// # Safety
+/// Python calls it, from an attached thread, with an instance of the class, `count` positional arguments, and after
+/// these one for each of the `names`.
 unsafe extern "C" fn push(
     server: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: Python calls this with an attached thread.
+    // SAFETY: as above.
     let py = unsafe { Python::assume_attached() };
     let is_bound = server == SERVER.load(Ordering::Relaxed);
     if is_bound && count == 2 && names.is_null() {

@@ -4,6 +4,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+/// Python 3.12. A string of Python 3.11 may keep a copy of its content for old native modules.
+const FIRST_WITHOUT_COPIES: std::ffi::c_ulong = 0x030C_0000;
+
 /// Makes strings, and uses the memory of one that its handler has released for the next one, as `Frames` does with frames:
 /// making and freeing them would cost a tenth of a short message.
 #[derive(Default)]
@@ -63,9 +66,10 @@ impl<'py> Texts<'py> {
     pub(crate) fn give_back(&mut self, py: Python<'py>, data: Py<PyAny>) {
         let pointer = data.as_ptr();
         // SAFETY: the pointer is to a live object. A string has flags; other data may have taken the place of a string that
-        // was freed.
+        // was freed. The version never changes.
         let is_released = self.made.is_some_and(|made| unsafe {
             made.string == pointer
+                && ffi::Py_Version >= FIRST_WITHOUT_COPIES
                 && ffi::PyUnicode_CheckExact(pointer) != 0
                 && ffi::Py_REFCNT(pointer) == 1
                 && (*pointer.cast::<ffi::PyASCIIObject>()).state == made.state

@@ -6,6 +6,7 @@ pub(crate) const WORTH_TRIMMING: usize = 16 * 1024 * 1024;
 /// Returns whole free pages to the system.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(crate) fn trim() {
+    // SAFETY: this is the declaration in malloc.h.
     unsafe extern "C" {
         /// See malloc_trim(3): `pad` is the amount left untouched at the top of the heap.
         fn malloc_trim(pad: usize) -> std::ffi::c_int;
