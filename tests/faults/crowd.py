@@ -4,9 +4,11 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 from hub_client import HubClient, Lost
 from hub_server import HubServer
+from raw_peer import PATIENCE
 
 from hubbub import Publisher
 
@@ -42,6 +44,15 @@ class Member:
     def is_open(self) -> bool:
         return not self.client.ended.done()
 
+    async def hears_marker(self) -> None:
+        """Wait for the next marker."""
+        marker = asyncio.ensure_future(self.markers.get())
+        either: list[asyncio.Future[Any]] = [marker, self.client.ended]
+        await asyncio.wait(either, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        assert marker.done(), (
+            f"no marker came to member {self.number}, which is {'still' if self.is_open else 'not'} open"
+        )
+
     def _hear(self, message: str) -> None:
         if message == MARKER:
             self.markers.put_nowait(message)
@@ -75,7 +86,8 @@ class Crowd:
         """Wait for something that is so after a member has entered, left or said something."""
         while not condition():
             self._changed.clear()
-            await self._changed.wait()
+            async with asyncio.timeout(PATIENCE):
+                await self._changed.wait()
 
     async def until_sent(self, count: int) -> None:
         """Wait until so many more messages have been sent."""
@@ -142,7 +154,7 @@ class Crowd:
             await client.ask(f"server.publish('all', '{MARKER}')")
         for member in self.open:
             for _ in senders:
-                await member.markers.get()
+                await member.hears_marker()
 
     def check(self, *, answers_count: bool) -> int:
         """Assert that what had to arrive has arrived, once and in order, and nothing else; return how many that were.

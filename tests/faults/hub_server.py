@@ -102,6 +102,12 @@ class HubServer:
         _, *before = self.pids()
         self.reload()
         wait_until(lambda: set(before).isdisjoint(self.pids()), "all workers are replaced")
+        # If a reload was under way, its last workers started after `before`, and are replaced last.
+        wait_until(lambda: self._last_of_reload() == "reloaded", "the reload ends")
+
+    def _last_of_reload(self) -> str:
+        """Return how far the last reload is, in the log's word: reloading, reloaded."""
+        return next(words[-1] for line in reversed(self.log().splitlines()) if "reload" in (words := line.split())[-1])
 
     def pids(self) -> list[int]:
         """The process ids of the master and of the workers."""
