@@ -4,12 +4,13 @@ Nothing in here does I/O or knows about a server. `Frame`, the only value create
 class of the native core.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
 
 from .errors import short_number, wrong_type
@@ -152,6 +153,13 @@ class ConnectionInfo(NamedTuple):
     """Bytes in its outbox that have not been sent yet, including frame headers."""
 
 
+class _Home(Protocol):
+    """Holds the states of a worker's connections; raises `KeyError` for others."""
+
+    def state_of(self, fd: int, /) -> Any: ...
+    def keep(self, fd: int, state: object, /) -> None: ...
+
+
 class Request:
     """One HTTP request: the opening handshake of a WebSocket, or a plain request on the same port.
 
@@ -159,7 +167,7 @@ class Request:
     """
 
     # A request is created for each handshake, so the constructor only stores the parts. Values computed from them are
-    # cached in slots that stay unset until first used. The worker sets `_fd` when it accepts the handshake.
+    # cached in slots that stay unset until first used. The worker calls `_accepted` when it accepts the handshake.
     __slots__ = (
         "_body",
         "_client",
@@ -167,6 +175,7 @@ class Request:
         "_fd",
         "_header_pairs",
         "_headers",
+        "_home",
         "_method",
         "_path",
         "_query",
@@ -178,6 +187,7 @@ class Request:
 
     _cookies: Mapping[str, str]
     _headers: Mapping[str, str]
+    _home: _Home | None
     _path: str
     _query: Mapping[str, str]
     _state: Any
@@ -204,6 +214,7 @@ class Request:
             body: The whole body.
         """
         self._fd = 0
+        self._home = None
         self._method = method
         self._target_path = target_path
         self._query_string = query_string
@@ -301,16 +312,37 @@ class Request:
 
     @property
     def state(self) -> Any:
-        """Yours to set, for example in `handshake` for use in `open`; initially an empty `SimpleNamespace`."""
+        """Yours to use; initially an empty `SimpleNamespace`. May be replaced by another object.
+
+        For a WebSocket it is the state of the connection, from `handshake` until the `close` handler has ended: the
+        same object as `Frame.state` and `Server.state`.
+        """
         try:
             return self._state
         except AttributeError:
-            self._state = SimpleNamespace()
+            self._state = self._first_state()
             return self._state
 
     @state.setter
     def state(self, value: Any) -> None:
         self._state = value
+        if self._home:
+            # Without a connection any longer, only this request has a state.
+            with contextlib.suppress(KeyError):
+                self._home.keep(self._fd, value)
+
+    def _first_state(self) -> Any:
+        if self._home:
+            with contextlib.suppress(KeyError):
+                return self._home.state_of(self._fd)
+        return SimpleNamespace()
+
+    def _accepted(self, fd: int, home: _Home) -> None:
+        """Note that this has become the connection `fd`, to which the state belongs from here on."""
+        self._fd = fd
+        self._home = home
+        if hasattr(self, "_state"):
+            home.keep(fd, self._state)
 
     def __repr__(self) -> str:
         # Headers and query are left out: they carry cookies and tokens, and a repr ends up in logs.

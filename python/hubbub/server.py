@@ -359,6 +359,24 @@ class Server:
         values = self._worker_of("info").reactor.info(fd)
         return values and ConnectionInfo(*values)
 
+    def state(self, fd: int) -> Any:
+        """Return what the application keeps for a connection of this worker, instead of a `dict` by `fd`.
+
+        It is the object that `Request.state` is in `handshake` and `open`, and `Frame.state` in `message`: an empty
+        `SimpleNamespace`, created at its first use, unless another object was assigned to `Request.state`. It is there
+        until the `close` handler has ended, also for tasks, timers and threads of this worker. It stays in this
+        worker's memory: other workers have no part of it.
+
+        Args:
+            fd: The connection's id.
+
+        Raises:
+            KeyError: There is no such connection, or it belongs to another worker, which the message then names.
+            TypeError: `fd` is not an `int`.
+            NotRunning: The server is not running.
+        """
+        return self._worker_of("state").reactor.state(fd)
+
     async def subscribers(self, topic: str) -> int:
         """Count the connections, in all workers, that are subscribed to a topic.
 

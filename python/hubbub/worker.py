@@ -311,6 +311,7 @@ class Worker:
         self._visitors.close()
         self._closings.close()
         del self._closings
+        self.reactor.forget_states()
         # The reactor refers to this worker too. Breaking the cycle closes its descriptors at once.
         del self.reactor
 

@@ -36,6 +36,10 @@ async def test_who_has_a_session_is_known_and_reached_by_name(snippets: list[Sni
             assert [await one.recv(), await two.recv()] == ["welcome, Ada"] * 2
             server.publish("user Ada", "news")
             assert [await one.recv(), await two.recv()] == ["news"] * 2
+            for fd in server.connections:
+                server.subscribe(fd, "room")
+            await one.send("hello")
+            assert [await one.recv(), await two.recv()] == ["Ada: hello"] * 2
         with pytest.raises(InvalidStatus) as refused:
             await client(server, "guessed")
         assert refused.value.response.status_code == 403

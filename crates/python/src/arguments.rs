@@ -40,7 +40,7 @@ fn int_named(name: &str, value: Borrowed<'_, '_, PyAny>, refusal: fn(&str) -> St
 }
 
 /// A number for an error message, cut if it has very many digits; as `hubbub.errors.short_number`.
-fn short_number(value: Borrowed<'_, '_, PyAny>) -> String {
+pub(crate) fn short_number(value: Borrowed<'_, '_, PyAny>) -> String {
     match value.str() {
         Ok(text) => {
             let text = text.to_string_lossy();

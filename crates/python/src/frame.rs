@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyInt, PyString};
 use wire::frame::{Fin, Opcode};
 
 use crate::arguments::{FinishArgument, OpcodeArgument, wrong_type};
+use crate::home::Home;
 
 /// One whole message received from a connection.
 ///
@@ -18,6 +19,7 @@ use crate::arguments::{FinishArgument, OpcodeArgument, wrong_type};
 ///     data: `str` for a text message, `bytes` for a binary one (RFC 6455 §5.6).
 ///     opcode: `Opcode.TEXT` or `Opcode.BINARY`.
 ///     finish: Always `True` for a received message: fragments are merged (RFC 6455 §5.4).
+///     state: What the application keeps for the connection; the same object as `Request.state`.
 #[pyclass(frozen, module = "hubbub")]
 pub(crate) struct Frame {
     // These two are Python objects because nearly every handler reads them, and this way CPython does so without a
@@ -29,6 +31,7 @@ pub(crate) struct Frame {
     opcode: Opcode,
     #[pyo3(get)]
     finish: bool,
+    home: Py<Home>,
 }
 
 /// The frames of received messages. Each one belongs to the handler that keeps it.
@@ -48,6 +51,7 @@ impl<'py> Frames<'py> {
         fd: &Bound<'py, PyInt>,
         data: Py<PyAny>,
         opcode: Opcode,
+        home: &Py<Home>,
     ) -> PyResult<Bound<'py, Frame>> {
         match self.spare.take() {
             Some(mut frame) => {
@@ -61,7 +65,10 @@ impl<'py> Frames<'py> {
                 content.opcode = opcode;
                 Ok(frame)
             }
-            None => Bound::new(fd.py(), Frame { fd: fd.clone().unbind(), data, opcode, finish: true }),
+            None => {
+                let home = home.clone_ref(fd.py());
+                Bound::new(fd.py(), Frame { fd: fd.clone().unbind(), data, opcode, finish: true, home })
+            }
         }
     }
 
@@ -133,7 +140,8 @@ impl Frame {
                 .and_then(|bits| Opcode::from_bits(bits).ok())
                 .ok_or_else(|| PyValueError::new_err(format!("opcode must be one of RFC 6455 §5.2, not {number}")))?,
         };
-        Ok(Self { fd: fd.clone().unbind(), data: data.unbind(), opcode, finish: finish.0 == Fin::Last })
+        let home = Py::new(fd.py(), Home::of_none(fd.py()))?;
+        Ok(Self { fd: fd.clone().unbind(), data: data.unbind(), opcode, finish: finish.0 == Fin::Last, home })
     }
 
     #[getter]
@@ -146,6 +154,12 @@ impl Frame {
             Opcode::Binary => Ok(BINARY.get_or_try_init(py, make)?.bind(py).clone()),
             _ => Ok(make()?.into_bound(py)),
         }
+    }
+
+    /// What the application keeps for the connection; see `hubbub.Server.state`.
+    #[getter]
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.home.get().state(self.fd.bind(py))
     }
 
     /// For pickle and copy.

@@ -6,6 +6,7 @@ mod arguments;
 mod fork;
 mod frame;
 mod handlers;
+mod home;
 mod hub;
 mod publisher;
 mod push;
@@ -26,6 +27,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::frame::Frame;
+    #[pymodule_export]
+    use super::home::Home;
     #[pymodule_export]
     use super::hub::{Hub, die_with_parent, explain};
     #[pymodule_export]

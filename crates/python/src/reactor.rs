@@ -25,10 +25,11 @@ use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{
     CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Reason, Topic, check_close, check_ping, excluded,
-    not_utf8,
+    not_utf8, wrong_type,
 };
 use crate::fork::{is_forked, note_fork};
 use crate::handlers::{Handler, Runner};
+use crate::home::Home;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
@@ -89,6 +90,7 @@ pub(crate) struct Reactor {
     pub(crate) handlers: Handlers,
     pub(crate) runner: Runner,
     pub(crate) server: Py<PyAny>,
+    pub(crate) home: Py<Home>,
     send_queue_size: usize,
     /// The connection whose message is being handled.
     pub(crate) current: CurrentId,
@@ -278,6 +280,7 @@ impl Reactor {
         if let Some(descriptor) = link {
             engine.join(taken_over(descriptor))?;
         }
+        let home = Py::new(worker.py(), Home::new(worker.py(), engine.shared()))?;
         Ok(Self {
             shared: Arc::clone(engine.shared()),
             handlers: Handlers::default(),
@@ -287,6 +290,7 @@ impl Reactor {
                 worker: worker.unbind(),
                 stopwatch: Stopwatch::new(Arc::clone(engine.shared())),
             },
+            home,
             engine: LoopCell::new(engine),
             server,
             send_queue_size,
@@ -303,6 +307,7 @@ impl Reactor {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.server)?;
+        visit.call(&self.home)?;
         visit.call(&self.runner.worker)?;
         visit.call(&self.runner.make_task)?;
         visit.call(&self.runner.task_options)?;
@@ -483,6 +488,19 @@ impl Reactor {
     /// See `hubbub.Server.exists`.
     fn exists(&self, fd: FdArgument) -> bool {
         self.shared.registry.exists(fd.0)
+    }
+
+    /// See `hubbub.Server.state`.
+    fn state<'py>(&self, fd: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let Ok(fd) = fd.cast::<PyInt>() else {
+            return Err(wrong_type("fd", "an int", fd.as_borrowed()));
+        };
+        self.home.get().state(fd)
+    }
+
+    /// Forgets the states of all connections.
+    fn forget_states(&self, py: Python<'_>) {
+        self.home.get().forget_all(py);
     }
 
     /// The values of a `hubbub.ConnectionInfo`, or `None`.
@@ -701,7 +719,8 @@ impl Reactor {
 
     /// To be called when the connection's `close` handler has ended.
     fn forget(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
-        self.on_loop(py, |engine| engine.forget(fd.0))
+        self.on_loop(py, |engine| engine.forget(fd.0))?;
+        self.home.get().forget(py, fd.0)
     }
 
     /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers. If

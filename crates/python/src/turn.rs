@@ -108,7 +108,7 @@ impl Reactor {
                             id
                         }
                     };
-                    let frame = frames.take(id, data, opcode)?;
+                    let frame = frames.take(id, data, opcode, &self.home)?;
                     let arguments = [self.server.bind_borrowed(py), frame.as_any().as_borrowed()];
                     self.run_in_order(py, "message", fd, handler, &arguments, &mut contexts)?;
                     if let Some(data) = frames.give_back(frame) {
@@ -206,7 +206,7 @@ impl Reactor {
 
     pub(crate) fn opened(&self, py: Python<'_>, fd: Fd, request: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         if let Some(request) = &request {
-            request.setattr(intern!(py, "_fd"), fd)?;
+            request.call_method1(intern!(py, "_accepted"), (fd, &self.home))?;
         }
         let Some(handler) = self.handlers.open.get() else {
             return Ok(());
@@ -238,7 +238,7 @@ impl Reactor {
             }
         }
         self.engine()?.forget(fd);
-        Ok(())
+        self.home.get().forget(py, fd)
     }
 
     fn drained(&self, py: Python<'_>, fd: Fd) -> PyResult<()> {

@@ -49,6 +49,17 @@ pub struct Shared {
     ended: Mutex<FxHashMap<Fd, Ended>>,
 }
 
+/// Which process has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This one: the connection is open, or its `close` handler has not ended.
+    This,
+    /// Another one, the worker with this id; the connection is open.
+    Worker(u8),
+    /// None.
+    Nobody,
+}
+
 /// A connection that is no longer open, and whose `close` handler has not ended. Its row in the registry is free, and
 /// may already belong to another connection.
 struct Ended {
@@ -224,6 +235,18 @@ impl Shared {
     pub fn info(&self, fd: Fd) -> Option<Info> {
         // The order matters: a connection that ends in between is among the ended ones before its row is freed.
         self.registry.info(fd).or_else(|| self.ended().get(&fd).map(|ended| ended.info.clone()))
+    }
+
+    /// Which process has the connection.
+    pub fn owner(&self, fd: Fd) -> Owner {
+        let is_own = Registry::slot_of(fd) == self.slot;
+        // The order matters, as above.
+        match self.registry.exists(fd) {
+            true if is_own => Owner::This,
+            true => Owner::Worker(self.registry.worker_of(fd)),
+            false if is_own && self.ended().contains_key(&fd) => Owner::This,
+            false => Owner::Nobody,
+        }
     }
 
     /// Ends the connection `fd`, known to the reactor as `key`: frees its row, and keeps its counts. Returns true if

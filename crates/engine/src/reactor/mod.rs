@@ -67,7 +67,7 @@ use crate::topics::gathered::Gathered;
 
 pub use crate::reactor::commands::{PushError, Subscribed};
 pub use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
-pub use crate::reactor::mailbox::Shared;
+pub use crate::reactor::mailbox::{Owner, Shared};
 pub use crate::reactor::notice::{MAX_PIPED, Unanswered};
 pub use crate::reactor::refusals::Refused;
 pub use crate::reactor::shutdown::Requests;
