@@ -2,6 +2,7 @@
 
 from ._core import Frame, __version__
 from .client import client_path
+from .endpoints import Endpoint
 from .errors import HubbubError, NotRunning, SettingsError
 from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response
 from .publisher import AsyncPublisher, Publisher
@@ -15,6 +16,7 @@ __all__ = [
     "AsyncPublisher",
     "CloseCode",
     "ConnectionInfo",
+    "Endpoint",
     "Frame",
     "HubbubError",
     "NotRunning",

@@ -13,6 +13,7 @@ __all__ = [
     "Frame",
     "Home",
     "Hub",
+    "PathPattern",
     "Publisher",
     "Reactor",
     "Watcher",
@@ -96,18 +97,26 @@ class Hub:
     def close(self) -> None: ...
 
 @final
+class PathPattern:
+    def __new__(cls, text: str) -> PathPattern: ...
+    def parameters(self, path: str) -> dict[str, str | int]: ...
+    def covers(self, other: PathPattern) -> bool: ...
+
+@final
 class Reactor:
     def __new__(
         cls,
         server: object,
         worker: object,
         settings: Settings,
+        endpoints: Sequence[tuple[PathPattern, Settings, bool]],
+        others: bool,
         max_memory: int,
         slot: int,
         link: int | None = None,
         registry: int | None = None,
     ) -> Reactor: ...
-    def on(self, event: str, handler: Callable[..., object], count: int, kind: str) -> None: ...
+    def on(self, endpoint: int, event: str, handler: Callable[..., object], count: int, kind: str) -> None: ...
     def listen(self, descriptor: int) -> None: ...
     def fileno(self) -> int: ...
     def turn(self) -> None: ...

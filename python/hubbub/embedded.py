@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._core import Hub
 from .caller import CANCEL_GRACE
 from .control import Control, open_control
+from .endpoints import Route
 from .handlers import Handler
 from .hub import open_hub
 from .listening import describe, listen, raise_file_limit
@@ -26,7 +27,12 @@ class Embedded:
     """One worker that accepts connections itself, and a hub for other programs if there is a control socket."""
 
     def __init__(
-        self, server: object, settings: Settings, handlers: Mapping[str, Handler], control: str | None
+        self,
+        server: object,
+        settings: Settings,
+        handlers: Mapping[str, Handler],
+        routes: Sequence[Route],
+        control: str | None,
     ) -> None:
         """Create it; `open` must be called in a running event loop.
 
@@ -34,6 +40,7 @@ class Embedded:
             server: Passed to handlers as `server`.
             settings: The server's settings.
             handlers: The handlers, by event.
+            routes: The endpoints.
             control: Replaces the setting of that name.
         """
         self.port = settings.port
@@ -41,6 +48,7 @@ class Embedded:
         self._server = server
         self._settings = settings
         self._handlers = handlers
+        self._routes = routes
         self._control_setting = control
         self._control: Control | None = None
         self._hub: Hub | None = None
@@ -69,11 +77,17 @@ class Embedded:
                 self._hub = hub = open_hub(settings, self._control)
                 slot, link = hub.add_worker(0)
                 self.worker = Worker(
-                    self._server, settings, self._handlers, slot=slot, link=link, registry=hub.registry
+                    self._server,
+                    settings,
+                    self._handlers,
+                    routes=self._routes,
+                    slot=slot,
+                    link=link,
+                    registry=hub.registry,
                 )
                 self.worker.loop.add_reader(hub.fileno(), self._hear)
             else:
-                self.worker = Worker(self._server, settings, self._handlers)
+                self.worker = Worker(self._server, settings, self._handlers, routes=self._routes)
             if settings.metrics_port:
                 self._exposition = Exposition(settings.metrics_port, self._measure)
         except BaseException:

@@ -167,17 +167,20 @@ class Request:
     """
 
     # A request is created for each handshake, so the constructor only stores the parts. Values computed from them are
-    # cached in slots that stay unset until first used. The worker calls `_accepted` when it accepts the handshake.
+    # cached in slots that stay unset until first used. The worker sets `_endpoint`, the number of its handlers, and
+    # calls `_accepted` when it accepts the handshake.
     __slots__ = (
         "_body",
         "_client",
         "_cookies",
+        "_endpoint",
         "_fd",
         "_header_pairs",
         "_headers",
         "_home",
         "_method",
         "_path",
+        "_path_params",
         "_query",
         "_query_string",
         "_scheme",
@@ -201,6 +204,7 @@ class Request:
         client: tuple[str, int],
         scheme: str,
         body: bytes = b"",
+        path_params: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Store the parts of a parsed request.
 
@@ -212,9 +216,11 @@ class Request:
             client: The client's address and port.
             scheme: `http` or `https`.
             body: The whole body.
+            path_params: The parameters of the path.
         """
         self._fd = 0
         self._home = None
+        self._endpoint = 0
         self._method = method
         self._target_path = target_path
         self._query_string = query_string
@@ -222,6 +228,7 @@ class Request:
         self._client = client
         self._scheme = scheme
         self._body = body
+        self._path_params = path_params
 
     @property
     def fd(self) -> int:
@@ -241,6 +248,11 @@ class Request:
         except AttributeError:
             self._path = unquote(self._target_path, errors="replace")
             return self._path
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The parameters of the endpoint's path, by name: an `int` for `{name:int}`, otherwise a decoded `str`."""
+        return self._path_params
 
     @property
     def query_string(self) -> str:

@@ -148,7 +148,9 @@ class Master:
         self._loop = self._caller.loop
         self._loop.add_reader(self._hub.fileno(), self._hear)
         if settings.stuck_after is not None:
-            self._watchdog = Watchdog("master", settings.stuck_after, self._handlers, NoMarks(), has_master=False)
+            self._watchdog = Watchdog(
+                "master", settings.stuck_after, self._handlers.items(), NoMarks(), has_master=False
+            )
         handlers = program.stops(self._stop_by_signal)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Under nohup SIGHUP is ignored, and that is left alone.

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 from . import environment, logs, program
 from ._core import Reactor, bind_push
 from .embedded import Embedded
+from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data
 from .handlers import Handler, arguments_of
@@ -100,6 +101,7 @@ class Server:
         self._keywords = {"host": host, "port": port, "workers": workers, **settings}
         self.settings = Settings.load(self._keywords)
         self._handlers: dict[str, Handler] = {}
+        self._included = Included()
         self._number = program.count_server()
         self._starts = 0
         self._role: Role | None = None
@@ -173,6 +175,31 @@ class Server:
             raise ValueError(f"{event!r} already has a handler: {self._handlers[event].callable!r}")
         self._handlers[event] = checked
         return handler
+
+    def include(self, endpoint: Endpoint) -> None:
+        """Serve an endpoint: its handlers and settings are used for the paths that it matches.
+
+        Of all included endpoints, the first one that matches a path serves it. Where none does, the server's own
+        handlers are called; if it has none for WebSockets, handshakes get 404, and if it has none at all, plain
+        requests do too. `health_path` comes before the endpoints. An endpoint may get further handlers until the server
+        starts, and may be included in several servers.
+
+        Args:
+            endpoint: The endpoint.
+
+        Raises:
+            ValueError: The path is malformed (an unknown kind of parameter, or two of the same name, for example), or
+                the endpoints included before it match every path that it matches.
+            SettingsError: A setting of the endpoint contradicts one of the server.
+            TypeError: `endpoint` is not an `Endpoint`.
+            RuntimeError: The server is running.
+        """
+        if self._role:
+            raise RuntimeError("endpoints must be included before the server starts")
+        self._included.add(endpoint, self, self.settings)
+
+    def _routes(self) -> list[Route]:
+        return self._included.routes(self.settings)
 
     # ---- sending -----------------------------------------------------------------------------------------
 
@@ -564,7 +591,7 @@ class Server:
 
     async def _run_embedded(self) -> None:
         loop = asyncio.get_running_loop()
-        embedded = Embedded(self, self.settings, self._handlers, self.settings.control)
+        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self.settings.control)
 
         def stop(number: signal.Signals) -> None:
             log.info("%s: stopping", number.name)
@@ -609,7 +636,8 @@ class Server:
                 each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
             ]
             log.warning("changed in the code; restart the server to apply: %s", ", ".join(names))
-        process = WorkerProcess(self, self.settings, self._handlers, assignment, self._entered, self._leave)
+        routes = self._routes()
+        process = WorkerProcess(self, self.settings, self._handlers, routes, assignment, self._entered, self._leave)
         self._role = process
         process.run()
 
@@ -683,7 +711,7 @@ class Server:
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         _warn_of_unknown_variables()
         control = None if self.settings.control == "auto" else self.settings.control
-        embedded = Embedded(self, self.settings, self._handlers, control)
+        embedded = Embedded(self, self.settings, self._handlers, self._routes(), control)
         await self._open(embedded)
         await self._begin(embedded)
         return embedded

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any, Protocol
 
@@ -58,14 +58,20 @@ class Watchdog:
     """Watches the running event loop, in a thread of its own."""
 
     def __init__(
-        self, name: str, stuck_after: float, handlers: Mapping[str, Handler], marks: Marks, *, has_master: bool
+        self,
+        name: str,
+        stuck_after: float,
+        handlers: Iterable[tuple[str, Handler]],
+        marks: Marks,
+        *,
+        has_master: bool,
     ) -> None:
         """Start watching.
 
         Args:
             name: The name of the process in the log.
             stuck_after: The seconds for which the loop may be blocked.
-            handlers: The handlers, by event.
+            handlers: The handlers, each with its event.
             marks: Where to record that the loop is stuck.
             has_master: Whether a master also watches, and notices when this whole process stands still.
         """
@@ -74,8 +80,7 @@ class Watchdog:
         self._name = f"{name} (pid {os.getpid()})"
         self._stuck_after = stuck_after
         self._interval = min(stuck_after / LOOKS, MAX_INTERVAL)
-        self._events = {code: event for event, handler in handlers.items() if (code := _code_of(handler.callable))}
-        self._handlers = handlers
+        self._handlers = {code: (event, handler) for event, handler in handlers if (code := _code_of(handler.callable))}
         self._marks = marks
         self._has_master = has_master
         self._is_over = threading.Event()
@@ -146,14 +151,14 @@ class Watchdog:
         # The outermost handler on the stack is the one that the reactor, or a task, called.
         handler: FrameType | None = None
         while frame:
-            if frame.f_code in self._events:
+            if frame.f_code in self._handlers:
                 handler = frame
             frame = frame.f_back
         where = _line(innermost)
         if handler is None:
             return f"in {where}"
-        event = self._events[handler.f_code]
-        called = f"in the {event} handler, {name_of(self._handlers[event].callable)}"
+        event, called_first = self._handlers[handler.f_code]
+        called = f"in the {event} handler, {name_of(called_first.callable)}"
         return f"{called}, at {where}" if handler is innermost else f"{called}, {_at(handler)}, at {where}"
 
 

@@ -11,13 +11,15 @@ import math
 import os
 import socket
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from . import program
 from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
+from .endpoints import Route, handle_websockets
 from .errors import CannotServe, NotRunning, short_number, wrong_type
 from .event_loop import Selector
 from .events import Accept, CloseCode, Refuse, Request, Response
@@ -114,6 +116,7 @@ class Worker:
         handlers: Mapping[str, Handler],
         worker_id: int = 0,
         *,
+        routes: Sequence[Route] = (),
         workers: int = 1,
         slot: int = 0,
         link: int | None = None,
@@ -127,6 +130,7 @@ class Worker:
             settings: The server's settings.
             handlers: The handlers, by event.
             worker_id: The number of this worker.
+            routes: The endpoints, in the order in which they are tried.
             workers: The number of workers.
             slot: This process's part of the connection ids.
             link: The descriptor of the link to the hub, if there is a hub.
@@ -137,8 +141,14 @@ class Worker:
             CannotServe: A system call failed, or the clock is so far ahead that there are no connection ids.
         """
         self.worker_id = worker_id
-        # If this is false, the reactor itself accepts handshakes.
-        self.decides_handshakes = "handshake" in handlers or settings.access_log
+        # The handlers of the server itself, which also has the events without a connection, and of each endpoint.
+        self._at = (handlers, *(route.handlers for route in routes))
+        # By endpoint: where this is false, the reactor itself accepts handshakes.
+        self.decides_handshakes = [settings.access_log or "handshake" in own for own in self._at]
+        self._patterns = [route.pattern for route in routes]
+        # Without endpoints, a server serves WebSockets even if all that they do is to receive.
+        serves_others = handle_websockets(handlers) or not routes
+        self._serves_websockets = [serves_others, *(route.serves_websockets for route in routes)]
         self.caller = Caller(handlers, settings.threads)
         self.loop = self.caller.loop
         self.make_task, self.task_options = self.caller.make_task, self.caller.task_options
@@ -168,14 +178,18 @@ class Worker:
         self._relief = [0, 0, 0, 0]
         self._next_relief_logged = 0.0
         try:
-            self.reactor = Reactor(server, self, settings, self._max_memory, slot, link, registry)
+            endpoints = [(route.pattern, route.settings, route.serves_websockets) for route in routes]
+            self.reactor = Reactor(
+                server, self, settings, endpoints, serves_others, self._max_memory, slot, link, registry
+            )
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
         self.caller.held = self.reactor.handler_held
-        for event in ("open", "message", "close", "drain"):
-            if handler := handlers.get(event):
-                self.reactor.on(event, handler.callable, handler.count, handler.kind)
+        for endpoint, own in enumerate(self._at):
+            for event in ("open", "message", "close", "drain"):
+                if handler := own.get(event):
+                    self.reactor.on(endpoint, event, handler.callable, handler.count, handler.kind)
 
     # ---- life --------------------------------------------------------------------------------------------
 
@@ -191,7 +205,7 @@ class Worker:
             self._watchdog = Watchdog(
                 f"worker {self.worker_id}",
                 self._settings.stuck_after,
-                self._handlers,
+                [pair for own in self._at for pair in own.items()],
                 self.reactor,
                 has_master=not listeners,
             )
@@ -355,16 +369,22 @@ class Worker:
         headers: list[tuple[str, str]],
         client: tuple[str, int],
         body: bytes,
+        endpoint: int,
     ) -> Request:
-        """Create the `Request` from a parsed head and its body."""
+        """Create the `Request` from a parsed head, its body and the number of the endpoint that serves it."""
         scheme = "https" if self._settings.ssl_certfile else "http"
         client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
-        return Request(method, path, query, headers, client, scheme, body)
+        if not endpoint:
+            return Request(method, path, query, headers, client, scheme, body)
+        parameters = MappingProxyType(self._patterns[endpoint - 1].parameters(path))
+        request = Request(method, path, query, headers, client, scheme, body, parameters)
+        request._endpoint = endpoint
+        return request
 
     def on_handshake(self, token: int, request: Request) -> None:
         """Call the `handshake` handler if there is one; otherwise accept."""
         self._visitors.asked(token, request)
-        if "handshake" in self._handlers:
+        if "handshake" in self._at[request._endpoint]:
             self._ask("handshake", request, functools.partial(self._decide, token, request), token)
         else:
             self._accept(token, request, None, [])
@@ -376,8 +396,8 @@ class Worker:
             self._respond(token, STOPPING)
         elif request.path == self._settings.health_path:
             self._respond(token, HEALTHY if request.method in HEALTH_METHODS else NO_HEALTH_METHOD)
-        elif "request" not in self._handlers:
-            self._respond(token, UPGRADE_REQUIRED)
+        elif "request" not in self._at[request._endpoint]:
+            self._respond(token, UPGRADE_REQUIRED if self._serves_websockets[request._endpoint] else NOT_FOUND)
         elif handlers := self.reactor.handlers_in_excess():
             self.on_shortage("handlers", handlers)
             self._visitors.refused(request, f"{TOO_MANY_HANDLERS.status} {TOO_MANY_HANDLERS.body.decode().strip()}")
@@ -385,23 +405,23 @@ class Worker:
         else:
             self._ask("request", request, functools.partial(self._answer, token), token)
 
-    def handler_suspended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
+    def handler_suspended(self, event: str, fd: int, handler: Callable[..., Any], task: asyncio.Task[Any]) -> None:
         """Track a handler's task until it ends."""
         self.caller.running.add(task)
-        task.add_done_callback(functools.partial(self._task_ended, event, fd), context=self.caller.context)
+        task.add_done_callback(functools.partial(self._task_ended, event, fd, handler), context=self.caller.context)
 
     def run_in_thread(self, event: str, fd: int, handler: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         """Run a `threaded` handler of a connection."""
 
         def then(result: object, error: BaseException | None) -> None:
             if error:
-                self.handler_failed(event, fd, error)
+                self.handler_failed(event, fd, handler, error)
             self._handler_ended(event, fd)
 
         job = functools.partial(handler, *arguments)
         self.caller.perform(f"the {event} handler", job, then, in_thread=True)
 
-    def handler_failed(self, event: str, fd: int, error: BaseException) -> None:
+    def handler_failed(self, event: str, fd: int, handler: Callable[..., Any], error: BaseException) -> None:
         """Log the exception of a handler; for `open` and `message`, close the connection with 1011."""
         if isinstance(error, asyncio.CancelledError):
             if self.caller.is_stopping:
@@ -409,7 +429,7 @@ class Worker:
             told = "the %s handler was cancelled (fd %d)"
         else:
             told = "the %s handler failed (fd %d)"
-        self.caller.has_failed(self._handlers[event].callable, error, told, event, fd)
+        self.caller.has_failed(handler, error, told, event, fd)
         if event in ("open", "message"):
             self.reactor.disconnect(fd, CloseCode.INTERNAL_ERROR, "the handler failed")
 
@@ -481,11 +501,11 @@ class Worker:
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 
-    def _task_ended(self, event: str, fd: int, task: asyncio.Task[Any]) -> None:
+    def _task_ended(self, event: str, fd: int, handler: Callable[..., Any], task: asyncio.Task[Any]) -> None:
         self.caller.running.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error:
-            self.handler_failed(event, fd, error)
+            self.handler_failed(event, fd, handler, error)
         self._handler_ended(event, fd)
 
     def _handler_ended(self, event: str, fd: int) -> None:
@@ -514,7 +534,7 @@ class Worker:
                 self.caller.has_failed(handler.callable, failure, told, event, shown(request.path))
                 self._respond(token, FAILED)
 
-        handler = self._handlers[event]
+        handler = self._at[request._endpoint][event]
         job = functools.partial(handler.callable, *(self._server, request)[: handler.count])
         self.caller.perform(f"the {event} handler", job, then, in_thread=handler.kind == "threaded")
 

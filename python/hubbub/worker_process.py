@@ -5,11 +5,12 @@ import contextlib
 import logging
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
 from . import program
+from .endpoints import Route
 from .errors import SettingsError
 from .event_loop import Selector, new_event_loop
 from .handlers import Handler
@@ -32,6 +33,7 @@ class WorkerProcess:
         server: object,
         settings: Settings,
         handlers: Mapping[str, Handler],
+        routes: Sequence[Route],
         assignment: Assignment,
         entered: Callable[[], None],
         left: Callable[[], None],
@@ -42,6 +44,7 @@ class WorkerProcess:
             server: Passed to handlers as `server`.
             settings: The master's settings.
             handlers: The handlers, by event.
+            routes: The endpoints.
             assignment: The master's assignment for this process.
             entered: Called as soon as there is a `worker`.
             left: Called when it has stopped serving; threads of the program may continue.
@@ -51,6 +54,7 @@ class WorkerProcess:
         self._server = server
         self._settings = settings
         self._handlers = handlers
+        self._routes = routes
         self._assignment = assignment
         # Requests to the master, in the order of the calls; until there is a worker, they wait here.
         self._asked: deque[str] = deque()
@@ -108,6 +112,7 @@ class WorkerProcess:
             self._settings,
             self._handlers,
             assignment.worker_id,
+            routes=self._routes,
             workers=assignment.workers,
             slot=assignment.slot,
             link=assignment.link,

@@ -1,6 +1,7 @@
 """The fragments of docs/concepts.md, each with the server that its page takes for granted."""
 
 import asyncio
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,10 +24,10 @@ async def served(snippets: list[Snippet], server: Server, **names: Any) -> Async
         yield server
 
 
-def client(server: Server, session: str | None = None) -> connect:
+def client(server: Server, session: str | None = None, path: str = "/") -> connect:
     """Return a client, which may have a session."""
     headers = {"Cookie": f"session={session}"} if session else {}
-    return connect(f"ws://127.0.0.1:{server.port}/", additional_headers=headers, proxy=None)
+    return connect(f"ws://127.0.0.1:{server.port}{path}", additional_headers=headers, proxy=None)
 
 
 @shows(PAGE, "Connections and their ids")
@@ -43,6 +44,22 @@ async def test_who_has_a_session_is_known_and_reached_by_name(snippets: list[Sni
         with pytest.raises(InvalidStatus) as refused:
             await client(server, "guessed")
         assert refused.value.response.status_code == 403
+
+
+@shows(PAGE, "Endpoints")
+async def test_each_endpoint_serves_its_path(snippets: list[Snippet]) -> None:
+    async with served(snippets, Server(port=0)) as server:
+        async with client(server, path="/chat/garden") as guest:
+            await guest.send("hello")
+            assert await guest.recv() == "you said hello"
+            server.publish("room garden", "tea is ready")
+            assert await guest.recv() == "tea is ready"
+        with pytest.raises(InvalidStatus) as refused:
+            await client(server, path="/")
+        assert refused.value.response.status_code == 404
+        url = f"http://127.0.0.1:{server.port}/users/7"
+        with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
+            assert answer.read() == b"user number 7"
 
 
 @shows(PAGE, "Workers")

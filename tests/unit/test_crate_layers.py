@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CRATES = {"wire": ROOT / "crates/wire", "engine": ROOT / "crates/engine", "binding": ROOT / "crates/python"}
 
-# The engine's folders, and its one file beside them, from the bottom to the top.
+# The engine's folders, and its files beside them, from the bottom to the top.
 LAYERS = [
-    {"system"},
+    {"endpoints", "system"},
     {"registry", "tls"},
     {"topics", "settings"},
     {"connection", "language"},

@@ -30,7 +30,7 @@ LAYERS = [
         "hubbub.timers",
         "hubbub.visitors",
     },
-    {"hubbub.caller", "hubbub.environment", "hubbub.hub", "hubbub.watchdog"},
+    {"hubbub.caller", "hubbub.endpoints", "hubbub.environment", "hubbub.hub", "hubbub.watchdog"},
     {"hubbub.master", "hubbub.worker"},
     {"hubbub.embedded", "hubbub.publisher", "hubbub.worker_process"},
     {"hubbub.server"},

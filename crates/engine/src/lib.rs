@@ -4,6 +4,7 @@
 //! its own thread and as [`Command`]s through [`Shared`] from any other thread. Nothing here knows about Python.
 
 mod connection;
+mod endpoints;
 mod hub;
 mod language;
 mod reactor;
@@ -13,6 +14,7 @@ mod system;
 mod tls;
 mod topics;
 
+pub use endpoints::{Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
 pub use language::command::{Command, Format, is_topic};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wire::host::HostPolicy;
 use wire::origin::OriginPolicy;
 
+use crate::endpoints::{EndpointId, Endpoints};
 use crate::tls::certificate::CertificateFiles;
 
 /// What happens to a connection whose outbox is full.
@@ -65,6 +66,25 @@ pub struct Settings {
     pub stuck_after: Option<Duration>,
     /// With a certificate, the port speaks TLS and nothing else.
     pub certificate: Option<CertificateFiles>,
+    /// The paths with handlers and settings of their own. The settings above are those of all other paths.
+    pub endpoints: Endpoints,
+}
+
+impl Settings {
+    /// Which pages may connect to an endpoint.
+    pub(crate) fn origins_of(&self, id: EndpointId) -> &OriginPolicy {
+        self.endpoints.get(id).map_or(&self.origins, |endpoint| &endpoint.origins)
+    }
+
+    /// The subprotocols of an endpoint, in the order of preference.
+    pub(crate) fn subprotocols_of(&self, id: EndpointId) -> &[String] {
+        self.endpoints.get(id).map_or(&self.subprotocols, |endpoint| &endpoint.subprotocols)
+    }
+
+    /// The size of one message to an endpoint.
+    pub(crate) fn max_message_size_of(&self, id: EndpointId) -> usize {
+        self.endpoints.get(id).map_or(self.max_message_size, |endpoint| endpoint.max_message_size)
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +115,7 @@ impl Settings {
             max_body_size: 1000,
             stuck_after: None,
             certificate: None,
+            endpoints: Endpoints::default(),
         }
     }
 }

@@ -136,19 +136,23 @@ impl Runner {
         if handler.kind == Kind::Async {
             contexts.leave();
             return match self.in_parent(py, call(py, handler, arguments))? {
-                Ok(coroutine) => self.run_coroutine(py, event, fd, &coroutine),
-                Err(error) => self.failed(py, event, fd, error),
+                Ok(coroutine) => self.run_coroutine(py, event, fd, handler, &coroutine),
+                Err(error) => self.failed(py, event, fd, handler, error),
             };
         }
         match self.in_parent(py, contexts.run(py, || call(py, handler, arguments)))? {
             Ok(result) if result.is_none() => Ok(Outcome::Ended),
             Ok(result) => {
                 contexts.leave();
-                if is_coroutine(&result) { self.run_coroutine(py, event, fd, &result) } else { Ok(Outcome::Ended) }
+                if is_coroutine(&result) {
+                    self.run_coroutine(py, event, fd, handler, &result)
+                } else {
+                    Ok(Outcome::Ended)
+                }
             }
             Err(error) => {
                 contexts.leave();
-                self.failed(py, event, fd, error)
+                self.failed(py, event, fd, handler, error)
             }
         }
     }
@@ -160,29 +164,38 @@ impl Runner {
     }
 
     #[inline(always)]
-    fn run_coroutine(&self, py: Python<'_>, event: &str, fd: u64, coroutine: &Bound<'_, PyAny>) -> PyResult<Outcome> {
+    fn run_coroutine(
+        &self,
+        py: Python<'_>,
+        event: &str,
+        fd: u64,
+        handler: &Handler,
+        coroutine: &Bound<'_, PyAny>,
+    ) -> PyResult<Outcome> {
         let task = self.make_task.bind(py).call((coroutine,), Some(self.task_options.bind(py)));
         let task = match self.in_parent(py, task)? {
             Ok(task) => task,
-            Err(error) => return self.failed(py, event, fd, error),
+            Err(error) => return self.failed(py, event, fd, handler, error),
         };
         if !task.call_method0(intern!(py, "done"))?.is_truthy()? {
-            self.worker.bind(py).call_method1(intern!(py, "handler_suspended"), (event, fd, task))?;
+            self.worker
+                .bind(py)
+                .call_method1(intern!(py, "handler_suspended"), (event, fd, &handler.callable, task))?;
             return Ok(Outcome::Suspended);
         }
         match task.call_method0(intern!(py, "exception")) {
             Ok(exception) if exception.is_none() => Ok(Outcome::Ended),
-            Ok(exception) => self.failed(py, event, fd, PyErr::from_value(exception)),
-            Err(cancelled) => self.failed(py, event, fd, cancelled),
+            Ok(exception) => self.failed(py, event, fd, handler, PyErr::from_value(exception)),
+            Err(cancelled) => self.failed(py, event, fd, handler, cancelled),
         }
     }
 
     #[cold]
-    fn failed(&self, py: Python<'_>, event: &str, fd: u64, error: PyErr) -> PyResult<Outcome> {
+    fn failed(&self, py: Python<'_>, event: &str, fd: u64, handler: &Handler, error: PyErr) -> PyResult<Outcome> {
         if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
             return Err(error);
         }
-        self.worker.bind(py).call_method1(intern!(py, "handler_failed"), (event, fd, error))?;
+        self.worker.bind(py).call_method1(intern!(py, "handler_failed"), (event, fd, &handler.callable, error))?;
         Ok(Outcome::Ended)
     }
 }

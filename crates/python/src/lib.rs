@@ -3,6 +3,7 @@
 //! This layer is thin: it converts arguments and events, and calls handlers. No rule of the protocol belongs here.
 
 mod arguments;
+mod endpoints;
 mod fork;
 mod frame;
 mod handlers;
@@ -25,6 +26,8 @@ use pyo3::prelude::*;
 /// The native part of hubbub; see the stub file for its contents.
 #[pymodule(gil_used = true)]
 mod _core {
+    #[pymodule_export]
+    use super::endpoints::PathPattern;
     #[pymodule_export]
     use super::frame::Frame;
     #[pymodule_export]

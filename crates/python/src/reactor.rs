@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry, Requests,
-    Shared, Stuck, Subscribed, Token, Unanswered, Watching,
+    Borrow, Command, DataOpcode, EndpointId, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry,
+    Requests, Shared, Stuck, Subscribed, Token, Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -27,6 +27,7 @@ use crate::arguments::{
     CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Reason, Topic, check_close, check_ping, excluded,
     not_utf8, wrong_type,
 };
+use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
 use crate::handlers::{Handler, Runner};
 use crate::home::Home;
@@ -79,6 +80,8 @@ impl CurrentId {
 ///     server: The object that handlers are given as `server`.
 ///     worker: Does what has to be done in Python; see `hubbub.worker.Worker`.
 ///     settings: A `hubbub.Settings`.
+///     endpoints: In the order in which they are tried: the pattern of each, its `Settings`, whether it serves WebSockets.
+///     others: Whether WebSockets are served at all other paths.
 ///     max_memory: Bytes that its connections may hold together.
 ///     slot: This process's part of the connection ids, 0 to 127.
 ///     link: The descriptor of its link to the hub, handed over; `None` if there are no other processes.
@@ -87,7 +90,8 @@ impl CurrentId {
 pub(crate) struct Reactor {
     engine: LoopCell<engine::Reactor>,
     shared: Arc<Shared>,
-    pub(crate) handlers: Handlers,
+    /// Those of the server, and then those of each endpoint.
+    handlers: Vec<Handlers>,
     pub(crate) runner: Runner,
     pub(crate) server: Py<PyAny>,
     pub(crate) home: Py<Home>,
@@ -110,6 +114,12 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
+    /// The handlers of an endpoint, or of the server.
+    #[inline]
+    pub(crate) fn handlers(&self, endpoint: EndpointId) -> &Handlers {
+        &self.handlers[endpoint.index()]
+    }
+
     /// The right to borrow the engine, on the event loop's thread.
     ///
     /// # Errors
@@ -260,17 +270,22 @@ impl Reactor {
 #[pymethods]
 impl Reactor {
     #[new]
-    #[pyo3(signature = (server, worker, settings, max_memory, slot, link=None, registry=None))]
+    #[pyo3(signature = (server, worker, settings, endpoints, others, max_memory, slot, link=None, registry=None))]
+    #[expect(clippy::too_many_arguments, reason = "everything that a worker knows at its start")]
     fn new(
         server: Py<PyAny>,
         worker: Bound<'_, PyAny>,
         settings: &Bound<'_, PyAny>,
+        endpoints: Vec<(PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
+        others: bool,
         max_memory: usize,
         slot: u8,
         link: Option<RawFd>,
         registry: Option<RawFd>,
     ) -> PyResult<Self> {
-        let settings = crate::settings::read(settings, max_memory)?;
+        let mut settings = crate::settings::read(settings, max_memory)?;
+        let handlers = (0..=endpoints.len()).map(|_| Handlers::default()).collect();
+        settings.endpoints = crate::endpoints::read(endpoints, others)?;
         let send_queue_size = settings.send_queue_size;
         let registry = match registry {
             Some(descriptor) => Registry::open(taken_over(descriptor)),
@@ -283,7 +298,7 @@ impl Reactor {
         let home = Py::new(worker.py(), Home::new(worker.py(), engine.shared()))?;
         Ok(Self {
             shared: Arc::clone(engine.shared()),
-            handlers: Handlers::default(),
+            handlers,
             runner: Runner {
                 make_task: worker.getattr("make_task")?.unbind(),
                 task_options: worker.getattr("task_options")?.cast_into::<PyDict>()?.unbind(),
@@ -314,21 +329,23 @@ impl Reactor {
         if let Some(selector) = self.selector.get() {
             selector.traverse(&visit)?;
         }
-        let handlers = [&self.handlers.open, &self.handlers.message, &self.handlers.close, &self.handlers.drain];
-        handlers.into_iter().filter_map(OnceLock::get).try_for_each(|handler| visit.call(handler.callable()))
+        let all = self.handlers.iter().flat_map(|own| [&own.open, &own.message, &own.close, &own.drain]);
+        all.filter_map(OnceLock::get).try_for_each(|handler| visit.call(handler.callable()))
     }
 
     /// Sets the handler of `open`, `message`, `close` or `drain`, once.
     ///
     /// Args:
+    ///     endpoint: 0 for that of the server, and from 1 on those of its endpoints.
     ///     count: How many of the event's arguments it takes.
     ///     kind: "sync", "async" or "threaded".
-    fn on(&self, event: &str, handler: Py<PyAny>, count: usize, kind: &str) -> PyResult<()> {
+    fn on(&self, endpoint: usize, event: &str, handler: Py<PyAny>, count: usize, kind: &str) -> PyResult<()> {
+        let own = self.handlers.get(endpoint).ok_or_else(|| PyValueError::new_err("there is no such endpoint"))?;
         let cell = match event {
-            "open" => &self.handlers.open,
-            "message" => &self.handlers.message,
-            "close" => &self.handlers.close,
-            "drain" => &self.handlers.drain,
+            "open" => &own.open,
+            "message" => &own.message,
+            "close" => &own.close,
+            "drain" => &own.drain,
             other => {
                 return Err(PyValueError::new_err(format!("unknown event of the reactor: {other}")));
             }
@@ -661,9 +678,10 @@ impl Reactor {
         check_headers(&headers)?;
         let client = request.getattr(intern!(py, "client"))?.extract()?;
         let token = Token::from_bits(token);
+        let endpoint = self.engine()?.endpoint(token);
         let fd = self.on_loop(py, |engine| engine.accept(token, subprotocol, &headers, address(&client)))?;
         if let Some(fd) = fd {
-            self.opened(py, fd, Some(request))?;
+            self.opened(py, fd, endpoint, Some(request))?;
         }
         Ok(fd)
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{CertificateFiles, Settings, SlowConsumer};
+use engine::{CertificateFiles, Endpoints, Settings, SlowConsumer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::host::HostPolicy;
@@ -27,12 +27,6 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
     let seconds = |name: &str| settings.getattr(name)?.extract::<f64>().map(Duration::from_secs_f64);
     let maybe_seconds =
         |name: &str| settings.getattr(name)?.extract::<Option<f64>>().map(|value| value.map(Duration::from_secs_f64));
-    let origins: Vec<String> = settings.getattr("allowed_origins")?.extract()?;
-    let origins = if origins == ["same"] {
-        OriginPolicy::Same
-    } else {
-        OriginPolicy::parse_list(&origins).map_err(|error| PyValueError::new_err(error.to_string()))?
-    };
     let allowed_hosts = match settings.getattr("allowed_hosts")?.extract::<Option<Vec<String>>>()? {
         None => HostPolicy::Any,
         Some(hosts) => HostPolicy::parse_list(&hosts).map_err(|error| PyValueError::new_err(error.to_string()))?,
@@ -54,7 +48,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         handshake_timeout: seconds("handshake_timeout")?,
         close_timeout: seconds("close_timeout")?,
         keep_alive_timeout: seconds("keep_alive_timeout")?,
-        origins,
+        origins: origins(settings)?,
         allowed_hosts,
         subprotocols: settings.getattr("subprotocols")?.extract()?,
         compression: settings.getattr("compression")?.extract()?,
@@ -63,5 +57,18 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         max_body_size: size("max_body_size")?,
         stuck_after: maybe_seconds("stuck_after")?,
         certificate: certificate.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
+        endpoints: Endpoints::default(),
     })
+}
+
+/// Which pages may connect.
+///
+/// # Errors
+/// As for `read`.
+pub(crate) fn origins(settings: &Bound<'_, PyAny>) -> PyResult<OriginPolicy> {
+    let origins: Vec<String> = settings.getattr("allowed_origins")?.extract()?;
+    if origins == ["same"] {
+        return Ok(OriginPolicy::Same);
+    }
+    OriginPolicy::parse_list(&origins).map_err(|error| PyValueError::new_err(error.to_string()))
 }

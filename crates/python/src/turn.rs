@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::{Event, Fd, Leave, Payload, Refused, Relief, Shortage, Token, Unanswered};
+use engine::{EndpointId, Event, Fd, Leave, Payload, Refused, Relief, Shortage, Token, Unanswered};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
@@ -18,11 +18,11 @@ use crate::text::Texts;
 
 /// What an [`Event`] is turned into while the reactor is borrowed. Python is entered only afterwards.
 enum Step {
-    Handshake(Token, Arc<Head>, SocketAddr),
-    Request(Token, Box<Head>, SocketAddr, Py<PyBytes>),
-    Message(Fd, Py<PyAny>, Opcode),
-    Closed(Fd, u16, String),
-    Drained(Fd),
+    Handshake(Token, Arc<Head>, SocketAddr, EndpointId),
+    Request(Token, Box<Head>, SocketAddr, EndpointId, Py<PyBytes>),
+    Message(Fd, EndpointId, Py<PyAny>, Opcode),
+    Closed(Fd, EndpointId, u16, String),
+    Drained(Fd, EndpointId),
     PipeMessage(u8, Py<PyAny>),
     Subscribers(u64, Result<u64, Unanswered>),
     Gone(Fd),
@@ -39,18 +39,18 @@ impl Step {
     #[inline]
     fn of<'py>(py: Python<'py>, event: Event<'_>, texts: &mut Texts<'py>) -> Self {
         match event {
-            Event::Message { fd, payload: Payload::Text(text) } => {
-                Self::Message(fd, texts.make(py, text).into_any().unbind(), Opcode::Text)
+            Event::Message { fd, endpoint, payload: Payload::Text(text) } => {
+                Self::Message(fd, endpoint, texts.make(py, text).into_any().unbind(), Opcode::Text)
             }
-            Event::Message { fd, payload: Payload::Binary(bytes) } => {
-                Self::Message(fd, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
+            Event::Message { fd, endpoint, payload: Payload::Binary(bytes) } => {
+                Self::Message(fd, endpoint, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
             }
-            Event::Handshake { token, head, peer } => Self::Handshake(token, head, peer),
-            Event::Request { token, head, peer, body } => {
-                Self::Request(token, Box::new(head), peer, PyBytes::new(py, &body).unbind())
+            Event::Handshake { token, head, peer, endpoint } => Self::Handshake(token, head, peer, endpoint),
+            Event::Request { token, head, peer, endpoint, body } => {
+                Self::Request(token, Box::new(head), peer, endpoint, PyBytes::new(py, &body).unbind())
             }
-            Event::Closed { fd, code, reason } => Self::Closed(fd, code, reason),
-            Event::Drained { fd } => Self::Drained(fd),
+            Event::Closed { fd, endpoint, code, reason } => Self::Closed(fd, endpoint, code, reason),
+            Event::Drained { fd, endpoint } => Self::Drained(fd, endpoint),
             Event::PipeMessage { from, payload: Payload::Text(text) } => {
                 Self::PipeMessage(from, texts.make(py, text).into_any().unbind())
             }
@@ -98,8 +98,8 @@ impl Reactor {
                 contexts.leave();
             }
             match step {
-                Step::Message(fd, data, opcode) => {
-                    let Some(handler) = self.handlers.message.get() else { continue };
+                Step::Message(fd, endpoint, data, opcode) => {
+                    let Some(handler) = self.handlers(endpoint).message.get() else { continue };
                     let id = match &last {
                         Some((same, id)) if *same == fd => id,
                         _ => {
@@ -116,14 +116,14 @@ impl Reactor {
                     }
                     continue;
                 }
-                Step::Handshake(token, head, peer) => self.handshake(py, token, &head, peer)?,
-                Step::Request(token, head, peer, body) => {
-                    let request = self.request(py, &head, peer, body.bind(py))?;
+                Step::Handshake(token, head, peer, endpoint) => self.handshake(py, token, &head, peer, endpoint)?,
+                Step::Request(token, head, peer, endpoint, body) => {
+                    let request = self.request(py, &head, peer, endpoint, body.bind(py))?;
                     let worker = self.runner.worker.bind(py);
                     worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
                 }
-                Step::Closed(fd, code, reason) => self.closed(py, fd, code, &reason)?,
-                Step::Drained(fd) => self.drained(py, fd)?,
+                Step::Closed(fd, endpoint, code, reason) => self.closed(py, fd, endpoint, code, &reason)?,
+                Step::Drained(fd, endpoint) => self.drained(py, fd, endpoint)?,
                 Step::PipeMessage(from, data) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
                 }
@@ -179,16 +179,24 @@ impl Reactor {
         Ok(())
     }
 
-    fn handshake(&self, py: Python<'_>, token: Token, head: &Head, peer: SocketAddr) -> PyResult<()> {
+    fn handshake(
+        &self,
+        py: Python<'_>,
+        token: Token,
+        head: &Head,
+        peer: SocketAddr,
+        endpoint: EndpointId,
+    ) -> PyResult<()> {
         let worker = self.runner.worker.bind(py);
-        if worker.getattr(intern!(py, "decides_handshakes"))?.is_truthy()? {
-            let request = self.request(py, head, peer, &PyBytes::new(py, b""))?;
+        let decides = worker.getattr(intern!(py, "decides_handshakes"))?.get_item(endpoint.index())?;
+        if decides.is_truthy()? {
+            let request = self.request(py, head, peer, endpoint, &PyBytes::new(py, b""))?;
             worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
             return Ok(());
         }
-        let wants_request = self.handlers.open.get().is_some_and(|open| open.wants(1));
+        let wants_request = self.handlers(endpoint).open.get().is_some_and(|open| open.wants(1));
         let request = if wants_request || head.get("x-forwarded-for").is_some() {
-            Some(self.request(py, head, peer, &PyBytes::new(py, b""))?)
+            Some(self.request(py, head, peer, endpoint, &PyBytes::new(py, b""))?)
         } else {
             None
         };
@@ -199,16 +207,22 @@ impl Reactor {
         let no_headers: [(String, String); 0] = [];
         let accepted = self.engine()?.accept(token, None, &no_headers, address(&client));
         match accepted {
-            Some(fd) => self.opened(py, fd, request),
+            Some(fd) => self.opened(py, fd, endpoint, request),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn opened(&self, py: Python<'_>, fd: Fd, request: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+    pub(crate) fn opened(
+        &self,
+        py: Python<'_>,
+        fd: Fd,
+        endpoint: EndpointId,
+        request: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         if let Some(request) = &request {
             request.call_method1(intern!(py, "_accepted"), (fd, &self.home))?;
         }
-        let Some(handler) = self.handlers.open.get() else {
+        let Some(handler) = self.handlers(endpoint).open.get() else {
             return Ok(());
         };
         let server = self.server.bind_borrowed(py);
@@ -222,8 +236,8 @@ impl Reactor {
         }
     }
 
-    fn closed(&self, py: Python<'_>, fd: Fd, code: u16, reason: &str) -> PyResult<()> {
-        if let Some(handler) = self.handlers.close.get() {
+    fn closed(&self, py: Python<'_>, fd: Fd, endpoint: EndpointId, code: u16, reason: &str) -> PyResult<()> {
+        if let Some(handler) = self.handlers(endpoint).close.get() {
             let (id, code) = (fd.into_pyobject(py)?, code.into_pyobject(py)?);
             let reason = PyString::new(py, reason);
             let arguments = [
@@ -241,8 +255,8 @@ impl Reactor {
         self.home.get().forget(py, fd)
     }
 
-    fn drained(&self, py: Python<'_>, fd: Fd) -> PyResult<()> {
-        let Some(handler) = self.handlers.drain.get() else {
+    fn drained(&self, py: Python<'_>, fd: Fd, endpoint: EndpointId) -> PyResult<()> {
+        let Some(handler) = self.handlers(endpoint).drain.get() else {
             return Ok(());
         };
         let id = fd.into_pyobject(py)?;
@@ -255,7 +269,9 @@ impl Reactor {
         // Turning client input into a request takes time, so it is not done for clients that are only counted.
         let is_wanted = self.runner.worker.bind(py).call_method0(intern!(py, "wants_refusals"))?.is_truthy()?;
         let request = match &refused.head {
-            Some(head) if is_wanted => Some(self.request(py, head, refused.peer, &PyBytes::new(py, b""))?),
+            Some(head) if is_wanted => {
+                Some(self.request(py, head, refused.peer, EndpointId::SERVER, &PyBytes::new(py, b""))?)
+            }
             _ => None,
         };
         let (client, reason) = (client_tuple(refused.peer), refused.reason.as_ref());
@@ -269,6 +285,7 @@ impl Reactor {
         py: Python<'py>,
         head: &Head,
         peer: SocketAddr,
+        endpoint: EndpointId,
         body: &Bound<'py, PyBytes>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (path, query) = head.path_and_query();
@@ -276,7 +293,7 @@ impl Reactor {
         for (name, value) in head.headers() {
             headers.append((name, latin1(value)))?;
         }
-        let arguments = (head.method(), path, query, headers, client_tuple(peer), body);
+        let arguments = (head.method(), path, query, headers, client_tuple(peer), body, endpoint.index());
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
 }

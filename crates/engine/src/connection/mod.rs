@@ -21,6 +21,7 @@ use wire::sender::Sender;
 use crate::connection::flow::{Drain, Finish, Incoming, Outgoing};
 use crate::connection::identity::Identity;
 use crate::connection::outbox::Outbox;
+use crate::endpoints::EndpointId;
 use crate::settings::Settings;
 use crate::tls::session::Session;
 use crate::topics::Subscriptions;
@@ -136,9 +137,9 @@ impl Lane {
         self.waiting.is_empty()
     }
 
-    pub(crate) fn is_full(&self, settings: &Settings) -> bool {
+    pub(crate) fn is_full(&self, receive_queue: usize, max_message_size: usize) -> bool {
         let first = self.waiting.front().map_or(0, ReceivedMessage::len);
-        self.waiting.len() >= settings.receive_queue || self.bytes - first > settings.max_message_size
+        self.waiting.len() >= receive_queue || self.bytes - first > max_message_size
     }
 
     pub(crate) fn push(&mut self, message: ReceivedMessage) {
@@ -204,6 +205,10 @@ pub(crate) struct Connection {
     /// connections.
     pub(crate) outlived: bool,
     pub(crate) wait: Wait,
+    /// What serves the request that was read last, or the WebSocket.
+    pub(crate) endpoint: EndpointId,
+    /// The limit of that endpoint.
+    pub(crate) max_message_size: usize,
     pub(crate) received_at: u64,
     /// Since when the socket has not been read because the handler is behind.
     pub(crate) paused_at: Option<u64>,
@@ -256,6 +261,8 @@ impl Connection {
             relieved: false,
             partial_at: u64::MAX,
             partial: Partial { progress: 0, unused: 0 },
+            endpoint: EndpointId::SERVER,
+            max_message_size: 0,
             received_at: now,
             progress_at: now,
             used: 0,

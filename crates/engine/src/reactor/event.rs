@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wire::http::Head;
 
+use crate::endpoints::EndpointId;
 use crate::language::message::Leave;
 use crate::reactor::notice::Unanswered;
 use crate::reactor::refusals::Refused;
@@ -84,6 +85,8 @@ pub enum Event<'a> {
         head: Arc<Head>,
         /// The address it came from.
         peer: SocketAddr,
+        /// What serves its path.
+        endpoint: EndpointId,
     },
     /// A plain HTTP request. Answer with [`crate::Reactor::respond`] or [`crate::Reactor::respond_file`].
     Request {
@@ -93,6 +96,8 @@ pub enum Event<'a> {
         head: Head,
         /// The address it came from.
         peer: SocketAddr,
+        /// What serves its path.
+        endpoint: EndpointId,
         /// The whole body, at most `max_body_size` bytes.
         body: Vec<u8>,
     },
@@ -100,6 +105,8 @@ pub enum Event<'a> {
     Message {
         /// The connection.
         fd: Fd,
+        /// What serves it.
+        endpoint: EndpointId,
         /// Its content, which must be copied.
         payload: Payload<'a>,
     },
@@ -107,6 +114,8 @@ pub enum Event<'a> {
     Closed {
         /// The connection.
         fd: Fd,
+        /// What served it.
+        endpoint: EndpointId,
         /// RFC 6455 §7.1.5: the code sent by the peer, 1005 or 1006.
         code: u16,
         /// The peer's reason; with 1006, our own code if we had sent one.
@@ -117,6 +126,8 @@ pub enum Event<'a> {
     Drained {
         /// The connection.
         fd: Fd,
+        /// What serves it.
+        endpoint: EndpointId,
     },
     /// A message from another worker. Call [`crate::Reactor::pipe_message_done`] when its handler has ended.
     PipeMessage {

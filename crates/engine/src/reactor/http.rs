@@ -14,6 +14,7 @@ use wire::sender::Sender;
 use crate::connection::flow::{Finish, Incoming};
 use crate::connection::outbox::{Outbox, Pool};
 use crate::connection::{Asked, Stage, Unfinished, Wait};
+use crate::endpoints::{EndpointId, WebSockets};
 use crate::reactor::Reactor;
 use crate::reactor::event::{Event, Shortage, Token};
 use crate::reactor::phase::Phase;
@@ -30,6 +31,7 @@ const TOO_SLOW: Rejection = Rejection { status: 408, reason: "the request took t
 const FOREIGN_ORIGIN: Rejection =
     Rejection { status: 403, reason: "pages of this origin may not connect here", headers: &[] };
 const FOREIGN_HOST: Rejection = Rejection { status: 400, reason: "this host is not served here", headers: &[] };
+const NOT_FOUND: Rejection = Rejection { status: 404, reason: "not found", headers: &[] };
 const NO_ROOM: Rejection =
     Rejection { status: 503, reason: "too many connections", headers: &[("Retry-After", RETRY_AFTER)] };
 const TOO_MANY_HANDLERS: Rejection = Rejection {
@@ -70,11 +72,12 @@ impl Reactor {
     /// answered, or its body is awaited.
     pub(crate) fn enter(&mut self, key: Key, head: Result<Head, Rejection>) -> Option<Event<'static>> {
         let (head, rejection) = match head {
-            Ok(head) => match self.examine(&head) {
+            Ok(head) => match self.examine(key, &head) {
                 Ok(Accepted::Handshake(upgrade)) => {
                     let head = Arc::new(head);
                     let (token, peer) = self.await_answer(key, Asked::Handshake(Box::new(upgrade), Arc::clone(&head)));
-                    return Some(Event::Handshake { token, head, peer });
+                    let endpoint = self.connections[key].endpoint;
+                    return Some(Event::Handshake { token, head, peer, endpoint });
                 }
                 Ok(Accepted::Request { body, .. }) if body.is_complete() => {
                     return Some(self.request(key, head, Vec::new()));
@@ -94,13 +97,15 @@ impl Reactor {
         None
     }
 
-    fn examine(&mut self, head: &Head) -> Result<Accepted, Rejection> {
+    fn examine(&mut self, key: Key, head: &Head) -> Result<Accepted, Rejection> {
         // This comes first: pages that may not connect should cost as little as possible.
         if !self.settings.allowed_hosts.allows_head(head, self.scheme()) {
             return Err(FOREIGN_HOST);
         }
+        let endpoint = self.settings.endpoints.find(head);
+        self.connections[key].endpoint = endpoint;
         if head.wants_upgrade() {
-            return self.check_handshake(head).map(Accepted::Handshake);
+            return self.check_handshake(endpoint, head).map(Accepted::Handshake);
         }
         let length = http::body_length(head)?;
         if head.method() == "TRACE" {
@@ -111,9 +116,12 @@ impl Reactor {
         Ok(Accepted::Request { body, expects_continue })
     }
 
-    fn check_handshake(&mut self, head: &Head) -> Result<Upgrade, Rejection> {
-        // This is the first check of a handshake, for the same reason.
-        if !self.settings.origins.allows_head(head, self.scheme()) {
+    fn check_handshake(&mut self, endpoint: EndpointId, head: &Head) -> Result<Upgrade, Rejection> {
+        // These are the first checks of a handshake, for the same reason.
+        if self.settings.endpoints.websockets(endpoint) == WebSockets::NotFound {
+            return Err(NOT_FOUND);
+        }
+        if !self.settings.origins_of(endpoint).allows_head(head, self.scheme()) {
             return Err(FOREIGN_ORIGIN);
         }
         let offers = if self.settings.compression { Offers::Accepted } else { Offers::Declined };
@@ -183,7 +191,8 @@ impl Reactor {
     fn request(&mut self, key: Key, head: Head, body: Vec<u8>) -> Event<'static> {
         let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
         let (token, peer) = self.await_answer(key, asked);
-        Event::Request { token, head, peer, body }
+        let endpoint = self.connections[key].endpoint;
+        Event::Request { token, head, peer, endpoint, body }
     }
 
     /// Makes the connection wait for its handler. Returns the token that names it to the handler, and the peer.
@@ -275,12 +284,19 @@ impl Reactor {
         self.shared.measured().refused(status);
     }
 
+    /// The endpoint that a handshake is for; the server itself, if the client has gone.
+    pub fn endpoint(&self, token: Token) -> EndpointId {
+        let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial);
+        connection.map_or(EndpointId::SERVER, |connection| connection.endpoint)
+    }
+
     /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.
     pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
         let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial);
         match connection.map(|connection| &connection.stage) {
             Some(Stage::Asked(Asked::Handshake(upgrade, _))) => {
-                let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
+                let known = self.settings.subprotocols_of(self.endpoint(token));
+                let chosen = handshake::choose_subprotocol(known, &upgrade.protocols);
                 (upgrade.protocols.clone(), chosen.map(str::to_owned))
             }
             _ => (Vec::new(), None),
@@ -311,9 +327,10 @@ impl Reactor {
                 return None;
             }
         };
-        let chosen =
-            subprotocol.or_else(|| handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols));
         let connection = &mut self.connections[key];
+        let known = self.settings.subprotocols_of(connection.endpoint);
+        let chosen = subprotocol.or_else(|| handshake::choose_subprotocol(known, &upgrade.protocols));
+        connection.max_message_size = self.settings.max_message_size_of(connection.endpoint);
         let client = client.unwrap_or(connection.peer);
         // Others see the connection before the peer can have seen the 101.
         self.shared.registry.claim(fd, client, self.clock.unix);
@@ -341,8 +358,9 @@ impl Reactor {
         };
         self.count_refused(Some(101));
         let (mut receiver, mut sender) = (Receiver::new(None), Sender::new(None));
-        let chosen = handshake::choose_subprotocol(&self.settings.subprotocols, &upgrade.protocols);
         let connection = &mut self.connections[key];
+        let known = self.settings.subprotocols_of(connection.endpoint);
+        let chosen = handshake::choose_subprotocol(known, &upgrade.protocols);
         let no_headers: [(&str, &str); 0] = [];
         let date = self.clock.date();
         let _ = connection.outbox.append(&mut self.tools.pool, |out| {

@@ -10,6 +10,7 @@ use wire::http::{self, Head};
 use crate::connection::flow::{Drain, Incoming};
 use crate::connection::identity::Ending;
 use crate::connection::{ReceivedMessage, Stage, Wait};
+use crate::endpoints::EndpointId;
 use crate::language::command::Format;
 use crate::reactor::event::{Event, Payload};
 use crate::reactor::notice::{Notice, PipeMessage};
@@ -60,8 +61,8 @@ impl Reactor {
             return Some(take(Event::CertificateRead(result)));
         }
         while let Some(fd) = self.drained.pop() {
-            if self.is_drained(fd) {
-                return Some(take(Event::Drained { fd }));
+            if let Some(endpoint) = self.drained_of(fd) {
+                return Some(take(Event::Drained { fd, endpoint }));
             }
         }
         let mut take = Some(take);
@@ -91,14 +92,15 @@ impl Reactor {
                     ReceivedMessage::Text(text) => Payload::Text(text),
                     ReceivedMessage::Binary(bytes) => Payload::Binary(bytes),
                 };
-                let fd = connection.identity.fd()?;
-                return take.take().map(|take| take(Event::Message { fd, payload }));
+                let (fd, endpoint) = (connection.identity.fd()?, connection.endpoint);
+                return take.take().map(|take| take(Event::Message { fd, endpoint, payload }));
             }
             if connection.lane.is_free()
                 && let Some((fd, Ending { code, reason })) = connection.identity.take_ending()
             {
+                let endpoint = connection.endpoint;
                 self.events_left = self.events_left.saturating_sub(1);
-                return take.take().map(|take| take(Event::Closed { fd, code, reason }));
+                return take.take().map(|take| take(Event::Closed { fd, endpoint, code, reason }));
             }
             let value = match &connection.stage {
                 Stage::WebSocket(_) => self.receive(&mut take),
@@ -146,7 +148,9 @@ impl Reactor {
         let key = visit.key;
         let connection = &mut self.connections[key];
         let Stage::WebSocket(receiver) = &mut connection.stage else { return None };
-        if receiver.is_open() && (self.phase >= Phase::Quiet || connection.lane.is_full(&self.settings)) {
+        let limit = connection.max_message_size;
+        let is_full = connection.lane.is_full(self.settings.receive_queue, limit);
+        if receiver.is_open() && (self.phase >= Phase::Quiet || is_full) {
             connection.paused_at.get_or_insert(self.clock.now);
             self.end_visit(Return::WhenReadable);
             return None;
@@ -165,7 +169,6 @@ impl Reactor {
             self.read_more();
             return None;
         }
-        let limit = self.settings.max_message_size;
         let (taken, outcome) = receiver.receive(input, limit, &mut self.tools.inflater);
         visit.from += taken;
         let payload = match outcome {
@@ -207,7 +210,8 @@ impl Reactor {
         visit.messages_left -= 1;
         self.events_left = self.events_left.saturating_sub(1);
         if connection.lane.is_free() {
-            return take.take().map(|take| take(Event::Message { fd, payload }));
+            let endpoint = connection.endpoint;
+            return take.take().map(|take| take(Event::Message { fd, endpoint, payload }));
         }
         connection.lane.push(match payload {
             Payload::Text(text) => ReceivedMessage::Text(text.into()),
@@ -279,14 +283,15 @@ impl Reactor {
         take.take().map(|take| take(event))
     }
 
-    /// Whether a connection on the list of drained ones is still drained (more may have been queued since), or has
-    /// ended while one of its handlers runs and may be waiting for it.
-    fn is_drained(&mut self, fd: Fd) -> bool {
-        let Some(key) = self.key(fd) else { return false };
+    /// The endpoint of a connection on the list of drained ones, if it is still drained (more may have been queued
+    /// since), or has ended while one of its handlers runs and may be waiting for it.
+    fn drained_of(&mut self, fd: Fd) -> Option<EndpointId> {
+        let key = self.key(fd)?;
         let connection = &mut self.connections[key];
         let is_empty = connection.unsent() == 0;
         connection.drain = if is_empty { Drain::Low } else { Drain::High };
-        if connection.is_open() { is_empty } else { connection.lane.busy }
+        let is_reported = if connection.is_open() { is_empty } else { connection.lane.busy };
+        is_reported.then_some(connection.endpoint)
     }
 
     fn begin_visit(&mut self, key: Key) {

@@ -30,5 +30,6 @@ pub fn settings() -> engine::Settings {
         max_body_size: 1000,
         stuck_after: None,
         certificate: None,
+        endpoints: engine::Endpoints::default(),
     }
 }

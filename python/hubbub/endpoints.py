@@ -1,0 +1,183 @@
+"""Endpoints: paths with handlers and settings of their own."""
+
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, overload
+
+from ._core import PathPattern
+from .errors import wrong_type
+from .handlers import Handler, arguments_of
+from .settings import Settings
+
+__all__ = ["Endpoint", "Included", "Route", "handle_websockets"]
+
+WEBSOCKET_EVENTS = ("handshake", "open", "message", "close", "drain")
+EVENTS = (*WEBSOCKET_EVENTS, "request")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Includes(Protocol):
+    """A server, as far as its endpoints know it."""
+
+    @property
+    def _role(self) -> object:
+        """What this process does in it; `None` if it is not running."""
+
+
+class Endpoint:
+    """The handlers of one path, or of all paths of one form; `Server.include` adds it to a server.
+
+    ```python
+    chat = Endpoint("/chat/{room}", max_message_size=4096)
+
+    @chat.on("open")
+    def on_open(server, request):
+        server.subscribe(request.fd, f"room {request.path_params['room']}")
+
+    server.include(chat)
+    ```
+
+    Of the endpoints that a server includes, the first one that matches the path of a handshake or request serves it.
+    The endpoint of a WebSocket stays the same until it closes.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        origins: str | Sequence[str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        max_message_size: int | None = None,
+    ) -> None:
+        """Create an endpoint without handlers.
+
+        Args:
+            path: What `Request.path` must be, with parameters in braces, each of which is a whole segment: `{name}`
+                is any segment that is not empty, `{name:int}` 1 to 20 ASCII digits that mean a number below 2^64, and
+                `{name:path}`, at the end, the rest of the path, which may contain slashes or be empty. Their values
+                are in `Request.path_params`. Upper and lower case differ, and so do `/chat` and `/chat/`. A path with
+                a segment `.` or `..`, or one that is not UTF-8, matches no endpoint.
+            origins: Overrides this setting of the server; `None` keeps the server's.
+            subprotocols: The same.
+            max_message_size: The same, in bytes.
+
+        Raises:
+            TypeError: `path` is not a `str`.
+            SettingsError: A setting is of the wrong type or out of range.
+        """
+        if not isinstance(path, str):
+            raise wrong_type("path", 'a str, as in "/chat/{room}"', path)
+        given = {"origins": origins, "subprotocols": subprotocols, "max_message_size": max_message_size}
+        kinds = {setting.name: setting for setting in Settings.describe()}
+        source = f"keyword of Endpoint({path!r})"
+        self._path = path
+        self._settings: dict[str, Any] = {
+            name: kinds[name].read(value, source) for name, value in given.items() if value is not None
+        }
+        self._handlers: dict[str, Handler] = {}
+        self._servers: weakref.WeakSet[Includes] = weakref.WeakSet()
+
+    @property
+    def path(self) -> str:
+        """The path, with its parameters in braces."""
+        return self._path
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self._path!r}>"
+
+    @overload
+    def on(self, event: str, handler: None = None, *, threaded: bool = False) -> Callable[[F], F]: ...
+
+    @overload
+    def on(self, event: str, handler: F, *, threaded: bool = False) -> F: ...
+
+    def on(self, event: str, handler: F | None = None, *, threaded: bool = False) -> F | Callable[[F], F]:
+        """Register the handler of an event at this path; without `handler`, return a decorator that registers one.
+
+        The events are `handshake`, `open`, `message`, `close`, `drain` and `request`, with the arguments, results and
+        rules of `Server.on`. The server's own handlers of these events are not called at this path: an event without a
+        handler here has none. Without `request`, plain requests get 426. An endpoint whose only handler is `request`
+        serves no WebSockets: handshakes get 404.
+
+        Args:
+            event: The event's name.
+            handler: The callable.
+            threaded: Run a `def` handler in the worker's pool of `threads`.
+
+        Returns:
+            `handler` itself, or the decorator.
+
+        Raises:
+            ValueError: The event is unknown, is not one of an endpoint, or already has a handler.
+            TypeError: The callable cannot be called with these arguments, or is both `async def` and `threaded`.
+            RuntimeError: A server that includes this endpoint is running.
+        """
+        arguments_of(event)
+        if event not in EVENTS:
+            raise ValueError(
+                f"an endpoint has no {event!r} event, only {', '.join(EVENTS)}; the others belong to Server.on"
+            )
+        if any(server._role for server in self._servers):
+            raise RuntimeError(f"the {event!r} handler must be registered before the server starts")
+        if handler is None:
+            return lambda handler: self.on(event, handler, threaded=threaded)
+        checked = Handler.of(event, handler, threaded=threaded)
+        if event in self._handlers:
+            raise ValueError(f"{event!r} already has a handler at {self._path!r}: {self._handlers[event].callable!r}")
+        self._handlers[event] = checked
+        return handler
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route:
+    """An endpoint as a worker knows it."""
+
+    pattern: PathPattern
+    settings: Settings
+    """The server's, with those of the endpoint in their place."""
+    handlers: Mapping[str, Handler]
+
+    @property
+    def serves_websockets(self) -> bool:
+        """Whether it takes handshakes: not if all that it has is a `request` handler."""
+        return handle_websockets(self.handlers) or "request" not in self.handlers
+
+
+class Included:
+    """The endpoints that a server includes, in their order."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._endpoints: list[tuple[Endpoint, PathPattern]] = []
+
+    def add(self, endpoint: Endpoint, server: Includes, settings: Settings) -> None:
+        """Add an endpoint; see `Server.include`."""
+        if not isinstance(endpoint, Endpoint):
+            raise wrong_type("endpoint", "an Endpoint", endpoint)
+        pattern = PathPattern(endpoint.path)
+        for other, earlier in self._endpoints:
+            if earlier.covers(pattern):
+                if pattern.covers(earlier):
+                    raise ValueError(f"the path {endpoint.path!r} is served already, by {other!r}")
+                raise ValueError(
+                    f"the path {endpoint.path!r} would never be served: {other!r}, which is included before it, "
+                    "matches everything that it matches"
+                )
+        dataclasses.replace(settings, **endpoint._settings)
+        self._endpoints.append((endpoint, pattern))
+        endpoint._servers.add(server)
+
+    def routes(self, settings: Settings) -> list[Route]:
+        """Return what a worker has to know of them; `settings` are the server's."""
+        return list(self._routes(settings))
+
+    def _routes(self, settings: Settings) -> Iterator[Route]:
+        for endpoint, pattern in self._endpoints:
+            yield Route(pattern, dataclasses.replace(settings, **endpoint._settings), dict(endpoint._handlers))
+
+
+def handle_websockets(handlers: Mapping[str, Handler]) -> bool:
+    """Return whether any of these handlers is for WebSockets."""
+    return any(event in handlers for event in WEBSOCKET_EVENTS)
