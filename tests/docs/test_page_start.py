@@ -60,7 +60,7 @@ async def test_another_program_reaches_the_room_and_each_connection(snippets: li
         assert await client.recv() == f"your id is {fd}"
 
 
-@shows(PAGE, "What else a server does")
+@shows(PAGE, "Waiting, timers and reloading")
 async def test_a_handler_waits_while_the_clock_ticks(snippets: list[Snippet]) -> None:
     async with serving(*snippets, environ={"HUBBUB_WORKERS": "2"}) as running, running.connect() as client:
         await client.send("a question")

@@ -19,7 +19,7 @@ def block_of(language: str) -> str:
 
 @shows(PAGE, "Testing an application")
 @shows(PAGE, "A server in the test's event loop")
-@shows(PAGE, "Waiting for what happens")
+@shows(PAGE, "Waiting for events")
 @shows(PAGE, "Times and limits")
 @shows(PAGE, "A handler alone")
 @shows(PAGE, "Several workers")
