@@ -23,7 +23,7 @@ _ELSEWHERE = {
 # Seconds that a name may take to be resolved. One that cannot be resolved at all is reported by the listen step.
 _PATIENCE = 2.0
 
-# A name as a Host header has it. Such a name, or a number that stands for an address, can be listed.
+# A name in the form of a Host header. Such a name, or a number that stands for an address, can be listed.
 _HOST_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*\.?")
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,8 +32,8 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def loopback_names(hosts: Sequence[str]) -> tuple[str, ...] | None:
     """Return the `allowed_hosts` of a server that only this machine can reach; `None` if others can reach it.
 
-    What counts is what the hosts resolve to. A name that takes too long counts as loopback: the server can then be
-    reached by that name, and by no foreign one.
+    This depends on the addresses that the hosts resolve to. A name that takes too long counts as loopback: clients can
+    then reach the server by that name, and by no foreign one.
     """
     listed: list[str] = []
     for host in hosts:

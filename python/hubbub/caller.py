@@ -245,9 +245,9 @@ class Caller:
 
 
 class _Exiting:
-    """A job whose SystemExit is kept, not raised: from a task it would end the event loop before anyone is told.
+    """Calls a job, and keeps its SystemExit, which, if raised, would end the event loop before it could be reported.
 
-    A child that the job has forked is to end all the same.
+    In a child process that the job has forked, SystemExit is raised, so that the child ends.
     """
 
     def __init__(self, job: Callable[[], Any]) -> None:
@@ -261,7 +261,7 @@ class _Exiting:
         return self._wait_for(result) if inspect.iscoroutine(result) else result
 
     def call_in_thread(self) -> Any:
-        """Call the job, whose result is not looked at."""
+        """Call the job, without awaiting its result."""
         try:
             return self._job()
         except SystemExit as error:

@@ -36,7 +36,7 @@ log = logging.getLogger("hubbub")
 
 USERS_FAILURE = 3
 
-# Questions sent at a time, so that their answers need not be awaited one by one.
+# How many questions to send before waiting for their answers: waiting for each one would be slow.
 MAX_QUESTIONS = 500
 
 A_DAY = 24 * 3600

@@ -126,7 +126,7 @@ class Embedded:
         await worker.caller.until_idle(worker.loop.time() + CANCEL_GRACE)
 
     async def _begin(self, worker: Worker) -> BaseException | None:
-        """Do what `begin` waits for; return what `worker_start` has raised."""
+        """Run `worker_start`, accept connections, run `start`; return the exception of `worker_start`, if any."""
         try:
             if failure := await worker.start(self._listeners):
                 return failure

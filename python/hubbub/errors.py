@@ -68,8 +68,8 @@ def as_seconds(argument: str, given: object) -> float:
     """Return an argument that is a number of seconds as a `float`.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is too large for a `float`.
+        TypeError: The argument is not a number.
+        ValueError: The argument is too large for a `float`.
     """
     check_seconds(argument, given)
     try:

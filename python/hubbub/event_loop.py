@@ -1,7 +1,7 @@
-"""A worker's event loop, whose waiting the reactor does.
+"""A worker's event loop, in which the reactor does the waiting.
 
-A reactor whose descriptor is one of many in an event loop's selector costs two waits and the event loop's own work
-between a message and its handler. In a worker the event loop is Hubbub's to create, so there the reactor takes the
+If the reactor's descriptor is one of many in an event loop's selector, each message costs two waits, and the event
+loop's own work, before its handler runs. In a worker Hubbub creates the event loop, so there the reactor takes the
 place of the selector: it waits for its sockets and, as one more descriptor, for the selector.
 """
 
@@ -20,17 +20,17 @@ class Selector(selectors.DefaultSelector):
     """The selector of an event loop, whose place a reactor can take."""
 
     def give_way(self, reactor: Reactor, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
-        """Have `reactor` wait instead, and run its turns in `context`.
+        """Let `reactor` wait instead of this selector, and run its turns in `context`.
 
         Raises:
-            OSError: The kernel refuses it.
+            OSError: The kernel refuses to watch the selector.
         """
         reactor.take_over(loop, self.fileno(), super().select, context)
         # The event loop looks `select` up each time.
         self.__dict__["select"] = reactor.select
 
     def come_back(self) -> None:
-        """Wait again, without the reactor."""
+        """Return to waiting without the reactor."""
         self.__dict__.pop("select", None)
 
 

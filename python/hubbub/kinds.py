@@ -433,7 +433,7 @@ def as_host_pattern(text: str) -> str:
 
 
 def _as_browsers_write(address: ipaddress.IPv6Address) -> str:
-    """Return an address in the shortest form (RFC 5952), and without dots where it has an IPv4 address in it."""
+    """Return an address in the shortest form (RFC 5952), but with an embedded IPv4 address in hexadecimal."""
     mapped = address.ipv4_mapped
     return f"::ffff:{int(mapped) >> 16:x}:{int(mapped) & 0xFFFF:x}" if mapped else str(address)
 

@@ -25,7 +25,7 @@ __all__ = ["Exposition"]
 
 log = logging.getLogger("hubbub")
 
-# Connections served at a time, and connections that the kernel queues meanwhile.
+# Connections served at the same time, and connections that the kernel queues meanwhile.
 MAX_CONNECTIONS = 32
 BACKLOG = 128
 # Seconds for a request and its answer, and bytes of a request.

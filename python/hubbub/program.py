@@ -344,9 +344,9 @@ def has_become_worker() -> None:
 
 
 def is_called_by_worker() -> bool:
-    """Tell whether the calling code runs in a worker that serves, rather than on the way to its `start()`.
+    """Return whether the calling code runs in a worker that serves, and not in the program before its `start()`.
 
-    Where the program has called that in a thread, its main thread is still on its way.
+    If the program has called `start()` in a thread, its main thread still counts as being before it.
     """
     main = threading.main_thread()
     return _worker_thread is not None and (_worker_thread is main or threading.current_thread() is not main)

@@ -1,8 +1,8 @@
 """Send to a running server, and query it, from other processes, through its control socket.
 
 `Publisher` and `AsyncPublisher` differ in how they wait. Both have a `_Line`, which holds the current `_Connection` to
-the server and opens a new one when it breaks. Each call uses the connection at once if it can. That is nearly always
-so, except when there is no connection yet, or the server reads more slowly than data is sent.
+the server and opens a new one when it breaks. Nearly every call can use the connection at once. A call has to wait only
+if there is no connection yet, or the server reads more slowly than data is sent.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ Ticket = tuple[int, float]
 Question = Callable[[_core.Publisher, Ticket, float], None]
 """A function that asks through the core; it gets the ticket, and the seconds to wait for space to send."""
 
-# There may be space to send even if the time is over, so each call gets at least this long to try.
+# There may be space to send even if the time is up, so each call gets at least this long to try.
 SHORTEST_WAIT = 0.001
-# Practically for ever; locks cannot wait for infinity.
+# Practically forever; locks cannot wait for an infinite time.
 MAX_WAIT = 365 * 24 * 3600.0
-# Only the server knows which worker is silent, so it gives the workers less than the whole timeout: its report takes
-# this part of it, and at most this many seconds.
+# Only the server knows which worker is silent. So that its report arrives in time, it gives the workers less than the
+# whole timeout: this part of it is kept for the report, but at most this many seconds.
 REPORT_PART, MAX_REPORT = 0.2, 0.5
 MAX_PORT = 65535
 # Seconds to wait for the reader thread of a connection that has ended.
@@ -101,7 +101,7 @@ class _Connection:
         return answer
 
     def finish(self) -> Future[Any]:
-        """Close once the server has taken everything sent; return a future of that, which fails if this breaks."""
+        """Close once the server has taken everything sent; return a future that is done then, or fails."""
         taken = self.ask(lambda core, ticket, wait: core.flush(ticket[0]), 0, 0)
         taken.add_done_callback(lambda _: self.core.close())
         return taken
@@ -136,7 +136,7 @@ class _Line:
     """The link to one server: holds the current connection, and replaces it when it breaks."""
 
     later: Future[Any] | None
-    """The last `call_later`."""
+    """The future of the last `call_later`."""
     _executor: ThreadPoolExecutor | None
 
     def __init__(self, path: str | os.PathLike[str] | None, port: int, timeout: float) -> None:
@@ -533,7 +533,7 @@ def _as_info(values: Any) -> ConnectionInfo | None:
 
 
 def _unless(error: BaseException | None) -> contextlib.AbstractContextManager[None]:
-    """Suppress errors of closing if another error ends the block: that one says more, and may be their cause."""
+    """Suppress errors of closing if another error ends the block: it says more, and may have caused them."""
     return contextlib.suppress(*(() if error is None else (ConnectionError, TimeoutError)))
 
 

@@ -33,8 +33,8 @@ __all__ = ["Connections", "Server"]
 
 log = logging.getLogger("hubbub")
 
-# A question from another event loop ends this many seconds earlier in the worker's own, so that its error arrives in
-# time.
+# A question asked from another event loop times out this many seconds earlier in the worker's own event loop, so that
+# the worker's error arrives before the other loop gives up.
 LOOP_MARGIN = 0.25
 LOG_LEVEL = next(setting.default for setting in Settings.describe() if setting.name == "log_level")
 
@@ -56,7 +56,7 @@ class Role(Protocol):
 
 
 class Connections(Collection[int]):
-    """The ids of all open WebSockets, in all workers: `fd in …`, `len(…)`, and iteration, which takes a snapshot."""
+    """The ids of all open WebSockets, in all workers: use `fd in …` or `len(…)`, or iterate over a snapshot."""
 
     def __init__(self, server: "Server") -> None:
         """Create the view; each use asks `server` for its current connections."""
@@ -133,12 +133,12 @@ class Server:
         - `handshake` (server, request): a client asks for a WebSocket. Return `None` or `True` to accept it, or
           `Accept` to accept it with options; `False` to refuse it with 403, a `Response` to refuse it with that
           answer, or `Refuse` to refuse it with a close code.
-        - `open` (server, request): the handshake is done, and `request.fd` is the connection's id. It is the same
-          `Request` as in `handshake`.
+        - `open` (server, request): the handshake is done, and `request.fd` is the connection's id. `request` is the
+          same object as in `handshake`.
         - `message` (server, frame): a whole message arrived; see `Frame`.
         - `close` (server, fd, code, reason): runs once for each `open`, unless the worker was killed. `code` is the
-          one of RFC 6455 §7.1.5: 1005 if the peer gave none, 1006 if the connection broke. If the server closed the
-          connection and the peer never answered, `code` is 1006 and `reason` contains the server's code.
+          peer's close code (RFC 6455 §7.1.5): 1005 if the peer gave none, 1006 if the connection broke. If the server
+          closed the connection and the peer never answered, `code` is 1006 and `reason` contains the server's code.
         - `drain` (server, fd): the outbox was more than half full and is now empty again, or the connection has ended
           while its `open` or `message` handler is still running. It does not wait for that handler.
         - `request` (server, request): plain HTTP. Return a `Response`, `str` (sent as text/html), `bytes`, or `None`
@@ -246,15 +246,15 @@ class Server:
         return self._worker_of("ping").reactor.ping(fd, data)
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
-        """Start the closing handshake (RFC 6455 §7.1.2): queue a Close frame after the messages pushed before.
+        """Start the closing handshake (RFC 6455 §7.1.2): queue a Close frame after the messages already pushed.
 
-        The connection is kept until the peer has taken all of them, provided that it takes at least 16 KiB in each
-        `close_timeout` seconds; then the peer has `close_timeout` seconds to answer the Close frame. The `close`
+        The connection is kept until the peer has taken these messages, provided that it takes at least 16 KiB in each
+        `close_timeout` seconds. Then the peer has `close_timeout` seconds to answer the Close frame. The `close`
         handler runs once the peer answers or this time has passed.
 
         If a message begun with `finish=False` is incomplete, the Close frame waits for its end, for at most
-        `close_timeout` seconds; until then, only fragments of that message are accepted. After that the Close frame is
-        sent, and the message stays unfinished.
+        `close_timeout` seconds; meanwhile only fragments of that message are accepted. After that time the Close frame
+        is sent, and the message stays unfinished.
 
         Args:
             fd: The connection's id.
@@ -421,7 +421,7 @@ class Server:
         worker = self._worker_of("subscribers")
         if asyncio.get_running_loop() is worker.loop:
             return await worker.subscribers(topic)
-        # The other loop's own report comes first.
+        # The worker's own report names the silent worker, so give it time to arrive before this loop gives up.
         counting = worker.subscribers(topic, PATIENCE - LOOP_MARGIN)
         asking = asyncio.run_coroutine_threadsafe(counting, worker.loop)
         try:
@@ -436,12 +436,12 @@ class Server:
         """Return totals since the start; the key `workers` holds a list with the same numbers for each worker.
 
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,
-        `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving`
-        (connections, now, whose client has left while a handler is still running), `held_bytes` (memory for queued
-        output and unfinished input, now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`),
-        `messages_dropped` (by `slow_consumer="drop"`), `subscriptions_refused` (beyond `max_topics`),
-        `commands_dropped` (calls from other threads and workers that did not fit into the queue), `restarts` (of
-        workers), `started_at` (Unix seconds). The entries of `workers` also have `worker_id`.
+        `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving` (connections
+        whose client has left while a handler is still running, now), `held_bytes` (memory for queued output and
+        unfinished input, now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`), `messages_dropped` (by
+        `slow_consumer="drop"`), `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from other
+        threads and workers that did not fit into the queue), `restarts` (of workers), `started_at` (Unix seconds). The
+        entries of `workers` also have `worker_id`.
 
         Raises:
             NotRunning: The server is not running.
@@ -526,7 +526,7 @@ class Server:
         This process is the master. The workers run the same program again, in fresh interpreters, up to this call,
         which does not return in them. SIGHUP reloads, as `reload()` does. Closing the terminal in which the program was
         started also sends SIGHUP, but stops the server gracefully. A program that cannot be run again (typed
-        in, or read from standard input) can be served with `workers=1`, all in this one process.
+        in, or read from standard input) can serve only with `workers=1`, and does so in this one process.
 
         If the server cannot start at all (the port is in use, the host is unknown), one line on standard error says
         why, and the exit status is 1. If the program fails in a worker before it reaches this call, or in
@@ -645,8 +645,9 @@ class Server:
         """Serve in the running event loop until `shutdown()` or cancellation, then stop gracefully.
 
         `async with server:` serves until the end of its block; the server is already listening when the block begins.
-        There is one worker, in this process, whatever `workers` says. Signals are left to the program, and there is no
-        control socket unless `control` names one. Afterwards the server may be started again, also in another loop.
+        There is one worker, in this process, whatever `workers` says. Handling signals is left to the program, and
+        there is no control socket unless `control` names one. Afterwards the server may be started again, even in
+        another loop.
 
         Raises:
             SettingsError: A file that a setting names does not exist.
@@ -820,7 +821,8 @@ def _warn_of_unknown_variables() -> None:
 def _after_fork() -> None:
     for server in list(_running):
         if server._role and (worker := server._role.worker):
-            # Skipped if a thread other than the event loop's has forked: what the loop's was doing is then unknown.
+            # If a thread other than the event loop's has forked, this is skipped: the event loop's thread may have been
+            # doing anything.
             with contextlib.suppress(RuntimeError):
                 worker.reactor.abandon()
             # If a task of the child returns to the event loop, end the child: the loop belongs to the parent.

@@ -126,9 +126,9 @@ class Settings:
     max_connections: int = _setting(
         100_000,
         Integer(1, 10_000_000),
-        "The limit of open WebSockets of the whole server; beyond it, a handshake gets 503 with Retry-After. Each "
-        "costs a file descriptor, under 1 KB idle (about 4.5 KB more with TLS), and a row in shared memory, which is "
-        "reserved at the start. Connections that have ended but whose handlers are still running do not count: each "
+        "The maximum number of open WebSockets in the whole server; beyond it, a handshake gets 503 with Retry-After. "
+        "Each costs a file descriptor, under 1 KB idle (about 4.5 KB more with TLS), and a row in shared memory, which "
+        "is reserved at the start. Connections that have ended but whose handlers are still running do not count: each "
         "worker may have this many of them, plus a tenth, plus 1,000; beyond that, a handshake gets 503 too.",
     )
     max_message_size: int = _setting(
@@ -170,9 +170,9 @@ class Settings:
     receive_queue: int = _setting(
         64,
         Integer(1, 65536, "messages"),
-        "The number of messages that may wait for one connection's handler (all but the first together at most "
-        "`max_message_size` bytes) before its socket is no longer read. Raising it lets each connection hold more "
-        "memory.",
+        "The number of messages that may wait for one connection's handler before the server stops reading its socket; "
+        "all but the first may have at most `max_message_size` bytes together. Raising it lets each connection hold "
+        "more memory.",
     )
     ping_interval: float | None = _setting(
         20.0,
@@ -220,7 +220,7 @@ class Settings:
         "same",
         Origins(),
         "The web pages that may connect from a browser: `same` (the page's host and port are those of the server), a "
-        "list of origins, or `*` for all. Each origin added can act with its visitors' cookies.",
+        "list of origins, or `*` for all. Pages of each origin that you add can act with their visitors' cookies.",
     )
     allowed_hosts: tuple[str, ...] | None = _setting(
         None,
@@ -230,8 +230,8 @@ class Settings:
             )
         ),
         "The hosts that requests may name; requests for others get 400. This stops web pages whose own host name was "
-        "made to resolve to this server (DNS rebinding). None allows any host; if nothing is set, `hubbub demo` and "
-        "`hubbub run --reload` on a loopback address accept only its own names, such as `localhost`.",
+        "made to resolve to this server (DNS rebinding). None allows any host. Unless this is set, `hubbub demo` and "
+        "`hubbub run --reload` on a loopback address accept only the loopback names, such as `localhost`.",
     )
     subprotocols: tuple[str, ...] = _setting(
         (),
@@ -295,14 +295,14 @@ class Settings:
     log_level: str = _setting(
         "info",
         Choice(("debug", "info", "warning", "error", "critical")),
-        "The level of the logger `hubbub`; the access log does not depend on it. An embedded server leaves it to the "
-        "program where the lines go.",
+        "The level of the logger `hubbub`; the access log does not depend on it. If the server is embedded, the "
+        "program decides where the lines go.",
     )
     backlog: int = _setting(
         4096,
         Integer(1, 65535, "connections"),
         "The number of connections that the kernel queues until they are accepted; the kernel may have a lower limit. "
-        "Raising it lets clients wait longer in a rush instead of trying again.",
+        "In a rush, a higher value lets clients wait longer instead of trying again.",
     )
     access_log: bool = _setting(
         False,
@@ -317,8 +317,8 @@ class Settings:
         OrNone(Seconds()),
         "The time for which the event loop of a worker may be blocked, because a handler does not return or its "
         "process is stopped. After that, the log names the worker and the handler, the metric `hubbub_worker_stuck` is "
-        "1, and the worker gets no new connections; None turns the check off. Lowering it reports handlers that would "
-        "have ended by themselves.",
+        "1, and the worker gets no new connections; None turns the check off. If it is low, handlers are reported that "
+        "would soon have ended by themselves.",
     )
     stuck_restart: bool = _setting(
         False,

@@ -43,8 +43,8 @@ _PYTHONS_TYPES = mimetypes.MimeTypes().types_map[True]
 
 _METHODS = ("GET", "HEAD")
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
-# One range: from one offset to another, or the last so many bytes. A list of ranges, or a malformed header, does not
-# match and is answered with the whole file. The digits are limited because `int` is slow with very many.
+# One range: from one offset to another, or the last N bytes. A list of ranges, or a malformed header, does not match
+# and is answered with the whole file. The number of digits is limited because `int` is slow with very many.
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,300})-([0-9]{0,300})|-([0-9]{1,300}))", re.IGNORECASE)
 # No name contains a slash or NUL. Backslashes are refused because some software treats them as slashes.
 _NAME = re.compile(r"[^./\\\0][^/\\\0]*")
@@ -128,7 +128,8 @@ class StaticFiles:
             NotADirectoryError: `directory` is not a directory, or does not exist.
             TypeError: `directory` is not a path, `index` is not a `str`, or `headers` is not a mapping of `str` to
                 `str`.
-            ValueError: `index` is not a plain file name, or a header is malformed, or one that is written for you.
+            ValueError: `index` is not a plain file name; or a header is malformed, or is one that `StaticFiles` or the
+                server writes itself.
         """
         if not isinstance(directory, str | os.PathLike):
             raise wrong_type("directory", "a str or os.PathLike", directory)
@@ -229,7 +230,7 @@ def _media_type(name: str) -> str:
 
 
 def _is_another(request: Request, file: FileResponse) -> bool:
-    """Return whether the client requires an earlier version of the file (RFC 9110 §13.1.1, §13.1.4)."""
+    """Return whether the client requires another version of the file than this one (RFC 9110 §13.1.1, §13.1.4)."""
     tags = request.headers.get("if-match")
     if tags is not None:
         # A strong comparison: a weak tag never matches, as ours are all strong.
@@ -277,6 +278,6 @@ def _part(request: Request, file: FileResponse) -> Response:
 
 
 def _is_same(request: Request, file: FileResponse) -> bool:
-    """Return whether the file is still the version of which the client has other parts (RFC 9110 §13.1.5)."""
+    """Return whether the parts that the client already has are of this version of the file (RFC 9110 §13.1.5)."""
     known = request.headers.get("if-range")
     return known is None or known in (file.headers["ETag"], file.headers["Last-Modified"])

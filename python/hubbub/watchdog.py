@@ -1,8 +1,8 @@
 """Notices when the event loop of a worker or of the master is blocked, and says by what.
 
-A thread of the process regularly asks the event loop for a sign of life. If none comes for `stuck_after`, it finds out
-where the loop's thread is. The watching thread can only do so while the interpreter runs: if a worker's process is
-stopped, or one call into C holds the interpreter, the hub notices instead (`stuck.rs`).
+A thread of the process regularly asks the event loop for a sign of life. If none comes for `stuck_after`, the thread
+finds out where the loop is blocked. It can do so only while the interpreter runs: if a worker's process is stopped, or
+one call into C holds the interpreter, the hub notices instead (`stuck.rs`).
 """
 
 import asyncio
