@@ -1,4 +1,4 @@
-/** `close()` in each state: which events the page gets, and that no timers or listeners remain. */
+/** `close()` in each state: the page gets the right events, and no timers or listeners remain. */
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
@@ -10,7 +10,7 @@ afterEach(() => {
   assert.equal(world.listening, 0, "a listener was left on the page");
 });
 
-test("while open: the closing handshake is the browser's, and its outcome is told", () => {
+test("while open: the browser does the closing handshake, and the close event has the outcome", () => {
   const socket = connect("/chat");
   const lines = record(socket);
   world.socket.opens();
@@ -23,7 +23,7 @@ test("while open: the closing handshake is the browser's, and its outcome is tol
   assert.deepEqual(lines, ["state open", "open", "state closed", "close 4000 bye clean"]);
 });
 
-test("while open, and the server does not answer: no other attempt", () => {
+test("while open, and the server does not answer: there is no other attempt", () => {
   const socket = connect("/chat");
   const lines = record(socket);
   world.socket.opens();
@@ -34,7 +34,7 @@ test("while open, and the server does not answer: no other attempt", () => {
   assert.equal(world.sockets.length, 1);
 });
 
-test("the codes at the borders of what a page may send are sent", () => {
+test("the lowest and highest codes that a page may send are sent", () => {
   for (const code of [1000, 3000, 4999]) {
     const socket = connect("/chat");
     world.socket.opens();
@@ -43,7 +43,7 @@ test("the codes at the borders of what a page may send are sent", () => {
   }
 });
 
-test("while open, with a reason and no code: it is 1000's", () => {
+test("while open, with a reason and no code: the code is 1000", () => {
   const socket = connect("/chat");
   world.socket.opens();
   socket.close(undefined, "bye");
@@ -98,7 +98,7 @@ test("twice, and when closed: the second changes nothing", async () => {
   }
 });
 
-test("a listener added after close() still hears of it", async () => {
+test("a listener added after close() still gets the event", async () => {
   const socket = connect("/chat");
   socket.close();
   const lines = record(socket);
@@ -106,7 +106,7 @@ test("a listener added after close() still hears of it", async () => {
   assert.deepEqual(lines, ["close 1006 - broken"]);
 });
 
-test("in a listener of open: what was kept is not sent any more", () => {
+test("in a listener of open: kept messages are no longer sent", () => {
   for (const type of ["state", "open"]) {
     const socket = connect("/chat");
     socket.send("kept");
@@ -119,7 +119,7 @@ test("in a listener of open: what was kept is not sent any more", () => {
   }
 });
 
-test("what was kept is forgotten, and nothing more is taken", () => {
+test("kept messages are discarded, and new ones are refused", () => {
   const socket = connect("/chat");
   socket.send("kept");
   socket.close();

@@ -1,4 +1,4 @@
-/** Addresses and options, and what of the browser's own WebSocket `connect()` has to have. */
+/** Addresses and options, and the interface of the browser's WebSocket, which `connect()` has to have. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -31,7 +31,7 @@ for (const given of ["ftp://example.com/", "mailto:ada@example.com", "wss://", "
   });
 }
 
-test("a worker has no document: its own address is what others are relative to", () => {
+test("in a worker, which has no document, addresses are relative to the worker's own", () => {
   setGlobal("document", undefined);
   setGlobal("location", new URL("https://example.com/scripts/worker.js"));
   assert.equal(connect("/chat").url, "wss://example.com/chat");
@@ -51,7 +51,7 @@ test("without a WebSocket the module can be imported, and connect() says what is
   assert.deepEqual([world.listening, world.clock.timers.size], [0, 0]);
 });
 
-test("what the browser refuses at once is thrown, and nothing is left running", () => {
+test("an error that the browser throws at once is thrown on, and nothing is left running", () => {
   const refusal = new DOMException("no such protocol", "SyntaxError");
   setGlobal("WebSocket", function () {
     throw refusal;
@@ -89,7 +89,7 @@ test("an option that is undefined has its default", () => {
   assert.notEqual(world.socket.closedWith, null);
 });
 
-test("Infinity is never", () => {
+test("Infinity means never", () => {
   connect("/chat", { connectTimeout: Infinity });
   world.clock.pass(24 * 3600);
   assert.equal(world.socket.closedWith, null);
@@ -163,7 +163,7 @@ test("events are those of a WebSocket, for listeners and for on… alike", () =>
   assert.equal(seen.at(-1), "open");
 });
 
-test("a message event has the data as it came, and its origin", () => {
+test("a message event has the unchanged data, and its origin", () => {
   const socket = connect("/chat");
   const events = [];
   socket.onmessage = (event) => events.push(event);
@@ -191,7 +191,7 @@ test("a close event is the browser's CloseEvent where there is one", () => {
   assert.deepEqual([events[0].code, events[0].reason, events[0].wasClean], [4401, "log in first", true]);
 });
 
-test("a listener that throws is reported, and nothing else suffers", async () => {
+test("a listener that throws is reported, and affects nothing else", async () => {
   const reported = [];
   process.setUncaughtExceptionCaptureCallback((error) => reported.push(error.message));
   const socket = connect("/chat");

@@ -1,4 +1,4 @@
-/** A connection that is open and dead, which the browser itself notices late or never. */
+/** Connections that are open but dead, which the browser itself notices late or never. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -13,7 +13,7 @@ function opened(options) {
   return socket;
 }
 
-test("by default silence is taken for nothing", () => {
+test("by default silence has no effect", () => {
   const socket = opened({ heartbeatMessage: "ping" });
   world.clock.pass(24 * 3600);
   world.visible = true;
@@ -21,7 +21,7 @@ test("by default silence is taken for nothing", () => {
   assert.deepEqual(world.socket.sent, []);
 });
 
-test("after silence the server is asked, and an answer of any kind is enough", () => {
+test("after silence the heartbeat message is sent, and any answer is enough", () => {
   const socket = opened(ASKING);
   for (let round = 1; round <= 100; round++) {
     world.clock.pass(30);
@@ -33,7 +33,7 @@ test("after silence the server is asked, and an answer of any kind is enough", (
   assert.deepEqual(new Set(world.socket.sent), new Set(["ping"]));
 });
 
-test("without an answer the connection is replaced, and nothing that is kept gets lost", () => {
+test("without an answer the connection is replaced, and no kept message is lost", () => {
   const socket = opened(ASKING);
   const lines = record(socket);
   const dead = world.socket;
@@ -51,7 +51,7 @@ test("without an answer the connection is replaced, and nothing that is kept get
   assert.deepEqual(lines.slice(3), ["state connecting", "state open", "open"]);
 });
 
-test("from the question to the answer messages are kept: over a dead connection they would be lost", () => {
+test("messages are kept until the answer comes: over a dead connection they would be lost", () => {
   const socket = opened(ASKING);
   world.clock.pass(30);
   for (const text of ["1", "2"]) assert.equal(socket.send(text), true);
@@ -68,7 +68,7 @@ test("from the question to the answer messages are kept: over a dead connection 
   assert.deepEqual(world.sockets.map(({ sent }) => sent), [["ping", "1", "2", "3", "ping"], ["4", "5"]]);
 });
 
-test("while messages come nothing is asked", () => {
+test("while messages arrive, no heartbeat message is sent", () => {
   opened(ASKING);
   for (let second = 0; second < 300; second++) {
     world.clock.pass(1);
@@ -82,7 +82,7 @@ test("while messages come nothing is asked", () => {
   assert.deepEqual(world.socket.sent, ["ping"]);
 });
 
-test("without a message to ask with, silence alone decides", () => {
+test("without a heartbeat message, silence alone decides", () => {
   const socket = opened({ heartbeat: 30 });
   world.clock.pass(39.9);
   assert.equal(socket.state, "open");
@@ -95,7 +95,7 @@ test("without a message to ask with, silence alone decides", () => {
   assert.equal(socket.state, "waiting");
 });
 
-test("each connection is watched anew", () => {
+test("each new connection is watched from its start", () => {
   const socket = opened(ASKING);
   world.clock.pass(40);
   world.clock.pass(0.5);
@@ -140,7 +140,7 @@ test("close() ends the watch too", () => {
   }
 });
 
-test("a message of the heartbeat is not kept for a socket that is ending", () => {
+test("the heartbeat message is not kept while a socket is ending", () => {
   opened(ASKING);
   world.socket.readyState = 2;
   world.clock.pass(30);

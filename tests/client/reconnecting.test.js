@@ -1,4 +1,4 @@
-/** When it tries again, when it does not, and how long it waits. */
+/** When the client reconnects, when it does not, and how long it waits. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -15,14 +15,14 @@ function seeded(seed) {
   };
 }
 
-/** The delays that a socket tells, in the order in which it tells them. */
+/** The delays in a socket's `reconnecting` events, in order. */
 function delaysOf(socket) {
   const delays = [];
   socket.addEventListener("reconnecting", ({ detail }) => delays.push(detail.delay));
   return delays;
 }
 
-test("a lost connection is told, waited for and opened again, in this order", () => {
+test("after a lost connection the events come in order, and the connection opens again", () => {
   const socket = connect("/chat");
   const lines = record(socket);
   assert.equal(socket.state, "connecting");
@@ -75,7 +75,7 @@ for (const code of passing) {
   });
 }
 
-test("an error without a close ends the attempt, and one with it ends it once", () => {
+test("an error without a close ends the attempt, and an error with a close ends it only once", () => {
   const socket = connect("/chat");
   const lines = record(socket);
   const delays = delaysOf(socket);
@@ -145,7 +145,7 @@ test("jitter is full: each wait is anywhere between nothing and its bound", () =
   }
 });
 
-test("a server that accepts and drops at once is called less and less often", () => {
+test("for a server that accepts and drops at once, the waits keep growing", () => {
   const delays = delaysOf(connect("/chat"));
   for (let drop = 0; drop < 8; drop++) {
     world.socket.opens();
@@ -156,7 +156,7 @@ test("a server that accepts and drops at once is called less and less often", ()
   assert.deepEqual(delays, [0.5, 1, 2, 4, 8, 16, 30, 30]);
 });
 
-test("after a connection that lasted, the waits begin anew", () => {
+test("after a stable connection, the waits start from the base again", () => {
   const delays = delaysOf(connect("/chat"));
   for (let failure = 0; failure < 3; failure++) {
     world.socket.ends();
@@ -168,7 +168,7 @@ test("after a connection that lasted, the waits begin anew", () => {
   assert.deepEqual(delays, [0.5, 1, 2, 0.5]);
 });
 
-test("how long it has to last is an option", () => {
+test("how long a stable connection has to last is an option", () => {
   const delays = delaysOf(connect("/chat", { stableAfter: 60 }));
   for (let drop = 0; drop < 3; drop++) {
     world.socket.opens();
@@ -179,7 +179,7 @@ test("how long it has to last is an option", () => {
   assert.deepEqual(delays, [0.5, 1, 2]);
 });
 
-test("an attempt that does not open is given up, and what it says later is not heard", () => {
+test("an attempt that does not open is given up, and its later events are ignored", () => {
   const socket = connect("/chat");
   const lines = record(socket);
   const hanging = world.socket;
@@ -206,7 +206,7 @@ test("an attempt that opens in time is not given up", () => {
   assert.equal(world.clock.timers.size, 0);
 });
 
-test("offline, nothing is tried; online again, at once", () => {
+test("while offline there are no attempts; once online again, there is one at once", () => {
   const socket = connect("/chat");
   world.socket.opens();
   world.online = false;
@@ -218,7 +218,7 @@ test("offline, nothing is tried; online again, at once", () => {
   assert.equal(world.sockets.length, 2);
 });
 
-test("a page that is loaded offline connects when the network comes", () => {
+test("a page that is loaded offline connects when the network is available", () => {
   world.online = false;
   const socket = connect("/chat");
   assert.equal(socket.state, "waiting");
@@ -229,7 +229,7 @@ test("a page that is loaded offline connects when the network comes", () => {
   assert.deepEqual(world.socket.sent, ["kept"]);
 });
 
-test("a browser that comes back without saying so is asked now and then", () => {
+test("for browsers that do not report it, the client checks now and then whether they are online", () => {
   world.online = false;
   connect("/chat");
   world.navigator.onLine = true;
@@ -281,7 +281,7 @@ for (const [what, happens] of [
   });
 }
 
-test("a tab that is hidden tries nothing for that", () => {
+test("hiding the tab causes no attempt", () => {
   connect("/chat");
   world.socket.ends();
   world.visible = false;
@@ -311,7 +311,7 @@ test("close() in a listener of an attempt that hangs ends it", () => {
   assert.equal(world.clock.timers.size, 0);
 });
 
-test("what the browser refuses at a later attempt ends it, and is thrown for the console to show", () => {
+test("an error that the browser throws at a later attempt closes the socket, and reaches the console", () => {
   const socket = connect("/chat");
   const lines = record(socket);
   world.socket.ends();

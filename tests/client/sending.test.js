@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { connect } from "../../python/hubbub/client/hubbub.js";
 import { world } from "./world.js";
 
-/** Everything that was handed to any socket, in the order in which it was. */
+/** Everything that was handed to any socket, in order. */
 const handedOver = () => world.sockets.flatMap((socket) => socket.sent);
 
 function opened(options) {
@@ -14,7 +14,7 @@ function opened(options) {
   return socket;
 }
 
-/** Its connection breaks, and the next attempt opens, the back-off's wait over. */
+/** Break the connection, let the wait pass, and let the next attempt open. */
 function comeBack() {
   const before = world.sockets.length;
   world.socket.ends();
@@ -32,13 +32,13 @@ test("on an open connection a message goes out at once, as it is", () => {
   assert.equal(world.socket.sent[3], view);
 });
 
-test("what is neither text nor binary becomes text, as a WebSocket has it", () => {
+test("a value that is neither text nor binary becomes text, as with a WebSocket", () => {
   const socket = opened();
   for (const data of [7, null, undefined, { toString: () => "object" }]) socket.send(data);
   assert.deepEqual(world.socket.sent, ["7", "null", "undefined", "object"]);
 });
 
-test("what is sent before and between connections arrives once, in the order of the calls", () => {
+test("messages sent before and between connections arrive once, in the order of the calls", () => {
   const socket = connect("/chat");
   assert.equal(socket.send("1"), true);
   assert.equal(socket.send("2"), true);
@@ -58,7 +58,7 @@ test("what is sent before and between connections arrives once, in the order of 
   assert.deepEqual(handedOver(), ["1", "2", "3", "4", "5", "6", "7"]);
 });
 
-test("a socket that has ended but has not said so gets nothing: it would drop it", () => {
+test("a socket that has ended, but has not fired close yet, gets no messages: it would drop them", () => {
   const socket = opened();
   world.socket.readyState = 2;
   assert.equal(socket.send("kept"), true);
@@ -80,7 +80,7 @@ test("a connection that ends while the kept messages go out keeps the rest", () 
   assert.deepEqual(world.sockets.map(({ sent }) => sent), [["1"], ["2", "3"]]);
 });
 
-test("what a listener of open sends goes before what was kept", () => {
+test("messages from a listener of open go before kept ones", () => {
   const socket = opened();
   socket.addEventListener("open", () => socket.send("I am Ada"));
   world.socket.ends();
@@ -90,7 +90,7 @@ test("what a listener of open sends goes before what was kept", () => {
   assert.deepEqual(world.socket.sent, ["I am Ada", "hello"]);
 });
 
-test("what was given to a connection that broke is not sent again", () => {
+test("a message handed to a connection that broke is not sent again", () => {
   const socket = opened();
   socket.send("who knows");
   world.socket.bufferedAmount = 9;
@@ -106,7 +106,7 @@ test("the queue has a limit in messages", () => {
   assert.equal(socket.send("4"), true);
 });
 
-test("the queue has a limit in bytes, of UTF-8, and of whatever is sent", () => {
+test("the queue has a limit in bytes, for every type of data; text counts as UTF-8", () => {
   const socket = connect("/chat", { queueBytes: 10 });
   assert.equal(socket.send("你好"), true);
   assert.equal(socket.send("12345"), false);
@@ -128,7 +128,7 @@ test("by default a thousand messages and a mebibyte are kept", () => {
   assert.equal(much.send("x"), false);
 });
 
-test("there is room again after the queue went out", () => {
+test("there is room again after the queue was sent", () => {
   const socket = connect("/chat", { queueMessages: 1, queueBytes: 5 });
   world.socket.opens();
   for (const text of ["first", "other"]) {
@@ -141,7 +141,7 @@ test("there is room again after the queue went out", () => {
   assert.deepEqual(handedOver(), ["first", "other"]);
 });
 
-test("a queue of no length keeps nothing", () => {
+test("a queue with a limit of 0 keeps nothing", () => {
   const socket = connect("/chat", { queueMessages: 0 });
   assert.equal(socket.send("now or never"), false);
   world.socket.opens();
@@ -160,7 +160,7 @@ test("a message that the server would not take is refused, open or not", () => {
   assert.deepEqual(world.socket.sent, ["你好", "你好"]);
 });
 
-test("a buffer that is kept is copied, for the caller may go on writing into it", () => {
+test("a kept buffer is copied, because the caller may write into it again", () => {
   const socket = connect("/chat");
   const bytes = new Uint8Array([1, 2, 3, 4]);
   socket.send(bytes.buffer);
@@ -174,7 +174,7 @@ test("a buffer that is kept is copied, for the caller may go on writing into it"
   );
 });
 
-test("bufferedAmount counts what is kept and what the browser has not sent", () => {
+test("bufferedAmount counts kept bytes and those that the browser has not sent", () => {
   const socket = connect("/chat");
   socket.send("hello");
   assert.equal(socket.bufferedAmount, 5);

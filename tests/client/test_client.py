@@ -17,7 +17,7 @@ DOCUMENTATION = HERE.parents[1] / "docs" / "client.md"
 def test_in_node(node: str, file: Path) -> None:
     run = subprocess.run([node, "--test", file.name], cwd=HERE, capture_output=True, text=True, timeout=50)
     assert run.returncode == 0, run.stdout + run.stderr
-    # Of a file in which it finds no test, Node says that all is well.
+    # Node also succeeds for a file in which it finds no test.
     passed = re.search(r"^\S+ pass (\d+)$", run.stdout, re.MULTILINE)
     assert passed, run.stdout
     assert int(passed[1]) >= file.read_text(encoding="utf-8").count("\ntest(")

@@ -1,4 +1,4 @@
-"""The browser client in Node 22, whose WebSocket fires `error` and no `close` where it cannot connect."""
+"""The browser client in Node 22, whose WebSocket fires `error` but not `close` if it cannot connect."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ PATIENCE = 30
 
 @pytest.fixture(scope="module")
 def node_22(unavailable: Callable[[str], NoReturn]) -> str:
-    """The path of a Node 22, which npm brings: a newer one may be on the PATH."""
+    """The path of Node 22, installed by npm, because the Node on the PATH may be newer."""
     made = HERE / "node_modules" / "made"
     lock = HERE / "package-lock.json"
     if not made.exists() or made.stat().st_mtime < lock.stat().st_mtime:
@@ -42,7 +42,7 @@ def node_22(unavailable: Callable[[str], NoReturn]) -> str:
 
 
 class Client:
-    """`comes_back.js`, under way."""
+    """A running `comes_back.js`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -52,7 +52,7 @@ class Client:
         return (await self._process.stdout.readline()).decode().rstrip("\n")
 
     async def lines_up_to(self, last: str) -> list[str]:
-        """Return what it prints up to that line."""
+        """Return the lines that it prints, up to this one."""
         lines = [await self.line()]
         while lines[-1] != last:
             assert lines[-1], f"it has ended without {last!r}: {lines}"

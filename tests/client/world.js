@@ -1,7 +1,7 @@
 /**
  * The environment of a page, controlled by the tests: the clock, the sockets, the network, the tab.
  *
- * Importing this puts a new one in place before each test, as `world`, and takes it away afterwards.
+ * Importing this module creates a new environment, `world`, before each test, and removes it afterwards.
  */
 
 import { afterEach, beforeEach } from "node:test";
@@ -18,7 +18,7 @@ class Clock {
 
   clearTimeout = (id) => this.timers.delete(id);
 
-  /** Let the time pass, and call what falls due in it, in its order. */
+  /** Let time pass, and call the timers that are due, in order. */
   pass(seconds) {
     const end = this.now + seconds * 1000;
     for (;;) {
@@ -33,7 +33,7 @@ class Clock {
   }
 }
 
-/** A browser's WebSocket as far as pages see it; `opens`, `says` and `ends` are what the network does to it. */
+/** A browser's WebSocket as a page sees it; a test calls `opens`, `says` and `ends` in place of the network. */
 class FakeWebSocket extends EventTarget {
   static all = [];
 
@@ -42,7 +42,7 @@ class FakeWebSocket extends EventTarget {
   protocol = "";
   extensions = "";
   bufferedAmount = 0;
-  /** What was handed over, including what a closing socket then dropped. */
+  /** The messages handed over, including those that a closing socket then dropped. */
   sent = [];
   closedWith = null;
 
@@ -74,7 +74,7 @@ class FakeWebSocket extends EventTarget {
     this.dispatchEvent(new MessageEvent("message", { data, origin: "wss://example.com" }));
   }
 
-  /** Cannot connect, as Node 22 tells it: with no `close`, and still as if connecting. */
+  /** Fail to connect, as in Node 22: without a `close` event, and with `readyState` still `CONNECTING`. */
   fails() {
     this.dispatchEvent(new Event("error"));
   }
@@ -110,7 +110,7 @@ class World {
   navigator = { onLine: true };
   sockets = (FakeWebSocket.all = []);
 
-  /** The globals that this world takes the place of; a worker is one without a document. */
+  /** The globals that this world replaces; a worker has no document. */
   get globals() {
     return {
       WebSocket: FakeWebSocket,
@@ -124,7 +124,7 @@ class World {
     };
   }
 
-  /** As jitter makes the most of it; a test may put another in its place. */
+  /** The value for which jitter gives the longest wait; a test may set another function. */
   random = () => 1;
 
   get socket() {
@@ -155,7 +155,7 @@ export function setGlobal(name, value) {
   Object.defineProperty(globalThis, name, { value, configurable: true, writable: true });
 }
 
-/** All events of a socket as they come, each as one line. */
+/** All events of a socket in order, each as one line. */
 export function record(socket) {
   const lines = [];
   const note = (type, describe) => socket.addEventListener(type, (event) => lines.push(describe(event)));

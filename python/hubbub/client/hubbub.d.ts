@@ -2,47 +2,47 @@
 export type Sendable = string | ArrayBuffer | ArrayBufferView<ArrayBuffer> | Blob;
 
 /**
- * - `connecting`: an attempt is under way.
+ * - `connecting`: an attempt is in progress.
  * - `open`: messages go straight to the server.
- * - `waiting`: the connection is away, and will be tried again.
- * - `closed`: by `close()`, or by a code that forbids another attempt. It stays so.
+ * - `waiting`: there is no connection, and another attempt will follow.
+ * - `closed`: by `close()`, or by a close code that forbids another attempt. This is final.
  */
 export type HubbubState = "connecting" | "open" | "waiting" | "closed";
 
-/** All times are in seconds, all sizes in bytes; a number below 0 is a `RangeError`, as is an option that is not here. */
+/** All times are in seconds, all sizes in bytes. A number below 0 or an unknown option throws a `RangeError`. */
 export interface Options {
-  /** The subprotocols that are offered, as `new WebSocket` takes them. */
+  /** The subprotocols to offer, as in `new WebSocket`. */
   protocols?: string | string[];
 
-  /** An attempt that has not opened after so long is given up. Default: 10. */
+  /** Give up an attempt that has not opened after this time. Default: 10. */
   connectTimeout?: number;
-  /** The longest wait before the first new attempt; doubled for each further one. Default: 0.5. */
+  /** The longest wait before the first new attempt; doubled for each further attempt. Default: 0.5. */
   backoffBase?: number;
-  /** The longest wait of all. Default: 30. */
+  /** The upper limit for any wait. Default: 30. */
   backoffCap?: number;
-  /** A connection has to live so long for the next wait to be a first one again. Default: 5. */
+  /** How long a connection must live before the wait goes back to `backoffBase`. Default: 5. */
   stableAfter?: number;
 
-  /** How many bytes are kept while the connection is away. Default: 1 MiB. */
+  /** How many bytes to keep while there is no connection. Default: 1 MiB. */
   queueBytes?: number;
-  /** How many messages are kept while the connection is away. Default: 1000. */
+  /** How many messages to keep while there is no connection. Default: 1000. */
   queueMessages?: number;
-  /** A longer message is not sent. Default: 1 MiB, as the server's `max_message_size`, which would close the connection. */
+  /** A longer message is not sent. Default: 1 MiB, as for the server's `max_message_size`; keep the two equal. */
   maxMessageSize?: number;
 
-  /** After so long without a message the connection is suspected of being dead. Default: 0, never. */
+  /** After this time without a message the connection is suspected of being dead. Default: 0, never. */
   heartbeat?: number;
   /**
-   * Sent on suspicion, and when the network returns or the tab becomes visible, for the application on the server to
-   * answer with any message; until then, what is sent is kept. Default: nothing is sent.
+   * The message to send on a suspected connection, and when the network returns or the tab becomes visible. Your
+   * application on the server has to answer it with any message; until then, what you send is kept. Default: none.
    */
   heartbeatMessage?: Sendable;
-  /** A connection that says nothing for so long after suspicion is replaced. Default: 10. */
+  /** Replace a suspected connection that stays silent for this long. Default: 10. */
   heartbeatTimeout?: number;
 }
 
 export interface HubbubEventMap extends WebSocketEventMap {
-  /** The connection is away; the `attempt`th try to bring it back follows in `delay` seconds, or when the network returns. */
+  /** The connection was lost. Attempt number `attempt` follows in `delay` seconds, or when the network returns. */
   reconnecting: CustomEvent<{ attempt: number; delay: number }>;
   /** `detail` is the new state. */
   state: CustomEvent<HubbubState>;
@@ -51,9 +51,9 @@ export interface HubbubEventMap extends WebSocketEventMap {
 /**
  * A WebSocket that reconnects. It has everything that the browser's WebSocket has, with these differences:
  *
- * - `open` comes for each connection, `error` for each attempt that failed, `close` once, at the very end.
- * - `readyState` is `CONNECTING` also while waiting; `protocol` and `extensions` are empty without a connection.
- * - `send` never throws for want of a connection, and says what it did.
+ * - `open` fires for each connection, `error` for each failed attempt or connection, `close` once, at the very end.
+ * - `readyState` is `CONNECTING` while it waits, too; `protocol` and `extensions` are empty without a connection.
+ * - `send` does not throw if there is no connection, and returns whether the message was sent or kept.
  */
 export interface HubbubSocket extends WebSocket {
   readonly state: HubbubState;
@@ -61,18 +61,18 @@ export interface HubbubSocket extends WebSocket {
   /**
    * Send one message, or keep it until there is a connection. Buffers are copied.
    *
-   * What is kept is sent in the order of the calls, after what the listeners of `open` send. What was given to a
-   * connection that then broke is not sent again, as nobody here can know whether it arrived.
+   * Kept messages are sent in the order of the calls, after those that `open` listeners send. A message that was handed
+   * to a connection which then broke is not sent again, because the client cannot know whether it arrived.
    *
-   * @returns Whether it was sent or kept: `false` when closed, when too much is kept already, and for a message of
-   *   more than `maxMessageSize`.
+   * @returns Whether it was sent or kept: `false` if the socket is closed, if too much is kept already, or if the
+   *   message is longer than `maxMessageSize`.
    */
   send(message: Sendable): boolean;
 
   /**
-   * Close for good, and forget what was kept.
+   * Close permanently, and discard kept messages.
    *
-   * The `close` event has the server's answer; without an open connection it has code 1006, as the browser's.
+   * The `close` event has the server's answer; without an open connection it has code 1006, as in the browser.
    *
    * @param code 1000 or 3000 to 4999; otherwise an `InvalidAccessError`.
    * @param reason At most 123 bytes of UTF-8; otherwise a `SyntaxError`.

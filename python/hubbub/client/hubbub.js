@@ -1,9 +1,8 @@
 /**
- * The browser's side of Hubbub: a WebSocket that comes back.
+ * The browser's side of Hubbub: a WebSocket that reconnects.
  *
- * What applications see is documented in hubbub.d.ts, and these types are taken from there. Whatever the state, there
- * is at most one browser's socket that counts (`#socket`) and one timer (`#timer`); what an abandoned socket or timer
- * still says is not heard.
+ * The public interface is documented in hubbub.d.ts, and the types come from there. In each state there is at most one
+ * current socket of the browser (`#socket`) and one timer (`#timer`); events of an abandoned socket are ignored.
  *
  * @import { HubbubSocket, HubbubState, Options, Sendable } from "./hubbub.js"
  */
@@ -21,17 +20,17 @@ const DEFAULTS = {
   heartbeatTimeout: 10,
 };
 
-// How often the browser is asked whether it is still offline: not every one tells a worker that it is not (seconds).
+// Seconds between checks whether the browser is still offline: not every browser reports it to a worker.
 const OFFLINE_CHECK = 30;
 
-// A longer time-out would fire at once (milliseconds).
+// Milliseconds. A longer timeout would fire at once.
 const MAX_TIMEOUT = 2 ** 31 - 1;
 
-// How a connection ends that had no closing handshake (RFC 6455 §7.1.5).
+// The end of a connection without a closing handshake (RFC 6455 §7.1.5).
 const BROKEN = { code: 1006, reason: "", wasClean: false };
 
 /**
- * Codes after which trying again could only end in the same way.
+ * Whether another attempt after this code could only end in the same way.
  *
  * @param {number} code
  */
@@ -46,7 +45,7 @@ const sizeOf = (data) =>
   data instanceof Blob ? data.size : typeof data === "string" ? new TextEncoder().encode(data).length : data.byteLength;
 
 /**
- * What is kept must not change when the caller writes into its buffer again.
+ * Copies a buffer: a kept message must not change when the caller writes into its buffer again.
  *
  * @param {Sendable} data
  */
@@ -122,8 +121,8 @@ class Socket extends EventTarget {
   #queue = [];
   #queuedBytes = 0;
 
-  // How many attempts failed since a connection lasted; when this one opened, when it last said something, and whether
-  // it has been silent for so long that it may be dead.
+  // The attempts that failed since the last stable connection; when this connection opened, when it last received
+  // something, and whether it may be dead because it was silent for so long.
   #failures = 0;
   #openedAt = 0;
   #heardAt = 0;
@@ -141,7 +140,7 @@ class Socket extends EventTarget {
     this.#url = webSocketUrl(address);
 
     for (const type of /** @type {const} */ (["open", "message", "close", "error"])) {
-      // One that throws is reported by the EventTarget as any listener is, and breaks nothing here.
+      // If it throws, the EventTarget reports that, as for any listener.
       this.addEventListener(type, (/** @type {any} */ event) => this[`on${type}`]?.(event));
     }
     const { signal } = this.#page;
@@ -222,15 +221,15 @@ class Socket extends EventTarget {
     const closing = this.#state === "open" ? this.#socket : null;
     if (!closing) this.#abandon();
     this.#end();
-    // Later, as a browser does it: the caller may yet add its listener.
+    // Later, as in a browser: the caller may add its listener after this call.
     if (!closing) queueMicrotask(() => this.dispatchEvent(closeEvent(BROKEN)));
-    // To Chromium a code that is undefined is a wrong one.
+    // Chromium rejects an undefined code.
     else if (code === undefined && !reason) closing.close();
     else closing.close(code ?? 1000, reason);
   }
 
   #attempt() {
-    // Without a network only this very machine can be reached.
+    // Without a network only this machine can be reached.
     const local = /(^|\.)localhost$|^127\.|^\[::1\]$/.test(this.#url.hostname);
     if (!local && globalThis.navigator?.onLine === false) return this.#arm(OFFLINE_CHECK, () => this.#attempt());
 
@@ -238,7 +237,7 @@ class Socket extends EventTarget {
     try {
       socket = new WebSocket(this.url, this.#protocols);
     } catch (error) {
-      // What is refused here (a protocol's name, the page's security policy) will be refused again.
+      // The same mistake (a protocol's name, the page's security policy) would be refused again.
       this.#finish(BROKEN);
       throw error;
     }
@@ -276,7 +275,7 @@ class Socket extends EventTarget {
 
   /** @param {MessageEvent} event */
   #received({ data, origin }) {
-    // A browser's socket that was told to close says nothing more either.
+    // A browser's own socket fires no more messages after close(), either.
     if (this.#state !== "open") return;
     this.#heardAt = performance.now();
     if (this.#suspected) {
@@ -294,7 +293,7 @@ class Socket extends EventTarget {
     this.#finish(event);
   }
 
-  /** The socket has failed, or may hang for minutes yet before the browser notices. */
+  /** Called if the socket has failed, or hangs, which the browser may notice only minutes later. */
   #giveUp() {
     this.#abandon();
     this.dispatchEvent(new Event("error"));
@@ -310,9 +309,9 @@ class Socket extends EventTarget {
 
   #retry() {
     const { backoffBase, backoffCap, stableAfter } = this.#limits;
-    // A server that accepts and drops at once would otherwise be called again at once, for ever.
+    // Otherwise a server that accepts and drops at once would be called again at once, forever.
     if (this.#state === "open" && performance.now() - this.#openedAt >= stableAfter * 1000) this.#failures = 0;
-    // Full jitter: many pages that lost the same server come back spread out.
+    // Full jitter: pages that lost the same server return at different times.
     const delay = Math.random() * Math.min(backoffCap, backoffBase * 2 ** this.#failures);
     this.#failures += 1;
     this.#arm(delay, () => this.#attempt());
@@ -323,13 +322,13 @@ class Socket extends EventTarget {
 
   #wake() {
     if (this.#state === "waiting") this.#attempt();
-    // After a night's sleep or another network the connection may be dead without the browser's knowing.
+    // After sleep or a change of network, the connection may be dead, and the browser may not know.
     else if (this.#state === "open" && this.#heartbeatMessage !== undefined) this.#suspect();
   }
 
-  /** Wait until nothing was received for so long that it has to be asked whether the connection lives. */
+  /** Wait until nothing was received for `heartbeat` seconds, and then check whether the connection is alive. */
   #watch() {
-    // The timer is not reset for each message: when it fires, it checks how long the silence was.
+    // The timer is not reset for each message; when it fires, this checks how long the silence was.
     const left = this.#limits.heartbeat - (performance.now() - this.#heardAt) / 1000;
     if (left > 0) this.#arm(left, () => this.#watch());
     else this.#suspect();
@@ -337,7 +336,7 @@ class Socket extends EventTarget {
 
   #suspect() {
     const { heartbeat, heartbeatTimeout } = this.#limits;
-    // Without a heartbeat nothing is ever suspected.
+    // Without a heartbeat no connection is suspected.
     if (!heartbeat || this.#suspected) return;
     if (this.#heartbeatMessage !== undefined && this.#canSend()) this.#socket?.send(this.#heartbeatMessage);
     this.#suspected = true;
@@ -345,9 +344,9 @@ class Socket extends EventTarget {
   }
 
   #canSend() {
-    // Between a socket's end and its `close` event the browser would silently drop what it is given.
+    // Between a socket's end and its `close` event the browser would silently drop messages.
     if (this.#state !== "open" || this.#socket?.readyState !== this.OPEN) return false;
-    // Until the server has answered, what is sent now is safer here.
+    // Keep messages until the server has answered: over a dead connection they would be lost.
     return !this.#suspected || this.#heartbeatMessage === undefined;
   }
 
@@ -365,7 +364,7 @@ class Socket extends EventTarget {
     this.dispatchEvent(closeEvent(details));
   }
 
-  /** Nothing will be tried or sent any more. */
+  /** End everything: no further attempts, no further messages. */
   #end() {
     clearTimeout(this.#timer);
     this.#page.abort();

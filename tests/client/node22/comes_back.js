@@ -1,4 +1,4 @@
-// Connects to the address that it is given, and prints the states of the socket, and what it receives, line by line.
+// Connects to the given address, and prints the socket's states and the messages that it receives, line by line.
 import { connect } from "../../../python/hubbub/client/hubbub.js";
 
 const socket = connect(process.argv[2], { backoffBase: 0.1, backoffCap: 0.1, connectTimeout: 3600 });
