@@ -1,10 +1,10 @@
-"""Count the instructions that the server executes for a message, and compare them with the kept figures.
+"""Count the instructions that the server executes for a message, and compare them with the stored figures.
 
     python benchmarks/instructions.py [--keep] [--only NAME ...]
 
-Unlike times, counts do not depend on the neighbours of a machine. The server runs under callgrind, embedded, twice with
-each load: the difference is what the further messages have cost. Libraries choose other code on other processors, so a
-few per cent of difference between machines say nothing.
+Unlike times, counts do not depend on what else the machine does. The embedded server runs twice under callgrind, with
+few messages and with many: the difference is the cost of the additional ones. Libraries choose different code on
+different processors, so a difference of a few per cent between machines means nothing.
 """
 
 import argparse
@@ -25,19 +25,19 @@ from run import build
 
 HERE = Path(__file__).parent
 SERVER = HERE / "peers" / "hubbub_server.py"
-KEPT = HERE / "instructions.json"
+STORED = HERE / "instructions.json"
 
-LOUD, FAIL = 0.03, 0.10
-"""How much more than the kept figure is said loudly, and how much more fails."""
+WARN, FAIL = 0.03, 0.10
+"""By how much a count may exceed the stored figure before there is a warning, and before the command fails."""
 TIMES = 3
-"""How often is counted at most. What comes together in one turn differs, so the least of several counts stands."""
+"""How often to count at most. Messages arrive together by chance, so the lowest of several counts is taken."""
 SECONDS = 120.0
-"""For one run. Under callgrind everything takes about fifty times as long."""
+"""The timeout of one run. Under callgrind everything takes about fifty times as long."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is put on the server.
+    """A load for the server.
 
     Attributes:
         name: Its name in the results.
@@ -87,21 +87,21 @@ def main() -> int:
         return 1
     loads = [load for load in LOADS if not arguments.only or load.name in arguments.only]
     binary = build() / "load"
-    kept = {} if arguments.keep else json.loads(KEPT.read_text())
-    limits = {name: figure * (1 + LOUD) for name, figure in kept.get("instructions", {}).items()}
+    stored = {} if arguments.keep else json.loads(STORED.read_text())
+    limits = {name: figure * (1 + WARN) for name, figure in stored.get("instructions", {}).items()}
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         least = threads.map(lambda load: least_count(load, binary, limits.get(load.name, 0)), loads)
         counts = {load.name: round(counted, 1) for load, counted in zip(loads, least, strict=True)}
     if arguments.keep:
-        kept = {"python": platform.python_version(), "instructions": counts}
-        KEPT.write_text(json.dumps(kept, indent=2) + "\n")
-    return report(counts, kept["instructions"], kept["python"])
+        stored = {"python": platform.python_version(), "instructions": counts}
+        STORED.write_text(json.dumps(stored, indent=2) + "\n")
+    return report(counts, stored["instructions"], stored["python"])
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help=f"write the counts to {KEPT.name}")
+    parser.add_argument("--keep", action="store_true", help=f"write the counts to {STORED.name}")
     names = [load.name for load in LOADS]
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=names, help=f"of {', '.join(names)}")
     arguments = parser.parse_args()
@@ -111,7 +111,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def least_count(load: Load, binary: Path, limit: float) -> float:
-    """The least of some counts; no further one is taken once it is not above the limit."""
+    """Return the lowest of up to `TIMES` counts; stop counting once one is not above the limit."""
     least = count(load, binary)
     for _ in range(TIMES - 1):
         if least <= limit:
@@ -121,17 +121,17 @@ def least_count(load: Load, binary: Path, limit: float) -> float:
 
 
 def count(load: Load, binary: Path) -> float:
-    """The instructions of the server for one message."""
+    """Return how many instructions the server executes for one message."""
     few, many = (total(load, binary, number) for number in (load.few, load.many))
     return (many - few) / ((load.many - load.few) * load.deliveries)
 
 
 def total(load: Load, binary: Path, number: int) -> int:
-    """The instructions of a server from its start to its end, which has served so many messages."""
+    """Return how many instructions a server executes from its start to its end, with this many messages."""
     with tempfile.TemporaryDirectory() as directory:
         valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={directory}/counts")
         command = [*valgrind, sys.executable, str(SERVER), "--workload", load.serves, "--embedded"]
-        # Hashes of strings decide in which order dicts are filled and searched.
+        # The hashes of strings determine how dicts are filled and searched, so make them the same in each run.
         environment = os.environ | {"PYTHONHASHSEED": "0"}
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment, text=True) as server:
@@ -146,27 +146,27 @@ def total(load: Load, binary: Path, number: int) -> int:
                 server.kill()
     found = re.search(r"Collected : (\d+)", errors)
     if not found:
-        raise RuntimeError(f"callgrind has counted nothing:\n{errors}")
+        raise RuntimeError(f"callgrind did not count anything:\n{errors}")
     return int(found[1])
 
 
-def report(counts: dict[str, float], kept: dict[str, float], python: str) -> int:
-    """Print the counts beside the kept ones. Returns the exit status."""
-    print(f"{'':16}{'instructions':>14}{'kept':>8}{'change':>9}")
+def report(counts: dict[str, float], stored: dict[str, float], python: str) -> int:
+    """Print the counts beside the stored figures, and return the exit status."""
+    print(f"{'':16}{'instructions':>14}{'stored':>8}{'change':>9}")
     worst = 0.0
     for name, counted in counts.items():
-        change = counted / kept[name] - 1
+        change = counted / stored[name] - 1
         worst = max(worst, change)
-        remark = "  <-- TOO MANY" if change > FAIL else "  <-- MORE" if change > LOUD else ""
-        print(f"{name:16}{counted:>14,.0f}{kept[name]:>8,.0f}{change:>+9.1%}{remark}")
+        remark = "  <-- TOO MANY" if change > FAIL else "  <-- MORE" if change > WARN else ""
+        print(f"{name:16}{counted:>14,.0f}{stored[name]:>8,.0f}{change:>+9.1%}{remark}")
     if python != platform.python_version():
-        print(f"The kept figures are of Python {python}, these of {platform.python_version()}: they say little.")
+        print(f"The stored figures are for Python {python}, not {platform.python_version()}: do not compare them.")
         return 0
     if worst > FAIL:
         print(f"A message costs over {FAIL:.0%} more instructions than it did.", file=sys.stderr)
         return 1
-    if worst > LOUD:
-        print(f"WARNING: a message costs over {LOUD:.0%} more instructions than it did.", file=sys.stderr)
+    if worst > WARN:
+        print(f"WARNING: a message costs over {WARN:.0%} more instructions than it did.", file=sys.stderr)
     return 0
 
 

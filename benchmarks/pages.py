@@ -51,8 +51,8 @@ def front(results: Results) -> str:
 
 {tables.headline(results)}
 
-Made by `{results["command"]}` on {machine["processor"]}, {machine["cores"]} cores: medians, the best of those that are
-servers is bold. `bare loop` is an epoll loop in Rust that does nothing else: the limit.
+Made by `{results["command"]}` on {machine["processor"]}, {machine["cores"]} cores. The values are
+medians, and the best server's is bold. `bare loop` is an epoll loop in Rust that does nothing else: the limit.
 """
 
 

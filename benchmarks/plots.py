@@ -41,7 +41,7 @@ class Theme:
     """The colours of a page."""
 
     name: str
-    paper: str
+    background: str
     ink: str
     faint: str
     limit: str
@@ -51,11 +51,11 @@ class Theme:
 
 
 # The lines' colours are close to those of Okabe and Ito, which people with any kind of colour vision tell apart, and a
-# little lighter on dark paper.
+# little lighter on a dark page.
 THEMES = (
     Theme(
         name="light",
-        paper="#ffffff",
+        background="#ffffff",
         ink="#1f2328",
         faint="#d5dae0",
         limit="#aab2bc",
@@ -65,7 +65,7 @@ THEMES = (
     ),
     Theme(
         name="dark",
-        paper="#0d1117",
+        background="#0d1117",
         ink="#e6edf3",
         faint="#30363d",
         limit="#6e7681",
@@ -100,8 +100,8 @@ def settings(theme: Theme) -> dict[RcKeyType, object]:
         "svg.hashsalt": "hubbub",
         "font.family": "DejaVu Sans",
         "font.size": 9,
-        "figure.facecolor": theme.paper,
-        "axes.facecolor": theme.paper,
+        "figure.facecolor": theme.background,
+        "axes.facecolor": theme.background,
         "axes.edgecolor": theme.faint,
         "axes.labelcolor": theme.ink,
         "axes.titlesize": 10,

@@ -96,8 +96,8 @@ def described(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
     return (
         f"`{results['command']}` on {machine['processor']}, {machine['cores']} cores, Linux {machine['kernel']}; "
-        f"{cores}; {versions}. Medians of up to {conditions['rounds']} rounds, and the lowest to the highest; "
-        "the best of those that are servers is bold."
+        f"{cores}; {versions}. Medians of up to {conditions['rounds']} rounds, with the lowest and the highest; "
+        "the best server's is bold."
     )
 
 
