@@ -162,7 +162,7 @@ fn a_worker_that_takes_nothing_costs_a_bounded_queue() {
     wait_for(&hub, |event| matches!(event, HubEvent::Warning(text) if text.contains("worker 1 is not reading")));
     zero.send(&Message::Reload);
     wait_for(&hub, |event| matches!(event, HubEvent::Reload(_)));
-    // It reads again: what was kept arrives, and the number of lost commands is reported.
+    // The worker reads again: the queued commands arrive, and the number of lost ones is reported.
     let mut come = 0;
     while come < 30 {
         one.expect(&for_worker_1(&payload));
@@ -305,7 +305,7 @@ fn who_does_not_answer_in_time_is_named_and_not_waited_for() {
     let number = question(&mut zero);
     zero.send(&Message::Answer(number, Answer::Count(2)));
     program.expect(&Message::Answer(7, Answer::Silent(vec![1])));
-    // This is too late, and ignored.
+    // This answer is too late, and ignored.
     let number = question(&mut one);
     one.send(&Message::Answer(number, Answer::Count(3)));
     // A worker that is gone never answers, which counts as an answer.
@@ -387,7 +387,7 @@ fn ids_go_on_after_a_restart_above_what_was_leased() {
     let leased = || std::fs::read_to_string(&path).expect("a lease").trim().parse::<u64>().expect("a number");
     let first = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
     let while_it_runs = leased();
-    // As if it had been killed: the next one begins above everything that this one may have given out.
+    // This hub ends as if it had been killed: the next one begins above all ids that it may have given out.
     std::mem::forget(first);
     let second = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
     assert!(leased() > while_it_runs);

@@ -34,7 +34,7 @@ pub(crate) struct Frame {
     home: Py<Home>,
 }
 
-/// The frames of received messages. Each one belongs to the handler that keeps it.
+/// The frames of received messages. A frame that a handler keeps is never reused.
 ///
 /// A frame that its handler has released is reused. Handlers cannot distinguish it from a new one, and creating a new
 /// one would cost a tenth of a short message.

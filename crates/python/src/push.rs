@@ -1,4 +1,4 @@
-//! `Server.push` while a worker runs. It is on the path of every message, so it is called with as little as possible.
+//! `Server.push` while a worker runs. It is on the path of every message, so calling it has to be cheap.
 //!
 //! Python finds a native method of a class several times faster than an attribute of the object that hides the class's
 //! method. So while a worker runs, this takes the place of `Server.push` in the class. It serves one server of the

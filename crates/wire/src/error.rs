@@ -31,7 +31,6 @@ pub mod close_code {
 ///
 /// 1004 has no meaning yet; 1005, 1006 and 1015 exist only for local reports; 1016 to 2999 are reserved for future
 /// versions of the protocol; 3000 to 3999 belong to libraries and 4000 to 4999 to applications.
-/// to 4999 to applications.
 pub const fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -117,7 +117,7 @@ pub enum Fin {
     Last = 1,
 }
 
-/// The first byte of a server's frame: its opcode, and what it is of its message.
+/// The first byte of a server's frame: its opcode, and which part of its message it carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FirstByte(u8);
 

@@ -2,8 +2,8 @@
 //! bytes out.
 //!
 //! A connection begins as HTTP/1.1 ([`http`], [`body`], [`host`], [`origin`], [`path`], [`handshake`]) and continues as a
-//! [`receiver::Receiver`] and a [`sender::Sender`]. Everything here is driven by its caller: nothing blocks, nothing is read from outside, and
-//! the date of a response is an argument.
+//! [`receiver::Receiver`] and a [`sender::Sender`]. Everything here is driven by its caller: nothing blocks or reads
+//! from outside, and the date of a response is an argument.
 
 pub mod body;
 pub mod deflate;

@@ -1,4 +1,4 @@
-//! Bodies that are accepted, bodies that are refused, and that it does not matter how the network splits them.
+//! Bodies that are accepted and bodies that are refused, however the network splits them.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Properties that hold for any input: above all, that it does not matter how the network splits it.
+//! Properties that hold for any input, above all: the result is the same however the network splits it.
 
 mod peer;
 

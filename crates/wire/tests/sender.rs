@@ -1,5 +1,5 @@
-//! The sending half, heard by a receiving half: what is sent arrives as the same events, in whatever fragments and
-//! however the network splits it, and what may not be sent is refused.
+//! The sending half, checked by a receiving half: messages arrive as the same events, whatever their fragments and
+//! however the network splits them, and a message that may not be sent is refused.
 
 mod peer;
 
@@ -55,7 +55,7 @@ impl Side {
     }
 }
 
-/// What should come of asking: written without a look at the sender, from the whole text of each message.
+/// The expected result of each call, computed independently of the sender, from the whole text of each message.
 #[derive(Default)]
 struct Model {
     /// The opcode of the message in fragments, and what has been sent of it.
@@ -180,7 +180,7 @@ fn fragments() -> impl Strategy<Value = Vec<Ask>> {
     })
 }
 
-/// Anything that can be asked for, allowed or not. Only the text of whole messages is the caller's to check.
+/// Any call, allowed or not. Only whole text messages are always UTF-8, because the caller has to check them.
 fn anything() -> impl Strategy<Value = Ask> {
     let text = prop_oneof![
         ".{0,9}".prop_map(String::into_bytes),

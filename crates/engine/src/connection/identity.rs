@@ -1,8 +1,8 @@
-//! The id of a connection, and how far its WebSocket is on its way from open to forgotten.
+//! The id of a connection, and the life of its WebSocket, from open to forgotten.
 
 use crate::registry::Fd;
 
-/// What the application knows a connection by.
+/// How the application identifies a connection.
 #[derive(Debug)]
 pub(crate) enum Identity {
     /// HTTP, or a WebSocket that is being refused: there are no events, so there is no id.

@@ -1,4 +1,4 @@
-//! Whether workers are serving, and the clients that are told that none is.
+//! Keeps track of whether workers are serving, and answers clients with 503 while none is.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -24,9 +24,10 @@ const BODY: &str = "no worker is ready\n";
 const MAX_PARTING: usize = 1024;
 const MAX_READ: usize = 64 * 1024;
 const READ: usize = 16 * 1024;
-/// How long a client has at least, and without TLS at most. With TLS it has `handshake_timeout`, unless others wait.
+/// How long a client has to take its answer: at least this long, and without TLS at most this long. With TLS it has
+/// `handshake_timeout`, unless others wait.
 const LINGER: Duration = Duration::from_secs(2);
-/// Clients whose handshake goes on between two looks at the hub's other work: a signature may take a millisecond.
+/// How many TLS handshakes to continue before the hub does its other work: a signature may take a millisecond.
 const MAX_HANDSHAKES_AT_ONCE: usize = 8;
 
 /// A client that is being answered, or is still reading its answer.
@@ -39,7 +40,7 @@ struct Parting {
     until: Instant,
 }
 
-/// Whether workers are serving, and the clients that are told that none is.
+/// See the module documentation.
 pub(super) struct TurningAway {
     speaks_tls: bool,
     /// The certificate of a server that speaks TLS, unless its files cannot be used.
@@ -81,7 +82,7 @@ impl TurningAway {
         !self.speaks_tls || self.certificate.is_some()
     }
 
-    /// How many clients can be answered now without giving up too early on one whose TLS handshake goes on.
+    /// How many clients can be answered now without giving up too early on one whose TLS handshake is in progress.
     pub(super) fn room(&self, now: Instant) -> usize {
         let is_recent = |parting: &&Parting| now.duration_since(parting.since) < LINGER;
         if self.speaks_tls { MAX_PARTING - self.parting.iter().rev().take_while(is_recent).count() } else { usize::MAX }
@@ -130,7 +131,7 @@ impl TurningAway {
         self.parting.front().map(|parting| parting.until)
     }
 
-    /// Goes on with the clients that are `ready`, and drops those that have ended or take too long.
+    /// Continues with the clients that are `ready`, and drops those that have ended or take too long.
     pub(super) fn go_on(&mut self, ready: &[bool], now: Instant) {
         let (mut ready, mut handshakes) = (ready.iter(), 0);
         self.parting.retain_mut(|parting| {
@@ -179,7 +180,7 @@ impl Parting {
         self.converse(&mut input)
     }
 
-    /// Goes on with the TLS session, and answers as soon as a request begins. Returns whether that was the end.
+    /// Continues with the TLS session, and answers as soon as a request begins. Returns whether that was the end.
     fn converse(&mut self, input: &mut [u8]) -> bool {
         let Some(session) = &mut self.session else { return false };
         let (mut plain, mut sealed) = (vec![0; input.len()], Vec::new());

@@ -315,29 +315,29 @@ impl Reactor {
         self.carry_out_queue(Self::has_time_after);
     }
 
-    /// Carries out queued commands while `goes_on` returns true; its argument says how many connections the last
-    /// command was for. Returns false if nothing was queued.
-    fn carry_out_queue(&mut self, goes_on: impl Fn(&mut Self, Reach) -> bool) -> bool {
+    /// Runs queued commands until `keep_going` returns false; its argument says how many connections the last command
+    /// was for. Returns false if nothing was queued.
+    fn carry_out_queue(&mut self, keep_going: impl Fn(&mut Self, Reach) -> bool) -> bool {
         if self.commands.is_empty() {
             self.is_asked = false;
             self.commands = FrameBuffer::of(self.shared.take());
         }
         let mut commands = std::mem::take(&mut self.commands);
-        let mut has_come = false;
+        let mut was_queued = false;
         // Frames queued here are whole and well-formed.
         while let Ok(Some(frame)) = commands.next_frame(usize::MAX) {
-            has_come = true;
+            was_queued = true;
             let Ok(Message::Command(command)) = Message::decode(content(commands.frame(frame))) else { continue };
             let reach = Reach::of(&command);
             self.carry_out(command, Source::Thread);
-            if !goes_on(self, reach) {
+            if !keep_going(self, reach) {
                 break;
             }
         }
         if !commands.is_empty() {
             self.commands = commands;
         }
-        has_come
+        was_queued
     }
 
     /// Carries out a command. Returns false if the turn's time is over.

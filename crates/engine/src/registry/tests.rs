@@ -56,7 +56,7 @@ fn a_full_table_gives_no_id() {
     for _ in 0..100 {
         assert_eq!(ids.next(&registry), Err(NoId::NoFreeRow));
     }
-    // This has cost no id: the next one is within the rows.
+    // The failed attempts have used up no ids: the next id is at most one round of the rows away.
     registry.release(last);
     let next = ids.next(&registry).expect("an id");
     assert!(next > last && next <= last + registry.rows() as u64);
@@ -96,7 +96,7 @@ fn at_the_edge_of_the_counter_ids_end_and_none_comes_again() {
     assert_eq!(given, Vec::from_iter(COUNTER - 4..=COUNTER));
     assert_eq!(ids.next(&registry), Err(NoId::Exhausted));
     assert!(ids.are_exhausted(&registry));
-    // Nor is there one for a process that continues after this.
+    // A process that continues after this one gets no id either.
     assert_eq!(counting(&registry, 0).next(&registry), Err(NoId::Exhausted));
 }
 
@@ -211,7 +211,7 @@ fn traffic_that_was_told_is_never_told_to_be_less() {
     registry.claim(fd, client(), 7);
     registry.row(registry.index(fd)).bytes_in.store(100, Ordering::Relaxed);
     let before = registry.stats().totals;
-    // It has ended, but is not yet counted among the closed ones.
+    // The connection has ended, but its traffic is not yet counted with that of closed connections.
     registry.release(fd);
     assert_eq!(registry.stats().totals, before);
     add(&registry.slot(5).totals.bytes_in, 100);

@@ -1,4 +1,4 @@
-//! What leaves an outbox, and in what order.
+//! What an outbox writes, and in which order.
 
 use super::*;
 use wire::frame::{FirstByte, Opcode};

@@ -1,4 +1,4 @@
-//! The calls of other threads, which a turn takes as far as its time allows.
+//! Calls from other threads: a turn carries out as many of them as its time allows.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::reactor::tests::simulation::Simulation;
 use crate::registry::Fd;
 use crate::settings::Settings;
 
-/// More than one turn carries out.
+/// More calls than one turn carries out.
 const MANY: usize = 2000;
 
 fn push_from_thread(simulation: &Simulation, fd: Fd, number: usize) {
@@ -25,7 +25,7 @@ fn calls_that_are_announced_while_earlier_ones_are_carried_out_are_taken_too() {
     simulation.turn();
     assert!(!simulation.reactor.commands.is_empty(), "one turn has carried out all of them");
     push_from_thread(&simulation, fd, MANY);
-    // It reads nothing, so nothing but the calls themselves can cause a turn.
+    // The client reads nothing, so only the calls themselves can cause a turn.
     simulation.run();
     while simulation.client(who).read_some(64 * 1024) > 0 {
         simulation.run();

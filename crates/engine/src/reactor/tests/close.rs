@@ -1,4 +1,4 @@
-//! How connections end, in every order of what the two sides do.
+//! How connections end, for every order in which the two sides act.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ enum Act {
 const ACTS: [Act; 5] =
     [Act::ServerCloses, Act::ClientCloses, Act::ClientEndsOutput, Act::ClientReads, Act::ServerTurns];
 
-/// What is going on when the first of them begins to close.
+/// The state of the connection when the first side begins to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     Nothing,
@@ -146,7 +146,7 @@ fn play(before: Before, order: &[Act]) {
     let received = &simulation.client(who).received;
     let closes = received.iter().filter(|each| matches!(each, Received::Close(..))).count();
     assert!(closes <= 1, "one Close frame at most");
-    // Where the client has not broken anything, it is answered.
+    // A client that has not broken any rule gets an answer.
     if clients_code.is_some() {
         assert_eq!(closes, 1);
     }
@@ -402,7 +402,7 @@ fn lingering_ends_at_close_timeout() {
 #[test]
 fn a_connection_that_is_failed_after_our_close_frame_holds_no_memory() {
     let (mut simulation, who, fd) = opened();
-    // Its buffer goes back to those that are kept for reuse.
+    // Its buffer returns to the pool.
     push(&mut simulation.reactor, fd, &"long".repeat(2000));
     simulation.run();
     simulation.client(who).read();
@@ -552,7 +552,7 @@ fn closing_everything_closes_each_connection_as_its_stage_allows() {
     assert_eq!(simulation.client(idle).end, Some(End::Closed));
     assert_eq!(simulation.client(body).status(), Some(503));
     assert_eq!(simulation.client(asked).end, None, "its handler still runs");
-    // Somebody who asks now is turned away.
+    // A client that sends a request now is turned away.
     simulation.client(late).write(HANDSHAKE);
     simulation.run();
     simulation.client(late).read();

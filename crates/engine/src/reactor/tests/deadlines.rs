@@ -1,4 +1,4 @@
-//! Each deadline runs out at its moment, and not a millisecond before.
+//! Each deadline expires when it is due, and not a millisecond earlier.
 //!
 //! Deadlines are checked in steps of the timer wheel. The times here are whole steps, so that nothing is rounded.
 
@@ -17,7 +17,7 @@ use crate::tls::certificate::CertificateFiles;
 const TICK: Duration = Duration::from_millis(1);
 /// Between two steps of the wheel.
 const STEP: Duration = Duration::from_millis(16);
-/// Each limit is another one, so that no test passes because of a neighbour's.
+/// All limits are different, so that no test passes because of another limit.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(16 * 500);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(16 * 300);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(16 * 700);
@@ -254,11 +254,11 @@ fn every_16_kib_of_a_body_extend_its_deadline_by_a_second_but_not_into_the_futur
     let who = simulation.connect();
     simulation.client(who).write(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n");
     simulation.run();
-    // All at once: what is gained would end in the future.
+    // All of it arrives at once, so the gained time would extend into the future, and does not count.
     simulation.client(who).write(&[b'b'; 160 * 1024]);
     simulation.pass(HANDSHAKE_TIMEOUT - 2 * TICK);
     assert_eq!(simulation.stat("refused"), 0);
-    // This comes in time, and gains three seconds of the eight that have passed.
+    // This arrives in time, and gains three of the eight seconds that have passed.
     simulation.client(who).write(&[b'b'; 48 * 1024]);
     simulation.pass(2 * TICK + Duration::from_secs(3) - TICK);
     assert_eq!(simulation.stat("refused"), 0);
@@ -297,7 +297,7 @@ fn the_time_between_two_requests_begins_when_the_answer_is_sent_and_ends_with_th
     answer_one_request(&mut simulation, who, b"");
     simulation.pass(KEEP_ALIVE_TIMEOUT - TICK);
     simulation.client(who).write(b"G");
-    // From here on it is a head like any other.
+    // From here on the time limit for a request's head applies.
     simulation.pass(HANDSHAKE_TIMEOUT - TICK);
     simulation.client(who).write(b"ET / HTTP/1.1\r\nHost: here\r\n\r\n");
     simulation.run();

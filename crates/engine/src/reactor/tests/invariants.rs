@@ -1,4 +1,4 @@
-//! What is true of a reactor between any two turns.
+//! Checks of what must be true of a reactor after each turn.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ pub(super) fn hold(reactor: &Reactor) {
     ended_connections_are_waited_for(reactor);
 }
 
-/// Holds when the event loop has nothing to do at this moment.
+/// Checks what must be true when the event loop has nothing to do at this moment.
 pub(super) fn hold_at_rest(reactor: &Reactor) {
     for connection in reactor.connections.values() {
         nothing_is_overlooked(connection);
@@ -145,7 +145,8 @@ fn ended_connections_are_waited_for(reactor: &Reactor) {
     }
 }
 
-/// Whatever the kernel has for a connection, or could take from it, is taken unless something forbids it.
+/// Everything that the kernel has for a connection has been read, and all that it could take has been written, unless
+/// something forbids it.
 fn nothing_is_overlooked(connection: &Connection) {
     let is_ended = matches!(connection.identity, Identity::Named { life: Life::Ended(_), .. });
     assert!(!is_ended || !connection.lane.is_free(), "`close` is due");

@@ -16,9 +16,9 @@ use crate::settings::Settings;
 use crate::system::clock::TimeSource;
 use crate::system::clock::simulated::SimulatedTime;
 
-/// Bytes that the kernel holds of what a client does not read, roughly.
+/// Roughly the number of bytes that the kernel buffers for a client that does not read.
 const SEND_BUFFER: usize = 16 * 1024;
-/// More turns than anything here needs. An event loop that runs so many without time passing would spin.
+/// More turns than any test needs. An event loop that runs this many without time passing is spinning.
 const MAX_TURNS: usize = 20_000;
 /// The time that a closing peer has, in most tests.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);

@@ -59,7 +59,7 @@ fn a_reader_that_stalls_is_cut_off() {
         simulation.pass(CLOSE_TIMEOUT);
     }
     assert_eq!(simulation.reactor.len(), 1);
-    // What it took in the last period pays for two, after which it has taken nothing.
+    // The data that it took in the last period pays for two periods; after those it has taken nothing.
     simulation.pass(4 * CLOSE_TIMEOUT);
     assert!(simulation.reactor.is_empty());
     assert_eq!(simulation.application.ending(fd), Some((1006, "4000")));
@@ -77,7 +77,7 @@ fn a_long_answer_takes_as_long_as_its_reader_keeps_reading() {
         simulation.pass(keep_alive_timeout);
         periods += 1;
     }
-    // It was idle as soon as the last of it was written.
+    // The connection counted as idle as soon as the rest of the answer was written.
     assert!(simulation.client(who).answers().len() > 500_000 && periods > 10, "cut off after {periods} periods");
 }
 
@@ -270,7 +270,7 @@ fn a_message_that_waits_in_the_backlog_does_not_go_inside_one_cut_short_for_memo
     simulation.reactor.broadcast(DataOpcode::Text, b"to all", &[]);
     simulation.reactor.settle();
     assert!(!simulation.reactor.backlog.is_empty());
-    // Memory runs short because of another connection, but this one holds the most.
+    // Another connection exceeds the memory limit, but this one holds the most.
     while simulation.stat("memory_closed") == 0 {
         assert_eq!(simulation.reactor.push(other, DataOpcode::Binary, Fin::Last, &[7; 4000]), Ok(true));
     }

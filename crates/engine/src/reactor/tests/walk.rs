@@ -73,13 +73,13 @@ enum Kind {
 /// A client, and what is known about its connection.
 struct Peer {
     kind: Kind,
-    /// In how many cases of a hundred it reads when it may.
+    /// The percentage of its chances to read that it uses.
     diligence: usize,
     /// Messages that it has written, at least in part.
     written: Vec<Message>,
     /// The message that it is writing in fragments.
     writing: Option<Message>,
-    /// How many of these the application has received.
+    /// How many of the written messages the application has received.
     delivered: usize,
     /// The code of its Close frame.
     closing: Option<u16>,
@@ -169,7 +169,7 @@ impl Walk {
             simulation.reactor.backlog.max_at_once = random.below(4);
         }
         match random.below(4) {
-            // A turn does no more than it has to.
+            // Each turn does the minimum.
             0 | 1 => simulation.reactor.turn_time = Duration::ZERO,
             // A turn may end at any step.
             2 => simulation.time.pass_at_each_reading(Duration::from_micros(300)),
@@ -511,7 +511,7 @@ impl Walk {
         let shared = self.simulation.reactor.shared().clone();
         if self.random.chance(50) {
             let Some((fd, who)) = self.connection() else { return };
-            // It may be dropped on its way.
+            // The message may be dropped on its way.
             if self.policy == SlowConsumer::Drop && shared.push(fd, opcode, Fin::Last, &payload) {
                 self.peers[who].expect(message);
             }
