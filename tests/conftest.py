@@ -91,7 +91,7 @@ def _install(names: tuple[str, ...]) -> None:
         return
     without_questions = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     with (Path(tempfile.gettempdir()) / "hubbub-tests-install.lock").open("w") as lock:
-        # Tests run in several processes, and apt-get in one at a time. Another may just have installed it.
+        # Tests run in several processes; only one may run apt-get. Another may just have installed the program.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _find(names):
             return

@@ -1,4 +1,4 @@
-"""Building blocks of the tests' applications, whichever process they run in."""
+"""Building blocks for the tests' applications, in any process."""
 
 import asyncio
 import functools

@@ -1,6 +1,6 @@
 """Thousands of clients: `crowd.py PORT COUNT BYTES`.
 
-Says `connected` when all of them are, and `received` when each has got so many bytes after the handshake.
+Prints `connected` when all of them are connected, and `received` when each has received BYTES after the handshake.
 """
 
 import selectors
@@ -25,7 +25,7 @@ def connected(port: int) -> socket.socket:
 
 
 def main(port: int, count: int, expected: int) -> None:
-    """Connect, and read until all have got what they expect."""
+    """Connect, and read until every client has received `expected` bytes."""
     selector = selectors.DefaultSelector()
     missing = {}
     for _ in range(count):

@@ -37,7 +37,7 @@ class Embedded:
         await self._stack.enter_async_context(self.server)
 
     async def run(self, worker_id: int, job: Job) -> Any:
-        # Let earlier requests take effect first, as they do for calls from another process.
+        # Let earlier requests take effect first, as they do before a call from another process.
         await asyncio.sleep(0)
         result = job(self.server, self.note)
         return await result if inspect.isawaitable(result) else result

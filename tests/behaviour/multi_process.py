@@ -23,7 +23,7 @@ from hubbub import NotRunning
 
 PROGRAM = Path(__file__).with_name("served.py")
 LISTENING = re.compile(r"listening on \S+ port (\d+)")
-# Failures that a server may log: those of the application itself.
+# A server may log the failures of the application itself.
 COMPLAINT = re.compile(r" hubbub ERROR (the \w+ handler|a timer's function) ")
 
 
@@ -173,6 +173,6 @@ def unexpected(log: str) -> list[str]:
         for before, line in itertools.pairwise(lines)
         if (" ERROR " in line and not COMPLAINT.search(line))
         or "panicked at" in line
-        # After an empty line it is an exception that led to the next one.
+        # A traceback after an empty line is of an exception that led to the next one.
         or (line.startswith("Traceback") and before and not COMPLAINT.search(before))
     ]

@@ -57,7 +57,7 @@ class RawClient:
 
     @property
     def address(self) -> str:
-        """Its own end of the connection, as the server's log has it."""
+        """The address and port of the client's end, as the server's log shows them."""
         host, port = self._socket.getsockname()
         return f"{host}:{port}"
 
@@ -76,7 +76,7 @@ class RawClient:
             self._writer.write_eof()
 
     def reset(self) -> None:
-        """Break the TCP connection off."""
+        """Reset the TCP connection."""
         self._socket_option(socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 

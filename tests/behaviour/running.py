@@ -104,8 +104,8 @@ class Running:
         self.stop = serving.stop
         """Stop gracefully; the end of the test does so anyway."""
         self.workers = [Remote(serving, worker_id) for worker_id in range(serving.workers)]
-        # All calls come from one worker, so that they keep their order; and not from the worker that gets the first
-        # connection, so that they have to cross between workers.
+        # All calls come from one worker, so that they keep their order. It is not the worker that gets the first
+        # connection, so that the calls have to cross between workers.
         self.server = self.workers[-1]
 
     async def owner(self, fd: int) -> Remote:
@@ -156,7 +156,7 @@ async def all_from(client: ClientConnection) -> list[str | bytes]:
 async def time_passes(seconds: float) -> None:
     """Let that much time pass for the timers of a server.
 
-    Use it only to check that something does not happen: a slow machine then makes the test pass, never fail.
+    Use it only to check that something does not happen: then a slow machine cannot make the test fail.
     """
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, passed.set)

@@ -1,4 +1,4 @@
-"""Which hosts requests may be for: what stops a page whose own name resolves to the server (DNS rebinding)."""
+"""Which hosts requests may be for: this stops pages whose own name resolves to the server (DNS rebinding)."""
 
 import pytest
 from application import Note

@@ -1,4 +1,4 @@
-"""Certificates: how they are exchanged while the server runs, and which files can be used."""
+"""Certificates: replacing them while the server runs, and which files can be used."""
 
 import asyncio
 import os
@@ -45,7 +45,8 @@ async def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def until_told(running: Running, text: str) -> None:
     """Connect until every worker has logged something about the certificate: they check it when a client connects."""
     while not all(f"worker {worker.worker_id}: {text}" in running.log.text for worker in running.workers):
-        # Together, for each goes to the worker that has the fewest: one after the other might all go to the same.
+        # Connect at the same time: the worker with the fewest connections gets the next one, so connections that are
+        # opened and closed one after the other might all go to the same worker.
         async with AsyncExitStack() as together:
             for _ in range(2 * len(running.workers)):
                 await together.enter_async_context(RawClient(running.port))
@@ -92,7 +93,7 @@ async def test_a_broken_certificate_is_not_taken(exchange: Exchange, tmp_path: P
         ]
     assert await is_served(running, before)
 
-    # The chain alone is new, for now: the key is still that of the old one.
+    # At first only the chain is new: the key still belongs to the old certificate.
     (tmp_path / "other").mkdir()
     other = Certificate.make(tmp_path / "other")
     shutil.copy(other.certfile, certificate.certfile)
@@ -112,7 +113,7 @@ async def test_a_certificate_that_could_not_be_read_for_another_reason_is_read_l
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         first_free = os.dup(0)
         os.close(first_free)
-        # The two ends of one connection, and no file.
+        # Leave descriptors for the two ends of one connection, and none for a file.
         resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + 2, before[1]))
         try:
             while "Too many open files" not in running.log.text:
@@ -127,7 +128,7 @@ async def test_a_certificate_that_could_not_be_read_for_another_reason_is_read_l
 
 @pytest.fixture
 async def reloading(tmp_path: Path) -> AsyncIterator[Exchange]:
-    """The same, in workers that can be replaced."""
+    """The same server in workers that can be replaced."""
     certificate = Certificate.make(tmp_path)
     async with serve_over_tls(echo, {}, certificate, workers=3) as running:
         yield running, certificate

@@ -1,4 +1,4 @@
-"""Closing a connection whose client still reads what was sent before, only slowly."""
+"""Closing a connection whose client is still reading earlier messages, slowly."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ CLOSE_TIMEOUT = 0.5
 
 
 def sends_much(server: Server, note: Note) -> None:
-    """Send `MUCH` to a client that asks for it, and then do what the message says."""
+    """Send `MUCH` bytes to a client that asks for them, and then do what the message says."""
 
     @server.on("message")
     def on_message(server: Server, frame: Frame) -> None:
@@ -46,7 +46,7 @@ def sends_much(server: Server, note: Note) -> None:
 
 
 def tells_open(server: Server, note: Note) -> None:
-    """Tell the ids of connections."""
+    """Note the ids of connections that open."""
     server.on("open", lambda server, request: note(request.fd))
 
 
@@ -98,7 +98,7 @@ async def test_everything_and_the_close_frame_arrive_at_a_slow_reader(serve: Ser
 
 
 async def test_a_reader_is_slow_in_its_own_rhythm(serve: Serve) -> None:
-    """Its system makes room for more in steps that take longer than a period."""
+    """The client's system makes room in large steps, and the time between two of them is longer than a period."""
     amount, rate = 400_000, 70_000
     running = await serve(sends_much, close_timeout=CLOSE_TIMEOUT)
     async with running.raw(64 * 1024) as client:
@@ -107,7 +107,7 @@ async def test_a_reader_is_slow_in_its_own_rhythm(serve: Serve) -> None:
         client.send_frame(Opcode.BINARY, amount.to_bytes(4))
         received = bytearray()
         began = time.monotonic()
-        # After a pause of this process it reads the more: by the clock it is never slower than it should be.
+        # After a pause of this process the client reads more at once, so that it never falls behind its rate.
         while data := await client.some(max(int(rate * (time.monotonic() - began)) - len(received), 1)):
             received += data
             await asyncio.sleep(0.02)
@@ -140,7 +140,7 @@ async def test_a_reader_that_is_too_slow_for_the_policy_gets_the_close_frame(ser
     running = await serve_here(sends_much, close_timeout=CLOSE_TIMEOUT, send_queue_size=MUCH)
     async with contextlib.AsyncExitStack() as stack:
         client = await slow_reader(running, stack)
-        # The first message is on its way, and has to be ended before the Close frame.
+        # The first message is being sent, and has to be complete before the Close frame.
         client.send_frame(Opcode.TEXT, b"overflow")
         data = await read_slowly(client)
     assert data.endswith(close_frame(CloseCode.TRY_AGAIN_LATER, "slow consumer"))
@@ -152,7 +152,7 @@ async def test_a_slow_reader_may_take_its_time_to_come_to_a_ping(serve_here: Ser
     async with running.raw(RECEIVE_BUFFER) as client:
         await client.upgrade()
         fd = await running.opened()
-        # The kernel takes all of it, and the pings after it.
+        # The kernel takes the whole message, and the pings after it.
         assert await running.server.push(fd, bytes(400_000))
         received = bytearray()
         while not received.endswith(bytes([0x80 | Opcode.PING, 0])):
@@ -172,7 +172,7 @@ async def test_the_stop_waits_no_longer_than_shutdown_timeout_for_a_slow_reader(
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             is_over = asyncio.Event()
             reading = group.create_task(trickle(client, is_over))
-            # In processes, with exit status 0.
+            # A server in processes must exit with status 0.
             await running.stop()
             is_over.set()
             assert await running.noted() == ("close", 1006, "1001")

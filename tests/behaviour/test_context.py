@@ -78,7 +78,7 @@ async def test_a_handler_that_does_not_suspend_has_its_task_too(serve: Serve) ->
     async with running.connect() as client:
         await client.send("hello")
     assert await running.noted() == (True,)
-    # And a handler that is none is not taken for the one before it.
+    # The `close` handler, a `def`, does not see that task.
     assert await running.noted() == (True,)
 
 

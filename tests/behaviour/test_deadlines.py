@@ -12,13 +12,13 @@ from running import Serve
 from hubbub import Frame, Opcode, Server
 
 CLOSE_TIMEOUT = 0.1
-# Nothing but the deadline under test comes within this time, after which the test has failed.
+# Within this time nothing but the deadline under test is due. A test that takes longer fails.
 PATIENCE = 8
 SETTINGS: dict[str, Any] = {"ping_interval": None, "close_timeout": CLOSE_TIMEOUT, "handshake_timeout": 60}
 
 
 async def from_a_task(disconnect: Callable[[], object]) -> None:
-    """Call it where no turn of the reactor runs, and none is due."""
+    """Call it while no turn of the reactor runs or is due."""
     await asyncio.sleep(2 * CLOSE_TIMEOUT)
     disconnect()
 
@@ -58,7 +58,7 @@ async def test_a_disconnect_within_an_unfinished_message(
         assert await client.frame() == (Opcode.TEXT, b"a fragment", False, False)
         # The message never ends: the Close frame is in the middle of it, as control frames may be (RFC 6455 §5.4).
         assert await client.close_frame() == (4000, "bye")
-        # Nor does the client answer.
+        # The client does not answer either.
         assert await client.rest() == b""
         assert await running.noted() == ("close", 1006, "4000")
 

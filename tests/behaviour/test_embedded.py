@@ -180,7 +180,7 @@ async def test_what_worker_start_raises_is_raised_to_whoever_starts_it(
         await serve()
     assert told == []
     assert "listening on" not in caplog.text
-    # All is as before the start.
+    # Everything is as it was before the start.
     assert server.worker_id is None
     assert len(os.listdir("/dev/fd")) == descriptors
     with pytest.raises(NotRunning):
@@ -235,7 +235,7 @@ async def test_shutdown_while_worker_start_runs_waits_for_it(ends_well: bool, ca
     server.on("shutdown", lambda: told.append("shutdown"))
     serving = asyncio.create_task(server.serve())
     await begun.wait()
-    # The stop begins within some iterations of the event loop, and takes no time but that.
+    # The stop needs only some iterations of the event loop to begin, and no other time.
     for _ in range(20):
         await asyncio.sleep(0)
     assert told == []
@@ -383,7 +383,7 @@ async def test_serve_may_be_cancelled_twice() -> None:
     async with RawClient(busy.server.port) as client:
         await busy.begin_to_handle(client)
         serving.cancel()
-        # The first one has begun the stop when the second one comes.
+        # The first cancellation has begun the stop when the second one comes.
         await asyncio.sleep(0)
         serving.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Events: what handlers are given, and what becomes of their exceptions."""
+"""Events: the arguments of handlers, and the effects of their exceptions."""
 
 import asyncio
 import copy
@@ -112,7 +112,7 @@ async def test_every_event_has_its_moment(serve: Serve) -> None:
 
 
 async def noted(running: Running, what: str) -> None:
-    """Wait until the application has noted this, whatever it notes before."""
+    """Wait until the application has noted this; skip everything that it notes before."""
     while (await running.noted())[0] != what:
         pass
 

@@ -1,4 +1,4 @@
-"""The handshake: which clients are accepted, and what answer the others get."""
+"""The handshake: which clients are accepted, and which answers the others get."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -362,7 +362,7 @@ async def test_what_is_no_handshake_is_told_so(serve: Serve) -> None:
             assert await client.rest() == b""
 
 
-# Handlers that take their time.
+# Slow handlers.
 
 
 def hesitates(server: Server, note: Note, kind: str) -> None:
@@ -402,7 +402,7 @@ async def hesitating(serve: Serve, request: pytest.FixtureRequest) -> Running:
 
 async def test_a_slow_handler_holds_up_nobody(hesitating: Running) -> None:
     async with AsyncExitStack() as stack:
-        # Some for each worker, and fewer than there are threads.
+        # That is some for each worker, and fewer than there are threads.
         slow = [await stack.enter_async_context(hesitating.raw()) for _ in range(6)]
         for client in slow:
             client.ask_for_upgrade(path="/slow")
@@ -423,7 +423,7 @@ async def test_a_client_that_leaves_while_the_handler_decides(hesitating: Runnin
         await hesitating.noted()
     await hesitating.go_on()
     assert await hesitating.noted() == ("decided",)
-    # It is accepted as if it were there; that it is not, is found out then.
+    # The handshake is accepted as if the client were still there; only then does the server notice that it has left.
     assert await hesitating.noted() == ("open", "/slow")
     assert await hesitating.noted() == ("close", 1006)
 

@@ -1,4 +1,4 @@
-"""Limits: of sizes, of queues, of time."""
+"""Limits on sizes, queues and times."""
 
 import asyncio
 import contextlib
@@ -122,14 +122,14 @@ async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None
         fd = await running.opened()
         client.send_frame(Opcode.BINARY, b"wait")
         assert await running.noted() == ("waiting",)
-        # More than all the buffers between the two can hold.
+        # This is more than all buffers between client and server can hold.
         for _ in range(100):
             client.send_frame(Opcode.BINARY, b"x" * 500_000)
         client.send_frame(Opcode.BINARY, b"last")
         while await messages_in(running, fd) < 3:
             other.ask("/")
             assert (await other.answer()).body == b"alive"
-        # One runs, four wait (at most 1 MiB beyond the first); and no other connection has to wait.
+        # One message is being handled, and four wait (at most 1 MiB after the first). No other connection has to wait.
         for _ in range(20):
             other.ask("/")
             assert (await other.answer()).body == b"alive"
@@ -137,7 +137,7 @@ async def test_a_connection_whose_handler_lags_is_not_read(serve: Serve) -> None
         assert info is not None
         assert info.messages_in <= 1 + 4
         assert info.bytes_in < 2_500_000
-        # Then everything is handled that was held back.
+        # Now the server reads and handles the rest.
         await running.go_on()
         assert await running.noted() == ("last",)
         assert await messages_in(running, fd) == 102
@@ -180,7 +180,7 @@ async def messages_in(running: Running, fd: int) -> int:
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_threads_is_how_many_threaded_handlers_run_at_a_time(serve_here: Serve, threads: int) -> None:
     def application(server: Server, note: Note) -> None:
-        # Opens when so many run at the same time.
+        # The barrier opens when this many handlers run at the same time.
         barrier = threading.Barrier(threads)
         at_work: set[int] = set()
 
@@ -201,7 +201,7 @@ async def test_threads_is_how_many_threaded_handlers_run_at_a_time(serve_here: S
         assert [await running.noted() for _ in range(4)] == [(threads,)] * 4
 
 
-# What goes out.
+# Outgoing messages.
 
 
 async def fill(running: Running, fd: int) -> int:
@@ -275,7 +275,8 @@ async def test_a_full_outbox_refuses_pushes_from_elsewhere_too(serve: Serve, pol
         fd = await running.opened()
 
         def push_on(server: Server) -> bool:
-            # Refused for good is only what is refused while nothing is on its way to the outbox any more.
+            # A push may be refused only because others are still on their way to the outbox. So go on until the server
+            # has applied its policy.
             while server.stats()["slow_consumers_closed"] + server.stats()["messages_dropped"] == 0:
                 server.push(fd, CHUNK)
             return server.push(fd, CHUNK)
@@ -298,7 +299,7 @@ async def test_messages_for_a_slow_consumer_are_dropped_and_counted(serve: Serve
         assert (await server.stats())["slow_consumers_closed"] == 0
         for _ in range(queued):
             assert (await client.frame()).payload == CHUNK
-        # There is room again, and nothing of what was dropped comes.
+        # There is room again, and no dropped message arrives.
         assert await running.noted() == ("drain", fd)
         assert await running.server.push(fd, b"the end")
         assert (await client.frame()).payload == b"the end"
@@ -334,7 +335,7 @@ async def test_drain_tells_that_an_outbox_past_its_half_is_empty_again(serve: Se
         async def on_drain(server: Server, fd: int) -> None:
             drained[fd].set()
 
-        # It waits for `drain` itself, which stands outside the connection's order for this.
+        # This handler waits for `drain`, which therefore must not wait for the handler.
         @server.on("message")
         async def on_message(server: Server, frame: Frame) -> None:
             event = drained.setdefault(frame.fd, asyncio.Event())
@@ -395,7 +396,7 @@ async def test_drain_comes_once_and_finds_the_outbox_empty(serve: Serve) -> None
         @server.on("message")
         def on_message(server: Server, frame: Frame) -> None:
             queued = 0
-            # A full outbox is flushed at once; so this fills it repeatedly until the client stops reading.
+            # A full outbox is flushed at once, so fill it repeatedly until the client stops reading.
             while server.push(frame.fd, CHUNK):
                 queued += 1
             note(queued)
@@ -506,7 +507,7 @@ async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: S
         for number in range(5):
             await client.send(str(number))
         assert await running.noted() == ("message", "0")
-        # The pong is queued after messages that are not read for several times `ping_timeout`.
+        # The client's pong comes after messages that the server does not read for several times `ping_timeout`.
         assert await quiet(running, 1.0)
         await running.go_on()
         assert [await running.noted() for _ in range(4)] == [("message", str(number)) for number in range(1, 5)]
@@ -515,7 +516,7 @@ async def test_the_pong_clock_stands_still_while_the_socket_is_not_read(serve: S
 
 
 async def quiet(running: Running, seconds: float) -> bool:
-    """Tell whether nothing is noted for so long."""
+    """Return whether nothing is noted for this long."""
     try:
         await asyncio.wait_for(running.noted(), seconds)
     except TimeoutError:
@@ -575,7 +576,7 @@ async def test_who_has_hung_up_takes_no_place_while_the_handler_goes_on(serve_he
             await note.goes_on.wait()
 
     running = await serve_here(application, max_connections=1)
-    # So many connections there may be besides WebSockets.
+    # This many connections are allowed besides WebSockets.
     for _ in range(1001):
         async with running.raw() as client:
             client.ask("/")
@@ -618,7 +619,7 @@ async def test_backlog_is_how_many_wait_to_be_accepted(serve_here: Serve) -> Non
             while connected < 10:
                 stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=0.2))
                 connected += 1
-        # Linux lets one more in.
+        # Linux queues one more than `backlog`.
         assert 2 <= connected <= 3
     async with running.connect():
         await running.opened()
@@ -638,13 +639,13 @@ async def test_a_connection_has_max_topics_at_most(serve: Serve) -> None:
                 server.subscribe(fd, topic)
 
         await server.run(subscribe_to_too_many)
-        # Asks the worker whose connection it is, which has carried all of that out by then.
+        # This asks the connection's worker, which has carried out all of these calls before it answers.
         assert [await server.subscribers(topic) for topic in "abcde"] == [1, 1, 1, 0, 0]
         owner = await running.owner(fd)
         assert await owner.subscribe(fd, "f") is False
         assert await server.subscribe(fd, "f") is False
         assert await server.run(lambda server, note: asyncio.to_thread(server.subscribe, fd, "f")) is False
-        # Its own worker counts what it refuses, and has done so before it answers.
+        # The connection's own worker counts refusals, and has counted these before it answers.
         assert await server.subscribers("f") == 0
         assert (await server.stats())["subscriptions_refused"] == 5
         await running.log.tells("max_topics (3)")

@@ -1,4 +1,4 @@
-"""The event loop runs on while the reactor has much to do: what takes long is done in slices."""
+"""The event loop keeps running while the reactor has much to do: long work is done in slices."""
 
 import asyncio
 import resource
@@ -19,7 +19,7 @@ CLIENTS = 6_000
 MESSAGE = b"x" * 48 * 1024
 FRAME = len(MESSAGE) + 4
 TOPICS = 400_000
-# Between two of these in a row the loop has done nothing that counts here.
+# Rounds of the loop that take less time than this do not count as slices.
 ROUND = 0.001
 
 
@@ -28,7 +28,7 @@ def keeps_fds(server: Server, note: Note) -> None:
 
 
 async def slices(until: Awaitable[object]) -> list[float]:
-    """Return for how long the loop's thread worked between two rounds of the loop, in seconds of its CPU time."""
+    """Return how long the loop's thread worked between rounds of the loop, in seconds of its CPU time."""
     waiting = asyncio.ensure_future(until)
     found = []
     last = time.thread_time()
@@ -44,7 +44,7 @@ async def slices(until: Awaitable[object]) -> list[float]:
 
 @asynccontextmanager
 async def crowd(running: Running, expected: int) -> AsyncIterator[tuple[list[int], Callable[[], Awaitable[None]]]]:
-    """Connect thousands of clients; gives their ids, and what waits until each has got so many bytes."""
+    """Connect thousands of clients; yield their ids, and a function that waits until each has received its bytes."""
     pipe = asyncio.subprocess.PIPE
     program = Path(__file__).with_name("crowd.py")
     arguments = (str(running.port), str(CLIENTS), str(expected))
@@ -117,13 +117,13 @@ async def test_the_loop_runs_on_while_a_connection_with_many_topics_ends(serve_h
 
         async def end() -> None:
             await server.disconnect(fd)
-            # It is nobody's subscriber any more, however long it takes to forget all its topics.
+            # The connection no longer counts as a subscriber, although forgetting all its topics takes long.
             assert await server.subscribers("topic 7") == 1
             assert await server.subscribers("topic 8") == 0
             await client.wait_closed()
             assert await running.noted() == ("closed", fd)
             async with running.connect():
-                # A newcomer is not taken for the one whose place it gets.
+                # A new connection must not be mistaken for the old one, whose place it gets.
                 newcomer = (await running.noted())[0]
                 assert await server.subscribers("topic 8") == 0
                 await server.publish("topic 9", "for nobody")

@@ -45,7 +45,7 @@ async def test_after_close_nothing_is_known(serve: Serve) -> None:
     async with running.connect():
         (fd,) = await running.noted()
     assert await running.noted() == ("close",)
-    # The end of the handler is seen soon.
+    # Soon afterwards the server notices that the handler has ended.
     while await running.server.info(fd):
         pass
     assert not await running.server.exists(fd)
@@ -120,7 +120,7 @@ async def test_info_counts_messages_and_bytes(serve: Serve) -> None:
         await client.send(b"x" * 300)
         assert await client.recv() == "é" * 20
         assert await client.recv() == b"x" * 600
-        # The client may have them before the owner has noted that they are written.
+        # The client may have the messages before their worker has recorded that they are written.
         while (info := await running.server.info(fd)) and info.queued_bytes:
             pass
         assert info is not None

@@ -1,4 +1,4 @@
-"""A server that is made, and does not run yet."""
+"""Creating a server, without running it."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Order: open, the messages, close; each once, one after the other, whatever the handlers are."""
+"""Order: open, the messages, close; each once, one after the other, for every kind of handler."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Handlers that still run when their connection has ended: what they hold, and what they do not."""
+"""Handlers that still run when their connection has ended: which resources they hold, and which not."""
 
 from contextlib import AsyncExitStack
 
@@ -15,7 +15,7 @@ MOST = 1001
 
 
 def closing_slowly(server: Server, note: Note) -> None:
-    """Let no `close` handler end before the test says so."""
+    """Keep each `close` handler running until the test calls `Running.go_on`."""
 
     @server.on("close")
     async def on_close(server: Server, fd: int) -> None:
@@ -24,7 +24,7 @@ def closing_slowly(server: Server, note: Note) -> None:
 
 
 async def come_and_go(running: Running) -> None:
-    """Open a WebSocket, and break it off once it is open."""
+    """Open a WebSocket, and reset its connection once it is open."""
     async with running.raw() as client:
         assert (await client.upgrade()).status == 101
     assert (await running.noted())[0] == "close"
@@ -106,7 +106,7 @@ async def test_a_connection_that_ends_leaves_the_one_that_has_its_row_alone(serv
 
     running = await serve(application, max_connections=1)
     ended = []
-    # More of them than there are rows.
+    # These are more connections than the registry has rows.
     for _ in range(4):
         async with running.connect():
             fd = (await running.noted())[1]
@@ -161,7 +161,7 @@ async def test_messages_and_traffic_of_an_ended_connection_are_counted_once(serv
             pass
     while (await running.server.stats())["connections"]:
         pass
-    # The place of the one is the other's, while handlers of the one still run and wait.
+    # The new connection gets the old one's place, while handlers of the old one still run or wait.
     async with running.connect() as client:
         await client.send("fourth")
         assert await running.noted() == ("handled", "fourth", True)

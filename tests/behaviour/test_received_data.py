@@ -1,4 +1,4 @@
-"""What handlers receive is theirs: nothing that arrives later changes it, although the server uses its memory again."""
+"""Data that handlers receive never changes later, although the server reuses memory."""
 
 import gc
 import sys
@@ -13,7 +13,7 @@ from running import Running, Serve
 
 from hubbub import Frame, Opcode, Server
 
-# Shorter and longer ones, some equal, some not ASCII, and some that Python shares (of no or one character).
+# Short and long texts, some equal, some not ASCII, and some that Python shares (with no or one character).
 TEXTS = [
     text * count
     for count in (1, 40, 3)
@@ -112,7 +112,7 @@ async def test_texts_stay_as_they_were_received(
     running = await serve_here(application)
     texts = TEXTS * 20
     await sent_at_once(running, list(texts))
-    # An attribute is set once, so there its first name is found again.
+    # If an attribute is set again, its name remains the first string, so only the values can be compared.
     assert kept == texts if handle is not set_attribute else set(kept) == set(texts)
 
 

@@ -1,4 +1,4 @@
-"""The bodies of requests, and what two readers of one could take for different requests."""
+"""The bodies of requests, and input that two readers could take for different requests."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from hubbub import Request, Server
 
 
 def mirror(server: Server, note: Note) -> None:
-    """Tells what it is asked for, and sends the body back."""
+    """Note each request, and send its body back."""
 
     @server.on("request")
     def on_request(server: Server, request: Request) -> bytes:
@@ -104,7 +104,7 @@ async def test_a_client_that_expects_100_gets_it_if_the_body_will_be_read(serve:
             assert (await client.answer()).status == 100
             client.send(in_chunks(b"Hello") if "chunked" in headers[0] else b"Hello")
             assert (await client.answer()).body == b"Hello"
-        # There is nothing to be read.
+        # Without a body there is nothing to wait for, so no 100 is sent.
         client.ask("/", "Content-Length: 0", "Expect: 100-continue", method="POST")
         assert (await client.answer()).status == 200
 

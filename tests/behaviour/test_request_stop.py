@@ -1,4 +1,4 @@
-"""Answers that are under way for long, and what becomes of requests when the server stops."""
+"""Answers that take long to send, and requests while the server stops."""
 
 import asyncio
 import os
@@ -27,7 +27,8 @@ def long_site(server: Server, note: Note) -> None:
 
 async def connection_to(running: Running, worker: Remote, stack: AsyncExitStack) -> RawClient:
     """Connect to a worker of the application, which answers with its number."""
-    # All before the first is answered: those that rest do not count where connections are spread evenly.
+    # Connect all clients before the first gets its answer: idle connections do not count when the next connection is
+    # passed to the worker with the fewest.
     clients = [await stack.enter_async_context(running.raw()) for _ in range(2 * len(running.workers))]
     for client in clients:
         client.ask("/")
@@ -72,7 +73,7 @@ async def test_an_answer_under_way_still_goes_out_when_the_server_stops(serve: S
 
 
 async def test_an_answer_whose_handler_still_runs_goes_out_when_the_server_stops(serve: Serve, tmp_path: Path) -> None:
-    # A worker that stops runs no jobs of the test's any more.
+    # A worker that is stopping runs no more jobs of the test, so a FIFO releases the handler.
     goes_on = tmp_path / "goes on"
     os.mkfifo(goes_on)
 

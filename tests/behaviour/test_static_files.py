@@ -111,7 +111,7 @@ async def test_a_connection_whose_file_shrinks_is_cut(serve: Serve, site: Path) 
         begin = await client.some()
         assert b"Content-Length: 200000000\r\n" in begin
         os.truncate(site / "sparse.bin", 0)
-        # A reset, or an end, where another process has not released the connection yet: either comes too early.
+        # The connection is reset; or it ends, if another process has not released it yet. In both cases too early.
         with contextlib.suppress(ConnectionResetError):
             assert len(begin + await client.rest()) < 200_000_000
 

@@ -44,7 +44,7 @@ def doorkeeper(server: Server, note: Note) -> None:
 
 
 def waiting(server: Server, note: Note) -> None:
-    """Answers when the test lets it."""
+    """Answer once the test calls `Running.go_on`."""
 
     async def wait(server: Server, request: Request) -> None:
         note(request.path)
@@ -54,7 +54,7 @@ def waiting(server: Server, note: Note) -> None:
     server.on("request", wait)
 
 
-# ---- who was turned away ---------------------------------------------------------------------------------------------
+# ---- refused clients -------------------------------------------------------------------------------------------------
 
 
 async def test_a_refused_handshake_is_told_with_client_path_and_reason(serve: Serve) -> None:
@@ -162,7 +162,7 @@ async def test_refusals_that_are_not_listed_are_counted(serve_here: Serve) -> No
     for client in clients:
         await client.__aenter__()
         client.send("nonsense\r\n\r\n")
-    # In whichever turns they arrived.
+    # It does not matter in which turns they arrived.
     for client in clients:
         assert (await client.answer()).status == 400
         await client.__aexit__()
@@ -290,7 +290,7 @@ async def test_a_handler_that_fails_again_and_again_is_ten_tracebacks_and_a_numb
     assert "the close handler failed" in running.log.text
 
 
-# ---- who came --------------------------------------------------------------------------------------------------------
+# ---- the access log --------------------------------------------------------------------------------------------------
 
 
 async def test_the_access_log_tells_of_each_handshake_and_request(serve: Serve) -> None:
@@ -342,7 +342,7 @@ async def test_who_has_hung_up_before_the_answer_has_no_status(serve_here: Serve
         assert await running.noted() == ("/slow",)
         gone = client.address
     async with running.raw() as other:
-        # The server sees this one only after the end of the other.
+        # When the server answers this client, it has noticed the end of the other one.
         other.ask("/health")
         assert (await other.answer()).status == 200
         await running.go_on()
@@ -372,11 +372,11 @@ async def test_the_access_log_does_not_depend_on_log_level(serve_here: Serve) ->
         await running.log.tells('"GET /chat" 101 0 ')
 
 
-# ---- what was slow ---------------------------------------------------------------------------------------------------
+# ---- slow handlers ---------------------------------------------------------------------------------------------------
 
 
 def slow(server: Server, note: Note, event: str, kind: str = "sync") -> None:
-    """An application whose handler of an event takes its time."""
+    """An application with a slow handler of an event."""
 
     def take_time(*arguments: Any) -> None:
         time.sleep(0.15)

@@ -155,7 +155,7 @@ async def test_timers_can_be_started_and_cancelled_from_a_thread(serve: Serve) -
 async def test_a_timer_that_is_started_while_nothing_else_happens_is_not_late(serve: Serve) -> None:
     def start_in_a_thread(server: Server, note: Note) -> None:
         thread = threading.Thread(target=server.after, args=(0.001, note, "called"))
-        # The event loop sleeps by the time that it begins, and has nothing else to wake up for.
+        # When the thread starts, the event loop is asleep, and nothing else wakes it.
         asyncio.get_running_loop().call_soon(thread.start)
 
     running = await serve(nothing)

@@ -95,7 +95,7 @@ async def test_a_key_update_goes_unnoticed(running: Running, installed: Installe
     )
     assert process.stdin
     assert process.stdout
-    # A line that begins so is a command to it, once it is connected: update the keys, and have the peer do so too.
+    # To the connected client, a line that begins with K is a command: update the keys, and make the peer do so too.
     process.stdin.write(b"K\n")
     await process.stdout.readuntil(b"KEYUPDATE")
     process.stdin.write(b"GET /updated HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -133,7 +133,7 @@ async def test_a_browser_speaks_https_and_wss(page: "Page") -> None:
     assert page.context.browser
     untrusting = await page.context.browser.new_page(ignore_https_errors=True)
     async with serve_over_tls(application, {}) as running:
-        # Its origin is this server's, on a port that is not the default one.
+        # The page has this server's origin, whose port is not the default one.
         await untrusting.goto(f"https://{HOST}:{running.port}/")
         answer = await untrusting.evaluate(
             """() => new Promise((resolve, reject) => {
@@ -215,14 +215,14 @@ async def test_a_message_may_come_in_many_records(running: Running) -> None:
 
 
 def altered(client: TlsPeer) -> bytes:
-    """Return a record that is not as it was made."""
+    """Return a record that was changed on the way."""
     client.tls.write(client.frame(b"altered"))
     record = client.outgoing.read()
     return record[:-1] + bytes([record[-1] ^ 1])
 
 
 def fatal_alert(client: TlsPeer) -> bytes:
-    """Return what the client says to a record that it cannot read."""
+    """Return the client's answer to a record that it cannot decrypt."""
     client.incoming.write(b"\x17\x03\x03\x00\x20" + bytes(32))
     with pytest.raises(ssl.SSLError):
         client.tls.read(1)

@@ -17,7 +17,7 @@ def tells_fd(server: Server, note: Note) -> None:
 
 
 class Member:
-    """A client that takes part in a test, and the id that the server knows it by."""
+    """A client, and the id of its connection."""
 
     def __init__(self, client: ClientConnection, fd: int) -> None:
         self.client = client

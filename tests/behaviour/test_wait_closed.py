@@ -17,7 +17,7 @@ def tells_open(server: Server, note: Note) -> None:
 
 
 async def begun(running: Running, wait: "asyncio.Task[None]") -> None:
-    """Let the server begin with what it was asked for."""
+    """Wait until all workers have handled the calls so far; `wait` must not have ended."""
     for worker in running.workers:
         await worker.stats()
     assert not wait.done()
@@ -45,7 +45,7 @@ async def test_a_handler_of_the_connection_itself_learns_that_its_client_has_lef
         else:
             client.reset()
         assert await running.noted() == ("left", False, False)
-        # Which has waited for the end of the handler before.
+        # `close` runs only after that handler has ended.
         assert await running.noted() == ("close", 4001 if how == "close" else 1006)
 
 

@@ -101,12 +101,12 @@ TABLE: dict[type, dict[str, Arguments]] = {
         },
     },
 }
-# Names that take no arguments to check, or that raise SettingsError for wrong ones.
+# Methods whose arguments are not checked, or that raise SettingsError for wrong ones.
 NOT_HERE = {(Server, "__init__"), (StaticFiles, "__call__")}
 
 
 class Strange:
-    """Nothing that anyone takes."""
+    """A type that no argument accepts."""
 
 
 def cases() -> Iterator[Any]:
@@ -118,7 +118,7 @@ def cases() -> Iterator[Any]:
 
 @pytest.fixture
 async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str, object]], Any]]:
-    """Call a method of an object of a class, made for a server that runs."""
+    """Return a function that calls a method of a class, on an object that belongs to a running server."""
     # Not pytest's directory, which may be too long for the address of a socket.
     with tempfile.TemporaryDirectory() as directory:
         control = os.path.join(directory, "here.sock")
@@ -171,7 +171,7 @@ def test_no_public_method_is_forgotten(kind: type) -> None:
 
 def check_all_arguments_are_there(kind: type, name: str, function: Callable[..., Any]) -> None:
     if name in ("__init__", "__new__") and name not in TABLE[kind]:
-        # A dataclass, or a class of the core, has one of the two.
+        # A dataclass has only `__init__`, and a class of the core only `__new__`.
         return
     parameters = list(inspect.signature(kind if name in ("__init__", "__new__") else function).parameters.values())
     named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name != "self"}
@@ -181,11 +181,11 @@ def check_all_arguments_are_there(kind: type, name: str, function: Callable[...,
 def test_no_public_class_is_forgotten() -> None:
     classes = {value for value in vars(hubbub).values() if inspect.isclass(value)}
     makers = {kind for kind in classes if not issubclass(kind, Exception | int | tuple)}
-    # Those that only we make, or that are made of settings.
+    # Users do not create the first two, and the third takes settings.
     assert makers - set(TABLE) == {hubbub.Request, hubbub.Timer, hubbub.Settings}
 
 
-# What an error shows of 10**400: not all of it.
+# The part of 10**400 that an error shows.
 HUGE = f"1{'0' * 96}[.]{{3}}"
 
 
@@ -245,5 +245,5 @@ def test_a_publisher_takes_every_port_that_a_server_may_have() -> None:
     for kind in (Publisher, AsyncPublisher):
         for port in (1, 65535):
             assert repr(kind(port=port)) == f"<{kind.__name__} to port {port}>"
-        # As settings may have it, beside a path that counts.
+        # With a path, the port does not matter, and may be 0, as in settings.
         kind("there.sock", port=0)

@@ -1,4 +1,4 @@
-"""A client that has its TLS records in its own hands."""
+"""A client that sends and receives TLS records itself."""
 
 import asyncio
 import socket
@@ -31,8 +31,8 @@ class TlsPeer:
             port: Of the server.
             context: What to trust, and which versions to speak.
             receive_buffer: Bytes that the kernel may keep until they are read.
-            piece: Bytes that are sent at a time; all, unless it is given.
-            session: One to be resumed, of the same context.
+            piece: The number of bytes sent in one call; by default, all.
+            session: A session of the same context, to be resumed.
         """
         self.context = context
         self.incoming = ssl.MemoryBIO()
@@ -63,7 +63,7 @@ class TlsPeer:
         self.socket.close()
 
     async def flush(self) -> None:
-        """Send the records that are made."""
+        """Send the records that are ready."""
         await self.send_raw(self.outgoing.read())
 
     async def send_raw(self, data: bytes | bytearray) -> None:
@@ -77,7 +77,7 @@ class TlsPeer:
         return await asyncio.get_running_loop().sock_recv(self.socket, 64 * 1024)
 
     async def some(self) -> bytes:
-        """Read some content; none: the server has said that nothing more comes."""
+        """Read some content; empty if the server has sent close_notify."""
         while True:
             try:
                 return self.tls.read(64 * 1024)
@@ -118,7 +118,7 @@ class TlsPeer:
         return await self.some()
 
     async def upgrade(self) -> None:
-        """Become a WebSocket."""
+        """Do the opening handshake of a WebSocket."""
         await self.ask(
             "/",
             "Upgrade: websocket",

@@ -1,4 +1,4 @@
-"""Answers every message with itself, serves the browser client, and tells the port on which it does."""
+"""Echoes every message, serves the browser client, and reports its port."""
 
 from hubbub import Frame, Refuse, Request, Response, Server, client_path
 

@@ -23,7 +23,7 @@ class Program:
     process: asyncio.subprocess.Process
 
     async def kill(self) -> None:
-        """End it all at once, master and workers, with nobody told."""
+        """Kill the master and all workers at once, without warning any client."""
         os.killpg(self.process.pid, signal.SIGKILL)
         await self.process.wait()
 

@@ -30,10 +30,10 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{port}/"
 
     async def kill(self) -> None:
-        """End it as a crash would: without notice, and the kernel closes its sockets."""
+        """End it like a crash: it gets no signal that it could handle, and the kernel closes its sockets."""
         if self.process.returncode is None:
             self.process.kill()
-        # Its workers have the other end of its output, and die with it.
+        # Its workers also hold the other end of its output; they die with it.
         await self.process.communicate()
 
 
@@ -90,7 +90,7 @@ async def send(page: Page, *texts: str) -> None:
 
 
 async def receives(page: Page, *texts: str) -> None:
-    """Wait until as many messages are there, which then have to be these."""
+    """Wait until this many messages have arrived, and assert that they are these."""
     await page.wait_for_function("(count) => received.length >= count", arg=len(texts))
     assert await page.evaluate("received") == list(texts)
 

@@ -12,7 +12,7 @@ from hubbub import Refuse, Request, Server
 
 PAGE = "<!doctype html><title>a page</title>"
 
-# Opens a WebSocket, and returns the result: the subprotocol, the code of the end, and the greeting or the reason.
+# Opens a WebSocket, and returns the result: the subprotocol, the close code, and the greeting or the reason.
 TRY = """([url, protocols]) => new Promise((resolve) => {
     const socket = new WebSocket(url, protocols);
     let greeting = "";
@@ -20,14 +20,14 @@ TRY = """([url, protocols]) => new Promise((resolve) => {
     socket.onclose = (event) => resolve([socket.protocol, event.code, greeting || event.reason]);
 })"""
 GREETED = ["", 4000, "welcome"]
-# Recent Chromium itself keeps pages of other machines from this one; other browsers do not.
+# Recent Chromium itself keeps pages of other machines from connecting to this one; other browsers do not.
 UNGUARDED = ("--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",)
 # A browser tells a page only this about a failed handshake.
 FAILED = ["", 1006, ""]
 
 
 def site(**settings: Any) -> Server:
-    """Return a server of a page, which greets who connects to it and has not /refused as its path."""
+    """Return a server with a page, which greets its clients, and refuses those that request the path /refused."""
     server = Server(port=0, control=None, **settings)
 
     @server.on("handshake")
@@ -74,7 +74,7 @@ async def test_a_page_whose_own_name_resolves_to_the_server(
     server = await stack.enter_async_context(site(allowed_hosts=allowed_hosts))
     opened = await stack.enter_async_context(browser("--host-resolver-rules=MAP rebound.example 127.0.0.1", *UNGUARDED))
     page = await opened.new_page()
-    # The page came from the attacker's machine, when the name was still that one's.
+    # The page came from the attacker's machine, while the name still resolved to that machine.
     url = f"http://rebound.example:{server.port}/"
     await page.route(url, lambda route: route.fulfill(body=PAGE, content_type="text/html"))
     await page.goto(url)
@@ -91,7 +91,7 @@ async def test_a_page_may_connect_if_its_origin_is_listed(page: Page, stack: Asy
 
 
 @pytest.mark.parametrize(
-    # With the flag, Chromium takes files as Electron does.
+    # With the flag, Chromium treats files as Electron does.
     ("flags", "greeters"),
     [([], ["null"]), (["--allow-file-access-from-files"], ["file://"])],
 )
@@ -120,7 +120,7 @@ async def test_a_page_gets_the_subprotocol_that_the_server_prefers(page: Page, s
     server = await stack.enter_async_context(site(subprotocols=["chat.v2", "chat.v1"]))
     await page.goto(f"http://127.0.0.1:{server.port}/")
     assert await try_from(page, server, "/", ("chat.v1", "chat.v2")) == ["chat.v2", 4000, "welcome"]
-    # With a Refuse too: otherwise a browser would fail the handshake, and report no code.
+    # Refuse has to send the subprotocol too: without it a browser would fail the handshake, and report no code.
     assert await try_from(page, server, "/refused", ("chat.v1",)) == ["chat.v1", 4401, "log in first"]
-    # A browser that offers subprotocols accepts no answer without one.
+    # A browser that offers subprotocols rejects an answer without one.
     assert await try_from(page, server, "/", ("unknown",)) == FAILED

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 # From best to worst; Autobahn's other words (FAILED, UNIMPLEMENTED, UNCLEAN, WRONG CODE ...) are worse still.
-# INFORMATIONAL is accepted: Autobahn says it where the RFC leaves the choice to the server (7.1.6, 7.13.*).
-# NON-STRICT is not: no rule was broken, but a mistake was noticed late, or what came before it not answered.
+# INFORMATIONAL is accepted: Autobahn reports it where the RFC leaves the choice to the server (7.1.6, 7.13.*).
+# NON-STRICT is not accepted: no rule was broken, but a mistake was noticed late, or something before it not answered.
 RANKED = ("OK", "INFORMATIONAL", "NON-STRICT")
 ACCEPTED = ("OK", "INFORMATIONAL")
 
@@ -19,10 +19,10 @@ QUICK_CASES_OF_A_COMPRESSION_GROUP = 4
 
 
 class Outcome(NamedTuple):
-    """Autobahn's two words on one case.
+    """Autobahn's two verdicts on one case.
 
-    `behavior` judges the answers; `behavior_close` how the connection ended: the close code, who closed, and
-    that the server shut the TCP connection first (RFC 6455 §7.1.1). Both have to be accepted.
+    `behavior` judges the answers. `behavior_close` judges how the connection ended: the close code, which side closed,
+    and whether the server shut the TCP connection first (RFC 6455 §7.1.1). Both have to be accepted.
     """
 
     behavior: str
@@ -42,7 +42,7 @@ NOT_RUN = Outcome("NOT RUN", "NOT RUN")
 
 
 def rank(word: str) -> int:
-    """Return 0 for the best word, and higher numbers for worse ones."""
+    """Return 0 for the best verdict, and higher numbers for worse ones."""
     return RANKED.index(word) if word in RANKED else len(RANKED)
 
 
@@ -62,7 +62,7 @@ def choose_cases(cases: Sequence[str], *, everything: bool) -> list[str]:
 
 
 def faults(cases: Iterable[str], found: Mapping[str, Outcome], kept: Mapping[str, Outcome]) -> dict[str, str]:
-    """Return what is wrong with a run.
+    """Find the faults of a run.
 
     Args:
         cases: The requested cases.
@@ -103,7 +103,7 @@ def as_outcome(entry: Mapping[str, str]) -> Outcome:
 
 
 def write_kept(path: Path, results: Mapping[str, Outcome]) -> None:
-    """Write the results, one case a line, so that a change of one case is a diff of one line."""
+    """Write the results, one case per line, so that a change in one case is a diff of one line."""
     lines = [
         f"  {json.dumps(case)}: "
         + json.dumps({"behavior": results[case].behavior, "behaviorClose": results[case].behavior_close})

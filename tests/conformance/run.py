@@ -108,7 +108,7 @@ def prepare_environment() -> Path:
         Unavailable: there is no Python 2.7, or the suite could not be installed for it.
     """
     python = ENVIRONMENT / "bin" / "python"
-    # Written last, so that an interrupted installation is repeated, as is one with other versions.
+    # This file is written last, so that an interrupted installation is repeated; so is one of other versions.
     stamp = ENVIRONMENT / "installed.txt"
     wanted = REQUIREMENTS.read_text()
     if stamp.exists() and stamp.read_text() == wanted and is_python27(python):
@@ -172,7 +172,7 @@ def pyenv_roots() -> Iterator[Path]:
 
 
 def is_python27(python: Path) -> bool:
-    """Try it: pyenv puts a `python2.7` on the PATH that fails unless that version is the chosen one."""
+    """Return whether this runs Python 2.7: pyenv's `python2.7` on the PATH fails unless that version is selected."""
     try:
         done = subprocess.run(
             [python, "-c", "import sys; sys.stdout.write('%d.%d' % sys.version_info[:2])"],
@@ -202,8 +202,8 @@ def list_cases(python: Path) -> list[str]:
 def run_cases(python: Path, cases: Sequence[str], url: str, deadline: float) -> dict[str, Outcome]:
     """Run the cases, and return Autobahn's results.
 
-    Neighbours cost about the same, so the cases are dealt out in turn. A client writes its report at its end:
-    the cases of one that dies, or is cut off at the deadline (by `time.monotonic()`), have no result.
+    Neighbouring cases take about the same time, so the clients get cases in turn. A client writes its report when it
+    ends. If it dies, or is killed at the deadline (by `time.monotonic()`), its cases have no result.
     """
     names = [f"client-{number}" for number in range(CLIENTS)]
     with ExitStack() as ends:
@@ -250,7 +250,7 @@ def start_client(python: Path, name: str, cases: Sequence[str], url: str) -> sub
 
 @contextmanager
 def echo_server() -> Iterator[str]:
-    """Run `server.py` as a process of its own, and give its address once it accepts."""
+    """Run `server.py` as a process of its own, and yield its address once it accepts connections."""
     with open(REPORTS / "server.log", "wb") as log:
         server = subprocess.Popen([sys.executable, HERE / "server.py"], stdout=subprocess.PIPE, stderr=log)
     try:
@@ -260,7 +260,7 @@ def echo_server() -> Iterator[str]:
 
 
 def announced_port(server: subprocess.Popen[bytes], patience: float = 30) -> int:
-    """Wait, at most `patience` seconds, for the line with the port that the server prints when it accepts."""
+    """Wait at most `patience` seconds for the port, which the server prints once it accepts connections."""
     assert server.stdout is not None
     readable, _, _ = select.select([server.stdout], [], [], patience)
     line = server.stdout.readline() if readable else b""

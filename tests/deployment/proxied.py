@@ -1,4 +1,4 @@
-"""A server behind a proxy, and its clients, which see the proxy only."""
+"""A server behind a proxy, and its clients, which see only the proxy."""
 
 import asyncio
 import contextlib
@@ -87,7 +87,7 @@ Behind = Callable[..., Awaitable[Proxied]]
 async def serving(
     front_of: Callable[[int], AbstractAsyncContextManager[Front]], settings: dict[str, Any]
 ) -> AsyncIterator[Proxied]:
-    """Serve with settings, and with what `front_of` makes in front of the server's port."""
+    """Serve with settings, behind the proxy that `front_of` starts for the server's port."""
     proxied = Proxied(**settings)
     async with proxied.server, front_of(proxied.server.port) as proxied.front:
         yield proxied

@@ -1,4 +1,4 @@
-"""The server behind the proxies of docs/deploy.md keeps the promises that it makes without one."""
+"""Behind the proxies of docs/deploy.md, the server works as it does without a proxy."""
 
 import asyncio
 import re
@@ -120,7 +120,7 @@ async def test_pings_come_through_both_ways(behind: Behind) -> None:
         fd = (await server.opened.get()).fd
         for _ in range(5):
             await (await client.ping())
-        # More than one interval has passed since, and only answers to pings have been received.
+        # Wait for more than one interval, in which the server receives only answers to its pings.
         info = server.server.info(fd)
         assert info is not None
         received_at = info.last_received_at
@@ -134,10 +134,10 @@ async def test_a_client_that_falls_silent_is_closed_with_1011(behind: Behind) ->
     server = await behind(ping_interval=0.05, ping_timeout=0.1, close_timeout=0.1)
     async with server.connect() as client:
         await server.opened.get()
-        # From here on it reads nothing, and so answers nothing.
+        # From here on the client reads nothing, and so answers no ping.
         client.transport.pause_reading()
         assert await server.closed.get() == (1006, "1011")
-        # It would wait ten seconds for the answer to its own Close, which it does not read either.
+        # The client would wait ten seconds for the answer to its own Close, which it does not read either.
         client.transport.abort()
 
 

@@ -108,8 +108,8 @@ async def serving(
     Args:
         snippets: The blocks that make up `app.py`, in order.
         arguments: The arguments of Python: `("-m", "hubbub", "run", "app:server")` runs it in another way.
-        port: The port that it listens on. `None` is for Hubbub: a variable makes it choose a free port, which it logs.
-            For others, use `free_port()`, and put it into the program with `replacing`, or into `arguments`.
+        port: The port that it listens on. With `None`, a variable makes Hubbub choose a free port, which it logs. For
+            other servers, use `free_port()`, and put it into the program with `replacing`, or into `arguments`.
         begin: Lines above the blocks, for names that the page assumes.
         end: Lines below the blocks, such as `server.start()`.
         replacing: Texts to replace in the blocks; each must occur once.

@@ -1,4 +1,4 @@
-"""The programs of docs/coming-from: run as their pages say, with clients of their own systems."""
+"""The programs of docs/coming-from: run as their pages say, each with a client of its own system."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -37,7 +37,7 @@ class Program:
 
 
 def programs_of(page: str, title: str) -> list[Program]:
-    """Return the programs below a heading: theirs, if it is Python, then ours."""
+    """Return the programs below a heading: first the other system's, if it is in Python, then ours."""
     return [Program(page, snippet) for snippet in shows(f"docs/coming-from/{page}.md", title).args[0]]
 
 
@@ -101,7 +101,7 @@ def connecting(program: Program, server: Running) -> Connect:
 
 
 class SocketIOClient:
-    """A client of Socket.IO, for which all events are alike."""
+    """A client of Socket.IO, which treats all events alike."""
 
     def __init__(self) -> None:
         self.socket = socketio.AsyncClient(reconnection=False)
@@ -113,7 +113,7 @@ class SocketIOClient:
     @classmethod
     @asynccontextmanager
     async def connected(cls, port: int, token: str = "", room: str = "") -> AsyncIterator["SocketIOClient"]:
-        """Be connected until the end of the block; `ConnectionError` of Socket.IO with what the server says if not."""
+        """Stay connected until the end of the block; a refusal raises Socket.IO's `ConnectionError` with the reason."""
         client = cls()
         url = f"http://127.0.0.1:{port}/?{urlencode({'room': room})}"
         auth = {"token": token} if token else None

@@ -70,7 +70,7 @@ async def test_what_is_said_reaches_the_room_and_no_other(connect: Connect) -> N
             await ada.send("good morning")
             assert await ada.recv() == "good morning"
             assert await grace.recv() == "good morning"
-        # If any of it had reached the kitchen, it would arrive first.
+        # If any of these messages had reached the kitchen, it would arrive first.
         await edsger.send("am I alone?")
         assert await edsger.recv() == "am I alone?"
 

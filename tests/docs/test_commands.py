@@ -9,12 +9,12 @@ from snippets import PAGES, ROOT, snippets_of
 
 from hubbub.cli import main
 
-PAPERS = [*PAGES, "CONTRIBUTING.md", "benchmarks/README.md"]
+CHECKED = [*PAGES, "CONTRIBUTING.md", "benchmarks/README.md"]
 TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 OURS = [
     pytest.param(line, id=f"{page}: {line}")
-    for page in PAPERS
+    for page in CHECKED
     for snippet in snippets_of(page)
     if snippet.language == "sh"
     for line in snippet.text.splitlines()
@@ -39,7 +39,7 @@ def test_there_are_such_commands() -> None:
     assert len(OURS) >= 4
 
 
-@pytest.mark.parametrize("page", PAPERS)
+@pytest.mark.parametrize("page", CHECKED)
 def test_what_make_is_asked_for_is_in_the_makefile(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     asked = re.findall(r"`make ([\w-]+)`|^make ([\w-]+)", text, re.MULTILINE)

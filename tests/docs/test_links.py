@@ -11,14 +11,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from snippets import ROOT, sections
 
-PAPERS = sorted(
+PAGES = sorted(
     str(path.relative_to(ROOT)) for folder in ("*.md", "benchmarks/*.md", "docs/**/*.md") for path in ROOT.glob(folder)
 )
 
 
-def links(paper: str) -> Iterator[str]:
+def links(page: str) -> Iterator[str]:
     """Yield the targets of a page's links and pictures."""
-    for token in MarkdownIt("commonmark").enable("table").parse((ROOT / paper).read_text(encoding="utf-8")):
+    for token in MarkdownIt("commonmark").enable("table").parse((ROOT / page).read_text(encoding="utf-8")):
         yield from links_of(token)
 
 
@@ -33,9 +33,9 @@ def links_of(token: Token) -> Iterator[str]:
 
 
 @cache
-def anchors(paper: str) -> set[str]:
+def anchors(page: str) -> set[str]:
     """Return the anchors of a page's headings: lower case, without punctuation, with a number for duplicates."""
-    slugs = [re.sub(r"[^\w -]", "", section.title.lower()).replace(" ", "-") for section in sections(paper)]
+    slugs = [re.sub(r"[^\w -]", "", section.title.lower()).replace(" ", "-") for section in sections(page)]
     seen: Counter[str] = Counter()
     names = set()
     for slug in slugs:
@@ -44,15 +44,15 @@ def anchors(paper: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_each_link_leads_to_a_file_and_a_heading(paper: str) -> None:
-    for link in links(paper):
+@pytest.mark.parametrize("page", PAGES)
+def test_each_link_leads_to_a_file_and_a_heading(page: str) -> None:
+    for link in links(page):
         parts = urlsplit(link)
         if parts.scheme:
             assert parts.scheme in ("http", "https"), link
             assert re.fullmatch(r"[\w-]+(\.[\w-]+)+(:\d+)?", parts.netloc), link
             continue
-        target = (ROOT / paper).parent / unquote(parts.path) if parts.path else ROOT / paper
+        target = (ROOT / page).parent / unquote(parts.path) if parts.path else ROOT / page
         assert target.exists(), link
         if parts.fragment:
             assert unquote(parts.fragment) in anchors(str(target.relative_to(ROOT))), link

@@ -32,7 +32,7 @@ async def test_all_tests_pass(snippets: list[Snippet]) -> None:
 
 @shows(PAGE, "The page in a browser")
 async def test_the_page_is_tested_in_a_browser(snippets: list[Snippet], chromium: str) -> None:
-    # A reader has Playwright's own browser; here it is the system's, which root may run without its sandbox only.
+    # A reader has Playwright's own browser. The tests use the system's, which root may run only without its sandbox.
     launched = {"launch()": f"launch(executable_path={chromium!r}, args=['--no-sandbox'])"}
     assert await passed({"test_page.py": source(tuple(snippets), launched)}) == 1
 

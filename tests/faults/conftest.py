@@ -1,4 +1,4 @@
-"""Servers to be broken, each with a bystander who must not notice."""
+"""Servers that tests try to break, each with a bystander, whose connection must not be affected."""
 
 import sys
 import tempfile
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start servers with the options of `fault_server.py`, each with a bystander.
 
-    At the end of the test the bystander must have missed nothing, and the server be none the worse.
+    At the end of the test the bystander must have missed nothing, and the server must be as healthy as before.
     """
     with ExitStack() as stack:
 

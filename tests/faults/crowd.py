@@ -1,4 +1,4 @@
-"""An exact model of a server under faults: a crowd of clients whose every message is numbered, and must arrive once."""
+"""An exact model of a server under faults: a crowd of clients that number every message; each must arrive once."""
 
 import asyncio
 import random
@@ -12,15 +12,15 @@ from raw_peer import PATIENCE
 
 from hubbub import Publisher
 
-# Topics of a tenth of the clients each; all have the topic "all" too.
+# Topics, each with a tenth of the clients; all clients also subscribe to "all".
 GROUPS = [f"group{number}" for number in range(10)]
 MARKER = "marker"
-# Instead of a member's number, for what a publisher has sent.
+# Stands for a publisher, in place of a member's number.
 OUTSIDE = -1
 
 
 class Member:
-    """One connection of the crowd, with what has been sent to it and what has arrived: numbers by sender."""
+    """One connection of the crowd, with the numbers of the messages sent to it and received by it, by sender."""
 
     client: HubClient
 
@@ -29,7 +29,7 @@ class Member:
         self.group = random.choice(GROUPS)
         self.sent = 0
         self.answered = 0
-        """Its messages below this number were carried out: the server said so."""
+        """The server has confirmed that it carried out the messages below this number."""
         self.expected: defaultdict[int, list[int]] = defaultdict(list)
         self.received: defaultdict[int, list[int]] = defaultdict(list)
         self.strays: list[str] = []
@@ -64,7 +64,7 @@ class Member:
 
 
 class Crowd:
-    """Clients that send each other numbered messages, and come again when their worker has died; and a publisher."""
+    """A publisher, and clients that send each other numbered messages, and reconnect when their worker has died."""
 
     def __init__(self, server: HubServer, hub: Publisher, clients: int) -> None:
         """Call `take_part` once for each of the `clients`."""
@@ -83,7 +83,7 @@ class Crowd:
         self._sent_to_gone: list[int] = []
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that is so after a member has entered, left or said something."""
+        """Wait until a condition holds; check it whenever a member has entered, left or sent something."""
         while not condition():
             self._changed.clear()
             async with asyncio.timeout(PATIENCE):
@@ -98,7 +98,7 @@ class Crowd:
         return len(self.open) == self._clients and all(member.is_open for member in self.open)
 
     async def take_part(self) -> None:
-        """Be one member after the other, each as soon as the last one is lost. An attempt that fails fails the test."""
+        """Connect, send until the connection is lost, and connect again. If connecting fails, so does the test."""
         while not self.is_enough:
             member = Member(len(self.members))
             self.members.append(member)
@@ -147,7 +147,7 @@ class Crowd:
         return topic
 
     async def settle(self) -> None:
-        """Wait until everything sent by living processes has arrived: each worker sends a marker after it."""
+        """Wait until everything sent by living processes has arrived: each worker sends a marker afterwards."""
         await asyncio.to_thread(self._hub.close)
         senders = {member.client.worker_id: member.client for member in self.open}
         for client in senders.values():
@@ -157,11 +157,11 @@ class Crowd:
                 await member.hears_marker()
 
     def check(self, *, answers_count: bool) -> int:
-        """Assert that what had to arrive has arrived, once and in order, and nothing else; return how many that were.
+        """Assert that all due messages have arrived once and in order, and no others; return how many there were.
 
         Args:
-            answers_count: Whether no worker was killed: then a message whose sender was told that it was delivered
-                arrives at whoever is still there, though its sender's worker has left.
+            answers_count: Whether no worker was killed. Then a message that the server has confirmed arrives at all
+                members that are still connected, even if its sender's worker has left.
         """
         assert not self._sent_to_gone
         assert not [member.number for member in self._refused if member in self.open]
@@ -172,12 +172,12 @@ class Crowd:
             for sender in member.expected.keys() | member.received.keys():
                 expected, received = member.expected[sender], member.received[sender]
                 assert received == sorted(set(received)), "twice, or not in order"
-                # A topic's messages may come before it is known here that the member is there.
+                # A topic's messages may arrive before `open` contains the member.
                 received = [number for number in received if expected and number >= expected[0]]
                 if {sender, member.number} <= living:
                     must_arrive = len(expected)
                 else:
-                    # From or to those who left something is lost in the end, but nothing before that.
+                    # If the sender or the receiver has left, the last messages may be lost, but none before those.
                     must_arrive = len(received)
                     if answers_count and member.number in living:
                         certain = sum(number < self.members[sender].answered for number in expected)

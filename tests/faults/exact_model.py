@@ -2,7 +2,7 @@
 
     python tests/faults/exact_model.py [calm|kill|stop|reload|terminate ...] [--messages 500000]
 
-As a program it sends all messages, and prints what was compared; `test_exact_model.py` runs the same
+As a program it sends all messages, and prints what it compared; `test_exact_model.py` does the same
 with few messages. Needs hubbub in this Python. Linux only.
 """
 
@@ -24,9 +24,9 @@ from hub_server import HubServer, hub_serving, stopped
 from server_process import wait_until
 
 CLIENTS = 300
-# Between one disturbance and the next.
+# Messages between one disturbance and the next.
 MESSAGES_BETWEEN = 2_000
-# Sent by the other workers' clients while one worker is stopped.
+# Messages that the other workers' clients send while one worker is stopped.
 MESSAGES_MEANWHILE = 300
 
 
@@ -35,7 +35,7 @@ async def do_nothing(server: HubServer, crowd: Crowd, turn: int) -> None:
 
 
 async def kill(server: HubServer, crowd: Crowd, turn: int) -> None:
-    """Kill a worker, and wait until another process does its work."""
+    """Kill a worker, and wait until another process has replaced it."""
     victims = [member for member in crowd.open if member.client.worker_id == turn % 3]
     os.kill(victims[0].client.pid, signal.SIGKILL)
     for member in victims:
@@ -61,7 +61,7 @@ async def reload(server: HubServer, crowd: Crowd, turn: int) -> None:
 
 
 async def terminate(server: HubServer, crowd: Crowd, turn: int) -> None:
-    """Ask one worker to leave, and wait until another process does its work."""
+    """Ask one worker to leave, and wait until another process has replaced it."""
     victims = [member for member in crowd.open if member.client.worker_id == turn % 3]
     os.kill(victims[0].client.pid, signal.SIGTERM)
     for member in victims:
@@ -94,7 +94,7 @@ class Result:
 
 
 async def run(server: HubServer, name: str, messages: int) -> Result:
-    """Disturb a server until so many messages have been sent, and compare what has arrived with what must have.
+    """Disturb a server until this many messages have been sent, and compare those that have arrived with those due.
 
     Raises:
         AssertionError: Something is missing, came twice, in another order, or to the wrong client.

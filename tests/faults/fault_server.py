@@ -1,4 +1,4 @@
-"""The server of one process that the tests break: each path is one way to behave.
+"""The server, in one process, that the tests try to break: each path is one way to behave.
 
 It is embedded in this program, so that memory and descriptors are those of one process, and prints its port once it
 accepts connections. Its only argument is JSON: `settings` (keywords of `Server`), `kind` of the message handler (sync,
@@ -77,7 +77,7 @@ def enter(server: Server, request: Request) -> None:
     if request.path == "/push-in-open":
         server.push(request.fd, "from open")
     if request.path == "/push-much-in-open":
-        # Whoever took a byte of it for a frame's length would look for a long one.
+        # A client that mistook one of these bytes for a frame's length would wait for a long frame.
         for _ in range(2):
             server.push(request.fd, b"\x7f" * MUCH)
     if request.path == "/raise-in-open":
@@ -107,7 +107,7 @@ def answer(server: Server, frame: Frame) -> None:
         case "/count":
             count(server, frame)
         case "/bystander":
-            # From the thread that sends the numbers, so that it arrives after them.
+            # A timer runs in the thread that sends the numbers, so the answer arrives after them.
             server.after(0, sum_up, frame.fd)
         case "/raise":
             raise RuntimeError("as it was asked to, in message")
@@ -122,7 +122,7 @@ async def answer_async(server: Server, frame: Frame) -> None:
         await released.wait()
         count(server, frame)
     else:
-        # Suspended once, so that what it raises is a task's.
+        # Suspend once, so that an exception is raised in a task.
         await asyncio.sleep(0)
         answer(server, frame)
 
@@ -208,7 +208,7 @@ def push_from_threads(number: int, count: int) -> None:
     def push(thread: int) -> None:
         for n in range(count):
             fd, message = steady[n % len(steady)], f"{thread} {n}"
-            # The queue of other threads' calls has a limit, and says so.
+            # The queue for calls from other threads has a limit; `push` returns false while it is full.
             while not server.push(fd, message):
                 time.sleep(0.001)
             for passing in fds["/passing"][:]:
@@ -242,12 +242,12 @@ def broadcast(path: str, size: int, count: int) -> None:
     """Send a message again and again to all clients on a path."""
     others = [fd for other, there in fds.items() if other != path for fd in there]
     for number in range(count):
-        # With an id of nobody, so that no two are for the same connections, and each is a frame by itself.
+        # Each excludes a different unused id, so that no two are for the same connections: they are not sent as one.
         server.broadcast(b"x" * size, exclude=[*others, number % 2])
 
 
 def publish_while_blocked(count: int, excluded: int) -> None:
-    """Publish from a thread, with many ids left out, and block the event loop until all is asked for."""
+    """Publish from a thread, excluding many ids, and block the event loop until everything is queued."""
 
     def publish() -> None:
         for _ in range(count):
@@ -259,7 +259,7 @@ def publish_while_blocked(count: int, excluded: int) -> None:
 
 
 def fork() -> int:
-    """Fork a child that has copies of all sockets, and lives on; its pid."""
+    """Fork a child that has copies of all sockets, and stays alive; return its pid."""
     pools.append(ProcessPoolExecutor(1, mp_context=get_context("fork")))
     return pools[-1].submit(os.getpid).result()
 

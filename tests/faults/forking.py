@@ -1,4 +1,4 @@
-"""A child that stays when the process that has forked it is gone."""
+"""A child process that outlives the process that has forked it."""
 
 import os
 import signal

@@ -32,7 +32,7 @@ def descriptors() -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that tells nobody when it happens."""
+    """Poll until a condition holds, because nothing reports it."""
     holds = condition()
     while not holds:
         await asyncio.sleep(0.01)
@@ -71,7 +71,7 @@ CASES: dict[str, tuple[bytes, Callable[[Server], None]]] = {
 
 
 async def main(case: str) -> None:
-    """Serve one connection, and tell how it ended."""
+    """Serve one connection, and report how it ended."""
     request, before = CASES[case]
     network("up")
     server = Server(
@@ -93,7 +93,7 @@ async def main(case: str) -> None:
             websockets = len(server.connections)
             before(server)
             network("down")
-            # The socket of the peer stays.
+            # The peer's socket stays open.
             await until(lambda: descriptors() == without + 1 and len(closes) == websockets)
             told = {
                 "closes": closes,

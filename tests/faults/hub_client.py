@@ -28,10 +28,10 @@ class HubClient(asyncio.Protocol):
     fd: int
     worker_id: int
     pid: int
-    """Of the worker's process."""
+    """The process id of its worker."""
 
     def __init__(self, path: str, hear: Hear | None) -> None:
-        """Use `connect`."""
+        """Create an unconnected client; use `connect` instead."""
         self.close_code: int | None = None
         self.bytes_received = 0
         self._path = path

@@ -1,4 +1,4 @@
-"""The server of several workers that the tests break.
+"""The server, with several workers, that the tests try to break.
 
 Its only argument is JSON: keywords of `Server`. Each client is subscribed to the topics in the query, and is told
 its id, its worker's number and process. A message is an expression, evaluated in that worker; the answer is its value,
@@ -111,7 +111,7 @@ class Look:
     def _look_on(self) -> None:
         while not self._enough.is_set():
             self._sightings[0].look()
-            # The event loop has a right to the interpreter too.
+            # Let the event loop use the interpreter too.
             time.sleep(random.random() / 500)
 
     def end(self) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ class HubServer:
     def __init__(self, directory: Path, **settings: Any) -> None:
         """Start it with its control socket in `directory`, and wait until it accepts connections."""
         self.connected: list[HubClient] = []
-        """All that it has ever told their ids."""
+        """All clients that have ever received their ids."""
         self.control = directory / "control"
         self._log = directory / "log"
         options = {"workers": 3, "control": str(self.control), "ping_interval": None, **settings}
@@ -62,7 +62,7 @@ class HubServer:
             yield [await stack.enter_async_context(self.client_of(worker_id, **how)) for worker_id in range(3)]
 
     async def replaced(self, victim: HubClient) -> None:
-        """Wait until another process does the work of a worker that was killed: it gets the next connections."""
+        """Wait until another process has replaced a killed worker, and gets new connections."""
         while True:
             async with self.client_of(victim.worker_id) as client:
                 if client.pid != victim.pid:
@@ -106,7 +106,7 @@ class HubServer:
         wait_until(lambda: self._last_of_reload() == "reloaded", "the reload ends")
 
     def _last_of_reload(self) -> str:
-        """Return how far the last reload is, in the log's word: reloading, reloaded."""
+        """Return the state of the last reload, in the log's word: reloading or reloaded."""
         return next(words[-1] for line in reversed(self.log().splitlines()) if "reload" in (words := line.split())[-1])
 
     def pids(self) -> list[int]:
@@ -116,7 +116,7 @@ class HubServer:
         return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def stop(self) -> None:
-        """Stop it gracefully; it must have run until now, and exit as it should."""
+        """Stop it gracefully; it must still be running, and must exit without a failure."""
         assert self._process.poll() is None, self.log()
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(PATIENCE) == 0, self.log()
@@ -143,7 +143,7 @@ def hub_serving(directory: Path, **settings: Any) -> Iterator[HubServer]:
 
 
 def state(thread: Path) -> str:
-    """The state of a thread, a letter of proc_pid_stat(5)."""
+    """The state of a thread: a letter, as in proc_pid_stat(5)."""
     return (thread / "stat").read_text().rpartition(")")[2].split()[0]
 
 

@@ -9,7 +9,7 @@ from hubbub import ConnectionInfo
 WORKERS = 3
 # Clocks are read in milliseconds, and rounded.
 SLACK = 0.01
-# More than are opened at a time, those of the dead included, and more than is sent.
+# More connections than are ever open at the same time, including those of dead workers; more bytes than are sent.
 MOST = 500
 MAX_BYTES = 1 << 30
 
@@ -40,7 +40,7 @@ class Sightings:
         info: Callable[[int], ConnectionInfo | None],
         stats: Callable[[], dict[str, Any]],
     ) -> None:
-        """Look through these four of a server or a publisher."""
+        """Use these four methods of a server or a publisher."""
         self._connections = connections
         self._exists = exists
         self._info = info
@@ -76,7 +76,7 @@ class Sightings:
         return {"looks": self._looks, "faults": self._faults, "ports": ports}
 
     def _expect(self, is_so: bool, otherwise: str) -> None:
-        # The first ones tell enough.
+        # The first faults are enough.
         if not is_so and len(self._faults) < 10:
             self._faults.append(otherwise)
 

@@ -32,7 +32,7 @@ MAX_CHARACTERS = 20_000
 # Seconds between two messages of the publisher, and between two measurements of the processes.
 PUBLISHING_INTERVAL = 0.02
 SAMPLING_INTERVAL = 2.0
-# What is left out of the fit: caches, pools and the allocator take their size.
+# The share of the time that is left out of the fit: caches, pools and the allocator still grow to their size.
 WARMING_UP = 0.2
 TOPIC = "news"
 
@@ -78,7 +78,7 @@ class Load:
         self._context = context
 
     async def run(self, minutes: float) -> None:
-        """Keep it up for so long."""
+        """Keep the server under load for this many minutes."""
         with self._server.publisher() as hub:
             subscribers = [await self._connect(f"?topics={TOPIC}") for _ in range(SUBSCRIBERS)]
             async with asyncio.TaskGroup() as tasks:

@@ -117,14 +117,14 @@ def send_whole(peer: Peer, data: bytes) -> None:
 
 
 def send_in_pieces(peer: Peer, data: bytes) -> None:
-    """One byte a segment at first, where headers and short payloads are."""
+    """Send the beginning, with headers and short payloads, in segments of one byte."""
     for index in range(len(data[:200])):
         peer.send(data[index : index + 1])
     peer.send(data[200:])
 
 
 def send_with_more(peer: Peer, data: bytes) -> None:
-    """Followed by much more than the server will have read when it answers."""
+    """Send the data, followed by far more than the server will have read when it answers."""
     peer.send(data + frame(TEXT, b"more" * 1000) * 250)
 
 
@@ -164,7 +164,7 @@ def test_a_claimed_length_costs_no_memory(server: ServerProcess) -> None:
     peers = [server.peer() for _ in range(100)]
     for peer in peers:
         peer.send(frame(BINARY, b"only this", claimed=MAX_MESSAGE_SIZE))
-    # Answered when the server has seen all of them.
+    # The server answers this once it has read all of them.
     server.ask("stats")
     assert server.memory() - before < 100 * MAX_MESSAGE_SIZE / 4
     for peer in peers:

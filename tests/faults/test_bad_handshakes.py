@@ -87,7 +87,7 @@ def send_whole(peer: Peer, head: bytes) -> None:
 
 
 def send_in_pieces(peer: Peer, head: bytes) -> None:
-    """One byte a segment at the end, where it is decided that the head is whole."""
+    """Send the end, where the server detects that the head is complete, in segments of one byte."""
     peer.send(head[:-100])
     for byte in head[-100:]:
         peer.send(bytes([byte]))
@@ -182,7 +182,7 @@ def test_a_refused_client_that_does_not_close_is_cut_off(start_server: StartServ
 
 
 def test_requests_whose_answers_are_never_read_cost_little_memory(start_server: StartServer) -> None:
-    """Answers are far longer than requests, and pipelining lets any number of these come."""
+    """Answers are far longer than requests, and with pipelining a client may send any number of requests."""
     server = start_server(settings={"send_queue_size": MIB}, events=["request"])
     before = server.memory()
     with Peer(server.port, receive_buffer=4096) as peer:

@@ -29,7 +29,7 @@ DO, SUBSCRIBERS, STATS, CONNECTIONS = range(1, 5)
 TEXT, BINARY = 1, 2
 
 FD = struct.pack("<Q", 1)
-# Of answers, 4 MiB may wait for a program.
+# Up to 4 MiB of answers may wait for a program.
 MAX_MEMORY = 16 * MIB
 NOBODY_EXCLUDED = struct.pack("<I", 0)
 
@@ -146,7 +146,7 @@ class Program:
 
 @asynccontextmanager
 async def unnoticed(server: HubServer) -> AsyncIterator[None]:
-    """Assert that others notice nothing: all through the block, a publisher pushes to WebSockets and asks."""
+    """Assert that nobody else is affected: throughout the block, a publisher pushes to WebSockets, and gets answers."""
     enough = threading.Event()
     async with server.clients() as clients:
         with server.publisher() as hub:
@@ -165,7 +165,7 @@ async def unnoticed(server: HubServer) -> AsyncIterator[None]:
 
 
 def go_on(hub: Publisher, fds: list[int], enough: threading.Event) -> int:
-    """Push numbers until it is enough; how many to each."""
+    """Push numbers until `enough` is set; return how many went to each connection."""
     count = 0
     while not enough.is_set():
         for fd in fds:
@@ -191,12 +191,12 @@ def assert_cut_off(server: HubServer, said: dict[str, bytes], greets: bool) -> N
 
 
 def assert_told(server: HubServer, times: int) -> None:
-    """Assert that the log reports that many programs, in lines for one or for several."""
+    """Assert that the log reports this many programs, in lines that stand for one or for several."""
 
     def told() -> int:
         return sum(map(int, re.findall(r"(\d+) programs? on the control socket misbehaved", server.log())))
 
-    wait_until(lambda: told() == times, f"{times} programs are told of in the log")
+    wait_until(lambda: told() == times, f"the log reports {times} programs")
 
 
 @pytest.mark.parametrize(("said", "greets"), [(NO_GREETINGS, False), (MISBEHAVIOURS, True)], ids=["first", "later"])
@@ -219,7 +219,7 @@ async def test_who_falls_silent_in_a_frame_or_says_nothing_is_cut_off(start_hub:
             silent[2].socket.sendall(question(STATS)[:-1])
             for program in silent:
                 assert await asyncio.to_thread(program.is_cut_off)
-            # One that owes nothing stays.
+            # A program of which no message is incomplete stays connected.
             idle.socket.sendall(question(STATS))
             assert idle.answer()[0] == ANSWER
 
@@ -233,7 +233,7 @@ async def test_who_does_not_read_its_answers_is_cut_off(start_hub: StartHub) -> 
             with Program.greeted(server) as program:
                 batch = question(kind) * 1000
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    # That it ends is what is asked for here.
+                    # The hub has to end this connection.
                     while True:
                         await asyncio.to_thread(program.socket.sendall, batch)
                         assert server.memory() - before < MAX_MEMORY
@@ -252,7 +252,7 @@ async def test_descriptors_that_are_sent_along_are_closed(start_hub: StartHub) -
             beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
             for _ in range(20):
                 program.socket.sendmsg([command(PUSH, FD + bytes([BINARY, 1]))], beside)
-            # When this has been answered, all of them have been read.
+            # The hub answers this once it has read all of them.
             program.socket.sendall(question(STATS))
             assert program.answer()[0] == ANSWER
             assert server.descriptors() == before
@@ -272,7 +272,7 @@ async def test_2000_programs_that_only_connect(start_hub: StartHub) -> None:
                 for _ in range(2000):
                     program = stack.enter_context(socket.socket(socket.AF_UNIX))
                     program.setblocking(False)
-                    # Some the kernel refuses: too many wait already.
+                    # The kernel refuses some, because too many are waiting already.
                     with contextlib.suppress(BlockingIOError):
                         program.connect(str(server.control))
                 async with server.clients() as clients:
@@ -295,7 +295,7 @@ async def test_random_bytes_never_bring_the_hub_down(start_hub: StartHub) -> Non
             with Program.greeted(server) as program:
                 content = bytes([generator.choice([COMMAND, ASK])]) + generator.randbytes(generator.randrange(60))
                 program.socket.sendall(framed(content))
-                # This ends those that have not been disconnected yet.
+                # If the hub has not cut this program off yet, this makes it do so.
                 program.socket.shutdown(socket.SHUT_WR)
                 with contextlib.suppress(ConnectionResetError):
                     while program.socket.recv(1 << 16):

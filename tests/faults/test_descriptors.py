@@ -1,4 +1,4 @@
-"""Descriptors that run out, that a forked child holds too, and that 5,000 connections had."""
+"""Descriptors: when they run out, when a forked child holds them too, and after 5,000 connections."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from server_process import MIB, ServerProcess, StartServer, serving, wait_until
 
 LIMIT = 64
 
-# Of the time that passes. A loop that spins takes all of it that the machine has to give.
+# The largest share of CPU time of an event loop that does not spin: one that spins takes all that it can get.
 QUIET = 0.2
 
 
 def share_of_cpu(server: ServerProcess, seconds: float) -> float:
-    """CPU time per time that passes, over so many seconds."""
+    """Return the server's share of CPU time over this many seconds."""
     cpu, clock = server.cpu_seconds(), time.monotonic()
     time.sleep(seconds)
     return (server.cpu_seconds() - cpu) / (time.monotonic() - clock)
@@ -35,9 +35,9 @@ def test_connections_wait_for_descriptors_and_are_served(start_server: StartServ
     for number, peer in enumerate(peers):
         assert peer.read_answer().status == 101
         assert peer.read_text() == str(number)
-        # Its descriptor goes to one that waits.
+        # This frees a descriptor for a connection that waits.
         peer.socket.close()
-    # Not one for each attempt.
+    # The log does not have a line for each attempt.
     assert server.log().count("accepting is paused") < 5
 
 
@@ -51,7 +51,7 @@ def test_a_forked_child_does_not_keep_connections_alive(start_server: StartServe
         first.send(close_frame(1000))
         assert first.read_end() == b""
         assert watch.read_json() == ["/echo", 1000, "", False]
-        # The other way round: the peer leaves, and epoll must not report it for ever.
+        # Conversely, when the peer leaves, epoll must not report it forever.
         second.socket.close()
         assert watch.read_json() == ["/count", 1006, "", False]
         assert server.ask("stats")["connections"] == 3
@@ -83,7 +83,7 @@ def test_a_forked_child_does_not_keep_the_port(tmp_path: Path) -> None:
 
 
 def open_and_close(server: ServerProcess, count: int, together: int = 250) -> None:
-    """Open connections, some of them at a time, and close them in every way there is."""
+    """Open connections, `together` at the same time, and close them in every possible way."""
     for _ in range(count // together):
         peers = [Peer(server.port) for _ in range(together)]
         for peer in peers:
@@ -106,13 +106,13 @@ def open_and_close(server: ServerProcess, count: int, together: int = 250) -> No
 def test_5000_connections_leave_nothing_behind(start_server: StartServer) -> None:
     server = start_server()
     descriptors = server.descriptors()
-    # Buffers, tables and the heap grow to the size of the most connections at a time.
+    # Buffers, tables and the heap grow with the largest number of connections at the same time.
     open_and_close(server, 1000)
     wait_until(lambda: server.descriptors() == descriptors, "descriptors return")
     before = server.memory()
     open_and_close(server, 5000)
     wait_until(lambda: server.descriptors() == descriptors, "descriptors return")
-    # 200 bytes each: anything that is kept of a connection in Python is more than that.
+    # That is 200 bytes for each connection: any Python object kept for a connection takes more.
     assert server.memory() - before < MIB
     stats = server.ask("stats")
     assert (stats["accepted"], stats["closed"], stats["connections"]) == (6002, 6000, 2)

@@ -14,7 +14,7 @@ def test_a_message_handler_that_raises_closes_its_connection(start_server: Start
     server.raises = path == "/raise"
     with server.peer("/watch") as watch, server.peer(path) as peer, server.peer("/echo") as other:
         peer.send_text("hello")
-        # The messages after it are no longer handled.
+        # Messages after the failure are no longer handled.
         peer.send_text("hello again")
         assert peer.read_close().code == 1011
         assert watch.can_be_read() is False

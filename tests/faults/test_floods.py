@@ -12,7 +12,7 @@ from raw_peer import BINARY, CONTINUATION, PATIENCE, PING, TEXT, frame
 from server_process import MIB, Bystander, ServerProcess, StartServer
 from websockets.sync.client import connect
 
-# What never becomes a message: no handler is called, and no limit of a message's size is met.
+# Frames that never become a message: no handler is called, and no limit on a message's size applies.
 EMPTY_FRAMES = {
     "pings": (b"", frame(PING)),
     "continuation frames": (frame(TEXT, fin=False), frame(CONTINUATION, fin=False)),
@@ -123,7 +123,7 @@ def test_a_flood_for_a_handler_that_lags_is_not_read(start_server: StartServer) 
         batch = message * 64
         peer.socket.setblocking(False)
         unsent = b""
-        # It cannot be read for ever: what the kernel and the queue take is far less.
+        # The server must stop reading long before that: the kernel and the queue take far less.
         while sent < most and select.select([], [peer.socket], [], 1)[1]:
             unsent = unsent or batch
             count = peer.socket.send(unsent)

@@ -52,7 +52,7 @@ async def test_the_answer_to_a_disconnect_after_a_long_silence_counts() -> None:
     server = Server(port=0, control=None, ping_interval=None, close_timeout=CLOSE_TIMEOUT)
     async with embedded(server) as closes, connect(f"ws://127.0.0.1:{server.port}", ping_interval=None) as client:
         (fd,) = server.connections
-        # In which no turn runs that would look at the clock.
+        # Meanwhile no turn runs, so none reads the clock.
         await asyncio.sleep(2 * CLOSE_TIMEOUT)
         assert server.disconnect(fd, 4000, "bye")
         assert await closes.get() == (4000, "bye")
@@ -117,7 +117,7 @@ async def test_a_second_start_gives_no_id_again() -> None:
 
     for _ in range(2):
         async with asyncio.timeout(PATIENCE), server:
-            # More than there are ticks of the clock that ids are made from.
+            # These take more ids than the clock, from which ids start, has ticks meanwhile.
             for _ in range(15):
                 await asyncio.gather(*(come_and_go() for _ in range(100)))
     assert len(fds) == 3000

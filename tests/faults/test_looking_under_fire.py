@@ -15,17 +15,17 @@ from sightings import Sightings
 
 SEATS = 60
 KILLS = 5
-# Made between one kill and the next.
+# Visits between one kill and the next.
 VISITS = 400
 
 
 class Visitors:
-    """Connections that come, say something and go."""
+    """Clients that connect, send something and leave."""
 
     def __init__(self, server: HubServer) -> None:
         self.is_enough = False
         self.lost = 0
-        """Those that ended before they had an id."""
+        """How many connections ended before they had an id."""
         self._server = server
         self._visits = asyncio.Semaphore(0)
 
@@ -49,7 +49,7 @@ class Visitors:
 
 @contextmanager
 def publisher_looks(server: HubServer) -> Iterator[list[dict[str, Any]]]:
-    """Look from this process, from another thread; yields what will have the report."""
+    """Look from a thread of this process; yield a list, which contains the report after the block."""
     reports: list[dict[str, Any]] = []
     enough = threading.Event()
     with server.publisher() as hub:
@@ -82,7 +82,7 @@ async def test_no_answer_is_impossible_while_connections_and_workers_come_and_go
                     for watcher in watchers:
                         await watcher.ask("looks.append(Look())")
                     await visitors.come(VISITS)
-                    # The dead one takes along what it has seen, but the others see it die.
+                    # The observations of the killed worker are lost, but the other workers observe its death.
                     victim = watchers[kill % 3]
                     os.kill(victim.pid, signal.SIGKILL)
                     await victim.ends()

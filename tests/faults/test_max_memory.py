@@ -8,7 +8,7 @@ from raw_peer import BINARY, CLOSE, CONTINUATION, TEXT, Peer, frame
 from server_process import MIB, ServerProcess, StartServer, wait_until
 
 LIMIT = 8 * MIB
-# Python's own, and what the allocator keeps.
+# The memory that Python itself takes, and that the allocator keeps.
 SLACK = 12 * MIB
 CLIENTS = 40
 PART = 900_000
@@ -101,7 +101,7 @@ def test_the_slowest_readers_are_closed(start_server: StartServer) -> None:
         server.peer("/reader") as healthy,
     ):
         descriptors = server.descriptors()
-        # Each could hold 4 MiB, so together 160.
+        # Each connection could hold 4 MiB, so all of them 160 MiB.
         for _ in range(300):
             server.ask("broadcast", "/reader", 500, 50)
             for _ in range(50):
@@ -110,7 +110,7 @@ def test_the_slowest_readers_are_closed(start_server: StartServer) -> None:
             assert server.memory() - before < LIMIT + SLACK
         closed = server.ask("stats")["memory_closed"]
         assert closed >= CLIENTS // 2
-        # They read nothing, and so never answer.
+        # The clients read nothing, and so never answer the Close frame.
         wait_until(lambda: server.descriptors() <= descriptors - closed, "their sockets are closed")
         poll = select.poll()
         for reader in readers:
@@ -142,7 +142,7 @@ def test_one_handler_that_pushes_without_end_cannot_pass_the_limit(start_server:
         server.ask("broadcast", "/reader", 500, 20_000)
         assert server.memory() - before < LIMIT + SLACK
         held(server)
-        # They read what had left, the frame under way, and why they are closed.
+        # The clients get the frames that were sent before, the rest of the current frame, and the Close frame.
         for reader in readers:
             while (got := reader.read_frame()).opcode != CLOSE:
                 assert got == (BINARY, b"x" * 500, True)
@@ -162,7 +162,7 @@ def test_memory_goes_back_to_the_system_when_slow_readers_have_gone(start_server
     server = start_server(settings={"send_queue_size": 16 * MIB})
     before = server.memory()
     with many([server.peer("/reader", receive_buffer=4096) for _ in range(CLIENTS)]):
-        # What one of them holds lies between what others hold.
+        # The buffers of one connection lie between those of others in memory.
         server.ask("push to all", "/reader", 4000, 2_000)
         assert server.memory() - before > 4 * SLACK
     wait_until(lambda: server.memory() - before < SLACK, "the memory is given back")

@@ -71,7 +71,7 @@ def test_a_message_that_comes_slowly_is_waited_for(start_server: StartServer) ->
             time.sleep(0.4)
             peer.send(bytes([byte]))
         assert peer.read_text() == "slow"
-        # The time of one message is not that of the next.
+        # Each message has a time limit of its own.
         select.select([peer.socket], [], [], 2.5)
         peer.send_text("next")
         assert peer.read_text() == "next"

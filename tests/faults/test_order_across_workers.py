@@ -20,7 +20,7 @@ Call = list[Any]
 
 
 def mix(fd: int, names: list[str], generator: random.Random) -> tuple[list[Call], list[str]]:
-    """Return calls in a random mix, and the messages that the connection, subscribed to TOPIC, is to receive."""
+    """Return a random mix of calls, and the messages that the connection, subscribed to TOPIC, has to receive."""
     calls: list[Call] = []
     expected = []
     is_subscribed = True
@@ -86,7 +86,7 @@ async def test_any_mix_of_calls_arrives_in_their_order(
 
 
 async def told_and_published(subscriber: HubClient, publisher: HubClient, pair: int) -> None:
-    """Once the client knows that it is subscribed, it misses nothing that anyone is made to publish."""
+    """Once a client knows that it is subscribed, it misses no message, whichever worker publishes it."""
     for number in range(RACES):
         topic, text = f"{pair} {number}", str(number)
         assert await subscriber.ask(f"server.subscribe({subscriber.fd}, '{topic}')")
@@ -96,7 +96,7 @@ async def told_and_published(subscriber: HubClient, publisher: HubClient, pair: 
 
 
 async def subscribed_and_published(subscriber: HubClient, publisher: HubClient, pair: int) -> None:
-    """A caller that subscribes another worker's connection and publishes at once reaches it."""
+    """If a caller subscribes another worker's connection and publishes at once, the connection gets the message."""
     for number in range(RACES):
         topic, text = f"{pair} {number}", str(number)
         calls = [["subscribe", subscriber.fd, topic], ["publish", topic, text], ["unsubscribe", subscriber.fd, topic]]

@@ -28,7 +28,7 @@ async def test_never_more_connections_than_allowed_in_all_workers(start_hub: Sta
             for _ in range(4 * MOST):
                 attempts.create_task(try_to_connect())
         assert len(clients) <= MOST
-        # If two ask for the last place at once, neither may get it; one alone does.
+        # If two clients ask for the last place at the same time, possibly neither gets it; a single client does.
         while len(clients) < MOST:
             clients.append(await server.connect())
         assert await clients[0].ask("len(server.connections)") == MOST

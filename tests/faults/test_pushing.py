@@ -1,4 +1,4 @@
-"""Pushes to ids that are gone, never were, or are none; pushes from everywhere."""
+"""Pushes to ids of closed connections, unused ids and numbers that are no ids; pushes from everywhere."""
 
 import asyncio
 import threading
@@ -33,7 +33,7 @@ def test_a_push_to_a_connection_that_is_gone(start_server: StartServer, kind: st
             assert server.ask("push", fd) is True
             assert peer.read_text() == "hello"
         watch.read_json()
-        # Its row is free, and soon another's.
+        # Its row in the registry is free, and soon belongs to another connection.
         peers = [server.peer("/count") for _ in range(10)]
         assert server.ask("push", fd) is False
         assert not any(peer.can_be_read() for peer in peers)
@@ -62,6 +62,6 @@ def test_pushes_inside_open_and_close(start_server: StartServer) -> None:
 async def test_a_timer_made_in_a_thread_wakes_an_idle_server() -> None:
     async with Server(port=0, workers=1, control=None) as server, asyncio.timeout(PATIENCE):
         fired = asyncio.Event()
-        # By then the event loop sleeps, and nothing else would wake it in time.
+        # When the thread calls this, the event loop is asleep, and nothing else would wake it in time.
         threading.Timer(0.1, server.after, (0, fired.set)).start()
         await fired.wait()

@@ -1,4 +1,4 @@
-"""Random bytes, and requests and frames with something changed in them: no crash, no hang, no leak."""
+"""Random bytes, and requests and frames with random changes: no crash, no hang, no leak."""
 
 import random
 

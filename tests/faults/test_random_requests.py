@@ -1,4 +1,4 @@
-"""HTTP requests of random bytes, and valid ones with something changed in them: no crash, no hang, no growth."""
+"""HTTP requests of random bytes, and valid requests with random changes: no crash, no hang, no growth."""
 
 import random
 
@@ -34,7 +34,7 @@ def some_input(source: random.Random) -> bytes:
             pipelined = b"".join(source.choices(REQUESTS, k=3))
             return mutate(source, pipelined)
         case 3:
-            # Where a length ends, and the next request begins.
+            # A request that is cut off, so that the next one begins inside its claimed length.
             request = source.choice([COUNTED, CHUNKED, OLD])
             return request[: source.randrange(len(request))] + source.choice(REQUESTS)
         case _:
@@ -56,7 +56,7 @@ def test_20000_random_requests(start_server: StartServer) -> None:
                 error.add_note(f"with seed {seed}")
                 raise
         memory.append(server.memory())
-    # The first ones have filled what is kept for use.
+    # The first requests have filled the buffers that are kept for reuse.
     assert memory[-1] - memory[0] < MAX_GROWTH, memory
     with Peer(server.port) as peer:
         peer.send(COUNTED)

@@ -18,7 +18,7 @@ PATIENCE = 5
 SHORT = 2.0
 # Seconds that a loaded machine may take to report a timeout.
 DELAY = 0.8
-# Bytes that one connection takes.
+# The outbox size of each connection, in bytes: enough for the flood.
 FLOOD = 64 * 1024 * 1024
 NAMED = r"^worker 1 of the server at .*control did not answer in time$"
 COUNT = "report(fd, server.subscribers('news'))"
@@ -31,12 +31,12 @@ async def count(client: HubClient) -> str:
 
 
 def subscribed(server: HubServer, *worker_ids: int) -> str:
-    """How many clients have connected to these workers."""
+    """Return how many clients are connected to these workers."""
     return str(sum(client.worker_id in worker_ids for client in server.connected))
 
 
 async def flood(server: HubServer) -> None:
-    """Queue more for worker 1, which is stopped, than the hub keeps for it."""
+    """Publish more to worker 1, which is stopped, than the hub can queue for it."""
     with server.publisher() as hub:
         for _ in range(600):
             await asyncio.to_thread(hub.publish, "flood", bytes(64 * 1024))
@@ -52,7 +52,7 @@ async def test_a_question_to_a_stopped_worker_ends_and_names_it(start_hub: Start
             answers = await asyncio.gather(count(first), count(third))
             assert PATIENCE - 1 < time.monotonic() - began < PATIENCE + DELAY
             assert set(answers) == {"TimeoutError: worker 1 did not answer within 5 s"}
-        # Its late answers are nobody's.
+        # Its late answers must not be taken for answers to these questions.
         assert await count(first) == subscribed(server, 0, 1, 2)
         assert await count(victim) == subscribed(server, 0, 1, 2)
 
@@ -175,7 +175,7 @@ async def test_an_answer_for_which_a_stopped_worker_has_no_room_does_not_end_it(
             await victim.ask(COUNT)
             with stopped(victim.pid):
                 await flood(server)
-                # The hub's word on the question comes meanwhile.
+                # Meanwhile the hub reports that the question has no answer.
                 await asyncio.sleep(PATIENCE)
         server.logs("worker 1 has caught up")
         assert await victim.ask("1 + 1") == 2

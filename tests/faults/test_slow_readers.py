@@ -13,7 +13,7 @@ SEND_QUEUE_SIZE = 4 * MIB
 SIZE = 64 * 1024
 COUNT = (1 << 30) // SIZE
 
-# What is in memory beside the outbox while it is filled: the message, and chunks that the outbox grows by.
+# Memory in addition to the outbox while it fills: the message, and the chunks by which the outbox grows.
 SLACK = 4 * MIB
 
 
@@ -27,7 +27,7 @@ def test_1_gb_for_a_reader_that_never_reads_is_dropped(start_server: StartServer
         stats = server.ask("stats")
         assert stats["messages_dropped"] == refused > 0
         assert stats["slow_consumers_closed"] == 0
-        # Slow is not dead: everything queued arrives, complete and only once, and the connection stays usable.
+        # A slow client is not cut off: everything queued arrives, complete and only once, and it can go on.
         for _ in range(queued):
             assert peer.read_frame() == (BINARY, b"x" * SIZE, True)
         peer.send_text("hello")
@@ -114,7 +114,7 @@ def test_pings_whose_pongs_are_never_read(start_server: StartServer, policy: str
         while (got := peer.read_frame()).opcode == PONG:
             assert got.payload == b"x" * 125
             if policy == "drop" and not peer.can_be_read(0.1):
-                # Where something still comes, this was too early and may be dropped, but is sent again then.
+                # If more pongs arrive, this was too early: the answer may be dropped, and the loop sends it again.
                 peer.send_text("hello")
         assert got.payload[:2] == {"close": (1013).to_bytes(2, "big"), "drop": b"he"}[policy]
         counter = {"close": "slow_consumers_closed", "drop": "messages_dropped"}[policy]
@@ -133,7 +133,7 @@ def test_the_memory_of_a_drained_outbox_is_used_again(start_server: StartServer)
         wait_until(lambda: server.ask("stats")["queued_bytes"] < SIZE, "nothing is queued")
         return server.memory()
 
-    # What the heap does not give back to the system at once, it must use for the next ones.
+    # Memory that the heap does not return to the system at once must be reused for the next messages.
     first = max(fill_and_drain() for _ in range(3))
     assert max(fill_and_drain() for _ in range(6)) - first < 16 * MIB
 
@@ -171,7 +171,7 @@ def test_a_file_of_2_gb_for_slow_readers_takes_little_memory(start_server: Start
     for peer in peers:
         peer.send(b"GET /files/sparse HTTP/1.1\r\nHost: localhost\r\n\r\n")
     for peer in peers:
-        # Far more than is read at a time, and than the kernel's buffers hold.
+        # This is far more than one read of the file, and than the kernel's buffers hold.
         head = peer.socket.recv(1)
         received = len(head)
         while received < 10 * MIB:

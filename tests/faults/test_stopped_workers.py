@@ -19,9 +19,9 @@ SIZE = 64 * 1024
 # The hub keeps 32 MiB for a worker, and its buffer grows by doubling.
 MAX_FOR_WORKER = 32 * MIB
 MAX_MEMORY = 96 * MIB
-# Seconds in which a connection that nobody can serve must not be served.
+# Seconds for which to check that a connection is not served, since no worker can serve it.
 PAUSE = 0.1
-# Seconds between two pings, for the answer to one, and that a worker is stopped.
+# Seconds between two pings, seconds for a pong, and seconds for which a worker is stopped.
 PING_INTERVAL = 0.5
 PING_TIMEOUT = 1.5
 STOP = 4.0
@@ -35,7 +35,7 @@ async def blocked(client: HubClient, directory: Path) -> AsyncIterator[None]:
     fifo = directory / str(client.fd)
     os.mkfifo(fifo)
     answer = asyncio.create_task(client.ask(f"open({str(fifo)!r}).read()"))
-    # This waits until the handler has it open too, and reads.
+    # Opening the FIFO waits until the handler has opened it too, to read.
     writing_end = await asyncio.to_thread(os.open, fifo, os.O_WRONLY)
     try:
         yield
@@ -46,7 +46,7 @@ async def blocked(client: HubClient, directory: Path) -> AsyncIterator[None]:
 
 
 async def crossings(sender: HubClient, receiver: HubClient, count: int) -> float:
-    """How long so many pushes from one worker to another take, one after the other, in seconds."""
+    """Return the seconds that this many pushes from one worker to another take, one after the other."""
     begin = time.monotonic()
     for number in range(count):
         assert await sender.ask(f"server.push({receiver.fd}, '{number}')")
@@ -65,7 +65,7 @@ def publish_much(hub: Publisher, topic: str, count: int) -> None:
 
 
 async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) -> None:
-    # Enough space for everything that the hub keeps, because this test is about commands.
+    # The outboxes have space for everything that the hub queues, because this test is about commands.
     server = start_hub(send_queue_size=2 * MAX_FOR_WORKER, ping_interval=PING_INTERVAL, ping_timeout=PING_TIMEOUT)
     async with server.clients() as (first, victim, third), server.client_of(1, topics="flood") as flooded:
         fds = [victim.fd, flooded.fd]
@@ -82,7 +82,7 @@ async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) 
                 for client in (first, third):
                     assert await client.ask(f"server.push({fd}, 'lost')") is False
                 assert await asyncio.to_thread(hub.push, fd, "lost") is False
-            # That may be five times slower on a machine that does other things too, but no more.
+            # On a busy machine, this may take five times as long as before, but not longer.
             assert await crossings(first, third, 500) < 5 * usual + 2
             served = await connect_many(server, 20)
             for client in served:
@@ -93,7 +93,7 @@ async def test_a_stopped_worker_is_left_out_and_catches_up(start_hub: StartHub) 
         dropped = sum(map(int, CAUGHT_UP.findall(server.log())))
         assert await first.ask("server.stats()['commands_dropped']") >= dropped > 0
         assert await first.ask(f"server.push({victim.fd}, 'hello')")
-        # One more ping and its pong.
+        # Wait for one more ping and its pong.
         await asyncio.sleep(PING_INTERVAL + PING_TIMEOUT)
         for client in (first, victim, third, flooded, *served):
             assert client.close_code is None

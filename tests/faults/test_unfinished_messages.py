@@ -12,7 +12,7 @@ SIZE = 64 * 1024
 def test_every_push_that_was_promised_arrives_after_the_end(start_server: StartServer) -> None:
     server = start_server(settings={"send_queue_size": MIB, "slow_consumer": "drop"})
     with server.peer(receive_buffer=4096) as peer:
-        # From here on the kernel takes no more, and the outbox alone decides what there is room for.
+        # Fill the kernel's buffers first, so that only the outbox decides how much there is room for.
         before = 0
         while server.ask("stats")["queued_bytes"] < SIZE:
             before += server.ask("flood", "/echo", SIZE, 1)[0]
@@ -20,7 +20,7 @@ def test_every_push_that_was_promised_arrives_after_the_end(start_server: StartS
         queued, refused = server.ask("flood", "/echo", 10, 200_000)
         assert queued > 0
         assert refused > 0
-        # There may be no room for the end either, until the peer reads.
+        # Until the peer reads, there may be no room for the end of the message either.
         for _ in range(before):
             assert peer.read_frame() == (BINARY, b"x" * SIZE, True)
         assert peer.read_frame() == BEGUN

@@ -1,4 +1,4 @@
-"""Peers that vanish in the middle of something: their `close` event comes, and nothing of them stays."""
+"""Peers that vanish in the middle of something: their `close` event comes, and nothing is kept for them."""
 
 from collections.abc import Callable
 from socket import SHUT_WR
@@ -56,7 +56,7 @@ def test_a_peer_that_vanishes_in_its_handshake_leaves_nothing(start_server: Star
         with Peer(server.port) as peer:
             peer.send(head[:length])
             leave(peer)
-    # Those that were taken before this one have been dealt with in the same order.
+    # Connections are handled in the order in which they were accepted, so the earlier ones have been handled by now.
     with server.peer() as peer:
         peer.send_text("hello")
         assert peer.read_text() == "hello"

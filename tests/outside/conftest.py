@@ -1,4 +1,4 @@
-"""Servers to be reached from outside."""
+"""Servers that the tests reach from outside."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from outside_server import OutsideServer
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutsideServer]:
-    """A server that the tests of a module share; they leave it as it was."""
+    """A server that the tests of a module share, and must leave as they found it."""
     server = OutsideServer(tmp_path_factory.mktemp("server"))
     yield server
     server.stop()

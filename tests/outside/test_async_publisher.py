@@ -164,9 +164,9 @@ async def test_any_number_of_questions_at_a_time_are_answered(
     server: OutsideServer, clients: tuple[Client, Client]
 ) -> None:
     one, _ = clients
-    # They are answered one after the other, which takes a busy machine longer than the time for a single question.
+    # The questions are answered one after the other, so on a busy machine all of them need more than the usual timeout.
     async with AsyncPublisher(server.control, timeout=PATIENCE) as hub:
-        # Far more than may wait for a program that does not read: this one does.
+        # That is far more than may wait for a program that does not read; this program reads.
         stats = await asyncio.gather(*(hub.stats() for _ in range(20_000)))
         assert {counted["connections"] for counted in stats} == {2}
         assert await asyncio.gather(*(hub.push(one.fd, str(number)) for number in range(10_000))) == [True] * 10_000

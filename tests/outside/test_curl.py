@@ -14,7 +14,7 @@ from outside_server import APP_DIR, PATIENCE, OutsideServer
 # The application serves its own directory.
 FILE = "outside_app.py"
 CONTENT = (APP_DIR / FILE).read_bytes()
-# curl does so by itself when it sends more than 1 MiB.
+# curl adds this header by itself if it sends more than 1 MiB.
 EXPECT = "Expect: 100-continue"
 
 

@@ -38,7 +38,7 @@ server.start()
 
 
 class Running:
-    """A `hubbub run` under way."""
+    """A running `hubbub run`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -204,7 +204,7 @@ def status_for(port: int, host: str) -> int:
 @pytest.mark.parametrize(
     ("options", "variables", "foreign"),
     [
-        # The address is reached by this machine only; so is a page that has its own name resolve to it.
+        # Only this machine can reach the address, but so can a page whose own name resolves to it.
         (["--reload"], {}, 400),
         (["--reload", "--host", "localhost"], {}, 400),
         (["--reload", "--allowed-hosts", "none"], {}, 426),

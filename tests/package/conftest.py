@@ -29,7 +29,7 @@ def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def as_new(member: tarfile.TarInfo, directory: str) -> tarfile.TarInfo:
-    """Date a file of now: by the date in the archive, cargo would take it for one that it has compiled before."""
+    """Give a file the current time: from its time in the archive, cargo would conclude that it is compiled already."""
     return tarfile.data_filter(member, directory).replace(mtime=time.time(), deep=False)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = subprocess.check_output([ROOT / "scripts" / "find-python", "--all"], text=True).split()
 
-# Wheels are built where what cargo compiled for the last ones still is, and where `make build` does not.
+# Build wheels in a directory of their own, not that of `make build`, in which cargo finds what it compiled last time.
 BUILDING = os.environ | {"CARGO_TARGET_DIR": str(ROOT / "target" / "package")}
 
 VERSION: str = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]

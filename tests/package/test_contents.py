@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from published import PYTHONS, ROOT, VERSION, WheelFor
 
-# Whichever test is the first waits for cargo.
+# The first test to run waits for cargo.
 pytestmark = pytest.mark.timeout(900)
 
 LICENSES = ["LICENSE", "THIRD-PARTY-LICENSES.txt"]
@@ -24,7 +24,7 @@ def wheel(wheel_for: WheelFor) -> Iterator[zipfile.ZipFile]:
 
 
 def files_below(*directories: str) -> set[str]:
-    """Those that are kept in this repository, so not what Python and the compiler put beside them."""
+    """Return the files that belong to the repository: not those that Python and the compiler put beside them."""
     paths = (path for directory in directories for path in (ROOT / directory).rglob("*"))
     return {
         path.relative_to(ROOT).as_posix()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from published import PYTHONS, VERSION, WheelFor
 
-# Whichever test is the first for its Python waits for cargo.
+# The first test to run for each Python waits for cargo.
 pytestmark = pytest.mark.timeout(900)
 
 NEW_USER = Path(__file__).with_name("new_user.py")
@@ -28,7 +28,7 @@ def test_a_wheel_runs_the_demo_in_an_empty_environment(python: str, wheel_for: W
 def test_python_3_10_is_told_that_it_is_too_old(sdist: Path, tmp_path: Path) -> None:
     page = tmp_path / "hubbub" / "index.html"
     page.parent.mkdir()
-    # A package index repeats what a distribution says of itself.
+    # A package index repeats the metadata of a distribution.
     page.write_text(
         f'<a href="{sdist.as_uri()}" data-requires-python="{html.escape(required_python(sdist))}">{sdist.name}</a>'
     )

@@ -239,7 +239,7 @@ async def gone(pid: int) -> None:
 def children(pid: int) -> Iterator[int]:
     """The processes that a process has started itself."""
     for task in Path(f"/proc/{pid}/task").glob("*"):
-        # A thread may end meanwhile, but not one that has children.
+        # A thread may end meanwhile; one that has children does not.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             yield from map(int, (task / "children").read_text().split())
 

@@ -75,7 +75,7 @@ async def test_start_in_a_forked_child_of_a_worker_is_refused(launch: Launch) ->
 
 
 async def ended(pid: int) -> None:
-    """Wait for the end of a process whose parent does not wait for it: it stays as a zombie."""
+    """Wait until a process has ended whose parent does not reap it: it stays a zombie."""
     state = Path(f"/proc/{pid}/stat")
     await until(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z")
 

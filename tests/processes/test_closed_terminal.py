@@ -200,7 +200,7 @@ async def test_sighup_while_it_is_there_is_a_reload(
         os.kill(master, signal.SIGHUP)
         await client.wait_closed()
         assert client.close_code == 1012
-    # Until then the second one accepts connections.
+    # Until this, the second of the old workers still accepts connections.
     await events.wait_for("worker_stop 1")
     async with client_of(port) as client:
         assert await ask(client, "os.getppid()") == str(master)

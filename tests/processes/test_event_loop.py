@@ -24,7 +24,7 @@ async def test_a_message_does_not_pass_through_the_selector_of_the_event_loop(la
         selectors.DefaultSelector.select = select
         """,
         workers=1,
-        # Nothing else is to wake the event loop.
+        # Nothing else may wake the event loop.
         stuck_after=None,
     )
     async with launched.connect() as client:
@@ -233,7 +233,7 @@ async def test_in_debug_mode_the_event_loop_names_slow_turns(run: Run, program: 
         assert await ask(client, "asyncio.get_running_loop().get_debug()") == "True"
         assert await ask(client, "time.sleep(0.2)") == "None"
         await launched.log.wait_for("Executing <Handle Reactor.turn")
-        # From here on as without it.
+        # From here on the server runs as without debug mode.
         assert await ask(client, "asyncio.get_running_loop().set_debug(False)") == "None"
         assert await ask(client, "1 + 1") == "2"
 

@@ -97,7 +97,7 @@ async def test_a_client_that_does_not_answer_the_close_is_cut_off(launch: Launch
         launched.process.terminate()
         assert await launched.status() == 0
         assert "close 1006" in await launched.told.to_the_end()
-        # Now it sees what it has been sent: a Close, and the end.
+        # Now the client reads what the server sent: a Close frame, and the end of the stream.
         client.transport.resume_reading()
         await client.wait_closed()
         assert client.close_code == 1001
@@ -140,7 +140,7 @@ async def test_a_large_answer_still_goes_out(launch: Launch) -> None:
             launched.process.terminate()
             await refuses_connections(launched.port)
             client.transport.resume_reading()
-            # The second is the value of the expression.
+            # The second message is the value of the expression.
             assert [len(message) async for message in client] == [3_000_000, len("None")]
             assert client.close_code == 1001
     assert await launched.status() == 0

@@ -1,4 +1,4 @@
-"""The lease file, which keeps connection ids from being given out again: at the edge of what there is, and damaged."""
+"""The lease file, which keeps connection ids from being reused: when ids run out, and when the file is damaged."""
 
 import os
 import time
@@ -42,14 +42,14 @@ async def counter_of_next(launched: Launched) -> int:
 
 async def assert_refuses_to_start(launched: Launched, *words: str) -> None:
     assert await launched.status() == 1
-    # It depends on the machine whether there is a warning that few files may be open.
+    # Some machines allow so few open files that the log has a warning too.
     (line,) = [line for line in await launched.log.to_the_end() if "max_connections" not in line]
     assert line.startswith("hubbub: ")
     for each in words:
         assert each in line
 
 
-# One worker serves within its process.
+# A program in whose process the only worker serves.
 EMBEDDED = """
 async def main():
     async with server:

@@ -40,12 +40,12 @@ async def leaves(launched: Launched, number: signal.Signals) -> int:
     if number == signal.SIGHUP:
         async with launched.connect() as client:
             launched.process.send_signal(number)
-            # Those without a question are sent away first.
+            # Connections without an unanswered request are closed first.
             await client.wait_closed()
     else:
         os.kill(pid, number)
         await launched.told.wait_for("worker_start 0")
-    # Nothing tells that it does not refuse: this is time for what would.
+    # No event shows that the worker refuses nothing, so give a wrong refusal time to happen.
     await asyncio.sleep(0.2)
     return pid
 
@@ -58,7 +58,7 @@ async def answer(reader: asyncio.StreamReader) -> tuple[str, str]:
 
 
 async def close_code(address: str) -> int | None:
-    """Connect, and return what the connection is closed with."""
+    """Connect, and return the code with which the server closes the connection."""
     async with connect(address, proxy=None) as client:
         await client.wait_closed()
         return client.close_code
@@ -116,7 +116,7 @@ async def test_a_kept_connection_over_tls_is_still_answered(
         head, body = await answer(reader)
         assert "Connection: close" not in head
         assert body == f"{pid} 0"
-    # One request keeps the worker from ending; the others come when it has begun to leave.
+    # One request keeps the worker from ending; the others arrive after it has begun to leave.
     slow, *others = kept
     ask(slow[1], path="/slow")
     await launched.told.wait_for("begins")
@@ -159,7 +159,7 @@ async def test_a_websocket_that_has_ended_is_no_answer_that_was_cut_off(launch: 
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     ask(writer, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", key)
     await reader.readuntil(b"\r\n\r\n")
-    # Close, with code 1000. The client does not read what was sent before the answer to it.
+    # A Close frame with code 1000. The client does not read the data that was sent before the server's answer.
     writer.write(b"\x88\x82\0\0\0\0\x03\xe8")
     await launched.told.wait_for("close 1000")
     await launched.stop()

@@ -16,7 +16,7 @@ from hubbub.listening import listen
 
 
 def addresses_of(sockets: list[socket.socket]) -> list[str]:
-    """Return the hosts of listening sockets, which are closed, once it is seen that they have one port."""
+    """Close listening sockets, and return their hosts; assert that they have the same port."""
     with contextlib.ExitStack() as opened:
         for each in sockets:
             opened.enter_context(each)
@@ -27,7 +27,7 @@ def addresses_of(sockets: list[socket.socket]) -> list[str]:
 
 @pytest.fixture
 def taken() -> Iterator[socket.socket]:
-    """A socket that listens at ::1 and some port."""
+    """A socket that listens at ::1, on any port."""
     with socket.socket(socket.AF_INET6) as taken:
         taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         taken.bind(("::1", 0))
@@ -37,7 +37,7 @@ def taken() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def both(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name of 127.0.0.1 and ::1, which localhost is not everywhere."""
+    """A name that resolves to 127.0.0.1 and ::1; localhost does not do so on every machine."""
     resolve = socket.getaddrinfo
 
     def resolving(host: str, *arguments: Any, **options: Any) -> list[Any]:
@@ -110,7 +110,7 @@ async def test_a_host_that_fails_is_named_and_the_others_are_closed(taken: socke
 
 
 async def test_a_free_port_is_free_at_all_addresses(taken: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The kernel is made to propose, at first, a port that is taken at the other address.
+    # Make the kernel first propose a port that is in use at the other address.
     bind, port = socket.socket.bind, taken.getsockname()[1]
     proposed = [port, 0]
 

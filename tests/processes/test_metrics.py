@@ -88,13 +88,13 @@ async def test_what_happens_is_counted(launch: Launch) -> None:
         assert grown['hubbub_messages_total{direction="out"}'] == 128
         assert grown['hubbub_bytes_total{direction="in"}'] == 128 * 5
         assert grown['hubbub_bytes_total{direction="out"}'] == 128 * 3
-        # Of the handler's calls, one in 64.
+        # One in 64 of the handler's calls is measured.
         assert grown["hubbub_handler_seconds_count"] == 2
         assert (
             after["hubbub_accepted_total"]
             == after['hubbub_connections{worker="0"}'] + after['hubbub_connections{worker="1"}']
         )
-        # They may all have arrived in one turn, which is counted when it ends.
+        # All messages may have arrived in one turn, which is counted when it ends.
         turns = partial(exceeds, "hubbub_turn_seconds_count", before["hubbub_turn_seconds_count"])
         assert (await until(port, turns))["hubbub_turn_seconds_sum"] > before["hubbub_turn_seconds_sum"]
         await other.close(4321)
@@ -164,7 +164,7 @@ async def test_histograms_are_cumulative_and_end_in_their_count(launch: Launch) 
         counts = [bounds[bound] for bound in sorted(bounds)]
         assert counts == sorted(counts)
         assert counts[-1] == samples[f"{name}_count"]
-    # The handler's first call is among those that are measured, and it slept.
+    # The handler's first call is measured, and it slept.
     assert samples['hubbub_turn_seconds_bucket{le="0.025"}'] < samples["hubbub_turn_seconds_count"]
     assert samples['hubbub_handler_seconds_bucket{le="0.025"}'] == 0
     assert samples["hubbub_handler_seconds_sum"] >= 0.03
@@ -248,7 +248,7 @@ async def test_silent_connections_make_no_threads_and_keep_no_scrape_waiting(lau
     assert (await scrape(port))["hubbub_accepted_total"] == 0
     assert threads() <= before
     assert len(os.listdir(f"/proc/{launched.process.pid}/fd")) < 100
-    # Those that have places do not keep them.
+    # Silent clients are disconnected, so they do not keep their places.
     for reader, writer in silent:
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
@@ -291,7 +291,7 @@ async def test_a_port_in_use_is_one_line(program: ProgramFile) -> None:
 
 
 async def test_a_missing_package_is_one_line(program: ProgramFile) -> None:
-    # As where it is not installed.
+    # This has the same effect as a missing package.
     program.write("sys.modules['prometheus_client'] = None", metrics_port=free_port())
     launched = await start(program.path)
     try:
@@ -309,7 +309,7 @@ async def test_an_embedded_server_serves_its_own() -> None:
         assert (await scrape(port))['hubbub_connections{worker="0"}'] == 0
     with pytest.raises(ConnectionRefusedError):
         await fetch(port)
-    # It can be started again.
+    # The server can be started again.
     async with server:
         assert (await scrape(port))["hubbub_accepted_total"] == 0
 
@@ -318,7 +318,7 @@ async def test_a_scrape_under_way_at_the_stop_is_answered(capfd: pytest.CaptureF
     port = free_port()
     async with Server(port=0, metrics_port=port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        # Earlier clients have been accepted.
+        # Once this is answered, earlier clients have been accepted.
         await fetch(port)
     writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
     answer = (await reader.read()).decode()

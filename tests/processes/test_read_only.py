@@ -1,4 +1,4 @@
-"""A start where nothing can be written to any file, as in a container with a read-only root."""
+"""Starting a server where no file can be written, as in a container with a read-only root."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ awk '{print $2}' /proc/self/mounts | while read -r place; do
 done
 exec "$@"
 """
-# Longer than a pipe holds.
+# More than a pipe can hold.
 MANY_ORIGINS = [f"https://a-tenant-with-a-long-name-{number}.example.com" for number in range(5000)]
 
 CHECK = """

@@ -1,4 +1,4 @@
-"""New workers in the place of the old, with new code."""
+"""Reloading: new workers with new code replace the old ones."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ async def reloaded(launched: Launched) -> None:
 
 @asynccontextmanager
 async def connecting(launched: Launched) -> AsyncIterator[Callable[[], list[str]]]:
-    """Clients that connect, one after the other and several at a time; none may fail to."""
+    """Let clients connect throughout the block, several at the same time; every attempt must succeed."""
     stop = asyncio.Event()
     versions: list[str] = []
 
@@ -64,7 +64,7 @@ async def test_a_reload_loads_the_new_code_and_no_connection_fails(
     for worker_id in (0, 1):
         async with launched.connect_to(worker_id) as client:
             assert await ask(client, "VERSION, server.worker_id") == f"(2, {worker_id})"
-            # A reload is no restart after a failure.
+            # A reload does not count as a restart, which follows a failure.
             assert await ask(client, "server.stats()['restarts']") == "0"
     await launched.stop()
     assert "ERROR" not in "\n".join(launched.log.all)
@@ -159,7 +159,7 @@ async def test_new_code_whose_worker_start_fails_leaves_the_old_workers(launch: 
         assert await ask(client, "VERSION") == "3"
     await launched.stop()
     told = await launched.told.to_the_end()
-    # The old ones and the last ones; none of the one that did not start.
+    # The old and the last workers have stopped; the one that did not start has no `worker_stop`.
     assert sorted(line for line in told if "worker_stop" in line) == ["worker_stop 0"] * 2 + ["worker_stop 1"] * 2
 
 

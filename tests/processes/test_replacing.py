@@ -40,7 +40,7 @@ async def test_a_worker_that_dies_is_replaced_and_the_others_go_on(launch: Launc
         assert words in await launched.log.wait_for("worker 1")
         await replaced(launched, 1, before[1])
         assert await ask(bystander, "os.getpid()") == str(before[0])
-        # What it had is gone, and can be pushed to no more.
+        # Its connections are gone, and a push to them fails.
         assert await ask(bystander, f"server.exists({fd}), server.push({fd}, 'x')") == "(False, False)"
         assert await ask(bystander, "server.stats()['restarts']") == "1"
     await launched.stop()
@@ -51,7 +51,7 @@ async def test_the_only_worker_is_replaced_too(launch: Launch) -> None:
     pid = launched.workers()[0]
     os.kill(pid, signal.SIGKILL)
     await launched.log.wait_for("was killed")
-    # Whoever connects meanwhile waits for the next one.
+    # A client that connects meanwhile waits for the next worker.
     async with launched.connect() as client:
         assert await ask(client, "os.getpid()") != str(pid)
 
@@ -63,7 +63,7 @@ async def test_one_that_dies_again_and_again_is_started_later_each_time(launch: 
         deaths.append(time.monotonic())
         os.kill(launched.workers()[0], signal.SIGKILL)
         await launched.told.wait_for("starts")
-    # At once, then after 0.1 s, 0.2 s and 0.4 s; a slow machine only makes it longer.
+    # The first restart is immediate, the next ones come after 0.1 s, 0.2 s and 0.4 s, or later on a slow machine.
     assert time.monotonic() - deaths[1] >= 0.7
     await launched.stop()
 
@@ -87,7 +87,7 @@ async def test_one_whose_worker_start_fails_is_started_again_until_it_ends_well(
         await launched.log.wait_for("before it was ready")
         await launched.log.wait_for("restarting worker 1 in")
         await launched.told.wait_for("fails")
-        # None of those that failed takes a connection.
+        # A worker that failed to start gets no connection.
         async with launched.connect() as client:
             assert await ask(client, "server.worker_id") == "0"
         await ask(bystander, "os.unlink(broken)")
@@ -119,7 +119,7 @@ async def test_sigterm_is_heeded_by_the_others_while_a_handler_blocks_that_worke
         await launched.log.wait_for("is starting")
         async with launched.connect() as other:
             assert await ask(other, "os.getpid()") != str(pid)
-        # In the end it is killed.
+        # In the end the old process is killed.
         assert f"pid {pid}" in await launched.log.wait_for("because it does not stop")
         await gone(pid)
     await launched.stop()

@@ -1,4 +1,4 @@
-"""The ways in which a program can be started, and those that cannot serve."""
+"""All ways to start a program, including those that cannot serve."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ async def check_it_serves(launched: Launched, workers: int = 2) -> None:
 
 
 async def is_refused(launched: Launched, *words: str) -> None:
-    """Check that it ends with status 1 and one line that has these words in it."""
+    """Check that the program ends with status 1, and with one line that contains these words."""
     assert launched.process.stdin
     launched.process.stdin.close()
     assert await launched.log.to_the_end() != []
@@ -87,7 +87,7 @@ async def test_a_console_script(run: Run, tmp_path: Path) -> None:
     script.parent.mkdir()
     script.write_text(f"#!{sys.executable}\nimport sys\nfrom app import main\nsys.exit(main())\n")
     script.chmod(0o755)
-    # The directory of a console script is not where its package is.
+    # A console script is in another directory than its package.
     await check_it_serves(await run("-c", f"import os; os.execl({str(script)!r}, 'serve')", PYTHONPATH=str(tmp_path)))
 
 
@@ -377,12 +377,13 @@ async def test_the_program_may_go_on_to_a_second_server_while_the_first_serves_i
     launched = await run(program.path)
     await launched.serves()
     await launched.stop()
-    # The main threads of the master and of the first server's worker; the second's worker ends within start().
+    # In the main threads of the master and of the first server's worker, start() returns. The second server's worker
+    # ends within start().
     assert [line for line in await launched.told.to_the_end() if "start()" in line] == ["start() has returned"] * 2
     assert not any("Traceback" in line for line in await launched.log.to_the_end())
 
 
-# ---- what the start does and tells -----------------------------------------------------------------------
+# ---- what a start does and prints ------------------------------------------------------------------------
 
 
 FAILURES = {
@@ -418,7 +419,7 @@ async def test_a_worker_start_that_raises_in_one_worker_stops_the_others_gracefu
     program.write(lines, workers=2)
     launched = await run(program.path)
     assert await launched.status() == 3
-    # Neither `start` nor `shutdown` runs, and no `worker_stop` without a `worker_start`.
+    # Neither `start` nor `shutdown` runs; `worker_stop` runs only where `worker_start` succeeded.
     assert await launched.told.to_the_end() == ["worker_stop 0"]
     log = await launched.log.to_the_end()
     assert "  LookupError: no database" in log
@@ -438,7 +439,7 @@ async def test_a_worker_start_that_raises_leaves_time_to_clean_up(run: Run, prog
     program.write(lines, workers=1)
     launched = await run(program.path)
     assert await launched.status() == 3
-    # The worker's, and then the master's.
+    # One line is from the worker, the other from the master.
     assert await launched.told.to_the_end() == ["cleaned up", "cleaned up"]
 
 
@@ -465,7 +466,7 @@ async def test_a_stop_while_worker_start_runs(run: Run, program: ProgramFile) ->
     await launched.told.wait_for("starting")
     launched.process.terminate()
     assert await launched.status() == 0
-    # As at any stop the master runs `shutdown`.
+    # The master runs `shutdown`, as it does at any stop.
     assert await launched.told.to_the_end() == ["starting", "shutdown", "start() has returned"]
 
 
@@ -557,7 +558,7 @@ async def test_a_killed_server_can_be_started_again_at_once(launch: Launch, tmp_
 @pytest.mark.parametrize("mode", [0o600, 0o777])
 async def test_another_users_process_cannot_use_the_control_socket(launch: Launch, run: Run, mode: int) -> None:
     async with AsyncExitStack() as stack:
-        # The directories of pytest are closed to others: that would be no test.
+        # pytest's directories are closed to other users, so they would hide a mistake.
         read, write = os.pipe()
         stack.callback(os.close, read)
         stack.callback(os.close, write)
@@ -586,7 +587,7 @@ except PermissionError:
         assert await other.told.to_the_end() == [expected], await other.log.to_the_end()
 
 
-# Removed by the master; a worker is given its path.
+# The master creates the directory and removes it; a worker gets its path.
 OPEN_DIRECTORY = """
 from hubbub.program import assignment
 import atexit, shutil

@@ -63,7 +63,7 @@ async def test_a_second_signal_is_a_stop_at_once(launch: Launch) -> None:
         await client.send("hello")
         await launched.told.wait_for("busy")
         launched.process.terminate()
-        # It has begun to stop when it takes no new connection any more.
+        # Once it accepts no new connections, it has begun to stop.
         await refuses_connections(launched.port)
         launched.process.terminate()
         assert await launched.status() != 0
@@ -164,13 +164,13 @@ async def test_a_signal_is_heeded_while_a_handler_blocks_the_event_loop(launch: 
         await client.send("block()")
         await launched.told.wait_for("blocks")
         launched.process.send_signal(signal.SIGINT)
-        # Two signals of one kind that come at the same time count as one.
+        # Two signals of the same kind that arrive at the same time count as one, so send more.
         while launched.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 launched.process.terminate()
             await asyncio.sleep(0.01)
         assert launched.process.returncode != 0
-        # The worker goes along, although its handler still sleeps.
+        # The worker ends too, although its handler is still sleeping.
         await gone(worker)
     assert (await launched.told.to_the_end())[2:] == []
 

@@ -18,10 +18,10 @@ from test_metrics import until as until_scraped
 
 from hubbub import Server
 
-# So long that a busy machine does not make a worker seem stuck.
+# Long enough that a worker on a busy machine does not seem stuck.
 STUCK_AFTER = 1.5
 
-# Each way to block ends when something is written to the FIFO.
+# Ways to block; each ends when something is written to the FIFO.
 WAYS = """
 def spin():
     fifo = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
@@ -105,7 +105,7 @@ async def test_a_loop_that_stands_still_is_named_once_and_when_it_moves_again(
         await is_marked(metrics, 0)
         assert await client.recv() in ("done", "None")
     await launched.stop()
-    # The other one idled meanwhile, and was not taken for stuck.
+    # The other worker was idle meanwhile, and was not reported as stuck.
     assert sum("stuck" in each for each in launched.log.all) == 1
     assert sum("is running again" in each for each in launched.log.all) == 1
 
@@ -222,6 +222,6 @@ async def test_an_embedded_server_says_it_too(caplog: pytest.LogCaptureFixture) 
             await until(lambda: said(f"worker 0 (pid {os.getpid()}) is running again"))
             assert said(f"worker 0 (pid {os.getpid()}) is stuck: ")
             assert said("(stand_still)")
-            # Nobody can say anything meanwhile.
+            # While this holds the interpreter, nothing can be logged.
             ctypes.PyDLL(None).sleep(5)
             await until(lambda: said("a call held the interpreter"))

@@ -45,7 +45,7 @@ async def test_in_worker_start_it_is_a_failed_start(
     lines = f"STATUS = {status}\n{dedent(IN_WORKER_START[kind])}\n"
     lines += f"server.on('worker_start', on_worker_start, threaded={kind == 'threaded'})"
     program.write(lines, workers=1)
-    # What comes from standard input cannot be run again.
+    # A program from standard input cannot be run again, so it serves in one process.
     launched = await run("-") if in_one_process else await run(program.path)
     assert launched.process.stdin
     launched.process.stdin.write(program.path.read_bytes())
@@ -54,7 +54,7 @@ async def test_in_worker_start_it_is_a_failed_start(
     assert await launched.told.to_the_end() == []
     log = await launched.log.to_the_end()
     assert sum("the worker_start handler failed" in line for line in log) == 1
-    # One traceback, and not one of asyncio's beside it.
+    # There is only one traceback: asyncio does not add one of its own.
     assert sum("Traceback" in line for line in log) == 1
     assert log.count(f"  SystemExit: {status}") == 1
     assert not any("never" in line for line in log)
@@ -136,7 +136,7 @@ async def test_it_lets_the_writes_of_the_turn_out(launch: Launch, kind: str) -> 
         assert await client.recv() == "last words"
         with pytest.raises(ConnectionClosed):
             await client.recv()
-    # It has ended the worker, and there is another.
+    # The worker has ended, and another one replaces it.
     await launched.told.wait_for("worker_start")
     await launched.stop()
 

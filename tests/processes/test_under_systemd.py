@@ -25,7 +25,7 @@ class Systemd:
         self._socket.bind(str(path))
 
     async def told(self) -> list[str]:
-        """Wait for what comes next, and return its assignments."""
+        """Wait for the next message, and return its assignments."""
         return (await asyncio.get_running_loop().sock_recv(self._socket, 4096)).decode().split("\n")
 
     def has_more(self) -> bool:
@@ -41,7 +41,7 @@ class Systemd:
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Systemd]:
-    """Listens where NOTIFY_SOCKET says."""
+    """Listens at the socket that NOTIFY_SOCKET names."""
     path = tmp_path / "notify"
     monkeypatch.setenv("NOTIFY_SOCKET", str(path))
     systemd = Systemd(path)
@@ -58,7 +58,7 @@ async def test_a_server_tells_of_its_life(systemd: Systemd, launch: Launch) -> N
     assert reloading == "RELOADING=1"
     assert when.startswith("MONOTONIC_USEC=")
     assert (await systemd.told())[0] == "READY=1"
-    # It is ready again once the last worker is replaced, no sooner.
+    # The server reports that it is ready again only once the last worker is replaced.
     assert "reloaded" in await launched.log.wait_for("reloaded")
     launched.process.terminate()
     assert await systemd.told() == ["STOPPING=1"]
@@ -114,14 +114,14 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, unavailable: Callabl
     tool = shutil.which("systemd-analyze")
     if not tool:
         unavailable("the unit file: there is no systemd-analyze on the PATH")
-    # It looks whether the program is there.
+    # `verify` checks that the program exists.
     lines = UNIT.read_text().replace("/opt/app/.venv/bin/hubbub", sys.executable)
     unit = tmp_path / "hubbub.service"
     unit.write_text(lines)
     checked = subprocess.run(
         [tool, "verify", "--man=no", unit], capture_output=True, text=True, timeout=50, check=False
     )
-    # It may complain of other units of the machine, on which this one depends.
+    # It may complain about other units of this machine, on which ours depends.
     assert "hubbub.service" not in checked.stderr, checked.stderr
     assert checked.returncode == 0, checked.stderr
 

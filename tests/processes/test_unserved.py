@@ -14,10 +14,10 @@ from launched import Launch, Launched, ask, until
 
 # Seconds that a connection waits for a worker.
 PATIENCE = 5
-# And a busy machine a little longer; without an answer it would be for ever.
+# A busy machine may take longer; a connection that gets no answer would wait forever.
 LATEST = 20
 
-# A worker that is started while there is a file "closed" waits for its end.
+# A worker that starts while the file "closed" exists waits until it is removed.
 SLOW_START = """
 while os.path.exists("closed"):
     time.sleep(0.05)
@@ -52,7 +52,7 @@ async def test_without_a_worker_clients_get_503_and_those_that_come_later_the_ne
     (tmp_path / "closed").touch()
     os.kill(launched.workers()[0], signal.SIGKILL)
     await launched.log.wait_for("was killed by signal 9")
-    # One more with a body that nobody reads.
+    # One request has a body that nobody reads.
     answers = await asyncio.gather(*(get(launched) for _ in range(20)), get(launched, bytes(40_000)))
     for answer, seconds in answers:
         check_refusal(answer, seconds)
@@ -126,7 +126,7 @@ async def test_a_stopped_tls_worker_does_not_keep_clients_waiting_either(launch:
     before = len(os.listdir(f"/proc/{launched.process.pid}/fd"))
     os.kill(pid, signal.SIGSTOP)
     try:
-        # Some do not speak TLS, say nothing, or leave in the middle of the handshake.
+        # Some clients do not speak TLS, send nothing, or leave in the middle of the handshake.
         silent = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(20)]
         for _, writer in silent[:10]:
             writer.write(bytes.fromhex("16030100ff0100"))
@@ -157,7 +157,7 @@ async def test_clients_that_stay_silent_or_connected_use_up_nothing(launch: Laun
         silent = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(100)]
         for reader, _ in silent:
             assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), LATEST)).startswith(b"HTTP/1.1 503 ")
-        # They are still there.
+        # The clients have not closed their ends yet.
         await until(lambda: len(os.listdir(f"/proc/{launched.process.pid}/fd")) <= before)
         for _, writer in silent:
             writer.close()
@@ -192,7 +192,7 @@ async def test_the_log_names_used_up_descriptors_and_what_to_raise(launch: Launc
     clients = [await asyncio.open_connection("127.0.0.1", launched.port) for _ in range(workers * 72 + 20)]
     line = await launched.log.wait_for("clients are waiting: the workers have no file descriptors left")
     assert "raise the limit of open files, which is 200 (`ulimit -n`, LimitNOFILE= of systemd)" in line
-    # Not for each look.
+    # The log must not have a line for each check.
     await asyncio.sleep(3)
     assert sum("no file descriptors left" in each for each in launched.log.all) == 1
     for _, writer in clients:

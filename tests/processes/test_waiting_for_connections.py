@@ -41,7 +41,7 @@ async def test_connections_of_a_worker_that_stands_still_are_open(launch: Launch
         await ask(other, f"server.after(0, wait, {fd})")
         await launched.told.wait_for("waits")
         client.transport.abort()
-        # It cannot know yet.
+        # The stopped worker has not noticed yet.
         assert await ask(other, f"server.exists({fd})") == "True"
         os.kill(pid, signal.SIGCONT)
         await launched.told.wait_for("closed False")

@@ -110,7 +110,7 @@ async def test_idle_connections_of_pages_do_not_count_where_websockets_are_sprea
     async with AsyncExitStack() as stack:
         of_worker: Counter[str] = Counter()
         for _ in range(10):
-            # As a browser: it fetches a page, keeps that connection, and opens a WebSocket.
+            # Do what a browser does: fetch a page, keep that connection, and open a WebSocket.
             reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
             stack.callback(writer.close)
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -225,7 +225,7 @@ async def test_a_handler_that_blocks_delays_nobody_in_the_other_worker(launch: L
         await launched.told.wait_for("blocks")
         for _ in range(100):
             assert await ask(free, "server.worker_id") == "1"
-        # This includes new connections, as long as this worker gets them.
+        # All that time the other worker was blocked.
         assert not blocking.done()
         assert await ask(free, "open(__file__ + '.go', 'w').close()") == "None"
         assert await blocking == "None"

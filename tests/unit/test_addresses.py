@@ -12,7 +12,7 @@ from hubbub.settings import Settings
 
 @pytest.fixture
 def hosts_file(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Addresses of names, which are resolved before all others."""
+    """The addresses of some names; a test adds them, and they take precedence over the system's."""
     names: dict[str, list[str]] = {}
     resolve = socket.getaddrinfo
 
@@ -55,7 +55,7 @@ def test_a_name_is_judged_by_all_that_it_resolves_to(hosts_file: dict[str, list[
     assert names is not None
     as_in_header = {"bücher": "xn--bcher-kva"}.get(name, name)
     assert set(names) == {"localhost", "*.localhost", "127.0.0.1", "[::1]", "127.0.1.1", as_in_header}
-    # The settings take it.
+    # `Settings` accepts these names.
     assert Settings.load({}, environ={}, defaults={"allowed_hosts": names}).allowed_hosts == names
     hosts_file[name] = ["127.0.1.1", "192.0.2.1"]
     assert loopback_names([name]) is None
@@ -70,7 +70,7 @@ def test_a_name_that_cannot_be_resolved_does_not_hold_up_the_start(monkeypatch: 
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     try:
-        # Its own name is served, and no foreign one.
+        # The server accepts its own name, and no foreign one.
         assert loopback_names(["machine"]) == ("localhost", "*.localhost", "127.0.0.1", "[::1]", "machine")
     finally:
         ends.set()

@@ -27,7 +27,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def directory(temporary: Path) -> Path:
-    """Where "auto" puts the socket; it is not there yet."""
+    """The directory in which "auto" puts the socket; it does not exist yet."""
     return temporary / f"hubbub-{os.geteuid()}"
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_socket_is_not_replaced(temporary: Path) -> None:
     with pytest.raises(CannotServe, match="precious is not a socket"):
         open_control(str(path), PORT)
     assert path.read_text() == "text"
-    # It may be tried again, so the lease is free.
+    # A second attempt succeeds, because the first one has released the lease.
     path.unlink()
     with opened(str(path)):
         pass

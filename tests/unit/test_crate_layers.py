@@ -1,4 +1,4 @@
-"""The arrows of the Rust crates point down only, between the engine's folders and between the files of a crate.
+"""Imports in the Rust crates point down only, between the engine's folders and between the files of a crate.
 
 A file of the reactor and its parent, which has the fields, may import each other. Tests may import anything.
 """

@@ -1,4 +1,4 @@
-"""Docstrings are written as the API's page reads them."""
+"""Docstrings have the form that the API's page expects."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ def returned(docstring: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.name)
 def test_what_is_returned_is_one_item(module: Path) -> None:
-    """Of more lines than one all but the first have to be indented, or each is taken for something else returned."""
+    """If the item has several lines, all but the first must be indented; otherwise each becomes an item of its own."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (docstring := ast.get_docstring(node)):
             assert [items for items in returned(docstring) if len(items) != 1] == [], node.name

@@ -1,4 +1,4 @@
-"""Variables that are no settings."""
+"""Environment variables that are not settings."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Handlers: what may be registered, and how it will be called."""
+"""Handlers: which callables may be registered, and how they are called."""
 
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +17,7 @@ async def two_async(server: Any, request: Any) -> None: ...
 
 
 class Callables:
-    """Handlers that are no plain functions."""
+    """Handlers that are not plain functions."""
 
     def method(self, server: Any, request: Any) -> None: ...
 

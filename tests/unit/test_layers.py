@@ -1,4 +1,4 @@
-"""The arrows of the design point down only: cli -> server -> master, worker -> settings, events, errors.
+"""Imports point down only: cli -> server -> master, worker -> settings, events, errors.
 
 Imports for type checking count too: a module that needs a type from above depends on it.
 """
@@ -37,7 +37,7 @@ LAYERS = [
     {"hubbub.cli", "hubbub.demo"},
 ]
 
-# The binding has no source here, and imports nothing of the package but for values.
+# The binding has no Python source. It imports modules of the package only at run time, for values.
 NATIVE = "hubbub._core"
 
 

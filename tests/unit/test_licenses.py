@@ -15,10 +15,10 @@ def test_the_licenses_are_those_of_the_crates_that_are_compiled_in() -> None:
 
 
 def compiled_in() -> set[str]:
-    """Names and versions of the crates of others, on any of the systems that there are wheels for."""
+    """Return the names and versions of other authors' crates, for all systems that have wheels."""
     targets = tomllib.loads((CRATE / "about.toml").read_text())["targets"]
     command = ["cargo", "tree", "--locked", "--manifest-path", str(CRATE / "Cargo.toml"), "--edges", "normal"]
     options = ["--prefix", "none", "--format", "{p}", *(f"--target={target}" for target in targets)]
     lines = subprocess.check_output([*command, *options], text=True).splitlines()
-    # Our own have their path after the version.
+    # In the lines of our own crates, a path follows the version.
     return {re.sub(r" v(\S+).*", r" \1", line) for line in lines if line and str(ROOT) not in line}

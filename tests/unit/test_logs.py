@@ -64,7 +64,7 @@ def test_a_function_is_named_whatever_it_is_wrapped_in() -> None:
 
 
 class TestThrottle:
-    """In an event loop whose intervals end when the test says so."""
+    """A throttle in an event loop in which the test ends the intervals."""
 
     @pytest.fixture(autouse=True)
     def _loop(self) -> None:

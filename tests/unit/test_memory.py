@@ -12,7 +12,7 @@ NO_LIMIT_OF_VERSION_1 = "9223372036854771712"
 
 
 def system(root: Path, cgroups: str, limits: dict[str, str]) -> Path:
-    """Make a `proc` and a `sys` that look like this."""
+    """Create a `proc` and a `sys` with these contents."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(cgroups)
     for path, limit in limits.items():

@@ -119,7 +119,7 @@ def test_the_port_that_kubernetes_injects_is_ignored() -> None:
     assert load(metrics_port=9102, environ=environ).metrics_port == 9102
 
 
-# What text spells.
+# Parsing text.
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_text_that_spells_no_value_is_refused(name: str, text: str) -> None:
 
 
 def refused_by_name(name: str, message: str) -> bool:
-    """Whether the message names the setting; certificate and key may also miss each other."""
+    """Return whether the message names the setting, or says that certificate and key must be set together."""
     return message.startswith(f"{name}: ") or ("ssl_" in name and "both or neither" in message)
 
 
@@ -242,7 +242,7 @@ def test_a_setting_that_was_accepted_is_accepted_again(text: str) -> None:
         assert replace(settings) == settings
 
 
-# What keywords may be.
+# The types of keywords.
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_proxies_are_addresses_or_networks(network: str) -> None:
         ("capacitor://localhost", "capacitor://localhost"),
         ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop"),
         ("null", "null"),
-        # Of pages that an application loads from its own files.
+        # Origins of pages that an application loads from its own files.
         ("file://", "file://"),
         ("app://.", "app://."),
         ("tauri://localhost", "tauri://localhost"),
@@ -446,7 +446,7 @@ def test_hosts_are_a_tuple_in_every_case() -> None:
     assert settings.host == settings.hosts == ("127.0.0.1", "::1")
 
 
-# What the errors say.
+# Error messages.
 
 
 def test_an_error_names_setting_source_value_and_what_is_allowed() -> None:
@@ -481,7 +481,7 @@ def test_an_error_stays_short_whatever_was_given() -> None:
     assert "<int>" in refusal(backlog=10**5000)
 
 
-# What derives from the table.
+# Everything that derives from the table.
 
 
 def test_the_description_has_each_setting_in_order() -> None:

@@ -45,7 +45,7 @@ def body(response: Response) -> bytes:
     return response.body
 
 
-# Making one.
+# Creating one.
 
 
 def test_a_directory_that_is_none_is_refused(site: Path) -> None:
@@ -179,7 +179,7 @@ def test_symbolic_links_that_lead_outside_are_404(site: Path) -> None:
     (site / "linked").symlink_to("..")
     (site / "folder" / "top").symlink_to("/")
     (site / "around").symlink_to("around")
-    # It begins like the directory's own path.
+    # The path of this directory begins with that of the served one.
     (site.parent / "site-2").mkdir()
     (site.parent / "site-2" / "secret.txt").write_bytes(b"secret")
     (site / "beside").symlink_to("../site-2")

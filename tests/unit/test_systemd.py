@@ -34,7 +34,7 @@ def test_a_path_is_told(at_path: socket.socket) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="NOT TESTED: the abstract namespace is Linux's")
 def test_an_abstract_name_is_told(notified: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    # An empty name has the kernel choose a free one.
+    # With an empty name, the kernel chooses a free one.
     notified.bind("")
     name = notified.getsockname()
     monkeypatch.setenv("NOTIFY_SOCKET", "@" + name[1:].decode())

@@ -16,7 +16,7 @@ from hubbub.terminal import Terminal
         (None, errno.EIO, True),
         (errno.ENXIO, errno.ENXIO, False),
         (errno.ENOENT, errno.ENOENT, False),
-        # No descriptors are left.
+        # There is no free descriptor.
         (None, errno.EMFILE, False),
     ],
 )

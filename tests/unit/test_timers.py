@@ -36,7 +36,7 @@ class Clock:
         pass
 
     def run_until(self, now: float) -> None:
-        """Let the time pass in one step: what was due meanwhile is called late, at its end."""
+        """Let the time pass in one step: timers that were due in between are called late, at the end."""
         self.now = now
         while self.handles and self.handles[0].when() <= now:
             handle = heapq.heappop(self.handles)
@@ -45,7 +45,7 @@ class Clock:
 
 
 class Job:
-    """A function that ends when the test says so, and how it is run."""
+    """A function that a timer calls, and that ends when the test calls `end`; and the way to run it."""
 
     def __init__(self, *, ends_at_once: bool = True) -> None:
         self.calls = 0
