@@ -1,4 +1,4 @@
-//! What the operating system allows this process.
+//! The limits that the operating system sets for this process.
 
 use std::io;
 

@@ -58,7 +58,7 @@ class Embedded:
         self._measured: dict[str, Any] | None = None
         self._measuring = threading.Lock()
         self._is_to_leave = False
-        # What `worker_start` has raised.
+        # The exception that `worker_start` raised.
         self.failure: BaseException | None = None
 
     async def open(self) -> None:

@@ -62,7 +62,7 @@ def fill_outbox(server: Server) -> None:
         pass
 
 
-# What the peer asked for, and what the server sends before the network goes down.
+# By case: what the peer sends, and what the server does before the network goes down.
 CASES: dict[str, tuple[bytes, Callable[[Server], None]]] = {
     "idle": (handshake(), stay_idle),
     "reading": (handshake(), fill_outbox),

@@ -31,7 +31,7 @@ GROWING = (
 
 
 class Sightings:
-    """What was reported about the connections: their ids and ports, and impossible answers."""
+    """Collects reports about connections: their ids and ports, and impossible answers."""
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ BAD_HANDSHAKES: dict[str, tuple[int, bytes]] = {
     "another protocol": (400, b"EHLO localhost\r\n\r\n"),
 }
 
-# What must come with a status.
+# The headers that must accompany a status.
 HEADERS: Mapping[int, Mapping[str, str]] = {
     405: {"allow": "GET"},
     426: {"sec-websocket-version": "13", "upgrade": "websocket"},

@@ -22,7 +22,7 @@ from hubbub import Publisher
 VERSION = 2
 # Milliseconds for the answer to a question.
 PATIENCE_MS = 5000
-# What a message is, and what a command is: the first byte of either.
+# The kinds of messages, commands and questions (their first bytes), and the formats of data.
 COMMAND, ASK, ANSWER, SOCKETS, LEAVE, SENDER_GONE, READY, LEAVING, RELOAD, SHUTDOWN, HELLO, WELCOME = range(1, 13)
 PUSH, OVERFLOW, PING, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH, BROADCAST, PIPE_MESSAGE = range(1, 10)
 DO, SUBSCRIBERS, STATS, CONNECTIONS = range(1, 5)
@@ -56,7 +56,7 @@ def question(kind: int, content: bytes = b"") -> bytes:
 
 GREETING = message(HELLO, struct.pack("<I", VERSION))
 
-# What a program must not say first.
+# First messages that a program must not send.
 NO_GREETINGS = {
     "text": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "zeros": bytes(1000),
@@ -68,7 +68,7 @@ NO_GREETINGS = {
     "a frame of 4 GB": struct.pack("<I", 0xFFFFFFFF) + GREETING,
 }
 
-# What it must not say later.
+# Later messages that it must not send.
 MISBEHAVIOURS = {
     "garbage": random.Random(3).randbytes(1000),
     "an empty message": framed(b""),

@@ -1,4 +1,4 @@
-"""What is published can be installed into an empty environment, without a compiler, on each installed Python."""
+"""The published files can be installed into an empty environment, without a compiler, on each installed Python."""
 
 import html
 import subprocess

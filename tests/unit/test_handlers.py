@@ -137,7 +137,7 @@ def test_a_parameter_that_nothing_is_there_for_is_a_type_error(
     assert event in str(refused.value)
 
 
-# What kind.
+# The kind of a handler.
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ impl Reactor {
     /// event loop.
     ///
     /// # Errors
-    /// What a signal's handler raises; SystemExit and KeyboardInterrupt from a handler.
+    /// Any exception that a signal's handler raises; SystemExit and KeyboardInterrupt from other handlers.
     pub(crate) fn wait_and_turn<'py>(
         &self,
         py: Python<'py>,

@@ -1,6 +1,6 @@
-//! What a connection's peer has sent, as seen by the receiver.
+//! The receiver's events: what a connection's peer has sent.
 
-/// What a peer has sent.
+/// Something that a peer has sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event<'a> {
     /// A whole text message.

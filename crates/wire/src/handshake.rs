@@ -40,7 +40,7 @@ pub struct Upgrade {
     pub compression: Option<(Parameters, String)>,
 }
 
-/// What becomes of an offer to compress messages.
+/// How offers to compress messages are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Offers {
     /// The first acceptable one is accepted.

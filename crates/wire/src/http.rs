@@ -457,7 +457,7 @@ pub const fn is_bodiless(status: u16) -> bool {
     matches!(status, 100..=199 | 204 | 304)
 }
 
-/// What becomes of the connection after a response (RFC 9112 §9.3).
+/// Whether the connection continues after a response (RFC 9112 §9.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Persistence {
     /// The next request may follow.

@@ -6,7 +6,7 @@ use crate::event::Event;
 
 pub(crate) const NOT_UTF8: Error = Error::invalid_data("text not UTF-8");
 
-/// What a data message carries (RFC 6455 §5.6).
+/// The type of a data message (RFC 6455 §5.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Text,

@@ -12,7 +12,7 @@ use crate::frame::{self, Header, Opcode};
 use crate::mask::unmask;
 use crate::message::{Format, Kind, Message};
 
-/// What may still come from the peer.
+/// The state of the receiving half: what may still come from the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Incoming {
     /// Frames, its Close being one of them.

@@ -11,16 +11,16 @@ use crate::error::may_be_sent;
 use crate::frame::{self, DataOpcode, Fin, FirstByte, MAX_CONTROL_PAYLOAD, Opcode};
 use crate::receiver::Receiver;
 
-/// What has been sent.
+/// The state after the frames that have been sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// Whole messages. The next one may begin.
+    /// Only whole messages were sent. The next one may begin.
     Ready,
-    /// The beginning of a binary message.
+    /// A binary message has begun.
     Binary,
-    /// The beginning of a text message, whose last fragment so far ends with this part of a character.
+    /// A text message has begun, and its last fragment so far ends with this part of a character.
     Text(Unfinished),
-    /// Close, or nothing because this is no WebSocket.
+    /// Close was sent, or this is not a WebSocket.
     Closed,
 }
 
@@ -35,7 +35,7 @@ pub struct Sender {
     window_bits: Option<u8>,
 }
 
-/// What a caller asked for that may not be sent. Nothing was appended, and nothing has changed.
+/// Why something may not be sent. Nothing was appended, and nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SendError {
     /// Our Close has been sent, and nothing may follow it (RFC 6455 §5.5.1).

@@ -15,7 +15,7 @@ use wire::sender::{Compressor, Control, SendError, Sender};
 const LIMIT: usize = 1 << 20;
 const PLAIN: usize = usize::MAX;
 
-/// What a caller asks a sender for.
+/// A caller's request to a sender.
 #[derive(Clone, Debug)]
 enum Ask {
     Message(DataOpcode, Vec<u8>),

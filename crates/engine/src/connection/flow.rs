@@ -1,6 +1,6 @@
 //! The states of the two directions between a connection and its socket.
 
-/// What the kernel has reported of the socket's input, and has not been read yet. A later state includes the earlier
+/// The input that the kernel has reported, and that has not been read yet. A later state includes the earlier
 /// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Incoming {

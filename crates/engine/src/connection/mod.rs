@@ -57,7 +57,7 @@ pub(crate) struct Partial {
     unused: usize,
 }
 
-/// What is needed to answer a request.
+/// The data needed to answer a request.
 pub(crate) enum Asked {
     /// The head is for the log, in case there is no longer room.
     Handshake(Box<Upgrade>, Arc<Head>),
@@ -172,7 +172,7 @@ impl Lane {
     }
 }
 
-/// What waits for the end of a message that is being sent in fragments.
+/// The output that waits for the end of a message that is being sent in fragments.
 #[derive(Default)]
 pub(crate) struct Deferred {
     pub(crate) messages: VecDeque<(DataOpcode, Fin, Vec<u8>)>,

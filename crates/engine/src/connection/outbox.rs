@@ -1,4 +1,4 @@
-//! What one connection still has to send: a queue of whole frames, written as far as the socket accepts them.
+//! The unsent output of one connection: a queue of whole frames, written as far as the socket accepts them.
 //!
 //! Frames made for this connection alone are appended to one growing buffer. Frames of a fan-out are shared with the
 //! other outboxes and only referred to. Every chunk begins with a frame, so that the frame being sent can be found

@@ -76,7 +76,7 @@ pub struct Publisher {
     abandoned: AtomicBool,
 }
 
-/// What the callers share with the writing thread.
+/// The data that the callers share with the writing thread.
 struct Line {
     stream: UnixStream,
     queue: Mutex<Queue>,

@@ -47,7 +47,7 @@ pub(super) enum Request {
     Close,
 }
 
-/// What the hub's thread and its callers share.
+/// The data that the hub's thread and its callers share.
 pub(super) struct Desk {
     pub(super) registry: Registry,
     pub(super) requests: Mutex<VecDeque<Request>>,

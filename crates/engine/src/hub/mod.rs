@@ -154,7 +154,7 @@ impl Hub {
         }
     }
 
-    /// What all processes have measured.
+    /// The measurements of all processes.
     pub fn metrics(&self) -> Metrics {
         self.desk.registry.metrics()
     }

@@ -11,7 +11,7 @@ pub(super) struct Looks {
     pub(super) last: Instant,
 }
 
-/// What the hub has seen of one worker.
+/// The hub's observations of one worker.
 #[derive(Default)]
 pub(super) struct Pulse {
     pub(super) turns: u64,

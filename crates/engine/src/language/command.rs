@@ -11,7 +11,7 @@ use wire::frame::{DataOpcode, Fin, MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 use crate::registry::Fd;
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 
-/// What a message between workers contains.
+/// The format of a message between workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Format {

@@ -43,7 +43,7 @@ pub(crate) struct Budget {
     own: usize,
     /// Connections are closed above this: the limit, or more if closing has not helped.
     threshold: usize,
-    /// What has been closed, until it is reported.
+    /// The connections that were closed, until they are reported.
     relief: Option<Relief>,
     /// The most that was held since memory was last returned to the system.
     peak: usize,
@@ -61,7 +61,7 @@ impl Budget {
         self.own -= held;
     }
 
-    /// What has been closed since the last call.
+    /// The connections that were closed since the last call.
     pub(crate) fn take_relief(&mut self) -> Option<Relief> {
         self.relief.take()
     }

@@ -24,7 +24,7 @@ const WRITE_AT: usize = 256 * 1024;
 /// Memory of a deferred message in addition to its payload, including the header of its frame.
 const DEFERRED_COST: usize = size_of::<(DataOpcode, Fin, Vec<u8>)>() + MAX_SERVER_HEADER;
 
-/// What counts against the limit when room is requested.
+/// The data that counts against the limit when room is requested.
 #[derive(Clone, Copy)]
 pub(crate) enum Counted {
     /// Queued output, and messages deferred until an unfinished one ends.

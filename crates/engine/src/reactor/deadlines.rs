@@ -1,4 +1,4 @@
-//! What happens when something takes too long.
+//! Deadlines: setting them, and acting when one has passed.
 
 use std::sync::atomic::Ordering;
 
@@ -193,7 +193,7 @@ impl Reactor {
 
     /// Closes a connection although its fragmented message has not been finished: it seems to have been given up.
     fn close_unfinished(&mut self, key: Key) {
-        // What was published until now is dropped like the rest.
+        // Messages that were published until now are dropped like the rest.
         self.settle_for(key);
         let Some(deferred) = self.connections[key].deferred.take() else { return };
         add(&self.shared.totals().messages_dropped, deferred.messages.len() as u64);

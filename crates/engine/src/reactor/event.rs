@@ -74,7 +74,7 @@ pub struct Relief {
     pub freed: usize,
 }
 
-/// What the reactor reports.
+/// An event that the reactor reports.
 pub enum Event<'a> {
     /// A client requests a WebSocket, and neither `origins` nor `max_connections` forbids it. Answer with
     /// [`crate::Reactor::accept`], [`crate::Reactor::refuse`] or [`crate::Reactor::respond`].

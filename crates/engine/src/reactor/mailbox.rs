@@ -85,12 +85,12 @@ impl Shared {
         }
     }
 
-    /// What this process has counted.
+    /// The counts of this process.
     pub fn totals(&self) -> &Totals {
         &self.registry.slot(self.slot).totals
     }
 
-    /// What this process has measured. For the reactor's thread only.
+    /// The measurements of this process. For the reactor's thread only.
     pub fn measured(&self) -> &Measured {
         &self.registry.slot(self.slot).measured
     }

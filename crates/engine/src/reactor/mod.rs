@@ -412,7 +412,7 @@ impl Reactor {
             }
             self.write_dirty(dirty, slice);
         } else {
-            // What handlers have pushed does not wait for a fan-out that takes many turns.
+            // Messages that handlers have pushed do not wait for a fan-out that takes many turns.
             let dirty = std::mem::take(&mut self.dirty);
             self.write_dirty(dirty, slice);
             if !self.gathered.is_empty() {

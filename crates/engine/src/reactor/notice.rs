@@ -1,4 +1,4 @@
-//! What the rest of the server reports to this worker's application.
+//! Notices from the rest of the server to this worker's application.
 
 use crate::language::command::Format;
 use crate::language::message::Leave;
@@ -7,7 +7,7 @@ use crate::registry::Fd;
 /// Bytes of `pipe_message`s that may wait for their handlers. This also limits a single one.
 pub const MAX_PIPED: usize = 32 * 1024 * 1024;
 
-/// What the application's side of this worker is notified of.
+/// A notice for the application's side of this worker.
 pub(crate) enum Notice {
     Leave(Leave),
     /// A command asked to subscribe a connection that already has `max_topics`.

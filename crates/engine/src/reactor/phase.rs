@@ -1,6 +1,6 @@
-//! How far a worker has got in leaving.
+//! The phases of a worker's shutdown.
 
-/// How far the reactor has got in leaving. It never goes back.
+/// The phase of the reactor's shutdown. It never goes back to an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// All clients are welcome.

@@ -9,7 +9,7 @@ use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
 use crate::system::table::Key;
 
-/// What becomes of requests that arrive while a worker shuts down.
+/// How requests are treated that arrive while a worker shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requests {
     /// They are answered, and handshakes accepted, until [`Reactor::close_all`].
@@ -18,7 +18,7 @@ pub enum Requests {
     Refused,
 }
 
-/// How far closing all connections has got.
+/// The progress of closing all connections.
 pub(crate) struct ClosingAll {
     code: u16,
     reason: String,

@@ -1,4 +1,4 @@
-//! What a process counts.
+//! The counts of a process.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -39,8 +39,8 @@ const HELD_BYTES: usize = 10;
 pub(crate) const COMMANDS_DROPPED: usize = COUNTS.len() - 2;
 pub(super) const RESTARTS: usize = COUNTS.len() - 1;
 
-/// What a process counts in addition to its connections' rows. Each field is written only by the reactor's thread,
-/// except `subscriptions_refused` and `commands_dropped`.
+/// The counts of a process, in addition to those in its connections' rows. Each field is written only by the reactor's
+/// thread, except `subscriptions_refused` and `commands_dropped`.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Totals {

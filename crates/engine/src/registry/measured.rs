@@ -1,4 +1,4 @@
-//! What a process measures: histograms and tallies. Each cell is written only by the reactor's thread.
+//! The measurements of a process: histograms and tallies. Each cell is written only by the reactor's thread.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,7 +49,7 @@ pub(super) const HANDLERS: Range<usize> = TURNS.end..TURNS.end + TIMES;
 pub(super) const FOR_MEMORY: Range<usize> = HANDLERS.end..HANDLERS.end + HELD.len();
 pub(super) const CELLS: usize = FOR_MEMORY.end;
 
-/// What a connection closed to free memory mostly held.
+/// The data that a connection closed to free memory mostly held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Messages that its peer had not read.
@@ -60,7 +60,7 @@ pub enum Held {
     Body,
 }
 
-/// What one process has measured.
+/// The measurements of one process.
 #[repr(C)]
 pub struct Measured(pub(super) [AtomicU64; CELLS]);
 

@@ -1,4 +1,4 @@
-//! What processes do with the table: take rows, fill them, look up connections, and clear what a dead process leaves.
+//! The table's operations: take and fill rows, look up connections, and clear the rows of a dead process.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};

@@ -1,4 +1,4 @@
-//! What tests of reactors have in common.
+//! Parts that the tests of reactors share.
 
 use std::time::Duration;
 

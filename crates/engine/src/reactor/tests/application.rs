@@ -1,4 +1,4 @@
-//! What the binding and the program on top of it do with the reactor's events, in plain Rust.
+//! Handles the reactor's events as the binding and the program on top of it do, in plain Rust.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -28,7 +28,7 @@ fn push(reactor: &mut Reactor, fd: Fd, text: &str) {
 
 // ---- every order ----------------------------------------------------------------------------------------------------
 
-/// What one of the two sides does.
+/// An action of one of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     ServerCloses,
@@ -263,7 +263,7 @@ fn a_client_that_closes_is_answered_with_its_code_and_the_server_closes_the_sock
         let (mut simulation, who, fd) = opened();
         push(&mut simulation.reactor, fd, "queued before");
         simulation.client(who).send(Opcode::Close, payload);
-        // What follows a Close frame is ignored.
+        // Input after a Close frame is ignored.
         simulation.client(who).text("after the close");
         simulation.run();
         let client = simulation.client(who);

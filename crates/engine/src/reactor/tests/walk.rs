@@ -29,7 +29,7 @@ const MAX_QUEUE: usize = 20_000;
 const MAX_TOPICS: usize = 3;
 const TOPICS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const FILE_SIZE: usize = 300_000;
-/// What may be queued beyond `send_queue_size`: control frames, the answer to the handshake, and headers.
+/// Bytes that may be queued beyond `send_queue_size`: control frames, the answer to the handshake, and headers.
 const OVERHEAD: usize = 600;
 
 /// A message, whichever way it goes.
