@@ -65,7 +65,7 @@ def echo(name: str, serves: str, connections: int, in_flight: int, size: int, ma
 
 
 SUBSCRIBERS = 200
-# One publish at a time: how many are gathered for one write would otherwise be a matter of luck.
+# One publish after the other: otherwise chance decides how many are gathered for one write.
 FAN_OUT = ("fanout", "--subscribers", str(SUBSCRIBERS), "--size", "128", "--in-flight", "1")
 LOADS = (
     echo("x1", "echo", 64, 1, 64, 20_000),

@@ -183,14 +183,14 @@ class Settings:
     ping_timeout: float | None = _setting(
         20.0,
         OrNone(Seconds()),
-        "The time to wait for the pong before the connection is closed with 1011; None waits for ever. Raising it "
+        "The time to wait for the pong before the connection is closed with 1011; None waits forever. Raising it "
         "keeps vanished clients longer.",
     )
     message_timeout: float | None = _setting(
         60.0,
         OrNone(Seconds()),
-        "The time for which an unfinished message may make no progress before the connection is closed with 1008; None "
-        "waits for ever. Raising it lets clients hold the memory of unfinished messages longer.",
+        "How long an unfinished message may go without progress before the connection is closed with 1008; None "
+        "waits forever. Raising it lets clients hold the memory of unfinished messages longer.",
     )
     handshake_timeout: float = _setting(
         10.0,

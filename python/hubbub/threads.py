@@ -13,7 +13,7 @@ __all__ = ["Pool"]
 class Pool:
     """At most `size` threads, started when needed.
 
-    Unlike those of `concurrent.futures.ThreadPoolExecutor`, they are daemon threads: a handler that blocks for ever
+    Unlike those of `concurrent.futures.ThreadPoolExecutor`, they are daemon threads: a handler that blocks forever
     does not keep the process from ending.
     """
 

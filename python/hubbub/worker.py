@@ -605,7 +605,7 @@ class Worker:
     # ---- other handlers, timers --------------------------------------------------------------------------
 
     def on_pipe_message(self, worker_id: int, data: str | bytes) -> None:
-        """Call the `pipe_message` handler, and tell the reactor when it ends: it limits how many run at a time."""
+        """Call the `pipe_message` handler, and tell the reactor when it ends: it limits how many run at once."""
         self.caller.begin("pipe_message", self._pipe_message_ended, self._server, worker_id, data)
 
     def _pipe_message_ended(self) -> None:

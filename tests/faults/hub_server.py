@@ -102,7 +102,7 @@ class HubServer:
         _, *before = self.pids()
         self.reload()
         wait_until(lambda: set(before).isdisjoint(self.pids()), "all workers are replaced")
-        # If a reload was under way, its last workers started after `before`, and are replaced last.
+        # If a reload was in progress, its last workers started after `before`, and are replaced last.
         wait_until(lambda: self._last_of_reload() == "reloaded", "the reload ends")
 
     def _last_of_reload(self) -> str:

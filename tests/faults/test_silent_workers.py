@@ -52,7 +52,7 @@ async def test_a_question_to_a_stopped_worker_ends_and_names_it(start_hub: Start
             answers = await asyncio.gather(count(first), count(third))
             assert PATIENCE - 1 < time.monotonic() - began < PATIENCE + DELAY
             assert set(answers) == {"TimeoutError: worker 1 did not answer within 5 s"}
-        # Its late answers must not be taken for answers to these questions.
+        # Its late answers must not be mistaken for answers to these questions.
         assert await count(first) == subscribed(server, 0, 1, 2)
         assert await count(victim) == subscribed(server, 0, 1, 2)
 

@@ -11,7 +11,7 @@ CRATE = ROOT / "crates" / "python"
 
 def test_the_licenses_are_those_of_the_crates_that_are_compiled_in() -> None:
     listed = re.findall(r"^- (\S+ \S+)$", (ROOT / "THIRD-PARTY-LICENSES.txt").read_text(), re.MULTILINE)
-    assert set(listed) == compiled_in(), "`make licenses` makes THIRD-PARTY-LICENSES.txt anew"
+    assert set(listed) == compiled_in(), "update THIRD-PARTY-LICENSES.txt with `make licenses`"
 
 
 def compiled_in() -> set[str]:

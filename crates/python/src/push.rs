@@ -50,7 +50,7 @@ pub(crate) fn bind_push<'py>(
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
             ml_doc: DOC.as_ptr(),
         }));
-        // SAFETY: the class is alive, and the definition stays for ever.
+        // SAFETY: the class is alive, and the definition stays forever.
         unsafe {
             let method = ffi::PyDescr_NewMethod(class_.as_type_ptr(), definition);
             Bound::from_owned_ptr_or_err(py, method).map(Bound::unbind)

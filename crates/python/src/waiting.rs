@@ -31,7 +31,7 @@ impl Reactor {
         }
         let was_ready = selector.was_ready.load(Ordering::Relaxed);
         let is_due = self.take_schedule();
-        // A negative timeout means not to wait, and one that no Duration can hold, to wait for ever.
+        // A negative timeout means not to wait, and one that no Duration can hold, to wait forever.
         let timeout = match timeout {
             _ if is_due || was_ready => Some(Duration::ZERO),
             Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0)).ok(),

@@ -36,7 +36,7 @@ pub(crate) const LINK: Token = Token(usize::MAX - 2);
 const MAX_UNSENT: usize = 64 * 1024 * 1024;
 /// A link with this many bytes waiting is written at once, in the middle of a turn.
 const WRITE_AT: usize = 256 * 1024;
-/// The largest number of `pipe_message` handlers running at a time. Further messages wait.
+/// The largest number of `pipe_message` handlers running at the same time. Further messages wait.
 const MAX_PIPE_HANDLERS: usize = 1024;
 /// Milliseconds between checks whether descriptors are available again.
 const RETRY: u64 = 1000;

@@ -12,7 +12,7 @@ use crate::reactor::Reactor;
 use crate::reactor::notice::Notice;
 use crate::registry::{Fd, Registry};
 
-/// The largest number of connections watched at a time.
+/// The largest number of connections watched at the same time.
 const MAX_WATCHED: usize = 65_536;
 
 /// The connections whose end this process's application is waiting for.

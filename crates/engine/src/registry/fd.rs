@@ -10,7 +10,7 @@ use rustc_hash::FxBuildHasher;
 /// never reused.
 pub type Fd = u64;
 
-/// The largest number of processes at a time: the workers, and their successors while they are being replaced.
+/// The largest number of processes at the same time: the workers, and their successors while they are being replaced.
 pub(crate) const SLOTS: usize = 128;
 /// The number of worker ids.
 pub(crate) const WORKERS: usize = 64;

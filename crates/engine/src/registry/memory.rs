@@ -148,7 +148,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A table for one process, with room for `connections` at a time.
+    /// A table for one process, with room for this many connections.
     ///
     /// # Errors
     /// If the memory is not available, or the clock is so far ahead that there are no ids.
@@ -270,7 +270,7 @@ impl Registry {
     }
 }
 
-/// A quarter more than can be in use at a time, so that a free row is found after a few attempts.
+/// A quarter more than can be in use at the same time, so that a free row is found after a few attempts.
 fn rows_for(connections: usize) -> usize {
     (connections + connections / 4 + 1).next_power_of_two()
 }

@@ -17,7 +17,7 @@ use crate::settings::{Settings, SlowConsumer};
 
 /// The largest number of commands from other threads that wait.
 const MAX_COMMANDS: usize = 65_536;
-/// The largest number of `pipe_message` handlers running at a time.
+/// The largest number of `pipe_message` handlers running at the same time.
 const MAX_PIPE_HANDLERS: usize = 1024;
 /// Messages of one connection before it is another's turn.
 const MESSAGES_PER_VISIT: usize = 64;
@@ -482,7 +482,7 @@ fn a_turn_ends_when_its_time_is_over() {
 fn a_connection_that_is_read_at_length_does_not_hold_up_another() {
     let mut simulation = Simulation::new(Settings { max_message_size: 1 << 20, ..settings() });
     let [(one, one_fd), (much, much_fd), (other, other_fd)] = [(); 3].map(|()| simulation.open());
-    // More than is read at a time, and no more than the kernel holds.
+    // More than one read takes, and no more than the kernel holds.
     let message = vec![7; READ_BUDGET / 2 + 1000];
     simulation.client(much).write(&frame(Opcode::Binary, true, &message).repeat(2));
     assert!(simulation.client(much).has_written());

@@ -22,7 +22,7 @@ use crate::settings::{Settings, SlowConsumer};
 /// The walks of an ordinary run.
 const SEEDS: u64 = 3;
 const STEPS: usize = 10_000;
-/// Clients at a time.
+/// Clients connected at the same time.
 const MAX_CLIENTS: usize = 24;
 const MAX_MESSAGE: usize = 2000;
 const MAX_QUEUE: usize = 20_000;
