@@ -343,6 +343,39 @@ class Server:
         """
         self._worker_of("publish").reactor.publish(topic, data, exclude=exclude)
 
+    async def send(self, fd: int, data: Data, opcode: int | None = None) -> bool:
+        """Send one message to the connection `fd`, in any worker, as fast as its client takes messages.
+
+        Like `push`, but while more than half of `send_queue_size` is queued for that connection, or the message does
+        not fit into the rest, it waits until there is less. So it never fills the outbox, and `slow_consumer` has
+        nothing to decide. If several callers wait for one connection, their messages are sent in the order of the
+        calls. A `push` does not wait for them.
+
+        A client that takes nothing keeps a caller waiting until the pings detect it (`ping_timeout`); use
+        `asyncio.timeout` to wait for less time. If the call is cancelled while it waits, nothing is sent.
+
+        A handler that waits here delays a graceful stop until `shutdown_timeout` expires and the handler is cancelled.
+
+        Args:
+            fd: The connection's id.
+            data: `str` is sent as a text message, bytes-like as a binary message.
+            opcode: Overrides that choice, as in `push`. The message is always complete, or ends one begun by `push`.
+
+        Returns:
+            `True` if the message was queued; for another worker's connection: it is on its way. `False` if there is no
+                such open connection, or it ended while you waited.
+
+        Raises:
+            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
+            ValueError: As in `push`.
+            NotRunning: The server is not running, or stops running in this worker while you wait.
+        """
+        worker = self._worker_of("send")
+        if asyncio.get_running_loop() is worker.loop:
+            return await worker.send(fd, data, opcode)
+        sending = worker.send(fd, _unchanging(data), opcode)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, worker.loop))
+
     async def wait_closed(self, fd: int) -> None:
         """Wait until the connection `fd`, in any worker, is closed; return at once if there is no such connection.
 
@@ -811,6 +844,13 @@ def _unbind_push(server: Server) -> None:
             type.__setattr__(Server, "push", _python_push)
     if isinstance(server.__dict__.get("push"), BuiltinMethodType):
         del server.__dict__["push"]
+
+
+def _unchanging(data: Data) -> Data:
+    """Return what another thread can read: a copy, unless it cannot change, or cannot be sent."""
+    with contextlib.suppress(TypeError):
+        return data if isinstance(data, str | bytes) else bytes(memoryview(data))
+    return data
 
 
 def _warn_of_unknown_variables() -> None:

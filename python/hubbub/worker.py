@@ -22,12 +22,13 @@ from .closings import Closings
 from .endpoints import Route, handle_websockets
 from .errors import CannotServe, NotRunning, short_number, wrong_type
 from .event_loop import Selector
-from .events import Accept, CloseCode, Refuse, Request, Response
+from .events import Accept, CloseCode, Data, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
 from .logs import shown
 from .memory import memory_for_worker
 from .program import Why
+from .sendings import Sendings
 from .settings import Settings
 from .static import FileResponse
 from .timers import Timer
@@ -185,6 +186,7 @@ class Worker:
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
+        self._sendings = Sendings(self.loop, self.reactor.send, self.reactor.stop_sending)
         self.caller.held = self.reactor.handler_held
         for endpoint, own in enumerate(self._at):
             for event in ("open", "message", "close", "drain"):
@@ -324,7 +326,8 @@ class Worker:
         self.caller.close()
         self._visitors.close()
         self._closings.close()
-        del self._closings
+        self._sendings.close()
+        del self._closings, self._sendings
         self.reactor.forget_states()
         # The reactor refers to this worker too. Breaking the cycle closes its descriptors at once.
         del self.reactor
@@ -496,8 +499,13 @@ class Worker:
             log.log(level, "worker %d: keeping the previous certificate: %s", self.worker_id, error)
 
     def connection_gone(self, fd: int) -> None:
-        """Wake the callers that wait for the end of a connection."""
+        """Wake the callers that wait for the end of a connection, or for room in its outbox."""
         self._closings.tell(fd)
+        self._sendings.tell(fd)
+
+    def outbox_has_room(self, fd: int) -> None:
+        """Wake the caller that waits for room in the outbox of a connection."""
+        self._sendings.tell(fd)
 
     # ---- handlers that run on ----------------------------------------------------------------------------
 
@@ -636,6 +644,12 @@ class Worker:
         except RuntimeError:
             raise NotRunning("the server has just stopped") from None
         return timer
+
+    # ---- waiting -----------------------------------------------------------------------------------------
+
+    async def send(self, fd: int, data: Data, opcode: int | None) -> bool:
+        """Queue a message once there is room for it; see `Server.send`."""
+        return await self._sendings.send(fd, data, opcode)
 
     # ---- looking -----------------------------------------------------------------------------------------
 

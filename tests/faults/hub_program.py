@@ -89,6 +89,11 @@ def report(fd: int, coroutine: Coroutine[Any, Any, object]) -> None:
     tasks.append(asyncio.create_task(run()))
 
 
+async def gather_in_order(coroutines: list[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Return the results of coroutines that run at the same time."""
+    return await asyncio.gather(*coroutines)
+
+
 def multiprocess_away() -> int | None:
     """Do what `fork_away` does, with a child of multiprocessing."""
     process = multiprocessing.get_context("fork").Process(target=signal.pause)

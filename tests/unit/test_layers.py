@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 LAYERS = [
     {"hubbub.addresses", "hubbub.client", "hubbub.errors", "hubbub.event_loop", "hubbub.forwarding", "hubbub.memory"},
     {"hubbub.closings", "hubbub.events", "hubbub.logs"},
-    {"hubbub.kinds"},
+    {"hubbub.kinds", "hubbub.sendings"},
     {
         "hubbub.control",
         "hubbub.handlers",

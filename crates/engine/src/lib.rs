@@ -20,8 +20,8 @@ pub use hub::{Hub, HubEvent};
 pub use language::command::{Command, Format, is_topic};
 pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
-    Event, MAX_PIPED, Owner, Payload, PushError, Reactor, Refused, Relief, Requests, Shared, Shortage, Subscribed,
-    Token, Unanswered, Watching,
+    Event, MAX_PIPED, Owner, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage,
+    Subscribed, Token, Unanswered, Watching,
 };
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,

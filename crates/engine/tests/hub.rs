@@ -150,6 +150,24 @@ fn what_a_worker_had_sent_counts_though_it_is_gone() {
 }
 
 #[test]
+fn a_question_for_room_reaches_the_owner_and_its_answer_the_worker_that_asked() {
+    let hub = hub();
+    let ((asker, mut zero), (owner, mut one)) = (worker(&hub, 0), worker(&hub, 1));
+    let fd = u64::from(owner) << 38 | 7;
+    let question = Message::AwaitRoom { fd, slot: asker, length: 9 };
+    zero.send(&question);
+    one.expect(&question);
+    let answer = Message::Room { fd, slot: asker };
+    one.send(&answer);
+    zero.expect(&answer);
+    // A worker may answer only for its own connections, and ask only in its own name.
+    zero.send(&answer);
+    assert_eq!(zero.receive(), None);
+    one.send(&question);
+    assert_eq!(one.receive(), None);
+}
+
+#[test]
 fn a_worker_that_takes_nothing_costs_a_bounded_queue() {
     let hub = hub();
     let ((_, mut zero), (_, mut one)) = (worker(&hub, 0), worker(&hub, 1));

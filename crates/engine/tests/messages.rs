@@ -112,6 +112,8 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::Watch(fd),
         Message::Unwatch(fd),
         Message::Gone(fd),
+        Message::AwaitRoom { fd, slot: 3, length: 1 << 33 },
+        Message::Room { fd, slot: 3 },
         Message::Hello { version: code.into() },
         Message::Welcome { version: code.into(), send_queue_size: number },
     ];

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use engine::{
     Borrow, Command, DataOpcode, EndpointId, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry,
-    Requests, Shared, Stuck, Subscribed, Token, Unanswered, Watching,
+    Requests, Sending, Shared, Stuck, Subscribed, Token, Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -429,6 +429,31 @@ impl Reactor {
             Ok(queued) => Ok(queued),
             Err(PushError::NotUtf8) => Err(not_utf8("the fragments together are not")),
         }
+    }
+
+    /// Queues one message if the outbox has room for it. Returns whether the connection is open, or `None` if there is no
+    /// room: then `worker.outbox_has_room` or `worker.connection_gone` will be called, unless another worker is stopped
+    /// or behind. Stop waiting with `stop_sending`.
+    #[pyo3(signature = (fd, data, opcode=None))]
+    fn send(
+        &self,
+        py: Python<'_>,
+        fd: FdArgument,
+        data: Data<'_>,
+        opcode: Option<OpcodeArgument>,
+    ) -> PyResult<Option<bool>> {
+        let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), Fin::Last, self.send_queue_size)?;
+        match self.on_loop(py, |engine| engine.send(fd.0, opcode, payload))? {
+            Ok(Sending::Done) => Ok(Some(true)),
+            Ok(Sending::NotOpen) => Ok(Some(false)),
+            Ok(Sending::Waits) => Ok(None),
+            Err(PushError::NotUtf8) => Err(not_utf8("the fragments together are not")),
+        }
+    }
+
+    /// Stops waiting for room in the outbox of a connection.
+    fn stop_sending(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.stop_awaiting_room(fd.0))
     }
 
     /// See `hubbub.Server.ping`.

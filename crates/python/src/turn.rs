@@ -26,6 +26,7 @@ enum Step {
     PipeMessage(u8, Py<PyAny>),
     Subscribers(u64, Result<u64, Unanswered>),
     Gone(Fd),
+    Room(Fd),
     TopicsExceeded(Fd),
     Refused(Box<Refused>),
     Relieved(Relief),
@@ -59,6 +60,7 @@ impl Step {
             }
             Event::Subscribers { number, count } => Self::Subscribers(number, count),
             Event::Gone { fd } => Self::Gone(fd),
+            Event::Room { fd } => Self::Room(fd),
             Event::TopicsExceeded { fd } => Self::TopicsExceeded(fd),
             Event::Refused(refused) => Self::Refused(refused),
             Event::Relieved(relief) => Self::Relieved(relief),
@@ -130,6 +132,9 @@ impl Reactor {
                 Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
                 Step::Gone(fd) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
+                }
+                Step::Room(fd) => {
+                    self.runner.worker.bind(py).call_method1(intern!(py, "outbox_has_room"), (fd,))?;
                 }
                 Step::TopicsExceeded(fd) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd,))?;

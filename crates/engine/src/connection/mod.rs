@@ -205,6 +205,8 @@ pub(crate) struct Connection {
     /// connections.
     pub(crate) outlived: bool,
     pub(crate) wait: Wait,
+    /// Whether someone waits for room in its outbox; see `reactor::sending`.
+    pub(crate) awaited: bool,
     /// What serves the request that was read last, or the WebSocket.
     pub(crate) endpoint: EndpointId,
     /// The limit of that endpoint.
@@ -272,6 +274,7 @@ impl Connection {
             drain: Drain::Low,
             queued: false,
             outlived: false,
+            awaited: false,
         }
     }
 

@@ -152,6 +152,11 @@ impl Routing {
             Message::Unwatch(fd) => self.unwatch(slot, fd),
             // Only for its own connections: the worker that closes a connection reports its end.
             Message::Gone(fd) if Registry::slot_of(fd) == slot => self.tell_watchers(fd),
+            Message::AwaitRoom { fd, slot: asker, .. } if asker == slot => {
+                self.pass_if_room(Registry::slot_of(fd), frame)
+            }
+            // Only for its own connections, too.
+            Message::Room { fd, slot: asker } if Registry::slot_of(fd) == slot => self.pass_if_room(asker, frame),
             Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
             Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),
             _ => return Err(Cut::Misbehaved),

@@ -92,6 +92,13 @@ impl Routing {
         false
     }
 
+    /// Passes on a frame that its sender repeats if it gets lost.
+    pub(super) fn pass_if_room(&mut self, slot: u8, frame: &[u8]) {
+        if let Some((link, _)) = self.worker(slot) {
+            link.pass_within(frame, MAX_FOR_WORKER);
+        }
+    }
+
     // ---- questions --------------------------------------------------------------------------------------------------
 
     pub(super) fn ask_owner(

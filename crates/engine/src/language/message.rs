@@ -12,7 +12,7 @@ use crate::registry::{Fd, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 
 /// The version of this language. Every change to the language gets a new number.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How long a question to other processes may take unless another time is given.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -104,6 +104,23 @@ pub enum Message<'a> {
     Unwatch(Fd),
     /// From the worker that had the connection, and to those that watch it: it is no longer open.
     Gone(Fd),
+    /// From the worker in that slot, to the worker that has the connection: it wants to know when the outbox has room for
+    /// a message of that length.
+    AwaitRoom {
+        /// The connection.
+        fd: Fd,
+        /// The sender's slot.
+        slot: u8,
+        /// The message's length in bytes.
+        length: u64,
+    },
+    /// The answer, to the worker in that slot.
+    Room {
+        /// The connection.
+        fd: Fd,
+        /// The receiver's slot.
+        slot: u8,
+    },
     /// From another program, as its first message.
     Hello {
         /// The sender's [`VERSION`].
@@ -135,6 +152,8 @@ const FEW_IDS: u8 = 14;
 const WATCH: u8 = 15;
 const UNWATCH: u8 = 16;
 const GONE: u8 = 17;
+const AWAIT_ROOM: u8 = 18;
+const ROOM_FOR: u8 = 19;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -191,6 +210,15 @@ impl<'a> Message<'a> {
             Self::Watch(fd) => put_fd(out, WATCH, *fd),
             Self::Unwatch(fd) => put_fd(out, UNWATCH, *fd),
             Self::Gone(fd) => put_fd(out, GONE, *fd),
+            Self::AwaitRoom { fd, slot, length } => {
+                put_fd(out, AWAIT_ROOM, *fd);
+                out.push(*slot);
+                put_u64(out, *length);
+            }
+            Self::Room { fd, slot } => {
+                put_fd(out, ROOM_FOR, *fd);
+                out.push(*slot);
+            }
             Self::Hello { version } => {
                 out.push(HELLO);
                 put_u32(out, *version);
@@ -240,6 +268,8 @@ impl<'a> Message<'a> {
             WATCH => Self::Watch(reader.u64()?),
             UNWATCH => Self::Unwatch(reader.u64()?),
             GONE => Self::Gone(reader.u64()?),
+            AWAIT_ROOM => Self::AwaitRoom { fd: reader.u64()?, slot: reader.u8()?, length: reader.u64()? },
+            ROOM_FOR => Self::Room { fd: reader.u64()?, slot: reader.u8()? },
             HELLO => Self::Hello { version: reader.u32()? },
             WELCOME => Self::Welcome { version: reader.u32()?, send_queue_size: reader.u64()? },
             _ => return Err(Malformed),

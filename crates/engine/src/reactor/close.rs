@@ -122,6 +122,7 @@ impl Reactor {
                 self.drained.push(fd);
             }
             self.end_subscriptions(key);
+            self.forget_all_waiting(fd, key);
             self.note_gone(fd);
             if is_watched {
                 self.uplink.tell_gone(fd);

@@ -136,8 +136,14 @@ pub enum Event<'a> {
         /// Its content, which must be copied.
         payload: Payload<'a>,
     },
-    /// A connection watched with [`crate::Reactor::watch`] is no longer open.
+    /// A connection watched with [`crate::Reactor::watch`], or whose outbox [`crate::Reactor::send`] has found too full,
+    /// is no longer open.
     Gone {
+        /// The connection.
+        fd: Fd,
+    },
+    /// There may be room for the message that [`crate::Reactor::send`] has not queued.
+    Room {
         /// The connection.
         fd: Fd,
     },

@@ -23,6 +23,7 @@ mod phase;
 mod progress;
 mod read;
 mod refusals;
+mod sending;
 mod shutdown;
 mod slice;
 mod unsubscribing;
@@ -49,6 +50,7 @@ use crate::reactor::backlog::Backlog;
 use crate::reactor::budget::Budget;
 use crate::reactor::phase::Phase;
 use crate::reactor::refusals::Refusals;
+use crate::reactor::sending::AwaitedRoom;
 use crate::reactor::shutdown::ClosingAll;
 use crate::reactor::slice::Slice;
 use crate::reactor::unsubscribing::Unsubscribing;
@@ -70,6 +72,7 @@ pub use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
 pub use crate::reactor::mailbox::{Owner, Shared};
 pub use crate::reactor::notice::{MAX_PIPED, Unanswered};
 pub use crate::reactor::refusals::Refused;
+pub use crate::reactor::sending::Sending;
 pub use crate::reactor::shutdown::Requests;
 pub use crate::reactor::watching::Watching;
 
@@ -169,6 +172,7 @@ pub struct Reactor {
     certificate_read: Option<Result<(), String>>,
     serial: u32,
     watched: Watched,
+    awaited_room: AwaitedRoom,
 }
 
 impl Reactor {
@@ -244,6 +248,7 @@ impl Reactor {
             certificate_read: None,
             serial: 0,
             watched: Watched::default(),
+            awaited_room: AwaitedRoom::default(),
         })
     }
 
@@ -604,9 +609,12 @@ impl Reactor {
             }
         }
         self.shared.count_unsent(connection, connection.unsent());
-        let is_empty = connection.outbox.is_empty();
+        let (is_empty, is_awaited) = (connection.outbox.is_empty(), connection.awaited);
         if !is_empty || connection.deferred.is_some() || connection.held > 0 {
             self.count_memory(key);
+        }
+        if is_awaited {
+            self.tell_room(key);
         }
         if is_empty {
             self.all_sent(key);

@@ -18,6 +18,8 @@ pub(crate) enum Notice {
     },
     /// A watched connection is no longer open.
     Gone(Fd),
+    /// The outbox of a connection has room that the application waits for.
+    Room(Fd),
 }
 
 /// Why a question has no answer.

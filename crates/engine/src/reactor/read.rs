@@ -49,6 +49,7 @@ impl Reactor {
             self.events_left = self.events_left.saturating_sub(1);
             return Some(take(match notice {
                 Notice::Gone(fd) => Event::Gone { fd },
+                Notice::Room(fd) => Event::Room { fd },
                 Notice::Leave(why) => Event::Leave(why),
                 Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
                 Notice::Subscribers { number, count } => Event::Subscribers { number, count },

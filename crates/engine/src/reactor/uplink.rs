@@ -92,6 +92,11 @@ impl Uplink {
         }
     }
 
+    /// Whether there are other processes.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// Queues a message for the hub, unless too much is waiting.
     pub(crate) fn send_to_hub(&mut self, message: &Message<'_>) -> bool {
         self.link.as_mut().is_some_and(|link| link.send_within(message, MAX_UNSENT))
@@ -421,6 +426,10 @@ impl Reactor {
             }
             Message::Sockets(inputs) => self.take_sockets(&inputs),
             Message::Gone(fd) => self.note_gone(fd),
+            Message::AwaitRoom { fd, slot, length } => {
+                self.await_room_for_other(fd, usize::try_from(length).unwrap_or(usize::MAX), slot);
+            }
+            Message::Room { fd, .. } => self.note_room(fd),
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
                 for (_, row) in self.connections.values().filter_map(|connection| connection.identity.open()) {

@@ -41,7 +41,8 @@ impl Reactor {
         if self.watched.len() >= MAX_WATCHED {
             return Watching::TooMany;
         }
-        if Registry::slot_of(fd) != self.shared.slot && !self.uplink.send_to_hub(&Message::Watch(fd)) {
+        let is_known = Registry::slot_of(fd) == self.shared.slot || self.awaited_room.contains(fd);
+        if !is_known && !self.uplink.send_to_hub(&Message::Watch(fd)) {
             return Watching::TooMany;
         }
         self.watched.insert(fd);
@@ -50,15 +51,21 @@ impl Reactor {
 
     /// Stops waiting for the end of a connection.
     pub fn unwatch(&mut self, fd: Fd) {
-        if self.watched.remove(&fd) && Registry::slot_of(fd) != self.shared.slot {
+        let is_own = Registry::slot_of(fd) == self.shared.slot;
+        if self.watched.remove(&fd) && !is_own && !self.awaited_room.contains(fd) {
             // If this does not arrive, the hub forgets the watch when the connection has ended.
             self.uplink.send_to_hub(&Message::Unwatch(fd));
         }
     }
 
+    /// Whether the application waits for the end of a connection.
+    pub(crate) fn is_watched(&self, fd: Fd) -> bool {
+        self.watched.contains(&fd)
+    }
+
     /// Handles the end of a connection of any process.
     pub(crate) fn note_gone(&mut self, fd: Fd) {
-        if self.watched.remove(&fd) {
+        if self.watched.remove(&fd) | self.awaited_room.remove(fd) {
             self.uplink.notices.push_back(Notice::Gone(fd));
         }
     }
@@ -66,7 +73,8 @@ impl Reactor {
     /// Called when the hub is gone, and all other processes with it.
     pub(crate) fn note_others_gone(&mut self) {
         let own = self.shared.slot;
-        let gone = self.watched.extract_if(|fd| Registry::slot_of(*fd) != own);
-        self.uplink.notices.extend(gone.map(Notice::Gone));
+        let mut gone: Watched = self.watched.extract_if(|fd| Registry::slot_of(*fd) != own).collect();
+        gone.extend(self.awaited_room.take_others(own));
+        self.uplink.notices.extend(gone.into_iter().map(Notice::Gone));
     }
 }

@@ -33,4 +33,4 @@ pub use memory::Registry;
 pub use metrics::{Metrics, Times};
 pub use stats::{Stats, WorkerStats};
 pub use stuck::{Stuck, StuckCell};
-pub(crate) use table::{Interest, Reservation};
+pub(crate) use table::{Interest, Reservation, Room};

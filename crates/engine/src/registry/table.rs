@@ -22,6 +22,15 @@ pub(crate) enum Reservation {
     NotOpen,
 }
 
+/// Whether there is room in a connection's outbox, and to spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    TooLittle,
+    /// There is no such open connection.
+    NotOpen,
+}
+
 /// Whether a process has subscribers for any topic with a certain bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
@@ -312,6 +321,30 @@ impl Registry {
             return Reservation::TooMuchUnderway;
         }
         Reservation::Kept
+    }
+
+    /// Whether the outbox, together with what is on its way there, has room for `length` more bytes without becoming
+    /// nearly full. At most half of it may be in use, unless it is empty: that takes any message.
+    pub(crate) fn room(&self, fd: Fd, length: usize, limit: usize) -> Room {
+        let Some(row) = self.find(fd) else { return Room::NotOpen };
+        let (length, limit) = (length as u64, limit as u64);
+        let used = row.queued_bytes.load(Ordering::Relaxed) + row.underway_bytes.load(Ordering::Relaxed);
+        // The owner also counts headers of frames, and memory for each chunk.
+        let has_room = used == 0 || (used <= limit / 2 && used + length <= limit - limit / 8);
+        if has_room { Room::Enough } else { Room::TooLittle }
+    }
+
+    /// Reserves that room, if there is enough.
+    pub(crate) fn reserve_calmly(&self, fd: Fd, length: usize, limit: usize) -> Room {
+        match self.room(fd, length, limit) {
+            // Another process may have been faster.
+            Room::Enough => match self.reserve(fd, length, limit) {
+                Reservation::Kept => Room::Enough,
+                Reservation::NotOpen => Room::NotOpen,
+                Reservation::OutboxFull | Reservation::TooMuchUnderway => Room::TooLittle,
+            },
+            other => other,
+        }
     }
 
     /// Notes that `length` bytes are no longer under way.

@@ -26,6 +26,7 @@ pub(super) enum Seen {
     AcceptPaused,
     TopicsExceeded(Fd),
     Gone(Fd),
+    Room(Fd),
     PipeMessage(Vec<u8>),
     Other,
 }
@@ -196,6 +197,7 @@ fn step_of(event: Event<'_>) -> Step {
         Event::Shortage(shortage) => Seen::Shortage(shortage),
         Event::AcceptPaused { .. } => Seen::AcceptPaused,
         Event::TopicsExceeded { fd } => Seen::TopicsExceeded(fd),
+        Event::Room { fd } => Seen::Room(fd),
         Event::Gone { fd } => Seen::Gone(fd),
         Event::PipeMessage { payload: Payload::Text(text), .. } => Seen::PipeMessage(text.into()),
         Event::PipeMessage { payload: Payload::Binary(bytes), .. } => Seen::PipeMessage(bytes.to_vec()),

@@ -13,6 +13,7 @@ mod deadlines;
 mod invariants;
 mod limits;
 mod random;
+mod sending;
 mod simulation;
 mod slow_peers;
 mod walk;
