@@ -69,6 +69,10 @@ class Process:
     stage: Stage = Stage.STARTING
     serves_since: float | None = None
     """When it began to serve, by the event loop's clock; `None` if it has never served."""
+    is_stuck: bool = False
+    """Whether its event loop stands still."""
+    overdue: asyncio.TimerHandle | None = None
+    """Reports that it takes long to start."""
     kill: asyncio.TimerHandle | None = None
     """Kills the process if it takes too long to leave."""
 
@@ -258,6 +262,9 @@ class Master:
             return
         self._processes[process.slot] = process
         log.log(logging.INFO if self._all_serve.is_set() else logging.DEBUG, "%s is starting", process.describe())
+        if self._settings.stuck_after is not None:
+            assert self._loop
+            process.overdue = self._loop.call_later(self._settings.stuck_after, self._is_overdue, process)
         name = f"hubbub-worker-{seat.worker_id}"
         threading.Thread(target=self._wait, args=(process,), name=name, daemon=True).start()
 
@@ -288,6 +295,12 @@ class Master:
             raise
         finally:
             os.close(link)
+
+    def _is_overdue(self, process: Process) -> None:
+        # Only reported: a program may well need this long, to load a model for example.
+        if process.stage is Stage.STARTING:
+            seconds = self._settings.stuck_after
+            log.warning("%s has been starting for %g s, and is not ready yet", process.describe(), seconds)
 
     def _wait(self, process: Process) -> None:
         """Wait for the end of a process, in a thread of its own."""
@@ -349,6 +362,9 @@ class Master:
 
     def _stands_still(self, process: Process, *, is_news: bool) -> None:
         """Handle a stuck worker; if `is_news` is false, the worker has already logged it itself."""
+        process.is_stuck = True
+        if not self._any_serves():
+            self._hurry()
         if is_news:
             log.error(
                 "%s is stuck: it has done nothing for over %g s; its process is stopped, or a call is holding the "
@@ -361,6 +377,7 @@ class Master:
             process.popen.kill()
 
     def _moves(self, process: Process) -> None:
+        process.is_stuck = False
         log.warning("%s is running again", process.describe())
 
     def _ended(self, process: Process, status: int) -> None:
@@ -370,8 +387,9 @@ class Master:
         self._hear()
         del self._processes[process.slot]
         self._hub.ended(process.slot)
-        if process.kill:
-            process.kill.cancel()
+        for timer in (process.kill, process.overdue):
+            if timer:
+                timer.cancel()
         seat, stage = process.seat, process.stage
         process.stage = Stage.LEAVING
         died = f"{process.describe()} {_describe_end(status)}"
@@ -401,7 +419,8 @@ class Master:
             self._status = status
             self._stop()
             return
-        if self._reload and self._reload.seat is seat:
+        # The seat may have a newer process by now, which says nothing yet about the reload.
+        if self._reload and self._reload.seat is seat and not seat.starting and not self._reload.old:
             log.error("the reload failed: workers that were not yet replaced keep serving")
             self._end_reload()
         if not seat.serving:
@@ -421,19 +440,22 @@ class Master:
         self._start_later(seat)
 
     def _start_later(self, seat: Seat) -> None:
-        """Start a process for a seat, unless a reload does so; each failure in a row makes the delay longer."""
+        """Start a process for a seat that has none to come; each failure in a row makes the delay longer."""
         assert self._loop
-        if seat.starting:
-            return
         longest = MAX_DELAY
-        if not any(each.serving for each in self._seats):
+        if not self._any_serves():
             longest = MAX_UNSERVED_DELAY
             self._hurry()
+        if seat.starting or seat.next_attempt:
+            return
         delay = min(FIRST_DELAY * 2 ** min(seat.failures - 1, MAX_DOUBLINGS), longest) if seat.failures else 0
         seat.failures += 1
         if delay:
             log.warning("restarting worker %d in %g s", seat.worker_id, delay)
         seat.next_attempt = self._loop.call_later(delay, self._spawn, seat)
+
+    def _any_serves(self) -> bool:
+        return any(seat.serving and not seat.serving.is_stuck for seat in self._seats)
 
     def _hurry(self) -> None:
         """Bring forward starts that were scheduled while another worker was still serving."""
@@ -489,6 +511,7 @@ class Master:
         """Start a process with the current code for a seat."""
         if seat.next_attempt:
             seat.next_attempt.cancel()
+            seat.next_attempt = None
         if seat.starting:
             # It may have loaded the code before it changed.
             self._tell_to_leave(seat.starting, "stop")
@@ -512,6 +535,11 @@ class Master:
         self._tell_ready()
         if self._reload_again:
             self._begin_reload()
+            return
+        # The process of a seat that had no serving one may have been told to leave because it had loaded older code.
+        for seat in self._seats:
+            if not seat.serving:
+                self._start_later(seat)
 
     # ---- stop --------------------------------------------------------------------------------------------
 

@@ -318,7 +318,7 @@ class Settings:
         "The time for which the event loop of a worker may be blocked, because a handler does not return or its "
         "process is stopped. After that, the log names the worker and the handler, the metric `hubbub_worker_stuck` is "
         "1, and the worker gets no new connections; None turns the check off. If it is low, handlers are reported that "
-        "would soon have ended by themselves.",
+        "would soon have ended by themselves. The log also names a worker that takes this long to start.",
     )
     stuck_restart: bool = _setting(
         False,

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 import trustme
-from launched import LIFE, LIFE_BUT_START, Launch, Launched, ProgramFile, ask, gone, signal_group
+from launched import LIFE, LIFE_BUT_START, Launch, Launched, ProgramFile, ask, children, gone, signal_group, until
 from websockets.asyncio.client import connect
 
 VERSION = "\nVERSION = 1\n"
@@ -282,3 +283,85 @@ async def test_under_nohup_sighup_stays_ignored(launch: Launch) -> None:
         assert await ask(client, "1") == "1"
     await launched.stop()
     assert not any("reload" in line for line in launched.log.all)
+
+
+async def test_a_failed_reload_leaves_no_worker_without_a_process(
+    launch: Launch, program: ProgramFile, tmp_path: Path
+) -> None:
+    lines = """
+    import hubbub.program
+    assignment = hubbub.program.assignment
+    while assignment and assignment.worker_id == 1 and os.path.exists("slow"):
+        time.sleep(0.05)
+    """
+    launched = await launch(lines, workers=2)
+    before = launched.workers()
+    (tmp_path / "slow").touch()
+    os.kill(before[1], signal.SIGKILL)
+    await launched.log.wait_for("worker 1 (pid")
+    # Worker 0 is replaced, and worker 1 is starting.
+    launched.process.send_signal(signal.SIGHUP)
+    await until(lambda: launched.workers().get(0, before[0]) != before[0])
+    await until(lambda: len(list(children(launched.process.pid))) == 2)
+    program.change("import hubbub.program", "raise LookupError('new code')")
+    launched.process.send_signal(signal.SIGHUP)
+    await launched.log.wait_for("the reload failed")
+    (tmp_path / "slow").unlink()
+    program.change("raise LookupError('new code')", "import hubbub.program")
+    await until(lambda: launched.workers().keys() == {0, 1})
+    async with launched.connect_to(1) as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
+
+
+async def test_a_worker_that_was_terminated_while_it_started_does_not_fail_the_next_reload(
+    launch: Launch, tmp_path: Path
+) -> None:
+    lines = """
+    import hubbub.program
+    assignment = hubbub.program.assignment
+    while assignment and assignment.worker_id == 0 and os.path.exists("slow"):
+        time.sleep(0.05)
+    """
+    launched = await launch(lines, workers=2)
+    before = launched.workers()
+    (tmp_path / "slow").touch()
+    os.kill(before[0], signal.SIGKILL)
+    line = await launched.log.wait_for("is starting")
+    pid = int(line.split("(pid ")[1].split(")")[0])
+    os.kill(pid, signal.SIGTERM)
+    await gone(pid)
+    (tmp_path / "slow").unlink()
+    launched.process.send_signal(signal.SIGHUP)
+    await reloaded(launched)
+    assert not set(launched.workers().values()) & set(before.values())
+    await launched.stop()
+    assert "the reload failed" not in "\n".join(launched.log.all)
+
+
+async def test_while_no_worker_serves_a_reload_that_hangs_delays_no_other_worker(
+    launch: Launch, tmp_path: Path
+) -> None:
+    lines = """
+    import hubbub.program
+    assignment = hubbub.program.assignment
+    while assignment and assignment.worker_id == 0 and os.path.exists("slow"):
+        time.sleep(0.05)
+    if assignment and assignment.worker_id == 1 and os.path.exists("dies"):
+        os._exit(7)
+    """
+    launched = await launch(lines, workers=2)
+    before = launched.workers()
+    (tmp_path / "dies").touch()
+    os.kill(before[1], signal.SIGKILL)
+    await launched.log.wait_for("restarting worker 1 in 6.4 s")
+    (tmp_path / "slow").touch()
+    launched.process.send_signal(signal.SIGHUP)
+    await launched.log.wait_for("worker 0 (pid")
+    (tmp_path / "dies").unlink()
+    os.kill(before[0], signal.SIGKILL)
+    began = time.monotonic()
+    await until(lambda: 1 in launched.workers())
+    assert time.monotonic() - began < 5
+    (tmp_path / "slow").unlink()
+    await launched.stop()

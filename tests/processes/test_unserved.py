@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from launched import Launch, Launched, ask, until
+from launched import Launch, Launched, ask, children, until
 
 # Seconds that a connection waits for a worker.
 PATIENCE = 5
@@ -197,6 +197,134 @@ async def test_the_log_names_used_up_descriptors_and_what_to_raise(launch: Launc
     assert sum("no file descriptors left" in each for each in launched.log.all) == 1
     for _, writer in clients:
         writer.close()
+    async with launched.connect() as client:
+        assert await ask(client, "1 + 1") == "2"
+    await launched.stop()
+
+
+async def test_clients_get_503_whatever_they_have_sent(launch: Launch, tmp_path: Path) -> None:
+    launched = await launch(SLOW_START, workers=1)
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("was killed by signal 9")
+
+    async def half_close() -> tuple[str, float]:
+        began = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), LATEST)
+        writer.close()
+        return answer.decode(), time.monotonic() - began
+
+    sizes = (0, 64 * 1024, 100_000, 1_000_000)
+    answers = await asyncio.gather(half_close(), *(get(launched, bytes(size)) for size in sizes))
+    for answer, seconds in answers:
+        check_refusal(answer, seconds)
+    (tmp_path / "closed").unlink()
+    await launched.stop()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_clients_that_a_stopped_worker_has_not_taken_get_503_when_the_server_stops(
+    launch: Launch, tmp_path: Path, secure: bool
+) -> None:
+    files, context = certified(tmp_path) if secure else ({}, None)
+    launched = await launch(workers=1, stuck_after=None, shutdown_timeout=1, **files)
+    pid = launched.workers()[0]
+    os.kill(pid, signal.SIGSTOP)
+    gets = [asyncio.create_task(get(launched, tls=context)) for _ in range(10)]
+    # By then the master has accepted them.
+    await asyncio.sleep(1.5)
+    launched.process.send_signal(signal.SIGTERM)
+    for answer, _ in await asyncio.gather(*gets):
+        check_refusal(answer, PATIENCE)
+    os.kill(pid, signal.SIGCONT)
+    assert await launched.process.wait() == 0
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_clients_that_wait_without_a_worker_get_503_when_the_server_stops(
+    launch: Launch, tmp_path: Path, secure: bool
+) -> None:
+    files, context = certified(tmp_path) if secure else ({}, None)
+    launched = await launch(SLOW_START, workers=1, **files)
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("was killed by signal 9")
+    gets = [asyncio.create_task(get(launched, tls=context)) for _ in range(30)]
+    await asyncio.sleep(2.5)
+    launched.process.send_signal(signal.SIGTERM)
+    for answer, _ in await asyncio.gather(*gets):
+        check_refusal(answer, PATIENCE)
+    assert await launched.process.wait() == 0
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_silent_clients_leave_descriptors_for_new_workers(launch: Launch, tmp_path: Path, secure: bool) -> None:
+    files, _ = certified(tmp_path) if secure else ({}, None)
+    lines = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+"""
+    launched = await launch(lines + SLOW_START, workers=1, max_connections=100, **files)
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("is starting")
+    is_enough = asyncio.Event()
+
+    async def stay_silent() -> None:
+        while not is_enough.is_set():
+            reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
+            reading, ending = asyncio.ensure_future(reader.read()), asyncio.ensure_future(is_enough.wait())
+            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+            reading.cancel()
+            ending.cancel()
+            writer.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(400):
+            group.create_task(stay_silent())
+        # Until the first ones are turned away, and others take their places.
+        await launched.log.wait_for("no worker is serving")
+        await asyncio.sleep(1)
+        (pid,) = children(launched.process.pid)
+        os.kill(pid, signal.SIGKILL)
+        (tmp_path / "closed").unlink()
+        await until(lambda: launched.workers().get(0, pid) != pid)
+        is_enough.set()
+    await launched.stop()
+    assert "cannot be started" not in "\n".join(launched.log.all)
+
+
+async def test_a_stuck_worker_does_not_count_as_serving(launch: Launch, tmp_path: Path) -> None:
+    lines = """
+    @server.on("worker_start")
+    def on_worker_start(server, worker_id):
+        if worker_id == 1 and os.path.exists("dies"):
+            os._exit(7)
+    """
+    launched = await launch(lines, workers=2, stuck_after=0.5)
+    workers = launched.workers()
+    os.kill(workers[0], signal.SIGSTOP)
+    try:
+        await launched.log.wait_for("is stuck")
+        (tmp_path / "dies").touch()
+        os.kill(workers[1], signal.SIGKILL)
+        for _ in range(7):
+            line = await launched.log.wait_for("restarting worker 1 in")
+        assert line.endswith(" in 1 s")
+    finally:
+        os.kill(workers[0], signal.SIGCONT)
+    await launched.stop()
+
+
+async def test_a_worker_that_takes_long_to_start_is_named_in_the_log(launch: Launch, tmp_path: Path) -> None:
+    launched = await launch(SLOW_START, workers=1, stuck_after=0.5)
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    assert "worker 0 (pid " in await launched.log.wait_for("has been starting for 0.5 s, and is not ready yet")
+    (tmp_path / "closed").unlink()
     async with launched.connect() as client:
         assert await ask(client, "1 + 1") == "2"
     await launched.stop()

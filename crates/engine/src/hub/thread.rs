@@ -41,6 +41,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_FIELDS: usize = 1024;
 /// Time between two complaints about programs.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the last clients that no worker took have for their answers when the hub ends.
+const CLOSING: Duration = Duration::from_secs(2);
 /// How long accepting pauses after a failure.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
@@ -75,6 +77,9 @@ pub(super) struct Routing {
     /// Connections that no worker can take for now.
     pub(super) homeless: VecDeque<Handed>,
     pub(super) turning_away: TurningAway,
+    /// Whether the server is stopping; and by when the hub ends, once that was requested.
+    pub(super) is_stopping: bool,
+    close_at: Option<Instant>,
     pub(super) now: Instant,
     pub(super) watchers: Watchers,
 }
@@ -112,6 +117,8 @@ impl Routing {
             last_chosen: 0,
             homeless: VecDeque::new(),
             turning_away: TurningAway::new(settings, now),
+            is_stopping: false,
+            close_at: None,
             now,
             watchers: Watchers::default(),
         }
@@ -130,7 +137,7 @@ impl Routing {
             self.now = Instant::now();
             self.turning_away.go_on(&ready.parting, self.now);
             if ready.woken && !self.carry_out_requests() {
-                break;
+                self.close_at = Some(self.now + CLOSING);
             }
             for (key, flags) in ready.peers {
                 if let Err(cut) = self.serve(key, flags) {
@@ -154,6 +161,10 @@ impl Routing {
             self.flush();
             self.cut_off_the_silent();
             self.complain();
+            let is_done = self.homeless.is_empty() && !self.turning_away.is_busy();
+            if self.close_at.is_some_and(|at| is_done || self.now >= at) {
+                break;
+            }
         }
         self.desk.is_closed.store(true, Ordering::Release);
         self.lease.conclude(&self.desk.registry);
@@ -196,7 +207,7 @@ impl Routing {
         };
         let has_workers = self.workers.iter().any(Option::is_some);
         let look = self.looks.next().filter(|_| has_workers);
-        let parting = self.turning_away.next_deadline();
+        let parting = self.turning_away.next_deadline().into_iter().chain(self.close_at);
         let deadline = self.questions.next_deadline().into_iter().chain(look).chain(parting).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.into_iter().chain(deadline).min();
@@ -238,7 +249,7 @@ impl Routing {
 
     // ---- requests of the supervisor ---------------------------------------------------------------------------------
 
-    /// Returns false if the hub has to end.
+    /// Returns false if the hub is to end.
     fn carry_out_requests(&mut self) -> bool {
         while matches!((&self.woken).read(&mut [0; 256]), Ok(256)) {}
         let requests = std::mem::take(&mut *lock(&self.desk.requests));
@@ -253,6 +264,7 @@ impl Routing {
                 Request::Leave { slot, why } => self.tell_to_leave(slot, why),
                 Request::Ended { slot } => self.clear(slot),
                 Request::StopAccepting => {
+                    self.is_stopping = true;
                     self.turn_all_away();
                     for listener in self.listeners.drain(..) {
                         // A forked child may hold it too, and the kernel would keep accepting connections that nobody

@@ -15,14 +15,20 @@ use crate::system::sockets::SEND;
 use crate::tls::certificate::Certificate;
 use crate::tls::session::Session;
 
-/// Connections that may wait here, and the share of this process's descriptors that they may take.
+/// Connections that may wait here.
 const MAX_WAITING: u64 = 4096;
-const PART_OF_DESCRIPTORS: u64 = 2;
-const BODY: &str = "no worker is ready\n";
 /// Clients that may still be reading their answers. Closing a socket with unread input would take the answer back, so
 /// their further input is read, within limits.
-const MAX_PARTING: usize = 1024;
-const MAX_READ: usize = 64 * 1024;
+const MAX_PARTING: u64 = 1024;
+/// The share of this process's descriptors that each of these two may take. New workers need some too.
+const PART_OF_DESCRIPTORS: u64 = 4;
+const BODY: &str = "no worker is ready\n";
+/// How much may come from a client until its request begins, and until it has taken its answer: much of a body may be
+/// on its way.
+const MAX_HANDSHAKE: usize = 64 * 1024;
+const MAX_DRAINED: usize = 4 * 1024 * 1024;
+/// Read from a client before the hub does its other work.
+const READ_AT_ONCE: usize = 256 * 1024;
 const READ: usize = 16 * 1024;
 /// How long a client has to take its answer: at least this long, and without TLS at most this long. With TLS it has
 /// `handshake_timeout`, unless others wait.
@@ -36,7 +42,8 @@ struct Parting {
     /// Its TLS session, until it has been answered.
     session: Option<Box<Session>>,
     read: usize,
-    since: Instant,
+    /// When something last came from it, or was waiting to be read.
+    progress_at: Instant,
     until: Instant,
 }
 
@@ -48,6 +55,7 @@ pub(super) struct TurningAway {
     handshake_timeout: Duration,
     began: Instant,
     pub(super) most_waiting: usize,
+    most_parting: usize,
     /// Since when no worker has been serving.
     pub(super) unserved_since: Option<Instant>,
     /// In the order of their deadlines.
@@ -59,13 +67,14 @@ impl TurningAway {
     pub(super) fn new(settings: &Settings, now: Instant) -> Self {
         let certificate = settings.certificate.as_ref();
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-        let most_waiting = MAX_WAITING.min(files / PART_OF_DESCRIPTORS) as usize;
+        let part = files / PART_OF_DESCRIPTORS;
         Self {
             speaks_tls: certificate.is_some(),
             certificate: certificate.and_then(|files| Certificate::new(files.clone()).ok()),
             handshake_timeout: settings.handshake_timeout,
             began: now,
-            most_waiting,
+            most_waiting: MAX_WAITING.min(part) as usize,
+            most_parting: MAX_PARTING.min(part) as usize,
             unserved_since: None,
             parting: VecDeque::new(),
             told_at: None,
@@ -84,14 +93,22 @@ impl TurningAway {
 
     /// How many clients can be answered now without giving up too early on one whose TLS handshake is in progress.
     pub(super) fn room(&self, now: Instant) -> usize {
-        let is_recent = |parting: &&Parting| now.duration_since(parting.since) < LINGER;
-        if self.speaks_tls { MAX_PARTING - self.parting.iter().rev().take_while(is_recent).count() } else { usize::MAX }
+        if !self.speaks_tls {
+            return usize::MAX;
+        }
+        self.most_parting.saturating_sub(self.parting.iter().filter(|parting| !parting.is_idle(now)).count())
+    }
+
+    /// Whether a client has not been answered yet, or may still be reading its answer.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.parting.is_empty()
     }
 
     /// Answers a client, once it has asked for something if it speaks TLS, and closes its connection.
     pub(super) fn answer(&mut self, handed: Handed, now: Instant) {
         let linger = if self.speaks_tls { self.handshake_timeout } else { LINGER };
-        let mut parting = Parting { socket: handed.socket, session: None, read: 0, since: now, until: now + linger };
+        let mut parting =
+            Parting { socket: handed.socket, session: None, read: 0, progress_at: now, until: now + linger };
         if self.speaks_tls {
             parting.session = self.new_session(now).map(Box::new);
             if let Some(session) = &mut parting.session {
@@ -102,19 +119,20 @@ impl TurningAway {
                 return;
             }
         } else {
+            // It fits into the buffer of a socket that has not been written to.
+            let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
+            let _ = shutdown(&parting.socket, Shutdown::Write);
             if parting.has_ended() {
                 parting.end();
                 return;
             }
-            // It fits into the buffer of a socket that has not been written to. A client that has left needs no answer.
-            let _ = rustix::net::send(&parting.socket, answer().as_bytes(), SEND);
-            let _ = shutdown(&parting.socket, Shutdown::Write);
         }
-        // If there are too many such clients, the oldest is dropped.
-        if self.parting.len() >= MAX_PARTING
-            && let Some(oldest) = self.parting.pop_front()
-        {
-            oldest.end();
+        // If there are too many such clients, one that does nothing is dropped, or else the oldest.
+        if self.parting.len() >= self.most_parting {
+            let idle = self.parting.iter().position(|parting| parting.is_idle(now));
+            if let Some(dropped) = self.parting.remove(idle.unwrap_or(0)) {
+                dropped.end();
+            }
         }
         self.parting.push_back(parting);
     }
@@ -138,7 +156,12 @@ impl TurningAway {
             let has_input = ready.next().copied().unwrap_or(false);
             let is_next = has_input && (parting.session.is_none() || handshakes < MAX_HANDSHAKES_AT_ONCE);
             handshakes += usize::from(is_next && parting.session.is_some());
-            let stays = parting.until > now && !(is_next && parting.has_ended());
+            if has_input {
+                parting.progress_at = now;
+            }
+            // A client whose input has to wait here is not late.
+            let has_time = parting.until > now || has_input && !is_next;
+            let stays = has_time && !(is_next && parting.has_ended());
             if !stays {
                 parting.end();
             }
@@ -148,9 +171,18 @@ impl TurningAway {
 }
 
 impl Parting {
+    /// Whether nothing has come from it for a while.
+    fn is_idle(&self, now: Instant) -> bool {
+        now.duration_since(self.progress_at) >= LINGER
+    }
+
     /// Reads what there is, and answers if it is time to. Returns whether that was the end, or more than enough.
     fn has_ended(&mut self) -> bool {
-        while self.read < MAX_READ {
+        let enough = self.read + READ_AT_ONCE;
+        while self.read < if self.session.is_some() { MAX_HANDSHAKE } else { MAX_DRAINED } {
+            if self.read >= enough {
+                return false;
+            }
             let mut buffer = vec![0; self.session.as_ref().map_or(0, |session| session.kept()) + READ];
             let room = match &self.session {
                 Some(session) => session.room_behind_kept(&mut buffer),

@@ -44,13 +44,15 @@ impl Routing {
             && self.homeless.len() < self.turning_away.most_waiting
     }
 
-    /// Answers connections that have waited long enough, if no worker is serving.
+    /// Answers connections that have waited long enough, if no worker is serving; while the server stops, all that no
+    /// worker takes.
     pub(super) fn turn_away_the_waiting(&mut self) {
-        if self.turning_away.unserved_since.is_none() {
+        if self.turning_away.unserved_since.is_none() && !self.is_stopping {
             return;
         }
         let (desk, now) = (Arc::clone(&self.desk), self.now);
-        let has_waited = |handed: &Handed| now.duration_since(handed.since) >= MAX_WAIT;
+        let max_wait = if self.is_stopping { Duration::ZERO } else { MAX_WAIT };
+        let has_waited = |handed: &Handed| now.duration_since(handed.since) >= max_wait;
         let room = self.turning_away.room(now);
         let mut due = Vec::new();
         for slot in 0..SLOTS as u8 {

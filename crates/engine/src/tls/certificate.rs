@@ -46,7 +46,7 @@ impl CertificateFiles {
         let chain = read(certfile).map_err(|error| wrong_chain(&error))?;
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
             .collect::<Result<_, _>>()
-            .map_err(|error| wrong_chain(&format_args!("is not well-formed PEM: {error}")))?;
+            .map_err(|error| wrong_chain(&not_well_formed(&error)))?;
         if chain.is_empty() {
             return Err(wrong_chain(&"contains no certificate (PEM)"));
         }
@@ -54,7 +54,7 @@ impl CertificateFiles {
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| match error {
             _ if is_encrypted(&key) => wrong_key(&"is encrypted: give the key without a password"),
             pem::Error::NoItemsFound => wrong_key(&"contains no private key (PEM)"),
-            error => wrong_key(&format_args!("is not well-formed PEM: {error}")),
+            error => wrong_key(&not_well_formed(&error)),
         })?;
         let unusable = |error: Error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -105,6 +105,19 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err("is too large for a PEM file".into());
     }
     Ok(content)
+}
+
+/// What is wrong with a PEM file. The library prints the lines that it quotes as lists of bytes.
+fn not_well_formed(error: &pem::Error) -> String {
+    let quoted_line = |line: &[u8]| String::from_utf8_lossy(line).trim().escape_debug().to_string();
+    let what = match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("the line -----END {}----- is missing", quoted_line(end_marker))
+        }
+        pem::Error::IllegalSectionStart { line } => format!("this line begins no section: {}", quoted_line(line)),
+        error => error.to_string(),
+    };
+    format!("is not well-formed PEM: {what}")
 }
 
 /// Recognises the headers of PKCS #8, and of PKCS #1 and SEC 1.
@@ -209,6 +222,20 @@ mod tests {
             std::fs::write(&files.keyfile, &key).expect("written");
         }
         key
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_cut_off_file_is_readable() {
+        let directory = std::env::temp_dir().join(format!("cut-off-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+        renew(&files, true);
+        let whole = std::fs::read(&files.certfile).expect("read");
+        std::fs::write(&files.certfile, &whole[..whole.len() / 2]).expect("written");
+        let told = files.check().expect_err("half a file");
+        let end = "is not well-formed PEM: the line -----END CERTIFICATE----- is missing";
+        assert!(told.ends_with(end), "{told}");
+        std::fs::remove_dir_all(directory).expect("removed");
     }
 
     #[test]
