@@ -58,9 +58,9 @@ class Frame:
 
     @property
     def state(self) -> Any:
-        """What the application keeps for the connection: the same object as `Request.state`; see `Server.state`.
+        """The state of the connection, the same object as `Request.state`; see `Server.state`.
 
-        A frame that was not received has a state of its own.
+        A frame that an application has created has a state of its own.
 
         Raises:
             KeyError: The connection's `close` handler has ended.

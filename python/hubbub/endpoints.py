@@ -19,15 +19,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Includes(Protocol):
-    """A server, as far as its endpoints know it."""
+    """The part of a server that its endpoints use."""
 
     @property
     def _role(self) -> object:
-        """What this process does in it; `None` if it is not running."""
+        """The role of this process in the server; `None` if the server is not running."""
 
 
 class Endpoint:
-    """The handlers of one path, or of all paths of one form; `Server.include` adds it to a server.
+    """Handlers for one path, or for all paths that match a pattern; `Server.include` adds it to a server.
 
     ```python
     chat = Endpoint("/chat/{room}", max_message_size=4096)
@@ -54,14 +54,14 @@ class Endpoint:
         """Create an endpoint without handlers.
 
         Args:
-            path: What `Request.path` must be, with parameters in braces, each of which is a whole segment: `{name}`
-                is any segment that is not empty, `{name:int}` 1 to 20 ASCII digits that mean a number below 2^64, and
-                `{name:path}`, at the end, the rest of the path, which may contain slashes or be empty. Their values
+            path: The path to match with `Request.path`. It may contain parameters in braces, each a whole segment:
+                `{name}` matches any segment that is not empty, `{name:int}` 1 to 20 ASCII digits (a number below 2^64),
+                and `{name:path}`, at the end, the rest of the path, which may contain slashes or be empty. Their values
                 are in `Request.path_params`. Upper and lower case differ, and so do `/chat` and `/chat/`. A path with
                 a segment `.` or `..`, or one that is not UTF-8, matches no endpoint.
-            origins: Overrides this setting of the server; `None` keeps the server's.
-            subprotocols: The same.
-            max_message_size: The same, in bytes.
+            origins: Overrides this setting of the server; `None` keeps the server's value.
+            subprotocols: Likewise.
+            max_message_size: Likewise, in bytes.
 
         Raises:
             TypeError: `path` is not a `str`.
@@ -97,9 +97,9 @@ class Endpoint:
         """Register the handler of an event at this path; without `handler`, return a decorator that registers one.
 
         The events are `handshake`, `open`, `message`, `close`, `drain` and `request`, with the arguments, results and
-        rules of `Server.on`. The server's own handlers of these events are not called at this path: an event without a
-        handler here has none. Without `request`, plain requests get 426. An endpoint whose only handler is `request`
-        serves no WebSockets: handshakes get 404.
+        rules of `Server.on`. At this path the server's own handlers of these events are not called, even if the
+        endpoint has no handler for the event. Without `request`, plain requests get 426. An endpoint whose only handler
+        is `request` serves no WebSockets: handshakes get 404.
 
         Args:
             event: The event's name.
@@ -132,16 +132,16 @@ class Endpoint:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Route:
-    """An endpoint as a worker knows it."""
+    """An endpoint in the form that a worker uses."""
 
     pattern: PathPattern
     settings: Settings
-    """The server's, with those of the endpoint in their place."""
+    """The server's settings, overridden by those of the endpoint."""
     handlers: Mapping[str, Handler]
 
     @property
     def serves_websockets(self) -> bool:
-        """Whether it takes handshakes: not if all that it has is a `request` handler."""
+        """Whether it accepts handshakes: not if its only handler is `request`."""
         return handle_websockets(self.handlers) or "request" not in self.handlers
 
 
@@ -149,7 +149,7 @@ class Included:
     """The endpoints that a server includes, in their order."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Start without endpoints."""
         self._endpoints: list[tuple[Endpoint, PathPattern]] = []
 
     def add(self, endpoint: Endpoint, server: Includes, settings: Settings) -> None:
@@ -170,7 +170,7 @@ class Included:
         endpoint._servers.add(server)
 
     def routes(self, settings: Settings) -> list[Route]:
-        """Return what a worker has to know of them; `settings` are the server's."""
+        """Return the endpoints in the form that a worker uses; `settings` are the server's."""
         return list(self._routes(settings))
 
     def _routes(self, settings: Settings) -> Iterator[Route]:

@@ -324,9 +324,9 @@ class Request:
 
     @property
     def state(self) -> Any:
-        """Yours to use; initially an empty `SimpleNamespace`. May be replaced by another object.
+        """An object for your own data: an empty `SimpleNamespace`, unless you assign another object.
 
-        For a WebSocket it is the state of the connection, from `handshake` until the `close` handler has ended: the
+        For a WebSocket this is the state of the connection, from `handshake` until the `close` handler has ended: the
         same object as `Frame.state` and `Server.state`.
         """
         try:
@@ -339,7 +339,7 @@ class Request:
     def state(self, value: Any) -> None:
         self._state = value
         if self._home:
-            # Without a connection any longer, only this request has a state.
+            # If the connection has ended, only this request keeps the state.
             with contextlib.suppress(KeyError):
                 self._home.keep(self._fd, value)
 
@@ -350,7 +350,7 @@ class Request:
         return SimpleNamespace()
 
     def _accepted(self, fd: int, home: _Home) -> None:
-        """Note that this has become the connection `fd`, to which the state belongs from here on."""
+        """Note that this request has become the connection `fd`, which owns the state from here on."""
         self._fd = fd
         self._home = home
         if hasattr(self, "_state"):

@@ -179,10 +179,10 @@ class Server:
     def include(self, endpoint: Endpoint) -> None:
         """Serve an endpoint: its handlers and settings are used for the paths that it matches.
 
-        Of all included endpoints, the first one that matches a path serves it. Where none does, the server's own
-        handlers are called; if it has none for WebSockets, handshakes get 404, and if it has none at all, plain
-        requests do too. `health_path` comes before the endpoints. An endpoint may get further handlers until the server
-        starts, and may be included in several servers.
+        Of all included endpoints, the first one that matches a path serves it. If none matches, the server's own
+        handlers are called. If the server has no handlers for WebSockets, handshakes get 404; if it has no handlers at
+        all, plain requests get 404 too. `health_path` comes before the endpoints. An endpoint may get further handlers
+        until the server starts, and may be included in several servers.
 
         Args:
             endpoint: The endpoint.
@@ -420,12 +420,11 @@ class Server:
         return values and ConnectionInfo(*values)
 
     def state(self, fd: int) -> Any:
-        """Return what the application keeps for a connection of this worker, instead of a `dict` by `fd`.
+        """Return the state of a connection of this worker: an object in which the application keeps data of its own.
 
-        It is the object that `Request.state` is in `handshake` and `open`, and `Frame.state` in `message`: an empty
-        `SimpleNamespace`, created at its first use, unless another object was assigned to `Request.state`. It is there
-        until the `close` handler has ended, also for tasks, timers and threads of this worker. It stays in this
-        worker's memory: other workers have no part of it.
+        This is the same object as `Request.state` in `handshake` and `open`, and `Frame.state` in `message`: an empty
+        `SimpleNamespace`, created when it is first used, unless you assign another object to `Request.state`. Tasks,
+        timers and threads of this worker can use it too, until the `close` handler has ended. Other workers cannot.
 
         Args:
             fd: The connection's id.

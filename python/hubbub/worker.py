@@ -142,12 +142,12 @@ class Worker:
             CannotServe: A system call failed, or the clock is so far ahead that there are no connection ids.
         """
         self.worker_id = worker_id
-        # The handlers of the server itself, which also has the events without a connection, and of each endpoint.
+        # The handlers of the server itself (including those of events without a connection), then of each endpoint.
         self._at = (handlers, *(route.handlers for route in routes))
         # By endpoint: where this is false, the reactor itself accepts handshakes.
         self.decides_handshakes = [settings.access_log or "handshake" in own for own in self._at]
         self._patterns = [route.pattern for route in routes]
-        # Without endpoints, a server serves WebSockets even if all that they do is to receive.
+        # Without endpoints, a server serves WebSockets even if it has no handlers for them: they can still receive.
         serves_others = handle_websockets(handlers) or not routes
         self._serves_websockets = [serves_others, *(route.serves_websockets for route in routes)]
         self.caller = Caller(handlers, settings.threads)

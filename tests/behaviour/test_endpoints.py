@@ -13,7 +13,7 @@ from hubbub import Accept, Endpoint, Frame, Refuse, Request, Response, Server
 
 
 def telling(endpoint: Endpoint | Server, note: Note, name: str) -> None:
-    """Register handlers that note what they are called with, and echo messages with their own name."""
+    """Register handlers that note their arguments, and echo messages with their own name."""
 
     def on_message(server: Server, frame: Frame) -> None:
         server.push(frame.fd, f"{name}: {frame.data!r}")
@@ -349,7 +349,7 @@ async def test_subprotocols_are_those_of_the_endpoint(serve: Serve) -> None:
             assert client.subprotocol == chosen
 
 
-# ---- what goes on as before ----------------------------------------------------------------------------
+# ---- unchanged behaviour -------------------------------------------------------------------------------
 
 
 async def test_the_health_path_comes_first(serve: Serve) -> None:
@@ -429,7 +429,7 @@ async def test_an_endpoint_serves_two_servers(serve_here: Serve) -> None:
         server.include(endpoint)
 
     first = await serve_here(application, max_message_size=111)
-    # Its handlers cannot be changed while either of them runs.
+    # An endpoint's handlers cannot be changed while a server that includes it runs.
     with pytest.raises(RuntimeError):
         endpoint.on("open", lambda server, request: None)
     second = await serve_here(application, max_message_size=222)

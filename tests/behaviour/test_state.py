@@ -147,7 +147,7 @@ async def test_a_frame_or_a_request_that_is_kept_has_no_state_of_a_closed_connec
     request, frame = kept
     with pytest.raises(KeyError):
         _ = frame.state
-    # A request has a state of its own, as one that never became a connection.
+    # The request now has a state of its own, like a request that never became a connection.
     request.state.name = "kept"
     assert request.state.name == "kept"
     request.state = "another"

@@ -44,7 +44,7 @@ impl PathPattern {
 /// The endpoints of a server: for each its pattern, its `Settings`, and whether it serves WebSockets.
 ///
 /// # Errors
-/// If one is something else.
+/// If an entry has another type.
 pub(crate) fn read(
     endpoints: Vec<(PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
     others: bool,

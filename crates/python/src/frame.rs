@@ -19,7 +19,7 @@ use crate::home::Home;
 ///     data: `str` for a text message, `bytes` for a binary one (RFC 6455 §5.6).
 ///     opcode: `Opcode.TEXT` or `Opcode.BINARY`.
 ///     finish: Always `True` for a received message: fragments are merged (RFC 6455 §5.4).
-///     state: What the application keeps for the connection; the same object as `Request.state`.
+///     state: The state of the connection, the same object as `Request.state`.
 #[pyclass(frozen, module = "hubbub")]
 pub(crate) struct Frame {
     // These two are Python objects because nearly every handler reads them, and this way CPython does so without a
@@ -156,7 +156,7 @@ impl Frame {
         }
     }
 
-    /// What the application keeps for the connection; see `hubbub.Server.state`.
+    /// The state of the connection; see `hubbub.Server.state`.
     #[getter]
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.home.get().state(self.fd.bind(py))

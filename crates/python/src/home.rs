@@ -1,4 +1,4 @@
-//! What the frames and requests of a worker refer to.
+//! The states of a worker's connections, to which its frames and requests refer.
 
 use std::sync::{Arc, Weak};
 
@@ -26,7 +26,7 @@ impl Home {
         Self { states: PyDict::new(py).unbind(), shared: Some(Arc::downgrade(shared)) }
     }
 
-    /// That of a frame which no worker has received.
+    /// The home of a frame that no worker has received.
     pub(crate) fn of_none(py: Python<'_>) -> Self {
         Self { states: PyDict::new(py).unbind(), shared: None }
     }
@@ -103,7 +103,7 @@ impl Home {
         self.state(fd)
     }
 
-    /// Makes `state` that of a connection.
+    /// Sets the state of a connection.
     fn keep(&self, fd: &Bound<'_, PyInt>, state: Bound<'_, PyAny>) -> PyResult<()> {
         self.states.bind(fd.py()).set_item(fd, state)?;
         self.check_again(fd)

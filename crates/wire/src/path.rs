@@ -30,7 +30,7 @@ enum Kind {
     Text,
     /// One segment of ASCII digits, as a number below 2^64.
     Number,
-    /// All remaining segments, of which there must be one, and it may be empty.
+    /// All remaining segments: at least one, which may be empty.
     Rest,
 }
 
