@@ -21,7 +21,7 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from . import __version__, _core, environment, program
+from . import __version__, _core, environment, handed_over, program
 from .addresses import loopback_names, urls_to_open
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
@@ -146,7 +146,11 @@ def demo(**options: str | None) -> None:
 
 
 def _tell_urls(server: Server) -> None:
-    first, *others = urls_to_open(server.settings.hosts, server.port, tls=server.settings.ssl_certfile is not None)
+    settings = server.settings
+    if settings.uds is not None or settings.fd is not None:
+        click.echo("The chat is served at the given socket. Ctrl-C stops the server.")
+        return
+    first, *others = urls_to_open(settings.hosts, server.port, tls=settings.ssl_certfile is not None)
     lines = [f"Open {first} in a browser. Ctrl-C stops the server."]
     if others:
         lines.append(f"It is also at {' and '.join(others)}")
@@ -164,10 +168,22 @@ def _configured(target: str, options: Mapping[str, str | None], *, for_developme
         server = _find(target)
         server._lay_over(given)
         if for_development:
-            server._lay_over(given, defaults={"allowed_hosts": loopback_names(server.settings.hosts)})
+            server._lay_over(given, defaults={"allowed_hosts": _own_names(server.settings)})
     except SettingsError as error:
         raise Failure(str(error)) from None
     return server
+
+
+def _own_names(settings: Settings) -> tuple[str, ...] | None:
+    """Return the `allowed_hosts` of a server in development; `None` if it can be reached by any name.
+
+    No browser opens a Unix socket, so what comes from there comes from a proxy, with the names of that proxy.
+    """
+    hosts: Sequence[str] = settings.hosts
+    if settings.fd is not None:
+        host = handed_over.host_of(settings.fd)
+        hosts = [host] if host else []
+    return loopback_names(hosts) if hosts and settings.uds is None else None
 
 
 def _find(target: str) -> Server:

@@ -74,11 +74,11 @@ def open_control(setting: str | None, port: int, *, is_temporary: bool = False) 
     """Open the control socket that the setting `control` asks for; return `None` if there is none.
 
     With "auto", if the socket cannot be opened (another live server listens on the same port of another address, the
-    directory belongs to another user), the server does without it, and a warning is logged.
+    directory belongs to another user, there is no port), the server does without it, and a warning is logged.
 
     Args:
         setting: The setting `control`.
-        port: The port that the server listens on.
+        port: The port that the server listens on; on a Unix socket, the setting `port`.
         is_temporary: Whether that port is any free one.
 
     Raises:
@@ -100,6 +100,8 @@ def _open(setting: str, port: int, is_temporary: bool) -> Control:
     # If there is no directory for temporary files, there is no path for the error to name.
     path: str | None = None
     try:
+        if setting == "auto" and not port:
+            raise CannotServe(errno.EINVAL, "the server listens on a Unix socket, and has no port to be found by")
         path = _path_in(_own_directory(), port) if setting == "auto" else os.path.abspath(setting)
         if len(os.fsencode(path)) > MAX_PATH:
             raise CannotServe(errno.ENAMETOOLONG, f"a socket's path may have at most {MAX_PATH} bytes: {path}")

@@ -1,7 +1,6 @@
 """A server in one process: one worker in the running event loop, and no master."""
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from .control import Control, open_control
 from .endpoints import Route
 from .handlers import Handler
 from .hub import open_hub
-from .listening import describe, listen, raise_file_limit
+from .listening import Listeners, open_listeners, raise_file_limit
 from .metrics import Exposition
 from .settings import Settings
 from .worker import Worker
@@ -51,6 +50,7 @@ class Embedded:
         self._routes = routes
         self._control_setting = control
         self._control: Control | None = None
+        self._listeners: Listeners | None = None
         self._hub: Hub | None = None
         self._exposition: Exposition | None = None
         # The last measurements. Scrapes run in threads of their own, and one may still be running when the worker is
@@ -68,10 +68,14 @@ class Embedded:
             CannotServe: The system refuses something that the server needs.
         """
         settings = self._settings
-        self._listeners = await listen(settings.hosts, settings.port, settings.backlog)
+        self._listeners = await open_listeners(
+            settings.hosts, settings.port, settings.backlog, uds=settings.uds, fd=settings.fd
+        )
         try:
-            self.port = self._listeners[0].getsockname()[1]
-            self._control = open_control(self._control_setting, self.port, is_temporary=settings.port == 0)
+            self.port = self._listeners.port
+            self._control = open_control(
+                self._control_setting, self.port, is_temporary=settings.port == 0 and not self._listeners.are_shared
+            )
             raise_file_limit(settings.max_connections)
             if self._control:
                 self._hub = hub = open_hub(settings, self._control)
@@ -127,12 +131,17 @@ class Embedded:
 
     async def _begin(self, worker: Worker) -> BaseException | None:
         """Run `worker_start`, accept connections, run `start`; return the exception of `worker_start`, if any."""
+        assert self._listeners
         try:
-            if failure := await worker.start(self._listeners):
-                return failure
-        finally:
+            failure = await worker.start(self._listeners)
+        except BaseException:
             self._close_listeners()
-        log.info("listening on %s", describe(self._settings.hosts, self.port, self._settings.ssl_certfile))
+            raise
+        if failure:
+            self._close_listeners()
+            return failure
+        tls = " (TLS)" if self._settings.ssl_certfile else ""
+        log.info("listening on %s%s", self._listeners.where, tls)
         await worker.caller.call("start", self._server)
         return None
 
@@ -159,6 +168,8 @@ class Embedded:
         """Stop gracefully, run the `shutdown` handler, and release everything."""
         try:
             if self.worker:
+                if self._listeners:
+                    self._listeners.remove_file()
                 await self.worker.stop()
                 deadline = self.worker.loop.time() + self._settings.shutdown_timeout
                 await self.worker.caller.call_until(deadline, "shutdown", self._server)
@@ -168,6 +179,7 @@ class Embedded:
 
     def let_go(self) -> None:
         """Release everything at once, without a graceful stop; may be called again."""
+        self._close_listeners()
         if self._exposition:
             self._measure()
             self._exposition.close()
@@ -200,6 +212,5 @@ class Embedded:
                 log.log(level, "%s", text)
 
     def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            with contextlib.suppress(OSError):
-                listener.close()
+        if self._listeners:
+            self._listeners.close()

@@ -8,12 +8,14 @@ import os
 import resource
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from . import _core
+from . import _core, handed_over
 from .errors import CannotServe, SettingsError
+from .unix_sockets import SocketFile, listen_at
 
-__all__ = ["check_certificate", "describe", "listen", "raise_file_limit"]
+__all__ = ["Listeners", "check_certificate", "listen", "open_listeners", "raise_file_limit"]
 
 log = logging.getLogger("hubbub")
 
@@ -23,6 +25,74 @@ ATTEMPTS = 20
 
 # The family, and the argument for `bind`.
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+
+
+@dataclass(eq=False, slots=True)
+class Listeners:
+    """The listening sockets of a server."""
+
+    sockets: list[socket.socket]
+    """They may be handed over with `detach`."""
+    port: int
+    """Their TCP port; if there is none, the setting `port`."""
+    where: str
+    """Where they listen, for people: "127.0.0.1 and ::1 port 9501"."""
+    title: str
+    """The same in short, for process titles: "port 9501"."""
+    are_shared: bool = False
+    """Whether another process has handed them over and may go on using them after this one."""
+    file: SocketFile | None = None
+    """The file of a Unix socket that this process has created."""
+
+    def remove_file(self) -> None:
+        """Remove the file of the Unix socket, if there is one; call this before the sockets are closed."""
+        if self.file:
+            self.file.remove()
+            self.file = None
+
+    def close(self) -> None:
+        """Close what was not handed over."""
+        self.remove_file()
+        for listener in self.sockets:
+            with contextlib.suppress(OSError):
+                listener.close()
+
+
+async def open_listeners(
+    hosts: Sequence[str], port: int, backlog: int, *, uds: str | None, fd: int | None
+) -> Listeners:
+    """Open what the settings of these names ask for.
+
+    Sockets that systemd has handed over to this process replace `hosts` and `port`, unless `uds` or `fd` is given.
+
+    Raises:
+        CannotServe: A socket cannot be opened, or is not a listening socket; the message says which, and why.
+    """
+    if uds is not None:
+        listener, file = listen_at(uds, backlog)
+        return Listeners([listener], port, uds, uds, file=file)
+    inherited = [handed_over.from_descriptor(fd)] if fd is not None else handed_over.from_systemd()
+    if inherited:
+        return _describe_inherited(inherited, port)
+    listeners = await listen(hosts, port, backlog)
+    port = listeners[0].getsockname()[1]
+    return Listeners(listeners, port, f"{' and '.join(hosts)} port {port}", f"port {port}")
+
+
+def _describe_inherited(listeners: list[socket.socket], port: int) -> Listeners:
+    where = []
+    ports = []
+    for listener in listeners:
+        name = listener.getsockname()
+        if listener.family == socket.AF_UNIX:
+            where.append(os.fsdecode(name) or "a Unix socket")
+        else:
+            where.append(f"{name[0]} port {name[1]}")
+            ports.append(name[1])
+            _limit_unsent(listener)
+    title = f"port {ports[0]}" if ports else where[0]
+    port = ports[0] if ports else port
+    return Listeners(listeners, port, " and ".join(where) + " (handed over)", title, are_shared=True)
 
 
 async def listen(hosts: Sequence[str], port: int, backlog: int) -> list[socket.socket]:
@@ -97,14 +167,18 @@ def _is_wildcard(address: tuple[Any, ...]) -> bool:
 
 def _bind(listener: socket.socket, address: tuple[Any, ...], backlog: int) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections inherit this. Without it, megabytes that a slow client has not read yet wait in the kernel, where
-    # they count against none of our limits, and a ping queued after them arrives too late.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_IN_KERNEL)
+    _limit_unsent(listener)
     if listener.family == socket.AF_INET6:
         # Otherwise the system decides whether `::` also accepts IPv4 connections.
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     listener.bind(address)
     listener.listen(backlog)
+
+
+def _limit_unsent(listener: socket.socket) -> None:
+    # Connections inherit this. Without it, megabytes that a slow client has not read yet wait in the kernel, where
+    # they count against none of our limits, and a ping queued after them arrives too late.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_IN_KERNEL)
 
 
 def check_certificate(certfile: str | None, keyfile: str | None) -> None:
@@ -119,11 +193,6 @@ def check_certificate(certfile: str | None, keyfile: str | None) -> None:
         _core.check_certificate(certfile, keyfile)
     except ValueError as error:
         raise SettingsError(str(error)) from None
-
-
-def describe(hosts: Sequence[str], port: int, certfile: str | None) -> str:
-    """Describe, for the log, where a server listens and whether it uses TLS."""
-    return f"{' and '.join(hosts)} port {port}" + (" (TLS)" if certfile else "")
 
 
 def raise_file_limit(connections: int | None = None) -> None:

@@ -22,7 +22,7 @@ from .caller import Caller
 from .control import Control, open_control
 from .handlers import Handler
 from .hub import open_hub
-from .listening import describe, listen, raise_file_limit
+from .listening import open_listeners, raise_file_limit
 from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
@@ -141,9 +141,20 @@ class Master:
             CannotServe: The system refuses something that the server needs.
         """
         settings = self._settings
-        self._listeners = await listen(settings.hosts, settings.port, settings.backlog)
-        self.port = self._listeners[0].getsockname()[1]
-        control = open_control(settings.control, self.port, is_temporary=settings.port == 0)
+        self._listeners = await open_listeners(
+            settings.hosts, settings.port, settings.backlog, uds=settings.uds, fd=settings.fd
+        )
+        try:
+            return await self._run()
+        finally:
+            self._listeners.close()
+
+    async def _run(self) -> int:
+        settings = self._settings
+        self.port = self._listeners.port
+        control = open_control(
+            settings.control, self.port, is_temporary=settings.port == 0 and not self._listeners.are_shared
+        )
         raise_file_limit(settings.max_connections)
         self._hub = open_hub(settings, control)
         self._caller = Caller(self._handlers, settings.threads)
@@ -163,7 +174,7 @@ class Master:
         try:
             if settings.metrics_port:
                 self._exposition = Exposition(settings.metrics_port, self._hub.metrics)
-            with program.titled("master", self.port), program.handling_signals(handlers):
+            with program.titled("master", self._listeners.title), program.handling_signals(handlers):
                 await self._supervise()
         finally:
             self._close(control)
@@ -209,10 +220,10 @@ class Master:
             log.info("stopped")
 
     def _accept(self) -> None:
-        for listener in self._listeners:
-            self._hub.listen(listener.detach())
-        where = describe(self._settings.hosts, self.port, self._settings.ssl_certfile)
-        log.info("listening on %s, %s", where, self._workers())
+        for listener in self._listeners.sockets:
+            self._hub.listen(listener.detach(), self._listeners.are_shared)
+        tls = " (TLS)" if self._settings.ssl_certfile else ""
+        log.info("listening on %s%s, %s", self._listeners.where, tls, self._workers())
         self._tell_ready()
         self._caller.begin("start", lambda: None, self._server)
         if self._reload_again:
@@ -220,7 +231,7 @@ class Master:
             self._begin_reload()
 
     def _tell_ready(self) -> None:
-        systemd.notify("READY=1", f"STATUS=listening on port {self.port}, {self._workers()}")
+        systemd.notify("READY=1", f"STATUS=listening on {self._listeners.title}, {self._workers()}")
 
     def _workers(self) -> str:
         count = len(self._seats)
@@ -238,8 +249,6 @@ class Master:
         assert self._loop
         for process in self._processes.values():
             process.popen.kill()
-        for listener in self._listeners:
-            listener.close()
         if self._exposition:
             self._exposition.close()
         if self._watchdog:
@@ -283,6 +292,7 @@ class Master:
             registry=self._hub.registry,
             master=os.getpid(),
             port=self.port,
+            title=self._listeners.title,
             server=self._start[0],
             start=self._start[1],
             is_reload=self._all_serve.is_set(),
@@ -562,6 +572,7 @@ class Master:
             log.info("%s: stopping", reason)
         self._is_stopping = True
         systemd.notify("STOPPING=1")
+        self._listeners.remove_file()
         self._hub.stop_accepting()
         for seat in self._seats:
             if seat.next_attempt:

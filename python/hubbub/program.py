@@ -55,6 +55,8 @@ class Assignment:
     """The master's process id."""
     port: int
     """The port that the master listens on."""
+    title: str
+    """Where the master listens, for the title of the process: "port 9501"."""
     server: int
     """The number of the server in the program, counted from 1 in the order of creation."""
     start: int
@@ -391,10 +393,13 @@ def stops(stop: Callable[[signal.Signals], object]) -> dict[signal.Signals, OnSi
 
 
 @contextlib.contextmanager
-def titled(role: str, port: int) -> Iterator[None]:
-    """Give this process a title that shows its role in the server, and restore its own title afterwards."""
+def titled(role: str, where: str) -> Iterator[None]:
+    """Give this process a title that shows its role in a server, and restore its own title afterwards.
+
+    `where` is where the server listens: "port 9501".
+    """
     before = setproctitle.getproctitle()
-    setproctitle.setproctitle(f"hubbub: {role} ({name} port {port})")
+    setproctitle.setproctitle(f"hubbub: {role} ({name} {where})")
     try:
         yield
     finally:

@@ -111,7 +111,9 @@ class Server:
 
     def __repr__(self) -> str:
         state = "running" if self._role else "not running"
-        return f"<Server {','.join(self.settings.hosts)} port {self.port}, {state}>"
+        settings = self.settings
+        where = settings.uds or f"{','.join(settings.hosts)} port {self.port}"
+        return f"<Server {where if settings.fd is None else f'fd {settings.fd}'}, {state}>"
 
     # ---- handlers ----------------------------------------------------------------------------------------
 

@@ -117,6 +117,21 @@ class Settings:
         "lets other machines in over IPv4, `::` over IPv6 only; `0.0.0.0,::` is both.",
     )
     port: int = _setting(9501, Integer(0, 65535), "The TCP port to listen on; 0 picks any free one.")
+    uds: str | None = _setting(
+        None,
+        OrNone(FilePath()),
+        "The path of a Unix socket to listen on, instead of `host` and `port`, for a proxy on the same machine. The "
+        "file gets the permissions that the umask of the process leaves (a client needs the permission to write), "
+        "replaces a socket on which nobody listens, and is removed when the server stops. Its clients count as "
+        "127.0.0.1, so `trusted_proxies` trusts them by default. `port` then only names the control socket.",
+    )
+    fd: int | None = _setting(
+        None,
+        OrNone(Integer(0, MAX_BYTES)),
+        "The descriptor of a listening TCP or Unix socket that the process has inherited, to be used instead of `host` "
+        "and `port`. It stays open when the server stops, so that clients can wait for the next one. With `uds` and "
+        "`fd` unset, sockets that systemd hands over (socket activation, `LISTEN_FDS`) are used in the same way.",
+    )
     workers: int | None = _setting(
         None,
         OrNone(Integer(1, MAX_WORKERS)),
@@ -334,6 +349,8 @@ class Settings:
             raise SettingsError("ssl_keyfile: missing, although ssl_certfile is set; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_certfile: missing, although ssl_keyfile is set; allowed is both or neither")
+        if self.uds is not None and self.fd is not None:
+            raise SettingsError("fd: set, although uds is set too; allowed is one of them")
         if isinstance(self.max_memory, int):
             for name in ("max_message_size", "max_body_size"):
                 if self.max_memory < (size := getattr(self, name)):

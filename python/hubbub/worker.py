@@ -9,7 +9,6 @@ import functools
 import logging
 import math
 import os
-import socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from .event_loop import Selector
 from .events import Accept, CloseCode, Data, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
+from .listening import Listeners
 from .logs import shown
 from .memory import memory_for_worker
 from .program import Why
@@ -195,7 +195,7 @@ class Worker:
 
     # ---- life --------------------------------------------------------------------------------------------
 
-    async def start(self, listeners: list[socket.socket]) -> BaseException | None:
+    async def start(self, listeners: Listeners | None) -> BaseException | None:
         """Run `worker_start`, then accept connections: from the hub, or from `listeners`, which the reactor takes over.
 
         If this coroutine is cancelled, `worker_start` keeps running until `stop`.
@@ -219,8 +219,9 @@ class Worker:
             self._selector.give_way(self.reactor, self.loop, self.caller.context)
         else:
             self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
-        for listener in listeners:
-            self.reactor.listen(listener.detach())
+        if listeners:
+            for listener in listeners.sockets:
+                self.reactor.listen(listener.detach(), listeners.are_shared)
         self.schedule_turn()
         return None
 

@@ -72,7 +72,7 @@ class WorkerProcess:
         # The program may have installed its own signal handlers meanwhile.
         program.leave_signals_to_master()
         try:
-            with program.titled(f"worker {self._assignment.worker_id}", self.port):
+            with program.titled(f"worker {self._assignment.worker_id}", self._assignment.title):
                 self._run_event_loop()
         except BaseException as error:
             program.leave(error)
@@ -139,7 +139,7 @@ class WorkerProcess:
 
     async def _start(self, worker: Worker) -> None:
         """Start the worker; if `worker_start` fails, end this process, so that the master sees a failed start."""
-        if failure := await worker.start([]):
+        if failure := await worker.start(None):
             log.error("the worker_start handler failed", exc_info=failure)
             raise SystemExit(1)
 

@@ -2,8 +2,8 @@
 
 A test passes its application (a function that registers handlers) to `serve`, and talks to the result as a client.
 The handlers report what they see through `note`. A test therefore does not depend on the process in which the server
-runs, and is run once for each way of serving: in this process, the same over TLS, and in processes with one worker or
-several.
+runs, and is run once for each way of serving: in this process, the same over TLS or a Unix socket, and in processes
+with one worker or several.
 
 Tests about the serving process itself use `serve_here`, or a `Server` of their own.
 """
@@ -18,6 +18,7 @@ from application import Application
 from embedded import serve_embedded
 from multi_process import serve_in_processes
 from over_tls import serve_over_tls
+from over_unix import serve_over_unix
 from running import Running, Serve
 
 Way = Callable[[Application, dict[str, Any]], AbstractAsyncContextManager[Running]]
@@ -25,6 +26,7 @@ Way = Callable[[Application, dict[str, Any]], AbstractAsyncContextManager[Runnin
 WAYS: dict[str, Way] = {
     "embedded": serve_embedded,
     "tls": serve_over_tls,
+    "unix": serve_over_unix,
     "workers1": functools.partial(serve_in_processes, 1),
     "workers3": functools.partial(serve_in_processes, 3),
 }

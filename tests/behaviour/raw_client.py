@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 import struct
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from hubbub import CloseCode, Opcode
 
@@ -31,13 +31,13 @@ class RawFrame(NamedTuple):
 
 
 class RawClient:
-    """A TCP connection to the server, or TLS over one; use it with `async with`."""
+    """A TCP connection to the server, or TLS over one, or a connection to a Unix socket; use it with `async with`."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
-        """Prepare to connect; a small `receive_buffer` makes a client that soon stops reading."""
-        self._address = ("127.0.0.1", port)
+    def __init__(self, at: int | str, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
+        """Prepare to connect to a port or a path; a small `receive_buffer` makes a client that soon stops reading."""
+        self._address: Any = at if isinstance(at, str) else ("127.0.0.1", at)
         # asyncio sets TCP_NODELAY, which sends small writes at once, only if the protocol is given.
-        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
+        self._socket = socket.socket(socket.AF_UNIX) if isinstance(at, str) else socket.socket(proto=socket.IPPROTO_TCP)
         self._tls = tls
         self._limit = receive_buffer or 64 * 1024
         if receive_buffer:
@@ -58,6 +58,8 @@ class RawClient:
     @property
     def address(self) -> str:
         """The address and port of the client's end, as the server's log shows them."""
+        if self._socket.family == socket.AF_UNIX:
+            return "127.0.0.1"
         host, port = self._socket.getsockname()
         return f"{host}:{port}"
 

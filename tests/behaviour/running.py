@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from application import Application, Job
 from raw_client import RawClient
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 
 
@@ -101,6 +101,8 @@ class Running:
         self.port = serving.port
         self.tls: ssl.SSLContext | None = None
         """The TLS context of clients, if the server uses TLS."""
+        self.uds: str | None = None
+        """The path of the Unix socket, if the server listens there."""
         self.stop = serving.stop
         """Stop gracefully; the end of the test does so anyway."""
         self.workers = [Remote(serving, worker_id) for worker_id in range(serving.workers)]
@@ -118,6 +120,11 @@ class Running:
         for worker in self.workers:
             await worker.run(lambda server, note: note.goes_on.set())
 
+    def address_of(self, client: ClientConnection) -> tuple[str, int]:
+        """Return a client's address as the server sees it."""
+        host, port = ("127.0.0.1", 0) if self.uds else client.local_address[:2]
+        return host, port
+
     @property
     def scheme(self) -> str:
         """The scheme of a request, as the server sees it."""
@@ -126,11 +133,14 @@ class Running:
     def connect(self, path: str = "/", **options: Any) -> connect:
         """Return a WebSocket client, by default without compression and pings."""
         options = {"compression": None, "ping_interval": None, "proxy": None, **options}
-        return connect(f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}{path}", ssl=self.tls, **options)
+        url = f"{'wss' if self.tls else 'ws'}://127.0.0.1:{self.port}{path}"
+        if self.uds:
+            return unix_connect(self.uds, url, **options)
+        return connect(url, ssl=self.tls, **options)
 
     def raw(self, receive_buffer: int | None = None) -> RawClient:
         """Return a client that sends and receives raw bytes."""
-        return RawClient(self.port, receive_buffer, self.tls)
+        return RawClient(self.uds or self.port, receive_buffer, self.tls)
 
     async def noted(self) -> tuple[Any, ...]:
         """Wait for the next value that the application notes."""

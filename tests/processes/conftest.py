@@ -1,7 +1,7 @@
 """Programs for the tests of how processes are started, watched and ended."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -37,8 +37,8 @@ async def run(tmp_path: Path) -> AsyncIterator[Run]:
     """Start Python, in the test's directory."""
     async with AsyncExitStack() as stack:
 
-        async def run(*arguments: str | Path, **environ: str) -> Launched:
-            launched = await start(*arguments, cwd=tmp_path, **environ)
+        async def run(*arguments: str | Path, pass_fds: Sequence[int] = (), **environ: str) -> Launched:
+            launched = await start(*arguments, cwd=tmp_path, pass_fds=pass_fds, **environ)
             stack.push_async_callback(end, launched)
             return launched
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -186,11 +186,13 @@ class Launch(Protocol):
 class Run(Protocol):
     """The fixture `run`: starts Python with arguments, in the test's directory; it ends with the test if not before."""
 
-    async def __call__(self, *arguments: str | Path, **environ: str) -> Launched: ...
+    async def __call__(self, *arguments: str | Path, pass_fds: Sequence[int] = (), **environ: str) -> Launched: ...
 
 
-async def start(*arguments: str | Path, cwd: Path | None = None, **environ: str) -> Launched:
-    """Run Python with `arguments`, in a process group of its own, as a shell does."""
+async def start(
+    *arguments: str | Path, cwd: Path | None = None, pass_fds: Sequence[int] = (), **environ: str
+) -> Launched:
+    """Run Python with `arguments`, in a process group of its own, as a shell does; it inherits `pass_fds`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
@@ -199,6 +201,7 @@ async def start(*arguments: str | Path, cwd: Path | None = None, **environ: str)
         stderr=asyncio.subprocess.PIPE,
         process_group=0,
         cwd=cwd,
+        pass_fds=pass_fds,
         env=os.environ | environ,
     )
     return Launched(process)

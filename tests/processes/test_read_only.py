@@ -49,7 +49,7 @@ def read_only(installed: Callable[..., str], unavailable: Callable[[str], NoRetu
 async def run_read_only(run: Run, read_only: list[str], *arguments: str, **environ: str) -> Launched:
     """Run Python where nothing can be written."""
     command = [*read_only, sys.executable, *arguments]
-    return await run("-c", f"import os; os.execv({command[0]!r}, {command!r})", **environ)
+    return await run("-c", f"import os; os.execv({command[0]!r}, {command!r})", pass_fds=(), **environ)
 
 
 @pytest.mark.parametrize("control", ["none", "auto"])

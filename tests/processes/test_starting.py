@@ -477,7 +477,7 @@ async def test_a_variable_with_a_mistyped_name_is_one_warning(run: Run, program:
         "HUBBUB_PORT_9501_TCP": "x",
         "HUBBUB_SERVICE_HOST": "10.96.0.7",
     }
-    launched = await run(program.path, HUBBUB_WORKRES="3", **kubernetes)
+    launched = await run(program.path, pass_fds=(), HUBBUB_WORKRES="3", **kubernetes)
     await launched.serves()
     launched.process.send_signal(signal.SIGHUP)
     await launched.log.wait_for("INFO reloaded")

@@ -20,6 +20,7 @@ ASSIGNMENT = Assignment(
     registry=5,
     master=6,
     port=9501,
+    title="port 9501",
     server=1,
     start=1,
     is_reload=False,

@@ -27,6 +27,7 @@ pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,
 };
 pub use settings::{Settings, SlowConsumer};
+pub use system::acceptor::Ownership;
 pub use system::clock::coarse_now;
 pub use system::codec::Malformed;
 pub use system::loop_cell::{Borrow, InUse, LoopCell, Mine};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::{Answer, Command, DataOpcode, Format, Hub, HubEvent, Leave, Message, Question, VERSION};
+use engine::{Answer, Command, DataOpcode, Format, Hub, HubEvent, Leave, Message, Ownership, Question, VERSION};
 use support::{PATIENCE, settings};
 
 /// A worker or a program.
@@ -195,7 +195,7 @@ fn connections_are_spread_evenly_and_given_back_ones_go_to_others() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
     let mut reactors = [reactor(&hub, 0).0, reactor(&hub, 1).0];
-    hub.listen(OwnedFd::from(listener));
+    hub.listen(OwnedFd::from(listener), Ownership::Ours);
     let clients: Vec<TcpStream> = (0..10).map(|_| TcpStream::connect(address).expect("connected")).collect();
     turn_until(&mut reactors, |reactors| reactors.iter().map(engine::Reactor::len).sum::<usize>() == 10);
     assert_eq!([reactors[0].len(), reactors[1].len()], [5, 5]);
@@ -214,7 +214,7 @@ fn what_a_worker_does_not_take_is_passed_to_another_and_not_back() {
     // This worker runs no turns.
     let (_slow, link_of_slow) = reactor(&hub, 0);
     let mut quick = [reactor(&hub, 1).0];
-    hub.listen(OwnedFd::from(listener));
+    hub.listen(OwnedFd::from(listener), Ownership::Ours);
     let clients: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(address).expect("connected")).collect();
     turn_until(&mut quick, |quick| quick[0].len() == clients.len());
     // The slow worker always has fewer connections, but its queue was used at most once for each connection.

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use engine::{Reactor, Registry};
+use engine::{Ownership, Reactor, Registry};
 use support::{PATIENCE, settings};
 
 /// A reactor that waits for a stream too, and the other end of the stream.
@@ -56,7 +56,7 @@ fn what_a_wait_has_found_is_kept_for_the_turn() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     listener.set_nonblocking(true).expect("non-blocking");
-    reactor.listen(listener).expect("listens");
+    reactor.listen(listener.into(), Ownership::Ours).expect("listens");
     let _client = std::net::TcpStream::connect(address).expect("connected");
     assert!(reactor.await_readiness(Some(PATIENCE)).expect("waited"));
     assert!(reactor.await_readiness(Some(PATIENCE)).expect("found before"));

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::reactor::taken_over;
+use crate::reactor::{ownership, taken_over};
 use crate::values::metrics_dict;
 
 /// A level of Python's `logging`.
@@ -71,8 +71,12 @@ impl Hub {
     }
 
     /// Accepts connections from a listening socket, whose descriptor belongs to the hub from here on.
-    fn listen(&self, descriptor: RawFd) {
-        self.hub.listen(taken_over(descriptor));
+    ///
+    /// Args:
+    ///     descriptor: It listens, on TCP or a Unix socket.
+    ///     shared: Whether other processes go on using the socket when this server stops.
+    fn listen(&self, descriptor: RawFd, shared: bool) {
+        self.hub.listen(taken_over(descriptor), ownership(shared));
     }
 
     /// Makes room for a worker process. Returns its slot and the descriptor of its end of the link, which belongs to

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, EndpointId, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, PushError, Registry,
-    Requests, Sending, Shared, Stuck, Subscribed, Token, Unanswered, Watching,
+    Borrow, Command, DataOpcode, EndpointId, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, Ownership, PushError,
+    Registry, Requests, Sending, Shared, Stuck, Subscribed, Token, Unanswered, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -355,8 +355,12 @@ impl Reactor {
     }
 
     /// Accepts connections from a listening socket, whose descriptor belongs to the reactor from here on.
-    fn listen(&self, descriptor: RawFd) -> PyResult<()> {
-        Ok(self.engine()?.listen(taken_over(descriptor).into())?)
+    ///
+    /// Args:
+    ///     descriptor: It listens, on TCP or a Unix socket.
+    ///     shared: Whether other processes go on using the socket when this server stops.
+    fn listen(&self, descriptor: RawFd, shared: bool) -> PyResult<()> {
+        Ok(self.engine()?.listen(taken_over(descriptor), ownership(shared))?)
     }
 
     /// The descriptor that becomes readable when a turn is due.
@@ -804,6 +808,11 @@ impl Reactor {
     fn __len__(&self) -> PyResult<usize> {
         Ok(self.engine()?.len())
     }
+}
+
+/// Whose a listening socket is, as Python says it.
+pub(crate) fn ownership(is_shared: bool) -> Ownership {
+    if is_shared { Ownership::Shared } else { Ownership::Ours }
 }
 
 /// A descriptor that Python hands over.

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::language::message::Leave;
 use crate::registry::{Registry, SLOTS};
+use crate::system::acceptor::Ownership;
 
 /// Log entries that may wait for the supervisor.
 const MAX_ENTRIES: usize = 100;
@@ -39,7 +40,7 @@ pub enum HubEvent {
 
 /// Requests from the supervisor to the hub's thread.
 pub(super) enum Request {
-    Listen(OwnedFd),
+    Listen(OwnedFd, Ownership),
     Add { slot: u8, worker_id: u8, stream: OwnedFd },
     Leave { slot: u8, why: Leave },
     Ended { slot: u8 },

@@ -128,7 +128,7 @@ impl Routing {
         }
         let listeners = std::mem::take(&mut self.listeners);
         let mut failed = None;
-        for listener in &listeners {
+        for (listener, _) in &listeners {
             for _ in 0..ACCEPTED_AT_ONCE {
                 if self.choose(None).is_none() && !self.takes_in() {
                     break;
@@ -179,7 +179,7 @@ impl Routing {
     /// Whether the kernel has connections for a listening socket.
     fn has_waiting_clients(&self) -> bool {
         let mut polled: Vec<PollFd<'_>> =
-            self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+            self.listeners.iter().map(|(listener, _)| PollFd::new(listener, PollFlags::IN)).collect();
         poll(&mut polled, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
 

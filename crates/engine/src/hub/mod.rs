@@ -42,6 +42,7 @@ use crate::language::message::Leave;
 use crate::registry::Metrics;
 use crate::registry::{Registry, SLOTS};
 use crate::settings::Settings;
+use crate::system::acceptor::Ownership;
 
 /// See the module documentation.
 pub struct Hub {
@@ -114,8 +115,8 @@ impl Hub {
     }
 
     /// Accepts connections from a listening socket.
-    pub fn listen(&self, listener: OwnedFd) {
-        self.ask(Request::Listen(listener));
+    pub fn listen(&self, listener: OwnedFd, ownership: Ownership) {
+        self.ask(Request::Listen(listener, ownership));
     }
 
     /// Makes room for a worker process. Returns its slot and its end of the link.

@@ -23,6 +23,7 @@ use crate::language::link::Link;
 use crate::language::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};
 use crate::settings::Settings;
+use crate::system::acceptor::Ownership;
 use crate::system::sockets;
 
 /// Bytes that may wait for one worker.
@@ -54,7 +55,7 @@ pub(super) struct Routing {
     pub(super) most_beside_payload: usize,
     pub(super) control: Option<OwnedFd>,
     pub(super) lease: Lease,
-    pub(super) listeners: Vec<OwnedFd>,
+    pub(super) listeners: Vec<(OwnedFd, Ownership)>,
     pub(super) peers: Slab<Peer>,
     /// Keys of peers by slot.
     pub(super) workers: [Option<usize>; SLOTS],
@@ -182,7 +183,7 @@ impl Routing {
         }
         let listeners_begin = polled.len();
         if accepts {
-            polled.extend(self.listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+            polled.extend(self.listeners.iter().map(|(listener, _)| PollFd::new(listener, PollFlags::IN)));
         }
         let peers_begin = polled.len();
         for (_, peer) in &self.peers {
@@ -255,9 +256,9 @@ impl Routing {
         let requests = std::mem::take(&mut *lock(&self.desk.requests));
         for request in requests {
             match request {
-                Request::Listen(listener) => {
+                Request::Listen(listener, ownership) => {
                     if rustix::io::ioctl_fionbio(&listener, true).is_ok() {
-                        self.listeners.push(listener);
+                        self.listeners.push((listener, ownership));
                     }
                 }
                 Request::Add { slot, worker_id, stream } => self.add_worker(slot, worker_id, stream),
@@ -266,10 +267,12 @@ impl Routing {
                 Request::StopAccepting => {
                     self.is_stopping = true;
                     self.turn_all_away();
-                    for listener in self.listeners.drain(..) {
-                        // A forked child may hold it too, and the kernel would keep accepting connections that nobody
-                        // serves.
-                        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+                    for (listener, ownership) in self.listeners.drain(..) {
+                        if ownership == Ownership::Ours {
+                            // A forked child may hold it too, and the kernel would keep accepting connections that
+                            // nobody serves.
+                            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+                        }
                     }
                 }
                 Request::Close => return false,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
@@ -10,6 +11,7 @@ use crate::connection::flow::Incoming;
 use crate::connection::{Connection, Wait};
 use crate::reactor::{LISTENER, Reactor};
 use crate::registry::add;
+use crate::system::acceptor::Ownership;
 use crate::tls::session::Session;
 
 /// Connections allowed beyond `max_connections` and a tenth of it, for handshakes, requests and answers of 503.
@@ -20,9 +22,11 @@ impl Reactor {
     ///
     /// # Errors
     /// If the kernel refuses to watch the socket.
-    pub fn listen(&mut self, listener: std::net::TcpListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        let listener = self.acceptor.add(TcpListener::from_std(listener));
+    pub fn listen(&mut self, listener: OwnedFd, ownership: Ownership) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        // Unix sockets are used in the same way as those of TCP.
+        let listener = TcpListener::from_std(std::net::TcpListener::from(listener));
+        let listener = self.acceptor.add(listener, ownership);
         self.poll.registry().register(listener, LISTENER, Interest::READABLE)
     }
 

@@ -7,6 +7,7 @@ use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
+use crate::system::acceptor::Ownership;
 use crate::system::table::Key;
 
 /// How requests are treated that arrive while a worker shuts down.
@@ -29,10 +30,12 @@ pub(crate) struct ClosingAll {
 impl Reactor {
     /// Closes the listening sockets, and reads no further messages; those already read still go to their handlers.
     pub fn stop_accepting(&mut self, requests: Requests) {
-        for mut listener in self.acceptor.close() {
+        for (mut listener, ownership) in self.acceptor.close() {
             let _ = self.poll.registry().deregister(&mut listener);
-            // A forked child may hold it too, and the kernel would keep accepting connections that nobody serves.
-            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+            if ownership == Ownership::Ours {
+                // A forked child may hold it too, and the kernel would keep accepting connections that nobody serves.
+                let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+            }
         }
         self.enter_phase(match requests {
             Requests::Refused => Phase::Refusing,

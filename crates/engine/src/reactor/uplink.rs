@@ -28,6 +28,7 @@ use crate::reactor::phase::Phase;
 use crate::reactor::visit::Return;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
+use crate::system::sockets;
 use crate::system::table::Key;
 
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
@@ -462,7 +463,7 @@ impl Reactor {
                 continue;
             }
             let socket = std::net::TcpStream::from(socket);
-            let peer: io::Result<SocketAddr> = socket.set_nonblocking(true).and_then(|()| socket.peer_addr());
+            let peer: io::Result<SocketAddr> = socket.set_nonblocking(true).and_then(|()| sockets::peer(&socket));
             match peer {
                 Ok(peer) => self.adopt(TcpStream::from_std(socket), peer, input.to_vec()),
                 // It is already closed.

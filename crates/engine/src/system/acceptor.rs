@@ -4,10 +4,12 @@
 //! queue and would otherwise be reported forever.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 
 use mio::net::{TcpListener, TcpStream};
 use rustix::io::Errno;
+
+use crate::system::sockets;
 
 /// Sockets accepted in one turn.
 const PER_TURN: usize = 256;
@@ -16,10 +18,20 @@ const MAX_FAILURES: u32 = 16;
 /// Milliseconds until the next attempt after a failure.
 const RETRY: u64 = 100;
 
-/// The listening sockets.
+/// Whose a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// This server's alone: when it stops, nobody can connect any more, even if a forked child still holds the socket.
+    Ours,
+    /// Another process has handed it over. When this server stops, clients can go on connecting, and wait for the next
+    /// process that accepts.
+    Shared,
+}
+
+/// The listening sockets, of TCP or Unix.
 #[derive(Default)]
 pub(crate) struct Acceptor {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Ownership)>,
     /// Whether connections may be waiting on the listeners.
     pub(crate) ready: bool,
     /// Set when accepting has failed: the time of the next attempt.
@@ -27,15 +39,15 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(crate) fn add(&mut self, listener: TcpListener) -> &mut TcpListener {
+    pub(crate) fn add(&mut self, listener: TcpListener, ownership: Ownership) -> &mut TcpListener {
         self.ready = true;
-        self.listeners.push(listener);
+        self.listeners.push((listener, ownership));
         let last = self.listeners.len() - 1;
-        &mut self.listeners[last]
+        &mut self.listeners[last].0
     }
 
     /// Removes and returns all listening sockets.
-    pub(crate) fn close(&mut self) -> Vec<TcpListener> {
+    pub(crate) fn close(&mut self) -> Vec<(TcpListener, Ownership)> {
         self.ready = false;
         self.retry_at = None;
         std::mem::take(&mut self.listeners)
@@ -51,12 +63,12 @@ impl Acceptor {
             return Ok(());
         }
         let mut failures = 0;
-        for listener in &self.listeners {
+        for (listener, _) in &self.listeners {
             loop {
                 if taken.len() >= PER_TURN {
                     return Ok(());
                 }
-                match listener.accept() {
+                match accept(listener) {
                     Ok(accepted) => taken.push(accepted),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_lasting(&error) => {
@@ -77,6 +89,12 @@ impl Acceptor {
         self.ready = false;
         Ok(())
     }
+}
+
+/// Accepts a connection. (mio would do it for TCP only.)
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = sockets::accept_from(listener)?;
+    Ok((TcpStream::from_std(net::TcpStream::from(socket)), peer))
 }
 
 /// Whether the next attempt would fail too: no descriptors, no memory, or no listening socket any more.

@@ -1,12 +1,13 @@
 //! Differences between systems in what their sockets can do: Linux does in one call what others need several for.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::net::SocketFlags;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny};
 
 /// Programs started by this one must not inherit received descriptors.
 #[cfg(target_os = "linux")]
@@ -40,6 +41,46 @@ pub(crate) fn accept(listener: impl AsFd) -> rustix::io::Result<OwnedFd> {
     rustix::io::ioctl_fioclex(&socket)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
+}
+
+/// The peer of a Unix socket, which has no address: another process of this machine.
+const THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// The same, with the address of the peer, as [`peer`] returns it.
+///
+/// # Errors
+/// Those of accept(2).
+#[cfg(target_os = "linux")]
+pub(crate) fn accept_from(listener: impl AsFd) -> rustix::io::Result<(OwnedFd, SocketAddr)> {
+    let (socket, address) = rustix::net::acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    Ok((socket, as_peer(address)?))
+}
+
+/// The same, with the address of the peer, as [`peer`] returns it.
+///
+/// # Errors
+/// Those of accept(2).
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn accept_from(listener: impl AsFd) -> rustix::io::Result<(OwnedFd, SocketAddr)> {
+    let (socket, address) = rustix::net::acceptfrom(listener)?;
+    rustix::io::ioctl_fioclex(&socket)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok((socket, as_peer(address)?))
+}
+
+/// The address of a connection's peer. On a Unix socket, that is 127.0.0.1 with port 0.
+///
+/// # Errors
+/// If the connection has already ended.
+pub(crate) fn peer(socket: impl AsFd) -> io::Result<SocketAddr> {
+    Ok(as_peer(rustix::net::getpeername(socket)?)?)
+}
+
+fn as_peer(address: Option<SocketAddrAny>) -> rustix::io::Result<SocketAddr> {
+    match address {
+        Some(address) if address.address_family() != AddressFamily::UNIX => address.try_into(),
+        _ => Ok(THIS_MACHINE),
+    }
 }
 
 /// An error in accepting a connection, with what an operator can do about it.

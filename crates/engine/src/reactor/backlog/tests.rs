@@ -16,6 +16,7 @@ use crate::reactor::commands::Subscribed;
 use crate::reactor::event::{Event, Token};
 use crate::registry::{Fd, Registry};
 use crate::settings::Settings;
+use crate::system::acceptor::Ownership;
 use crate::system::clock::TimeSource;
 use crate::system::clock::simulated::SimulatedTime;
 use crate::system::table::Key;
@@ -192,7 +193,7 @@ impl Play {
         reactor.backlog.max_at_once = few;
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
-        reactor.listen(listener).expect("watched");
+        reactor.listen(listener.into(), Ownership::Ours).expect("watched");
         Self {
             time,
             reactor,

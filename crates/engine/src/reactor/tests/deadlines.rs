@@ -12,6 +12,7 @@ use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
 use crate::reactor::tests::simulation::Simulation;
 use crate::settings::Settings;
+use crate::system::acceptor::Ownership;
 use crate::tls::certificate::CertificateFiles;
 
 const TICK: Duration = Duration::from_millis(1);
@@ -487,7 +488,7 @@ fn accepting_is_tried_again_after_100_ms() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     // A socket that cannot be accepted from, as when there are no descriptors left.
     let broken = listener.try_clone().expect("a copy");
-    simulation.reactor.listen(listener).expect("watched");
+    simulation.reactor.listen(listener.into(), Ownership::Ours).expect("watched");
     rustix::net::shutdown(&broken, rustix::net::Shutdown::Both).expect("shut down");
     simulation.run();
     let paused = |simulation: &Simulation| simulation.application.count(|seen| *seen == Seen::AcceptPaused);
