@@ -207,6 +207,13 @@ class Settings:
         "How long an unfinished message may go without progress before the connection is closed with 1008; None "
         "waits forever. Raising it lets clients hold the memory of unfinished messages longer.",
     )
+    idle_timeout: float | None = _setting(
+        None,
+        OrNone(Seconds()),
+        "The time without any message, in either direction, after which a connection is closed with 1000; pings do not "
+        "count. It is closed at most an eighth of that time later. None never closes it. Raising it keeps connections "
+        "that nobody uses longer.",
+    )
     handshake_timeout: float = _setting(
         10.0,
         Seconds(),

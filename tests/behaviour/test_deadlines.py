@@ -109,3 +109,14 @@ async def test_a_message_that_is_ended_after_the_disconnect_arrives_before_the_c
         assert await client.frame() == (Opcode.CONTINUATION, b"two", True, False)
         assert await client.frame() == (Opcode.TEXT, b"behind it", True, False)
         assert await client.close_frame() == (4000, "")
+
+
+async def test_a_connection_without_messages_is_closed_with_1000(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("close", lambda server, fd, code: note(code))
+
+    running = await serve(application, idle_timeout=0.2, ping_interval=0.05)
+    async with running.connect() as client:
+        await client.wait_closed()
+        assert (client.close_code, client.close_reason) == (1000, "idle")
+        assert await running.noted() == (1000,)

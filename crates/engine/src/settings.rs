@@ -41,6 +41,8 @@ pub struct Settings {
     pub ping_timeout: Option<Duration>,
     /// Time that an unfinished message may go without progress; `None` means no limit.
     pub message_timeout: Option<Duration>,
+    /// Time without a message in either direction; `None` means no limit.
+    pub idle_timeout: Option<Duration>,
     /// Time for a whole request head, including the TLS handshake before it. Every 16 KiB of body received extends the
     /// deadline by one second.
     pub handshake_timeout: Duration,
@@ -97,6 +99,7 @@ impl Settings {
             max_message_size: 1000,
             max_memory: 1_000_000,
             message_timeout: None,
+            idle_timeout: None,
             send_queue_size: 1000,
             slow_consumer: SlowConsumer::Close,
             max_topics: 100,

@@ -45,6 +45,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         ping_interval: maybe_seconds("ping_interval")?,
         ping_timeout: maybe_seconds("ping_timeout")?,
         message_timeout: maybe_seconds("message_timeout")?,
+        idle_timeout: maybe_seconds("idle_timeout")?,
         handshake_timeout: seconds("handshake_timeout")?,
         close_timeout: seconds("close_timeout")?,
         keep_alive_timeout: seconds("keep_alive_timeout")?,

@@ -232,6 +232,9 @@ pub(crate) struct Connection {
     /// When the incomplete message last made progress; `u64::MAX` if there is none.
     pub(crate) partial_at: u64,
     pub(crate) partial: Partial,
+    /// When it was last seen that there had been messages, and how many there had been. Kept only for `idle_timeout`.
+    pub(crate) idle_since: u64,
+    pub(crate) idle_count: u64,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) peer: SocketAddr,
 }
@@ -265,6 +268,8 @@ impl Connection {
             partial: Partial { progress: 0, unused: 0 },
             endpoint: EndpointId::SERVER,
             max_message_size: 0,
+            idle_since: now,
+            idle_count: 0,
             received_at: now,
             progress_at: now,
             used: 0,

@@ -13,6 +13,10 @@ use crate::registry::add;
 use crate::system::table::Key;
 use crate::system::timers::Timer;
 
+/// How often a connection is looked at during `idle_timeout`. So messages need not note the time, and a connection is
+/// closed at most one such part late.
+const LOOKS_WHILE_IDLE: u64 = 8;
+
 impl Reactor {
     /// Begins to wait for something. Its deadline counts from now.
     pub(crate) fn wait(&mut self, key: Key, wait: Wait) {
@@ -43,7 +47,7 @@ impl Reactor {
     pub(crate) fn arm(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let waits_until = connection.wait.limit(&self.settings).map(|limit| connection.since + limit);
-        let Some(at) = waits_until.into_iter().chain(self.partial_until(key)).min() else {
+        let Some(at) = waits_until.into_iter().chain(self.partial_until(key)).chain(self.idle_until(key)).min() else {
             return;
         };
         let connection = &mut self.connections[key];
@@ -98,6 +102,49 @@ impl Reactor {
         true
     }
 
+    /// When to look again whether a connection is idle.
+    fn idle_until(&self, key: Key) -> Option<u64> {
+        let connection = &self.connections[key];
+        let limit = self.settings.idle_timeout.filter(|_| connection.is_open())?.as_millis() as u64;
+        let part = (limit / LOOKS_WHILE_IDLE).max(1);
+        let parts = self.clock.now.saturating_sub(connection.idle_since) / part + 1;
+        Some(connection.idle_since + limit.min(part * parts))
+    }
+
+    /// Closes a connection without messages for too long. Returns false if it stays.
+    fn judge_idle(&mut self, key: Key) -> bool {
+        let Some(limit) = self.settings.idle_timeout else { return false };
+        let now = self.clock.now;
+        let connection = &mut self.connections[key];
+        let Some((fd, row)) = connection.identity.open() else { return false };
+        let row = self.shared.registry.row(row);
+        let count = row.messages_in.load(Ordering::Relaxed) + row.messages_out.load(Ordering::Relaxed);
+        // A message may also be in a handler, or not have been read yet.
+        let is_busy = connection.lane.busy
+            || !connection.lane.is_empty()
+            || connection.paused_at.is_some()
+            || connection.incoming.is_readable()
+            || connection.queued;
+        if count != connection.idle_count || is_busy {
+            (connection.idle_since, connection.idle_count) = (now, count);
+        }
+        // Or it may be on its way in either direction.
+        if connection.partial_at != u64::MAX {
+            connection.idle_since = connection.idle_since.max(connection.partial_at);
+        }
+        if !connection.outbox.is_empty() {
+            connection.idle_since = connection.idle_since.max(connection.progress_at);
+        }
+        if now < connection.idle_since + limit.as_millis() as u64 {
+            return false;
+        }
+        // If the Close frame has to wait for the end of a message, this is not repeated at once.
+        connection.idle_since = now;
+        self.disconnect(fd, close_code::NORMAL, "idle");
+        self.write_out_if_there(key);
+        true
+    }
+
     /// Checks the expired deadlines, as long as the slice lasts: thousands of pings may be due together.
     pub(crate) fn judge_deadlines(&mut self, slice: &mut Slice) {
         self.wheel.take_due(self.clock.now, &mut self.due);
@@ -121,7 +168,7 @@ impl Reactor {
     }
 
     fn judge(&mut self, key: Key) {
-        if self.judge_partial(key) {
+        if self.judge_partial(key) || self.judge_idle(key) {
             return;
         }
         let now = self.clock.now;

@@ -344,6 +344,7 @@ impl Reactor {
         connection.sender = Sender::new(compression);
         add(&self.shared.totals().accepted, 1);
         self.name(key, fd);
+        self.connections[key].idle_since = self.clock.now;
         self.wait(key, Wait::Ping);
         self.queued(key);
         self.make_ready(key);

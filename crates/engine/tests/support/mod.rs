@@ -18,6 +18,7 @@ pub fn settings() -> engine::Settings {
         ping_interval: None,
         ping_timeout: None,
         message_timeout: None,
+        idle_timeout: None,
         handshake_timeout: PATIENCE,
         close_timeout: PATIENCE,
         keep_alive_timeout: PATIENCE,

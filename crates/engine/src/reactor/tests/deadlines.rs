@@ -369,6 +369,94 @@ fn a_message_is_not_late_while_its_handler_is_behind() {
     assert!(!simulation.reactor.shared().registry.exists(fd));
 }
 
+// ---- idle connections -----------------------------------------------------------------------------------------------
+
+/// Eight parts of whole steps.
+const IDLE_TIMEOUT: Duration = Duration::from_millis(16 * 8 * 100);
+const IDLE_PART: Duration = Duration::from_millis(16 * 100);
+
+fn closing_idle() -> Settings {
+    Settings { idle_timeout: Some(IDLE_TIMEOUT), ..settings() }
+}
+
+fn close_code_of(simulation: &mut Simulation, who: Who) -> Option<u16> {
+    simulation.client(who).read();
+    simulation.client(who).close_code()
+}
+
+#[test]
+fn without_messages_a_connection_is_closed_though_pings_are_answered() {
+    let mut simulation = Simulation::new(Settings { ping_interval: Some(IDLE_PART), ..closing_idle() });
+    let (who, _) = simulation.open();
+    for _ in 0..7 {
+        simulation.pass(IDLE_PART);
+        simulation.client(who).send(Opcode::Pong, b"");
+        simulation.client(who).send(Opcode::Ping, b"there?");
+        simulation.run();
+        assert_eq!(close_code_of(&mut simulation, who), None);
+    }
+    simulation.pass(IDLE_PART - TICK);
+    assert_eq!(close_code_of(&mut simulation, who), None);
+    simulation.pass(TICK);
+    assert_eq!(close_code_of(&mut simulation, who), Some(1000));
+}
+
+#[test]
+fn messages_in_either_direction_prolong_its_time() {
+    for ping_interval in [None, Some(PING_INTERVAL)] {
+        let mut simulation = Simulation::new(Settings { ping_interval, ping_timeout: None, ..closing_idle() });
+        let (who, fd) = simulation.open();
+        for is_sent in [true, false, true, false] {
+            simulation.pass(IDLE_TIMEOUT - IDLE_PART / 2);
+            if is_sent {
+                simulation.reactor.push(fd, DataOpcode::Text, Fin::Last, b"pushed").expect("open");
+            } else {
+                simulation.client(who).text("sent");
+            }
+            simulation.run();
+            assert_eq!(close_code_of(&mut simulation, who), None);
+        }
+        simulation.pass(IDLE_TIMEOUT - TICK);
+        assert_eq!(close_code_of(&mut simulation, who), None);
+        simulation.pass(IDLE_PART + STEP);
+        assert_eq!(close_code_of(&mut simulation, who), Some(1000));
+    }
+}
+
+#[test]
+fn a_connection_is_not_idle_while_its_handler_runs_or_a_message_arrives() {
+    let mut simulation = Simulation::new(Settings { ping_interval: None, message_timeout: None, ..closing_idle() });
+    let (who, fd) = simulation.open();
+    simulation.application.keeps_running = true;
+    simulation.client(who).text("handled");
+    simulation.run();
+    simulation.pass(3 * IDLE_TIMEOUT);
+    assert!(simulation.reactor.shared().registry.exists(fd));
+    simulation.application.keeps_running = false;
+    simulation.application.release(&mut simulation.reactor, fd);
+    simulation.run();
+    let slow = frame(Opcode::Text, true, b"slow");
+    for byte in &slow[..6] {
+        simulation.pass(IDLE_TIMEOUT - IDLE_PART / 2);
+        simulation.client(who).write(&[*byte]);
+        simulation.run();
+        assert_eq!(close_code_of(&mut simulation, who), None);
+    }
+    // It stops in the middle.
+    simulation.pass(IDLE_TIMEOUT + IDLE_PART + STEP);
+    assert_eq!(close_code_of(&mut simulation, who), Some(1000));
+}
+
+#[test]
+fn a_fragmented_message_that_is_never_finished_does_not_keep_it() {
+    let mut simulation = Simulation::new(Settings { ping_interval: None, ..closing_idle() });
+    let (who, fd) = simulation.open();
+    simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"begun").expect("open");
+    simulation.run();
+    simulation.pass(IDLE_TIMEOUT + IDLE_PART + STEP + CLOSE_TIMEOUT);
+    assert_eq!(close_code_of(&mut simulation, who), Some(1000));
+}
+
 // ---- pings ----------------------------------------------------------------------------------------------------------
 
 #[test]
