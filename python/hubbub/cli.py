@@ -116,7 +116,11 @@ def main() -> None:
     show_default=True,
     help="The directory to import MODULE from.",
 )
-@click.option("--reload", is_flag=True, help="Replace the workers when a Python file in the app's directory changes.")
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Replace the workers when a Python file in the app's directory changes, or any file in reload_dirs.",
+)
 @_every_setting
 def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
     """Run the Server named SERVER in MODULE, such as app:server.
@@ -230,11 +234,15 @@ def _is_importing(filename: str) -> bool:
 
 @contextlib.contextmanager
 def _reloading(server: Server, directory: str) -> Iterator[None]:
-    """Reload the server whenever a Python file below the directory changes."""
+    """Reload the server whenever a Python file below the directory changes, or any file below its `reload_dirs`."""
+    others = list(server.settings.reload_dirs)
+    for other in others:
+        if not os.path.isdir(other):
+            raise Failure(f"reload_dirs: {other!r} is not a directory")
     try:
-        watcher = _core.Watcher([directory])
+        watcher = _core.Watcher(directory, others)
     except OSError as error:
-        raise Failure(f"cannot watch {directory}: {error}") from None
+        raise Failure(f"cannot watch {', '.join([directory, *others])}: {error}") from None
     is_over = threading.Event()
 
     def watch() -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "as_host",
     "as_host_pattern",
     "as_network",
+    "as_path",
     "as_subprotocol",
     "is_request_path",
     "short_repr",
@@ -391,6 +392,13 @@ class OrAuto(Kind):
     def parse(self, text: str) -> object:
         word = text.strip().lower()
         return word if word == "auto" else self.kind.parse(text)
+
+
+def as_path(text: str) -> str:
+    """Return text that may be a path; raise `ValueError` if it cannot be one."""
+    if not text or "\0" in text:
+        raise ValueError
+    return text
 
 
 def as_host(text: str) -> str:

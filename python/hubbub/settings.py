@@ -29,6 +29,7 @@ from .kinds import (
     as_host,
     as_host_pattern,
     as_network,
+    as_path,
     as_subprotocol,
     is_request_path,
     short_repr,
@@ -332,6 +333,13 @@ class Settings:
         "Log a line for each handshake and request to the logger `hubbub.access`. Each line is formatted and written "
         "in Python. The level is INFO, whatever `log_level` says. If the server is embedded in a program that does not "
         "set up logging, the lines are not written anywhere.",
+    )
+
+    reload_dirs: tuple[str, ...] = _setting(
+        (),
+        Strings("directories", as_path),
+        "Further directories that `hubbub run --reload` watches, with all kinds of files: pages and configuration, for "
+        "example. Hidden files do not count. Do not list a directory in which the server itself writes.",
     )
 
     stuck_after: float | None = _setting(

@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 
 use crate::publisher::Wait;
 
-/// Watches the Python files below some directories.
+/// Watches the Python files below a directory, and all files below some others.
 ///
-/// Files in hidden directories, virtual environments, caches and directories called node_modules do not count.
+/// Hidden files, editors' copies (`page.html~`), and files in hidden directories, virtual environments, caches and directories called node_modules do not count.
 ///
 /// Raises:
 ///     OSError: One of the paths is not a readable directory, or the system does not allow so many watches.
@@ -21,8 +21,8 @@ pub(crate) struct Watcher {
 #[pymethods]
 impl Watcher {
     #[new]
-    fn new(py: Python<'_>, directories: Vec<PathBuf>) -> PyResult<Self> {
-        let engine = py.detach(|| engine::Watcher::new(&directories)).map_err(PyOSError::new_err)?;
+    fn new(py: Python<'_>, directory: PathBuf, others: Vec<PathBuf>) -> PyResult<Self> {
+        let engine = py.detach(|| engine::Watcher::new(&directory, &others)).map_err(PyOSError::new_err)?;
         Ok(Self { engine })
     }
 

@@ -1,4 +1,4 @@
-//! Reports changes to a program's Python files.
+//! Reports changes to a program's Python files, and to all files of further directories.
 //!
 //! Each directory is watched by itself, not a whole tree at once. So directories without any of the program's code,
 //! some of which contain thousands of files, cost nothing.
@@ -17,8 +17,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// However many changes there are, the first of them is reported after this time.
 const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Watches the Python files below some directories, except those in hidden directories, virtual environments, caches
-/// and directories called node_modules.
+/// Watches the Python files below a directory, and all files below some others, except those in hidden directories,
+/// virtual environments, caches and directories called node_modules, and except hidden files and editors' copies.
 pub struct Watcher {
     /// Locked by the thread that waits.
     watch: Mutex<Watch>,
@@ -31,16 +31,18 @@ enum News {
 }
 
 struct Watch {
+    /// Below these, all kinds of files count.
+    for_all: Vec<PathBuf>,
     system: RecommendedWatcher,
     news: Receiver<News>,
 }
 
 impl Watcher {
-    /// Begins to watch.
+    /// Begins to watch the Python files below `root`, and all files below `others`.
     ///
     /// # Errors
     /// If one of the paths is not a readable directory, or the system's limits do not allow so many watches.
-    pub fn new(roots: &[PathBuf]) -> io::Result<Self> {
+    pub fn new(root: &Path, others: &[PathBuf]) -> io::Result<Self> {
         let (sender, news) = mpsc::channel();
         let events = sender.clone();
         let on_event = move |event: notify::Result<Event>| {
@@ -49,9 +51,11 @@ impl Watcher {
                 let _ = events.send(News::Event(event));
             }
         };
-        let mut watch = Watch { system: notify::recommended_watcher(on_event).map_err(to_io)?, news };
-        for root in roots {
-            watch.add_tree(&root.canonicalize()?, &mut BTreeSet::new())?;
+        let for_all = others.iter().map(|other| other.canonicalize()).collect::<io::Result<Vec<_>>>()?;
+        let system = notify::recommended_watcher(on_event).map_err(to_io)?;
+        let mut watch = Watch { for_all: for_all.clone(), system, news };
+        for root in for_all.into_iter().chain([root.canonicalize()?]) {
+            watch.add_tree(&root, &mut BTreeSet::new())?;
         }
         Ok(Self { watch: Mutex::new(watch), news: sender })
     }
@@ -91,7 +95,7 @@ impl Watch {
             return;
         }
         for path in &event.paths {
-            if is_python(path) {
+            if self.counts(path) {
                 changed.insert(path.clone());
             } else if matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_)) && is_searched(path) {
                 // A new directory may have received files before it was watched. If it cannot be watched (it may be
@@ -101,12 +105,21 @@ impl Watch {
         }
     }
 
+    /// Whether changes to this path are reported. A file that is gone can no longer be told from a directory.
+    fn counts(&self, path: &Path) -> bool {
+        let is_any_file = || {
+            let is_inside = self.for_all.iter().any(|root| path != root && path.starts_with(root));
+            is_inside && !is_hidden(path) && !is_copy(path) && !path.is_dir()
+        };
+        is_python(path) || is_any_file()
+    }
+
     /// Watches a directory and everything in it, and adds the files found there.
     fn add_tree(&mut self, directory: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
         self.system.watch(directory, RecursiveMode::NonRecursive).map_err(to_io)?;
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
-            if is_python(&path) {
+            if self.counts(&path) {
                 found.insert(path);
             } else if is_searched(&path) {
                 match self.add_tree(&path, found) {
@@ -123,6 +136,11 @@ impl Watch {
 
 fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
+/// Whether it is the copy that an editor keeps of a file's previous content.
+fn is_copy(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"~")
 }
 
 fn is_python(path: &Path) -> bool {
@@ -176,7 +194,7 @@ mod tests {
         }
 
         fn watch(&self) -> Watcher {
-            Watcher::new(std::slice::from_ref(&self.0)).expect("watched")
+            Watcher::new(&self.0, &[]).expect("watched")
         }
     }
 
@@ -216,6 +234,25 @@ mod tests {
     }
 
     #[test]
+    fn all_files_of_further_directories_are_told() {
+        let (code, pages) = (Tree::new(), Tree::new());
+        let page = pages.write("deep/page.html");
+        let watcher = Watcher::new(&code.0, std::slice::from_ref(&pages.0)).expect("watched");
+        for quiet in ["deep/.page.html.swp", "deep/page.html~", ".git/index", "node_modules/a.js"] {
+            pages.write(quiet);
+        }
+        code.write("notes.txt");
+        pages.write("deep/page.html");
+        assert_eq!(watcher.next(LONG), std::slice::from_ref(&page));
+        let style = pages.write("new/style.css");
+        assert_eq!(watcher.next(LONG), [style]);
+        fs::remove_file(&page).expect("removed");
+        assert_eq!(watcher.next(LONG), [page]);
+        let app = code.write("app.py");
+        assert_eq!(watcher.next(LONG), [app]);
+    }
+
+    #[test]
     fn new_directories_are_watched_too() {
         let tree = Tree::new();
         let watcher = tree.watch();
@@ -247,7 +284,10 @@ mod tests {
 
     #[test]
     fn a_directory_must_be_there() {
-        let refusal = Watcher::new(&[PathBuf::from("no/such/directory")]).err().expect("refused");
-        assert_eq!(refusal.kind(), io::ErrorKind::NotFound);
+        let (tree, missing) = (Tree::new(), PathBuf::from("no/such/directory"));
+        for (root, others) in [(&missing, vec![]), (&tree.0, vec![missing.clone()])] {
+            let refusal = Watcher::new(root, &others).err().expect("refused");
+            assert_eq!(refusal.kind(), io::ErrorKind::NotFound);
+        }
     }
 }
