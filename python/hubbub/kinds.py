@@ -29,6 +29,7 @@ __all__ = [
     "as_path",
     "as_subprotocol",
     "is_request_path",
+    "network_of",
     "short_repr",
 ]
 
@@ -426,6 +427,11 @@ def as_network(text: str) -> str:
     # Not strict: "172.17.0.1/16" clearly means the network that contains that address.
     ipaddress.ip_network(text, strict=False)
     return text
+
+
+def network_of(text: str) -> str:
+    """Return an address or a network, as `as_network` accepts it, in the form of a network: `10.0.0.0/8`."""
+    return str(ipaddress.ip_network(text, strict=False))
 
 
 def as_host_pattern(text: str) -> str:

@@ -32,6 +32,7 @@ from .kinds import (
     as_path,
     as_subprotocol,
     is_request_path,
+    network_of,
     short_repr,
 )
 
@@ -297,6 +298,13 @@ class Settings:
         Strings("IP addresses and networks (10.0.0.0/8)", as_network),
         "The peers whose X-Forwarded-For and X-Forwarded-Proto are trusted. Any of them can pretend to be any client.",
     )
+    proxy_protocol: bool = _setting(
+        False,
+        Flag(),
+        "Each connection begins with a PROXY header (version 1 or 2) that names its client, as HAProxy, nginx and load "
+        "balancers send it. Only `trusted_proxies` may connect then; others, and connections without a valid header, "
+        "get 400, or are closed where the server speaks TLS. So a health check has to send the header too.",
+    )
     health_path: str | None = _setting(
         "/health",
         OrNone(Text("a path that begins with /, in ASCII, without a query", is_request_path)),
@@ -428,6 +436,11 @@ class Settings:
     def hosts(self) -> tuple[str, ...]:
         """`host`, always as a tuple."""
         return (self.host,) if isinstance(self.host, str) else self.host
+
+    @property
+    def trusted_networks(self) -> tuple[str, ...]:
+        """`trusted_proxies`, each as a network: `10.0.0.0/8`, `127.0.0.1/32`."""
+        return tuple(map(network_of, self.trusted_proxies))
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use wire::host::HostPolicy;
+use wire::network::Networks;
 use wire::origin::OriginPolicy;
 
 use crate::endpoints::{EndpointId, Endpoints};
@@ -66,6 +67,9 @@ pub struct Settings {
     pub max_body_size: usize,
     /// How long an event loop may stand still before its worker counts as stuck; `None` means forever.
     pub stuck_after: Option<Duration>,
+    /// The proxies that begin each connection with a PROXY header, and from which alone connections are accepted; `None`
+    /// means that there is no such header.
+    pub proxy_protocol: Option<Networks>,
     /// With a certificate, the port speaks TLS and nothing else.
     pub certificate: Option<CertificateFiles>,
     /// The paths with handlers and settings of their own. The settings above are those of all other paths.
@@ -117,6 +121,7 @@ impl Settings {
             max_header_size: 1000,
             max_body_size: 1000,
             stuck_after: None,
+            proxy_protocol: None,
             certificate: None,
             endpoints: Endpoints::default(),
         }

@@ -7,6 +7,7 @@ use engine::{CertificateFiles, Endpoints, Settings, SlowConsumer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::host::HostPolicy;
+use wire::network::Networks;
 use wire::origin::OriginPolicy;
 
 /// Reads a certificate and its key as the reactor will.
@@ -33,6 +34,14 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
     };
     let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
     let certificate = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
+    let proxy_protocol = match settings.getattr("proxy_protocol")?.extract()? {
+        true => {
+            let proxies: Vec<String> = settings.getattr("trusted_networks")?.extract()?;
+            let proxies = Networks::parse_list(&proxies);
+            Some(proxies.map_err(|error| PyValueError::new_err(error.to_string()))?)
+        }
+        false => None,
+    };
     let slow_consumer: String = settings.getattr("slow_consumer")?.extract()?;
     Ok(Settings {
         max_connections: size("max_connections")?,
@@ -57,6 +66,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         max_header_size: size("max_header_size")?,
         max_body_size: size("max_body_size")?,
         stuck_after: maybe_seconds("stuck_after")?,
+        proxy_protocol,
         certificate: certificate.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
         endpoints: Endpoints::default(),
     })

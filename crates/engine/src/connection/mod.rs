@@ -28,6 +28,8 @@ use crate::topics::Subscriptions;
 
 /// The stage that a connection is in.
 pub(crate) enum Stage {
+    /// The PROXY header is being read.
+    Header,
     /// The head of a request is being read. Its first `scanned` bytes have been searched for its end.
     Head { scanned: usize },
     /// A request's body is being read.
@@ -353,7 +355,7 @@ impl Connection {
         let stage = match &self.stage {
             Stage::WebSocket(receiver) => receiver.buffered(),
             Stage::Body(request) => request.head.size() + request.body.buffered(),
-            Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing(_) | Stage::Gone => 0,
+            Stage::Header | Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing(_) | Stage::Gone => 0,
         };
         stage + self.input.capacity() + self.lane.memory() + self.tls.as_ref().map_or(0, |session| session.memory())
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
+use wire::proxy;
 
 use super::peer::Handed;
 use crate::settings::Settings;
@@ -41,6 +42,8 @@ struct Parting {
     socket: Arc<OwnedFd>,
     /// Its TLS session, until it has been answered.
     session: Option<Box<Session>>,
+    /// Whether a PROXY header comes first.
+    awaits_header: bool,
     read: usize,
     /// When something last came from it, or was waiting to be read.
     progress_at: Instant,
@@ -50,6 +53,7 @@ struct Parting {
 /// See the module documentation.
 pub(super) struct TurningAway {
     speaks_tls: bool,
+    awaits_headers: bool,
     /// The certificate of a server that speaks TLS, unless its files cannot be used.
     certificate: Option<Certificate>,
     handshake_timeout: Duration,
@@ -70,6 +74,7 @@ impl TurningAway {
         let part = files / PART_OF_DESCRIPTORS;
         Self {
             speaks_tls: certificate.is_some(),
+            awaits_headers: settings.proxy_protocol.is_some(),
             certificate: certificate.and_then(|files| Certificate::new(files.clone()).ok()),
             handshake_timeout: settings.handshake_timeout,
             began: now,
@@ -107,8 +112,14 @@ impl TurningAway {
     /// Answers a client, once it has asked for something if it speaks TLS, and closes its connection.
     pub(super) fn answer(&mut self, handed: Handed, now: Instant) {
         let linger = if self.speaks_tls { self.handshake_timeout } else { LINGER };
-        let mut parting =
-            Parting { socket: handed.socket, session: None, read: 0, progress_at: now, until: now + linger };
+        let mut parting = Parting {
+            socket: handed.socket,
+            session: None,
+            awaits_header: self.awaits_headers,
+            read: 0,
+            progress_at: now,
+            until: now + linger,
+        };
         if self.speaks_tls {
             parting.session = self.new_session(now).map(Box::new);
             if let Some(session) = &mut parting.session {
@@ -213,8 +224,19 @@ impl Parting {
     }
 
     /// Continues with the TLS session, and answers as soon as a request begins. Returns whether that was the end.
-    fn converse(&mut self, input: &mut [u8]) -> bool {
+    fn converse(&mut self, mut input: &mut [u8]) -> bool {
         let Some(session) = &mut self.session else { return false };
+        if self.awaits_header {
+            match proxy::parse(input) {
+                Ok(Some(header)) => input = &mut input[header.length..],
+                Ok(None) => {
+                    session.keep(input.to_vec());
+                    return false;
+                }
+                Err(proxy::Malformed) => return true,
+            }
+            self.awaits_header = false;
+        }
         let (mut plain, mut sealed) = (vec![0; input.len()], Vec::new());
         let asks = session.receive(input, &mut plain, &mut sealed) > 0;
         let is_answered = asks && session.seal(answer().as_bytes(), &mut sealed).is_ok();

@@ -60,7 +60,9 @@ impl Reactor {
         // Otherwise a small answer would wait for the acknowledgement of the previous one (RFC 896).
         let _ = socket.set_nodelay(true);
         self.serial = self.serial.wrapping_add(1);
-        let Ok(tls) = self.tls_session() else {
+        // TLS begins after a PROXY header.
+        let expects_header = self.settings.proxy_protocol.is_some();
+        let Ok(tls) = (if expects_header { Ok(None) } else { self.tls_session() }) else {
             // rustls cannot use a configuration that it made itself: a bug of ours. No client is served in the clear
             // because of it.
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
@@ -85,6 +87,9 @@ impl Reactor {
             if has_input {
                 self.make_ready(key);
             }
+            if expects_header {
+                self.expect_header(key);
+            }
         } else {
             self.connections.remove(key);
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
@@ -92,7 +97,7 @@ impl Reactor {
     }
 
     /// The TLS state of a new connection, using the current certificate; `None` if this server does not speak TLS.
-    fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
+    pub(super) fn tls_session(&mut self) -> Result<Option<Box<Session>>, rustls::Error> {
         let Some(certificate) = &mut self.certificate else { return Ok(None) };
         let refreshed = certificate.refresh(self.clock.now);
         let session = certificate.session()?;

@@ -203,6 +203,7 @@ impl Reactor {
             }
             // No input can be lost: the peer has sent none.
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, Finish::Close),
+            Wait::Head if matches!(connection.stage, Stage::Header) => self.reject_late_header(key),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
             // The time between two requests starts when the answer has been sent.
             Wait::KeepAlive if !connection.outbox.is_empty() => self.go_on_or_cut_off(key),

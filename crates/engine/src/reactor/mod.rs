@@ -21,6 +21,7 @@ mod mailbox;
 mod notice;
 mod phase;
 mod progress;
+mod proxied;
 mod read;
 mod refusals;
 mod sending;

@@ -15,6 +15,7 @@ use crate::language::command::Format;
 use crate::reactor::event::{Event, Payload};
 use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
+use crate::reactor::proxied;
 use crate::reactor::visit::{Return, Visit};
 use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
@@ -106,6 +107,10 @@ impl Reactor {
             let value = match &connection.stage {
                 Stage::WebSocket(_) => self.receive(&mut take),
                 Stage::Head { .. } => self.read_head(&mut take),
+                Stage::Header => {
+                    self.read_header();
+                    None
+                }
                 Stage::Body(_) => self.read_body(&mut take),
                 Stage::Finishing(_) => {
                     visit.from = visit.to;
@@ -358,7 +363,7 @@ impl Reactor {
 
     /// Called when the input is used up, except for an incomplete rest. Reads once, appending to that rest, or ends the
     /// visit.
-    fn read_more(&mut self) {
+    pub(super) fn read_more(&mut self) {
         let Some(visit) = &mut self.visit else { return };
         let key = visit.key;
         let connection = &mut self.connections[key];
@@ -384,6 +389,7 @@ impl Reactor {
             None if matches!(connection.stage, Stage::Head { .. }) => {
                 &mut self.tools.buffer[..self.settings.max_header_size]
             }
+            None if matches!(connection.stage, Stage::Header) => &mut self.tools.buffer[..proxied::READ],
             None => &mut self.tools.buffer[..],
             Some(session) => session.room_behind_kept(&mut self.tools.ciphertext),
         };

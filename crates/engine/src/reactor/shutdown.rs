@@ -67,6 +67,7 @@ impl Reactor {
             let Some(connection) = self.connections.get(key) else { continue };
             match connection.stage {
                 Stage::WebSocket(_) if connection.is_open() => self.send_close(key, closing.code, &closing.reason),
+                Stage::Header => self.finish_sending(key, Finish::Close),
                 Stage::Head { .. } => {
                     let finish = if connection.is_answering() { Finish::Linger } else { Finish::Close };
                     self.finish_sending(key, finish);
@@ -91,7 +92,9 @@ impl Reactor {
     /// The number of connections whose client has begun a request, or waits for a handler's answer.
     pub fn unanswered(&self) -> usize {
         let is_unanswered = |it: &Connection| match it.stage {
-            Stage::Head { .. } => !it.is_answering() && (it.incoming.is_readable() || it.queued || it.is_mid_input()),
+            Stage::Header | Stage::Head { .. } => {
+                !it.is_answering() && (it.incoming.is_readable() || it.queued || it.is_mid_input())
+            }
             Stage::Body(_) | Stage::Asked(_) => true,
             Stage::WebSocket(_) | Stage::Finishing(_) | Stage::Gone => false,
         };

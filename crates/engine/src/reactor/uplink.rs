@@ -25,6 +25,7 @@ use crate::reactor::Reactor;
 use crate::reactor::commands::Source;
 use crate::reactor::notice::{MAX_PIPED, Notice, PipeMessage, Unanswered};
 use crate::reactor::phase::Phase;
+use crate::reactor::proxied;
 use crate::reactor::visit::Return;
 use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
@@ -331,7 +332,7 @@ impl Reactor {
         // The state of a TLS handshake cannot be transferred.
         let is_fresh = |it: &Connection| {
             let has_no_tls = it.tls.as_ref().is_none_or(|session| session.is_fresh());
-            matches!(it.stage, Stage::Head { .. }) && it.outbox.is_empty() && has_no_tls
+            matches!(it.stage, Stage::Header | Stage::Head { .. }) && it.outbox.is_empty() && has_no_tls
         };
         let fresh = self.connections.iter().filter(|(_, it)| is_fresh(it));
         let keys: Vec<Key> = fresh.map(|(key, _)| key).collect();
@@ -340,13 +341,18 @@ impl Reactor {
             let mut inputs = Vec::with_capacity(batch.len());
             for key in batch {
                 let connection = &mut self.connections[*key];
+                let mut input = Vec::new();
+                if self.settings.proxy_protocol.is_some() && !matches!(connection.stage, Stage::Header) {
+                    input = proxied::header_again(connection);
+                }
                 let Some(mut socket) = connection.socket.take() else { continue };
                 let _ = self.poll.registry().deregister(&mut socket);
                 sockets.push(Arc::new(OwnedFd::from(std::net::TcpStream::from(socket))));
-                inputs.push(match &mut connection.tls {
+                input.extend(match &mut connection.tls {
                     Some(session) => session.take_kept(),
                     None => connection.input.split_off(connection.used),
                 });
+                inputs.push(input);
                 self.abort(*key);
             }
             if let Some(link) = self.uplink.link.as_mut().filter(|_| !sockets.is_empty()) {

@@ -30,6 +30,7 @@ pub fn settings() -> engine::Settings {
         max_header_size: 1000,
         max_body_size: 1000,
         stuck_after: None,
+        proxy_protocol: None,
         certificate: None,
         endpoints: engine::Endpoints::default(),
     }

@@ -112,7 +112,7 @@ fn input_is_bounded(reactor: &Reactor) {
     let read = READ_BUDGET.max(settings.max_header_size);
     for connection in reactor.connections.values() {
         let most = match connection.stage {
-            Stage::Head { .. } | Stage::Asked(_) => read,
+            Stage::Header | Stage::Head { .. } | Stage::Asked(_) => read,
             // A buffer that grows may have twice as much memory.
             Stage::Body(_) => read + 2 * settings.max_body_size + settings.max_header_size,
             // The lane takes one more message than its limits, and one may be unfinished.
@@ -165,7 +165,7 @@ fn nothing_is_overlooked(connection: &Connection) {
         Stage::WebSocket(_) => connection.paused_at.is_some(),
         // The end of the peer's stream has been read, or nothing that follows matters.
         Stage::Finishing(finish) => finish == Finish::Close,
-        Stage::Body(_) => false,
+        Stage::Header | Stage::Body(_) => false,
     };
     assert!(may_leave_input || !found.contains(PollFlags::IN), "input waits in {:?}", connection.wait);
 }

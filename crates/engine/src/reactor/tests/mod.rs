@@ -12,6 +12,7 @@ mod close;
 mod deadlines;
 mod invariants;
 mod limits;
+mod proxied;
 mod random;
 mod sending;
 mod simulation;

@@ -1,0 +1,116 @@
+"""Connections that a proxy begins with a PROXY header."""
+
+import asyncio
+import struct
+from collections.abc import Callable
+
+from application import Note
+from multi_process import serve_in_processes
+from over_tls import HOST, serve_over_tls
+from raw_client import RawClient
+from running import Running, Serve
+
+from hubbub import Request, Server
+
+V1 = b"PROXY TCP4 198.51.100.9 192.0.2.1 4711 443\r\n"
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24" + struct.pack(
+    "!16s16sHH", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x09", bytes(16), 4711, 443
+)
+LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+
+
+def tells_client(server: Server, note: Note) -> None:
+    @server.on("request")
+    def on_request(server: Server, request: Request) -> str:
+        return "{} {}".format(*request.client)
+
+
+async def answer_to(running: Running, header: bytes) -> tuple[int, str]:
+    """Send a header, and then a request, over TLS if the server speaks it; return the answer's status and body."""
+    connecting = (
+        asyncio.open_unix_connection(running.uds) if running.uds else asyncio.open_connection(HOST, running.port)
+    )
+    reader, writer = await connecting
+    writer.write(header)
+    if running.tls:
+        await writer.start_tls(running.tls, server_hostname=HOST)
+    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), body
+
+
+async def test_the_client_is_whom_the_header_names(serve: Serve) -> None:
+    running = await serve(tells_client, proxy_protocol=True)
+    assert await answer_to(running, V1) == (200, "198.51.100.9 4711")
+    assert await answer_to(running, V2) == (200, "2001:db8::9 4711")
+    status, client = await answer_to(running, LOCAL)
+    assert (status, client.split()[0]) == (200, "127.0.0.1")
+
+
+async def test_a_connection_without_a_valid_header_is_400(serve: Serve) -> None:
+    running = await serve(tells_client, proxy_protocol=True)
+    for header in (b"", b"PROXY TCP4 198.51.100.9 4711\r\n", V1.replace(b"TCP4", b"TCP6"), V1 + V1):
+        if running.tls:
+            async with RawClient(running.port) as client:
+                client.send(header + b"GET / HTTP/1.1\r\n\r\n")
+                assert not (await client.rest()).startswith(b"HTTP/1.1 200")
+        else:
+            status, _ = await answer_to(running, header)
+            assert status == 400
+    await running.log.tells("does not begin with a PROXY header")
+
+
+async def test_a_stranger_is_turned_away_with_or_without_a_header(serve: Serve) -> None:
+    running = await serve(tells_client, proxy_protocol=True, trusted_proxies=["192.0.2.1"])
+    for header in (V1, b""):
+        async with RawClient(running.uds or running.port) as client:
+            client.send(header)
+            answered = await client.rest()
+            assert answered == b"" if running.tls else answered.startswith(b"HTTP/1.1 400 ")
+    await running.log.tells("is not in trusted_proxies")
+
+
+async def test_forwarding_headers_of_the_named_client_are_not_believed(serve_here: Serve) -> None:
+    running = await serve_here(tells_client, proxy_protocol=True)
+    async with RawClient(running.port) as client:
+        client.send(V1)
+        client.ask("/", "X-Forwarded-For: 203.0.113.1")
+        assert (await client.answer()).body == b"198.51.100.9 4711"
+
+
+async def test_without_the_setting_a_header_is_no_request(serve_here: Serve) -> None:
+    running = await serve_here(tells_client)
+    assert (await answer_to(running, V1))[0] == 400
+
+
+async def test_tls_begins_after_the_header_in_processes_too() -> None:
+    async with serve_over_tls(tells_client, {"proxy_protocol": True}, workers=2) as running:
+        assert await answer_to(running, V1) == (200, "198.51.100.9 4711")
+        assert await answer_to(running, V2) == (200, "2001:db8::9 4711")
+
+
+async def test_a_connection_that_another_worker_takes_over_keeps_its_client() -> None:
+    async with (
+        serve_in_processes(1, tells_client, {"proxy_protocol": True}) as running,
+        RawClient(running.port) as client,
+    ):
+        client.send(V2)
+        client.ask()
+        assert (await client.answer()).body == b"2001:db8::9 4711"
+        # It is kept for the next request, and passed on.
+        await running.server.reload()
+        await running.log.tells("hubbub INFO reloaded")
+        client.ask()
+        assert (await client.answer()).body == b"2001:db8::9 4711"
+
+
+async def test_curl_says_it_as_proxies_do(serve_here: Serve, installed: Callable[..., str]) -> None:
+    running = await serve_here(tells_client, proxy_protocol=True)
+    curl = await asyncio.create_subprocess_exec(
+        *(installed("curl"), "--silent", "--haproxy-protocol", f"http://127.0.0.1:{running.port}/"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await curl.communicate()
+    assert output.startswith(b"127.0.0.1 ")
+    assert not output.endswith(b" 0")
