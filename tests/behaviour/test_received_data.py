@@ -1,5 +1,6 @@
 """Data that handlers receive never changes later, although the server reuses memory."""
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable
@@ -137,3 +138,23 @@ async def test_texts_and_bytes_in_turn_stay_as_they_were_received(serve_here: Se
     await sent_at_once(running, messages)
     expected = [message for number, message in enumerate([*messages, "the end"], start=1) if number % 3]
     assert kept == expected
+
+
+async def test_each_of_many_connections_keeps_its_id(serve_here: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server, request: server.push(request.fd, str(request.fd)))
+        server.on("message", lambda server, frame: server.push(frame.fd, str(frame.fd)))
+
+    running = await serve_here(application)
+    async with contextlib.AsyncExitStack() as stack:
+        # More than the ids that the server keeps as objects, so that some take the place of others.
+        clients = [await stack.enter_async_context(running.raw()) for _ in range(300)]
+        for client in clients:
+            client.ask_for_upgrade()
+        assert {(await client.answer()).status for client in clients} == {101}
+        ids = [(await client.frame()).payload for client in clients]
+        for _ in range(2):
+            for client in clients:
+                client.send(masked_frame(Opcode.TEXT, b"who?") * 2)
+            answers = [[(await client.frame()).payload for _ in range(2)] for client in clients]
+            assert answers == [[fd, fd] for fd in ids]

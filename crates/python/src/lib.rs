@@ -9,6 +9,7 @@ mod frame;
 mod handlers;
 mod home;
 mod hub;
+mod ids;
 mod publisher;
 mod push;
 mod reactor;

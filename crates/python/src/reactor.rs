@@ -31,6 +31,7 @@ use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
 use crate::handlers::{Handler, Runner};
 use crate::home::Home;
+use crate::ids::Ids;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
@@ -89,6 +90,7 @@ impl CurrentId {
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Reactor {
     engine: LoopCell<engine::Reactor>,
+    ids: LoopCell<Ids>,
     shared: Arc<Shared>,
     /// Those of the server, and then those of each endpoint.
     handlers: Vec<Handlers>,
@@ -126,14 +128,20 @@ impl Reactor {
     /// RuntimeError on any other thread.
     #[inline]
     pub(crate) fn mine(&self) -> PyResult<Mine<'_, engine::Reactor>> {
-        let refusal = || PyRuntimeError::new_err("the reactor belongs to its event loop's thread");
-        self.engine.mine().ok_or_else(refusal)
+        self.engine.mine().ok_or_else(of_another_thread)
     }
 
     /// The engine, for reading or within a turn. Changes outside of turns go through `on_loop`.
     #[inline]
     pub(crate) fn engine(&self) -> PyResult<Borrow<'_, engine::Reactor>> {
         self.mine()?.borrow().map_err(in_use)
+    }
+
+    /// An id as a Python object, on the event loop's thread.
+    #[inline]
+    pub(crate) fn id<'py>(&self, py: Python<'py>, fd: Fd) -> PyResult<Bound<'py, PyInt>> {
+        let mine = self.ids.mine().ok_or_else(of_another_thread)?;
+        Ok(mine.borrow().map_err(in_use)?.get(py, fd))
     }
 
     /// Does one thing on the event loop's thread, and makes sure that what it queued is written, and that the event
@@ -307,6 +315,7 @@ impl Reactor {
             },
             home,
             engine: LoopCell::new(engine),
+            ids: LoopCell::new(Ids::default()),
             server,
             send_queue_size,
             current: CurrentId::default(),
@@ -830,6 +839,11 @@ impl Drop for EndOfTurn<'_> {
     fn drop(&mut self) {
         self.in_turn.store(false, Ordering::Relaxed);
     }
+}
+
+#[cold]
+fn of_another_thread() -> PyErr {
+    PyRuntimeError::new_err("the reactor belongs to its event loop's thread")
 }
 
 #[cold]

@@ -81,7 +81,7 @@ impl Reactor {
         let mine = self.mine()?;
         mine.borrow().map_err(in_use)?.begin()?;
         self.runner.stopwatch.restart();
-        // Messages of one connection arrive together, so its id is converted to an int once for all of them.
+        // Messages of one connection arrive together, so its id is looked up once for all of them.
         let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
         // Declared after it, so that this is dropped first.
         let _cleared = ClearCurrent(self);
@@ -105,7 +105,7 @@ impl Reactor {
                     let id = match &last {
                         Some((same, id)) if *same == fd => id,
                         _ => {
-                            let id = &last.insert((fd, fd.into_pyobject(py)?)).1;
+                            let id = &last.insert((fd, self.id(py, fd)?)).1;
                             self.current.set(id, fd);
                             id
                         }
