@@ -1,5 +1,6 @@
 //! Calling the handlers of `open`, `message`, `close` and `drain`.
 
+use std::marker::PhantomData;
 use std::ptr;
 use std::time::Duration;
 
@@ -13,6 +14,32 @@ use crate::stopwatch::Stopwatch;
 
 /// The most arguments that an event has.
 const MAX_ARGUMENTS: usize = 4;
+
+/// The arguments of an event, laid out as Python calls functions: the callee may use the place before the first.
+pub(crate) struct Arguments<'a> {
+    places: [*mut ffi::PyObject; 1 + MAX_ARGUMENTS],
+    count: usize,
+    borrowed: PhantomData<Borrowed<'a, 'a, PyAny>>,
+}
+
+impl<'a> Arguments<'a> {
+    #[inline]
+    pub(crate) fn new<'py: 'a, const COUNT: usize>(arguments: [Borrowed<'a, 'py, PyAny>; COUNT]) -> Self {
+        const { assert!(COUNT <= MAX_ARGUMENTS) }
+        let mut places = [ptr::null_mut(); 1 + MAX_ARGUMENTS];
+        for (place, argument) in places[1..].iter_mut().zip(arguments) {
+            *place = argument.as_ptr();
+        }
+        Self { places, count: COUNT, borrowed: PhantomData }
+    }
+
+    /// The first of them, as many as `handler` takes.
+    fn tuple<'py>(&self, py: Python<'py>, handler: &Handler) -> PyResult<Bound<'py, PyTuple>> {
+        let count = handler.count.min(self.count);
+        // SAFETY: all of them are alive.
+        PyTuple::new(py, self.places[1..=count].iter().map(|place| unsafe { Borrowed::from_ptr(py, *place) }))
+    }
+}
 
 /// How a handler is run.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,13 +129,12 @@ impl Runner {
         event: &'static str,
         fd: u64,
         handler: &Handler,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
+        arguments: Arguments<'_>,
         contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
-        let arguments = &arguments[..handler.count.min(arguments.len())];
         if handler.kind == Kind::Threaded {
             contexts.leave();
-            let arguments = PyTuple::new(py, arguments)?;
+            let arguments = arguments.tuple(py, handler)?;
             let worker = self.worker.bind(py);
             worker.call_method1(intern!(py, "run_in_thread"), (event, fd, &handler.callable, arguments))?;
             return Ok(Outcome::Suspended);
@@ -130,7 +156,7 @@ impl Runner {
         event: &'static str,
         fd: u64,
         handler: &Handler,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
+        arguments: Arguments<'_>,
         contexts: &mut Contexts<'py>,
     ) -> PyResult<Outcome> {
         if handler.kind == Kind::Async {
@@ -201,22 +227,15 @@ impl Runner {
 }
 
 #[inline(always)]
-fn call<'py>(
-    py: Python<'py>,
-    handler: &Handler,
-    arguments: &[Borrowed<'_, 'py, PyAny>],
-) -> PyResult<Bound<'py, PyAny>> {
+fn call<'py>(py: Python<'py>, handler: &Handler, mut arguments: Arguments<'_>) -> PyResult<Bound<'py, PyAny>> {
     let callable = handler.callable.as_ptr();
-    let mut places = [ptr::null_mut(); 1 + MAX_ARGUMENTS];
-    for (place, argument) in places[1..].iter_mut().zip(arguments) {
-        *place = argument.as_ptr();
-    }
-    let count = arguments.len().min(MAX_ARGUMENTS);
+    let count = handler.count.min(arguments.count);
     // SAFETY: the callable is alive, and so are `count` arguments from the second place on; the callee may use the
     // first. It returns a new reference, or null with an exception set. Its type's own function is called without the
     // checks of `PyObject_Vectorcall`, which find mistakes in native code.
     unsafe {
-        let (first, count) = (places.as_ptr().add(1), count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET);
+        let (first, count) =
+            (arguments.places.as_mut_ptr().add(1).cast_const(), count | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET);
         let result = match ffi::PyVectorcall_Function(callable) {
             Some(function) => function(callable, first, count, ptr::null_mut()),
             None => ffi::PyObject_Vectorcall(callable, first, count, ptr::null_mut()),

@@ -11,7 +11,7 @@ use wire::frame::Opcode;
 use wire::http::Head;
 
 use crate::frame::Frames;
-use crate::handlers::{Contexts, Handler, Outcome};
+use crate::handlers::{Arguments, Contexts, Handler, Outcome};
 use crate::hub::leave_name;
 use crate::reactor::{Reactor, address, in_use};
 use crate::text::Texts;
@@ -111,8 +111,8 @@ impl Reactor {
                         }
                     };
                     let frame = frames.take(id, data, opcode, &self.home)?;
-                    let arguments = [self.server.bind_borrowed(py), frame.as_any().as_borrowed()];
-                    self.run_in_order(py, "message", fd, handler, &arguments, &mut contexts)?;
+                    let arguments = Arguments::new([self.server.bind_borrowed(py), frame.as_any().as_borrowed()]);
+                    self.run_in_order(py, "message", fd, handler, arguments, &mut contexts)?;
                     if let Some(data) = frames.give_back(frame) {
                         texts.give_back(py, data);
                     }
@@ -175,7 +175,7 @@ impl Reactor {
         event: &'static str,
         fd: Fd,
         handler: &Handler,
-        arguments: &[Borrowed<'_, 'py, PyAny>],
+        arguments: Arguments<'_>,
         contexts: &mut Contexts<'py>,
     ) -> PyResult<()> {
         if self.runner.run(py, event, fd, handler, arguments, contexts)? == Outcome::Suspended {
@@ -233,26 +233,25 @@ impl Reactor {
         let server = self.server.bind_borrowed(py);
         self.runner.stopwatch.restart();
         let mut contexts = Contexts::default();
-        match &request {
-            Some(request) => {
-                self.run_in_order(py, "open", fd, handler, &[server, request.as_borrowed()], &mut contexts)
-            }
-            None => self.run_in_order(py, "open", fd, handler, &[server], &mut contexts),
-        }
+        let arguments = match &request {
+            Some(request) => Arguments::new([server, request.as_borrowed()]),
+            None => Arguments::new([server]),
+        };
+        self.run_in_order(py, "open", fd, handler, arguments, &mut contexts)
     }
 
     fn closed(&self, py: Python<'_>, fd: Fd, endpoint: EndpointId, code: u16, reason: &str) -> PyResult<()> {
         if let Some(handler) = self.handlers(endpoint).close.get() {
             let (id, code) = (fd.into_pyobject(py)?, code.into_pyobject(py)?);
             let reason = PyString::new(py, reason);
-            let arguments = [
+            let arguments = Arguments::new([
                 self.server.bind_borrowed(py),
                 id.as_any().as_borrowed(),
                 code.as_any().as_borrowed(),
                 reason.as_any().as_borrowed(),
-            ];
+            ]);
             // If the handler is suspended, the worker calls `forget` when it has ended.
-            if self.runner.run(py, "close", fd, handler, &arguments, &mut Contexts::default())? == Outcome::Suspended {
+            if self.runner.run(py, "close", fd, handler, arguments, &mut Contexts::default())? == Outcome::Suspended {
                 return Ok(());
             }
         }
@@ -265,8 +264,8 @@ impl Reactor {
             return Ok(());
         };
         let id = fd.into_pyobject(py)?;
-        let arguments = [self.server.bind_borrowed(py), id.as_any().as_borrowed()];
-        self.runner.run(py, "drain", fd, handler, &arguments, &mut Contexts::default()).map(|_| ())
+        let arguments = Arguments::new([self.server.bind_borrowed(py), id.as_any().as_borrowed()]);
+        self.runner.run(py, "drain", fd, handler, arguments, &mut Contexts::default()).map(|_| ())
     }
 
     /// Reports a client that was turned away to the worker.

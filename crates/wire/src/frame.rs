@@ -226,7 +226,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<Header>, Error> {
 /// Appends the header of a server's frame, which is never masked (RFC 6455 §5.1).
 ///
 /// The payload of a control frame must have at most 125 bytes.
-#[inline]
+#[inline(always)]
 pub fn encode_header(out: &mut Vec<u8>, FirstByte(first): FirstByte, payload_len: usize) {
     debug_assert!(!is_control(first) || payload_len <= MAX_CONTROL_PAYLOAD);
     if payload_len <= MAX_INLINE_LENGTH {

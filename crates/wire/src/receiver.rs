@@ -150,7 +150,7 @@ impl<'a> Input<'a> {
 
     /// Takes the frame that begins with `header` and returns its payload, unmasked. If the frame is incomplete, it
     /// takes nothing and returns `None`.
-    #[inline]
+    #[inline(always)]
     fn take_frame(&mut self, header: &Header) -> Option<&'a mut [u8]> {
         let payload_len = usize::try_from(header.payload_len).ok()?;
         if self.rest.len() - header.header_len < payload_len {

@@ -140,8 +140,8 @@ impl Lane {
     }
 
     pub(crate) fn is_full(&self, receive_queue: usize, max_message_size: usize) -> bool {
-        let first = self.waiting.front().map_or(0, ReceivedMessage::len);
-        self.waiting.len() >= receive_queue || self.bytes - first > max_message_size
+        let Some(first) = self.waiting.front() else { return false };
+        self.waiting.len() >= receive_queue || self.bytes - first.len() > max_message_size
     }
 
     pub(crate) fn push(&mut self, message: ReceivedMessage) {

@@ -37,38 +37,14 @@ impl Reactor {
     /// anything: the reactor is borrowed while it runs. Returns `None` when the turn has no more events, or its budget
     /// is used up.
     pub fn next<T>(&mut self, take: impl FnOnce(Event<'_>) -> T) -> Option<T> {
-        if let Some(error) = self.accept_error.take() {
-            return Some(take(Event::AcceptPaused { error }));
-        }
-        if let Some(shortage) = self.shortage.take() {
-            return Some(take(Event::Shortage(shortage)));
-        }
-        if !self.uplink.notices.is_empty()
-            && self.has_budget()
-            && let Some(notice) = self.uplink.notices.pop_front()
-        {
-            self.events_left = self.events_left.saturating_sub(1);
-            return Some(take(match notice {
-                Notice::Gone(fd) => Event::Gone { fd },
-                Notice::Room(fd) => Event::Room { fd },
-                Notice::Leave(why) => Event::Leave(why),
-                Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
-                Notice::Subscribers { number, count } => Event::Subscribers { number, count },
-            }));
-        }
-        if let Some(message) = self.uplink.next_pipe_message() {
-            return Some(self.pipe_message(&message, take));
-        }
-        if let Some(result) = self.certificate_read.take() {
-            return Some(take(Event::CertificateRead(result)));
-        }
-        while let Some(fd) = self.drained.pop() {
-            if let Some(endpoint) = self.drained_of(fd) {
-                return Some(take(Event::Drained { fd, endpoint }));
-            }
-        }
         let mut take = Some(take);
         loop {
+            // Before each visit, so that the messages of one do not pay for checking whether there are any.
+            if self.visit.is_none()
+                && let Some(value) = self.notice(&mut take)
+            {
+                return Some(value);
+            }
             if !self.has_budget() {
                 return self.refusal(&mut take);
             }
@@ -126,6 +102,42 @@ impl Reactor {
                 return value;
             }
         }
+    }
+
+    /// What is to be reported of anything but a connection's input.
+    fn notice<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
+        if let Some(error) = self.accept_error.take() {
+            return take.take().map(|take| take(Event::AcceptPaused { error }));
+        }
+        if let Some(shortage) = self.shortage.take() {
+            return take.take().map(|take| take(Event::Shortage(shortage)));
+        }
+        if !self.uplink.notices.is_empty()
+            && self.has_budget()
+            && let Some(notice) = self.uplink.notices.pop_front()
+        {
+            self.events_left = self.events_left.saturating_sub(1);
+            let event = match notice {
+                Notice::Gone(fd) => Event::Gone { fd },
+                Notice::Room(fd) => Event::Room { fd },
+                Notice::Leave(why) => Event::Leave(why),
+                Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
+                Notice::Subscribers { number, count } => Event::Subscribers { number, count },
+            };
+            return take.take().map(|take| take(event));
+        }
+        if let Some(message) = self.uplink.next_pipe_message() {
+            return take.take().map(|take| self.pipe_message(&message, take));
+        }
+        if let Some(result) = self.certificate_read.take() {
+            return take.take().map(|take| take(Event::CertificateRead(result)));
+        }
+        while let Some(fd) = self.drained.pop() {
+            if let Some(endpoint) = self.drained_of(fd) {
+                return take.take().map(|take| take(Event::Drained { fd, endpoint }));
+            }
+        }
+        None
     }
 
     fn pipe_message<T>(&mut self, message: &PipeMessage, take: impl FnOnce(Event<'_>) -> T) -> T {
@@ -300,6 +312,7 @@ impl Reactor {
         is_reported.then_some(connection.endpoint)
     }
 
+    #[inline]
     fn begin_visit(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
