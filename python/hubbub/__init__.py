@@ -8,7 +8,7 @@ from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, 
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
 from .settings import Settings
-from .static import StaticFiles
+from .static import Page, StaticFiles
 from .timers import Timer
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "HubbubError",
     "NotRunning",
     "Opcode",
+    "Page",
     "Publisher",
     "Refuse",
     "Request",

@@ -9,6 +9,7 @@ from ._core import PathPattern
 from .errors import wrong_type
 from .handlers import Handler, arguments_of
 from .settings import Settings
+from .static import CLIENT_NAME, Page
 
 __all__ = ["Endpoint", "Included", "Route", "handle_websockets"]
 
@@ -174,8 +175,29 @@ class Included:
         return list(self._routes(settings))
 
     def _routes(self, settings: Settings) -> Iterator[Route]:
+        # What pages serve beside them comes as late as possible: after the endpoints that the program has for the same.
+        tried: list[PathPattern] = []
+        beside: list[Route] = []
         for endpoint, pattern in self._endpoints:
+            due = [route for route in beside if pattern.covers(route.pattern)]
+            beside = [route for route in beside if not pattern.covers(route.pattern)]
+            yield from (route for route in due if not route.pattern.covers(pattern))
             yield Route(pattern, dataclasses.replace(settings, **endpoint._settings), dict(endpoint._handlers))
+            tried.append(pattern)
+            client = _client_route(endpoint, settings)
+            others = (*tried, *(route.pattern for route in beside))
+            if client and not any(other.covers(client.pattern) for other in others):
+                beside.append(client)
+        yield from beside
+
+
+def _client_route(endpoint: Endpoint, settings: Settings) -> Route | None:
+    """Return what serves the browser client beside the page of an endpoint, if its page is one with the client."""
+    handler = endpoint._handlers.get("request")
+    if not handler or not isinstance(handler.callable, Page) or not handler.callable.client:
+        return None
+    directory = endpoint.path.rpartition("/")[0]
+    return Route(PathPattern(f"{directory}/{CLIENT_NAME}"), settings, {"request": handler})
 
 
 def handle_websockets(handlers: Mapping[str, Handler]) -> bool:

@@ -5,7 +5,6 @@ class of the native core.
 """
 
 import contextlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
 from urllib.parse import parse_qsl, quote, unquote
 
 from .errors import short_number, wrong_type
+from .headers import TOKEN, Headers, cookie, expired_cookie, pairs_of
 
 __all__ = [
-    "TOKEN",
     "Accept",
     "CloseCode",
     "ConnectionInfo",
@@ -175,6 +174,7 @@ class Request:
         "_cookies",
         "_endpoint",
         "_fd",
+        "_form",
         "_header_pairs",
         "_headers",
         "_home",
@@ -189,6 +189,7 @@ class Request:
     )
 
     _cookies: Mapping[str, str]
+    _form: Mapping[str, str]
     _headers: Mapping[str, str]
     _home: _Home | None
     _path: str
@@ -323,6 +324,20 @@ class Request:
         return self._body
 
     @property
+    def form(self) -> Mapping[str, str]:
+        """The fields of an urlencoded form in the body, decoded; if a name is repeated, the last value.
+
+        Empty if the body is. Raises `ValueError` if the body is something else (for example a form with files, which is
+        `multipart/form-data`), is not in UTF-8, or has more than 1,000 fields.
+        """
+        try:
+            return self._form
+        except AttributeError:
+            content_type = self.headers.get("content-type", "")
+            self._form = MappingProxyType(dict(_form_fields(content_type, self._body)))
+            return self._form
+
+    @property
     def state(self) -> Any:
         """An object for your own data: an empty `SimpleNamespace`, unless you assign another object.
 
@@ -374,6 +389,23 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return headers
 
 
+def _form_fields(content_type: str, body: bytes) -> list[tuple[str, str]]:
+    if not body:
+        return []
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if media_type != "application/x-www-form-urlencoded":
+        raise ValueError(f"the body is not an urlencoded form: its Content-Type is {content_type[:100]!r}")
+    charset = next((part.partition("=")[2] for part in parameters if part.startswith("charset=")), "utf-8")
+    if charset.strip('"') not in ("utf-8", "utf8"):
+        raise ValueError(f"the form is not in UTF-8: its Content-Type is {content_type[:100]!r}")
+    try:
+        return parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
+    except UnicodeDecodeError:
+        raise ValueError("the form is not in UTF-8") from None
+    except ValueError:
+        raise ValueError(f"the form has more than {_MAX_FIELDS:,} fields") from None
+
+
 def _cookies(header: str) -> dict[str, str]:
     cookies: dict[str, str] = {}
     for pair in header.split(";"):
@@ -388,13 +420,11 @@ def _cookies(header: str) -> dict[str, str]:
     return cookies
 
 
-# The syntax of the name of a header, method or subprotocol (RFC 9110 §5.6.2).
-TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-# A value is sent as latin-1 and must not be able to end its line (RFC 9110 §5.5).
-_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# The fields of one form. Each costs far more memory than its bytes.
+_MAX_FIELDS = 1000
 
 # The server writes these itself. If one appeared twice, two parsers might see different messages (RFC 9112 §6.3).
-_FRAMING_HEADERS = {"connection", "content-length", "transfer-encoding"}
+_FRAMING_HEADERS = frozenset(("connection", "content-length", "transfer-encoding"))
 _HANDSHAKE_HEADERS = _FRAMING_HEADERS | {
     "upgrade",
     "sec-websocket-accept",
@@ -403,32 +433,20 @@ _HANDSHAKE_HEADERS = _FRAMING_HEADERS | {
 }
 
 
-def _checked_headers(headers: Mapping[str, str], reserved: set[str]) -> Mapping[str, str]:
-    """Return a read-only copy; raise `ValueError` if a header cannot be sent, or is reserved for the server."""
-    if not isinstance(headers, Mapping):
-        raise wrong_type("headers", "a mapping of str to str", headers)
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers must be a mapping of str to str, but contain {name!r}: {value!r}")
-        if not TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r} is not a header name")
-        if not _FIELD_VALUE.fullmatch(value):
-            raise ValueError(f"the header {name} contains a control character or is not Latin-1: {value!r}")
-        if name.lower() in reserved:
-            raise ValueError(f"the server itself sets the header {name}")
-    return MappingProxyType(dict(headers))
-
-
 @dataclass(frozen=True, slots=True, init=False)
 class Response:
-    """The answer to a plain HTTP request, or to a handshake that is refused. Immutable."""
+    """The answer to a plain HTTP request, or to a handshake that is refused.
+
+    Only its cookies can be changed, with `set_cookie` and `delete_cookie`.
+    """
 
     body: bytes = field(repr=False)
     """The body as it is sent."""
     status: int
     """The status code."""
     headers: Mapping[str, str] = field(repr=False)
-    """The headers, read-only, including Content-Type but not those that the server writes itself."""
+    """The headers, including Content-Type but not those that the server writes itself. Read-only; the values of a name
+    that is repeated are joined by `, `."""
     content_type: str | None
     """The media type, `None` for an empty body without one."""
 
@@ -436,7 +454,7 @@ class Response:
         self,
         body: Data = b"",
         status: int = 200,
-        headers: Mapping[str, str] = {},
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = {},
         content_type: str | None = None,
     ) -> None:
         """Create a response.
@@ -444,15 +462,15 @@ class Response:
         Args:
             body: `str` is sent as UTF-8.
             status: 200 to 599; 204 and 304 have no body (RFC 9110 §6.4.1).
-            headers: Further headers. The server itself writes Connection, Content-Length and Transfer-Encoding.
+            headers: Further headers, as a mapping or, for names that are repeated, as pairs. The server itself writes
+                Connection, Content-Length and Transfer-Encoding.
             content_type: `None` means `text/html; charset=utf-8` for `str`, `application/octet-stream` for
                 bytes, and no Content-Type for an empty body. It may be given in `headers` instead.
 
         Raises:
             TypeError: An argument has the wrong type.
             ValueError: `status` is out of range; it allows no body but `body` is not empty; a header is malformed
-                (contains a control character, for example) or reserved; or the content type is given twice with
-                different values.
+                (contains a control character, for example) or reserved; or there are two different content types.
         """
         if not isinstance(status, int) or isinstance(status, bool):
             raise wrong_type("status", "an int", status)
@@ -463,15 +481,18 @@ class Response:
         payload = _body_bytes(body)
         if payload and status in (204, 304):
             raise ValueError(f"a response with status {status} cannot have a body")
-        checked = _checked_headers(headers, _FRAMING_HEADERS)
-        named = next((value for name, value in checked.items() if name.lower() == "content-type"), None)
+        checked = Headers(headers, _FRAMING_HEADERS)
+        types = checked.values_of("content-type")
+        if len(types) > 1:
+            raise ValueError("the headers contain more than one Content-Type")
+        named = types[0] if types else None
         # Both may hold the same value, as they do when `dataclasses.replace` passes on the parts of another response.
         if named is not None and content_type not in (None, named):
             raise ValueError("the content type in headers differs from content_type")
         if named is None:
             named = content_type or _default_content_type(body)
             if named is not None:
-                checked = _checked_headers({**checked, "Content-Type": named}, _FRAMING_HEADERS)
+                checked = Headers((*checked.pairs, ("Content-Type", named)))
         # The class is frozen, so the constructor has to bypass its `__setattr__`.
         object.__setattr__(self, "body", payload)
         object.__setattr__(self, "status", int(status))
@@ -479,7 +500,9 @@ class Response:
         object.__setattr__(self, "content_type", named)
 
     @classmethod
-    def json(cls, value: object, status: int = 200, headers: Mapping[str, str] = {}) -> Self:
+    def json(
+        cls, value: object, status: int = 200, headers: Mapping[str, str] | Iterable[tuple[str, str]] = {}
+    ) -> Self:
         """Create a response with `value` as compact JSON in UTF-8, and the content type `application/json`.
 
         Raises:
@@ -496,16 +519,19 @@ class Response:
         return cls(text, status, headers, "application/json")
 
     @classmethod
-    def redirect(cls, url: str, status: int = 302) -> Self:
+    def redirect(cls, url: str, status: int = 303, headers: Mapping[str, str] | Iterable[tuple[str, str]] = {}) -> Self:
         """Create a response that redirects the client to `url`.
 
         Args:
             url: Absolute or relative; characters not allowed in a URL are percent-encoded as UTF-8.
-            status: 301, 302, 303, 307 or 308.
+            status: 301, 302, 303, 307 or 308. After 303, the client asks for `url` with GET,
+                whatever the method of this request.
+            headers: Further headers; Location is written for you.
 
         Raises:
             TypeError: `url` is not a `str`, or `status` is not an `int`.
-            ValueError: `url` contains a control character, or `status` is none of these.
+            ValueError: `url` contains a control character, `status` is none of these, or a header is malformed,
+                reserved, or Location.
         """
         if not isinstance(url, str):
             raise wrong_type("url", "a str", url)
@@ -515,7 +541,79 @@ class Response:
             raise ValueError(f"status {short_number(status)} is not a redirect; allowed are 301, 302, 303, 307 and 308")
         if not url.isprintable():
             raise ValueError(f"the URL contains a control character: {url!r}")
-        return cls(status=status, headers={"Location": quote(url, safe=_URL_CHARACTERS)})
+        further = Headers(headers)
+        if further.values_of("location"):
+            raise ValueError("redirect itself sets the header Location")
+        return cls(status=status, headers=(("Location", quote(url, safe=_URL_CHARACTERS)), *further.pairs))
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str,
+        *,
+        max_age: int | None = None,
+        path: str = "/",
+        domain: str | None = None,
+        secure: bool = False,
+        httponly: bool = True,
+        samesite: str | None = "lax",
+    ) -> Self:
+        """Add a Set-Cookie header to this response (RFC 6265), so create a response of its own for each client.
+
+        Args:
+            name: The cookie's name.
+            value: Its value, in ASCII without white space, quotes, commas, semicolons and backslashes; encode others,
+                for example with `urllib.parse.quote`.
+            max_age: The seconds for which the browser keeps it; `None`: until the browser is closed.
+            path: The browser sends it to this path and to those below it.
+            domain: The browser sends it to this host and its subdomains; `None`: only to the host that set it.
+            secure: The browser sends it over TLS only.
+            httponly: Scripts in the page cannot read it.
+            samesite: `"lax"`: requests that pages of other sites cause do not carry it, except that somebody follows a
+                link; `"strict"`: not even then; `"none"` (only with `secure`): all of them carry it; `None`: the
+                browser decides.
+
+        Returns:
+            This response.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: A part cannot be in a cookie, or browsers would ignore the cookie: one of over 4,096 bytes, or
+                one that is not what `samesite` or a name that begins with `__Secure-` or `__Host-` requires.
+        """
+        return self._with_cookie(
+            cookie(
+                name,
+                value,
+                max_age=max_age,
+                path=path,
+                domain=domain,
+                secure=secure,
+                httponly=httponly,
+                samesite=samesite,
+            )
+        )
+
+    def delete_cookie(self, name: str, *, path: str = "/", domain: str | None = None) -> Self:
+        """Add a Set-Cookie header to this response that makes the browser forget a cookie.
+
+        Args:
+            name: The cookie's name.
+            path: The path with which the cookie was set.
+            domain: The domain with which it was set.
+
+        Returns:
+            This response.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: A part cannot be in a cookie.
+        """
+        return self._with_cookie(expired_cookie(name, path=path, domain=domain))
+
+    def _with_cookie(self, text: str) -> Self:
+        object.__setattr__(self, "headers", Headers((*pairs_of(self.headers), ("Set-Cookie", text))))
+        return self
 
 
 # RFC 3986 §2.2, and the percent sign of parts already encoded; `quote` itself adds §2.3.
@@ -539,14 +637,14 @@ def _default_content_type(body: Data) -> str | None:
     return "text/html; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Accept:
     """Returned by a `handshake` handler to accept the connection with a subprotocol or further headers.
 
     Args:
         subprotocol: The subprotocol to use. A client that does not offer it is refused with 400, because it would have
             to fail the connection (RFC 6455 §4.1); `None` leaves the choice to the setting `subprotocols`.
-        headers: Headers for the 101 response, Set-Cookie for example.
+        headers: Headers for the 101 response, Set-Cookie for example, as a mapping or as pairs.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -554,15 +652,18 @@ class Accept:
             the server writes itself.
     """
 
-    subprotocol: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    subprotocol: str | None
+    headers: Mapping[str, str] = field(repr=False)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.subprotocol, str | None):
-            raise wrong_type("subprotocol", "a str or None", self.subprotocol)
-        if self.subprotocol is not None and not TOKEN.fullmatch(self.subprotocol):
-            raise ValueError(f"{self.subprotocol!r} is not the name of a subprotocol")
-        object.__setattr__(self, "headers", _checked_headers(self.headers, _HANDSHAKE_HEADERS))
+    def __init__(
+        self, subprotocol: str | None = None, headers: Mapping[str, str] | Iterable[tuple[str, str]] = {}
+    ) -> None:
+        if not isinstance(subprotocol, str | None):
+            raise wrong_type("subprotocol", "a str or None", subprotocol)
+        if subprotocol is not None and not TOKEN.fullmatch(subprotocol):
+            raise ValueError(f"{subprotocol!r} is not the name of a subprotocol")
+        object.__setattr__(self, "subprotocol", subprotocol)
+        object.__setattr__(self, "headers", Headers(headers, _HANDSHAKE_HEADERS))
 
 
 @dataclass(frozen=True, slots=True)

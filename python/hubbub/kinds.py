@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .events import TOKEN
+from .headers import TOKEN
 
 __all__ = [
     "Choice",

@@ -1,4 +1,4 @@
-"""Serve the files of a directory over HTTP (RFC 9110 §8, §13, §14)."""
+"""Serve files over HTTP (RFC 9110 §8, §13, §14): those of a directory, or one page."""
 
 import contextlib
 import errno
@@ -7,15 +7,19 @@ import os
 import re
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate, parsedate_to_datetime
-from types import MappingProxyType
 from urllib.parse import quote
 
+from .client import client_path
 from .errors import wrong_type
 from .events import Request, Response
+from .headers import Headers, pairs_of
 
-__all__ = ["FileResponse", "StaticFiles"]
+__all__ = ["CLIENT_NAME", "FileResponse", "Page", "StaticFiles"]
+
+CLIENT_NAME = "hubbub.js"
+"""The name under which `Page` serves the browser client."""
 
 # The types that web pages need, independent of the version of Python and of the machine's own list.
 _FIXED_TYPES = {
@@ -54,6 +58,8 @@ _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errn
 
 # A browser must not run a text file as a script.
 _NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+# Without it, browsers guess for how long a file with a Last-Modified stays the same.
+_REVALIDATED = {"Cache-Control": "no-cache"}
 _OWN_HEADERS = {
     "accept-ranges",
     "content-range",
@@ -73,15 +79,17 @@ class FileResponse(Response):
     offset: int
     length: int
 
-    def __init__(self, descriptor: int, offset: int, length: int, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, descriptor: int, offset: int, length: int, status: int, headers: Iterable[tuple[str, str]]
+    ) -> None:
         """Take ownership of `descriptor`; `length` bytes of its file are sent, starting at `offset`."""
         object.__setattr__(self, "descriptor", descriptor)
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "length", length)
         # Bypass the constructor of `Response`, which would store a body.
         object.__setattr__(self, "status", status)
-        object.__setattr__(self, "headers", MappingProxyType(dict(headers)))
-        object.__setattr__(self, "content_type", headers["Content-Type"])
+        object.__setattr__(self, "headers", Headers(headers))
+        object.__setattr__(self, "content_type", self.headers["Content-Type"])
 
     @property
     def body(self) -> bytes:
@@ -114,7 +122,11 @@ class StaticFiles:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], index: str = "index.html", *, headers: Mapping[str, str] = {}
+        self,
+        directory: str | os.PathLike[str],
+        index: str = "index.html",
+        *,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = {},
     ) -> None:
         """Serve the files of `directory`.
 
@@ -126,7 +138,7 @@ class StaticFiles:
 
         Raises:
             NotADirectoryError: `directory` is not a directory, or does not exist.
-            TypeError: `directory` is not a path, `index` is not a `str`, or `headers` is not a mapping of `str` to
+            TypeError: `directory` is not a path, `index` is not a `str`, or `headers` is neither a mapping nor pairs of
                 `str`.
             ValueError: `index` is not a plain file name; or a header is malformed, or is one that `StaticFiles` or the
                 server writes itself.
@@ -153,16 +165,7 @@ class StaticFiles:
                 conditions; 301 to a directory whose slash is missing; 403 for a file that may not be read, 404 for one
                 that does not exist, and 405 for methods other than GET and HEAD.
         """
-        if request.method not in _METHODS:
-            return _refusal(405, "only GET and HEAD are allowed", {"Allow": ", ".join(_METHODS)})
-        try:
-            return self._answer(request)
-        except PermissionError:
-            return _refusal(403, "this file may not be read")
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                return _NOT_FOUND
-            raise
+        return _answered(request, self._answer)
 
     def _answer(self, request: Request) -> Response:
         # Nothing precedes the first slash, except the `*` of OPTIONS.
@@ -171,17 +174,17 @@ class StaticFiles:
         if is_directory:
             names[-1] = self._index
         if before or not names or not all(map(_NAME.fullmatch, names)):
-            return _NOT_FOUND
+            return _not_found()
         path = self._inside(names)
         if path is None:
-            return _NOT_FOUND
+            return _not_found()
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode) and not is_directory:
             query = f"?{request.query_string}" if request.query_string else ""
             return Response.redirect(f"{quote(request.path)}/{query}", status=301)
         # Opening a device or a pipe may have side effects, or block.
         if not stat.S_ISREG(status.st_mode):
-            return _NOT_FOUND
+            return _not_found()
         return _file_response(request, path, _media_type(names[-1]), self._headers)
 
     def _inside(self, names: list[str]) -> str | None:
@@ -191,23 +194,102 @@ class StaticFiles:
         return path if path.startswith(os.path.join(root, "")) else None
 
 
+class Page:
+    """A `request` handler that serves one file at the path of its endpoint and, beside it, `hubbub.js`.
+
+    ```python
+    home = Endpoint("/")
+    home.on("request", Page("index.html"))
+    server.include(home)
+    ```
+
+    Beside it means: in the same directory of the URL. A page at `/` imports `/hubbub.js`, one at `/chat/` imports
+    `/chat/hubbub.js`, and both may write `./hubbub.js`. An endpoint of your own at that path takes precedence. As the
+    server's own `request` handler, it serves the page at `/`, and `/hubbub.js`; other paths are 404.
+
+    GET, HEAD, conditional requests and ranges are answered as by `StaticFiles`. The file is opened for each request, so
+    a change takes effect at once, and `Cache-Control: no-cache` tells browsers to ask each time whether it has changed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], client: bool = True) -> None:
+        """Serve the file at `path`.
+
+        Args:
+            path: The file; it may be replaced while it is served. While it does not exist, the answer is 404.
+            client: Whether to serve `hubbub.js` beside it.
+
+        Raises:
+            FileNotFoundError: `path` is not a file, or does not exist.
+            TypeError: `path` is not a path, or `client` is not a `bool`.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise wrong_type("path", "a str or os.PathLike", path)
+        if not isinstance(client, bool):
+            raise wrong_type("client", "a bool", client)
+        self._path = os.path.abspath(os.fspath(path))
+        if not os.path.isfile(self._path):
+            raise FileNotFoundError(f"the file of Page is not a file: {self._path}")
+        self.client = client
+
+    def __call__(self, server: object, request: Request) -> Response | None:
+        """Answer a request; see `StaticFiles` for the statuses.
+
+        Returns:
+            The answer, or `None` (404) for another path, where this is the server's own handler.
+        """
+        if self.client and request.path.endswith(f"/{CLIENT_NAME}"):
+            path, home = str(client_path()), f"/{CLIENT_NAME}"
+        else:
+            path, home = self._path, "/"
+        # The server's own handler is called for all paths that no endpoint matches.
+        if not request._endpoint and request.path != home:
+            return None
+        return _answered(request, lambda request: _page_response(request, path))
+
+
+def _page_response(request: Request, path: str) -> Response:
+    path = os.path.realpath(path, strict=True)
+    # Opening a device or a pipe may have side effects, or block.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        return _not_found()
+    return _file_response(request, path, _media_type(path), _REVALIDATED)
+
+
 def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Response:
     return Response(f"{reason}\n", status, {**_NO_SNIFFING, **(headers or {})}, "text/plain; charset=utf-8")
 
 
-_NOT_FOUND = _refusal(404, "not found")
+def _not_found() -> Response:
+    # A response of its own each time: the caller may add cookies to it.
+    return _refusal(404, "not found")
+
+
+def _answered(request: Request, answer: Callable[[Request], Response]) -> Response:
+    """Return an answer with a file, or the reason why there is none."""
+    if request.method not in _METHODS:
+        return _refusal(405, "only GET and HEAD are allowed", {"Allow": ", ".join(_METHODS)})
+    try:
+        return answer(request)
+    except PermissionError:
+        return _refusal(403, "this file may not be read")
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return _not_found()
+        raise
 
 
 def _file_response(request: Request, path: str, media_type: str, further: Mapping[str, str]) -> Response:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
     status = os.fstat(descriptor)
-    file = FileResponse(descriptor, 0, status.st_size, 200, {**_headers(media_type, status), **further})
+    headers = (*_headers(media_type, status).items(), *pairs_of(further))
+    file = FileResponse(descriptor, 0, status.st_size, 200, headers)
     if not stat.S_ISREG(status.st_mode):
-        return _NOT_FOUND
+        return _not_found()
     if _is_another(request, file):
         return _refusal(412, "the file has changed")
     if _is_unchanged(request, file):
-        kept = {name: file.headers[name] for name in ("ETag", "Last-Modified", *_NO_SNIFFING, *further)}
+        names = ("ETag", "Last-Modified", *_NO_SNIFFING, *further)
+        kept = [(name, value) for name, value in headers if name in names]
         return Response(status=304, headers=kept)
     return _part(request, file)
 
@@ -273,7 +355,7 @@ def _part(request: Request, file: FileResponse) -> Response:
             return file
     if start >= end:
         return _refusal(416, "the range begins after the end of the file", {"Content-Range": f"bytes */{size}"})
-    headers = {**file.headers, "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+    headers = (*pairs_of(file.headers), ("Content-Range", f"bytes {start}-{end - 1}/{size}"))
     return FileResponse(os.dup(file.descriptor), start, end - start, 206, headers)
 
 

@@ -24,6 +24,7 @@ from .event_loop import Selector
 from .events import Accept, CloseCode, Data, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
+from .headers import pairs_of
 from .listening import Listeners
 from .logs import shown
 from .memory import memory_for_worker
@@ -559,7 +560,7 @@ class Worker:
                 if subprotocol is not None and subprotocol not in offered:
                     self._refuse(token, request, NOT_OFFERED)
                 else:
-                    self._accept(token, request, subprotocol, list(headers.items()))
+                    self._accept(token, request, subprotocol, pairs_of(headers))
             case Refuse(code=code, reason=reason):
                 self.reactor.refuse(token, code, reason)
                 self._visitors.refused(request, f"close code {code} {reason}")
@@ -597,7 +598,7 @@ class Worker:
                 )
 
     def _respond(self, token: int, response: Response) -> None:
-        headers = list(response.headers.items())
+        headers = pairs_of(response.headers)
         if isinstance(response, FileResponse):
             # The reactor sends the file later, so it needs a descriptor of its own.
             descriptor = os.dup(response.descriptor)

@@ -334,8 +334,22 @@ def test_a_header_that_is_accepted_is_one_line_of_latin1(name: str, value: str) 
         assert len(line.splitlines()) == 1
 
 
-@pytest.mark.parametrize("headers", [[("X-Tag", "a")], {"X-Tag": 1}, {b"X-Tag": "a"}, None])
-def test_headers_are_a_mapping_of_str(headers: Any) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "X-Tag",
+        b"X-Tag",
+        ["X-Tag"],
+        [("X-Tag",)],
+        [("X-Tag", 1)],
+        [("a", "b", "c")],
+        {"X-Tag": 1},
+        {b"X-Tag": "a"},
+        5,
+        None,
+    ],
+)
+def test_headers_are_a_mapping_or_pairs_of_str(headers: Any) -> None:
     with pytest.raises(TypeError):
         Response(headers=headers)
 
@@ -381,7 +395,7 @@ def test_what_json_cannot_express_is_refused() -> None:
 
 def test_redirect_names_the_place() -> None:
     response = Response.redirect("/login?next=/a b&x=é%20")
-    assert response.status == 302
+    assert response.status == 303
     assert response.headers == {"Location": "/login?next=/a%20b&x=%C3%A9%20"}
     assert response.body == b""
     assert Response.redirect("https://[::1]:8443/#top", 308).headers == {"Location": "https://[::1]:8443/#top"}

@@ -14,14 +14,15 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 # From the bottom to the top. A module may import from the layers below its own, not from beside it.
 LAYERS = [
     {"hubbub.addresses", "hubbub.client", "hubbub.errors", "hubbub.event_loop", "hubbub.forwarding", "hubbub.memory"},
-    {"hubbub.closings", "hubbub.events", "hubbub.handed_over", "hubbub.logs", "hubbub.unix_sockets"},
-    {"hubbub.kinds", "hubbub.sendings"},
+    {"hubbub.closings", "hubbub.handed_over", "hubbub.headers", "hubbub.logs", "hubbub.unix_sockets"},
+    {"hubbub.events", "hubbub.kinds"},
     {
         "hubbub.control",
         "hubbub.handlers",
         "hubbub.listening",
         "hubbub.metrics",
         "hubbub.program",
+        "hubbub.sendings",
         "hubbub.settings",
         "hubbub.static",
         "hubbub.systemd",

@@ -6,13 +6,14 @@ import gc
 import os
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub import Request, Response, StaticFiles
+from hubbub import Page, Request, Response, StaticFiles
 from hubbub.static import FileResponse
 
 CONTENT = b"0123456789"
@@ -448,3 +449,28 @@ def test_a_range_may_depend_on_what_the_client_has(site: Path, known: str, statu
 
 def test_a_condition_comes_before_the_range(site: Path) -> None:
     assert ask(site, "/digits.txt", ("Range", "bytes=0-0"), ("If-None-Match", "*")).status == 304
+
+
+# Pages.
+
+
+def test_a_page_is_a_file_that_exists(site: Path) -> None:
+    for path in (site / "missing.html", site):
+        with pytest.raises(FileNotFoundError, match="the file of Page is not a file"):
+            Page(path)
+
+
+@pytest.mark.parametrize("path", [None, b"page.html", 1])
+def test_the_arguments_of_a_page(path: Any) -> None:
+    with pytest.raises(TypeError, match="path must be"):
+        Page(path)
+    with pytest.raises(TypeError, match="client must be a bool"):
+        Page(__file__, 1)  # type: ignore[arg-type]
+
+
+def test_a_page_may_be_behind_a_link(site: Path) -> None:
+    link = site.parent / "link.html"
+    link.symlink_to(site / "folder/page.html")
+    answer = Page(link)(None, Request("GET", "/", "", [], ("192.0.2.7", 4711), "http"))
+    assert answer
+    assert answer.body == CONTENT
