@@ -8,28 +8,18 @@ import os
 import time
 from pathlib import Path
 
-from hubbub import Request, Response, Server, client_path
+from hubbub import Page, Request, Server
 
-PAGE = Path(__file__).with_name("page.html")
 TOPIC = "load"
 INTERVAL = 1.0  # seconds
 
 server = Server("127.0.0.1", 9501)
+server.on("request", Page(Path(__file__).with_name("page.html")))
 
 
 @server.on("start")
 def on_start(server: Server) -> None:
     print(f"Open http://127.0.0.1:{server.port}/ in a browser. Ctrl-C stops the server.", flush=True)
-
-
-@server.on("request")
-def on_request(server: Server, request: Request) -> Response | None:
-    match request.path:
-        case "/":
-            return Response(PAGE.read_text("utf-8"))
-        case "/hubbub.js":
-            return Response(client_path().read_bytes(), content_type="text/javascript")
-    return None
 
 
 @server.on("open")

@@ -5,25 +5,17 @@ Run it, and open the address that it prints.
 
 from pathlib import Path
 
-from hubbub import Frame, Request, Response, Server
-
-PAGE = Path(__file__).with_name("websocket_client.html")
+from hubbub import Frame, Page, Request, Server
 
 # In the Origin header a browser tells where a page came from. For a page opened as a file that is "null",
 # which the default, origins="same", refuses; "*" accepts every page. A real site should keep the default.
 server = Server("127.0.0.1", 9501, origins="*")
+server.on("request", Page(Path(__file__).with_name("websocket_client.html"), client=False))
 
 
 @server.on("start")
 def on_start(server: Server) -> None:
     print(f"Open http://127.0.0.1:{server.port}/ in a browser. Ctrl-C stops the server.", flush=True)
-
-
-@server.on("request")
-def on_request(server: Server, request: Request) -> Response | None:
-    if request.path != "/":
-        return None
-    return Response(PAGE.read_bytes(), content_type="text/html; charset=utf-8")
 
 
 @server.on("open")

@@ -1,6 +1,7 @@
 """The server's side in docs/client.md."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from snippets import Snippet, execute, shows
@@ -9,11 +10,19 @@ from websockets.asyncio.client import connect
 import hubbub
 
 
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory with the page that the docs assume."""
+    (tmp_path / "index.html").write_text("<h1>A page</h1>")
+    return tmp_path
+
+
 @shows("docs/client.md", "Serving it")
 @shows("docs/client.md", "Dead connections")
 async def test_the_server_serves_the_client_and_answers_its_heartbeat(
-    snippets: list[Snippet], monkeypatch: pytest.MonkeyPatch
+    snippets: list[Snippet], monkeypatch: pytest.MonkeyPatch, site: Path
 ) -> None:
+    monkeypatch.chdir(site)
     monkeypatch.setenv("HUBBUB_PORT", "0")
     async with execute(*snippets)["server"] as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

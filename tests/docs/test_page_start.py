@@ -3,10 +3,11 @@
 import pytest
 from as_process import Running, output_of, serving
 from playwright.async_api import Page, expect
-from snippets import Snippet, shows
+from snippets import Snippet, shows, snippets_of
 from websockets.asyncio.client import ClientConnection
 
 PAGE = "docs/start.md"
+FILES = {"index.html": next(block.text for block in snippets_of(PAGE) if block.language == "html")}
 
 # Installing a browser may take longer than a test is given.
 pytestmark = pytest.mark.timeout(60, func_only=True)
@@ -32,7 +33,7 @@ async def visit(running: Running, page: Page) -> None:
 async def test_what_is_said_in_one_window_is_seen_in_the_other(snippets: list[Snippet], page: Page) -> None:
     assert page.context.browser
     other = await page.context.browser.new_page()
-    async with serving(*snippets) as running:
+    async with serving(*snippets, files=FILES) as running:
         await visit(running, page)
         await visit(running, other)
         await page.get_by_placeholder("Say something").fill("<b>hello</b>")
@@ -53,7 +54,7 @@ async def greeted(client: ClientConnection) -> int:
 @shows(PAGE, "Push from anywhere")
 async def test_another_program_reaches_the_room_and_each_connection(snippets: list[Snippet]) -> None:
     room, publisher = snippets
-    async with serving(room) as running, running.connect() as client:
+    async with serving(room, files=FILES) as running, running.connect() as client:
         fd = await greeted(client)
         await output_of(publisher, replacing={"9501": str(running.port)})
         assert await client.recv() == "tea is ready"

@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from hubbub import Frame, Request, Response, Server, StaticFiles, client_path
+from hubbub import Endpoint, Frame, Request, Server, StaticFiles, client_path
 
 # Lengths in characters, times in seconds.
 NAME_LENGTH, ROOM_LENGTH, TEXT_LENGTH = 32, 40, 2000
@@ -20,8 +20,11 @@ PAUSE, COUNT_DELAY, MAX_REMEMBERED = 0.05, 0.2, 50
 # The page may load only our own files and connect only to us, even if somebody injects content into it.
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = Path(__file__).with_name("page")
-page_files, client_files = StaticFiles(PAGE), StaticFiles(client_path().parent)
 server = Server("127.0.0.1", 9501, max_message_size=16 * 1024)
+server.on("request", StaticFiles(PAGE, headers={"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}))
+client = Endpoint("/hubbub.js")
+client.on("request", StaticFiles(client_path().parent))
+server.include(client)
 people: dict[int, "Person"] = {}
 recent: deque[tuple[str, str]] = deque(maxlen=MAX_REMEMBERED)
 
@@ -29,13 +32,6 @@ recent: deque[tuple[str, str]] = deque(maxlen=MAX_REMEMBERED)
 class Person(NamedTuple):
     name: str
     room: str
-
-
-@server.on("request")
-def on_request(server: Server, request: Request) -> Response:
-    if request.path == "/":
-        return Response((PAGE / "index.html").read_text("utf-8"), headers={"Content-Security-Policy": POLICY})
-    return (client_files if request.path == "/hubbub.js" else page_files)(server, request)
 
 
 @server.on("open")
