@@ -1,11 +1,10 @@
 """Cookies in answers: which can be set, and that none breaks out of its header."""
 
 import re
-from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubbub import Accept, Response
@@ -89,11 +88,11 @@ def test_a_name_cannot_break_out(text: str) -> None:
 @pytest.mark.parametrize("text", [*BREAKS, "é"])
 def test_an_attribute_cannot_break_out(text: str) -> None:
     wrong: list[dict[str, Any]] = [{"path": f"/{text}"}, {"domain": f"a{text}b"}]
-    for settings in wrong:
+    for attribute in wrong:
         with pytest.raises(ValueError, match="of a cookie must"):
-            Response().set_cookie("a", "1", **settings)
+            Response().set_cookie("a", "1", **attribute)
         with pytest.raises(ValueError, match="of a cookie must"):
-            Response().delete_cookie("a", **settings)
+            Response().delete_cookie("a", **attribute)
     with pytest.raises(ValueError, match="samesite must be"):
         Response().set_cookie("a", "1", samesite=f"lax{text}")
 
@@ -149,14 +148,13 @@ def test_arguments_of_other_types_are_refused(settings: dict[str, Any]) -> None:
         Response().set_cookie(**{"name": "a", "value": "1", **settings})
 
 
+@settings(deadline=None)
 @given(name=st.text(max_size=20), value=st.text(max_size=50), path=st.text(max_size=20))
 def test_what_is_accepted_comes_back_as_it_was(name: str, value: str, path: str) -> None:
     try:
         (text,) = cookies(Response().set_cookie(name, value, path=path))
     except ValueError:
         return
-    parsed: SimpleCookie = SimpleCookie()
-    parsed.load(text)
     pair, *attributes = text.split("; ")
     assert pair == f"{name}={value}"
     assert [attribute.partition("=")[0] for attribute in attributes] == ["Path", "HttpOnly", "SameSite"]
