@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -21,11 +22,11 @@ from typing import IO, Any, NoReturn
 
 import click
 
-from . import __version__, _core, environment, handed_over, program
+from . import __version__, _core, environment, handed_over, listing, program
 from .addresses import loopback_names, urls_to_open
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
-from .logs import shown_client
+from .logs import shown, shown_client
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
 from .settings import Settings
@@ -424,6 +425,59 @@ async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
         for begin in range(0, len(ids), MAX_QUESTIONS):
             found += await asyncio.gather(*(server.info(fd) for fd in ids[begin : begin + MAX_QUESTIONS]))
     return [info for info in found if info]
+
+
+def _limited(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that limits a list."""
+    option = click.option("--limit", type=int, default=1000, show_default=True, help="The most to list, 1 or above.")
+    return option(command)
+
+
+@main.command()
+@click.option("--prefix", default="", help="List only topics whose names begin with this.")
+@click.option("--after", default="", metavar="TOPIC", help="List only topics that come after this one: the next page.")
+@_limited
+@_talking
+def topics(prefix: str, after: str, limit: int, port: str | None, control: str | None, as_json: bool) -> None:
+    """List the topics that have subscribers, in order, and how many."""
+    with _server(port, control) as server:
+        found = server._list_topics(listing.topics(limit, after), prefix)
+    if as_json:
+        _answer(as_json, topics=dict(found.entries), next=found.after if found.goes_on else None)
+        return
+    # Clients may have chosen the names.
+    rows = [[f"{count:,}", shown(topic)] for topic, count in found.entries]
+    print_table([["subscribers", "topic"], *rows], left={1})
+    _tell_count(found, "topic")
+
+
+@main.command()
+@click.argument("topic")
+@click.option("--after", type=int, default=0, metavar="FD", help="List only ids above this one: the next page.")
+@_limited
+@_talking
+def members(topic: str, after: int, limit: int, port: str | None, control: str | None, as_json: bool) -> None:
+    """List the connections that are subscribed to TOPIC, in the order of their ids."""
+    with _server(port, control) as server:
+        found = server._list_members(listing.members(limit, after), topic)
+    if as_json:
+        _answer(as_json, members=found.entries, next=found.after if found.goes_on else None)
+        return
+    print_table([["fd"], *([str(fd)] for fd in found.entries)], left=set())
+    _tell_count(found, "member")
+
+
+def _tell_count(found: listing.Listing[Any, Any], name: str) -> None:
+    """Print how many there are, and how to get the next ones."""
+    count = len(found.entries)
+    line = f"{count:,} {name if count == 1 else name + 's'}"
+    if found.goes_on:
+        after = str(found.after)
+        if after.isprintable():
+            line += f"; for the next ones add --after={shlex.quote(after)}"
+        else:
+            line += "; for the next ones add --json, which also gives the argument for --after"
+    click.echo(line)
 
 
 @main.command()

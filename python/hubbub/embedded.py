@@ -141,6 +141,8 @@ class Embedded:
             self._close_listeners()
             return failure
         tls = " (TLS)" if self._settings.ssl_certfile else ""
+        # From here on the hub passes on messages for `pipe_message`.
+        worker.reactor.ready()
         log.info("listening on %s%s", self._listeners.where, tls)
         await worker.caller.call("start", self._server)
         return None

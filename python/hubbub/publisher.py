@@ -21,9 +21,10 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import _core, control
+from . import _core, control, listing
 from .errors import check_ids, check_seconds, short_number, wrong_type
 from .events import ConnectionInfo, Data
+from .listing import Listing
 
 __all__ = ["AsyncPublisher", "Publisher"]
 
@@ -42,6 +43,8 @@ MAX_WAIT = 365 * 24 * 3600.0
 # whole timeout: this part of it is kept for the report, but at most this many seconds.
 REPORT_PART, MAX_REPORT = 0.2, 0.5
 MAX_PORT = 65535
+# The number of a worker that no server has.
+NO_WORKER = 255
 # Seconds to wait for the reader thread of a connection that has ended.
 END_OF_THREAD = 1.0
 
@@ -370,6 +373,23 @@ class Publisher(_Sender):
         ids = check_ids(exclude)
         self._call(lambda connection, wait: connection.broadcast(data, ids, wait), timeout)
 
+    def send_message(self, data: str | bytes, worker_id: int, *, timeout: float | None = None) -> None:
+        """Run `pipe_message` in a worker, with `data`, and with `None` as the number of the sending worker.
+
+        Returns once the server has accepted the message and passed it on; the handler runs later. Messages from one
+        thread to one worker arrive in the order of the calls. As with `Server.send_message`, messages to a worker that
+        has just died, or does not keep up, are lost, and counted as `commands_dropped`.
+
+        Args:
+            data: Arrives unchanged, as `str` or `bytes`; at most 32 MiB.
+            worker_id: The receiving worker: 0 or above, below the number of workers.
+
+        Raises:
+            TypeError: `data` is neither `str` nor `bytes`, or `worker_id` is not an `int`.
+            ValueError: There is no such worker, or `data` is too long.
+        """
+        _check_sent(self._ask(_sending(data, worker_id), timeout), worker_id)
+
     def subscribers(self, topic: str, *, timeout: float | None = None) -> int:
         """Count the connections that are subscribed to a topic.
 
@@ -378,6 +398,52 @@ class Publisher(_Sender):
             ValueError: The topic is empty or longer than 255 bytes.
         """
         return int(self._ask(lambda core, ticket, wait: core.subscribers(ticket, topic, wait), timeout))
+
+    def topics(self, *, prefix: str = "", limit: int = 1000, timeout: float | None = None) -> dict[str, int]:
+        """Return the topics that have subscribers, with their numbers of subscribers; see `Server.topics`.
+
+        A long list needs several questions, and `timeout` applies to each of them.
+
+        Args:
+            prefix: Return only topics whose names begin with this, at most 255 bytes of UTF-8.
+            limit: The largest number of topics to return, 1 or above.
+
+        Raises:
+            TypeError: `prefix` is not a `str`, or `limit` is not an `int`.
+            ValueError: `prefix` is too long, or `limit` is below 1.
+            RuntimeError: Too many questions are waiting for answers.
+        """
+        return dict(self._list_topics(listing.topics(limit), prefix, timeout).entries)
+
+    def _list_topics(
+        self, found: Listing[str, tuple[str, int]], prefix: str, timeout: float | None = None
+    ) -> Listing[str, tuple[str, int]]:
+        """Fill a list."""
+        while found.wanted:
+            found.add(self._ask(partial(_ask_topics, prefix, found.after, found.wanted), timeout))
+        return found
+
+    def members(self, topic: str, *, limit: int = 1000, timeout: float | None = None) -> list[int]:
+        """Return the ids of the connections that are subscribed to a topic, in ascending order.
+
+        A long list needs several questions, and `timeout` applies to each of them.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            limit: The largest number of ids to return, 1 or above.
+
+        Raises:
+            TypeError: `topic` is not a `str`, or `limit` is not an `int`.
+            ValueError: The topic is empty or longer than 255 bytes, or `limit` is below 1.
+            RuntimeError: Too many questions are waiting for answers.
+        """
+        return self._list_members(listing.members(limit), topic, timeout).entries
+
+    def _list_members(self, found: Listing[int, int], topic: str, timeout: float | None = None) -> Listing[int, int]:
+        """Fill a list."""
+        while found.wanted:
+            found.add(self._ask(partial(_ask_members, topic, found.after, found.wanted), timeout))
+        return found
 
     def connections(self, *, timeout: float | None = None) -> list[int]:
         """Return the ids of all open WebSockets."""
@@ -460,9 +526,27 @@ class AsyncPublisher(_Sender):
         ids = check_ids(exclude)
         await self._call(lambda connection, wait: connection.broadcast(data, ids, wait))
 
+    async def send_message(self, data: str | bytes, worker_id: int) -> None:
+        """See `Publisher.send_message`."""
+        _check_sent(await self._ask(_sending(data, worker_id)), worker_id)
+
     async def subscribers(self, topic: str) -> int:
         """See `Publisher.subscribers`."""
         return int(await self._ask(lambda core, ticket, wait: core.subscribers(ticket, topic, wait)))
+
+    async def topics(self, *, prefix: str = "", limit: int = 1000) -> dict[str, int]:
+        """See `Publisher.topics`."""
+        found = listing.topics(limit)
+        while found.wanted:
+            found.add(await self._ask(partial(_ask_topics, prefix, found.after, found.wanted)))
+        return dict(found.entries)
+
+    async def members(self, topic: str, *, limit: int = 1000) -> list[int]:
+        """See `Publisher.members`."""
+        found = listing.members(limit)
+        while found.wanted:
+            found.add(await self._ask(partial(_ask_members, topic, found.after, found.wanted)))
+        return found.entries
 
     async def connections(self) -> list[int]:
         """See `Publisher.connections`."""
@@ -525,6 +609,30 @@ class AsyncPublisher(_Sender):
 def _ask_by(question: Question, report_at: float, connection: _Connection, wait: float) -> Future[Any]:
     """Ask, and have the server name the workers that are still silent at `report_at`."""
     return connection.ask(question, _left(report_at), wait)
+
+
+def _sending(data: str | bytes, worker_id: int) -> Question:
+    """Return the question that sends a message to a worker; see `_check_sent` for its answer."""
+    if not isinstance(worker_id, int) or isinstance(worker_id, bool):
+        raise wrong_type("worker_id", "an int", worker_id)
+    # The server has fewer workers than this, and says how many.
+    to = worker_id if 0 <= worker_id < NO_WORKER else NO_WORKER
+    return lambda core, ticket, wait: core.send_message(ticket, data, to, wait)
+
+
+def _check_sent(answer: bool | int, worker_id: int) -> None:
+    if answer is not True:
+        raise ValueError(f"there is no worker {short_number(worker_id)}; the workers are 0 to {answer - 1}")
+
+
+def _ask_topics(prefix: str, after: str, count: int, core: _core.Publisher, ticket: Ticket, wait: float) -> None:
+    """Ask for a page of topics."""
+    core.topics(ticket, prefix, after, count, wait)
+
+
+def _ask_members(topic: str, after: int, count: int, core: _core.Publisher, ticket: Ticket, wait: float) -> None:
+    """Ask for a page of ids."""
+    core.members(ticket, topic, after, count, wait)
 
 
 def _as_info(values: Any) -> ConnectionInfo | None:

@@ -7,13 +7,13 @@ import os
 import signal
 import sys
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from types import BuiltinMethodType, FrameType, TracebackType
 from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
 
-from . import environment, logs, program
+from . import environment, listing, logs, program
 from ._core import Reactor, bind_push
 from .embedded import Embedded
 from .endpoints import Endpoint, Included, Route
@@ -39,6 +39,7 @@ LOOP_MARGIN = 0.25
 LOG_LEVEL = next(setting.default for setting in Settings.describe() if setting.name == "log_level")
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 # A forked child has the sockets but must not use them; its copy of a server is not running.
 _running: "weakref.WeakSet[Server]" = weakref.WeakSet()
@@ -151,7 +152,8 @@ class Server:
           started again later. `serve` and `async with` raise the exception.
         - `start`, `shutdown` (server): run once, in the master or the embedding process: `start` when all workers
           accept connections, `shutdown` when all have ended.
-        - `pipe_message` (server, worker_id, data): a worker called `send_message`.
+        - `pipe_message` (server, worker_id, data): that worker called `send_message`, or another program did
+          (`Publisher.send_message`), and `worker_id` is `None`.
 
         Args:
             event: The event's name.
@@ -453,18 +455,55 @@ class Server:
             NotRunning: The server is not running.
         """
         worker = self._worker_of("subscribers")
-        if asyncio.get_running_loop() is worker.loop:
-            return await worker.subscribers(topic)
-        # The worker's own report names the silent worker, so give it time to arrive before this loop gives up.
-        counting = worker.subscribers(topic, PATIENCE - LOOP_MARGIN)
-        asking = asyncio.run_coroutine_threadsafe(counting, worker.loop)
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await asyncio.wrap_future(asking)
-        except TimeoutError:
-            if asking.done() and not asking.cancelled():
-                raise
-            raise TimeoutError(f"the event loop of this worker did not answer within {PATIENCE:g} s") from None
+        return await _answer(worker, partial(worker.subscribers, topic))
+
+    async def topics(self, *, prefix: str = "", limit: int = 1000) -> dict[str, int]:
+        """Return the topics that have subscribers, in all workers, with their numbers of subscribers.
+
+        They are in the order of their names' bytes; a longer list is cut after `limit` topics. It includes the effect
+        of your own earlier calls. Each worker looks through all of its topics, which takes it some milliseconds for
+        100,000 of them, and a long list needs several questions. So call this to look at a server, not for each
+        message.
+
+        Args:
+            prefix: Return only topics whose names begin with this, at most 255 bytes of UTF-8.
+            limit: The largest number of topics to return, 1 or above.
+
+        Raises:
+            TypeError: `prefix` is not a `str`, or `limit` is not an `int`.
+            ValueError: `prefix` is too long, or `limit` is below 1.
+            TimeoutError: A worker with subscribers did not answer a question within 5 s; the message names the worker.
+            RuntimeError: Too many questions are waiting for answers.
+            NotRunning: The server is not running.
+        """
+        worker = self._worker_of("topics")
+        found = listing.topics(limit)
+        while found.wanted:
+            found.add(await _answer(worker, partial(worker.topics, prefix, found.after, found.wanted)))
+        return dict(found.entries)
+
+    async def members(self, topic: str, *, limit: int = 1000) -> list[int]:
+        """Return the ids of the connections, in all workers, that are subscribed to a topic.
+
+        They are in ascending order; a longer list is cut after `limit` ids. It includes the effect of your own earlier
+        calls.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            limit: The largest number of ids to return, 1 or above.
+
+        Raises:
+            TypeError: `topic` is not a `str`, or `limit` is not an `int`.
+            ValueError: The topic is empty or too long, or `limit` is below 1.
+            TimeoutError: A worker with subscribers did not answer a question within 5 s; the message names the worker.
+            RuntimeError: Too many questions are waiting for answers.
+            NotRunning: The server is not running.
+        """
+        worker = self._worker_of("members")
+        found = listing.members(limit)
+        while found.wanted:
+            found.add(await _answer(worker, partial(worker.members, topic, found.after, found.wanted)))
+        return found.entries
 
     def stats(self) -> dict[str, Any]:
         """Return totals since the start; the key `workers` holds a list with the same numbers for each worker.
@@ -542,12 +581,12 @@ class Server:
         died are lost.
 
         Args:
-            data: Arrives unchanged, as `str` or `bytes`.
+            data: Arrives unchanged, as `str` or `bytes`; at most 32 MiB.
             worker_id: The receiving worker: 0 or above, below `settings.worker_count`.
 
         Raises:
             TypeError: `data` is neither `str` nor `bytes`, or `worker_id` is not an `int`.
-            ValueError: There is no such worker.
+            ValueError: There is no such worker, or `data` is too long.
             NotRunning: The server is not running.
         """
         self._worker_of("send_message").send_message(data, worker_id)
@@ -818,6 +857,21 @@ class Server:
             SettingsError: As in the constructor.
         """
         self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
+
+
+async def _answer(worker: Worker, ask: Callable[[float], Coroutine[Any, Any, T]]) -> T:
+    """Ask in the worker's event loop, from there or from another one; `ask` is given the seconds to wait."""
+    if asyncio.get_running_loop() is worker.loop:
+        return await ask(PATIENCE)
+    # The worker's own report names the silent worker, so give it time to arrive before this loop gives up.
+    asking = asyncio.run_coroutine_threadsafe(ask(PATIENCE - LOOP_MARGIN), worker.loop)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await asyncio.wrap_future(asking)
+    except TimeoutError:
+        if asking.done() and not asking.cancelled():
+            raise
+        raise TimeoutError(f"the event loop of this worker did not answer within {PATIENCE:g} s") from None
 
 
 # `push` is on the path of every message, so while a worker runs, calls go to its reactor directly: for one server of

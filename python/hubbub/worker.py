@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from . import program
 from ._core import Reactor
@@ -26,6 +26,7 @@ from .forwarding import forwarded
 from .handlers import Handler
 from .headers import pairs_of
 from .listening import Listeners
+from .listing import Page
 from .logs import shown
 from .memory import memory_for_worker
 from .program import Why
@@ -39,6 +40,8 @@ from .watchdog import Watchdog
 __all__ = ["PATIENCE", "Worker"]
 
 log = logging.getLogger("hubbub")
+
+T = TypeVar("T")
 
 FORBIDDEN = Response("the handshake was refused\n", status=403, content_type="text/plain; charset=utf-8")
 NOT_FOUND = Response("not found\n", status=404, content_type="text/plain; charset=utf-8")
@@ -614,7 +617,7 @@ class Worker:
 
     # ---- other handlers, timers --------------------------------------------------------------------------
 
-    def on_pipe_message(self, worker_id: int, data: str | bytes) -> None:
+    def on_pipe_message(self, worker_id: int | None, data: str | bytes) -> None:
         """Call the `pipe_message` handler, and tell the reactor when it ends: it limits how many run at once."""
         self.caller.begin("pipe_message", self._pipe_message_ended, self._server, worker_id, data)
 
@@ -657,25 +660,43 @@ class Worker:
 
     async def subscribers(self, topic: str, patience: float = PATIENCE) -> int:
         """Count the subscribers of a topic in all workers within `patience` seconds; see `Server.subscribers`."""
-        count: asyncio.Future[int] = self.loop.create_future()
+        return await self._ask_workers(lambda then: self.reactor.count_subscribers(topic, then), patience)
 
-        def answer(value: int | None, silent: list[int]) -> None:
-            if count.done():
+    async def topics(self, prefix: str, after: str, limit: int, patience: float = PATIENCE) -> Page[tuple[str, int]]:
+        """Return a page of `Server.topics`: the first `limit` after the name `after`, or fewer."""
+        return await self._ask_workers(lambda then: self.reactor.list_topics(prefix, after, limit, then), patience)
+
+    async def members(self, topic: str, after: int, limit: int, patience: float = PATIENCE) -> Page[int]:
+        """Return a page of `Server.members`: the first `limit` ids above `after`, or fewer."""
+        return await self._ask_workers(lambda then: self.reactor.list_members(topic, after, limit, then), patience)
+
+    async def _ask_workers(self, ask: Callable[[Callable[[T | None, list[int]], None]], int], patience: float) -> T:
+        """Ask all workers, and wait for the answer.
+
+        Args:
+            ask: Is given the function that takes the answer, or `None` and the silent workers; returns the question's
+                number.
+            patience: Seconds to wait.
+        """
+        answer: asyncio.Future[T] = self.loop.create_future()
+
+        def then(value: T | None, silent: list[int]) -> None:
+            if answer.done():
                 return
             if value is not None:
-                count.set_result(value)
+                answer.set_result(value)
             elif silent:
-                count.set_exception(TimeoutError(_describe_silence(silent)))
+                answer.set_exception(TimeoutError(_describe_silence(silent)))
             else:
-                count.set_exception(RuntimeError("too many questions are waiting for answers"))
+                answer.set_exception(RuntimeError("too many questions are waiting for answers"))
 
-        number = self.reactor.count_subscribers(topic, answer)
+        number = ask(then)
         try:
             # The hub reports a little earlier which workers are silent.
             async with asyncio.timeout(patience):
-                return await count
+                return await answer
         except TimeoutError:
-            if not count.cancelled():
+            if not answer.cancelled():
                 raise
             raise TimeoutError(f"the master did not answer within {PATIENCE:g} s") from None
         finally:

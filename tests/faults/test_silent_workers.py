@@ -1,6 +1,7 @@
 """Questions to workers, or to a master, that do not answer: they end, and say who was silent."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -57,6 +58,29 @@ async def test_a_question_to_a_stopped_worker_ends_and_names_it(start_hub: Start
         assert await count(victim) == subscribed(server, 0, 1, 2)
 
 
+async def test_lists_name_a_silent_worker_too(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, victim, third):
+        looks = ("report(fd, server.topics())", "report(fd, server.members('news', limit=1))")
+        with stopped(victim.pid):
+            await asyncio.gather(*(client.ask(look) for client, look in zip((first, third), looks, strict=True)))
+            for client in (first, third):
+                assert await client.receive() == "TimeoutError: worker 1 did not answer within 5 s"
+        await first.ask("report(fd, server.topics())")
+        assert json.loads(await first.receive()) == {"news": len(server.connected)}
+
+
+async def test_a_worker_that_is_killed_does_not_hold_up_a_list(start_hub: StartHub) -> None:
+    server = start_hub()
+    async with server.clients(topics="news") as (first, victim, third):
+        with stopped(victim.pid):
+            await first.ask("report(fd, server.members('news'))")
+            os.kill(victim.pid, signal.SIGKILL)
+            expected = sorted(client.fd for client in server.connected if client.worker_id != 1)
+            assert json.loads(await first.receive()) == expected
+        assert third.fd in expected
+
+
 async def test_all_silent_workers_are_named(start_hub: StartHub) -> None:
     server = start_hub()
     async with server.clients(topics="news") as (first, second, third):
@@ -89,6 +113,8 @@ def ask_all(server: HubServer, victim: int) -> None:
             lambda: hub.push(victim, "late"),
             lambda: hub.disconnect(victim),
             lambda: hub.subscribers("news"),
+            lambda: hub.members("news"),
+            hub.topics,
         ]
         for question in questions:
             with pytest.raises(TimeoutError, match=NAMED):

@@ -31,6 +31,12 @@ def on_message(server: Server, frame: Frame) -> None:
     server.push(frame.fd, frame.data)
 
 
+@server.on("pipe_message")
+def on_pipe_message(server: Server, worker_id: int | None, data: str | bytes) -> None:
+    """Publish what arrived, and in which worker."""
+    server.publish("piped", f"{server.worker_id} {worker_id} {data!r}")
+
+
 @server.on("request")
 def on_request(server: Server, request: Request) -> Response:
     """Answer."""

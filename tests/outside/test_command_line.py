@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,60 @@ def test_connections_are_a_list_for_programs(server: OutsideServer) -> None:
         assert info["messages_out"] == 1
 
 
+def test_topics_are_a_table_for_people(server: OutsideServer) -> None:
+    with server.client("news", "room:1"), server.client("news"):
+        status, out, err = hubbub("topics", "--control", server.control)
+        assert (status, err) == (0, "")
+        assert [line.split() for line in out.splitlines()] == [
+            ["subscribers", "topic"],
+            ["2", "news"],
+            ["1", "room:1"],
+            ["2", "topics"],
+        ]
+        one = hubbub("topics", "--prefix", "room:", "--control", server.control)[1]
+        assert one.splitlines()[1:] == ["          1  room:1", "1 topic"]
+
+
+def test_topics_are_a_dict_for_programs_page_by_page(server: OutsideServer) -> None:
+    with server.client("a", "b", "c"):
+        first = json.loads(hubbub("topics", "--limit", 2, "--json", "--control", server.control)[1])
+        assert first == {"topics": {"a": 1, "b": 1}, "next": "b"}
+        last = hubbub("topics", "--limit", 2, "--after", first["next"], "--json", "--control", server.control)[1]
+        assert json.loads(last) == {"topics": {"c": 1}, "next": None}
+        page = hubbub("topics", "--limit", 1, "--after", "a", "--control", server.control)[1]
+        assert page.splitlines()[-1] == "1 topic; for the next ones add --after=b"
+
+
+def test_a_topic_with_a_hostile_name_does_nothing_to_a_terminal(server: OutsideServer) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07\r\nfake  1 topic\u202e"
+    with server.client(urllib.parse.quote(hostile), "z"):
+        status, out, err = hubbub("topics", "--limit", 1, "--control", server.control)
+        assert (status, err) == (0, "")
+        header, row, total = out.split("\n")[:-1]
+        assert header == "subscribers  topic"
+        assert row == r"          1  \x1b[2J\x1b]0;owned\x07\r\nfake  1 topic\u202e"
+        assert total == "1 topic; for the next ones add --json, which also gives the argument for --after"
+        page = json.loads(hubbub("topics", "--limit", 1, "--json", "--control", server.control)[1])
+        assert page == {"topics": {hostile: 1}, "next": hostile}
+        rest = hubbub("topics", "--after", page["next"], "--json", "--control", server.control)[1]
+        assert json.loads(rest) == {"topics": {"z": 1}, "next": None}
+
+
+def test_members_are_listed_page_by_page(server: OutsideServer) -> None:
+    with server.client("news") as one, server.client("news") as other, server.client("sports"):
+        fds = sorted([one.fd, other.fd])
+        status, out, err = hubbub("members", "news", "--control", server.control)
+        assert (status, err) == (0, "")
+        assert [line.strip() for line in out.splitlines()] == ["fd", str(fds[0]), str(fds[1]), "2 members"]
+        first = json.loads(hubbub("members", "news", "--limit", 1, "--json", "--control", server.control)[1])
+        assert first == {"members": fds[:1], "next": fds[0]}
+        out = hubbub("members", "news", "--limit", 1, "--control", server.control)[1]
+        assert out.splitlines()[-1] == f"1 member; for the next ones add --after={fds[0]}"
+        last = hubbub("members", "news", "--after", fds[0], "--json", "--control", server.control)[1]
+        assert json.loads(last) == {"members": fds[1:], "next": None}
+        assert hubbub("members", "nobody", "--control", server.control)[1].splitlines()[-1] == "0 members"
+
+
 def test_stats_are_a_table_for_people(server: OutsideServer) -> None:
     status, out, err = hubbub("stats", "--control", server.control)
     assert (status, err) == (0, "")
@@ -135,7 +190,16 @@ def test_stats_are_a_dict_for_programs(server: OutsideServer) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["push", 1, "x"], ["publish", "t", "x"], ["broadcast", "x"], ["disconnect", 1], ["connections"], ["stats"]],
+    [
+        ["push", 1, "x"],
+        ["publish", "t", "x"],
+        ["broadcast", "x"],
+        ["disconnect", 1],
+        ["connections"],
+        ["topics"],
+        ["members", "t"],
+        ["stats"],
+    ],
 )
 def test_without_a_server_there_is_one_line(tmp_path: Path, command: list[object]) -> None:
     port = free_port()
@@ -168,6 +232,12 @@ def test_variables_name_the_server_unless_options_do(server: OutsideServer, tmp_
         (["stats", "--port", "1", "--control", "x"], "give --port or --control, not both"),
         (["disconnect", 1, "--code", 1005], "1005 may not be sent"),
         (["publish", "", "x"], "topic must have 1 to 255 bytes"),
+        (["topics", "--limit", 0], "limit must be 1 or above, not 0"),
+        (["topics", "--limit", "all"], "'all' is not a valid integer"),
+        (["topics", "--prefix", "x" * 256], "prefix must have at most 255 bytes"),
+        (["members"], "Missing argument 'TOPIC'"),
+        (["members", ""], "topic must have 1 to 255 bytes"),
+        (["members", "x", "--limit", -1], "limit must be 1 or above, not -1"),
     ],
 )
 def test_a_wrong_call_has_status_2(server: OutsideServer, command: list[object], says: str) -> None:
@@ -191,5 +261,5 @@ def test_version_and_help_need_no_server() -> None:
     assert re.fullmatch(r"hubbub \d+\.\d+\.\d+\n", hubbub("--version")[1])
     status, out, _ = hubbub("--help")
     assert status == 0
-    for command in ("run", "push", "publish", "broadcast", "disconnect", "connections", "stats"):
+    for command in ("run", "push", "publish", "broadcast", "disconnect", "connections", "topics", "members", "stats"):
         assert f"\n  {command} " in out

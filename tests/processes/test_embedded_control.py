@@ -33,6 +33,10 @@ async def test_other_programs_reach_it(tmp_path: Path) -> None:
             assert server.stats()["connections"] == len(server.connections) == 1
             server.send_message("to myself", 0)
             assert await client.recv() == "0: to myself"
+            await publisher.send_message("from outside", 0)
+            assert await client.recv() == "None: from outside"
+            assert await publisher.topics() == await server.topics() == {"news": 1}
+            assert await publisher.members("news") == await server.members("news") == [fd]
     assert not path.exists()
 
 

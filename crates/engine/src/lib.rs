@@ -17,11 +17,12 @@ mod topics;
 pub use endpoints::{Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
-pub use language::command::{Command, Format, is_topic};
+pub use language::command::{Command, Format, MAX_PIPED, OUTSIDE, is_topic};
+pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Page, TopicSize};
 pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
-    Event, MAX_PIPED, Owner, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage,
-    Subscribed, Token, Unanswered, Watching,
+    Event, Owner, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage, Subscribed, Token,
+    Watching,
 };
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use engine::{Answer, Command, DataOpcode, Format, Hub, HubEvent, Leave, Message, Ownership, Question, VERSION};
+use engine::{
+    Answer, Command, DataOpcode, Format, Hub, HubEvent, Leave, Message, OUTSIDE, Ownership, Page, Question, VERSION,
+};
 use support::{PATIENCE, settings};
 
 /// A worker or a program.
@@ -334,6 +336,58 @@ fn who_does_not_answer_in_time_is_named_and_not_waited_for() {
     drop(one);
     hub.ended(slot);
     program.expect(&Message::Answer(8, Answer::Count(2)));
+}
+
+#[test]
+fn a_program_may_send_messages_to_workers() {
+    let (hub, control) = hub_with_control();
+    let (slot, mut one) = worker(&hub, 1);
+    one.send(&Message::Ready);
+    wait_for(&hub, |event| *event == HubEvent::Ready(slot));
+    let mut program = program(&control.0);
+    let to = |to, payload| Command::PipeMessage { from: OUTSIDE, to, format: Format::Text, payload };
+    program.send(&Message::Ask(7, PATIENCE, Question::Do(to(2, b""))));
+    program.expect(&Message::Answer(7, Answer::NoWorker(2)));
+    // Longer than a message for a connection may be.
+    let long = [b'x'; 2000];
+    program.send(&Message::Ask(8, PATIENCE, Question::Do(to(1, &long))));
+    program.expect(&Message::Answer(8, Answer::Done(true)));
+    one.expect(&Message::Command(to(1, &long)));
+    // In the name of a worker it may not, nor without asking.
+    let forged = Command::PipeMessage { from: 0, to: 1, format: Format::Text, payload: b"" };
+    program.send(&Message::Ask(9, PATIENCE, Question::Do(forged)));
+    assert_eq!(program.receive(), None);
+}
+
+#[test]
+fn lists_of_several_workers_are_merged() {
+    let (hub, control) = hub_with_control();
+    let ((_, mut zero), (slot, mut one)) = (worker_that_is_asked(&hub, 0), worker_that_is_asked(&hub, 1));
+    let mut program = program(&control.0);
+    let topics = |names: &[&str], goes_on| {
+        let entries = names.iter().map(|name| ((*name).to_owned(), 1)).collect();
+        Answer::Topics(Page { entries, goes_on })
+    };
+    let everything = Question::Topics { prefix: "", after: "", limit: 3 };
+    program.send(&Message::Ask(7, PATIENCE, everything.clone()));
+    let number = question(&mut zero);
+    zero.send(&Message::Answer(number, topics(&["a", "c", "e"], true)));
+    let number = question(&mut one);
+    one.send(&Message::Answer(number, topics(&["b", "d", "f"], true)));
+    program.expect(&Message::Answer(7, topics(&["a", "b", "c"], true)));
+    // An answer of another kind counts for nothing, and so does a worker that is gone.
+    program.send(&Message::Ask(8, PATIENCE, Question::Members { topic: "news", after: 0, limit: u32::MAX }));
+    let number = question(&mut zero);
+    zero.send(&Message::Answer(number, topics(&["a"], false)));
+    let number = question(&mut one);
+    one.send(&Message::Answer(number, Answer::Members(Page { entries: vec![5, 6], goes_on: false })));
+    program.expect(&Message::Answer(8, Answer::Members(Page { entries: vec![5, 6], goes_on: false })));
+    program.send(&Message::Ask(9, PATIENCE, everything));
+    let number = question(&mut zero);
+    zero.send(&Message::Answer(number, topics(&["a"], false)));
+    drop(one);
+    hub.ended(slot);
+    program.expect(&Message::Answer(9, topics(&["a"], false)));
 }
 
 #[test]

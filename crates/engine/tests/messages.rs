@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::{
-    Answer, COUNTS, Command, DataOpcode, Fd, Fin, Format, Info, Leave, Message, Question, Stats, WorkerStats,
+    Answer, COUNTS, Command, DataOpcode, Fd, Fin, Format, Info, Leave, Message, Page, Question, Stats, WorkerStats,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -82,7 +82,10 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
     let questions = [
         Question::Do(Command::Push { fd, opcode, fin, payload }),
         Question::Do(Command::Disconnect { fd, code, reason: text }),
+        Question::Do(Command::PipeMessage { from: worker_id, to: !worker_id, format: Format::Binary, payload }),
         Question::Subscribers(text),
+        Question::Topics { prefix: text, after: text, limit: code.into() },
+        Question::Members { topic: text, after: fd, limit: code.into() },
         Question::Stats,
         Question::Connections,
         Question::Info(fd),
@@ -91,10 +94,13 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
     let answers = [
         Answer::Done(flag),
         Answer::Count(fd),
+        Answer::Topics(Page { entries: vec![(text.clone(), fd); ids.len()], goes_on: flag }),
+        Answer::Members(Page { entries: ids.clone(), goes_on: flag }),
         Answer::Stats(stats.into()),
         Answer::Connections(ids.clone()),
         Answer::Info(flag.then_some((worker_id, info))),
         Answer::Refused,
+        Answer::NoWorker(worker_id),
         Answer::Silent(payload.clone()),
     ];
     let mut messages = vec![

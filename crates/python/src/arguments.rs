@@ -1,6 +1,6 @@
 //! Arguments from callers: ids, data, opcodes, topics; and the errors that say what is wrong with them.
 
-use engine::{DataOpcode, Fd, Fin, is_topic};
+use engine::{DataOpcode, Fd, Fin, Format, MAX_PIPED, is_topic};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
@@ -119,6 +119,22 @@ impl<'a> FromPyObject<'a, '_> for Topic<'a> {
     }
 }
 
+/// What the names of topics begin with.
+pub(crate) struct Prefix<'a>(pub(crate) &'a str);
+
+impl<'a> FromPyObject<'a, '_> for Prefix<'a> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, '_, PyAny>) -> PyResult<Self> {
+        let prefix = text_named("prefix", value)?;
+        if !prefix.is_empty() && !is_topic(prefix) {
+            let length = prefix.len();
+            return Err(PyValueError::new_err(format!("prefix must have at most 255 bytes of UTF-8, not {length}")));
+        }
+        Ok(Self(prefix))
+    }
+}
+
 /// The reason of a close.
 pub(crate) struct Reason<'a>(pub(crate) &'a str);
 
@@ -167,6 +183,23 @@ impl Data<'_> {
             Self::Text(text) => Ok(text.to_str()?.as_bytes()),
             Self::Bytes(bytes) => Ok(bytes.as_bytes()),
         }
+    }
+
+    /// The format and the payload of a message for a worker.
+    ///
+    /// # Errors
+    /// ValueError if it is too long.
+    pub(crate) fn piped(&self) -> PyResult<(Format, &[u8])> {
+        let format = match self {
+            Self::Text(_) => Format::Text,
+            Self::Bytes(_) => Format::Binary,
+        };
+        let payload = self.payload()?;
+        if payload.len() > MAX_PIPED {
+            let message = format!("a message of {} bytes is larger than the maximum, {MAX_PIPED}", payload.len());
+            return Err(PyValueError::new_err(message));
+        }
+        Ok((format, payload))
     }
 
     /// The opcode and the payload of a message.

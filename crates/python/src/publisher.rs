@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use engine::{Answer, Command, DataOpcode, Fin, Message, PATIENCE, PublisherError, Question};
+use engine::{Answer, Command, DataOpcode, Fin, Message, OUTSIDE, PATIENCE, PublisherError, Question};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::arguments::{CodeArgument, Data, FdArgument, OpcodeArgument, Reason, Topic, check_close, excluded};
-use crate::values::{info_tuple, stats_dict};
+use crate::arguments::{CodeArgument, Data, FdArgument, OpcodeArgument, Prefix, Reason, Topic, check_close, excluded};
+use crate::values::{info_tuple, page_tuple, stats_dict};
 
 /// One connection to a server's control socket.
 ///
@@ -55,9 +55,12 @@ impl Publisher {
         match answer {
             Answer::Done(done) => done.into_bound_py_any(py),
             Answer::Count(count) => count.into_bound_py_any(py),
+            Answer::Topics(page) => page_tuple(py, page),
+            Answer::Members(page) => page_tuple(py, page),
             Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
             Answer::Connections(ids) => ids.into_bound_py_any(py),
             Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
+            Answer::NoWorker(workers) => workers.into_bound_py_any(py),
             Answer::Refused => Ok(PyRuntimeError::new_err("too many questions are waiting for answers")
                 .into_value(py)
                 .into_bound(py)
@@ -145,10 +148,50 @@ impl Publisher {
         self.ask(py, ticket, Question::Do(Command::Disconnect { fd: fd.0, code, reason }), timeout)
     }
 
+    /// See `hubbub.Publisher.send_message`; the answer is `True`, or, if there is no such worker, the number of workers.
+    fn send_message(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        data: Data<'_>,
+        worker_id: u8,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        let (format, payload) = data.piped()?;
+        let command = Command::PipeMessage { from: OUTSIDE, to: worker_id, format, payload };
+        self.ask(py, ticket, Question::Do(command), timeout)
+    }
+
     /// See `hubbub.Publisher.subscribers`.
     fn subscribers(&self, py: Python<'_>, ticket: Ticket, topic: Topic<'_>, timeout: Wait) -> PyResult<()> {
         let Topic(topic) = topic;
         self.ask(py, ticket, Question::Subscribers(topic), timeout)
+    }
+
+    /// A page of `hubbub.Publisher.topics`: the first `limit` after the name `after`, or fewer, and whether more follow.
+    fn topics(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        prefix: Prefix<'_>,
+        after: &str,
+        limit: u32,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        self.ask(py, ticket, Question::Topics { prefix: prefix.0, after, limit }, timeout)
+    }
+
+    /// A page of `hubbub.Publisher.members`: the first `limit` ids above `after`, or fewer, and whether more follow.
+    fn members(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        topic: Topic<'_>,
+        after: FdArgument,
+        limit: u32,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        self.ask(py, ticket, Question::Members { topic: topic.0, after: after.0, limit }, timeout)
     }
 
     /// See `hubbub.Publisher.stats`.

@@ -13,19 +13,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Borrow, Command, DataOpcode, EndpointId, Fd, Fin, Format, InUse, LoopCell, MAX_PIPED, Mine, Ownership, PushError,
-    Registry, Requests, Sending, Shared, Stuck, Subscribed, Token, Unanswered, Watching,
+    Answer, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, InUse, LoopCell, Mine, Ownership, PushError, Question,
+    Registry, Requests, Sending, Shared, Stuck, Subscribed, Token, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
-use pyo3::{ffi, intern};
+use pyo3::{IntoPyObjectExt, ffi, intern};
 use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{
-    CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Reason, Topic, check_close, check_ping, excluded,
-    not_utf8, wrong_type,
+    CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Prefix, Reason, Topic, check_close, check_ping,
+    excluded, not_utf8, wrong_type,
 };
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
@@ -34,7 +34,7 @@ use crate::home::Home;
 use crate::ids::Ids;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
-use crate::values::{InfoTuple, info_tuple, metrics_dict, stats_dict};
+use crate::values::{InfoTuple, info_tuple, metrics_dict, page_tuple, stats_dict};
 
 /// The handlers that are called from here. The others are called by the worker.
 #[derive(Default)]
@@ -110,7 +110,7 @@ pub(crate) struct Reactor {
     /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX` if there is
     /// none.
     armed: AtomicU64,
-    /// The callbacks for subscriber counts, by the question's number.
+    /// The callbacks for answers, by the question's number.
     questions: Mutex<HashMap<u64, Py<PyAny>>>,
     last_question: AtomicU64,
 }
@@ -234,22 +234,33 @@ impl Reactor {
         Ok(self.shared.registry.exists(fd) && self.shared.command(command))
     }
 
-    /// Delivers the number of subscribers of a topic to the callback that waits for it.
-    pub(crate) fn subscribers_counted(
-        &self,
-        py: Python<'_>,
-        number: u64,
-        count: Result<u64, Unanswered>,
-    ) -> PyResult<()> {
+    /// Puts a question to all processes; in a turn, `callback` is given the answer, or `None` and the ids of the workers
+    /// that have not answered in time. If it is given no ids either, too many such questions are waiting. Returns the
+    /// question's number.
+    fn ask_all(&self, py: Python<'_>, question: &Question<'_>, callback: Py<PyAny>) -> PyResult<u64> {
+        let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
+        self.on_loop(py, |engine| engine.ask(number, question))?;
+        Ok(number)
+    }
+
+    /// Delivers an answer to the callback that waits for it.
+    pub(crate) fn answered(&self, py: Python<'_>, number: u64, answer: Answer) -> PyResult<()> {
         // The caller may have given up.
         let callback = self.questions.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         let Some(callback) = callback else { return Ok(()) };
-        let (count, silent) = match count {
-            Ok(count) => (Some(count), Vec::new()),
-            Err(Unanswered::TooMany) => (None, Vec::new()),
-            Err(Unanswered::Silent(workers)) => (None, workers.into_iter().map(u32::from).collect()),
+        let mut silent: Vec<u32> = Vec::new();
+        let value = match answer {
+            Answer::Count(count) => Some(count.into_bound_py_any(py)?),
+            Answer::Topics(page) => Some(page_tuple(py, page)?),
+            Answer::Members(page) => Some(page_tuple(py, page)?),
+            Answer::Silent(workers) => {
+                silent.extend(workers.into_iter().map(u32::from));
+                None
+            }
+            _ => None,
         };
-        callback.call1(py, (count, silent)).map(|_| ())
+        callback.call1(py, (value, silent)).map(|_| ())
     }
 
     /// Schedules what follows a turn: another one, or the event loop's timer.
@@ -641,15 +652,7 @@ impl Reactor {
     /// Sends a message to a worker's `pipe_message` handler, from any thread. A message that does not fit in the queues
     /// on the way is dropped and counted.
     fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
-        let format = match data {
-            Data::Text(_) => Format::Text,
-            Data::Bytes(_) => Format::Binary,
-        };
-        let payload = data.payload()?;
-        if payload.len() > MAX_PIPED {
-            let message = format!("a message of {} bytes is larger than the maximum, {MAX_PIPED}", payload.len());
-            return Err(PyValueError::new_err(message));
-        }
+        let (format, payload) = data.piped()?;
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| {
                 engine.send_message(worker_id, format, payload);
@@ -669,11 +672,32 @@ impl Reactor {
     /// far. In a turn, `callback` is given the count; or `None` and the ids of the workers that have not answered in
     /// time. If it is given no ids either, too many such questions are waiting. Returns the question's number.
     fn count_subscribers(&self, py: Python<'_>, topic: Topic<'_>, callback: Py<PyAny>) -> PyResult<u64> {
-        let Topic(topic) = topic;
-        let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
-        self.on_loop(py, |engine| engine.count_subscribers(number, topic))?;
-        Ok(number)
+        self.ask_all(py, &Question::Subscribers(topic.0), callback)
+    }
+
+    /// The same for a page of topics: the first `limit` whose names begin with `prefix` and come after `after`. The
+    /// answer is a list of names and numbers of subscribers, possibly a shorter one, and whether more follow.
+    fn list_topics(
+        &self,
+        py: Python<'_>,
+        prefix: Prefix<'_>,
+        after: &str,
+        limit: u32,
+        callback: Py<PyAny>,
+    ) -> PyResult<u64> {
+        self.ask_all(py, &Question::Topics { prefix: prefix.0, after, limit }, callback)
+    }
+
+    /// The same for a page of a topic's members: the first `limit` ids above `after`.
+    fn list_members(
+        &self,
+        py: Python<'_>,
+        topic: Topic<'_>,
+        after: FdArgument,
+        limit: u32,
+        callback: Py<PyAny>,
+    ) -> PyResult<u64> {
+        self.ask_all(py, &Question::Members { topic: topic.0, after: after.0, limit }, callback)
     }
 
     /// Drops a question whose answer is no longer wanted.

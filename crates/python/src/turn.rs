@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::{EndpointId, Event, Fd, Leave, Payload, Refused, Relief, Shortage, Token, Unanswered};
+use engine::{Answer, EndpointId, Event, Fd, Leave, OUTSIDE, Payload, Refused, Relief, Shortage, Token};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
@@ -23,8 +23,8 @@ enum Step {
     Message(Fd, EndpointId, Py<PyAny>, Opcode),
     Closed(Fd, EndpointId, u16, String),
     Drained(Fd, EndpointId),
-    PipeMessage(u8, Py<PyAny>),
-    Subscribers(u64, Result<u64, Unanswered>),
+    PipeMessage(Option<u8>, Py<PyAny>),
+    Answered(u64, Box<Answer>),
     Gone(Fd),
     Room(Fd),
     TopicsExceeded(Fd),
@@ -34,6 +34,11 @@ enum Step {
     AcceptPaused(String),
     Shortage(Shortage),
     CertificateRead(Option<String>),
+}
+
+/// The worker that a message comes from; `None` if it comes from another program.
+fn sender(from: u8) -> Option<u8> {
+    (from != OUTSIDE).then_some(from)
 }
 
 impl Step {
@@ -53,12 +58,12 @@ impl Step {
             Event::Closed { fd, endpoint, code, reason } => Self::Closed(fd, endpoint, code, reason),
             Event::Drained { fd, endpoint } => Self::Drained(fd, endpoint),
             Event::PipeMessage { from, payload: Payload::Text(text) } => {
-                Self::PipeMessage(from, texts.make(py, text).into_any().unbind())
+                Self::PipeMessage(sender(from), texts.make(py, text).into_any().unbind())
             }
             Event::PipeMessage { from, payload: Payload::Binary(bytes) } => {
-                Self::PipeMessage(from, PyBytes::new(py, bytes).into_any().unbind())
+                Self::PipeMessage(sender(from), PyBytes::new(py, bytes).into_any().unbind())
             }
-            Event::Subscribers { number, count } => Self::Subscribers(number, count),
+            Event::Answered { number, answer } => Self::Answered(number, answer),
             Event::Gone { fd } => Self::Gone(fd),
             Event::Room { fd } => Self::Room(fd),
             Event::TopicsExceeded { fd } => Self::TopicsExceeded(fd),
@@ -129,7 +134,7 @@ impl Reactor {
                 Step::PipeMessage(from, data) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
                 }
-                Step::Subscribers(number, count) => self.subscribers_counted(py, number, count)?,
+                Step::Answered(number, answer) => self.answered(py, number, *answer)?,
                 Step::Gone(fd) => {
                     self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
                 }

@@ -1,6 +1,7 @@
 //! Information about connections and workers, as plain Python values.
 
-use engine::{COUNTS, Counts, Fd, Held, Info, Metrics, Stats, Times};
+use engine::{COUNTS, Counts, Fd, Held, Info, Metrics, Page, Stats, Times};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyDict, PyList};
 
@@ -22,6 +23,11 @@ pub(crate) fn info_tuple(worker_id: u8, info: &Info) -> InfoTuple {
         info.bytes_out,
         info.queued_bytes,
     )
+}
+
+/// A `hubbub.listing.Page`.
+pub(crate) fn page_tuple<'py, T: IntoPyObject<'py>>(py: Python<'py>, page: Page<T>) -> PyResult<Bound<'py, PyAny>> {
+    (page.entries, page.goes_on).into_bound_py_any(py)
 }
 
 /// The dict of `hubbub.Server.stats`.

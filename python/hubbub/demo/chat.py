@@ -73,7 +73,7 @@ def join(fd: int, person: Person, back: bool) -> None:
 
 
 @server.on("pipe_message")
-def on_pipe_message(server: Server, worker_id: int, data: str) -> None:
+def on_pipe_message(server: Server, worker_id: int | None, data: str) -> None:
     fd, room = data.split(" ", 1)
     for said_in, said in recent:
         if said_in == room:

@@ -7,7 +7,7 @@ use rustix::event::PollFlags;
 use super::desk::HubEvent;
 use super::peer::{Cut, Handed, Peer, PeerKind, WorkerStage};
 use super::thread::{MAX_FOR_WORKER, Routing};
-use crate::language::command::Command;
+use crate::language::command::{Command, MAX_PIPED};
 use crate::language::link::Read;
 use crate::language::message::{Answer, Leave, Message, Question, VERSION, content};
 use crate::registry::{Registry, WORKERS, add};
@@ -47,7 +47,7 @@ impl Routing {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
         let longest = match &peer.kind {
             PeerKind::Worker(_) => usize::MAX,
-            PeerKind::Program(_) => self.send_queue_size + self.most_beside_payload,
+            PeerKind::Program(_) => self.send_queue_size.max(MAX_PIPED) + self.most_beside_payload,
         };
         let mut input = std::mem::take(&mut peer.link.input);
         let mut has_come = false;
@@ -118,10 +118,12 @@ impl Routing {
                     add(&self.desk.registry.slot(slot).subscribes_routed, 1);
                 }
             }
-            Message::Ask(number, patience, Question::Subscribers(topic)) => {
-                self.ask_subscribers(key, number, patience, topic)?;
-            }
-            Message::Answer(number, answer) => self.answered(slot, number, &answer),
+            Message::Ask(
+                number,
+                patience,
+                question @ (Question::Subscribers(_) | Question::Topics { .. } | Question::Members { .. }),
+            ) => self.ask_interested(key, number, patience, &question)?,
+            Message::Answer(number, answer) => self.answered(slot, number, answer),
             Message::Sockets(inputs) => {
                 let sockets = self.peers[key].link.take_sockets();
                 for (socket, input) in sockets.into_iter().zip(inputs) {
@@ -166,6 +168,7 @@ impl Routing {
 
     fn hear_program(&mut self, key: usize, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
         match message {
+            Message::Command(Command::PipeMessage { .. }) => Err(Cut::Misbehaved),
             Message::Command(command) if command.is_allowed(self.send_queue_size) => {
                 self.route(None, &command, frame);
                 Ok(())
@@ -173,11 +176,19 @@ impl Routing {
             Message::Ask(number, patience, question) => {
                 let registry = &self.desk.registry;
                 let answer = match question {
+                    Question::Do(ref command @ Command::PipeMessage { .. })
+                        if command.is_allowed(self.send_queue_size) =>
+                    {
+                        let answer = self.route_from_outside(command);
+                        return self.reply(key, number, answer);
+                    }
                     Question::Do(command) if command.is_allowed(self.send_queue_size) => {
                         return self.ask_owner(key, number, patience, command);
                     }
                     Question::Do(_) => return Err(Cut::Misbehaved),
-                    Question::Subscribers(topic) => return self.ask_subscribers(key, number, patience, topic),
+                    Question::Subscribers(_) | Question::Topics { .. } | Question::Members { .. } => {
+                        return self.ask_interested(key, number, patience, &question);
+                    }
                     Question::Stats => Answer::Stats(registry.stats().into()),
                     Question::Connections => Answer::Connections(registry.open_ids()),
                     Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::desk::HubEvent;
 use super::peer::Cut;
-use super::questions::PendingQuestion;
+use super::questions::{Gathered, PendingQuestion};
 use super::thread::{MAX_FOR_WORKER, Routing};
 use crate::language::command::Command;
 use crate::language::message::{Answer, Message, Question};
@@ -99,6 +99,19 @@ impl Routing {
         }
     }
 
+    /// Passes on a program's message for a worker's `pipe_message` handler. It is lost if that worker has just died.
+    pub(super) fn route_from_outside(&mut self, command: &Command<'_>) -> Answer {
+        if let Command::PipeMessage { to, .. } = command
+            && *to >= self.worker_count
+        {
+            return Answer::NoWorker(self.worker_count);
+        }
+        let mut frame = Vec::new();
+        Message::Command(command.clone()).encode(&mut frame);
+        self.route(None, command, &frame);
+        Answer::Done(true)
+    }
+
     // ---- questions --------------------------------------------------------------------------------------------------
 
     pub(super) fn ask_owner(
@@ -116,23 +129,29 @@ impl Routing {
         self.ask_workers(key, number, patience, &[slot], &Question::Do(command))
     }
 
-    pub(super) fn ask_subscribers(
+    /// Asks those workers that may have subscribers: of one topic, or of any.
+    pub(super) fn ask_interested(
         &mut self,
         key: usize,
         number: u64,
         patience: Duration,
-        topic: &str,
+        question: &Question<'_>,
     ) -> Result<(), Cut> {
-        let bit = topic_bit(topic);
         let registry = &self.desk.registry;
-        let slots: Vec<u8> = registry.living().filter(|slot| registry.has_interest(*slot, bit)).collect();
+        let has_interest = |slot: &u8| match question {
+            Question::Subscribers(topic) | Question::Members { topic, .. } => {
+                registry.has_interest(*slot, topic_bit(topic))
+            }
+            _ => registry.has_any_interest(*slot),
+        };
+        let slots: Vec<u8> = registry.living().filter(has_interest).collect();
         let behind = slots.iter().copied().filter(|slot| registry.is_behind(*slot));
         let behind: Vec<u8> = behind.map(|slot| self.worker_id_of(slot)).collect();
         if !behind.is_empty() {
             // Commands for them are dropped, and so would this be: there is nothing to wait for.
             return self.reply(key, number, Answer::Silent(behind));
         }
-        self.ask_workers(key, number, patience, &slots, &Question::Subscribers(topic))
+        self.ask_workers(key, number, patience, &slots, question)
     }
 
     /// Asks workers on behalf of a peer, which gets its answer once all of them have answered, or its patience ends.
@@ -159,36 +178,38 @@ impl Routing {
         }
         let peer = &mut self.peers[key];
         peer.asking += 1;
-        let is_count = matches!(question, Question::Subscribers(_));
-        let deadline = self.now + patience;
-        let asked = PendingQuestion { asker: key, serial: peer.serial, number, waiting, sum: 0, is_count, deadline };
+        let (gathered, deadline) = (Gathered::for_question(question), self.now + patience);
+        let asked = PendingQuestion { asker: key, serial: peer.serial, number, waiting, gathered, deadline };
         if waiting == 0 {
-            return self.conclude(&asked);
+            return self.conclude(asked);
         }
         self.questions.insert(own, asked);
         Ok(())
     }
 
     /// Handles an answer from a worker, or the certainty that none will come.
-    pub(super) fn answered(&mut self, slot: u8, number: u64, answer: &Answer) {
+    pub(super) fn answered(&mut self, slot: u8, number: u64, answer: Answer) {
         if self.questions.note(slot, number, answer)
             && let Some(asked) = self.questions.remove(number)
-            && let Err(cut) = self.conclude(&asked)
         {
-            self.cut_off(asked.asker, &cut);
+            let asker = asked.asker;
+            if let Err(cut) = self.conclude(asked) {
+                self.cut_off(asker, &cut);
+            }
         }
     }
 
     /// Tells the peers which workers have not answered in time. Late answers are ignored.
     pub(super) fn give_up_questions(&mut self) {
         while let Some(asked) = self.questions.take_overdue(self.now) {
-            if let Err(cut) = self.conclude(&asked) {
-                self.cut_off(asked.asker, &cut);
+            let asker = asked.asker;
+            if let Err(cut) = self.conclude(asked) {
+                self.cut_off(asker, &cut);
             }
         }
     }
 
-    fn conclude(&mut self, asked: &PendingQuestion) -> Result<(), Cut> {
+    fn conclude(&mut self, asked: PendingQuestion) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(asked.asker).filter(|peer| peer.serial == asked.serial) else {
             return Ok(());
         };
@@ -200,8 +221,7 @@ impl Routing {
         silent.dedup();
         let answer = match silent {
             silent if !silent.is_empty() => Answer::Silent(silent),
-            _ if asked.is_count => Answer::Count(asked.sum),
-            _ => Answer::Done(asked.sum > 0),
+            _ => asked.gathered.into_answer(),
         };
         self.reply(asked.asker, asked.number, answer)
     }

@@ -61,6 +61,8 @@ pub(super) struct Routing {
     pub(super) workers: [Option<usize>; SLOTS],
     /// The slot currently serving each worker id.
     pub(super) current: [Option<u8>; WORKERS],
+    /// The number of workers that the server has, as far as they have been started.
+    pub(super) worker_count: u8,
     pub(super) questions: Questions,
     pub(super) last_number: u64,
     /// Set when accepting has failed: the time of the next attempt.
@@ -107,6 +109,7 @@ impl Routing {
             peers: Slab::new(),
             workers: [None; SLOTS],
             current: [None; WORKERS],
+            worker_count: 0,
             questions: Questions::default(),
             last_number: 0,
             accept_at: None,
@@ -284,6 +287,7 @@ impl Routing {
     fn add_worker(&mut self, slot: u8, worker_id: u8, stream: OwnedFd) {
         let Ok(link) = Link::new(stream) else { return };
         self.desk.registry.revive(slot, worker_id);
+        self.worker_count = self.worker_count.max(worker_id.saturating_add(1));
         let worker = WorkerPeer {
             slot,
             worker_id,
@@ -377,7 +381,7 @@ impl Routing {
                     *current = None;
                 }
                 for number in self.questions.waiting_for(worker.slot) {
-                    self.answered(worker.slot, number, &Answer::Count(0));
+                    self.answered(worker.slot, number, Answer::Done(false));
                 }
                 self.forget_watcher(worker.slot);
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);

@@ -21,6 +21,11 @@ pub enum Format {
     Text = 1,
 }
 
+/// Stands for the worker that a message comes from, if it comes from another program.
+pub const OUTSIDE: u8 = u8::MAX;
+/// Bytes of a message between workers, or to a worker from another program.
+pub const MAX_PIPED: usize = 32 * 1024 * 1024;
+
 /// A command for the reactor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the Reactor's methods")]
@@ -64,7 +69,7 @@ pub enum Command<'a> {
         payload: &'a [u8],
         exclude: Cow<'a, [Fd]>,
     },
-    /// `from` and `to` are worker ids.
+    /// `from` and `to` are worker ids; `from` is [`OUTSIDE`] if another program sends it.
     PipeMessage {
         from: u8,
         to: u8,
@@ -199,7 +204,11 @@ impl<'a> Command<'a> {
             Self::Broadcast { opcode, payload, .. } => {
                 *opcode != DataOpcode::Continuation && is_message(*opcode, Fin::Last, payload)
             }
-            Self::Overflow { .. } | Self::PipeMessage { .. } => false,
+            Self::PipeMessage { from, format, payload, .. } => {
+                let is_valid = *format == Format::Binary || std::str::from_utf8(payload).is_ok();
+                *from == OUTSIDE && payload.len() <= MAX_PIPED && is_valid
+            }
+            Self::Overflow { .. } => false,
         }
     }
 }
@@ -293,10 +302,14 @@ mod tests {
             Command::Subscribe { fd: 1, topic: &long },
             Command::Publish { topic: "t", opcode: DataOpcode::Continuation, payload: b"", exclude: vec![].into() },
             Command::PipeMessage { from: 0, to: 0, format: Format::Binary, payload: b"" },
+            Command::PipeMessage { from: OUTSIDE, to: 0, format: Format::Text, payload: b"\xff" },
+            Command::PipeMessage { from: OUTSIDE, to: 0, format: Format::Binary, payload: &[0; MAX_PIPED + 1] },
         ];
         for command in refused {
             assert!(!command.is_allowed(10), "{command:?}");
         }
         assert!(Command::Disconnect { fd: 1, code: 4000, reason: "bye" }.is_allowed(10));
+        let longer = Command::PipeMessage { from: OUTSIDE, to: 0, format: Format::Binary, payload: &[0; 11] };
+        assert!(longer.is_allowed(10));
     }
 }

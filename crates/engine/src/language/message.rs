@@ -7,12 +7,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::language::command::Command;
+use crate::language::listing::{Page, TopicSize};
 use crate::registry::{COUNTS, Counts, Stats, WorkerStats};
 use crate::registry::{Fd, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 
 /// The version of this language. Every change to the language gets a new number.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// How long a question to other processes may take unless another time is given.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,11 +39,20 @@ pub enum Leave {
 
 /// A question to the hub, or from the hub to workers. Each is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants explain their fields")]
 pub enum Question<'a> {
-    /// Carry out this command; only Push and Disconnect. Answered with [`Answer::Done`].
+    /// Carry out this command; only Push, Disconnect, and PipeMessage, which the hub accepts and passes on. Answered with
+    /// [`Answer::Done`], or [`Answer::NoWorker`].
     Do(Command<'a>),
     /// How many connections are subscribed. Answered with [`Answer::Count`].
     Subscribers(&'a str),
+    /// Which topics have subscribers: the first `limit` whose names begin with `prefix` and come after `after` in the
+    /// order of their bytes. Answered with [`Answer::Topics`], in shorter pages if `limit` is above
+    /// [`crate::MAX_TOPICS_PAGE`].
+    Topics { prefix: &'a str, after: &'a str, limit: u32 },
+    /// Which connections are subscribed: the first `limit` with ids above `after`. Answered with [`Answer::Members`],
+    /// in shorter pages if `limit` is above [`crate::MAX_MEMBERS_PAGE`].
+    Members { topic: &'a str, after: Fd, limit: u32 },
     /// Answered with [`Answer::Stats`].
     Stats,
     /// Answered with [`Answer::Connections`].
@@ -59,6 +69,8 @@ pub enum Question<'a> {
 pub enum Answer {
     Done(bool),
     Count(u64),
+    Topics(Page<TopicSize>),
+    Members(Page<Fd>),
     Stats(Box<Stats>),
     Connections(Vec<Fd>),
     /// With the id of the worker that the connection belongs to.
@@ -67,6 +79,8 @@ pub enum Answer {
     Refused,
     /// These workers did not answer in time.
     Silent(Vec<u8>),
+    /// There is no such worker; with the number of workers.
+    NoWorker(u8),
 }
 
 /// A message on a link.
@@ -163,6 +177,9 @@ const INFO: u8 = 5;
 const FLUSH: u8 = 6;
 const REFUSED: u8 = 7;
 const SILENT: u8 = 8;
+const TOPICS: u8 = 9;
+const MEMBERS: u8 = 10;
+const NO_WORKER: u8 = 11;
 
 impl<'a> Message<'a> {
     /// Appends the whole frame.
@@ -295,6 +312,19 @@ impl<'a> Question<'a> {
                 out.push(SUBSCRIBERS);
                 out.extend_from_slice(topic.as_bytes());
             }
+            Self::Topics { prefix, after, limit } => {
+                out.push(TOPICS);
+                put_u32(out, *limit);
+                put_u16(out, prefix.len() as u16);
+                out.extend_from_slice(prefix.as_bytes());
+                out.extend_from_slice(after.as_bytes());
+            }
+            Self::Members { topic, after, limit } => {
+                out.push(MEMBERS);
+                put_u32(out, *limit);
+                put_u64(out, *after);
+                out.extend_from_slice(topic.as_bytes());
+            }
             Self::Stats => out.push(STATS),
             Self::Connections => out.push(CONNECTIONS),
             Self::Info(fd) => {
@@ -308,10 +338,17 @@ impl<'a> Question<'a> {
     fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         Ok(match reader.u8()? {
             DO => match Command::decode(reader.rest())? {
-                command @ (Command::Push { .. } | Command::Disconnect { .. }) => Self::Do(command),
+                command @ (Command::Push { .. } | Command::Disconnect { .. } | Command::PipeMessage { .. }) => {
+                    Self::Do(command)
+                }
                 _ => return Err(Malformed),
             },
             SUBSCRIBERS => Self::Subscribers(reader.rest_text()?),
+            TOPICS => {
+                let (limit, length) = (reader.u32()?, reader.u16()?);
+                Self::Topics { limit, prefix: reader.text(length.into())?, after: reader.rest_text()? }
+            }
+            MEMBERS => Self::Members { limit: reader.u32()?, after: reader.u64()?, topic: reader.rest_text()? },
             STATS => Self::Stats,
             CONNECTIONS => Self::Connections,
             INFO => Self::Info(reader.u64()?),
@@ -328,6 +365,14 @@ impl Answer {
             Self::Count(count) => {
                 out.push(SUBSCRIBERS);
                 put_u64(out, *count);
+            }
+            Self::Topics(page) => {
+                out.push(TOPICS);
+                page.encode(out);
+            }
+            Self::Members(page) => {
+                out.push(MEMBERS);
+                page.encode(out);
             }
             Self::Stats(stats) => {
                 out.push(STATS);
@@ -346,6 +391,7 @@ impl Answer {
                 }
             }
             Self::Refused => out.push(REFUSED),
+            Self::NoWorker(workers) => out.extend([NO_WORKER, *workers]),
             Self::Silent(workers) => {
                 out.push(SILENT);
                 out.extend_from_slice(workers);
@@ -364,6 +410,8 @@ impl Answer {
         Ok(match reader.u8()? {
             DO => Self::Done(reader.flag()?),
             SUBSCRIBERS => Self::Count(reader.u64()?),
+            TOPICS => Self::Topics(Page::decode(reader)?),
+            MEMBERS => Self::Members(Page::decode(reader)?),
             STATS => {
                 let (started_at, totals) = (reader.u64()?, counts(reader)?);
                 let mut workers = Vec::new();
@@ -381,6 +429,7 @@ impl Answer {
                 Self::Connections(ids)
             }
             REFUSED => Self::Refused,
+            NO_WORKER => Self::NoWorker(reader.u8()?),
             SILENT => Self::Silent(reader.rest().to_vec()),
             INFO if reader.is_empty() => Self::Info(None),
             INFO => Self::Info(Some((reader.u8()?, Info::decode(reader)?))),

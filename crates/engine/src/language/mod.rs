@@ -2,4 +2,5 @@
 
 pub(crate) mod command;
 pub(crate) mod link;
+pub(crate) mod listing;
 pub(crate) mod message;

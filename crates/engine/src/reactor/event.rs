@@ -7,8 +7,7 @@ use std::sync::Arc;
 use wire::http::Head;
 
 use crate::endpoints::EndpointId;
-use crate::language::message::Leave;
-use crate::reactor::notice::Unanswered;
+use crate::language::message::{Answer, Leave};
 use crate::reactor::refusals::Refused;
 use crate::registry::Fd;
 use crate::system::table::Key;
@@ -129,9 +128,9 @@ pub enum Event<'a> {
         /// What serves it.
         endpoint: EndpointId,
     },
-    /// A message from another worker. Call [`crate::Reactor::pipe_message_done`] when its handler has ended.
+    /// A message from a worker or another program. Call [`crate::Reactor::pipe_message_done`] when its handler has ended.
     PipeMessage {
-        /// The id of that worker.
+        /// The id of the worker, or [`crate::OUTSIDE`].
         from: u8,
         /// Its content, which must be copied.
         payload: Payload<'a>,
@@ -147,12 +146,12 @@ pub enum Event<'a> {
         /// The connection.
         fd: Fd,
     },
-    /// The answer to [`crate::Reactor::count_subscribers`].
-    Subscribers {
+    /// The answer to [`crate::Reactor::ask`].
+    Answered {
         /// The number given with the question.
         number: u64,
-        /// The count over all processes, or why it is not known.
-        count: Result<u64, Unanswered>,
+        /// The answer of all processes together, or why it is not known.
+        answer: Box<Answer>,
     },
     /// Another thread or process asked to subscribe a connection that already has `max_topics`. One event may stand for
     /// many such requests.

@@ -122,7 +122,7 @@ impl Reactor {
                 Notice::Room(fd) => Event::Room { fd },
                 Notice::Leave(why) => Event::Leave(why),
                 Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
-                Notice::Subscribers { number, count } => Event::Subscribers { number, count },
+                Notice::Answered { number, answer } => Event::Answered { number, answer },
             };
             return take.take().map(|take| take(event));
         }

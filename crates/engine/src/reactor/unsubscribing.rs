@@ -46,11 +46,4 @@ impl Reactor {
             }
         }
     }
-
-    /// The number of open connections of this process that are subscribed.
-    pub fn subscribers(&self, topic: &str) -> usize {
-        let Some(id) = self.topics.find(topic) else { return 0 };
-        let ended = self.unsubscribing.iter().filter(|key| self.topics.has(id, **key)).count();
-        self.topics.size(id) - ended
-    }
 }

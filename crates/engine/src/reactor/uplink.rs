@@ -18,12 +18,12 @@ use rustix::io::Errno;
 use wire::frame::{DataOpcode, Fin};
 
 use crate::connection::{Connection, Stage};
-use crate::language::command::{Command, Format};
+use crate::language::command::{Command, Format, MAX_PIPED};
 use crate::language::link::{Link, MAX_SOCKETS, Read};
-use crate::language::message::{Answer, HUB_PATIENCE, Leave, Message, Question, content};
+use crate::language::message::{Answer, Leave, Message, Question, content};
 use crate::reactor::Reactor;
 use crate::reactor::commands::Source;
-use crate::reactor::notice::{MAX_PIPED, Notice, PipeMessage, Unanswered};
+use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
 use crate::reactor::proxied;
 use crate::reactor::visit::Return;
@@ -303,24 +303,6 @@ impl Reactor {
         self.uplink.pipe_handlers = self.uplink.pipe_handlers.saturating_sub(1);
     }
 
-    /// Asks all workers how many subscribers a topic has; the answer comes as [`crate::Event::Subscribers`]. Requests
-    /// made so far by other threads of this process count.
-    pub fn count_subscribers(&mut self, number: u64, topic: &str) {
-        self.carry_out_waiting();
-        let count = self.subscribers(topic) as u64;
-        if self.uplink.link.is_none() {
-            self.uplink.notices.push_back(Notice::Subscribers { number, count: Ok(count) });
-            return;
-        }
-        // The hub asks the other workers, and the question reaches them after everything requested before.
-        let question = Message::Ask(number, HUB_PATIENCE, Question::Subscribers(topic));
-        let is_on_its_way = self.uplink.link.as_mut().is_some_and(|link| link.send_within(&question, MAX_UNSENT));
-        self.uplink.flush();
-        if !is_on_its_way {
-            self.uplink.notices.push_back(Notice::Subscribers { number, count: Err(Unanswered::TooMany) });
-        }
-    }
-
     /// Returns connections without a request to the hub, for another worker; the others end with their next answer.
     pub fn return_sockets(&mut self) {
         self.enter_phase(Phase::Leaving);
@@ -416,20 +398,14 @@ impl Reactor {
                     Question::Do(Command::Disconnect { fd, code, reason }) => {
                         Answer::Done(self.disconnect(fd, code, reason))
                     }
-                    Question::Subscribers(topic) => Answer::Count(self.subscribers(topic) as u64),
-                    _ => Answer::Done(false),
+                    question => self.look_up(&question),
                 };
                 if let Some(link) = &mut self.uplink.link {
                     link.send(&Message::Answer(number, answer));
                 }
             }
             Message::Answer(number, answer) => {
-                let count = match answer {
-                    Answer::Count(count) => Ok(count),
-                    Answer::Silent(workers) => Err(Unanswered::Silent(workers)),
-                    _ => Err(Unanswered::TooMany),
-                };
-                self.uplink.notices.push_back(Notice::Subscribers { number, count });
+                self.uplink.notices.push_back(Notice::Answered { number, answer: Box::new(answer) });
             }
             Message::Sockets(inputs) => self.take_sockets(&inputs),
             Message::Gone(fd) => self.note_gone(fd),
@@ -481,6 +457,7 @@ impl Reactor {
     /// Keeps a message for its handler.
     pub(crate) fn keep_pipe_message(&mut self, from: u8, format: Format, payload: &[u8]) -> bool {
         let uplink = &mut self.uplink;
+        // Of all that wait for their handlers; a single one is no longer.
         if uplink.piped_bytes > 0 && uplink.piped_bytes + payload.len() > MAX_PIPED {
             self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
             return false;

@@ -171,6 +171,13 @@ impl Registry {
         !is_settled || self.topic_word(slot, bit).load(Ordering::SeqCst) >> (bit % 64) & 1 == 1
     }
 
+    /// The same for any topic.
+    pub(crate) fn has_any_interest(&self, slot: u8) -> bool {
+        // The order matters, as above.
+        self.has_interest(slot, 0)
+            || (0..TOPIC_BITS).step_by(64).any(|bit| self.topic_word(slot, bit).load(Ordering::SeqCst) != 0)
+    }
+
     // ---- rows -------------------------------------------------------------------------------------------------------
 
     /// Reserves one of the `max_connections` places. Of two callers competing for the last place, possibly neither gets

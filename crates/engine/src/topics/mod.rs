@@ -29,6 +29,11 @@ impl Subscriptions {
         self.0.as_ref().map_or(0, |set| set.len())
     }
 
+    /// The numbers of the topics.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().flat_map(|set| set.iter().copied())
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         // A set that has become empty is dropped.
@@ -151,6 +156,16 @@ impl Topics {
     #[inline]
     pub(crate) fn subscriber(&self, id: u32, place: usize) -> Option<Key> {
         self.topics.get(id as usize)?.subscribers.get_index(place).copied()
+    }
+
+    /// All topics, in no particular order: their numbers, names and numbers of subscribers.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u32, &str, usize)> {
+        self.topics.iter().map(|(id, topic)| (id as u32, &*topic.name, topic.subscribers.len()))
+    }
+
+    /// The subscribers of a topic, in no particular order.
+    pub(crate) fn subscribers(&self, id: u32) -> impl Iterator<Item = Key> {
+        self.topics.get(id as usize).into_iter().flat_map(|topic| topic.subscribers.iter().copied())
     }
 
     /// Whether a connection is among a topic's subscribers.

@@ -201,6 +201,6 @@ fn step_of(event: Event<'_>) -> Step {
         Event::Gone { fd } => Seen::Gone(fd),
         Event::PipeMessage { payload: Payload::Text(text), .. } => Seen::PipeMessage(text.into()),
         Event::PipeMessage { payload: Payload::Binary(bytes), .. } => Seen::PipeMessage(bytes.to_vec()),
-        Event::Subscribers { .. } | Event::Leave(_) | Event::CertificateRead(_) => Seen::Other,
+        Event::Answered { .. } | Event::Leave(_) | Event::CertificateRead(_) => Seen::Other,
     })
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use wire::frame::{DataOpcode, Fin, Opcode};
 
+use crate::language::command::MAX_PIPED;
 use crate::language::command::{Command, Format};
 use crate::reactor::commands::Subscribed;
 use crate::reactor::event::Shortage;
-use crate::reactor::notice::MAX_PIPED;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{HANDSHAKE, frame};
 use crate::reactor::tests::simulation::Simulation;
