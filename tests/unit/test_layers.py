@@ -35,7 +35,7 @@ LAYERS = [
     {"hubbub.master", "hubbub.worker"},
     {"hubbub.embedded", "hubbub.publisher", "hubbub.worker_process"},
     {"hubbub.server"},
-    {"hubbub.cli", "hubbub.demo"},
+    {"hubbub.cli", "hubbub.demo", "hubbub.testing"},
 ]
 
 # The binding has no Python source. It imports modules of the package only at run time, for values.
