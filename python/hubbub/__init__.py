@@ -4,7 +4,7 @@ from ._core import Frame, __version__
 from .client import client_path
 from .endpoints import Endpoint
 from .errors import HubbubError, NotRunning, SettingsError
-from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response
+from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response, Stats, WorkerStats
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
 from .settings import Settings
@@ -30,7 +30,9 @@ __all__ = [
     "Settings",
     "SettingsError",
     "StaticFiles",
+    "Stats",
     "Timer",
+    "WorkerStats",
     "__version__",
     "client_path",
 ]

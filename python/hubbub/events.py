@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias, TypedDict
 from urllib.parse import parse_qsl, quote, unquote
 
 from .errors import short_number, wrong_type
@@ -24,6 +24,8 @@ __all__ = [
     "Refuse",
     "Request",
     "Response",
+    "Stats",
+    "WorkerStats",
     "check_close",
 ]
 
@@ -150,6 +152,61 @@ class ConnectionInfo(NamedTuple):
     """Bytes of payload queued for it."""
     queued_bytes: int
     """Bytes in its outbox that have not been sent yet, including frame headers."""
+
+
+class Counts(TypedDict):
+    """What the server, or one of its workers, has counted since its start."""
+
+    connections: int
+    """WebSockets that are open now."""
+    accepted: int
+    """Handshakes accepted."""
+    refused: int
+    """Handshakes refused."""
+    closed: int
+    """WebSockets closed."""
+    messages_in: int
+    """Messages received."""
+    messages_out: int
+    """Messages queued."""
+    bytes_in: int
+    """Bytes of payload received."""
+    bytes_out: int
+    """Bytes of payload queued."""
+    queued_bytes: int
+    """Bytes that are in outboxes now, including frame headers."""
+    outliving: int
+    """Connections whose client has left while a handler is still running, now."""
+    held_bytes: int
+    """Bytes of memory for queued output and unfinished input, now."""
+    slow_consumers_closed: int
+    """Connections closed because their outbox was full."""
+    memory_closed: int
+    """Connections closed beyond `max_memory`."""
+    messages_dropped: int
+    """Messages dropped by `slow_consumer="drop"`."""
+    subscriptions_refused: int
+    """Subscriptions refused beyond `max_topics`."""
+    commands_dropped: int
+    """Calls from other threads, workers and programs that did not fit into a queue."""
+    restarts: int
+    """Workers replaced after they had died."""
+    started_at: float
+    """When it started, in Unix seconds."""
+
+
+class WorkerStats(Counts):
+    """The counts of one worker."""
+
+    worker_id: int
+    """The worker's number."""
+
+
+class Stats(Counts):
+    """The counts of the whole server; see `Server.stats`."""
+
+    workers: list[WorkerStats]
+    """The same for each worker."""
 
 
 class _Home(Protocol):

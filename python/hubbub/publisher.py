@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 
 from . import _core, control, listing
 from .errors import check_ids, check_seconds, short_number, wrong_type
-from .events import ConnectionInfo, Data
+from .events import ConnectionInfo, Data, Stats
 from .listing import Listing
 
 __all__ = ["AsyncPublisher", "Publisher"]
@@ -453,9 +453,10 @@ class Publisher(_Sender):
         """Return what the server knows about a connection; `None` if there is no such connection."""
         return _as_info(self._ask(lambda core, ticket, wait: core.info(ticket, fd, wait), timeout))
 
-    def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
+    def stats(self, *, timeout: float | None = None) -> Stats:
         """Return the result of the server's `Server.stats`."""
-        return dict(self._ask(lambda core, ticket, wait: core.stats(ticket, wait), timeout))
+        stats: Stats = self._ask(lambda core, ticket, wait: core.stats(ticket, wait), timeout)
+        return stats
 
     def close(self) -> None:
         """Wait until the server has taken everything published, then disconnect. A later call connects again.
@@ -556,9 +557,10 @@ class AsyncPublisher(_Sender):
         """See `Publisher.info`."""
         return _as_info(await self._ask(lambda core, ticket, wait: core.info(ticket, fd, wait)))
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self) -> Stats:
         """See `Publisher.stats`."""
-        return dict(await self._ask(lambda core, ticket, wait: core.stats(ticket, wait)))
+        stats: Stats = await self._ask(lambda core, ticket, wait: core.stats(ticket, wait))
+        return stats
 
     async def close(self) -> None:
         """See `Publisher.close`."""

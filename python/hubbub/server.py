@@ -11,19 +11,19 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator,
 from dataclasses import fields
 from functools import partial
 from types import BuiltinMethodType, FrameType, TracebackType
-from typing import Any, NoReturn, Protocol, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, overload
 
 from . import environment, listing, logs, program
 from ._core import Reactor, bind_push
 from .embedded import Embedded
 from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
-from .events import ConnectionInfo, Data
+from .events import ConnectionInfo, Data, Stats
 from .handlers import Handler, arguments_of
 from .listening import check_certificate
 from .master import PROGRAM_FAILED, Master
 from .program import Assignment
-from .settings import Settings
+from .settings import ServerSettings, Settings
 from .terminal import Terminal, discard_lost_output
 from .timers import Timer
 from .worker import PATIENCE, Worker
@@ -38,7 +38,18 @@ log = logging.getLogger("hubbub")
 LOOP_MARGIN = 0.25
 LOG_LEVEL = next(setting.default for setting in Settings.describe() if setting.name == "log_level")
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from ._core import Frame
+    from .events import Request
+    from .handler_types import Four, One, Three, Two
+
+# The handlers of an event, or of several with the same arguments.
+RequestF = TypeVar("RequestF", bound="Two[Server, Request]")
+MessageF = TypeVar("MessageF", bound="Two[Server, Frame]")
+CloseF = TypeVar("CloseF", bound="Four[Server, int, int, str]")
+DrainF = TypeVar("DrainF", bound="Two[Server, int]")
+ServerF = TypeVar("ServerF", bound="One[Server]")
+PipeMessageF = TypeVar("PipeMessageF", bound="Three[Server, int | None, Any]")
 T = TypeVar("T")
 
 # A forked child has the sockets but must not use them; its copy of a server is not running.
@@ -85,7 +96,12 @@ class Server:
     """The ids of all open WebSockets, in all workers. Raises `NotRunning` if used while the server is not running."""
 
     def __init__(
-        self, host: str | Sequence[str] = "127.0.0.1", port: int = 9501, *, workers: int | None = None, **settings: Any
+        self,
+        host: str | Sequence[str] = "127.0.0.1",
+        port: int = 9501,
+        *,
+        workers: int | None = None,
+        **settings: Unpack[ServerSettings],
     ) -> None:
         """Create a server; it does nothing until `start`, `serve` or `async with`.
 
@@ -119,12 +135,58 @@ class Server:
     # ---- handlers ----------------------------------------------------------------------------------------
 
     @overload
-    def on(self, event: str, handler: None = None, *, threaded: bool = False) -> Callable[[F], F]: ...
+    def on(
+        self, event: Literal["handshake", "open", "request"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[RequestF], RequestF]: ...
 
     @overload
-    def on(self, event: str, handler: F, *, threaded: bool = False) -> F: ...
+    def on(
+        self, event: Literal["handshake", "open", "request"], handler: RequestF, *, threaded: bool = False
+    ) -> RequestF: ...
 
-    def on(self, event: str, handler: F | None = None, *, threaded: bool = False) -> F | Callable[[F], F]:
+    @overload
+    def on(
+        self, event: Literal["message"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[MessageF], MessageF]: ...
+
+    @overload
+    def on(self, event: Literal["message"], handler: MessageF, *, threaded: bool = False) -> MessageF: ...
+
+    @overload
+    def on(
+        self, event: Literal["close"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[CloseF], CloseF]: ...
+
+    @overload
+    def on(self, event: Literal["close"], handler: CloseF, *, threaded: bool = False) -> CloseF: ...
+
+    @overload
+    def on(
+        self, event: Literal["drain", "worker_start", "worker_stop"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[DrainF], DrainF]: ...
+
+    @overload
+    def on(
+        self, event: Literal["drain", "worker_start", "worker_stop"], handler: DrainF, *, threaded: bool = False
+    ) -> DrainF: ...
+
+    @overload
+    def on(
+        self, event: Literal["start", "shutdown"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[ServerF], ServerF]: ...
+
+    @overload
+    def on(self, event: Literal["start", "shutdown"], handler: ServerF, *, threaded: bool = False) -> ServerF: ...
+
+    @overload
+    def on(
+        self, event: Literal["pipe_message"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[PipeMessageF], PipeMessageF]: ...
+
+    @overload
+    def on(self, event: Literal["pipe_message"], handler: PipeMessageF, *, threaded: bool = False) -> PipeMessageF: ...
+
+    def on(self, event: Any, handler: Any = None, *, threaded: bool = False) -> Any:
         """Register the handler of an event; without `handler`, return a decorator that registers one.
 
         A handler may be `def` or `async def`. If it declares n positional parameters, it gets the first n of the
@@ -505,7 +567,7 @@ class Server:
             found.add(await _answer(worker, partial(worker.members, topic, found.after, found.wanted)))
         return found.entries
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Stats:
         """Return totals since the start; the key `workers` holds a list with the same numbers for each worker.
 
         Keys: `connections` (open now), `accepted`, `refused`, `closed` (handshakes and WebSockets), `messages_in`,

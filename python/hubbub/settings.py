@@ -7,9 +7,9 @@ messages derive from that table, so a new setting is one new field.
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 from .errors import SettingsError
 from .kinds import (
@@ -36,7 +36,7 @@ from .kinds import (
     short_repr,
 )
 
-__all__ = ["Setting", "Settings"]
+__all__ = ["ServerSettings", "Setting", "Settings"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -100,6 +100,49 @@ class Setting:
 
 def _setting(default: object, kind: Kind, doc: str) -> Any:
     return field(default=default, metadata={"kind": kind, "doc": doc})
+
+
+class ServerSettings(TypedDict, total=False):
+    """The keywords of `Server` beside host, port and workers, for type checkers; see `Settings`."""
+
+    uds: str | os.PathLike[str] | None
+    fd: int | None
+    max_connections: int
+    max_message_size: int
+    send_queue_size: int
+    slow_consumer: Literal["close", "drop"]
+    max_memory: int | Literal["auto"]
+    max_topics: int
+    threads: int
+    receive_queue: int
+    ping_interval: float | None
+    ping_timeout: float | None
+    message_timeout: float | None
+    idle_timeout: float | None
+    handshake_timeout: float
+    close_timeout: float
+    keep_alive_timeout: float
+    shutdown_timeout: float
+    origins: str | Sequence[str]
+    allowed_hosts: str | Sequence[str] | None
+    subprotocols: str | Sequence[str]
+    compression: bool
+    compression_threshold: int
+    max_header_size: int
+    max_body_size: int
+    ssl_certfile: str | os.PathLike[str] | None
+    ssl_keyfile: str | os.PathLike[str] | None
+    trusted_proxies: str | Sequence[str]
+    proxy_protocol: bool
+    health_path: str | None
+    metrics_port: int | None
+    control: str | os.PathLike[str] | None
+    log_level: str
+    backlog: int
+    access_log: bool
+    reload_dirs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    stuck_after: float | None
+    stuck_restart: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ def interrupted(event: str, kind: str) -> Application:
     return lambda server, note: add(server, event, kind, interrupt)
 
 
-def add(server: Server, event: str, kind: str, handler: Callable[..., Any]) -> None:
+def add(server: Server, event: Any, kind: str, handler: Callable[..., Any]) -> None:
     """Register a handler that does the same, in the way that one of `KINDS` names."""
 
     @functools.wraps(handler)

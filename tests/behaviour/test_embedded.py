@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import weakref
+from typing import Any
 
 import pytest
 from application import Note
@@ -94,7 +95,7 @@ async def test_shutdown_may_be_called_from_a_handler_and_a_thread() -> None:
 
 
 @pytest.mark.parametrize("event", ["worker_start", "start"])
-async def test_shutdown_may_be_called_before_it_serves(event: str) -> None:
+async def test_shutdown_may_be_called_before_it_serves(event: Any) -> None:
     told = []
     server = Server(port=0)
     server.on(event, lambda server: server.shutdown())

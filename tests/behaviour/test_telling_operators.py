@@ -375,7 +375,7 @@ async def test_the_access_log_does_not_depend_on_log_level(serve_here: Serve) ->
 # ---- slow handlers ---------------------------------------------------------------------------------------------------
 
 
-def slow(server: Server, note: Note, event: str, kind: str = "sync") -> None:
+def slow(server: Server, note: Note, event: Any, kind: str = "sync") -> None:
     """An application with a slow handler of an event."""
 
     def take_time(*arguments: Any) -> None:

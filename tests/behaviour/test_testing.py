@@ -27,7 +27,8 @@ def answers(server: Server, note: Note) -> None:
 
     @server.on("handshake")
     def on_handshake(server: Server, request: Request) -> Any:
-        return {"/no": Response("no", 418), "/refused": Refuse(4001, "go away")}.get(request.path)
+        answers: dict[str, Any] = {"/no": Response("no", 418), "/refused": Refuse(4001, "go away")}
+        return answers.get(request.path)
 
     @server.on("open")
     def on_open(server: Server, request: Request) -> None:
@@ -61,7 +62,8 @@ async def test_messages_of_all_kinds_go_and_come(serve: Serve) -> None:
         for data in (b"bytes", bytearray(b"array"), memoryview(b"view")):
             await client.send(data)
             assert await client.receive() == bytes(data)
-        for value in ({"a": [1, None, "é"]}, [], [{}], {}):
+        values: list[Any] = [{"a": [1, None, "é"]}, [], [{}], {}]
+        for value in values:
             await client.send(value)
             assert await client.receive_json() == value
     assert (await running.noted(), await running.noted())[1] == ("closed", 1000)

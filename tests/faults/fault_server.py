@@ -296,6 +296,7 @@ COMMANDS: dict[str, Callable[..., object]] = {
 
 kind = options.get("kind", "sync")
 server.on("message", answer_async if kind == "async" else answer, threaded=kind == "threaded")
+event: Any
 for event in options.get("events", ()):
     server.on(event, {"request": page, "handshake": decide}[event])
 

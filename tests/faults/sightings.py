@@ -1,7 +1,7 @@
 """Watches what a server reports about its connections, and finds answers that cannot be true."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from hubbub import ConnectionInfo
@@ -38,7 +38,7 @@ class Sightings:
         connections: Callable[[], Collection[int]],
         exists: Callable[[int], bool],
         info: Callable[[int], ConnectionInfo | None],
-        stats: Callable[[], dict[str, Any]],
+        stats: Callable[[], Mapping[str, Any]],
     ) -> None:
         """Use these four methods of a server or a publisher."""
         self._connections = connections
@@ -50,7 +50,7 @@ class Sightings:
         self._seen: dict[int, ConnectionInfo] = {}
         self._gone: set[int] = set()
         """Those that did not exist any more."""
-        self._totals: dict[str, Any] = {}
+        self._totals: Mapping[str, Any] = {}
 
     def look(self) -> None:
         """Ask for everything once; any exception counts as a fault too."""

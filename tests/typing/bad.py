@@ -1,0 +1,33 @@
+"""A program in which a type checker must complain about each marked line, and about no other."""
+
+from hubbub import Frame, Request, Server
+
+server = Server(max_mesage_size=1000)  # wrong
+server = Server(max_message_size="1000")  # wrong
+server = Server(slow_consumer="wait")  # wrong
+
+
+def takes_frame(server: Server, frame: Frame) -> None: ...
+
+
+def takes_request(server: Server, request: Request) -> None: ...
+
+
+def takes_text(server: Server, fd: str) -> None: ...
+
+
+def takes_too_much(server: Server, frame: Frame, more: int) -> None: ...
+
+
+server.on("mesage", takes_frame)  # wrong
+server.on("message", takes_request)  # wrong
+server.on("open", takes_frame)  # wrong
+server.on("close", takes_text)  # wrong
+server.on("drain")(takes_text)  # wrong
+server.on("message", takes_too_much)  # wrong
+server.on("start", takes_frame)  # wrong
+server.on("opne")  # wrong
+
+server.stats()["conections"]  # wrong
+server.stats()["workers"][0]["workers"]  # wrong
+server.stats()["connections"].upper()  # wrong

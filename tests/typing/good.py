@@ -1,0 +1,76 @@
+"""A program in which a type checker must find nothing."""
+
+from typing import Any
+
+from hubbub import Accept, Frame, Publisher, Refuse, Request, Response, Server, Stats, WorkerStats
+
+server = Server(
+    "127.0.0.1",
+    0,
+    workers=1,
+    max_message_size=1000,
+    origins=["https://example.com"],
+    ping_interval=None,
+    slow_consumer="drop",
+)
+
+
+@server.on("open")
+def on_open(server: Server, request: Request) -> None:
+    server.push(request.fd, request.path)
+
+
+@server.on("message")
+async def on_message(server: Server, frame: Frame) -> None:
+    found: dict[str, int] = await server.topics(prefix="room:", limit=10)
+    fds: list[int] = await server.members("news")
+    server.push(frame.fd, f"{found} {fds}")
+
+
+@server.on("close")
+def on_close(server: Server, fd: int, code: int, reason: str) -> None: ...
+
+
+@server.on("drain")
+async def on_drain(server: Server, fd: int) -> None: ...
+
+
+@server.on("handshake")
+def on_handshake(server: Server, request: Request) -> Accept | Refuse | Response | bool | None:
+    return None
+
+
+@server.on("request", threaded=True)
+def on_request(server: Server) -> str:
+    return ""
+
+
+@server.on("pipe_message")
+def on_pipe_message(server: Server, worker_id: int | None, data: str) -> None: ...
+
+
+@server.on("worker_start")
+def on_worker_start() -> None: ...
+
+
+@server.on("start")
+def on_start(*arguments: Any) -> None: ...
+
+
+def on_shutdown(server: Server) -> None:
+    stats: Stats = server.stats()
+    first: WorkerStats = stats["workers"][0]
+    print(stats["connections"] + first["worker_id"], first["started_at"])
+
+
+# What is registered stays what it was.
+same: None = server.on("shutdown", on_shutdown)(server)
+on_close(server, 1, 1000, "")
+
+
+def from_outside() -> None:
+    with Publisher() as hub:
+        sizes: dict[str, int] = hub.topics()
+        ids: list[int] = hub.members("news", limit=5)
+        hub.send_message(f"{sizes} {ids}", worker_id=0)
+        print(hub.stats()["workers"][0]["messages_in"])
