@@ -3,7 +3,6 @@
 Run it, and open the address that it prints.
 """
 
-import json
 import os
 import time
 from pathlib import Path
@@ -38,7 +37,7 @@ async def measure() -> None:
     one, five, fifteen = os.getloadavg()
     watching = await server.subscribers(TOPIC)
     values = {"time": time.time(), "load": [one, five, fifteen], "cores": os.cpu_count(), "watching": watching}
-    server.publish(TOPIC, json.dumps(values))
+    server.publish(TOPIC, values)
 
 
 server.start()

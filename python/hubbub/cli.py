@@ -26,6 +26,7 @@ from . import __version__, _core, environment, handed_over, listing, program
 from .addresses import loopback_names, urls_to_open
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
+from .jsons import STANDARD
 from .logs import shown, shown_client
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
@@ -328,6 +329,26 @@ def _content(text: str) -> str:
         raise Failure(f"standard input is not UTF-8: {error}") from None
 
 
+def _value(text: str, is_json: bool) -> Any:
+    """Return what to send: the text, or the value that it holds as JSON, which is sent as compact JSON."""
+    content = _content(text)
+    if not is_json:
+        return content
+    try:
+        value = STANDARD.decode(content)
+    except ValueError as error:
+        raise click.UsageError(f"TEXT is {error}") from None
+    if not isinstance(value, dict | list):
+        raise click.UsageError(f"TEXT must be a JSON object or array, not {type(value).__name__}")
+    return value
+
+
+def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that send TEXT."""
+    is_json = click.option("--json-data", is_flag=True, help="TEXT is a JSON object or array; send it compactly.")
+    return is_json(_talking(command))
+
+
 def _answer(as_json: bool, **values: Any) -> None:
     """Print the result as JSON for programs; people see a message only if something goes wrong."""
     if as_json:
@@ -337,10 +358,10 @@ def _answer(as_json: bool, **values: Any) -> None:
 @main.command()
 @click.argument("fd", type=int)
 @click.argument("text")
-@_talking
-def push(fd: int, text: str, port: str | None, control: str | None, as_json: bool) -> None:
+@_sending
+def push(fd: int, text: str, json_data: bool, port: str | None, control: str | None, as_json: bool) -> None:
     """Send TEXT to the connection FD; if TEXT is -, read it from standard input."""
-    content = _content(text)
+    content = _value(text, json_data)
     with _server(port, control) as server:
         queued = server.push(fd, content)
     _answer(as_json, queued=queued)
@@ -351,10 +372,10 @@ def push(fd: int, text: str, port: str | None, control: str | None, as_json: boo
 @main.command()
 @click.argument("topic")
 @click.argument("text")
-@_talking
-def publish(topic: str, text: str, port: str | None, control: str | None, as_json: bool) -> None:
+@_sending
+def publish(topic: str, text: str, json_data: bool, port: str | None, control: str | None, as_json: bool) -> None:
     """Send TEXT to all subscribers of TOPIC; if TEXT is -, read it from standard input."""
-    content = _content(text)
+    content = _value(text, json_data)
     with _server(port, control) as server:
         server.publish(topic, content)
     _answer(as_json, sent=True)
@@ -362,10 +383,10 @@ def publish(topic: str, text: str, port: str | None, control: str | None, as_jso
 
 @main.command()
 @click.argument("text")
-@_talking
-def broadcast(text: str, port: str | None, control: str | None, as_json: bool) -> None:
+@_sending
+def broadcast(text: str, json_data: bool, port: str | None, control: str | None, as_json: bool) -> None:
     """Send TEXT to all connections; if TEXT is -, read it from standard input."""
-    content = _content(text)
+    content = _value(text, json_data)
     with _server(port, control) as server:
         server.broadcast(content)
     _answer(as_json, sent=True)

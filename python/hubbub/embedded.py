@@ -12,6 +12,7 @@ from .control import Control, open_control
 from .endpoints import Route
 from .handlers import Handler
 from .hub import open_hub
+from .jsons import Json
 from .listening import Listeners, open_listeners, raise_file_limit
 from .metrics import Exposition
 from .settings import Settings
@@ -31,6 +32,7 @@ class Embedded:
         settings: Settings,
         handlers: Mapping[str, Handler],
         routes: Sequence[Route],
+        json: Json,
         control: str | None,
     ) -> None:
         """Create it; `open` must be called in a running event loop.
@@ -40,6 +42,7 @@ class Embedded:
             settings: The server's settings.
             handlers: The handlers, by event.
             routes: The endpoints.
+            json: Encodes what is sent, and decodes what is received.
             control: Replaces the setting of that name.
         """
         self.port = settings.port
@@ -48,6 +51,7 @@ class Embedded:
         self._settings = settings
         self._handlers = handlers
         self._routes = routes
+        self._json = json
         self._control_setting = control
         self._control: Control | None = None
         self._listeners: Listeners | None = None
@@ -85,13 +89,14 @@ class Embedded:
                     settings,
                     self._handlers,
                     routes=self._routes,
+                    json=self._json,
                     slot=slot,
                     link=link,
                     registry=hub.registry,
                 )
                 self.worker.loop.add_reader(hub.fileno(), self._hear)
             else:
-                self.worker = Worker(self._server, settings, self._handlers, routes=self._routes)
+                self.worker = Worker(self._server, settings, self._handlers, routes=self._routes, json=self._json)
             if settings.metrics_port:
                 self._exposition = Exposition(settings.metrics_port, self._measure)
         except BaseException:

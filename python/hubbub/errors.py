@@ -6,6 +6,7 @@ from numbers import Real
 __all__ = [
     "CannotServe",
     "HubbubError",
+    "NotJson",
     "NotRunning",
     "SettingsError",
     "as_seconds",
@@ -30,6 +31,10 @@ class SettingsError(HubbubError, ValueError):
 
 class NotRunning(HubbubError, RuntimeError):
     """A call that needs a running server was made before it started, after it ended, or in the master."""
+
+
+class NotJson(ValueError):
+    """Text from a client is not JSON. Users catch it as a `ValueError`."""
 
 
 class CannotServe(OSError):

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from .errors import short_number, wrong_type
 from .headers import TOKEN, Headers, cookie, expired_cookie, pairs_of
+from .jsons import STANDARD, Json
 
 __all__ = [
     "Accept",
@@ -24,6 +25,7 @@ __all__ = [
     "Refuse",
     "Request",
     "Response",
+    "Sendable",
     "Stats",
     "WorkerStats",
     "check_close",
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 else:
     # `collections.abc.Buffer` comes with Python 3.12.
     Data = str | bytes | bytearray | memoryview
-"""The types that can be sent: text, or any bytes-like object."""
+"""Text, or any bytes-like object."""
+
+Sendable: TypeAlias = Data | dict[Any, Any] | list[Any]
+"""What can be sent: text, any bytes-like object, or a `dict` or `list`, which goes as JSON text."""
 
 
 class Opcode(IntEnum):
@@ -235,6 +240,7 @@ class Request:
         "_header_pairs",
         "_headers",
         "_home",
+        "_json",
         "_method",
         "_path",
         "_path_params",
@@ -263,6 +269,7 @@ class Request:
         scheme: str,
         body: bytes = b"",
         path_params: Mapping[str, Any] = MappingProxyType({}),
+        json: Json = STANDARD,
     ) -> None:
         """Store the parts of a parsed request.
 
@@ -275,8 +282,10 @@ class Request:
             scheme: `http` or `https`.
             body: The whole body.
             path_params: The parameters of the path.
+            json: Decodes the body.
         """
         self._fd = 0
+        self._json = json
         self._home = None
         self._endpoint = 0
         self._method = method
@@ -379,6 +388,14 @@ class Request:
     def body(self) -> bytes:
         """The request's body; empty for a handshake."""
         return self._body
+
+    def json(self) -> Any:
+        """Decode the body as JSON, with the module given as `Server(json=…)`.
+
+        Raises:
+            ValueError: It is not JSON (in UTF-8, without NaN and infinities).
+        """
+        return self._json.decode(self._body)
 
     @property
     def form(self) -> Mapping[str, str]:

@@ -23,7 +23,8 @@ from typing import Any, Self, TypeVar
 
 from . import _core, control, listing
 from .errors import check_ids, check_seconds, short_number, wrong_type
-from .events import ConnectionInfo, Data, Stats
+from .events import ConnectionInfo, Data, Sendable, Stats
+from .jsons import as_text
 from .listing import Listing
 
 __all__ = ["AsyncPublisher", "Publisher"]
@@ -310,23 +311,25 @@ class Publisher(_Sender):
         ValueError: `timeout` is not above 0, or `port` is not in 1 to 65535.
     """
 
-    def push(self, fd: int, data: Data, opcode: int | None = None, *, timeout: float | None = None) -> bool:
+    def push(self, fd: int, data: Sendable, opcode: int | None = None, *, timeout: float | None = None) -> bool:
         """Send one message to the connection `fd`, and wait for the answer of the worker that owns it.
 
         Args:
             fd: The connection's id.
-            data: `str` is sent as a text message, bytes-like as a binary message (RFC 6455 §5.6).
+            data: `str` is sent as a text message, bytes-like as a binary message (RFC 6455 §5.6), a `dict` or `list` as
+                JSON text, by the standard library's `json`.
             opcode: Overrides that choice: text or binary.
 
         Returns:
             `True` if the message was queued; `False` if there is no such open connection, or its outbox is full.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
+            TypeError: `data` is of another type or cannot be encoded as JSON, or `fd` is not an `int`.
             ValueError: `opcode` is neither of these, a text message is not UTF-8, or the message is longer than the
                 server's `send_queue_size`.
         """
-        return bool(self._ask(lambda core, ticket, wait: core.push(ticket, fd, data, opcode, wait), timeout))
+        content = as_text(data)
+        return bool(self._ask(lambda core, ticket, wait: core.push(ticket, fd, content, opcode, wait), timeout))
 
     def disconnect(self, fd: int, code: int = 1000, reason: str = "", *, timeout: float | None = None) -> bool:
         """Start the closing handshake with the connection `fd` (RFC 6455 §7.1.2), after the messages sent before.
@@ -345,7 +348,7 @@ class Publisher(_Sender):
         """
         return bool(self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait), timeout))
 
-    def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
+    def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send one message to every subscriber of a topic, except the ids in `exclude`.
 
         The message is on its way when this returns; the server does not confirm it. The call waits only while the
@@ -353,25 +356,26 @@ class Publisher(_Sender):
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8.
-            data: `str` is sent as a text message, bytes-like as a binary message.
+            data: `str` is sent as a text message, bytes-like as a binary message, a `dict` or `list` as JSON text.
             exclude: Ids of subscribers that should not get the message.
 
         Raises:
-            TypeError: `topic` is not a `str`, `data` is neither `str` nor bytes-like, or an id is not an `int`.
+            TypeError: `topic` is not a `str`, `data` is of another type or cannot be encoded as JSON, or an id is not
+                an `int`.
             ValueError: The topic is empty or longer than 255 bytes, or the message is longer than `send_queue_size`.
         """
-        ids = check_ids(exclude)
-        self._call(lambda connection, wait: connection.publish(topic, data, ids, wait), timeout)
+        ids, content = check_ids(exclude), as_text(data)
+        self._call(lambda connection, wait: connection.publish(topic, content, ids, wait), timeout)
 
-    def broadcast(self, data: Data, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
+    def broadcast(self, data: Sendable, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send one message to every open WebSocket of the server, except the ids in `exclude`; see `publish`.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or an id is not an `int`.
+            TypeError: `data` is of another type or cannot be encoded as JSON, or an id is not an `int`.
             ValueError: The message is longer than `send_queue_size`.
         """
-        ids = check_ids(exclude)
-        self._call(lambda connection, wait: connection.broadcast(data, ids, wait), timeout)
+        ids, content = check_ids(exclude), as_text(data)
+        self._call(lambda connection, wait: connection.broadcast(content, ids, wait), timeout)
 
     def send_message(self, data: str | bytes, worker_id: int, *, timeout: float | None = None) -> None:
         """Run `pipe_message` in a worker, with `data`, and with `None` as the number of the sending worker.
@@ -509,23 +513,24 @@ class AsyncPublisher(_Sender):
     (`asyncio.timeout`) may or may not have been sent; other calls are not affected.
     """
 
-    async def push(self, fd: int, data: Data, opcode: int | None = None) -> bool:
+    async def push(self, fd: int, data: Sendable, opcode: int | None = None) -> bool:
         """See `Publisher.push`."""
-        return bool(await self._ask(lambda core, ticket, wait: core.push(ticket, fd, data, opcode, wait)))
+        content = as_text(data)
+        return bool(await self._ask(lambda core, ticket, wait: core.push(ticket, fd, content, opcode, wait)))
 
     async def disconnect(self, fd: int, code: int = 1000, reason: str = "") -> bool:
         """See `Publisher.disconnect`."""
         return bool(await self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait)))
 
-    async def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
+    async def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.publish`."""
-        ids = check_ids(exclude)
-        await self._call(lambda connection, wait: connection.publish(topic, data, ids, wait))
+        ids, content = check_ids(exclude), as_text(data)
+        await self._call(lambda connection, wait: connection.publish(topic, content, ids, wait))
 
-    async def broadcast(self, data: Data, *, exclude: Iterable[int] = ()) -> None:
+    async def broadcast(self, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.broadcast`."""
-        ids = check_ids(exclude)
-        await self._call(lambda connection, wait: connection.broadcast(data, ids, wait))
+        ids, content = check_ids(exclude), as_text(data)
+        await self._call(lambda connection, wait: connection.broadcast(content, ids, wait))
 
     async def send_message(self, data: str | bytes, worker_id: int) -> None:
         """See `Publisher.send_message`."""

@@ -18,8 +18,9 @@ from ._core import Reactor, bind_push
 from .embedded import Embedded
 from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
-from .events import ConnectionInfo, Data, Stats
+from .events import ConnectionInfo, Data, Sendable, Stats
 from .handlers import Handler, arguments_of
+from .jsons import Json
 from .listening import check_certificate
 from .master import PROGRAM_FAILED, Master
 from .program import Assignment
@@ -101,6 +102,7 @@ class Server:
         port: int = 9501,
         *,
         workers: int | None = None,
+        json: Any = None,
         **settings: Unpack[ServerSettings],
     ) -> None:
         """Create a server; it does nothing until `start`, `serve` or `async with`.
@@ -110,15 +112,20 @@ class Server:
                 all interfaces over IPv6 only.
             port: 0 picks any free port; the `port` property then returns it.
             workers: The number of worker processes; `None` starts one per core.
+            json: A module or object with `dumps` (returning `str` or `bytes`) and `loads`, such as `orjson`: encodes
+                each `dict` or `list` that is sent, and decodes for `Frame.json` and `Request.json`. `None` means the
+                standard library's, with compact text that is not ASCII-escaped, and without NaN.
             **settings: See `Settings`. An environment variable `HUBBUB_…` beats a keyword.
 
         Raises:
             SettingsError: A setting is unknown, of the wrong type or out of range.
+            TypeError: `json` lacks `dumps` or `loads`.
         """
         self._keywords = {"host": host, "port": port, "workers": workers, **settings}
         self.settings = Settings.load(self._keywords)
         self._handlers: dict[str, Handler] = {}
         self._included = Included()
+        self._json = Json(json)
         self._number = program.count_server()
         self._starts = 0
         self._role: Role | None = None
@@ -269,14 +276,15 @@ class Server:
 
     # ---- sending -----------------------------------------------------------------------------------------
 
-    def push(self, fd: int, data: Data, opcode: int | None = None, finish: bool = True) -> bool:
+    def push(self, fd: int, data: Sendable, opcode: int | None = None, finish: bool = True) -> bool:
         """Queue one message for the connection `fd`, in any worker.
 
         Returns at once. Messages from one caller to one connection arrive in the order of the calls.
 
         Args:
             fd: The connection's id, from `Request.fd` or `Frame.fd`.
-            data: `str` is sent as a text frame, bytes-like as a binary frame (RFC 6455 §5.6).
+            data: `str` is sent as a text frame, bytes-like as a binary frame (RFC 6455 §5.6), a `dict` or `list` as
+                JSON text.
             opcode: Overrides that choice: `Opcode.CONTINUATION`, `TEXT` or `BINARY`.
             finish: `False` sends a fragment; the next one must be a continuation (RFC 6455 §5.4). Everything else
                 sent to that connection waits until the message is complete.
@@ -287,7 +295,7 @@ class Server:
                 no such open connection, or its outbox of `send_queue_size` bytes is full.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
+            TypeError: `data` is of another type or cannot be encoded as JSON, or `fd` is not an `int`.
             ValueError: `opcode` is none of these three, a text message is not UTF-8, or the message is longer than
                 `send_queue_size`.
             NotRunning: The server is not running.
@@ -338,18 +346,18 @@ class Server:
         """
         return self._worker_of("disconnect").reactor.disconnect(fd, code, reason)
 
-    def broadcast(self, data: Data, *, exclude: Iterable[int] = ()) -> None:
+    def broadcast(self, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
         """Queue one message for every open WebSocket of the server, except the ids in `exclude`.
 
         The frame is built once and shared by all outboxes. If an outbox is full, the setting `slow_consumer` decides
         what happens to that connection.
 
         Args:
-            data: `str` is sent as a text message, bytes-like as a binary message.
+            data: `str` is sent as a text message, bytes-like as a binary message, a `dict` or `list` as JSON text.
             exclude: Ids of connections that should not get the message.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or an id is not an `int`.
+            TypeError: `data` is of another type or cannot be encoded as JSON, or an id is not an `int`.
             ValueError: The message is longer than `send_queue_size`.
             NotRunning: The server is not running.
         """
@@ -394,22 +402,23 @@ class Server:
         """
         return self._worker_of("unsubscribe").reactor.unsubscribe(fd, topic)
 
-    def publish(self, topic: str, data: Data, *, exclude: Iterable[int] = ()) -> None:
+    def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
         """Queue one message for every subscriber of a topic, in all workers; see `broadcast`.
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8. A topic without subscribers is fine.
-            data: `str` is sent as a text message, bytes-like as a binary message.
+            data: `str` is sent as a text message, bytes-like as a binary message, a `dict` or `list` as JSON text.
             exclude: Ids of subscribers that should not get the message.
 
         Raises:
-            TypeError: `topic` is not a `str`, `data` is neither `str` nor bytes-like, or an id is not an `int`.
+            TypeError: `topic` is not a `str`, `data` is of another type or cannot be encoded as JSON, or an id is not
+                an `int`.
             ValueError: The topic is empty or too long, or the message is longer than `send_queue_size`.
             NotRunning: The server is not running.
         """
         self._worker_of("publish").reactor.publish(topic, data, exclude=exclude)
 
-    async def send(self, fd: int, data: Data, opcode: int | None = None) -> bool:
+    async def send(self, fd: int, data: Sendable, opcode: int | None = None) -> bool:
         """Send one message to the connection `fd`, in any worker, as fast as its client takes messages.
 
         Like `push`, but while more than half of `send_queue_size` is queued for that connection, or the message does
@@ -424,7 +433,7 @@ class Server:
 
         Args:
             fd: The connection's id.
-            data: `str` is sent as a text message, bytes-like as a binary message.
+            data: `str` is sent as a text message, bytes-like as a binary message, a `dict` or `list` as JSON text.
             opcode: Overrides that choice, as in `push`. The message is always complete, or ends one begun by `push`.
 
         Returns:
@@ -432,11 +441,13 @@ class Server:
                 such open connection, or it ended while you waited.
 
         Raises:
-            TypeError: `data` is neither `str` nor bytes-like, or `fd` is not an `int`.
+            TypeError: As in `push`.
             ValueError: As in `push`.
             NotRunning: The server is not running, or stops running in this worker while you wait.
         """
         worker = self._worker_of("send")
+        if isinstance(data, dict | list):
+            data = self._json.encode(data)
         if asyncio.get_running_loop() is worker.loop:
             return await worker.send(fd, data, opcode)
         sending = worker.send(fd, _unchanging(data), opcode)
@@ -726,7 +737,7 @@ class Server:
 
     async def _run_embedded(self) -> None:
         loop = asyncio.get_running_loop()
-        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self.settings.control)
+        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self._json, self.settings.control)
 
         def stop(number: signal.Signals) -> None:
             log.info("%s: stopping", number.name)
@@ -772,7 +783,9 @@ class Server:
             ]
             log.warning("changed in the code; restart the server to apply: %s", ", ".join(names))
         routes = self._routes()
-        process = WorkerProcess(self, self.settings, self._handlers, routes, assignment, self._entered, self._leave)
+        process = WorkerProcess(
+            self, self.settings, self._handlers, routes, self._json, assignment, self._entered, self._leave
+        )
         self._role = process
         process.run()
 
@@ -847,7 +860,7 @@ class Server:
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         _warn_of_unknown_variables()
         control = None if self.settings.control == "auto" else self.settings.control
-        embedded = Embedded(self, self.settings, self._handlers, self._routes(), control)
+        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self._json, control)
         await self._open(embedded)
         await self._begin(embedded)
         return embedded

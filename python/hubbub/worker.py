@@ -19,12 +19,13 @@ from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
 from .endpoints import Route, handle_websockets
-from .errors import CannotServe, NotRunning, short_number, wrong_type
+from .errors import CannotServe, NotJson, NotRunning, short_number, wrong_type
 from .event_loop import Selector
 from .events import Accept, CloseCode, Data, Refuse, Request, Response
 from .forwarding import forwarded
 from .handlers import Handler
 from .headers import pairs_of
+from .jsons import STANDARD, Json
 from .listening import Listeners
 from .listing import Page
 from .logs import shown
@@ -122,6 +123,7 @@ class Worker:
         worker_id: int = 0,
         *,
         routes: Sequence[Route] = (),
+        json: Json = STANDARD,
         workers: int = 1,
         slot: int = 0,
         link: int | None = None,
@@ -136,6 +138,7 @@ class Worker:
             handlers: The handlers, by event.
             worker_id: The number of this worker.
             routes: The endpoints, in the order in which they are tried.
+            json: Encodes what is sent, and decodes what is received.
             workers: The number of workers.
             slot: This process's part of the connection ids.
             link: The descriptor of the link to the hub, if there is a hub.
@@ -146,6 +149,8 @@ class Worker:
             CannotServe: A system call failed, or the clock is so far ahead that there are no connection ids.
         """
         self.worker_id = worker_id
+        # The reactor uses it too.
+        self.json = json
         # The handlers of the server itself (including those of events without a connection), then of each endpoint.
         self._at = (handlers, *(route.handlers for route in routes))
         # By endpoint: where this is false, the reactor itself accepts handshakes.
@@ -383,9 +388,9 @@ class Worker:
         scheme = "https" if self._settings.ssl_certfile else "http"
         client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         if not endpoint:
-            return Request(method, path, query, headers, client, scheme, body)
+            return Request(method, path, query, headers, client, scheme, body, json=self.json)
         parameters = MappingProxyType(self._patterns[endpoint - 1].parameters(path))
-        request = Request(method, path, query, headers, client, scheme, body, parameters)
+        request = Request(method, path, query, headers, client, scheme, body, parameters, self.json)
         request._endpoint = endpoint
         return request
 
@@ -430,7 +435,7 @@ class Worker:
         self.caller.perform(f"the {event} handler", job, then, in_thread=True)
 
     def handler_failed(self, event: str, fd: int, handler: Callable[..., Any], error: BaseException) -> None:
-        """Log the exception of a handler; for `open` and `message`, close the connection with 1011."""
+        """Log the exception of a handler; for `open` and `message`, close the connection with 1011, or 1007."""
         if isinstance(error, asyncio.CancelledError):
             if self.caller.is_stopping:
                 return
@@ -438,7 +443,9 @@ class Worker:
         else:
             told = "the %s handler failed (fd %d)"
         self.caller.has_failed(handler, error, told, event, fd)
-        if event in ("open", "message"):
+        if event == "message" and isinstance(error, NotJson):
+            self.reactor.disconnect(fd, CloseCode.INVALID_FRAME_PAYLOAD_DATA, "the message is not JSON")
+        elif event in ("open", "message"):
             self.reactor.disconnect(fd, CloseCode.INTERNAL_ERROR, "the handler failed")
 
     def handler_was_slow(self, event: str, handler: Callable[..., Any], seconds: float) -> None:

@@ -14,6 +14,7 @@ from .endpoints import Route
 from .errors import SettingsError
 from .event_loop import Selector, new_event_loop
 from .handlers import Handler
+from .jsons import Json
 from .listening import check_certificate, raise_file_limit
 from .program import Assignment
 from .settings import Settings
@@ -34,6 +35,7 @@ class WorkerProcess:
         settings: Settings,
         handlers: Mapping[str, Handler],
         routes: Sequence[Route],
+        json: Json,
         assignment: Assignment,
         entered: Callable[[], None],
         left: Callable[[], None],
@@ -45,6 +47,7 @@ class WorkerProcess:
             settings: The master's settings.
             handlers: The handlers, by event.
             routes: The endpoints.
+            json: Encodes what is sent, and decodes what is received.
             assignment: The master's assignment for this process.
             entered: Called as soon as there is a `worker`.
             left: Called when it has stopped serving; threads of the program may continue.
@@ -55,6 +58,7 @@ class WorkerProcess:
         self._settings = settings
         self._handlers = handlers
         self._routes = routes
+        self._json = json
         self._assignment = assignment
         # Requests to the master, in the order of the calls; until there is a worker, they wait here.
         self._asked: deque[str] = deque()
@@ -113,6 +117,7 @@ class WorkerProcess:
             self._handlers,
             assignment.worker_id,
             routes=self._routes,
+            json=self._json,
             workers=assignment.workers,
             slot=assignment.slot,
             link=assignment.link,

@@ -302,7 +302,7 @@ async def test_one_message_after_the_other_for_all_arrives_whole_and_in_order(se
 
 async def test_what_cannot_be_pushed_cannot_be_published(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
-    for data in (None, 1, ["a"]):
+    for data in (None, 1, ("a",)):
         for call in (running.server.publish("news", data), running.server.broadcast(data)):
             with subtests.test(data=data), pytest.raises(TypeError):
                 await call

@@ -76,6 +76,15 @@ async def test_a_server_within_a_program(snippets: list[Snippet], capsys: pytest
     assert capsys.readouterr().out == f"serving on port {ports[0]}\n"
 
 
+@shows(PAGE, "Data")
+async def test_json_is_decoded_and_encoded(snippets: list[Snippet]) -> None:
+    async with served(snippets, Server(port=0)) as server, client(server) as adder:
+        await adder.send('{"add": [1, 2]}')
+        assert await adder.recv() == '{"sum":3}'
+        await adder.send("[1]")
+        assert await adder.recv() == '{"unknown":[1]}'
+
+
 async def subscribed(server: Server, count: int) -> None:
     """Wait until that many clients are in the garden; a client that is alone gets no message."""
     found = await server.subscribers("garden")

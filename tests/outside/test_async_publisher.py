@@ -24,6 +24,15 @@ def clients(server: OutsideServer) -> Iterator[tuple[Client, Client]]:
         yield one, other
 
 
+async def test_a_dict_or_list_arrives_as_json_text(hub: AsyncPublisher, clients: tuple[Client, Client]) -> None:
+    assert await hub.push(clients[0].fd, {"text": "é"})
+    await hub.publish("news", [1])
+    await hub.broadcast({})
+    assert clients[0].texts(3) == ['{"text":"é"}', "[1]", "{}"]
+    with pytest.raises(TypeError, match="data must be encodable as JSON"):
+        await hub.broadcast([object()])
+
+
 async def test_everything_arrives_in_the_order_of_the_calls(
     hub: AsyncPublisher, clients: tuple[Client, Client]
 ) -> None:

@@ -58,6 +58,20 @@ def test_a_dash_is_standard_input(server: OutsideServer) -> None:
         assert "not UTF-8" in err
 
 
+def test_text_may_be_json_which_is_checked_and_sent_compactly(server: OutsideServer) -> None:
+    with server.client("news") as client:
+        for command in (["push", client.fd], ["publish", "news"], ["broadcast"]):
+            sent = hubbub(*command, '{ "a": "é", "b": [1] }', "--json-data", "--control", server.control)
+            assert sent == (0, "", "")
+            sent = hubbub(*command, "-", "--json-data", "--control", server.control, given=b"[\n1,\n2]\n")
+            assert sent == (0, "", "")
+            for text in ("{", "5", '"text"', "[NaN]"):
+                status, out, err = hubbub(*command, text, "--json-data", "--control", server.control)
+                assert (status, out) == (2, "")
+                assert "TEXT" in err
+        assert client.texts(6) == ['{"a":"é","b":[1]}', "[1,2]"] * 3
+
+
 @pytest.mark.parametrize("command", [["push", 12345, "hello"], ["disconnect", 12345]])
 def test_a_connection_that_is_not_there_is_one_line(server: OutsideServer, command: list[object]) -> None:
     status, out, err = hubbub(*command, "--control", server.control)

@@ -38,6 +38,17 @@ def test_a_push_reaches_a_connection_of_any_worker(hub: Publisher, clients: tupl
     assert sorted(info.worker_id for info in infos if info) == [0, 1]
 
 
+def test_a_dict_or_list_arrives_as_json_text(hub: Publisher, clients: tuple[Client, Client]) -> None:
+    assert hub.push(clients[0].fd, {"text": "é", "count": 1})
+    hub.publish("news", [1, {}])
+    hub.broadcast({})
+    assert hub.push(clients[0].fd, [], opcode=2)
+    assert clients[0].texts(4) == ['{"text":"é","count":1}', "[1,{}]", "{}", b"[]"]
+    for call in (hub.broadcast, lambda data: hub.push(clients[0].fd, data), lambda data: hub.publish("news", data)):
+        with pytest.raises(TypeError, match="data must be encodable as JSON"):
+            call({"set": {1}})
+
+
 @pytest.mark.parametrize("fd", [0, -1, 12345, 2**53, 2**80])
 def test_what_is_no_connection_gets_nothing(hub: Publisher, fd: int) -> None:
     assert hub.push(fd, "hello") is False
@@ -144,7 +155,7 @@ def test_stats_are_those_of_the_whole_server(hub: Publisher, clients: tuple[Clie
     ("mistake", "error", "says"),
     [
         (lambda hub: hub.push("1", "x"), TypeError, "fd must be an int"),
-        (lambda hub: hub.push(1, 5), TypeError, "data must be str or bytes-like"),
+        (lambda hub: hub.push(1, 5), TypeError, "data must be str, bytes-like, a dict or a list"),
         (lambda hub: hub.push(1, "x", opcode=0), ValueError, "opcode must be 1"),
         (lambda hub: hub.push(1, "x", opcode=9), ValueError, "opcode must be"),
         (lambda hub: hub.push(1, b"\xff", opcode=1), ValueError, "UTF-8"),
@@ -152,7 +163,7 @@ def test_stats_are_those_of_the_whole_server(hub: Publisher, clients: tuple[Clie
         (lambda hub: hub.push(1, "x", timeout=0), ValueError, "timeout must be"),
         (lambda hub: hub.publish("", "x"), ValueError, "topic must have 1 to 255 bytes"),
         (lambda hub: hub.publish("é" * 128, "x"), ValueError, "topic must have 1 to 255 bytes"),
-        (lambda hub: hub.publish("news", None), TypeError, "data must be str or bytes-like"),
+        (lambda hub: hub.publish("news", None), TypeError, "data must be str, bytes-like, a dict or a list"),
         (lambda hub: hub.publish("news", "x", exclude=["1"]), TypeError, "exclude must be ids \\(int\\), not str"),
         (lambda hub: hub.broadcast("x", exclude=5), TypeError, "iterable"),
         (lambda hub: hub.disconnect(1, 1005), ValueError, "may not be sent"),

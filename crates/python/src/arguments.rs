@@ -147,6 +147,9 @@ impl<'a> FromPyObject<'a, '_> for Reason<'a> {
     }
 }
 
+/// What the data of a message must be.
+pub(crate) const SENDABLE: &str = "str, bytes-like, a dict or a list";
+
 /// The content of a message: text or bytes, borrowed if possible.
 pub(crate) enum Data<'py> {
     Text(Bound<'py, PyString>),
@@ -158,14 +161,41 @@ impl<'py> FromPyObject<'_, 'py> for Data<'py> {
 
     #[inline]
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match Self::of(&value) {
+            Some(data) => Ok(data),
+            None => Self::of_buffer(&value, SENDABLE),
+        }
+    }
+}
+
+/// The same, where a dict or list cannot be sent.
+pub(crate) struct PlainData<'py>(pub(crate) Data<'py>);
+
+impl<'py> FromPyObject<'_, 'py> for PlainData<'py> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(match Data::of(&value) {
+            Some(data) => data,
+            None => Data::of_buffer(&value, "str or bytes-like")?,
+        }))
+    }
+}
+
+impl<'py> Data<'py> {
+    /// A `str` or `bytes`, which need no conversion.
+    #[inline]
+    pub(crate) fn of(value: &Bound<'py, PyAny>) -> Option<Self> {
         if let Ok(text) = value.cast::<PyString>() {
-            return Ok(Self::Text(text.to_owned()));
+            return Some(Self::Text(text.clone()));
         }
-        if let Ok(bytes) = value.cast::<PyBytes>() {
-            return Ok(Self::Bytes(bytes.to_owned()));
-        }
-        let Ok(view) = PyMemoryView::from(&value) else {
-            return Err(wrong_type("data", "str or bytes-like", value));
+        value.cast::<PyBytes>().ok().map(|bytes| Self::Bytes(bytes.clone()))
+    }
+
+    /// A copy of what any other bytes-like object holds. `wanted` is what the argument must be.
+    pub(crate) fn of_buffer(value: &Bound<'py, PyAny>, wanted: &str) -> PyResult<Self> {
+        let Ok(view) = PyMemoryView::from(value) else {
+            return Err(wrong_type("data", wanted, value.as_borrowed()));
         };
         let bytes = value.py().get_type::<PyBytes>().call1((view,))?;
         Ok(Self::Bytes(bytes.cast_into()?))

@@ -140,7 +140,7 @@ impl Frame {
                 .and_then(|bits| Opcode::from_bits(bits).ok())
                 .ok_or_else(|| PyValueError::new_err(format!("opcode must be one of RFC 6455 §5.2, not {number}")))?,
         };
-        let home = Py::new(fd.py(), Home::of_none(fd.py()))?;
+        let home = Py::new(fd.py(), Home::of_none(fd.py())?)?;
         Ok(Self { fd: fd.clone().unbind(), data: data.unbind(), opcode, finish: finish.0 == Fin::Last, home })
     }
 
@@ -160,6 +160,11 @@ impl Frame {
     #[getter]
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.home.get().state(self.fd.bind(py))
+    }
+
+    /// Decodes `data` as JSON.
+    fn json<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.home.get().decode(self.data.bind(py))
     }
 
     /// For pickle and copy.

@@ -8,27 +8,43 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyInt, PyType};
+use pyo3::types::{PyDict, PyInt, PyString, PyType};
 
 use crate::arguments::{FdArgument, short_number};
 
-/// The states of the connections of one worker. Frames and requests refer to this and not to the reactor, whose
+/// The states of the connections of one worker, and how it encodes JSON. Frames and requests refer to this and not to the reactor, whose
 /// descriptors are to be closed even if the application keeps them.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Home {
     states: Py<PyDict>,
     /// `None` for a frame that the application has created itself: it has a state of its own.
     shared: Option<Weak<Shared>>,
+    /// The `hubbub.jsons.Json` of the server.
+    json: Py<PyAny>,
 }
 
 impl Home {
-    pub(crate) fn new(py: Python<'_>, shared: &Arc<Shared>) -> Self {
-        Self { states: PyDict::new(py).unbind(), shared: Some(Arc::downgrade(shared)) }
+    pub(crate) fn new(shared: &Arc<Shared>, json: Bound<'_, PyAny>) -> Self {
+        let states = PyDict::new(json.py()).unbind();
+        Self { states, shared: Some(Arc::downgrade(shared)), json: json.unbind() }
     }
 
     /// The home of a frame that no worker has received.
-    pub(crate) fn of_none(py: Python<'_>) -> Self {
-        Self { states: PyDict::new(py).unbind(), shared: None }
+    pub(crate) fn of_none(py: Python<'_>) -> PyResult<Self> {
+        let json = py.import("hubbub.jsons")?.getattr("STANDARD")?.unbind();
+        Ok(Self { states: PyDict::new(py).unbind(), shared: None, json })
+    }
+
+    /// What is sent of a value: JSON text for a dict or list.
+    #[cold]
+    pub(crate) fn encode<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
+        let text = self.json.bind(value.py()).call_method1(intern!(value.py(), "encode"), (value,))?;
+        Ok(text.cast_into()?)
+    }
+
+    /// The value of JSON text.
+    pub(crate) fn decode<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.json.bind(data.py()).call_method1(intern!(data.py(), "decode"), (data,))
     }
 
     /// The state of a connection, which is created at its first use.
@@ -65,6 +81,7 @@ impl Home {
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.json)?;
         visit.call(&self.states)
     }
 

@@ -8,7 +8,9 @@ use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::arguments::{CodeArgument, Data, FdArgument, OpcodeArgument, Prefix, Reason, Topic, check_close, excluded};
+use crate::arguments::{
+    CodeArgument, Data, FdArgument, OpcodeArgument, PlainData, Prefix, Reason, Topic, check_close, excluded,
+};
 use crate::values::{info_tuple, page_tuple, stats_dict};
 
 /// One connection to a server's control socket.
@@ -153,11 +155,11 @@ impl Publisher {
         &self,
         py: Python<'_>,
         ticket: Ticket,
-        data: Data<'_>,
+        data: PlainData<'_>,
         worker_id: u8,
         timeout: Wait,
     ) -> PyResult<()> {
-        let (format, payload) = data.piped()?;
+        let (format, payload) = data.0.piped()?;
         let command = Command::PipeMessage { from: OUTSIDE, to: worker_id, format, payload };
         self.ask(py, ticket, Question::Do(command), timeout)
     }

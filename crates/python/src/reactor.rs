@@ -19,13 +19,13 @@ use engine::{
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt};
+use pyo3::types::{PyDict, PyInt, PyList};
 use pyo3::{IntoPyObjectExt, ffi, intern};
 use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{
-    CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, Prefix, Reason, Topic, check_close, check_ping,
-    excluded, not_utf8, wrong_type,
+    CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, PlainData, Prefix, Reason, SENDABLE, Topic,
+    check_close, check_ping, excluded, not_utf8, wrong_type,
 };
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
@@ -167,6 +167,18 @@ impl Reactor {
             self.schedule(py)?;
         }
         Ok(result)
+    }
+
+    /// What is sent of an argument.
+    #[inline]
+    fn data<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Data<'py>> {
+        match Data::of(value) {
+            Some(data) => Ok(data),
+            None if value.is_instance_of::<PyDict>() || value.is_instance_of::<PyList>() => {
+                Ok(Data::Text(self.home.get().encode(value)?))
+            }
+            None => Data::of_buffer(value, SENDABLE),
+        }
     }
 
     /// Has the event loop run one turn soon.
@@ -314,7 +326,7 @@ impl Reactor {
         if let Some(descriptor) = link {
             engine.join(taken_over(descriptor))?;
         }
-        let home = Py::new(worker.py(), Home::new(worker.py(), engine.shared()))?;
+        let home = Py::new(worker.py(), Home::new(engine.shared(), worker.getattr("json")?))?;
         Ok(Self {
             shared: Arc::clone(engine.shared()),
             handlers,
@@ -440,11 +452,12 @@ impl Reactor {
         &self,
         py: Python<'_>,
         fd: FdArgument,
-        data: Data<'_>,
+        data: &Bound<'_, PyAny>,
         opcode: Option<OpcodeArgument>,
         finish: FinishArgument,
     ) -> PyResult<bool> {
         let FinishArgument(fin) = finish;
+        let data = self.data(data)?;
         let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), fin, self.send_queue_size)?;
         let Some(mine) = self.engine.mine() else {
             return Ok(self.shared.push(fd.0, opcode, fin, payload));
@@ -463,9 +476,10 @@ impl Reactor {
         &self,
         py: Python<'_>,
         fd: FdArgument,
-        data: Data<'_>,
+        data: &Bound<'_, PyAny>,
         opcode: Option<OpcodeArgument>,
     ) -> PyResult<Option<bool>> {
+        let data = self.data(data)?;
         let (opcode, payload) = data.message(opcode.map(|opcode| opcode.0), Fin::Last, self.send_queue_size)?;
         match self.on_loop(py, |engine| engine.send(fd.0, opcode, payload))? {
             Ok(Sending::Done) => Ok(Some(true)),
@@ -481,8 +495,8 @@ impl Reactor {
     }
 
     /// See `hubbub.Server.ping`.
-    fn ping(&self, py: Python<'_>, fd: FdArgument, data: Data<'_>) -> PyResult<bool> {
-        let payload = data.payload()?;
+    fn ping(&self, py: Python<'_>, fd: FdArgument, data: PlainData<'_>) -> PyResult<bool> {
+        let payload = data.0.payload()?;
         check_ping(payload)?;
         let command = Command::Ping { fd: fd.0, payload };
         self.command(py, fd.0, |engine| engine.ping(fd.0, payload), command)
@@ -526,10 +540,11 @@ impl Reactor {
         &self,
         py: Python<'_>,
         topic: Topic<'_>,
-        data: Data<'_>,
+        data: &Bound<'_, PyAny>,
         exclude: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let Topic(topic) = topic;
+        let data = self.data(data)?;
         let (opcode, payload) = data.message(None, Fin::Last, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
@@ -541,7 +556,8 @@ impl Reactor {
 
     /// See `hubbub.Server.broadcast`.
     #[pyo3(signature = (data, *, exclude=None))]
-    fn broadcast(&self, py: Python<'_>, data: Data<'_>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn broadcast(&self, py: Python<'_>, data: &Bound<'_, PyAny>, exclude: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let data = self.data(data)?;
         let (opcode, payload): (DataOpcode, _) = data.message(None, Fin::Last, self.send_queue_size)?;
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
@@ -651,8 +667,8 @@ impl Reactor {
 
     /// Sends a message to a worker's `pipe_message` handler, from any thread. A message that does not fit in the queues
     /// on the way is dropped and counted.
-    fn send_message(&self, py: Python<'_>, worker_id: u8, data: Data<'_>) -> PyResult<()> {
-        let (format, payload) = data.piped()?;
+    fn send_message(&self, py: Python<'_>, worker_id: u8, data: PlainData<'_>) -> PyResult<()> {
+        let (format, payload) = data.0.piped()?;
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| {
                 engine.send_message(worker_id, format, payload);

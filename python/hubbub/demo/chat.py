@@ -6,11 +6,10 @@ page detects that by the message's id. Messages are JSON objects: the `case`s sh
 """
 
 import asyncio
-import json
 import time
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hubbub import Endpoint, Frame, Request, Server, StaticFiles, client_path
 
@@ -25,8 +24,7 @@ server.on("request", StaticFiles(PAGE, headers={"Content-Security-Policy": POLIC
 client = Endpoint("/hubbub.js")
 client.on("request", StaticFiles(client_path().parent))
 server.include(client)
-people: dict[int, "Person"] = {}
-recent: deque[tuple[str, str]] = deque(maxlen=MAX_REMEMBERED)
+recent: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MAX_REMEMBERED)
 
 
 class Person(NamedTuple):
@@ -36,27 +34,28 @@ class Person(NamedTuple):
 
 @server.on("open")
 def on_open(server: Server, request: Request) -> None:
-    server.push(request.fd, as_json("limits", name=NAME_LENGTH, room=ROOM_LENGTH, text=TEXT_LENGTH))
+    request.state.person = None
+    server.push(request.fd, message("limits", name=NAME_LENGTH, room=ROOM_LENGTH, text=TEXT_LENGTH))
 
 
 @server.on("message")
 async def on_message(server: Server, frame: Frame) -> None:
-    fd, person = frame.fd, people.get(frame.fd)
-    match read(frame.data):
+    fd, person = frame.fd, frame.state.person
+    match frame.json():
         case {"type": "join", "room": str(room), "name": str(name), "back": bool(back)}:
             leave(server, fd)
             join(fd, Person(name.strip()[:NAME_LENGTH] or "Guest", f"room {room[:ROOM_LENGTH]}"), back)
         case {"type": "say", "id": str(key), "text": str(text)} if person and 0 < len(text) <= TEXT_LENGTH:
             # The author gets it too: every page sorts messages by this time, so that all show the same order.
-            said = as_json("said", id=key, who=fd, name=person.name, text=text, time=time.time())
+            said = message("said", id=key, who=fd, name=person.name, text=text, time=time.time())
             recent.append((person.room, said))
             server.publish(person.room, said)
         case {"type": "say", "id": str(key)} if person:
-            server.push(fd, as_json("refused", id=key, why=f"a message must have 1 to {TEXT_LENGTH:,} characters"))
+            server.push(fd, message("refused", id=key, why=f"a message must have 1 to {TEXT_LENGTH:,} characters"))
         case {"type": "typing"} if person:
-            server.publish(person.room, as_json("typing", who=fd, name=person.name), exclude=[fd])
+            server.publish(person.room, message("typing", who=fd, name=person.name), exclude=[fd])
         case {"type": "alive"}:
-            server.push(fd, as_json("alive"))
+            server.push(fd, message("alive"))
         case _:
             server.disconnect(fd, 4400, "invalid message")
     # This connection's next message is handled after this one, so this slows down a flooding client and no other.
@@ -64,9 +63,9 @@ async def on_message(server: Server, frame: Frame) -> None:
 
 
 def join(fd: int, person: Person, back: bool) -> None:
-    people[fd] = person
+    server.state(fd).person = person
     server.subscribe(fd, person.room)
-    server.publish(person.room, as_json("came", name=person.name, back=back, time=time.time()), exclude=[fd])
+    server.publish(person.room, message("came", name=person.name, back=back, time=time.time()), exclude=[fd])
     server.after(COUNT_DELAY, count, person.room)
     for worker_id in range(server.settings.worker_count):
         server.send_message(f"{fd} {person.room}", worker_id)
@@ -82,27 +81,20 @@ def on_pipe_message(server: Server, worker_id: int | None, data: str) -> None:
 
 @server.on("close")
 def leave(server: Server, fd: int) -> None:
-    if person := people.pop(fd, None):
+    state = server.state(fd)
+    if person := state.person:
+        state.person = None
         server.unsubscribe(fd, person.room)
-        server.publish(person.room, as_json("went", who=fd, name=person.name, time=time.time()))
+        server.publish(person.room, message("went", who=fd, name=person.name, time=time.time()))
         server.after(COUNT_DELAY, count, person.room)
 
 
 async def count(room: str) -> None:  # Runs late enough that, if two workers count at about the same time, both agree.
-    server.publish(room, as_json("people", count=await server.subscribers(room)))
+    server.publish(room, message("people", count=await server.subscribers(room)))
 
 
-def as_json(kind: str, **what: object) -> str:
-    return json.dumps({"type": kind, **what}, ensure_ascii=False)
-
-
-def read(data: str | bytes) -> object:
-    try:
-        content = json.loads(data)
-        json.dumps(content, ensure_ascii=False).encode()  # Half a surrogate pair, which JSON allows, cannot be sent.
-        return content
-    except (ValueError, RecursionError):
-        return None
+def message(kind: str, **what: object) -> dict[str, Any]:
+    return {"type": kind, **what}
 
 
 if __name__ == "__main__":
