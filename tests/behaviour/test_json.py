@@ -74,14 +74,15 @@ async def test_every_way_of_sending_takes_one(serve: Serve) -> None:
         fd = await running.opened()
         assert await running.server.subscribe(fd, "news")
         server = running.server
-        for send in (
-            lambda: server.push(fd, value),
-            lambda: server.send(fd, value),
-            lambda: server.publish("news", value),
-            lambda: server.broadcast(value),
-            lambda: server.push(fd, value, Opcode.TEXT),
-        ):
-            await send()
+        calls: list[tuple[str, tuple[Any, ...]]] = [
+            ("push", (fd, value)),
+            ("send", (fd, value)),
+            ("publish", ("news", value)),
+            ("broadcast", (value,)),
+            ("push", (fd, value, Opcode.TEXT)),
+        ]
+        for method, arguments in calls:
+            await getattr(server, method)(*arguments)
             assert await client.recv() == '{"n":[1,"ü"]}'
         await server.push(fd, value, Opcode.BINARY)
         assert await client.recv() == '{"n":[1,"ü"]}'.encode()
