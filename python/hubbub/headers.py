@@ -113,6 +113,8 @@ def cookie(
         parts.append(f"Max-Age={max_age}")
     parts.append(f"Path={_attribute('path', path, _COOKIE_PATH, 'begin with / and contain no semicolon')}")
     if domain is not None:
+        if not isinstance(domain, str):
+            raise wrong_type("domain", "a str or None", domain)
         parts.append(f"Domain={_attribute('domain', domain, _COOKIE_DOMAIN, 'be a host name')}")
     for argument, given in (("secure", secure), ("httponly", httponly)):
         if not isinstance(given, bool):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hubbub
-from hubbub import Accept, AsyncPublisher, Frame, Publisher, Refuse, Response, Server, StaticFiles
+from hubbub import Accept, AsyncPublisher, Endpoint, Frame, Page, Publisher, Refuse, Response, Server, StaticFiles
 
 AN_INT = "an int"
 A_STR = "a str"
@@ -19,7 +19,7 @@ DATA = "str or bytes-like"
 SENDABLE = "str, bytes-like, a dict or a list"
 IDS = "an iterable of ids (int)"
 SECONDS = "a number of seconds"
-HEADERS = "a mapping of str to str"
+HEADERS = "a mapping of str to str, or pairs of str"
 
 # By argument: a good value, and how the error says what it must be.
 Arguments = dict[str, tuple[object, str]]
@@ -28,17 +28,18 @@ PUSH: Arguments = {"fd": (1, AN_INT), "data": ("x", SENDABLE), "opcode": (1, AN_
 DISCONNECT: Arguments = {"fd": (1, AN_INT), "code": (1000, AN_INT), "reason": ("", A_STR)}
 PUBLISH: Arguments = {"topic": ("t", A_STR), "data": ("x", SENDABLE), "exclude": ((), IDS)}
 BROADCAST: Arguments = {"data": ("x", SENDABLE), "exclude": ((), IDS)}
+ON: Arguments = {"event": ("message", A_STR), "handler": (print, "callable"), "threaded": (False, "a bool")}
+TOPICS: Arguments = {"prefix": ("", A_STR), "limit": (1, AN_INT)}
+MEMBERS: Arguments = {"topic": ("t", A_STR), "limit": (1, AN_INT)}
+SEND_MESSAGE: Arguments = {"data": ("x", DATA), "worker_id": (0, AN_INT)}
 TIMEOUT: Arguments = {"timeout": (5, SECONDS)}
 PUBLISHER: Arguments = {"path": ("there.sock", "a str or os.PathLike"), "port": (9501, AN_INT), "timeout": (5, SECONDS)}
 
 # By class and method.
 TABLE: dict[type, dict[str, Arguments]] = {
     Server: {
-        "on": {
-            "event": ("message", A_STR),
-            "handler": (print, "callable"),
-            "threaded": (False, "a bool"),
-        },
+        "on": ON,
+        "include": {"endpoint": (Endpoint("/chat"), "an Endpoint")},
         "push": {**PUSH, "finish": (True, "a bool")},
         "ping": {"fd": (1, AN_INT), "data": (b"", DATA)},
         "disconnect": DISCONNECT,
@@ -51,9 +52,11 @@ TABLE: dict[type, dict[str, Arguments]] = {
         "exists": {"fd": (1, AN_INT)},
         "info": {"fd": (1, AN_INT)},
         "subscribers": {"topic": ("t", A_STR)},
+        "topics": TOPICS,
+        "members": MEMBERS,
         "tick": {"seconds": (1, SECONDS), "fn": (print, "callable")},
         "after": {"seconds": (1, SECONDS), "fn": (print, "callable")},
-        "send_message": {"data": ("x", DATA), "worker_id": (0, AN_INT)},
+        "send_message": SEND_MESSAGE,
     },
     Publisher: {
         "__init__": PUBLISHER,
@@ -62,6 +65,9 @@ TABLE: dict[type, dict[str, Arguments]] = {
         "publish": PUBLISH | TIMEOUT,
         "broadcast": BROADCAST | TIMEOUT,
         "subscribers": {"topic": ("t", A_STR)} | TIMEOUT,
+        "topics": TOPICS | TIMEOUT,
+        "members": MEMBERS | TIMEOUT,
+        "send_message": SEND_MESSAGE | TIMEOUT,
         "connections": TIMEOUT,
         "info": {"fd": (1, AN_INT)} | TIMEOUT,
         "stats": TIMEOUT,
@@ -73,8 +79,12 @@ TABLE: dict[type, dict[str, Arguments]] = {
         "publish": PUBLISH,
         "broadcast": BROADCAST,
         "subscribers": {"topic": ("t", A_STR)},
+        "topics": TOPICS,
+        "members": MEMBERS,
+        "send_message": SEND_MESSAGE,
         "info": {"fd": (1, AN_INT)},
     },
+    Endpoint: {"__init__": {"path": ("/chat", A_STR)}, "on": ON},
     Response: {
         "__init__": {
             "body": ("x", DATA),
@@ -83,7 +93,18 @@ TABLE: dict[type, dict[str, Arguments]] = {
             "content_type": ("text/plain", "a str or None"),
         },
         "json": {"value": (1, "encodable as JSON"), "status": (200, AN_INT), "headers": ({}, HEADERS)},
-        "redirect": {"url": ("/", A_STR), "status": (302, AN_INT)},
+        "redirect": {"url": ("/", A_STR), "status": (302, AN_INT), "headers": ({}, HEADERS)},
+        "set_cookie": {
+            "name": ("id", A_STR),
+            "value": ("x", A_STR),
+            "max_age": (60, "an int or None"),
+            "path": ("/", A_STR),
+            "domain": ("example.com", "a str or None"),
+            "secure": (True, "a bool"),
+            "httponly": (True, "a bool"),
+            "samesite": ("lax", "a str or None"),
+        },
+        "delete_cookie": {"name": ("id", A_STR), "path": ("/", A_STR), "domain": ("example.com", "a str or None")},
     },
     Accept: {"__init__": {"subprotocol": ("chat", "a str or None"), "headers": ({}, HEADERS)}},
     Refuse: {"__init__": {"code": (4000, AN_INT), "reason": ("", A_STR)}},
@@ -94,6 +115,7 @@ TABLE: dict[type, dict[str, Arguments]] = {
             "headers": ({}, HEADERS),
         },
     },
+    Page: {"__init__": {"path": (__file__, "a str or os.PathLike"), "client": (True, "a bool")}},
     Frame: {
         "__new__": {
             "fd": (1, AN_INT),
@@ -105,7 +127,13 @@ TABLE: dict[type, dict[str, Arguments]] = {
 }
 # Methods whose arguments are not checked, or that raise SettingsError for wrong ones.
 # `state` has no answer for these good values; see test_state.py.
-NOT_HERE = {(Server, "__init__"), (Server, "state"), (StaticFiles, "__call__")}
+NOT_HERE = {
+    (Server, "__init__"),
+    (Server, "state"),
+    (Endpoint, "__init__"),
+    (StaticFiles, "__call__"),
+    (Page, "__call__"),
+}
 
 
 class Strange:
@@ -127,7 +155,12 @@ async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str,
         control = os.path.join(directory, "here.sock")
         async with Server(port=0, control=control) as server, AsyncPublisher(control) as asynchronous:
             publisher = Publisher(control)
-            objects: dict[type, object] = {Server: server, Publisher: publisher, AsyncPublisher: asynchronous}
+            objects: dict[type, object] = {
+                Server: server,
+                Publisher: publisher,
+                AsyncPublisher: asynchronous,
+                Response: Response(),
+            }
             await asyncio.to_thread(publisher.__enter__)
 
             async def call(kind: type, method: str, arguments: dict[str, object]) -> None:
@@ -135,7 +168,11 @@ async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str,
                     kind(**arguments)
                     return
                 if method == "on":
-                    Server().on(**arguments)  # type: ignore[call-overload]
+                    maker = Server() if kind is Server else Endpoint("/chat")
+                    maker.on(**arguments)  # type: ignore[call-overload]
+                    return
+                if method == "include":
+                    Server().include(**arguments)  # type: ignore[arg-type]
                     return
                 function = getattr(objects.get(kind, kind), method)
                 if kind is Publisher:
@@ -184,7 +221,7 @@ def check_all_arguments_are_there(kind: type, name: str, function: Callable[...,
 
 def test_no_public_class_is_forgotten() -> None:
     classes = {value for value in vars(hubbub).values() if inspect.isclass(value)}
-    makers = {kind for kind in classes if not issubclass(kind, Exception | int | tuple)}
+    makers = {kind for kind in classes if not issubclass(kind, Exception | int | tuple | dict)}
     # Users do not create the first two, and the third takes settings.
     assert makers - set(TABLE) == {hubbub.Request, hubbub.Timer, hubbub.Settings}
 
