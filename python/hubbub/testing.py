@@ -13,7 +13,7 @@ from .events import Data
 from .server import Server
 
 try:
-    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.asyncio.client import ClientConnection, connect, unix_connect
     from websockets.exceptions import ConnectionClosed
 except ImportError as error:
     raise ImportError("hubbub.testing needs the library websockets: pip install 'hubbub[testing]'") from error
@@ -144,8 +144,8 @@ async def connected(
 
     Args:
         server: The server: a `Server` that runs in this event loop, or one that another process runs (`hubbub run`)
-            with the same host, port and certificate; or an address such as `"ws://127.0.0.1:9501"`. If another process
-            runs it, attempts to connect are repeated until it listens. With a `Server` that has a certificate, exactly
+            with the same host, port, Unix socket and certificate; or an address such as `"ws://127.0.0.1:9501"`. If
+            another process runs it, attempts to connect are repeated until it listens. With a `Server` that has a certificate, exactly
             this certificate is trusted.
         path: The path, and the query if there is one.
         timeout: Seconds that connecting, and each call of the client, may take.
@@ -169,10 +169,11 @@ async def connected(
     base, is_here = _address_of(server)
     address = base + path
     settings: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None, **options}
+    uds = server.settings.uds if isinstance(server, Server) else None
     if isinstance(server, Server) and server.settings.ssl_certfile and "ssl" not in options:
         settings["ssl"] = _trust(server.settings.ssl_certfile)
     async with _within(timeout, f"{address} did not accept the client"):
-        connection = await _connect(address, settings, retries=not is_here)
+        connection = await _connect(address, uds, settings, retries=not is_here)
     client = Client(connection, address, timeout)
     try:
         yield client
@@ -180,12 +181,14 @@ async def connected(
         await client.close()
 
 
-async def _connect(address: str, settings: dict[str, Any], *, retries: bool) -> ClientConnection:
+async def _connect(address: str, uds: str | None, settings: dict[str, Any], *, retries: bool) -> ClientConnection:
     while True:
         try:
             # The time is limited by the caller.
+            if uds is not None:
+                return await unix_connect(uds, address, open_timeout=None, **settings)
             return await connect(address, open_timeout=None, **settings)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             if not retries:
                 raise
         await asyncio.sleep(RETRY)
@@ -213,10 +216,13 @@ def _address_of(server: Server | str) -> tuple[str, bool]:
         return base, False
     if not isinstance(server, Server):
         raise wrong_type("server", "a Server or an address", server)
+    is_here, is_secure = server.worker_id is not None, server.settings.ssl_certfile is not None
+    if server.settings.uds is not None:
+        return f"{'wss' if is_secure else 'ws'}://localhost", is_here
     if not server.port:
         raise NotRunning("the server is not running in this process, so its port is not known: give its address")
-    url = urls_to_open(server.settings.hosts, server.port, tls=server.settings.ssl_certfile is not None)[0]
-    return "ws" + url.removeprefix("http").rstrip("/"), server.worker_id is not None
+    url = urls_to_open(server.settings.hosts, server.port, tls=is_secure)[0]
+    return "ws" + url.removeprefix("http").rstrip("/"), is_here
 
 
 def _trust(certfile: str) -> ssl.SSLContext:

@@ -90,7 +90,7 @@ async def test_headers_and_redirects(serve: Serve) -> None:
         assert "date" in answer.headers
         client.ask("/redirect")
         answer = await client.answer()
-        assert (answer.status, answer.headers["location"]) == (302, "/elsewhere")
+        assert (answer.status, answer.headers["location"]) == (303, "/elsewhere")
 
 
 async def test_head_has_the_headers_of_get_and_no_body(serve: Serve) -> None:

@@ -50,7 +50,8 @@ def answers(server: Server, note: Note) -> None:
 @contextlib.asynccontextmanager
 async def client_of(running: Running, path: str = "/", **options: Any) -> AsyncIterator[Client]:
     address = f"{'wss' if running.tls else 'ws'}://127.0.0.1:{running.port}"
-    async with connected(address, path, ssl=running.tls, **options) as client:
+    server = Server(uds=running.uds) if running.uds else address
+    async with connected(server, path, ssl=running.tls, **options) as client:
         yield client
 
 
@@ -101,7 +102,8 @@ async def test_what_was_awaited_in_vain_is_said(serve: Serve) -> None:
         # Not earlier: connecting may take longer on a busy machine.
         client.timeout = SHORT
         await client.send("silence")
-        with pytest.raises(TimeoutError, match=rf"^no message came from wss?://\S+:{running.port}/quiet within 0.1 s$"):
+        where = "localhost" if running.uds else rf"\S+:{running.port}"
+        with pytest.raises(TimeoutError, match=f"^no message came from wss?://{where}/quiet within 0.1 s$"):
             await client.receive()
         with pytest.raises(TimeoutError, match="no message came"):
             await client.receive_json()
