@@ -145,8 +145,8 @@ async def connected(
     Args:
         server: The server: a `Server` that runs in this event loop, or one that another process runs (`hubbub run`)
             with the same host, port, Unix socket and certificate; or an address such as `"ws://127.0.0.1:9501"`. If
-            another process runs it, attempts to connect are repeated until it listens. With a `Server` that has a certificate, exactly
-            this certificate is trusted.
+            another process runs it, attempts to connect are repeated until it listens. With a `Server` that has a
+            certificate, exactly this certificate is trusted.
         path: The path, and the query if there is one.
         timeout: Seconds that connecting, and each call of the client, may take.
         **options: For `websockets.asyncio.client.connect`: `origin`, `subprotocols`, `additional_headers`, `ssl` and
