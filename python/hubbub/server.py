@@ -534,9 +534,8 @@ class Server:
         """Return the topics that have subscribers, in all workers, with their numbers of subscribers.
 
         They are in the order of their names' bytes; a longer list is cut after `limit` topics. It includes the effect
-        of your own earlier calls. Each worker looks through all of its topics, which takes it some milliseconds for
-        100,000 of them, and a long list needs several questions. So call this to look at a server, not for each
-        message.
+        of your own earlier calls. Each worker looks through all of its topics, and a long list needs several questions.
+        So call this to look at a server, not for each message.
 
         Args:
             prefix: Return only topics whose names begin with this, at most 255 bytes of UTF-8.
