@@ -363,11 +363,12 @@ impl Reactor {
         }
         match command {
             Command::Push { fd, opcode, fin, payload } => {
-                self.shared.registry.arrived(fd, payload.len());
                 // The caller was told that the message is on its way; losses from here on are counted.
                 if self.push(fd, opcode, fin, payload).is_err() {
                     add(&self.shared.totals().messages_dropped, 1);
                 }
+                // Not earlier: meanwhile, others would see room that it is about to take.
+                self.shared.registry.arrived(fd, payload.len());
             }
             Command::Overflow { fd, length } => {
                 if let Some(key) = self.open_key(fd) {

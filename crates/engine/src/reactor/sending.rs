@@ -77,7 +77,17 @@ impl Reactor {
                 return Ok(Sending::Waits);
             }
         }
-        let queued = self.push(fd, opcode, Fin::Last, payload)?;
+        // Messages of other processes may be on their way to the same outbox.
+        let limit = self.settings.send_queue_size;
+        if self.shared.registry.reserve_calmly(fd, payload.len(), limit) == Room::TooLittle {
+            if self.awaits_room(fd) {
+                self.note_waiting(fd, key, self.shared.slot, payload.len());
+            }
+            return Ok(Sending::Waits);
+        }
+        let queued = self.push(fd, opcode, Fin::Last, payload);
+        self.shared.registry.arrived(fd, payload.len());
+        let queued = queued?;
         Ok(if queued { Sending::Done } else { Sending::NotOpen })
     }
 

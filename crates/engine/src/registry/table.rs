@@ -345,7 +345,7 @@ impl Registry {
     pub(crate) fn reserve_calmly(&self, fd: Fd, length: usize, limit: usize) -> Room {
         match self.room(fd, length, limit) {
             // Another process may have been faster.
-            Room::Enough => match self.reserve(fd, length, limit) {
+            Room::Enough => match self.reserve(fd, length, limit - limit / 8) {
                 Reservation::Kept => Room::Enough,
                 Reservation::NotOpen => Room::NotOpen,
                 Reservation::OutboxFull | Reservation::TooMuchUnderway => Room::TooLittle,
