@@ -18,7 +18,8 @@ def network() -> None:
     """Set up the addresses and routes of this machine."""
     for command in (
         "link set lo up",
-        *(f"address add {address} dev lo" for address in ADDRESSES),
+        # An IPv6 address is usable at once only if the kernel does not look for duplicates first.
+        *(f"address add {address} dev lo{' nodad' if ':' in address else ''}" for address in ADDRESSES),
         "route add default dev lo src 10.9.8.7",
         "route add 192.168.0.0/16 dev lo src 192.168.7.6",
         "-6 route add default dev lo src fd00:9::7",
