@@ -4,8 +4,10 @@ from ._core import Frame, __version__
 from .client import client_path
 from .endpoints import Endpoint
 from .errors import HubbubError, NotRunning, SettingsError
-from .events import Accept, CloseCode, ConnectionInfo, Opcode, Refuse, Request, Response, Stats, WorkerStats
+from .events import CloseCode, ConnectionInfo, Opcode, Stats, WorkerStats
 from .publisher import AsyncPublisher, Publisher
+from .requests import Request
+from .responses import Accept, Refuse, Response
 from .server import Server
 from .settings import Settings
 from .static import Page, StaticFiles

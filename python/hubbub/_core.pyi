@@ -6,8 +6,9 @@ import selectors
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
-from .events import Data, Opcode, Request, Sendable, Stats
+from .events import Data, Opcode, Sendable, Stats
 from .listing import Page
+from .requests import Request
 from .settings import Settings
 
 __all__ = [

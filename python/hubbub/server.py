@@ -41,8 +41,8 @@ LOG_LEVEL = next(setting.default for setting in Settings.describe() if setting.n
 
 if TYPE_CHECKING:
     from ._core import Frame
-    from .events import Request
     from .handler_types import Four, One, Three, Two
+    from .requests import Request
 
 # The handlers of an event, or of several with the same arguments.
 RequestF = TypeVar("RequestF", bound="Two[Server, Request]")

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from .client import client_path
 from .errors import wrong_type
-from .events import Request, Response
 from .headers import Headers, pairs_of
+from .requests import Request
+from .responses import Response
 
 __all__ = ["CLIENT_NAME", "FileResponse", "Page", "StaticFiles"]
 

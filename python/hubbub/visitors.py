@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 
-from .events import Request
 from .logs import Throttle, shown, shown_client
+from .requests import Request
 
 __all__ = ["Visitors"]
 

@@ -21,7 +21,7 @@ from .closings import Closings
 from .endpoints import Route, handle_websockets
 from .errors import CannotServe, NotJson, NotRunning, short_number, wrong_type
 from .event_loop import Selector
-from .events import Accept, CloseCode, Data, Refuse, Request, Response
+from .events import CloseCode, Data
 from .forwarding import forwarded
 from .handlers import Handler
 from .headers import pairs_of
@@ -31,6 +31,8 @@ from .listing import Page
 from .logs import shown
 from .memory import memory_for_worker
 from .program import Why
+from .requests import Request
+from .responses import Accept, Refuse, Response
 from .sendings import Sendings
 from .settings import Settings
 from .static import FileResponse

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.events import (
-    Accept,
-    CloseCode,
-    ConnectionInfo,
-    Opcode,
-    Refuse,
-    Request,
-    Response,
-    check_close,
-)
+from hubbub.events import CloseCode, ConnectionInfo, Opcode, check_close
+from hubbub.requests import Request
+from hubbub.responses import Accept, Refuse, Response
 
 PEER = ("192.0.2.7", 4711)
 

@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 LAYERS = [
     {"hubbub.addresses", "hubbub.client", "hubbub.errors", "hubbub.event_loop", "hubbub.forwarding", "hubbub.memory"},
     {"hubbub.closings", "hubbub.handed_over", "hubbub.headers", "hubbub.jsons", "hubbub.logs", "hubbub.unix_sockets"},
-    {"hubbub.events", "hubbub.handler_types", "hubbub.listing", "hubbub.kinds"},
+    {"hubbub.events", "hubbub.handler_types", "hubbub.listing", "hubbub.kinds", "hubbub.requests"},
+    {"hubbub.responses"},
     {
         "hubbub.control",
         "hubbub.handlers",

@@ -1,4 +1,4 @@
-//! Who is subscribed to what: this worker's answers, and its own questions to the whole server.
+//! Lists of topics and of their subscribers: this worker's answers, and its own questions to the whole server.
 
 use rustc_hash::FxHashMap;
 
