@@ -285,16 +285,20 @@ async def test_under_nohup_sighup_stays_ignored(launch: Launch) -> None:
     assert not any("reload" in line for line in launched.log.all)
 
 
+def slow_start_of(worker_id: int) -> str:
+    """Lines that make a worker wait in its start while the file "slow" exists."""
+    return f"""
+import hubbub.program
+assignment = hubbub.program.assignment
+while assignment and assignment.worker_id == {worker_id} and os.path.exists("slow"):
+    time.sleep(0.05)
+"""
+
+
 async def test_a_failed_reload_leaves_no_worker_without_a_process(
     launch: Launch, program: ProgramFile, tmp_path: Path
 ) -> None:
-    lines = """
-    import hubbub.program
-    assignment = hubbub.program.assignment
-    while assignment and assignment.worker_id == 1 and os.path.exists("slow"):
-        time.sleep(0.05)
-    """
-    launched = await launch(lines, workers=2)
+    launched = await launch(slow_start_of(1), workers=2)
     before = launched.workers()
     (tmp_path / "slow").touch()
     os.kill(before[1], signal.SIGKILL)
@@ -317,13 +321,7 @@ async def test_a_failed_reload_leaves_no_worker_without_a_process(
 async def test_a_worker_that_was_terminated_while_it_started_does_not_fail_the_next_reload(
     launch: Launch, tmp_path: Path
 ) -> None:
-    lines = """
-    import hubbub.program
-    assignment = hubbub.program.assignment
-    while assignment and assignment.worker_id == 0 and os.path.exists("slow"):
-        time.sleep(0.05)
-    """
-    launched = await launch(lines, workers=2)
+    launched = await launch(slow_start_of(0), workers=2)
     before = launched.workers()
     (tmp_path / "slow").touch()
     os.kill(before[0], signal.SIGKILL)
@@ -343,14 +341,10 @@ async def test_while_no_worker_serves_a_reload_that_hangs_delays_no_other_worker
     launch: Launch, tmp_path: Path
 ) -> None:
     lines = """
-    import hubbub.program
-    assignment = hubbub.program.assignment
-    while assignment and assignment.worker_id == 0 and os.path.exists("slow"):
-        time.sleep(0.05)
-    if assignment and assignment.worker_id == 1 and os.path.exists("dies"):
-        os._exit(7)
-    """
-    launched = await launch(lines, workers=2)
+if assignment and assignment.worker_id == 1 and os.path.exists("dies"):
+    os._exit(7)
+"""
+    launched = await launch(slow_start_of(0) + lines, workers=2)
     before = launched.workers()
     (tmp_path / "dies").touch()
     os.kill(before[1], signal.SIGKILL)
