@@ -3,7 +3,7 @@
 from ._core import Frame, __version__
 from .client import client_path
 from .endpoints import Endpoint
-from .errors import HubbubError, NotRunning, SettingsError
+from .errors import CannotServe, HubbubError, NotRunning, SettingsError
 from .events import CloseCode, ConnectionInfo, Opcode, Stats, WorkerStats
 from .publisher import AsyncPublisher, Publisher
 from .requests import Request
@@ -16,6 +16,7 @@ from .timers import Timer
 __all__ = [
     "Accept",
     "AsyncPublisher",
+    "CannotServe",
     "CloseCode",
     "ConnectionInfo",
     "Endpoint",

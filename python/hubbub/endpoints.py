@@ -175,7 +175,7 @@ class Included:
         return list(self._routes(settings))
 
     def _routes(self, settings: Settings) -> Iterator[Route]:
-        # What pages serve beside them comes as late as possible: after the endpoints that the program has for the same.
+        # The route of a page's `hubbub.js` comes after the program's own endpoints for that path.
         tried: list[PathPattern] = []
         beside: list[Route] = []
         for endpoint, pattern in self._endpoints:

@@ -37,7 +37,7 @@ class NotJson(ValueError):
     """Text from a client is not JSON. Users catch it as a `ValueError`."""
 
 
-class CannotServe(OSError):
+class CannotServe(HubbubError, OSError):
     """The system refused something the server needs.
 
     For example, the port is in use, the host is unknown, or the control socket belongs to another server. `strerror` is

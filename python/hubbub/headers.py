@@ -27,7 +27,7 @@ class Headers(Mapping[str, str]):
     `pairs` are the headers as they are sent.
     """
 
-    __slots__ = ("_values", "pairs")
+    __slots__ = ("_spellings", "_values", "pairs")
 
     def __init__(
         self, headers: Mapping[str, str] | Iterable[tuple[str, str]], reserved: frozenset[str] = frozenset()
@@ -43,6 +43,7 @@ class Headers(Mapping[str, str]):
             ValueError: A header cannot be sent, or is reserved.
         """
         self.pairs = tuple(_pairs(headers))
+        self._spellings: dict[str, str] = {}
         self._values: dict[str, str] = {}
         for name, value in self.pairs:
             if not TOKEN.fullmatch(name):
@@ -51,11 +52,12 @@ class Headers(Mapping[str, str]):
                 raise ValueError(f"the header {name} contains a control character or is not Latin-1: {value!r}")
             if name.lower() in reserved:
                 raise ValueError(f"the server itself sets the header {name}")
-            # RFC 9110 §5.3.
+            # RFC 9110 §5.3. The first spelling counts.
+            name = self._spellings.setdefault(name.lower(), name)
             self._values[name] = f"{self._values[name]}, {value}" if name in self._values else value
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name]
+        return self._values[self._spellings.get(name.lower(), name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

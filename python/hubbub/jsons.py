@@ -75,9 +75,7 @@ def _standard_loads(data: str | bytes) -> Any:
     value = _decoder().decode(text)
     if "\\ud" in text or "\\uD" in text:
         # These escapes may be one half of a pair. No text could then hold what was decoded, so it could not be sent on.
-        import json
-
-        json.dumps(value, ensure_ascii=False).encode()
+        _encoder().encode(value).encode()
     return value
 
 

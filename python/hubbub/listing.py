@@ -28,8 +28,8 @@ class Listing(Generic[A, E]):
 
         Args:
             limit: The largest number of entries.
-            after: What comes before the first one.
-            key: Returns what comes before the entries after one.
+            after: The entry after which the list begins, as `key` returns it.
+            key: Returns the name or number of an entry, by which they are in order.
 
         Raises:
             TypeError: `limit` is not an `int`.
@@ -43,7 +43,7 @@ class Listing(Generic[A, E]):
         self.goes_on = True
         """Whether more entries follow."""
         self.after = after
-        """What comes before the next page."""
+        """The last entry so far, after which the next page begins."""
         self._limit = limit
         self._key = key
 

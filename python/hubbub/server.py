@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 RequestF = TypeVar("RequestF", bound="Two[Server, Request]")
 MessageF = TypeVar("MessageF", bound="Two[Server, Frame]")
 CloseF = TypeVar("CloseF", bound="Four[Server, int, int, str]")
-DrainF = TypeVar("DrainF", bound="Two[Server, int]")
+NumberF = TypeVar("NumberF", bound="Two[Server, int]")
 ServerF = TypeVar("ServerF", bound="One[Server]")
 PipeMessageF = TypeVar("PipeMessageF", bound="Three[Server, int | None, Any]")
 T = TypeVar("T")
@@ -170,12 +170,12 @@ class Server:
     @overload
     def on(
         self, event: Literal["drain", "worker_start", "worker_stop"], handler: None = None, *, threaded: bool = False
-    ) -> Callable[[DrainF], DrainF]: ...
+    ) -> Callable[[NumberF], NumberF]: ...
 
     @overload
     def on(
-        self, event: Literal["drain", "worker_start", "worker_stop"], handler: DrainF, *, threaded: bool = False
-    ) -> DrainF: ...
+        self, event: Literal["drain", "worker_start", "worker_stop"], handler: NumberF, *, threaded: bool = False
+    ) -> NumberF: ...
 
     @overload
     def on(
@@ -448,10 +448,9 @@ class Server:
         worker = self._worker_of("send")
         if isinstance(data, dict | list):
             data = self._json.encode(data)
-        if asyncio.get_running_loop() is worker.loop:
-            return await worker.send(fd, data, opcode)
-        sending = worker.send(fd, _unchanging(data), opcode)
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, worker.loop))
+        if asyncio.get_running_loop() is not worker.loop:
+            data = _unchanging(data)
+        return await _in_loop_of(worker, worker.send(fd, data, opcode))
 
     async def wait_closed(self, fd: int) -> None:
         """Wait until the connection `fd`, in any worker, is closed; return at once if there is no such connection.
@@ -472,10 +471,7 @@ class Server:
             NotRunning: The server is not running, or stops running in this worker while you wait.
         """
         worker = self._worker_of("wait_closed")
-        if asyncio.get_running_loop() is worker.loop:
-            await worker.wait_closed(fd)
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(worker.wait_closed(fd), worker.loop))
+        await _in_loop_of(worker, worker.wait_closed(fd))
 
     # ---- looking -----------------------------------------------------------------------------------------
 
@@ -931,6 +927,20 @@ class Server:
             SettingsError: As in the constructor.
         """
         self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
+        # The settings of an endpoint may contradict them.
+        self._routes()
+
+
+async def _in_loop_of(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine of the worker in its event loop, from there or from another one."""
+    if asyncio.get_running_loop() is worker.loop:
+        return await coroutine
+    try:
+        running = asyncio.run_coroutine_threadsafe(coroutine, worker.loop)
+    except RuntimeError:
+        coroutine.close()
+        raise NotRunning("the server has stopped") from None
+    return await asyncio.wrap_future(running)
 
 
 async def _answer(worker: Worker, ask: Callable[[float], Coroutine[Any, Any, T]]) -> T:
@@ -938,12 +948,12 @@ async def _answer(worker: Worker, ask: Callable[[float], Coroutine[Any, Any, T]]
     if asyncio.get_running_loop() is worker.loop:
         return await ask(PATIENCE)
     # The worker's own report names the silent worker, so give it time to arrive before this loop gives up.
-    asking = asyncio.run_coroutine_threadsafe(ask(PATIENCE - LOOP_MARGIN), worker.loop)
+    timer = asyncio.timeout(PATIENCE)
     try:
-        async with asyncio.timeout(PATIENCE):
-            return await asyncio.wrap_future(asking)
+        async with timer:
+            return await _in_loop_of(worker, ask(PATIENCE - LOOP_MARGIN))
     except TimeoutError:
-        if asking.done() and not asking.cancelled():
+        if not timer.expired():
             raise
         raise TimeoutError(f"the event loop of this worker did not answer within {PATIENCE:g} s") from None
 

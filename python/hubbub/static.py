@@ -126,7 +126,6 @@ class StaticFiles:
         self,
         directory: str | os.PathLike[str],
         index: str = "index.html",
-        *,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = {},
     ) -> None:
         """Serve the files of `directory`.

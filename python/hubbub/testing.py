@@ -9,7 +9,8 @@ from typing import Any
 
 from .addresses import urls_to_open
 from .errors import NotRunning, check_seconds, wrong_type
-from .events import Data
+from .events import Sendable
+from .jsons import as_text
 from .server import Server
 
 try:
@@ -41,21 +42,26 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self.address}>"
 
-    async def send(self, data: Data | dict[str, Any] | list[Any]) -> None:
+    async def send(self, data: Sendable) -> None:
         """Send one message.
 
         Args:
             data: `str` is sent as text, bytes-like as binary, a `dict` or `list` as JSON text.
 
         Raises:
+            TypeError: `data` has another type, or JSON cannot express it.
             ConnectionError: The connection is closed.
             TimeoutError: The server has not read earlier messages within `timeout` seconds.
         """
-        if isinstance(data, dict | list):
-            data = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        content = as_text(data)
+        if not isinstance(content, str):
+            try:
+                content = bytes(memoryview(content))
+            except TypeError:
+                raise wrong_type("data", "str, bytes-like, a dict or a list", data) from None
         async with self._waiting(f"{self.address} took no message"):
             try:
-                await self.connection.send(data if isinstance(data, str) else bytes(data))
+                await self.connection.send(content)
             except ConnectionClosed as closed:
                 raise self._is_closed(closed, "a message was to be sent") from None
 
@@ -146,7 +152,7 @@ async def connected(
         server: The server: a `Server` that runs in this event loop, or one that another process runs (`hubbub run`)
             with the same host, port, Unix socket and certificate; or an address such as `"ws://127.0.0.1:9501"`. If
             another process runs it, attempts to connect are repeated until it listens. With a `Server` that has a
-            certificate, exactly this certificate is trusted.
+            certificate, only the certificates in its file are trusted.
         path: The path, and the query if there is one.
         timeout: Seconds that connecting, and each call of the client, may take.
         **options: For `websockets.asyncio.client.connect`: `origin`, `subprotocols`, `additional_headers`, `ssl` and
@@ -168,7 +174,13 @@ async def connected(
         raise ValueError(f"path must begin with a slash: {path!r}")
     base, is_here = _address_of(server)
     address = base + path
-    settings: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None, **options}
+    settings: dict[str, Any] = {
+        "compression": None,
+        "ping_interval": None,
+        "proxy": None,
+        "close_timeout": timeout,
+        **options,
+    }
     uds = server.settings.uds if isinstance(server, Server) else None
     if isinstance(server, Server) and server.settings.ssl_certfile and "ssl" not in options:
         settings["ssl"] = _trust(server.settings.ssl_certfile)

@@ -6,11 +6,16 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 
 from .errors import CannotServe
 
 __all__ = ["SocketFile", "listen_at"]
+
+# Attempts to lock a directory, and the seconds between them.
+LOCK_ATTEMPTS = 100
+LOCK_INTERVAL = 0.01
 
 
 class SocketFile:
@@ -64,14 +69,24 @@ def listen_at(path: str, backlog: int) -> tuple[socket.socket, SocketFile]:
 @contextlib.contextmanager
 def _alone_in(directory: str) -> Iterator[None]:
     """Keep other servers from replacing sockets in this directory: two could replace a dead one, and one be lost."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # It is held for a moment only. Some file systems have no locks.
+    with contextlib.ExitStack() as stack:
+        # A directory that may not be read can still be written to. Some file systems have no locks.
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            _lock(descriptor)
         yield
-    finally:
-        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for the lock, which servers hold for a moment only; not for ever, since anybody may hold it."""
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_INTERVAL)
+        else:
+            return
 
 
 def _make_room(path: str) -> None:

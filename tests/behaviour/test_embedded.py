@@ -15,7 +15,7 @@ from raw_client import RawClient
 from running import Serve, all_from
 from websockets.asyncio.client import connect
 
-from hubbub import NotRunning, Opcode, Server
+from hubbub import CannotServe, HubbubError, NotRunning, Opcode, Server
 
 
 async def test_async_with_serves_until_the_end_of_the_block() -> None:
@@ -285,9 +285,11 @@ async def test_two_servers_in_one_loop_know_nothing_of_each_other(serve_here: Se
 
 async def test_a_port_in_use_is_an_os_error() -> None:
     async with Server(port=0) as server:
-        with pytest.raises(OSError, match=f"{server.port}"):
+        with pytest.raises(OSError, match=f"{server.port}") as caught:
             async with Server(port=server.port):
                 pass
+        assert isinstance(caught.value, CannotServe)
+        assert isinstance(caught.value, HubbubError)
         assert server.worker_id == 0
 
 

@@ -190,3 +190,13 @@ async def test_wrong_calls(
     with pytest.raises(error, match=says):
         async with connected(*arguments, **keywords):
             pass
+
+
+async def test_only_data_can_be_sent(serve: Serve) -> None:
+    running = await serve(answers)
+    async with client_of(running) as client:
+        for wrong in (5, (1, 2), None):
+            with pytest.raises(TypeError, match="data must be str, bytes-like, a dict or a list, not"):
+                await client.send(wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="JSON"):
+            await client.send([float("nan")])

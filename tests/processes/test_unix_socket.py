@@ -1,6 +1,7 @@
 """A server that listens on a Unix socket: what becomes of the socket's file, and who its clients are."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -193,3 +194,14 @@ async def test_a_failed_start_leaves_no_file(uds: str) -> None:
 def test_one_place_to_listen_is_enough() -> None:
     with pytest.raises(SettingsError, match="fd: set, although uds is set too"):
         Server(uds="/run/app.sock", fd=3)
+
+
+async def test_who_keeps_the_directory_locked_does_not_keep_the_server_from_starting(launch: Launch, uds: str) -> None:
+    directory = os.open(os.path.dirname(uds), os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        launched = await launch(uds=uds, workers=1)
+        assert await answer_at(uds, "'served'") == "served"
+        await launched.stop()
+    finally:
+        os.close(directory)

@@ -152,6 +152,14 @@ def test_the_last_value_wins_in_the_query() -> None:
     assert asked.query_all[:2] == [("name", "ann"), ("name", "bob")]
 
 
+def test_names_of_headers_that_are_sent_have_no_case() -> None:
+    sent = Response(headers=[("X-Tag", "1"), ("x-tag", "2")]).headers
+    assert dict(sent) == {"X-Tag": "1, 2"}
+    assert sent["x-TAG"] == "1, 2"
+    assert "X-TAG" in sent
+    assert "x-other" not in sent
+
+
 def test_header_names_are_in_lower_case_and_repeated_ones_joined() -> None:
     asked = request(("Host", "x"), ("X-Tag", "a"), ("x-tag", "b"), ("COOKIE", "a=1"), ("cookie", "b=2"))
     assert asked.headers == {"host": "x", "x-tag": "a, b", "cookie": "a=1; b=2"}

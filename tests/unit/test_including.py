@@ -142,3 +142,10 @@ def test_on_follows_the_rules_of_the_server() -> None:
 def test_it_says_what_it_is() -> None:
     endpoint = Endpoint("/chat/{room}")
     assert (repr(endpoint), endpoint.path) == ("<Endpoint '/chat/{room}'>", "/chat/{room}")
+
+
+def test_options_that_contradict_an_endpoint_are_refused_before_the_start() -> None:
+    server = Server(max_memory=2**30)
+    server.include(Endpoint("/chat", max_message_size=2**22))
+    with pytest.raises(SettingsError, match="max_message_size"):
+        server._lay_over({"max_memory": str(2**21)})
