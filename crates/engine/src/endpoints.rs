@@ -4,7 +4,8 @@ use wire::http::Head;
 use wire::origin::OriginPolicy;
 use wire::path::{Path, Pattern};
 
-/// Which endpoint serves a connection.
+/// Which endpoint serves a connection. The number means something in this process only: another one may have loaded
+/// other code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndpointId(u32);
 

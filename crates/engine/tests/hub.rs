@@ -391,6 +391,41 @@ fn lists_of_several_workers_are_merged() {
 }
 
 #[test]
+fn long_lists_that_a_program_does_not_read_are_refused() {
+    const COUNT: u64 = 100;
+    let (hub, control) = hub_with_control();
+    let (_, mut worker) = worker_that_is_asked(&hub, 0);
+    let (mut program, mut other) = (program(&control.0), program(&control.0));
+    let ids: Vec<u64> = (1..=65_536).collect();
+    let list = Answer::Members(Page { entries: ids, goes_on: true });
+    for number in 0..COUNT {
+        program.send(&Message::Ask(number, PATIENCE, Question::Members { topic: "news", after: 0, limit: u32::MAX }));
+    }
+    let asked: Vec<u64> = (0..COUNT).map(|_| question(&mut worker)).collect();
+    for number in asked {
+        worker.send(&Message::Answer(number, list.clone()));
+    }
+    // Once this one is answered, so are those before it.
+    other.send(&Message::Ask(7, PATIENCE, Question::Subscribers("news")));
+    let asked = question(&mut worker);
+    worker.send(&Message::Answer(asked, Answer::Count(3)));
+    other.expect(&Message::Answer(7, Answer::Count(3)));
+    let mut lists = 0;
+    for number in 0..COUNT {
+        let content = program.receive().expect("an answer");
+        match Message::decode(&content).expect("an answer") {
+            Message::Answer(answered, Answer::Refused) => assert_eq!(answered, number),
+            message => {
+                assert_eq!(message, Message::Answer(number, list.clone()));
+                lists += 1;
+            }
+        }
+    }
+    // 8 MiB, and what the kernel holds.
+    assert!((1..40).contains(&lists), "{lists}");
+}
+
+#[test]
 fn questions_that_nobody_answers_do_not_use_up_what_a_program_may_ask() {
     let (hub, control) = hub_with_control();
     let (_, mut worker) = worker_that_is_asked(&hub, 0);

@@ -12,6 +12,9 @@ use crate::language::link::Read;
 use crate::language::message::{Answer, Leave, Message, Question, VERSION, content};
 use crate::registry::{Registry, WORKERS, add};
 
+/// Bytes of answers that may wait for a program before further long ones are refused.
+const MAX_LISTS_FOR_PROGRAM: usize = 8 * 1024 * 1024;
+
 impl Routing {
     /// Reads once from a peer and handles what arrived. Returns false if nothing did.
     pub(super) fn serve(&mut self, key: usize, flags: PollFlags) -> Result<bool, Cut> {
@@ -203,15 +206,16 @@ impl Routing {
     /// Answers a peer.
     pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) -> Result<(), Cut> {
         let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
-        let answer = Message::Answer(number, answer);
-        match peer.kind {
+        let (limit, most) = match peer.kind {
             // A worker that reads nothing may be stopped, which is no reason to cut it off: it does not wait forever
             // for an answer.
-            PeerKind::Worker(_) => {
-                peer.link.send_within(&answer, MAX_FOR_WORKER);
-            }
-            // A program is not read while much is waiting for it, so the limit is exceeded only slightly.
-            PeerKind::Program(_) => peer.link.send(&answer),
+            PeerKind::Worker(_) => (MAX_FOR_WORKER / 2, MAX_FOR_WORKER),
+            // A program is not read while much is waiting for it, so short answers exceed the limit only slightly.
+            PeerKind::Program(_) => (MAX_LISTS_FOR_PROGRAM, usize::MAX),
+        };
+        // Lists are long, and many of them may have been asked for.
+        if !peer.link.send_within(&Message::Answer(number, answer), limit) {
+            peer.link.send_within(&Message::Answer(number, Answer::Refused), most);
         }
         Ok(())
     }

@@ -40,6 +40,7 @@ impl Gathered {
             (Self::Count(sum), Answer::Count(count)) => Self::Count(sum + count),
             (Self::Topics(page, limit), Answer::Topics(more)) => Self::Topics(page.merge(more, limit), limit),
             (Self::Members(page, limit), Answer::Members(more)) => Self::Members(page.merge(more, limit), limit),
+            (_, Answer::Refused) => Self::TooMuch,
             (gathered, _) => gathered,
         }
     }

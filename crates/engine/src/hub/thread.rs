@@ -316,7 +316,7 @@ impl Routing {
     }
 
     pub(super) fn worker(&mut self, slot: u8) -> Option<(&mut Link, &mut WorkerPeer)> {
-        let peer = self.peers.get_mut(self.workers[usize::from(slot)]?)?;
+        let peer = self.peers.get_mut((*self.workers.get(usize::from(slot))?)?)?;
         match &mut peer.kind {
             PeerKind::Worker(worker) => Some((&mut peer.link, worker)),
             PeerKind::Program(_) => None,

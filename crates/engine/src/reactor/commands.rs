@@ -140,6 +140,8 @@ impl Reactor {
             return Ok(false);
         }
         self.shared.count_out(connection, usize::from(fin == Fin::Last), payload.len());
+        // The message counts only at its end, but the connection is not idle until then.
+        connection.idle_since = self.clock.now;
         self.queued(key);
         if fin == Fin::Last {
             self.send_deferred(key);

@@ -140,7 +140,10 @@ impl Reactor {
         }
         // If the Close frame has to wait for the end of a message, this is not repeated at once.
         connection.idle_since = now;
-        self.disconnect(fd, close_code::NORMAL, "idle");
+        if !self.disconnect(fd, close_code::NORMAL, "idle") {
+            // It is waiting for that already, and that has a deadline of its own.
+            return false;
+        }
         self.write_out_if_there(key);
         true
     }

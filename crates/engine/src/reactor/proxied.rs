@@ -15,8 +15,7 @@ use crate::system::table::Key;
 /// Bytes read at a time, so that what follows the header stays short.
 pub(super) const READ: usize = 4096;
 
-const STRANGER: &str =
-    "this peer is not in trusted_proxies, and with proxy_protocol only those may connect";
+const STRANGER: &str = "this peer is not in trusted_proxies, and with proxy_protocol only those may connect";
 const MALFORMED: &str = "the connection does not begin with a PROXY header, which proxy_protocol requires";
 const LATE: &str = "the PROXY header did not arrive in time";
 

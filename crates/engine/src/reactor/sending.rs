@@ -2,7 +2,7 @@
 //!
 //! A message is queued only while no more than half of `send_queue_size` is queued, so that sending never applies the
 //! slow-consumer policy. Otherwise the caller is told when there is room. For a connection of another process, its
-//! process is asked to tell; the question follows everything sent before on the same way.
+//! process is asked to report it, over the same link as everything sent before.
 
 use std::sync::Arc;
 
@@ -38,6 +38,16 @@ impl AwaitedRoom {
         self.fds.contains(&fd)
     }
 
+    fn has_place_for(&self, fd: Fd) -> bool {
+        self.contains(fd) || self.fds.len() < MAX_AWAITED
+    }
+
+    /// Whether a process waits for room in the outbox of a connection of this one.
+    #[cfg(test)]
+    pub(crate) fn is_awaited(&self, fd: Fd) -> bool {
+        self.waiting.contains_key(&fd)
+    }
+
     /// Removes and returns the connections of all processes but one.
     pub(crate) fn take_others(&mut self, own_slot: u8) -> impl Iterator<Item = Fd> {
         self.fds.extract_if(move |fd| Registry::slot_of(*fd) != own_slot)
@@ -51,8 +61,8 @@ pub enum Sending {
     Done,
     /// There is no such open connection, or it is about to be closed.
     NotOpen,
-    /// Nothing was queued. [`crate::Event::Room`] or [`crate::Event::Gone`] will follow, unless a process is stopped
-    /// or too much is waiting for it: try again after a while in any case.
+    /// Nothing was queued. [`crate::Event::Room`] or [`crate::Event::Gone`] will follow, unless a process is stopped or
+    /// has died, or too much is waiting for one: try again after a while in any case.
     Waits,
 }
 
@@ -131,8 +141,8 @@ impl Reactor {
         let (unsent, cost) = (connection.unsent(), connection.cost());
         let shared = Arc::clone(&self.shared);
         let has_room = |slot, length| match slot == own {
-            true => has_room(unsent, cost, length, limit),
-            false => shared.registry.room(fd, length, limit) == Room::Enough,
+            true if !has_room(unsent, cost, length, limit) => false,
+            _ => shared.registry.room(fd, length, limit) == Room::Enough,
         };
         let told = self.forget_waiting(fd, key, has_room);
         for slot in told {
@@ -179,7 +189,7 @@ impl Reactor {
 
     /// Registers that this process's application waits for room. Returns false if it waits for too many connections.
     fn awaits_room(&mut self, fd: Fd) -> bool {
-        let has_place = self.awaited_room.contains(fd) || self.awaited_room.fds.len() < MAX_AWAITED;
+        let has_place = self.awaited_room.has_place_for(fd);
         if has_place {
             self.awaited_room.fds.insert(fd);
         }
@@ -196,7 +206,7 @@ impl Reactor {
         if !self.shared.registry.is_behind(slot) {
             match self.shared.registry.reserve_calmly(fd, payload.len(), self.settings.send_queue_size) {
                 Room::NotOpen => return Sending::NotOpen,
-                Room::Enough if self.send_away(Command::Push { fd, opcode, fin: Fin::Last, payload }) => {
+                Room::Enough if self.try_away(Command::Push { fd, opcode, fin: Fin::Last, payload }) => {
                     return Sending::Done;
                 }
                 Room::Enough => self.shared.registry.arrived(fd, payload.len()),
@@ -205,7 +215,9 @@ impl Reactor {
         }
         // What cannot be sent to the hub now is sent when the caller tries again.
         let is_watched = self.is_watched(fd) || self.awaited_room.contains(fd);
-        if (is_watched || self.uplink.send_to_hub(&Message::Watch(fd))) && self.awaits_room(fd) {
+        let has_place = self.awaited_room.has_place_for(fd);
+        if has_place && (is_watched || self.uplink.send_to_hub(&Message::Watch(fd))) {
+            self.awaited_room.fds.insert(fd);
             let (slot, length) = (self.shared.slot, payload.len() as u64);
             self.uplink.send_to_hub(&Message::AwaitRoom { fd, slot, length });
         }

@@ -219,19 +219,25 @@ impl Reactor {
 
     /// Sends a command on its way to the hub. Returns false, and counts the loss, if too many are waiting.
     pub(crate) fn send_away(&mut self, command: Command<'_>) -> bool {
-        let Some(link) = &mut self.uplink.link else { return false };
-        let is_subscribe = matches!(command, Command::Subscribe { .. });
-        if link.unsent() > WRITE_AT {
-            self.uplink.flush();
+        if !self.uplink.is_linked() {
+            return false;
         }
-        let sent =
-            self.uplink.link.as_mut().is_some_and(|link| link.send_within(&Message::Command(command), MAX_UNSENT));
+        let is_subscribe = matches!(command, Command::Subscribe { .. });
+        let sent = self.try_away(command);
         if sent {
             self.uplink.subscribes_sent += u64::from(is_subscribe);
         } else {
             self.shared.totals().commands_dropped.fetch_add(1, Ordering::Relaxed);
         }
         sent
+    }
+
+    /// The same for a command that is not lost if this fails.
+    pub(crate) fn try_away(&mut self, command: Command<'_>) -> bool {
+        if self.uplink.link.as_ref().is_some_and(|link| link.unsent() > WRITE_AT) {
+            self.uplink.flush();
+        }
+        self.uplink.send_to_hub(&Message::Command(command))
     }
 
     /// Sends a push for a connection of another process on its way.
@@ -400,8 +406,11 @@ impl Reactor {
                     }
                     question => self.look_up(&question),
                 };
-                if let Some(link) = &mut self.uplink.link {
-                    link.send(&Message::Answer(number, answer));
+                // A list may be too long while much is waiting.
+                if !self.uplink.send_to_hub(&Message::Answer(number, answer))
+                    && let Some(link) = &mut self.uplink.link
+                {
+                    link.send(&Message::Answer(number, Answer::Refused));
                 }
             }
             Message::Answer(number, answer) => {

@@ -457,6 +457,41 @@ fn a_fragmented_message_that_is_never_finished_does_not_keep_it() {
     assert_eq!(close_code_of(&mut simulation, who), Some(1000));
 }
 
+#[test]
+fn it_is_closed_although_closing_takes_longer_than_it_may_be_idle() {
+    let close_timeout = 2 * IDLE_TIMEOUT;
+    for by_application in [false, true] {
+        let mut simulation = Simulation::new(Settings { ping_interval: None, close_timeout, ..closing_idle() });
+        let (who, fd) = simulation.open();
+        simulation.reactor.push(fd, DataOpcode::Text, Fin::More, b"begun").expect("open");
+        simulation.run();
+        simulation.pass(IDLE_PART);
+        if by_application {
+            assert!(simulation.reactor.disconnect(fd, 4000, ""));
+            simulation.run();
+        }
+        for _ in 0..2 * 8 * 2 {
+            simulation.pass(IDLE_PART);
+        }
+        let code = close_code_of(&mut simulation, who);
+        assert_eq!(code, Some(if by_application { 4000 } else { 1000 }));
+    }
+}
+
+#[test]
+fn a_message_that_is_sent_in_fragments_keeps_it_as_long_as_there_are_more() {
+    let mut simulation = Simulation::new(Settings { ping_interval: None, ..closing_idle() });
+    let (who, fd) = simulation.open();
+    for number in 0..6 {
+        let opcode = if number == 0 { DataOpcode::Text } else { DataOpcode::Continuation };
+        let fin = if number == 5 { Fin::Last } else { Fin::More };
+        assert_eq!(simulation.reactor.push(fd, opcode, fin, b"part"), Ok(true));
+        simulation.run();
+        simulation.pass(IDLE_TIMEOUT - IDLE_PART);
+        assert_eq!(close_code_of(&mut simulation, who), None);
+    }
+}
+
 // ---- pings ----------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -26,6 +26,7 @@ pub(super) fn hold(reactor: &Reactor) {
     input_is_bounded(reactor);
     subscriptions_agree(reactor);
     ended_connections_are_waited_for(reactor);
+    what_is_kept_for_speed_agrees(reactor);
 }
 
 /// Checks what must be true when the event loop has nothing to do at this moment.
@@ -129,6 +130,14 @@ fn subscriptions_agree(reactor: &Reactor) {
     assert!(ended <= reactor.unsubscribing.len(), "an ended connection stays subscribed");
     let of_connections: usize = subscribed().map(|it| it.subscriptions.len()).sum();
     assert_eq!(reactor.topics.count_subscriptions(), of_connections, "both sides of the subscriptions agree");
+}
+
+fn what_is_kept_for_speed_agrees(reactor: &Reactor) {
+    for (_, connection, (fd, _)) in open(reactor) {
+        assert_eq!(connection.awaited, reactor.awaited_room.is_awaited(fd), "somebody waits for room, or nobody");
+        let limit = reactor.settings.max_message_size_of(connection.endpoint);
+        assert_eq!(connection.max_message_size, limit, "the limit is that of the endpoint");
+    }
 }
 
 fn ended_connections_are_waited_for(reactor: &Reactor) {
