@@ -67,8 +67,8 @@ pub struct Settings {
     pub max_body_size: usize,
     /// How long an event loop may stand still before its worker counts as stuck; `None` means forever.
     pub stuck_after: Option<Duration>,
-    /// The proxies that begin each connection with a PROXY header, and from which alone connections are accepted; `None`
-    /// means that there is no such header.
+    /// The proxies that begin each connection with a PROXY header, and from which alone connections are accepted;
+    /// `None` means that there is no such header.
     pub proxy_protocol: Option<Networks>,
     /// With a certificate, the port speaks TLS and nothing else.
     pub certificate: Option<CertificateFiles>,

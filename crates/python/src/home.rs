@@ -12,8 +12,8 @@ use pyo3::types::{PyDict, PyInt, PyString, PyType};
 
 use crate::arguments::{FdArgument, short_number};
 
-/// The states of the connections of one worker, and how it encodes JSON. Frames and requests refer to this and not to the reactor, whose
-/// descriptors are to be closed even if the application keeps them.
+/// The states of the connections of one worker, and how it encodes JSON. Frames and requests refer to this and not to
+/// the reactor, whose descriptors are to be closed even if the application keeps them.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Home {
     states: Py<PyDict>,

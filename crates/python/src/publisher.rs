@@ -150,7 +150,8 @@ impl Publisher {
         self.ask(py, ticket, Question::Do(Command::Disconnect { fd: fd.0, code, reason }), timeout)
     }
 
-    /// See `hubbub.Publisher.send_message`; the answer is `True`, or, if there is no such worker, the number of workers.
+    /// See `hubbub.Publisher.send_message`; the answer is `True`, or, if there is no such worker, the number of
+    /// workers.
     fn send_message(
         &self,
         py: Python<'_>,
@@ -170,7 +171,8 @@ impl Publisher {
         self.ask(py, ticket, Question::Subscribers(topic), timeout)
     }
 
-    /// A page of `hubbub.Publisher.topics`: the first `limit` after the name `after`, or fewer, and whether more follow.
+    /// A page of `hubbub.Publisher.topics`: the first `limit` after the name `after`, or fewer, and whether more
+    /// follow.
     fn topics(
         &self,
         py: Python<'_>,

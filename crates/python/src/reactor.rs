@@ -246,9 +246,9 @@ impl Reactor {
         Ok(self.shared.registry.exists(fd) && self.shared.command(command))
     }
 
-    /// Puts a question to all processes; in a turn, `callback` is given the answer, or `None` and the ids of the workers
-    /// that have not answered in time. If it is given no ids either, too many such questions are waiting. Returns the
-    /// question's number.
+    /// Puts a question to all processes; in a turn, `callback` is given the answer, or `None` and the ids of the
+    /// workers that have not answered in time. If it is given no ids either, too many such questions are waiting.
+    /// Returns the question's number.
     fn ask_all(&self, py: Python<'_>, question: &Question<'_>, callback: Py<PyAny>) -> PyResult<u64> {
         let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
@@ -426,9 +426,9 @@ impl Reactor {
         self.selector.set(selector).map_err(|_| PyRuntimeError::new_err("a selector has been taken over already"))
     }
 
-    /// Waits until something is ready for the event loop or for this reactor, at most for `timeout` seconds (`None`: for
-    /// ever), and runs a turn if there is something to do. Returns what is ready for the event loop, as its selector
-    /// would.
+    /// Waits until something is ready for the event loop or for this reactor, at most for `timeout` seconds (`None`:
+    /// for ever), and runs a turn if there is something to do. Returns what is ready for the event loop, as its
+    /// selector would.
     #[pyo3(signature = (timeout=None))]
     fn select<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         self.end_if_forked(py)?;
@@ -468,9 +468,9 @@ impl Reactor {
         }
     }
 
-    /// Queues one message if the outbox has room for it. Returns whether the connection is open, or `None` if there is no
-    /// room: then `worker.outbox_has_room` or `worker.connection_gone` will be called, unless another worker is stopped
-    /// or behind. Stop waiting with `stop_sending`.
+    /// Queues one message if the outbox has room for it. Returns whether the connection is open, or `None` if there is
+    /// no room: then `worker.outbox_has_room` or `worker.connection_gone` will be called, unless another worker is
+    /// stopped or behind. Stop waiting with `stop_sending`.
     #[pyo3(signature = (fd, data, opcode=None))]
     fn send(
         &self,

@@ -7,8 +7,8 @@ use pyo3::types::PyString;
 /// Python 3.12. A string of Python 3.11 may keep a copy of its content for old native modules.
 const FIRST_WITHOUT_COPIES: std::ffi::c_ulong = 0x030C_0000;
 
-/// Makes strings, and uses the memory of one that its handler has released for the next one, as `Frames` does with frames:
-/// making and freeing them would cost a tenth of a short message.
+/// Makes strings, and uses the memory of one that its handler has released for the next one, as `Frames` does with
+/// frames: making and freeing them would cost a tenth of a short message.
 #[derive(Default)]
 pub(crate) struct Texts<'py> {
     /// The string that was made last, if it can be used again once it is given back.
@@ -87,8 +87,8 @@ impl<'py> Texts<'py> {
 /// Makes this the content of a string that no one else can see.
 ///
 /// # Safety
-/// It is a live compact ASCII string with room for as many characters, all of which are below 128, and there is no other
-/// reference to it.
+/// It is a live compact ASCII string with room for as many characters, all of which are below 128, and there is no
+/// other reference to it.
 #[inline]
 unsafe fn fill(string: *mut ffi::PyObject, text: &str) {
     // SAFETY: as above. The characters lie right after the header, followed by a zero, for which there is room.

@@ -9,7 +9,8 @@ use crate::publisher::Wait;
 
 /// Watches the Python files below a directory, and all files below some others.
 ///
-/// Hidden files, editors' copies (`page.html~`), and files in hidden directories, virtual environments, caches and directories called node_modules do not count.
+/// Hidden files, editors' copies (`page.html~`), and files in hidden directories, virtual environments, caches and
+/// directories called node_modules do not count.
 ///
 /// Raises:
 ///     OSError: One of the paths is not a readable directory, or the system does not allow so many watches.

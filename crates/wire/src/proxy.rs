@@ -1,8 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: a proxy begins each connection with a header that says for whom it has opened
 //! it (haproxy.org, proxy-protocol.txt).
 //!
-//! The header has to come first, and there is no way to tell that none will come. So whoever expects one must not accept a connection
-//! without it, and must not believe one from anybody but a proxy.
+//! The header has to come first, and there is no way to tell that none will come. So whoever expects one must not
+//! accept a connection without it, and must not believe one from anybody but a proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -29,8 +29,8 @@ const UNIX_ADDRESSES: usize = 216;
 pub struct Header {
     /// Its length in bytes; what follows is the client's.
     pub length: usize,
-    /// The client. `None` if the connection is the proxy's own (`LOCAL`, a health check), or the client has no address that
-    /// could be told (`UNKNOWN`, a Unix socket); then the peer of the socket counts.
+    /// The client. `None` if the connection is the proxy's own (`LOCAL`, a health check), or the client has no address
+    /// that could be told (`UNKNOWN`, a Unix socket); then the peer of the socket counts.
     pub client: Option<SocketAddr>,
 }
 
@@ -38,8 +38,8 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Parses the header at the beginning of `input`. Returns `None` if more bytes are needed; it never needs more than 16 +
-/// 65,535.
+/// Parses the header at the beginning of `input`. Returns `None` if more bytes are needed; it never needs more than 16
+/// + 65,535.
 ///
 /// # Errors
 /// As soon as `input` cannot become a valid header.

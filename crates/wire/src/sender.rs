@@ -1,8 +1,8 @@
 //! The sending half of one server-side connection after its handshake: messages in, bytes out.
 //!
 //! This file knows what may follow what: the fragments of a message come one after the other, with nothing but control
-//! frames between them (RFC 6455 §5.4), and nothing comes after Close (§5.5.1). The contents of a frame are the business
-//! of [`frame`].
+//! frames between them (RFC 6455 §5.4), and nothing comes after Close (§5.5.1). The contents of a frame are the
+//! business of [`frame`].
 
 use std::fmt;
 

@@ -18,8 +18,8 @@ pub(crate) enum Identity {
 pub(crate) enum Life {
     /// Messages go both ways. Its row in the registry holds its counts.
     Open { row: usize },
-    /// One side has begun to close. It is no longer open, and its row may belong to another connection. `our_code` is the
-    /// code of our Close frame, if we sent ours first.
+    /// One side has begun to close. It is no longer open, and its row may belong to another connection. `our_code` is
+    /// the code of our Close frame, if we sent ours first.
     Closing { our_code: Option<u16> },
     /// Its `close` event waits for the handlers before it.
     Ended(Box<Ending>),

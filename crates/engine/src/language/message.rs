@@ -41,8 +41,8 @@ pub enum Leave {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants explain their fields")]
 pub enum Question<'a> {
-    /// Carry out this command; only Push, Disconnect, and PipeMessage, which the hub accepts and passes on. Answered with
-    /// [`Answer::Done`], or [`Answer::NoWorker`].
+    /// Carry out this command; only Push, Disconnect, and PipeMessage, which the hub accepts and passes on. Answered
+    /// with [`Answer::Done`], or [`Answer::NoWorker`].
     Do(Command<'a>),
     /// How many connections are subscribed. Answered with [`Answer::Count`].
     Subscribers(&'a str),
@@ -118,8 +118,8 @@ pub enum Message<'a> {
     Unwatch(Fd),
     /// From the worker that had the connection, and to those that watch it: it is no longer open.
     Gone(Fd),
-    /// From the worker in that slot, to the worker that has the connection: it wants to know when the outbox has room for
-    /// a message of that length.
+    /// From the worker in that slot, to the worker that has the connection: it wants to know when the outbox has room
+    /// for a message of that length.
     AwaitRoom {
         /// The connection.
         fd: Fd,

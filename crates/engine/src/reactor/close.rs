@@ -103,8 +103,8 @@ impl Reactor {
         self.end(key, close_code::ABNORMAL, reason);
     }
 
-    /// Removes the connection from the open WebSockets; it sends nothing more. `our_code` is the code of our Close frame,
-    /// if we sent ours first.
+    /// Removes the connection from the open WebSockets; it sends nothing more. `our_code` is the code of our Close
+    /// frame, if we sent ours first.
     pub(crate) fn leave_open(&mut self, key: Key, our_code: Option<u16>) {
         let connection = &mut self.connections[key];
         if let Identity::Named { fd, life: life @ Life::Open { .. } } = &mut connection.identity

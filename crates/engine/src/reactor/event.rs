@@ -128,15 +128,16 @@ pub enum Event<'a> {
         /// What serves it.
         endpoint: EndpointId,
     },
-    /// A message from a worker or another program. Call [`crate::Reactor::pipe_message_done`] when its handler has ended.
+    /// A message from a worker or another program. Call [`crate::Reactor::pipe_message_done`] when its handler has
+    /// ended.
     PipeMessage {
         /// The id of the worker, or [`crate::OUTSIDE`].
         from: u8,
         /// Its content, which must be copied.
         payload: Payload<'a>,
     },
-    /// A connection watched with [`crate::Reactor::watch`], or whose outbox [`crate::Reactor::send`] has found too full,
-    /// is no longer open.
+    /// A connection watched with [`crate::Reactor::watch`], or whose outbox [`crate::Reactor::send`] has found too
+    /// full, is no longer open.
     Gone {
         /// The connection.
         fd: Fd,

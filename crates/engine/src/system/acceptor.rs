@@ -1,7 +1,7 @@
 //! Accepting new connections from the listening sockets.
 //!
-//! When the process runs out of descriptors, accepting is paused: a socket that cannot be accepted stays in the kernel's
-//! queue and would otherwise be reported forever.
+//! When the process runs out of descriptors, accepting is paused: a socket that cannot be accepted stays in the
+//! kernel's queue and would otherwise be reported forever.
 
 use std::io;
 use std::net::{self, SocketAddr};
@@ -18,7 +18,7 @@ const MAX_FAILURES: u32 = 16;
 /// Milliseconds until the next attempt after a failure.
 const RETRY: u64 = 100;
 
-/// Whose a listening socket is.
+/// Who owns a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// This server's alone: when it stops, nobody can connect any more, even if a forked child still holds the socket.

@@ -96,8 +96,8 @@ impl<T> Drop for Borrow<'_, T> {
     }
 }
 
-/// A number that no other living thread has: the thread pointer. The address of a thread-local variable would do too, but
-/// in a shared library finding it takes a call.
+/// A number that no other living thread has: the thread pointer. The address of a thread-local variable would do too,
+/// but in a shared library finding it takes a call.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[inline]
 fn thread_mark() -> usize {

@@ -282,8 +282,8 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).expect("UTF-8")
 }
 
-/// The lengths of the header and the payload of the server's frame at the front of `input`; `None` if the header has not
-/// arrived.
+/// The lengths of the header and the payload of the server's frame at the front of `input`; `None` if the header has
+/// not arrived.
 fn frame_length(input: &[u8]) -> Option<(usize, usize)> {
     let length = *input.get(1)?;
     assert!(length < 0x80, "a server does not mask");
