@@ -3,12 +3,11 @@
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from launched import Launched, ProgramFile, Run, ask, title
@@ -191,13 +190,14 @@ async def test_sockets_for_another_process_are_not_taken(
     await launched.stop()
 
 
-@pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="NOT TESTED: needs systemd-socket-activate")
-async def test_systemd_starts_the_server_for_its_first_client(program: ProgramFile, listener: socket.socket) -> None:
+async def test_systemd_starts_the_server_for_its_first_client(
+    program: ProgramFile, listener: socket.socket, installed: Callable[..., str]
+) -> None:
     port = port_of(listener)
     listener.close()
     program.write(workers=2)
     process = await asyncio.create_subprocess_exec(
-        *("systemd-socket-activate", "-l", f"127.0.0.1:{port}", sys.executable, program.path),
+        *(installed("systemd", "systemd-socket-activate"), "-l", f"127.0.0.1:{port}", sys.executable, program.path),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=program.path.parent,
