@@ -63,18 +63,17 @@ def installed(unavailable: Unavailable) -> Installed:
     """Find programs, and install what is missing.
 
     `installed("nginx")` returns a path; further arguments are alternative names of the program. On Debian as root, a
-    program that is not on the PATH is installed with apt-get, from the package with the first name. If that is not
-    possible, the program is `unavailable`.
+    program that is not on the PATH is installed with apt-get, from `package`, by default the one with the first name. If
+    that is not possible, the program is `unavailable`.
     """
 
-    def installed(package: str, *other_names: str) -> str:
-        names = (package, *other_names)
+    def installed(*names: str, package: str | None = None) -> str:
         path = _find(names)
         if path is None:
-            _install(names)
+            _install(package or names[0], names)
             path = _find(names)
         if path is None:
-            unavailable(f"there is no {package} on the PATH, and it could not be installed by apt-get")
+            unavailable(f"there is no {names[0]} on the PATH, and it could not be installed by apt-get")
         return path
 
     return installed
@@ -86,7 +85,7 @@ def _find(names: tuple[str, ...]) -> str | None:
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
-def _install(names: tuple[str, ...]) -> None:
+def _install(package: str, names: tuple[str, ...]) -> None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return
     without_questions = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
@@ -95,7 +94,7 @@ def _install(names: tuple[str, ...]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if _find(names):
             return
-        for step in (["update"], ["install", "--yes", names[0]]):
+        for step in (["update"], ["install", "--yes", package]):
             command = ["apt-get", "--quiet", *step]
             subprocess.run(command, env=without_questions, stdout=subprocess.DEVNULL, timeout=600, check=False)
 

@@ -197,7 +197,13 @@ async def test_systemd_starts_the_server_for_its_first_client(
     listener.close()
     program.write(workers=2)
     process = await asyncio.create_subprocess_exec(
-        *(installed("systemd", "systemd-socket-activate"), "-l", f"127.0.0.1:{port}", sys.executable, program.path),
+        *(
+            installed("systemd-socket-activate", package="systemd"),
+            "-l",
+            f"127.0.0.1:{port}",
+            sys.executable,
+            program.path,
+        ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=program.path.parent,

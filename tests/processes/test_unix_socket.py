@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,17 @@ async def refusal_of(run: Run, program: ProgramFile) -> str:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_clients_are_served_at_the_path_until_the_server_stops(launch: Launch, uds: str, workers: int) -> None:
+async def test_clients_are_served_at_the_path_until_the_server_stops(
+    launch: Launch, uds: str, workers: int, installed: Callable[..., str]
+) -> None:
     launched = await launch(uds=uds, workers=workers)
     assert await answer_at(uds, "'served'") == "served"
     assert f"listening on {uds}, " in await launched.log.wait_for("listening on")
     assert title(launched.process.pid) == f"hubbub: master (app.py {uds})"
     assert {title(pid).partition("(")[2] for pid in launched.workers().values()} == {f"app.py {uds})"}
     curl = await asyncio.create_subprocess_exec(
-        *("curl", "--silent", "--unix-socket", uds, "http://localhost/health"), stdout=asyncio.subprocess.PIPE
+        *(installed("curl"), "--silent", "--unix-socket", uds, "http://localhost/health"),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert (await curl.communicate())[0] == b"ok"
     await launched.stop()
