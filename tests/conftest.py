@@ -63,8 +63,8 @@ def installed(unavailable: Unavailable) -> Installed:
     """Find programs, and install what is missing.
 
     `installed("nginx")` returns a path; further arguments are alternative names of the program. On Debian as root, a
-    program that is not on the PATH is installed with apt-get, from `package`, by default the one with the first name. If
-    that is not possible, the program is `unavailable`.
+    program that is not on the PATH is installed with apt-get, from `package`, by default the one with the first name.
+    If that is not possible, the program is `unavailable`.
     """
 
     def installed(*names: str, package: str | None = None) -> str:
