@@ -418,14 +418,18 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
         click.echo(json.dumps([info._asdict() for info in found]))
         return
     now = time.time()
-    header = ["fd", "worker", "client", "open for", "silent for", "received", "sent", "bytes in", "bytes out", "queued"]
+    header = ["fd", "worker", "client", "path", "topics", "open for", "silent for", "latency"]
+    header += ["received", "sent", "bytes in", "bytes out", "queued"]
     rows = [
         [
             str(info.fd),
             str(info.worker_id),
             shown_client(info.client),
+            shown(info.path),
+            f"{info.topics:,}",
             shown_seconds(now - info.opened_at),
             shown_seconds(now - info.last_received_at),
+            "-" if info.latency is None else f"{info.latency * 1000:,.1f} ms",
             f"{info.messages_in:,}",
             f"{info.messages_out:,}",
             shown_bytes(info.bytes_in),
@@ -434,7 +438,7 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
         ]
         for info in found
     ]
-    print_table([header, *rows], left={2})
+    print_table([header, *rows], left={2, 3})
     click.echo(f"{len(found):,} {'connection' if len(found) == 1 else 'connections'}")
 
 

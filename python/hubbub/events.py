@@ -132,10 +132,16 @@ class ConnectionInfo(NamedTuple):
     """The worker that owns it."""
     client: tuple[str, int]
     """The client's address and port, as in `Request.client`."""
+    path: str
+    """The first 64 bytes of the handshake's path, as in `Request.path`."""
+    topics: int
+    """The number of topics that it is subscribed to."""
     opened_at: float
     """When the handshake completed, in Unix seconds."""
     last_received_at: float
     """When bytes last came from the client, in Unix seconds."""
+    latency: float | None
+    """Seconds between the last answered ping of `ping_interval` and its pong; `None` before the first pong."""
     messages_in: int
     """Messages received."""
     messages_out: int

@@ -1,5 +1,6 @@
 """What the server reports about itself and its connections."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -127,6 +128,39 @@ async def test_info_counts_messages_and_bytes(serve: Serve) -> None:
         assert (info.messages_in, info.messages_out) == (2, 2)
         assert (info.bytes_in, info.bytes_out) == (320, 640)
         assert info.last_received_at >= opened.last_received_at
+
+
+async def test_info_has_the_path_and_the_number_of_topics(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("open", lambda server, request: note(request.fd))
+
+    running = await serve(application)
+    long = "/" + "é" * 40
+    for path, shown in [
+        ("/", "/"),
+        ("/chat/a%20b?token=secret", "/chat/a b"),
+        ("/" + "%C3%A9" * 40, long[:32]),
+        ("/" + "x" * 200, "/" + "x" * 63),
+        ("/not-utf-8/%FF", "/not-utf-8/\ufffd"),
+    ]:
+        async with running.connect(path):
+            fd = await running.opened()
+            info = await running.server.info(fd)
+            assert (info.path, info.topics) == (shown, 0)
+            owner = await running.owner(fd)
+            for topic in ("one", "other", "one"):
+                assert await owner.subscribe(fd, topic)
+            await owner.unsubscribe(fd, "other")
+            assert (await running.server.info(fd)).topics == 1
+
+
+async def test_info_has_the_latency_of_the_last_ping(serve: Serve) -> None:
+    running = await serve(tells_fd, ping_interval=0.1)
+    async with running.connect():
+        fd = await running.opened()
+        while (info := await running.server.info(fd)).latency is None:
+            await asyncio.sleep(0.01)
+        assert 0 < info.latency < 20
 
 
 async def test_fragments_count_as_one_message(serve: Serve) -> None:

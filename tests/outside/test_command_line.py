@@ -115,9 +115,9 @@ def test_connections_are_a_table_for_people(server: OutsideServer) -> None:
         status, out, err = hubbub("connections", "--control", server.control)
         assert (status, err) == (0, "")
         header, *rows, total = out.splitlines()
-        assert header.split()[:3] == ["fd", "worker", "client"]
+        assert header.split()[:5] == ["fd", "worker", "client", "path", "topics"]
         assert {str(one.fd), str(other.fd)} <= {row.split()[0] for row in rows}
-        assert re.search(r"127\.0\.0\.1:\d+ +\d+ s +\d+ s ", rows[0])
+        assert re.search(r"127\.0\.0\.1:\d+ +/ +\d+ +\d+ s +\d+ s +(-|[\d.]+ ms) ", rows[0])
         assert total == f"{len(rows)} connections"
 
 

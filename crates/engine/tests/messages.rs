@@ -68,6 +68,10 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
     let info = Info {
         fd,
         client,
+        // 16 characters are at most 64 bytes.
+        path: format!("/{}", text.chars().take(15).filter(|it| *it != '\0').collect::<String>()),
+        topics: 6,
+        latency: flag.then_some(Duration::from_micros(u64::from(code))),
         opened_at: number,
         last_received_at: !number,
         messages_in: 1,

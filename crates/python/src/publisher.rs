@@ -61,7 +61,10 @@ impl Publisher {
             Answer::Members(page) => page_tuple(py, page),
             Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
             Answer::Connections(ids) => ids.into_bound_py_any(py),
-            Answer::Info(info) => info.map(|(worker_id, info)| info_tuple(worker_id, &info)).into_bound_py_any(py),
+            Answer::Info(info) => match info {
+                Some((worker_id, info)) => info_tuple(py, worker_id, &info)?.into_bound_py_any(py),
+                None => py.None().into_bound_py_any(py),
+            },
             Answer::NoWorker(workers) => workers.into_bound_py_any(py),
             Answer::Refused => Ok(PyRuntimeError::new_err("too many questions are waiting for answers")
                 .into_value(py)

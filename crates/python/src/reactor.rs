@@ -19,7 +19,7 @@ use engine::{
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList};
+use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi, intern};
 use wire::http::{valid_header_name, valid_header_value};
 
@@ -34,7 +34,7 @@ use crate::home::Home;
 use crate::ids::Ids;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
-use crate::values::{InfoTuple, info_tuple, metrics_dict, page_tuple, stats_dict};
+use crate::values::{info_tuple, metrics_dict, page_tuple, stats_dict};
 
 /// The handlers that are called from here. The others are called by the worker.
 #[derive(Default)]
@@ -586,8 +586,9 @@ impl Reactor {
     }
 
     /// The values of a `hubbub.ConnectionInfo`, or `None`.
-    fn info(&self, fd: FdArgument) -> Option<InfoTuple> {
-        self.shared.info(fd.0).map(|info| info_tuple(self.shared.registry.worker_of(fd.0), &info))
+    fn info<'py>(&self, py: Python<'py>, fd: FdArgument) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let info = self.shared.info(fd.0);
+        info.map(|info| info_tuple(py, self.shared.registry.worker_of(fd.0), &info)).transpose()
     }
 
     /// The ids of all open WebSockets.

@@ -1,28 +1,28 @@
 //! Information about connections and workers, as plain Python values.
 
-use engine::{COUNTS, Counts, Fd, Held, Info, Metrics, Page, Stats, Times};
+use engine::{COUNTS, Counts, Held, Info, Metrics, Page, Stats, Times};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyDict, PyList};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple};
 
-/// `(fd, worker_id, client, opened_at, last_received_at, messages_in, messages_out, bytes_in, bytes_out,
-/// queued_bytes)`.
-pub(crate) type InfoTuple = (Fd, u8, (String, u16), f64, f64, u64, u64, u64, u64, u64);
-
-/// The values of a `hubbub.ConnectionInfo`.
-pub(crate) fn info_tuple(worker_id: u8, info: &Info) -> InfoTuple {
-    (
-        info.fd,
-        worker_id,
-        (info.client.ip().to_string(), info.client.port()),
-        seconds(info.opened_at),
-        seconds(info.last_received_at),
-        info.messages_in,
-        info.messages_out,
-        info.bytes_in,
-        info.bytes_out,
-        info.queued_bytes,
-    )
+/// The values of a `hubbub.ConnectionInfo`, in their order.
+pub(crate) fn info_tuple<'py>(py: Python<'py>, worker_id: u8, info: &Info) -> PyResult<Bound<'py, PyTuple>> {
+    let values = [
+        info.fd.into_bound_py_any(py)?,
+        worker_id.into_bound_py_any(py)?,
+        (info.client.ip().to_string(), info.client.port()).into_bound_py_any(py)?,
+        info.path.as_str().into_bound_py_any(py)?,
+        info.topics.into_bound_py_any(py)?,
+        seconds(info.opened_at).into_bound_py_any(py)?,
+        seconds(info.last_received_at).into_bound_py_any(py)?,
+        info.latency.map(|latency| latency.as_secs_f64()).into_bound_py_any(py)?,
+        info.messages_in.into_bound_py_any(py)?,
+        info.messages_out.into_bound_py_any(py)?,
+        info.bytes_in.into_bound_py_any(py)?,
+        info.bytes_out.into_bound_py_any(py)?,
+        info.queued_bytes.into_bound_py_any(py)?,
+    ];
+    PyTuple::new(py, values)
 }
 
 /// A `hubbub.listing.Page`.

@@ -250,6 +250,11 @@ fn number(text: &str) -> Option<u64> {
     (is_short && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
+/// A path as people read it: percent-decoded, with U+FFFD for bytes that are not UTF-8.
+pub fn shown(encoded: &str) -> String {
+    String::from_utf8_lossy(&percent_decoded(encoded)).into_owned()
+}
+
 /// The bytes that a percent-encoded text means. A percent sign without two hexadecimal digits stays.
 fn percent_decoded(text: &str) -> Vec<u8> {
     let (bytes, mut decoded) = (text.as_bytes(), Vec::with_capacity(text.len()));

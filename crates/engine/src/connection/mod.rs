@@ -8,6 +8,7 @@ pub(crate) mod outbox;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
@@ -236,6 +237,8 @@ pub(crate) struct Connection {
     pub(crate) partial: Partial,
     /// When it was last seen that there had been messages, and how many there had been. Kept only for `idle_timeout`.
     pub(crate) idle_since: u64,
+    /// When the last ping was queued, in microseconds, if its pong has not arrived yet.
+    pub(crate) pinged_at: Option<NonZeroU64>,
     pub(crate) idle_count: u64,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) peer: SocketAddr,
@@ -261,6 +264,7 @@ impl Connection {
             deferred: None,
             tls: None,
             wait: Wait::Head,
+            pinged_at: None,
             since: now,
             untaken: 0,
             timer_at: u64::MAX,

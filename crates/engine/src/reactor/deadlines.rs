@@ -1,5 +1,6 @@
 //! Deadlines: setting them, and acting when one has passed.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::Ordering;
 
 use wire::error::close_code;
@@ -216,6 +217,7 @@ impl Reactor {
                 self.wait(key, wait);
                 // There is at most one such ping, so even a full outbox takes it.
                 self.put_control(key, Control::Ping, b"");
+                self.connections[key].pinged_at = NonZeroU64::new(self.clock.exact());
                 self.begin_period(key);
                 self.write_out_if_there(key);
             }

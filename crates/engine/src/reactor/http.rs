@@ -8,6 +8,7 @@ use std::sync::Arc;
 use wire::body::BodyDecoder;
 use wire::handshake::{self, Offers, Upgrade};
 use wire::http::{self, Body, Head, Persistence, Rejection, Scheme};
+use wire::path;
 use wire::receiver::Receiver;
 use wire::sender::Sender;
 
@@ -333,7 +334,8 @@ impl Reactor {
         connection.max_message_size = self.settings.max_message_size_of(connection.endpoint);
         let client = client.unwrap_or(connection.peer);
         // Others see the connection before the peer can have seen the 101.
-        self.shared.registry.claim(fd, client, self.clock.unix);
+        let path = path::shown(head.path_and_query().0);
+        self.shared.registry.claim(fd, client, &path, self.clock.unix);
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
             handshake::write_accept(out, &upgrade, chosen, headers, date);

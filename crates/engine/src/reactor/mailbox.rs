@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mio::Waker;
 use rustc_hash::FxHashMap;
@@ -221,6 +222,13 @@ impl Shared {
     pub(crate) fn count_topics(&self, connection: &Connection) {
         if let Some((_, row)) = connection.identity.open() {
             self.registry.count_topics(row, connection.subscriptions.len());
+        }
+    }
+
+    /// Records how many microseconds passed between a ping and its pong.
+    pub(crate) fn note_latency(&self, connection: &Connection, micros: u64) {
+        if let Some((_, row)) = connection.identity.open() {
+            self.registry.note_latency(row, Duration::from_micros(micros));
         }
     }
 

@@ -200,6 +200,9 @@ impl Reactor {
             }
             Ok(Some(Received::Pong(_))) => {
                 visit.messages_left -= 1;
+                if let Some(at) = connection.pinged_at.take() {
+                    self.shared.note_latency(connection, self.clock.exact().saturating_sub(at.get()));
+                }
                 if connection.wait == Wait::Pong {
                     // `since` is still the time of the ping, and the interval counts from there.
                     connection.wait = Wait::Ping;

@@ -1,9 +1,13 @@
 //! Information about one connection.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::registry::fd::Fd;
 use crate::system::codec::{Malformed, Reader, put_u64};
+
+/// How much of a path is kept, in bytes of UTF-8.
+pub(super) const PATH_BYTES: usize = 64;
 
 /// Information about one connection. Times are in milliseconds of Unix time; sizes are payload bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,10 +16,16 @@ pub struct Info {
     pub fd: Fd,
     /// The peer's address (as reported by a trusted proxy, if there is one).
     pub client: SocketAddr,
+    /// The beginning of the handshake's path, percent-decoded.
+    pub path: String,
+    /// Topics that it is subscribed to.
+    pub topics: u64,
     /// When the handshake was accepted.
     pub opened_at: u64,
     /// When bytes last arrived.
     pub last_received_at: u64,
+    /// The time between the last answered ping and its pong.
+    pub latency: Option<Duration>,
     /// Messages received.
     pub messages_in: u64,
     /// Messages queued.
@@ -36,8 +46,10 @@ impl Info {
             (ip >> 64) as u64,
             ip as u64,
             port,
+            self.topics,
             self.opened_at,
             self.last_received_at,
+            latency_to_bits(self.latency),
             self.messages_in,
             self.messages_out,
             self.bytes_in,
@@ -46,21 +58,55 @@ impl Info {
         ] {
             put_u64(out, value);
         }
+        for word in path_to_bits(&self.path) {
+            put_u64(out, word);
+        }
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(Self {
+        let mut info = Self {
             fd: reader.u64()?,
             client: from_bits([reader.u64()?, reader.u64()?], reader.u64()?),
+            path: String::new(),
+            topics: reader.u64()?,
             opened_at: reader.u64()?,
             last_received_at: reader.u64()?,
+            latency: latency_from_bits(reader.u64()?),
             messages_in: reader.u64()?,
             messages_out: reader.u64()?,
             bytes_in: reader.u64()?,
             bytes_out: reader.u64()?,
             queued_bytes: reader.u64()?,
-        })
+        };
+        let mut words = [0; PATH_BYTES / 8];
+        for word in &mut words {
+            *word = reader.u64()?;
+        }
+        info.path = path_from_bits(words);
+        Ok(info)
     }
+}
+
+pub(super) fn latency_to_bits(latency: Option<Duration>) -> u64 {
+    latency.map_or(0, |latency| latency.as_micros() as u64 + 1)
+}
+
+pub(super) fn latency_from_bits(bits: u64) -> Option<Duration> {
+    bits.checked_sub(1).map(Duration::from_micros)
+}
+
+/// The beginning of a path, up to a whole character, filled up with zero bytes.
+pub(super) fn path_to_bits(path: &str) -> [u64; PATH_BYTES / 8] {
+    let end = (0..=path.len().min(PATH_BYTES)).rfind(|end| path.is_char_boundary(*end)).unwrap_or(0);
+    let mut bytes = [0; PATH_BYTES];
+    bytes[..end].copy_from_slice(&path.as_bytes()[..end]);
+    std::array::from_fn(|word| u64::from_le_bytes(std::array::from_fn(|byte| bytes[word * 8 + byte])))
+}
+
+/// If the path was being written meanwhile, the result is any text.
+pub(super) fn path_from_bits(words: [u64; PATH_BYTES / 8]) -> String {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
 }
 
 pub(super) fn to_bits(ip: IpAddr) -> u128 {

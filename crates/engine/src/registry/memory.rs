@@ -12,6 +12,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::registry::counts::{TRAFFIC, Totals};
 use crate::registry::fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, unix_now};
+use crate::registry::info::PATH_BYTES;
 use crate::registry::measured::Measured;
 use crate::registry::stuck::StuckCell;
 
@@ -113,9 +114,14 @@ pub(crate) struct Row {
     pub(super) opened_at: AtomicU64,
     pub(super) address: [AtomicU64; 2],
     pub(super) port: AtomicU64,
+    /// Microseconds between the last answered ping and its pong, plus one; 0 if there was none.
+    pub(super) latency: AtomicU64,
     // Written by the hub.
     /// The connection whose end the hub wants to know about. If it is one that had the row before, it means nothing.
     pub(super) watched: AtomicU64,
+    // Written by the process itself again.
+    /// The beginning of the path, filled up with zero bytes.
+    pub(super) path: [AtomicU64; PATH_BYTES / 8],
 }
 
 /// Where the parts of the mapping begin.

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
 
 use crate::registry::counts::{COMMANDS_DROPPED, Counts, OUTLIVING, QUEUED_BYTES, TRAFFIC, ended};
 use crate::registry::fd::{COUNTER, COUNTER_BITS, Fd, SLOTS, TAKEN, TOPIC_BITS, unix_now};
-use crate::registry::info::{Info, from_bits, to_bits};
+use crate::registry::info::{
+    Info, from_bits, latency_from_bits, latency_to_bits, path_from_bits, path_to_bits, to_bits,
+};
 use crate::registry::memory::{Registry, Row};
 use crate::registry::stuck::StuckCell;
 
@@ -203,7 +206,7 @@ impl Registry {
     }
 
     /// Fills the row of a new connection, which [`super::Ids::next`] has taken. From here on other processes see it.
-    pub(crate) fn claim(&self, fd: Fd, client: SocketAddr, now: u64) {
+    pub(crate) fn claim(&self, fd: Fd, client: SocketAddr, path: &str, now: u64) {
         let row = self.row(self.index(fd));
         // Any reader that sees one of the following values also sees that the row is taken.
         fence(Ordering::Release);
@@ -213,7 +216,11 @@ impl Registry {
         row.port.store(u64::from(client.port()), Ordering::Relaxed);
         row.opened_at.store(now, Ordering::Relaxed);
         row.last_received_at.store(now, Ordering::Relaxed);
+        for (cell, word) in row.path.iter().zip(path_to_bits(path)) {
+            cell.store(word, Ordering::Relaxed);
+        }
         for cell in [
+            &row.latency,
             &row.messages_in,
             &row.messages_out,
             &row.bytes_in,
@@ -292,6 +299,11 @@ impl Registry {
         self.row(row).topics.store(topics as u64, Ordering::Relaxed);
     }
 
+    /// Records how long the last ping of a connection of this process and its pong took.
+    pub(crate) fn note_latency(&self, row: usize, latency: Duration) {
+        self.row(row).latency.store(latency_to_bits(Some(latency)), Ordering::Relaxed);
+    }
+
     /// Information about `fd`; `None` unless it is open.
     pub fn info(&self, fd: Fd) -> Option<Info> {
         let row = self.find(fd)?;
@@ -299,8 +311,11 @@ impl Registry {
         let info = Info {
             fd,
             client: from_bits([get(&row.address[0]), get(&row.address[1])], get(&row.port)),
+            path: path_from_bits(std::array::from_fn(|word| get(&row.path[word]))),
+            topics: get(&row.topics),
             opened_at: get(&row.opened_at),
             last_received_at: get(&row.last_received_at),
+            latency: latency_from_bits(get(&row.latency)),
             messages_in: get(&row.messages_in),
             messages_out: get(&row.messages_out),
             bytes_in: get(&row.bytes_in),

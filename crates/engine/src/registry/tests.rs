@@ -18,7 +18,7 @@ fn a_row_is_seen_from_claim_to_release() {
     let fd = Ids::new(0, &registry).next(&registry).expect("an id");
     assert!(!registry.exists(fd));
     assert_eq!(registry.open_ids(), []);
-    registry.claim(fd, client(), 5);
+    registry.claim(fd, client(), "/chat", 5);
     assert!(registry.exists(fd));
     assert_eq!(registry.open_ids(), [fd]);
     assert_eq!(registry.info(fd).expect("info").client, client());
@@ -33,7 +33,7 @@ fn ids_skip_taken_rows_and_never_come_again() {
     let registry = Registry::private(4).expect("memory");
     let ids = Ids::new(0, &registry);
     let held = ids.next(&registry).expect("an id");
-    registry.claim(held, client(), 0);
+    registry.claim(held, client(), "/chat", 0);
     let mut last = held;
     for _ in 0..100 {
         let fd = ids.next(&registry).expect("an id");
@@ -51,7 +51,7 @@ fn a_full_table_gives_no_id() {
     let mut last = 0;
     for _ in 0..registry.rows() {
         last = ids.next(&registry).expect("an id");
-        registry.claim(last, client(), 0);
+        registry.claim(last, client(), "/chat", 0);
     }
     for _ in 0..100 {
         assert_eq!(ids.next(&registry), Err(NoId::NoFreeRow));
@@ -68,7 +68,7 @@ fn thousands_of_taken_rows_side_by_side_cost_few_attempts_and_no_more_ids_than_t
     let rows = registry.rows() as u64;
     let ids = counting(&registry, 0);
     for _ in 0..20_000 {
-        registry.claim(ids.next(&registry).expect("an id"), client(), 0);
+        registry.claim(ids.next(&registry).expect("an id"), client(), "/chat", 0);
     }
     // Other connections open and close, and pass them again and again.
     let mut last = registry.last();
@@ -156,7 +156,7 @@ fn two_openings_of_the_same_memory_see_the_same() {
     let memory = registry.memory().expect("it is shared").try_clone_to_owned().expect("a descriptor");
     let other = Registry::open(memory).expect("the same version");
     let fd = Ids::new(5, &other).next(&other).expect("an id");
-    other.claim(fd, client(), 7);
+    other.claim(fd, client(), "/chat", 7);
     assert!(registry.exists(fd));
     assert_eq!(registry.worker_of(fd), 2);
     assert!(Registry::open(anonymous_file().expect("a file")).is_err());
@@ -170,7 +170,7 @@ fn what_a_dead_process_leaves_is_cleared_and_its_counts_are_kept() {
     let ids = Ids::new(5, &registry);
     assert!(registry.take_place(5, 10));
     let fd = ids.next(&registry).expect("an id");
-    registry.claim(fd, client(), 7);
+    registry.claim(fd, client(), "/chat", 7);
     registry.row(registry.index(fd)).messages_in.store(3, Ordering::Relaxed);
     add(&registry.slot(5).totals.accepted, 1);
     let half_written = ids.next(&registry).expect("an id");
@@ -208,7 +208,7 @@ fn traffic_that_was_told_is_never_told_to_be_less() {
     registry.lease(COUNTER);
     registry.revive(5, 2);
     let fd = Ids::new(5, &registry).next(&registry).expect("an id");
-    registry.claim(fd, client(), 7);
+    registry.claim(fd, client(), "/chat", 7);
     registry.row(registry.index(fd)).bytes_in.store(100, Ordering::Relaxed);
     let before = registry.stats().totals;
     // The connection has ended, but its traffic is not yet counted with that of closed connections.

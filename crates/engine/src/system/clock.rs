@@ -68,6 +68,11 @@ impl Clock {
         self.set(self.turn);
     }
 
+    /// Microseconds since the reactor was created, read anew.
+    pub(crate) fn exact(&self) -> u64 {
+        self.source.now().duration_since(self.started).as_micros() as u64
+    }
+
     /// How long this turn has taken so far.
     pub(crate) fn turn_time(&self) -> Duration {
         self.source.now().duration_since(self.turn)

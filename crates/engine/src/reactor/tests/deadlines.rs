@@ -527,6 +527,33 @@ fn pings_keep_their_interval_although_a_pong_may_take_longer() {
 }
 
 #[test]
+fn the_latency_is_the_time_between_a_ping_and_its_pong() {
+    for ping_timeout in [None, Some(PING_TIMEOUT)] {
+        let mut simulation = Simulation::new(Settings { ping_timeout, ..settings() });
+        let (who, fd) = simulation.open();
+        let latency = |simulation: &Simulation| simulation.reactor.shared().info(fd).expect("open").latency;
+        simulation.client(who).send(Opcode::Pong, b"nobody asked");
+        simulation.run();
+        assert_eq!(latency(&simulation), None);
+        let mut since_ping = Duration::ZERO;
+        for time in [3 * TICK, Duration::ZERO, PING_TIMEOUT / 2] {
+            let before = latency(&simulation);
+            simulation.pass(PING_INTERVAL - since_ping);
+            simulation.pass(time);
+            assert_eq!(latency(&simulation), before, "until the pong arrives, the last one counts");
+            simulation.client(who).send(Opcode::Pong, b"");
+            simulation.run();
+            assert_eq!(latency(&simulation), Some(time));
+            simulation.pass(TICK);
+            simulation.client(who).send(Opcode::Pong, b"again");
+            simulation.run();
+            assert_eq!(latency(&simulation), Some(time));
+            since_ping = time + TICK;
+        }
+    }
+}
+
+#[test]
 fn a_pong_is_not_late_in_the_middle_of_a_frame_that_makes_progress() {
     let mut simulation = Simulation::new(settings());
     let (who, fd) = simulation.open();
