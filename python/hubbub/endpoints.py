@@ -3,11 +3,11 @@
 import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, overload
 
 from ._core import PathPattern
 from .errors import wrong_type
-from .handlers import Handler, arguments_of
+from .handlers import Handler, arguments_of, register
 from .settings import Settings
 from .static import CLIENT_NAME, Page
 
@@ -16,7 +16,17 @@ __all__ = ["Endpoint", "Included", "Route", "handle_websockets"]
 WEBSOCKET_EVENTS = ("handshake", "open", "message", "close", "drain")
 EVENTS = (*WEBSOCKET_EVENTS, "request")
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from ._core import Frame
+    from .handler_types import Four, Two
+    from .requests import Request
+
+# The handlers of an event, or of several with the same arguments. The first argument is the server, whose type is not
+# known here.
+RequestF = TypeVar("RequestF", bound="Two[Any, Request]")
+MessageF = TypeVar("MessageF", bound="Two[Any, Frame]")
+CloseF = TypeVar("CloseF", bound="Four[Any, int, int, str]")
+NumberF = TypeVar("NumberF", bound="Two[Any, int]")
 
 
 class Includes(Protocol):
@@ -89,12 +99,40 @@ class Endpoint:
         return f"<Endpoint {self._path!r}>"
 
     @overload
-    def on(self, event: str, handler: None = None, *, threaded: bool = False) -> Callable[[F], F]: ...
+    def on(
+        self, event: Literal["handshake", "open", "request"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[RequestF], RequestF]: ...
 
     @overload
-    def on(self, event: str, handler: F, *, threaded: bool = False) -> F: ...
+    def on(
+        self, event: Literal["handshake", "open", "request"], handler: RequestF, *, threaded: bool = False
+    ) -> RequestF: ...
 
-    def on(self, event: str, handler: F | None = None, *, threaded: bool = False) -> F | Callable[[F], F]:
+    @overload
+    def on(
+        self, event: Literal["message"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[MessageF], MessageF]: ...
+
+    @overload
+    def on(self, event: Literal["message"], handler: MessageF, *, threaded: bool = False) -> MessageF: ...
+
+    @overload
+    def on(
+        self, event: Literal["close"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[CloseF], CloseF]: ...
+
+    @overload
+    def on(self, event: Literal["close"], handler: CloseF, *, threaded: bool = False) -> CloseF: ...
+
+    @overload
+    def on(
+        self, event: Literal["drain"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[NumberF], NumberF]: ...
+
+    @overload
+    def on(self, event: Literal["drain"], handler: NumberF, *, threaded: bool = False) -> NumberF: ...
+
+    def on(self, event: Any, handler: Any = None, *, threaded: bool = False) -> Any:
         """Register the handler of an event at this path; without `handler`, return a decorator that registers one.
 
         The events are `handshake`, `open`, `message`, `close`, `drain` and `request`, with the arguments, results and
@@ -124,10 +162,7 @@ class Endpoint:
             raise RuntimeError(f"the {event!r} handler must be registered before the server starts")
         if handler is None:
             return lambda handler: self.on(event, handler, threaded=threaded)
-        checked = Handler.of(event, handler, threaded=threaded)
-        if event in self._handlers:
-            raise ValueError(f"{event!r} already has a handler at {self._path!r}: {self._handlers[event].callable!r}")
-        self._handlers[event] = checked
+        register(self._handlers, event, handler, threaded=threaded, place=f" at {self._path!r}")
         return handler
 
 

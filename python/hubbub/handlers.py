@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from .errors import wrong_type
 
-__all__ = ["EVENTS", "Handler", "arguments_of"]
+__all__ = ["EVENTS", "Handler", "arguments_of", "register"]
 
 EVENTS = {
     "open": ("server", "request"),
@@ -55,6 +55,21 @@ class Handler:
             raise TypeError(f"the {event!r} handler is async def: it cannot run in a thread")
         count = _count(event, function, arguments)
         return cls(function, count, "async" if is_async else "threaded" if threaded else "sync")
+
+
+def register(
+    handlers: dict[str, Handler], event: str, function: Callable[..., Any], *, threaded: bool, place: str = ""
+) -> None:
+    """Add a handler to those of a server or an endpoint; `place` is where an endpoint's handlers serve.
+
+    Raises:
+        ValueError: There is no such event, or it already has a handler.
+        TypeError: See `Handler.of`.
+    """
+    checked = Handler.of(event, function, threaded=threaded)
+    if event in handlers:
+        raise ValueError(f"{event!r} already has a handler{place}: {handlers[event].callable!r}")
+    handlers[event] = checked
 
 
 def arguments_of(event: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from .embedded import Embedded
 from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data, Sendable, Stats
-from .handlers import Handler, arguments_of
+from .handlers import Handler, arguments_of, register
 from .jsons import Json
 from .listening import check_certificate
 from .master import PROGRAM_FAILED, Master
@@ -243,10 +243,7 @@ class Server:
             raise RuntimeError(f"the {event!r} handler must be registered before the server starts")
         if handler is None:
             return lambda handler: self.on(event, handler, threaded=threaded)
-        checked = Handler.of(event, handler, threaded=threaded)
-        if event in self._handlers:
-            raise ValueError(f"{event!r} already has a handler: {self._handlers[event].callable!r}")
-        self._handlers[event] = checked
+        register(self._handlers, event, handler, threaded=threaded)
         return handler
 
     def include(self, endpoint: Endpoint) -> None:

@@ -1,6 +1,6 @@
 """A program in which a type checker must complain about each marked line, and about no other."""
 
-from hubbub import Frame, Request, Server
+from hubbub import Endpoint, Frame, Request, Server
 
 server = Server(max_mesage_size=1000)  # wrong
 server = Server(max_message_size="1000")  # wrong
@@ -27,6 +27,15 @@ server.on("drain")(takes_text)  # wrong
 server.on("message", takes_too_much)  # wrong
 server.on("start", takes_frame)  # wrong
 server.on("opne")  # wrong
+
+endpoint = Endpoint("/chat", max_mesage_size=1000)  # wrong
+endpoint = Endpoint("/chat", subprotocols=1)  # wrong
+endpoint.on("mesage", takes_frame)  # wrong
+endpoint.on("start")  # wrong
+endpoint.on("message", takes_request)  # wrong
+endpoint.on("request")(takes_frame)  # wrong
+endpoint.on("close", takes_text)  # wrong
+endpoint.on("message", takes_too_much)  # wrong
 
 server.stats()["conections"]  # wrong
 server.stats()["workers"][0]["workers"]  # wrong

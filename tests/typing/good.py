@@ -2,7 +2,20 @@
 
 from typing import Any
 
-from hubbub import Accept, Frame, Publisher, Refuse, Request, Response, Server, Stats, WorkerStats
+from hubbub import (
+    Accept,
+    Endpoint,
+    Frame,
+    Page,
+    Publisher,
+    Refuse,
+    Request,
+    Response,
+    Server,
+    StaticFiles,
+    Stats,
+    WorkerStats,
+)
 
 server = Server(
     "127.0.0.1",
@@ -62,6 +75,28 @@ def on_shutdown(server: Server) -> None:
     first: WorkerStats = stats["workers"][0]
     print(stats["connections"] + first["worker_id"], first["started_at"])
 
+
+chat = Endpoint("/chat/{room}", origins="*", subprotocols=["chat"], max_message_size=4096)
+
+
+@chat.on("message")
+async def on_chat_message(server: Server, frame: Frame) -> None:
+    await server.send(frame.fd, frame.data)
+
+
+@chat.on("handshake")
+def on_chat_handshake(server: Server, request: Request) -> bool:
+    return "room" in request.path_params
+
+
+@chat.on("close")
+def on_chat_close(server: Server, fd: int) -> None: ...
+
+
+same_close: None = chat.on("drain", on_chat_close)(server, 1)
+chat.on("request", Page(__file__))
+server.on("request", StaticFiles("."))
+server.include(chat)
 
 # What is registered stays what it was.
 same: None = server.on("shutdown", on_shutdown)(server)
