@@ -15,7 +15,7 @@ from .server import Server
 
 try:
     from websockets.asyncio.client import ClientConnection, connect, unix_connect
-    from websockets.exceptions import ConnectionClosed
+    from websockets.exceptions import ConcurrencyError, ConnectionClosed
 except ImportError as error:
     raise ImportError("hubbub.testing needs the library websockets: pip install 'hubbub[testing]'") from error
 
@@ -117,8 +117,16 @@ class Client:
         return self.connection.close_reason
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close the connection, and wait for the server's answer. Does nothing if it is closed already."""
-        await self.connection.close(code, reason)
+        """Close the connection, and wait for the server's answer. Does nothing if it is closed already.
+
+        Messages that have not been received are discarded.
+        """
+        closing = asyncio.create_task(self.connection.close(code, reason))
+        # The library stops reading while many messages wait, and would not see the answer.
+        with contextlib.suppress(ConnectionClosed, ConcurrencyError):
+            while True:
+                await self.connection.recv()
+        await closing
 
     @contextlib.asynccontextmanager
     async def _waiting(self, failed: str) -> AsyncIterator[None]:

@@ -88,6 +88,26 @@ async def test_the_close_code_is_awaited(serve: Serve) -> None:
         assert await client.close_code() == 4001
 
 
+async def test_a_client_that_has_not_read_everything_closes_properly(serve: Serve) -> None:
+    running = await serve(answers)
+    async with client_of(running) as client:
+        for number in range(100):
+            await client.send(str(number))
+        # The rest is on its way, or has arrived: more than the library reads ahead.
+        await client.receive()
+    assert client.connection.close_code == 1000
+
+
+async def test_closing_does_not_disturb_a_task_that_receives(serve: Serve) -> None:
+    running = await serve(answers)
+    async with client_of(running) as client:
+        receiving = asyncio.create_task(client.receive())
+        await asyncio.sleep(0)
+    with pytest.raises(ConnectionError, match="was closed with 1000"):
+        await receiving
+    assert client.connection.close_code == 1000
+
+
 async def test_a_refused_handshake_has_a_status(serve: Serve) -> None:
     running = await serve(answers)
     with pytest.raises(InvalidStatus) as refused:
