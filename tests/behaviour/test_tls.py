@@ -13,7 +13,7 @@ import websocket
 from application import Note
 from over_tls import HOST, any_certificate, serve_over_tls
 from raw_client import RawClient
-from running import Running, Serve
+from running import Running, Serve, time_passes
 from tls_peer import HANDSHAKE_RECORD, TlsPeer
 from websockets.asyncio.client import connect
 
@@ -271,6 +271,18 @@ async def test_an_altered_record_ends_the_connection(running: Running) -> None:
     async with running.connect() as client_after:
         await client_after.send("still here")
         assert await client_after.recv() == "still here"
+
+
+async def test_a_client_that_keeps_sending_gets_its_alert(running: Running) -> None:
+    """Closing a socket with unread input resets it; then the client may find a broken connection, and no alert."""
+    async with TlsPeer(running.port, any_certificate().trusted) as client:
+        await client.upgrade()
+        await client.send_raw(b"\x17\x03\x03\x00\x20" + bytes(32))
+        for _ in range(5):
+            await client.send_raw(bytes(1000))
+            await time_passes(0.02)
+        with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+            await client.some()
 
 
 @pytest.mark.parametrize(

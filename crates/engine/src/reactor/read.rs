@@ -391,12 +391,17 @@ impl Reactor {
         visit.has_read = true;
         visit.keep_rest(&self.tools.buffer);
         if let Some(session) = connection.tls.as_mut().filter(|session| session.input_has_ended()) {
-            connection.incoming = Incoming::Quiet;
-            match session.take_failure() {
-                Some(failure) => self.fail_tls(key, &failure.to_string()),
-                None => self.end_of_input(key),
+            if let Some(failure) = session.take_failure() {
+                self.fail_tls(key, &failure.to_string());
+                return;
             }
-            return;
+            // After a failure, what the peer still sends is discarded like that of others who are being sent away:
+            // closing a socket with unread input would reset it, and take the alert back.
+            if !session.has_failed() {
+                connection.incoming = Incoming::Quiet;
+                self.end_of_input(key);
+                return;
+            }
         }
         // Input to a connection that is finishing is discarded, so it need not be decrypted.
         let session = connection.tls.as_ref().filter(|_| !matches!(connection.stage, Stage::Finishing(_)));

@@ -42,7 +42,9 @@ pub(crate) struct Session {
     input_ended: bool,
     /// Whether we have announced the end of our output, or sent a fatal alert.
     output_ended: bool,
-    /// Why nothing more can be read or sent, until this has been handled.
+    /// Whether nothing more can be read or sent, because of an error.
+    has_failed: bool,
+    /// That error, until it has been handled.
     failure: Option<Error>,
 }
 
@@ -53,7 +55,8 @@ impl Session {
     /// rustls's error, which would be a bug of ours.
     pub(crate) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let rustls = UnbufferedServerConnection::new(config)?;
-        Ok(Self { rustls, incoming: Vec::new(), is_fed: false, input_ended: false, output_ended: false, failure: None })
+        let (is_fed, input_ended, output_ended, has_failed) = (false, false, false, false);
+        Ok(Self { rustls, incoming: Vec::new(), is_fed, input_ended, output_ended, has_failed, failure: None })
     }
 
     /// Whether rustls has seen none of the input from the socket, if there was any.
@@ -89,6 +92,11 @@ impl Session {
     /// Why the input has ended, unless by the peer's close_notify. Input from before that must be handled first.
     pub(crate) fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
+    }
+
+    /// Whether the input has ended by a failure.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Whether nothing more can be encrypted.
@@ -171,7 +179,7 @@ impl Session {
     }
 
     fn fail(&mut self, failure: Error) {
-        (self.input_ended, self.output_ended) = (true, true);
+        (self.input_ended, self.output_ended, self.has_failed) = (true, true, true);
         self.incoming = Vec::new();
         self.failure = Some(failure);
     }
