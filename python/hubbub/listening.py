@@ -1,4 +1,4 @@
-"""Listening sockets, the TLS certificate, and the limit of open files."""
+"""Listening sockets, and the limit of open files."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _core, handed_over
-from .errors import CannotServe, SettingsError
+from . import handed_over
+from .errors import CannotServe
 from .unix_sockets import SocketFile, listen_at
 
-__all__ = ["Listeners", "check_certificate", "listen", "open_listeners", "raise_file_limit"]
+__all__ = ["Listeners", "listen", "open_listeners", "raise_file_limit"]
 
 log = logging.getLogger("hubbub")
 
@@ -179,20 +179,6 @@ def _limit_unsent(listener: socket.socket) -> None:
     # Connections inherit this. Without it, megabytes that a slow client has not read yet wait in the kernel, where
     # they count against none of our limits, and a ping queued after them arrives too late.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_IN_KERNEL)
-
-
-def check_certificate(certfile: str | None, keyfile: str | None) -> None:
-    """Read the certificate and its key, if configured, the way the engine will.
-
-    Raises:
-        SettingsError: The files cannot be used; the message names the setting and the file, and says why.
-    """
-    if certfile is None or keyfile is None:
-        return
-    try:
-        _core.check_certificate(certfile, keyfile)
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
 
 
 def raise_file_limit(connections: int | None = None) -> None:

@@ -44,6 +44,7 @@ class Request:
         "_method",
         "_path",
         "_path_params",
+        "_peer_certificate",
         "_query",
         "_query_string",
         "_scheme",
@@ -70,6 +71,7 @@ class Request:
         body: bytes = b"",
         path_params: Mapping[str, Any] = MappingProxyType({}),
         json: Json = STANDARD,
+        peer_certificate: bytes | None = None,
     ) -> None:
         """Store the parts of a parsed request.
 
@@ -83,6 +85,7 @@ class Request:
             body: The whole body.
             path_params: The parameters of the path.
             json: Decodes the body.
+            peer_certificate: In DER.
         """
         self._fd = 0
         self._json = json
@@ -96,6 +99,7 @@ class Request:
         self._scheme = scheme
         self._body = body
         self._path_params = path_params
+        self._peer_certificate = peer_certificate
 
     @property
     def fd(self) -> int:
@@ -172,6 +176,14 @@ class Request:
     def scheme(self) -> str:
         """`http` or `https`, for a handshake too; behind a trusted proxy the one that the client used."""
         return self._scheme
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The certificate (X.509 in DER) that the client has shown; `None` unless `ssl_ca_certs` is set.
+
+        It has been verified. Behind a proxy that opens a TLS connection of its own, it is the proxy's.
+        """
+        return self._peer_certificate
 
     @property
     def origin(self) -> str | None:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Self, TypeVa
 
 from . import environment, listing, logs, program
 from ._core import Reactor, bind_push
+from .certificates import check_certificates
 from .embedded import Embedded
 from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data, Sendable, Stats
 from .handlers import Handler, arguments_of, register
 from .jsons import Json
-from .listening import check_certificate
 from .master import PROGRAM_FAILED, Master
 from .program import Assignment
 from .settings import ServerSettings, Settings
@@ -711,7 +711,7 @@ class Server:
         _warn_of_unknown_variables()
         status = 0
         try:
-            check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
+            check_certificates(self.settings)
             if refusal:
                 asyncio.run(self._run_embedded())
             else:
@@ -846,7 +846,7 @@ class Server:
         self._role_of("reload").reload()
 
     async def _open_embedded(self) -> Embedded:
-        check_certificate(self.settings.ssl_certfile, self.settings.ssl_keyfile)
+        check_certificates(self.settings)
         if (self.settings.workers or 1) > 1:
             log.warning("workers=%d is ignored: an embedded server has one worker", self.settings.workers)
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)

@@ -132,6 +132,7 @@ class ServerSettings(TypedDict, total=False):
     max_body_size: int
     ssl_certfile: str | os.PathLike[str] | None
     ssl_keyfile: str | os.PathLike[str] | None
+    ssl_ca_certs: str | os.PathLike[str] | None
     trusted_proxies: str | Sequence[str]
     proxy_protocol: bool
     health_path: str | None
@@ -336,6 +337,14 @@ class Settings:
     ssl_keyfile: str | None = _setting(
         None, OrNone(FilePath()), "The private key (PEM) of the certificate in `ssl_certfile`."
     )
+    ssl_ca_certs: str | None = _setting(
+        None,
+        OrNone(FilePath()),
+        "Certificates of authorities (PEM, one or more): each client must show a certificate of one of them, and no "
+        "other client gets past the TLS handshake, health checks included. `request.peer_certificate` is what it has "
+        "shown. When the file changes, it is read again, for new handshakes. Handshakes cost more CPU than without, "
+        "because TLS sessions are not resumed.",
+    )
     trusted_proxies: tuple[str, ...] = _setting(
         ("127.0.0.1", "::1"),
         Strings("IP addresses and networks (10.0.0.0/8)", as_network),
@@ -415,6 +424,8 @@ class Settings:
             raise SettingsError("ssl_keyfile: missing, although ssl_certfile is set; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_certfile: missing, although ssl_keyfile is set; allowed is both or neither")
+        if self.ssl_ca_certs is not None and self.ssl_certfile is None:
+            raise SettingsError("ssl_ca_certs: set, although ssl_certfile is not; allowed is only both")
         if self.uds is not None and self.fd is not None:
             raise SettingsError("fd: set, although uds is set too; allowed is one of them")
         if isinstance(self.max_memory, int):

@@ -385,14 +385,17 @@ class Worker:
         client: tuple[str, int],
         body: bytes,
         endpoint: int,
+        certificate: bytes | None,
     ) -> Request:
         """Create the `Request` from a parsed head, its body and the number of the endpoint that serves it."""
         scheme = "https" if self._settings.ssl_certfile else "http"
         client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         if not endpoint:
-            return Request(method, path, query, headers, client, scheme, body, json=self.json)
+            return Request(
+                method, path, query, headers, client, scheme, body, json=self.json, peer_certificate=certificate
+            )
         parameters = MappingProxyType(self._patterns[endpoint - 1].parameters(path))
-        request = Request(method, path, query, headers, client, scheme, body, parameters, self.json)
+        request = Request(method, path, query, headers, client, scheme, body, parameters, self.json, certificate)
         request._endpoint = endpoint
         return request
 

@@ -10,12 +10,13 @@ from types import FrameType
 from typing import NoReturn
 
 from . import program
+from .certificates import check_certificates
 from .endpoints import Route
 from .errors import SettingsError
 from .event_loop import Selector, new_event_loop
 from .handlers import Handler
 from .jsons import Json
-from .listening import check_certificate, raise_file_limit
+from .listening import raise_file_limit
 from .program import Assignment
 from .settings import Settings
 from .terminal import discard_lost_output
@@ -70,7 +71,7 @@ class WorkerProcess:
         raise_file_limit()
         try:
             # The master has checked it too, but this worker may start much later.
-            check_certificate(self._settings.ssl_certfile, self._settings.ssl_keyfile)
+            check_certificates(self._settings)
         except SettingsError as error:
             program.leave(SystemExit(f"hubbub: {error}"))
         # The program may have installed its own signal handlers meanwhile.

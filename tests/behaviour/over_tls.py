@@ -13,6 +13,7 @@ import trustme
 from application import Application
 from embedded import serve_embedded
 from multi_process import serve_in_processes
+from raw_client import RawClient
 from running import Running
 
 HOST = "127.0.0.1"
@@ -62,6 +63,16 @@ async def serve_over_tls(
     ):
         running.tls = certificate.trusted
         yield running
+
+
+async def until_told(running: Running, text: str) -> None:
+    """Connect until every worker has logged something about the certificate: they check it when a client connects."""
+    while not all(f"worker {worker.worker_id}: {text}" in running.log.text for worker in running.workers):
+        # Connect at the same time: the worker with the fewest connections gets the next one, so connections that are
+        # opened and closed one after the other might all go to the same worker.
+        async with contextlib.AsyncExitStack() as together:
+            for _ in range(2 * len(running.workers)):
+                await together.enter_async_context(RawClient(running.port))
 
 
 @functools.cache

@@ -7,7 +7,6 @@ import resource
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from application import Note
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from over_tls import HOST, Certificate, serve_over_tls
+from over_tls import HOST, Certificate, serve_over_tls, until_told
 from raw_client import RawClient
 from running import Running
 from websockets.asyncio.client import connect
@@ -40,16 +39,6 @@ async def exchange(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     # At this level every worker logs what it reads.
     async with serve_over_tls(echo, {"log_level": "debug"}, certificate, workers=request.param) as running:
         yield running, certificate
-
-
-async def until_told(running: Running, text: str) -> None:
-    """Connect until every worker has logged something about the certificate: they check it when a client connects."""
-    while not all(f"worker {worker.worker_id}: {text}" in running.log.text for worker in running.workers):
-        # Connect at the same time: the worker with the fewest connections gets the next one, so connections that are
-        # opened and closed one after the other might all go to the same worker.
-        async with AsyncExitStack() as together:
-            for _ in range(2 * len(running.workers)):
-                await together.enter_async_context(RawClient(running.port))
 
 
 async def is_served(running: Running, trusted: ssl.SSLContext) -> bool:

@@ -42,6 +42,8 @@ class TlsPeer:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.address = ("", 0)
+        """Its own address and port, once it has connected."""
         self._port = port
         self._piece = piece
         self._unread = b""
@@ -49,12 +51,13 @@ class TlsPeer:
     async def __aenter__(self) -> Self:
         self.socket.setblocking(False)
         await asyncio.get_running_loop().sock_connect(self.socket, ("127.0.0.1", self._port))
+        self.address = self.socket.getsockname()
         while True:
             try:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self.flush()
-                self.incoming.write(await self.raw())
+                await self._receive()
             else:
                 await self.flush()
                 return self
@@ -84,10 +87,13 @@ class TlsPeer:
             except ssl.SSLZeroReturnError:
                 return b""
             except ssl.SSLWantReadError:
-                if data := await self.raw():
-                    self.incoming.write(data)
-                else:
-                    self.incoming.write_eof()
+                await self._receive()
+
+    async def _receive(self) -> None:
+        if data := await self.raw():
+            self.incoming.write(data)
+        else:
+            self.incoming.write_eof()
 
     async def exactly(self, count: int) -> bytes:
         """Read so much content."""

@@ -6,6 +6,7 @@ import re
 import signal
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,72 @@ async def test_clients_of_a_tls_server_get_503_too(launch: Launch, tmp_path: Pat
     (tmp_path / "closed").unlink()
     answer, _ = await later
     assert answer.endswith("\r\n\r\nok")
+    await launched.stop()
+
+
+async def test_clients_without_their_certificate_get_an_alert_and_not_503(launch: Launch, tmp_path: Path) -> None:
+    files, context = certified(tmp_path)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "clients.pem")
+    launched = await launch(SLOW_START, workers=1, **files, ssl_ca_certs=str(tmp_path / "clients.pem"))
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("was killed by signal 9")
+    strangers = [asyncio.create_task(get(launched, tls=context)) for _ in range(10)]
+    known = ssl.create_default_context(cadata=pem_of(context))
+    authority.issue_cert("ada.example").configure_cert(known)
+    for answer, seconds in await asyncio.gather(*(get(launched, tls=known) for _ in range(10))):
+        check_refusal(answer, seconds)
+    for refused in await asyncio.gather(*strangers, return_exceptions=True):
+        assert isinstance(refused, ssl.SSLError)
+        assert refused.reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    (tmp_path / "closed").unlink()
+    await launched.stop()
+
+
+def pem_of(context: ssl.SSLContext) -> bytes:
+    """Return the authorities that a context trusts, in DER."""
+    return b"".join(context.get_ca_certs(binary_form=True))
+
+
+V1 = b"PROXY TCP4 198.51.100.9 192.0.2.1 4711 443\r\n"
+V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([198, 51, 100, 9, 192, 0, 2, 1, 18, 103, 1, 187])
+
+
+async def get_through_proxy(launched: Launched, pieces: Sequence[bytes], tls: ssl.SSLContext | None) -> str:
+    """Send a PROXY header in pieces, and then a request; return the whole answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", launched.port)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0.05)
+    if tls:
+        await writer.start_tls(tls, server_hostname="localhost")
+    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), LATEST)
+    writer.close()
+    return answer.decode()
+
+
+@pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "tls"])
+async def test_clients_behind_a_proxy_get_503_after_their_header(
+    launch: Launch, tmp_path: Path, is_secure: bool
+) -> None:
+    files, context = certified(tmp_path)
+    launched = await launch(SLOW_START, workers=1, proxy_protocol=True, **(files if is_secure else {}))
+    tls = context if is_secure else None
+    assert (await get_through_proxy(launched, [V1], tls)).endswith("\r\n\r\nok")
+    (tmp_path / "closed").touch()
+    os.kill(launched.workers()[0], signal.SIGKILL)
+    await launched.log.wait_for("was killed by signal 9")
+    headers = [[V1], [V2], [V1[:9], V1[9:]], [V2[:20], V2[20:]]]
+    for answer in await asyncio.gather(*(get_through_proxy(launched, pieces, tls) for pieces in headers * 3)):
+        check_refusal(answer, PATIENCE)
+    if is_secure:
+        # Without a header there is no telling who asks.
+        for pieces in ([], [b"PROXY TCP4\r\n"]):
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await get_through_proxy(launched, pieces, tls)
+    (tmp_path / "closed").unlink()
     await launched.stop()
 
 

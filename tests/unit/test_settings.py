@@ -58,6 +58,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         max_body_size=1_048_576,
         ssl_certfile=None,
         ssl_keyfile=None,
+        ssl_ca_certs=None,
         trusted_proxies=("127.0.0.1", "::1"),
         health_path="/health",
         metrics_port=None,
@@ -343,6 +344,12 @@ def test_lists_are_kept_as_tuples() -> None:
 def test_certificate_and_key_come_together() -> None:
     assert "ssl_keyfile: missing" in refusal(ssl_certfile="a.pem")
     assert "ssl_certfile: missing" in refusal(environ={"HUBBUB_SSL_KEYFILE": "b.pem"})
+
+
+def test_authorities_of_clients_need_tls() -> None:
+    assert refusal(ssl_ca_certs="a.pem") == "ssl_ca_certs: set, although ssl_certfile is not; allowed is only both"
+    settings = load(ssl_certfile="a.pem", ssl_keyfile="b.pem", ssl_ca_certs=Path("c.pem"))
+    assert settings.ssl_ca_certs == "c.pem"
 
 
 @pytest.mark.parametrize("name", ["max_message_size", "max_body_size"])

@@ -42,7 +42,7 @@ mod _core {
     #[pymodule_export]
     use super::reactor::Reactor;
     #[pymodule_export]
-    use super::settings::check_certificate;
+    use super::settings::check_certificates;
     #[pymodule_export]
     use super::watch::Watcher;
     use super::*;

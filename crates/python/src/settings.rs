@@ -10,13 +10,24 @@ use wire::host::HostPolicy;
 use wire::network::Networks;
 use wire::origin::OriginPolicy;
 
-/// Reads a certificate and its key as the reactor will.
+/// Reads the files that TLS needs as the reactor will, if the settings name any.
 ///
 /// Raises:
 ///     ValueError: They cannot be used. The message is one line with the setting, the file and the reason.
 #[pyfunction]
-pub(crate) fn check_certificate(certfile: PathBuf, keyfile: PathBuf) -> PyResult<()> {
-    CertificateFiles { certfile, keyfile }.check().map_err(PyValueError::new_err)
+pub(crate) fn check_certificates(settings: &Bound<'_, PyAny>) -> PyResult<()> {
+    certificate(settings)?.map_or(Ok(()), |files| files.check().map_err(PyValueError::new_err))
+}
+
+/// The files that TLS needs, if the server speaks it.
+///
+/// # Errors
+/// As for `read`.
+fn certificate(settings: &Bound<'_, PyAny>) -> PyResult<Option<CertificateFiles>> {
+    let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
+    let ca_certs = path("ssl_ca_certs")?;
+    let files = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
+    Ok(files.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile, ca_certs }))
 }
 
 /// The settings of a worker whose connections may hold `max_memory` bytes together.
@@ -32,8 +43,6 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         None => HostPolicy::Any,
         Some(hosts) => HostPolicy::parse_list(&hosts).map_err(|error| PyValueError::new_err(error.to_string()))?,
     };
-    let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
-    let certificate = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
     let proxy_protocol = match settings.getattr("proxy_protocol")?.extract()? {
         true => {
             let proxies: Vec<String> = settings.getattr("trusted_networks")?.extract()?;
@@ -67,7 +76,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         max_body_size: size("max_body_size")?,
         stuck_after: maybe_seconds("stuck_after")?,
         proxy_protocol,
-        certificate: certificate.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile }),
+        certificate: certificate(settings)?,
         endpoints: Endpoints::default(),
     })
 }

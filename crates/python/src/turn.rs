@@ -125,7 +125,7 @@ impl Reactor {
                 }
                 Step::Handshake(token, head, peer, endpoint) => self.handshake(py, token, &head, peer, endpoint)?,
                 Step::Request(token, head, peer, endpoint, body) => {
-                    let request = self.request(py, &head, peer, endpoint, body.bind(py))?;
+                    let request = self.request(py, Some(token), &head, peer, endpoint, body.bind(py))?;
                     let worker = self.runner.worker.bind(py);
                     worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
                 }
@@ -200,13 +200,13 @@ impl Reactor {
         let worker = self.runner.worker.bind(py);
         let decides = worker.getattr(intern!(py, "decides_handshakes"))?.get_item(endpoint.index())?;
         if decides.is_truthy()? {
-            let request = self.request(py, head, peer, endpoint, &PyBytes::new(py, b""))?;
+            let request = self.request(py, Some(token), head, peer, endpoint, &PyBytes::new(py, b""))?;
             worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
             return Ok(());
         }
         let wants_request = self.handlers(endpoint).open.get().is_some_and(|open| open.wants(1));
         let request = if wants_request || head.get("x-forwarded-for").is_some() {
-            Some(self.request(py, head, peer, endpoint, &PyBytes::new(py, b""))?)
+            Some(self.request(py, Some(token), head, peer, endpoint, &PyBytes::new(py, b""))?)
         } else {
             None
         };
@@ -279,7 +279,7 @@ impl Reactor {
         let is_wanted = self.runner.worker.bind(py).call_method0(intern!(py, "wants_refusals"))?.is_truthy()?;
         let request = match &refused.head {
             Some(head) if is_wanted => {
-                Some(self.request(py, head, refused.peer, EndpointId::SERVER, &PyBytes::new(py, b""))?)
+                Some(self.request(py, None, head, refused.peer, EndpointId::SERVER, &PyBytes::new(py, b""))?)
             }
             _ => None,
         };
@@ -288,10 +288,11 @@ impl Reactor {
         self.runner.worker.bind(py).call_method1(intern!(py, "on_refused"), arguments).map(|_| ())
     }
 
-    /// The Python `Request` of a head and a body.
+    /// The Python `Request` of a head and a body; without a token, it is not for handlers.
     fn request<'py>(
         &self,
         py: Python<'py>,
+        token: Option<Token>,
         head: &Head,
         peer: SocketAddr,
         endpoint: EndpointId,
@@ -302,7 +303,12 @@ impl Reactor {
         for (name, value) in head.headers() {
             headers.append((name, latin1(value)))?;
         }
-        let arguments = (head.method(), path, query, headers, client_tuple(peer), body, endpoint.index());
+        let certificate = match token {
+            Some(token) => self.engine()?.peer_certificate(token).map(<[u8]>::to_vec),
+            None => None,
+        };
+        let certificate = certificate.map(|der| PyBytes::new(py, &der));
+        let arguments = (head.method(), path, query, headers, client_tuple(peer), body, endpoint.index(), certificate);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
 }

@@ -291,6 +291,12 @@ impl Reactor {
         connection.map_or(EndpointId::SERVER, |connection| connection.endpoint)
     }
 
+    /// The certificate that the client of a request has shown, in DER; `None` without one, or if the client has gone.
+    pub fn peer_certificate(&self, token: Token) -> Option<&[u8]> {
+        let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial)?;
+        connection.tls.as_ref()?.peer_certificate()
+    }
+
     /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.
     pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
         let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial);

@@ -20,7 +20,7 @@ use crate::reactor::visit::{Return, Visit};
 use crate::reactor::{Reactor, STEPS_PER_LOOK};
 use crate::registry::{Fd, add};
 use crate::system::table::Key;
-use crate::tls::session;
+use crate::tls::{failure, session};
 
 /// Messages handled for one connection before moving on to the next.
 const MESSAGES_PER_VISIT: usize = 64;
@@ -392,7 +392,7 @@ impl Reactor {
         visit.keep_rest(&self.tools.buffer);
         if let Some(session) = connection.tls.as_mut().filter(|session| session.input_has_ended()) {
             if let Some(failure) = session.take_failure() {
-                self.fail_tls(key, &failure.to_string());
+                self.fail_tls(key, &failure::in_words(&failure));
                 return;
             }
             // After a failure, what the peer still sends is discarded like that of others who are being sent away:

@@ -1,33 +1,34 @@
-//! The server's certificate, and the files it comes from, which may be replaced while the server runs.
+//! The server's certificate and the authorities of its clients, and the files they come from, which may be replaced
+//! while the server runs.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
 use rustls::{Error, InconsistentKeys, ServerConfig};
 
+use crate::tls::authorities;
+use crate::tls::pem_file;
 use crate::tls::session::Session;
 
 /// Milliseconds between checks of the files.
 const LOOK_INTERVAL: u64 = 1000;
-/// The largest file, in bytes; anything larger is not a certificate or key.
-const MAX_FILE: u64 = 1024 * 1024;
 /// The keys that ring can sign with.
 const ACCEPTED_KEYS: &str = "the key has to be RSA (2048 to 4096 bits), ECDSA (P-256 or P-384), or Ed25519";
 
-/// The paths of the certificate chain and its private key, which are PEM files.
+/// The paths of the certificate chain, its private key and the clients' authorities, which are PEM files.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {
     /// The chain, beginning with the server's own certificate.
     pub certfile: PathBuf,
     /// PKCS #8, PKCS #1 or SEC 1, not encrypted.
     pub keyfile: PathBuf,
+    /// The authorities that clients need a certificate of; `None` if clients need none.
+    pub ca_certs: Option<PathBuf>,
 }
 
 impl CertificateFiles {
@@ -43,18 +44,12 @@ impl CertificateFiles {
         let (certfile, keyfile) = (&self.certfile, &self.keyfile);
         let wrong_chain = |why: &dyn std::fmt::Display| format!("ssl_certfile: {} {why}", quoted(certfile));
         let wrong_key = |why: &dyn std::fmt::Display| format!("ssl_keyfile: {} {why}", quoted(keyfile));
-        let chain = read(certfile).map_err(|error| wrong_chain(&error))?;
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
-            .collect::<Result<_, _>>()
-            .map_err(|error| wrong_chain(&not_well_formed(&error)))?;
-        if chain.is_empty() {
-            return Err(wrong_chain(&"contains no certificate (PEM)"));
-        }
-        let key = read(keyfile).map_err(|error| wrong_key(&error))?;
+        let chain = pem_file::certificates(certfile).map_err(|error| wrong_chain(&error))?;
+        let key = pem_file::read(keyfile).map_err(|error| wrong_key(&error))?;
         let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| match error {
             _ if is_encrypted(&key) => wrong_key(&"is encrypted: give the key without a password"),
             pem::Error::NoItemsFound => wrong_key(&"contains no private key (PEM)"),
-            error => wrong_key(&not_well_formed(&error)),
+            error => wrong_key(&pem_file::not_well_formed(&error)),
         })?;
         let unusable = |error: Error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -68,56 +63,40 @@ impl CertificateFiles {
             Error::InvalidCertificate(why) => wrong_chain(&format_args!("cannot be used: {why:?}")),
             error => wrong_key(&format_args!("cannot be used: {error}")),
         };
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
             .map_err(unusable)?;
+        let builder = match &self.ca_certs {
+            None => builder.with_no_client_auth(),
+            Some(file) => builder.with_client_cert_verifier(
+                authorities::verifier(file, provider)
+                    .map_err(|error| format!("ssl_ca_certs: {} {error}", quoted(file)))?,
+            ),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-        // Tickets leave the state of a session with the client; rustls rotates their key by itself. A new certificate
-        // gets a new ticketer, so no client resumes with the old one.
-        config.ticketer = ring::Ticketer::new().map_err(unusable)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        if self.ca_certs.is_some() {
+            // A resumed session would not check the client's certificate again, although it may have expired.
+            config.send_tls13_tickets = 0;
+        } else {
+            // Tickets leave the state of a session with the client; rustls rotates their key by itself. A new
+            // certificate gets a new ticketer, so no client resumes with the old one.
+            config.ticketer = ring::Ticketer::new().map_err(unusable)?;
+        }
         Ok(Arc::new(config))
     }
 
-    fn versions(&self) -> [Option<Version>; 2] {
-        [&self.certfile, &self.keyfile].map(|path| Version::of(path))
+    fn versions(&self) -> Versions {
+        [Some(&self.certfile), Some(&self.keyfile), self.ca_certs.as_ref()]
+            .map(|path| path.and_then(|path| Version::of(path)))
     }
 }
 
 /// Quotes a text on one line, as Python's messages do.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().escape_debug())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let cannot_read = |error: io::Error| format!("cannot be read: {error}");
-    let mut content = Vec::new();
-    // Opening a pipe would wait for its other end.
-    if !path.metadata().map_err(cannot_read)?.is_file() {
-        return Err("is not a file".into());
-    }
-    let file = File::open(path).map_err(cannot_read)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut content).map_err(cannot_read)?;
-    if content.len() as u64 > MAX_FILE {
-        return Err("is too large for a PEM file".into());
-    }
-    Ok(content)
-}
-
-/// What is wrong with a PEM file. The library prints the lines that it quotes as lists of bytes.
-fn not_well_formed(error: &pem::Error) -> String {
-    let quoted_line = |line: &[u8]| String::from_utf8_lossy(line).trim().escape_debug().to_string();
-    let what = match error {
-        pem::Error::MissingSectionEnd { end_marker } => {
-            format!("the line -----END {}----- is missing", quoted_line(end_marker))
-        }
-        pem::Error::IllegalSectionStart { line } => format!("this line begins no section: {}", quoted_line(line)),
-        error => error.to_string(),
-    };
-    format!("is not well-formed PEM: {what}")
 }
 
 /// Recognises the headers of PKCS #8, and of PKCS #1 and SEC 1.
@@ -135,6 +114,9 @@ struct Version {
     changed: (i64, i64),
 }
 
+/// Those of the chain, the key, and the authorities.
+type Versions = [Option<Version>; 3];
+
 impl Version {
     fn of(path: &Path) -> Option<Self> {
         let metadata = path.metadata().ok()?;
@@ -151,7 +133,7 @@ impl Version {
 pub(crate) struct Certificate {
     files: CertificateFiles,
     config: Arc<ServerConfig>,
-    versions: [Option<Version>; 2],
+    versions: Versions,
     looked_at: u64,
     failure: Option<Failure>,
 }
@@ -228,7 +210,11 @@ mod tests {
     fn what_is_wrong_with_a_cut_off_file_is_readable() {
         let directory = std::env::temp_dir().join(format!("cut-off-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory");
-        let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+        let files = CertificateFiles {
+            certfile: directory.join("chain.pem"),
+            keyfile: directory.join("key.pem"),
+            ca_certs: None,
+        };
         renew(&files, true);
         let whole = std::fs::read(&files.certfile).expect("read");
         std::fs::write(&files.certfile, &whole[..whole.len() / 2]).expect("written");
@@ -242,7 +228,11 @@ mod tests {
     fn half_a_renewal_is_told_only_if_it_stays_so() {
         let directory = std::env::temp_dir().join(format!("certificate-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory");
-        let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+        let files = CertificateFiles {
+            certfile: directory.join("chain.pem"),
+            keyfile: directory.join("key.pem"),
+            ca_certs: None,
+        };
         renew(&files, true);
         let mut certificate = Certificate::new(files.clone()).expect("a usable certificate");
         let mut now = 0;

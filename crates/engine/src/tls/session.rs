@@ -12,12 +12,12 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, InvalidMessage, ServerConfig};
+use rustls::{Error, InvalidMessage, ProtocolVersion, ServerConfig};
 
 /// The payload of one record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
-/// Bytes that may be kept until the rest arrives: a record, or a handshake message in several records. A client without
-/// a certificate of its own never needs this much.
+/// Bytes that may be kept until the rest arrives: a record, or a handshake message in several records. Only the longest
+/// of these, a client's chain of certificates, can come near this.
 const MAX_PENDING: usize = 2 * RECORD;
 /// More than encryption adds to a record, plus what rustls may send before it.
 const RECORD_OVERHEAD: usize = 64;
@@ -25,6 +25,10 @@ const RECORD_OVERHEAD: usize = 64;
 /// The alert of a server that does not speak TLS on this port (RFC 8446 §6): handshake_failure, which no client
 /// mistakes for a version or cipher mismatch that it could retry with others.
 pub(crate) const NO_TLS_HERE: &[u8] = &[21, 3, 1, 0, 2, 2, 40];
+
+/// The alert of TLS 1.2 for a client without the certificate it needs (RFC 5246 §7.4.6): handshake_failure. rustls sends
+/// certificate_required, which only TLS 1.3 defines.
+const NO_CERTIFICATE_TLS12: &[u8] = &[21, 3, 3, 0, 2, 2, 40];
 
 /// Whether these first bytes of a connection are a TLS handshake record, which no request begins with.
 pub(crate) fn is_tls(input: &[u8]) -> bool {
@@ -67,6 +71,14 @@ impl Session {
     /// Whether there is input that rustls has not seen, because it arrived along with the socket.
     pub(crate) fn has_unseen(&self) -> bool {
         self.is_fresh() && !self.incoming.is_empty()
+    }
+
+    /// The certificate that the client has shown, in DER, if clients need one and the handshake is done.
+    pub(crate) fn peer_certificate(&self) -> Option<&[u8]> {
+        if self.is_handshaking() {
+            return None;
+        }
+        self.rustls.peer_certificates()?.first().map(|certificate| certificate.as_ref())
     }
 
     /// Whether the handshake is still in progress.
@@ -152,8 +164,15 @@ impl Session {
             }
             input = &mut input[discard..];
             if let Some(failure) = failure {
-                self.fail(failure);
+                let from = sealed.len();
                 self.take_alerts(input, sealed);
+                if failure == Error::NoCertificatesPresented
+                    && self.rustls.protocol_version() == Some(ProtocolVersion::TLSv1_2)
+                {
+                    sealed.truncate(from);
+                    sealed.extend_from_slice(NO_CERTIFICATE_TLS12);
+                }
+                self.fail(failure);
                 return count;
             }
         }
@@ -271,7 +290,8 @@ mod tests {
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
             let directory = std::env::temp_dir().join(format!("tls-{}", std::process::id()));
             std::fs::create_dir_all(&directory).expect("a directory");
-            let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+            let (certfile, keyfile) = (directory.join("chain.pem"), directory.join("key.pem"));
+            let files = CertificateFiles { certfile, keyfile, ca_certs: None };
             std::fs::write(&files.certfile, made.cert.pem()).expect("written");
             std::fs::write(&files.keyfile, made.signing_key.serialize_pem()).expect("written");
             let certificate = Certificate::new(files).expect("a usable certificate");

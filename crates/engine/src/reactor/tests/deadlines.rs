@@ -272,7 +272,8 @@ fn every_16_kib_of_a_body_extend_its_deadline_by_a_second_but_not_into_the_futur
 fn a_handshake_of_tls_that_is_not_finished_is_refused() {
     let directory = std::env::temp_dir().join(format!("hubbub-simulated-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
-    let files = CertificateFiles { certfile: directory.join("chain.pem"), keyfile: directory.join("key.pem") };
+    let (certfile, keyfile) = (directory.join("chain.pem"), directory.join("key.pem"));
+    let files = CertificateFiles { certfile, keyfile, ca_certs: None };
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     std::fs::write(&files.certfile, made.cert.pem()).expect("written");
     std::fs::write(&files.keyfile, made.signing_key.serialize_pem()).expect("written");
