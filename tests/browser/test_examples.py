@@ -40,16 +40,6 @@ async def test_the_clock_is_pushed_without_being_asked(page: Page) -> None:
         await expect(page.get_by_role("status")).to_have_text("The server’s time")
 
 
-async def test_the_dashboard_plots_what_the_machine_does(page: Page) -> None:
-    async with opened(page, "dashboard"):
-        await expect(page.get_by_role("status")).to_have_text("Live")
-        await expect(page.locator("#one")).to_have_text(re.compile(r"^\d+\.\d\d$"))
-        await expect(page.locator("#watching")).to_have_text("1")
-        # Two points at least make a line.
-        await expect(page.locator("#curve")).to_have_attribute("points", re.compile(r"^\S+,\S+ \S+,\S+"))
-        await expect(page.get_by_role("figure")).to_contain_text(re.compile(r"all \d+ cores are busy"))
-
-
 async def test_a_script_pushes_to_all_pages_and_to_one(page: Page) -> None:
     async with opened(page, "push_from_outside") as program:
         news = page.get_by_role("log").get_by_role("listitem").locator("span")
