@@ -176,6 +176,7 @@ class Worker:
         # The event loop keeps pending timers alive.
         self._timers: weakref.WeakSet[Timer] = weakref.WeakSet()
         self._timer: asyncio.TimerHandle | None = None
+        self._due_turn: asyncio.Handle | None = None
         # The exception that `worker_start` raised, or None, once it has ended.
         self._worker_start: asyncio.Future[BaseException | None] | None = None
         self._is_leaving = False
@@ -335,6 +336,10 @@ class Worker:
 
     def dispose(self) -> None:
         """Release everything; no handler may be called after that."""
+        # A turn that is still due would ask for things that are gone by then.
+        for handle in (self._due_turn, self._timer):
+            if handle:
+                handle.cancel()
         self.caller.close()
         self._visitors.close()
         self._closings.close()
@@ -360,11 +365,11 @@ class Worker:
 
     def schedule_turn(self) -> None:
         """Schedule a turn of the reactor for the next iteration of the event loop."""
-        self.loop.call_soon(self.reactor.scheduled_turn, context=self.caller.context)
+        self._due_turn = self.loop.call_soon(self.reactor.scheduled_turn, context=self.caller.context)
 
     def call_turn_soon(self) -> None:
         """Have the event loop run the turn that is due as one of its callbacks."""
-        self.loop.call_soon(self.reactor.turn, context=self.caller.context)
+        self._due_turn = self.loop.call_soon(self.reactor.turn, context=self.caller.context)
 
     def turn_failed(self, error: BaseException) -> None:
         """Report an exception that a turn has raised, as the event loop does for its callbacks."""

@@ -61,7 +61,7 @@ async def serve_embedded(application: Application, settings: dict[str, Any]) -> 
         yield Running(embedded)
     finally:
         await embedded.stop()
-    assert not failures
+    assert failures == [], failures
 
 
 class _Handler(logging.Handler):
