@@ -16,8 +16,10 @@ QUICK_TESTS := tests/behaviour -k embedded
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --dist loadfile
 # The tests start many processes. If PYTHONDONTWRITEBYTECODE is set, each would compile these again.
 COMPILED := python tests/behaviour tests/faults
+# The tests whose coverage `make coverage` reports, and pytest's options for them.
+COVERED ?= $(PARALLEL) tests/unit tests/behaviour
 
-.PHONY: demo test package-test check lint format build docs conformance model soak fuzz instructions bench bench-all screenshots licenses clean
+.PHONY: demo test package-test check lint format build docs conformance model soak fuzz coverage instructions bench bench-all screenshots licenses clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -84,6 +86,12 @@ soak: build .venv/test
 fuzz:
 	fuzz/run 60
 
+# How much of the Python and Rust code the tests reach. Run `make build` afterwards: the binding is instrumented.
+coverage: build .venv/test .venv/coverage
+	command -v cargo-llvm-cov >/dev/null || cargo install --locked cargo-llvm-cov@0.9.1
+	rustup component add llvm-tools
+	scripts/coverage $(COVERED)
+
 bench: build .venv/bench
 	$(RUN) benchmarks/run.py bench
 
@@ -119,7 +127,7 @@ clean:
 	touch $@
 
 # Each installs one dependency group of pyproject.toml.
-.venv/build .venv/test .venv/lint .venv/bench .venv/bench-all .venv/docs: pyproject.toml .venv/made
+.venv/build .venv/test .venv/lint .venv/bench .venv/bench-all .venv/docs .venv/coverage: pyproject.toml .venv/made
 	$(BIN)/python -m pip install --quiet --group $(notdir $@)
 	touch $@
 
