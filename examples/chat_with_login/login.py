@@ -1,4 +1,7 @@
-"""Logging in and out: a form sets the cookie of a session, and another one deletes it."""
+"""Logging in and out: a form sets the cookie of a session, and another one deletes it.
+
+Nothing here limits how many passwords somebody tries, or how many accounts; a site on the internet should.
+"""
 
 import accounts
 

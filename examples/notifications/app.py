@@ -1,7 +1,7 @@
 """Notifications in a FastAPI application: FastAPI serves the page and an API, and pushes through Hubbub beside it.
 
-Run `live.py` and this program, each in a terminal, and open the address that this one prints. In production, start it
-with `uvicorn app:app --workers 4`.
+It needs `pip install fastapi uvicorn`. Run `live.py` and this program, each in a terminal, and open the address that
+this one prints. In production, start it with `uvicorn app:app --workers 4`.
 """
 
 import os

@@ -112,7 +112,7 @@ async def test_a_killed_worker_and_a_restart_lose_no_message(page: Page, databas
         await expect(texts(grace)).to_have_text(["before"])
         for worker_id in (0, 1):
             program.kill_worker(worker_id)
-        await expect(ada.get_by_role("status")).not_to_have_text("You are Ada")
+        # The page may or may not have noticed that its connection is gone.
         await say(ada, "while the workers are away")
         for each in (ada, grace):
             await expect(texts(each)).to_have_text(["before", "while the workers are away"])

@@ -43,7 +43,7 @@ async def test_the_page_draws_what_is_measured(page: Page, dashboard: Program) -
     for title in TITLES:
         await expect(chart(page, title).locator(".value")).to_have_text(re.compile(r"^[\d,.]+$"))
         await expect(chart(page, title).locator("polyline")).to_have_attribute("points", LINE)
-    await expect(chart(page, "Load").locator(".caption")).to_have_text(re.compile(r"all \d+ cores busy"))
+    await expect(chart(page, "Load").locator(".caption")).to_have_text(re.compile(r"^At \d+, all cores are busy$"))
 
 
 async def test_pages_of_both_workers_get_the_figures_and_the_last_two_minutes(page: Page, dashboard: Program) -> None:
