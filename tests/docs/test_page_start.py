@@ -1,10 +1,13 @@
 """The programs of docs/start.md, and its page in a real browser."""
 
+import json
+
 import pytest
 from as_process import Running, output_of, serving
 from playwright.async_api import Page, expect
 from snippets import Snippet, shows, snippets_of
-from websockets.asyncio.client import ClientConnection
+
+from hubbub import Publisher
 
 PAGE = "docs/start.md"
 FILES = {"index.html": next(block.text for block in snippets_of(PAGE) if block.language == "html")}
@@ -17,16 +20,16 @@ pytestmark = pytest.mark.timeout(60, func_only=True)
 async def test_the_server_answers(snippets: list[Snippet]) -> None:
     async with serving(*snippets) as running:
         assert f"listening on 127.0.0.1 port {running.port}" in "\n".join(running.lines)
-        async with running.connect() as client:
-            await running.printed("connected from 127.0.0.1")
+        async with running.connect("/?name=Ada") as client:
+            await running.printed("Ada connected from 127.0.0.1")
             await client.send("hello")
-            assert await client.recv() == "you said: hello"
-        await running.printed("disconnected")
+            assert await client.recv() == "Ada, you said: hello"
+        await running.printed("Ada disconnected")
 
 
-async def visit(running: Running, page: Page) -> None:
-    await page.goto(f"http://127.0.0.1:{running.port}/")
-    await expect(page.locator("li")).to_contain_text(["joined"])
+async def visit(running: Running, page: Page, name: str) -> None:
+    await page.goto(f"http://127.0.0.1:{running.port}/?name={name}")
+    await expect(page.locator("li")).to_contain_text([f"{name} joined"])
 
 
 @shows(PAGE, "A page, and a room")
@@ -34,31 +37,27 @@ async def test_what_is_said_in_one_window_is_seen_in_the_other(snippets: list[Sn
     assert page.context.browser
     other = await page.context.browser.new_page()
     async with serving(*snippets, files=FILES) as running:
-        await visit(running, page)
-        await visit(running, other)
+        await visit(running, page, "Ada")
+        await visit(running, other, "Grace")
         await page.get_by_placeholder("Say something").fill("<b>hello</b>")
         await page.keyboard.press("Enter")
         for window in (page, other):
-            await expect(window.locator("li").first).to_contain_text(": <b>hello</b>")
+            await expect(window.locator("li").first).to_contain_text("Ada says: <b>hello</b>")
         await other.close()
-        await expect(page.locator("li").first).to_contain_text("left")
-
-
-async def greeted(client: ClientConnection) -> int:
-    """Wait until a connection has joined the room; return its id."""
-    word, *_ = str(await client.recv()).split()
-    return int(word)
+        await expect(page.locator("li").first).to_contain_text("Grace left")
 
 
 @shows(PAGE, "A page, and a room")
 @shows(PAGE, "Push from anywhere")
 async def test_another_program_reaches_the_room_and_each_connection(snippets: list[Snippet]) -> None:
     room, publisher = snippets
-    async with serving(room, files=FILES) as running, running.connect() as client:
-        fd = await greeted(client)
+    async with serving(room, files=FILES) as running, running.connect("/?name=Ada") as client:
+        assert json.loads(await client.recv()) == {"name": "Ada", "text": "joined"}
+        with Publisher(port=running.port) as hub:
+            (fd,) = hub.connections()
         await output_of(publisher, replacing={"9501": str(running.port)})
-        assert await client.recv() == "tea is ready"
-        assert await client.recv() == f"your id is {fd}"
+        assert json.loads(await client.recv()) == {"name": "The kitchen", "text": "has tea"}
+        assert json.loads(await client.recv()) == {"name": "You", "text": f"are connection {fd}"}
 
 
 @shows(PAGE, "Waiting, timers and reloading")
