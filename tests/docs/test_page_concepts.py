@@ -1,10 +1,13 @@
 """The fragments of docs/concepts.md, each with the server that its page takes for granted."""
 
 import asyncio
+import http.client
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from snippets import Snippet, execute, shows
@@ -60,6 +63,33 @@ async def test_each_endpoint_serves_its_path(snippets: list[Snippet]) -> None:
         url = f"http://127.0.0.1:{server.port}/users/7"
         with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
             assert answer.read() == b"user number 7"
+
+
+def post(url: str, form: str) -> tuple[int, str | None, str | None]:
+    """Send a form; return the status, the address of a redirect, and the cookie."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=20)
+    connection.request("POST", parts.path, form, {"Content-Type": "application/x-www-form-urlencoded"})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.getheader("Location"), answer.getheader("Set-Cookie")
+
+
+@shows(PAGE, "HTTP on the same port")
+async def test_a_form_sets_a_cookie_and_leads_back(
+    snippets: list[Snippet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "index.html").write_text("<h1>A page</h1>")
+    monkeypatch.chdir(tmp_path)
+    async with served(snippets, Server(port=0)) as server:
+        base = f"http://127.0.0.1:{server.port}"
+        with await asyncio.to_thread(urllib.request.urlopen, f"{base}/") as answer:
+            assert answer.read() == b"<h1>A page</h1>"
+        status, location, cookie = await asyncio.to_thread(post, f"{base}/theme", "theme=dark")
+        assert (status, location) == (303, "/")
+        assert cookie == "theme=dark; Max-Age=31536000; Path=/; HttpOnly; SameSite=Lax"
+        assert await asyncio.to_thread(post, f"{base}/theme", "theme=a,b") == (400, None, None)
 
 
 @shows(PAGE, "Workers")

@@ -18,6 +18,7 @@ OTHER_LANGUAGES = {
     "nginx",
     "php",
     "sh",
+    "sql",
     "text",
     "toml",
     "ts",
