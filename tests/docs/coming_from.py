@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 import pytest
 import socketio.exceptions  # type: ignore[import-untyped]
 from as_process import Running, free_port, serving
-from snippets import Snippet, shows
+from snippets import Snippet, shows, source
 
-PAGES = ("websockets", "fastapi", "socketio", "swoole")
+PAGES = ("websockets", "fastapi", "socketio", "swoole", "django-channels")
 
 # A program's imports show which system it is written for.
 SYSTEMS = {
@@ -20,6 +20,7 @@ SYSTEMS = {
     "from websockets.asyncio.server import": "websockets",
     "from fastapi import": "fastapi",
     "import socketio": "socketio",
+    "from channels": "channels",
 }
 
 
@@ -60,6 +61,15 @@ def each_page(title: str, *pages: str) -> pytest.MarkDecorator:
     )
 
 
+def project() -> dict[str, str]:
+    """Return the files of the Django project that the programs of its page belong to."""
+    (settings,) = programs_of("django-channels", "The project")
+    return {"settings.py": source((settings.snippet,), {})}
+
+
+IN_PROJECT = {"DJANGO_SETTINGS_MODULE": "settings"}
+
+
 class Client(Protocol):
     """The interface of the clients of all systems."""
 
@@ -85,7 +95,9 @@ async def served(program: Program) -> AsyncIterator[Running]:
         case "websockets":
             running = serving(snippet, port=port, replacing={"8765": str(port)})
         case _:
-            running = serving(snippet, port=port, arguments=("-m", "uvicorn", "app:app", "--port", str(port)))
+            files, environ = (project(), IN_PROJECT) if program.system == "channels" else ({}, {})
+            uvicorn = ("-m", "uvicorn", "app:app", "--port", str(port))
+            running = serving(snippet, port=port, arguments=uvicorn, files=files, environ=environ)
     async with running as server:
         yield server
         assert not any("Traceback" in line for line in server.lines), "\n".join(server.lines)

@@ -2,13 +2,25 @@
 
 import asyncio
 import json
+import sys
 import urllib.request
 from collections.abc import AsyncIterator
 
 import pytest
 import socketio.exceptions  # type: ignore[import-untyped]
 from as_process import free_port, output_of, serving
-from coming_from import Connect, Program, SocketIOClient, connecting, each_page, each_program, programs_of, served
+from coming_from import (
+    IN_PROJECT,
+    Connect,
+    Program,
+    SocketIOClient,
+    connecting,
+    each_page,
+    each_program,
+    programs_of,
+    project,
+    served,
+)
 from readers_tests import passed, passed_in_node
 from snippets import Snippet, snippets_of, source
 from websockets.asyncio.client import connect as connect_to
@@ -103,7 +115,7 @@ async def test_who_has_no_token_is_refused(program: Program, connect: Connect) -
     with pytest.raises((InvalidStatus, ConnectionClosed, socketio.exceptions.ConnectionError)) as refused:
         async with connect(token="guessed") as stranger:
             await stranger.recv()
-    on_the_page = {"websockets": 401, "fastapi": 403, "socketio": 4401, "swoole": 4401}[program.page]
+    on_the_page = {"websockets": 401, "fastapi": 403, "django-channels": 403}.get(program.page, 4401)
     assert told(refused.value) == ("log in first" if program.system == "socketio" else on_the_page)
 
 
@@ -227,6 +239,65 @@ async def test_a_route_sends_from_the_process_of_the_server(page: str, snippets:
         assert await client.recv() == "tea is ready"
 
 
+@each_page("Another program sends", "django-channels")
+async def test_a_view_of_django_sends_into_a_room(page: str, snippets: list[Snippet]) -> None:
+    (view,), port = snippets, free_port()
+    rooms = programs_of(page, "Rooms")[-1]
+    async with (
+        served(rooms) as server,
+        serving(
+            view,
+            port=port,
+            arguments=("-m", "uvicorn", "app:app", "--port", str(port)),
+            replacing={"port=9501": f"port={server.port}"},
+            files=project(),
+            environ=IN_PROJECT,
+        ),
+        server.connect("/garden") as client,
+    ):
+        await post(port)
+        assert await client.recv() == "tea is ready"
+
+
+LOGGED_IN = """
+import os
+import django
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+django.setup()
+
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.management import call_command
+
+call_command("migrate", verbosity=0)
+user = User.objects.create_user("ada")
+session = SessionStore()
+session[SESSION_KEY] = str(user.pk)
+session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+session.create()
+print(session.session_key)
+"""
+
+
+@each_page("Django's users", "django-channels")
+async def test_a_user_of_django_is_known(page: str, snippets: list[Snippet]) -> None:
+    (program,) = snippets
+    hubbub_run = ("-m", "hubbub", "run", "app:server")
+    async with serving(program, arguments=hubbub_run, files={**project(), "log_in.py": LOGGED_IN}) as server:
+        log_in = await asyncio.create_subprocess_exec(
+            *(sys.executable, "log_in.py"), cwd=server.directory, stdout=asyncio.subprocess.PIPE
+        )
+        key = (await log_in.communicate())[0].decode().strip()
+        async with server.connect("/", additional_headers={"Cookie": f"sessionid={key}"}) as ada:
+            assert await ada.recv() == "hello ada"
+        async with server.connect("/", additional_headers={"Cookie": "sessionid=guessed"}) as stranger:
+            await stranger.wait_closed()
+            assert stranger.close_code == 4401
+
+
 async def post(port: int) -> None:
     """Ask the route to send to the room."""
     asked = urllib.request.Request(f"http://127.0.0.1:{port}/rooms/garden?text=tea+is+ready", method="POST")
@@ -240,4 +311,6 @@ async def test_the_tests_that_are_shown_pass(page: str, snippets: list[Snippet])
     for test in snippets:
         app = programs[-1 if "import server" in test.text else 0]
         files = {"app.py": source((app.snippet,), {}), "test_app.py": source((test,), {})}
-        assert await passed(files, {"HUBBUB_PORT": "0"}) == 1
+        if page == "django-channels":
+            files |= project()
+        assert await passed(files, {"HUBBUB_PORT": "0", **IN_PROJECT}) == 1
