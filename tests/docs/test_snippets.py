@@ -22,6 +22,7 @@ OTHER_LANGUAGES = {
     "text",
     "toml",
     "ts",
+    "tsx",
     "yaml",
 }
 
