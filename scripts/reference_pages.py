@@ -30,6 +30,7 @@ def settings() -> Iterator[str]:
         yield f"- `{TYPES[setting.name]}`: {setting.kind.allowed}"
         yield f"- Default: {default(setting)}"
         option = f"`{setting.option}`" + (f" or `{setting.negation}`" if setting.negation else "")
+        option = "none" if setting.kind.is_secret else option
         yield f"- Option: {option}, variable: `{setting.variable}`"
 
 
@@ -56,7 +57,7 @@ def commands() -> Iterator[str]:
             if not (takes_all and option.name in names):
                 yield f"- `{option.opts[0]}`: {option.help}"
         if takes_all:
-            yield "- Every [setting](settings.md), as `--max-connections 1000`."
+            yield "- Every [setting](settings.md) but the password, as `--max-connections 1000`."
 
 
 PAGES = {"settings.md": settings, "commands.md": commands}

@@ -21,6 +21,7 @@ __all__ = [
     "Origins",
     "Refused",
     "Seconds",
+    "Secret",
     "Strings",
     "Text",
     "as_host",
@@ -74,6 +75,11 @@ class Kind(ABC):
     def limits(self) -> str:
         """The limits, as shown in the help of an option; empty if the setting's doc says enough."""
         return ""
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether a value must be shown to nobody, not even in an error message, nor given as an option."""
+        return False
 
     @abstractmethod
     def check(self, value: object) -> object:
@@ -229,6 +235,25 @@ class FilePath(Kind):
         return path
 
 
+class Secret(Kind):
+    """A `str` that is shown nowhere, such as a password."""
+
+    @property
+    def allowed(self) -> str:
+        return "a text (str), not empty"
+
+    @property
+    def is_secret(self) -> bool:
+        """See `Kind`."""
+        return True
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not value:
+            raise Refused
+        value.encode()  # Raises `ValueError` for what an environment variable that is not UTF-8 becomes.
+        return value
+
+
 @dataclass(frozen=True)
 class Strings(Kind):
     """A list of `str`, stored as a tuple; in text, separated by commas.
@@ -349,6 +374,11 @@ class OrNone(Kind):
     @property
     def allowed(self) -> str:
         return f"{self.kind.allowed}, or None"
+
+    @property
+    def is_secret(self) -> bool:
+        """See `Kind`."""
+        return self.kind.is_secret
 
     @property
     def metavar(self) -> str:

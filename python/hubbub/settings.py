@@ -24,6 +24,7 @@ from .kinds import (
     OrNone,
     Refused,
     Seconds,
+    Secret,
     Strings,
     Text,
     as_host,
@@ -61,7 +62,7 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """The option of `hubbub run`: `--max-message-size`."""
+        """The option of `hubbub run`: `--max-message-size`. A secret is refused there: everyone may read it in `ps`."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -94,12 +95,13 @@ class Setting:
 
     def _refusal(self, given: object, source: str, error: ValueError) -> SettingsError:
         detail = f": {error}" if isinstance(error, Refused) and error.args else ""
-        problem = f"{short_repr(given)} ({source}) is not allowed{detail}"
+        shown = f"<{type(given).__name__}>" if self.kind.is_secret else short_repr(given)
+        problem = f"{shown} ({source}) is not allowed{detail}"
         return SettingsError(f"{self.name}: {problem}; allowed is {self.kind.allowed}")
 
 
 def _setting(default: object, kind: Kind, doc: str) -> Any:
-    return field(default=default, metadata={"kind": kind, "doc": doc})
+    return field(default=default, repr=not kind.is_secret, metadata={"kind": kind, "doc": doc})
 
 
 class ServerSettings(TypedDict, total=False):
@@ -132,6 +134,7 @@ class ServerSettings(TypedDict, total=False):
     max_body_size: int
     ssl_certfile: str | os.PathLike[str] | None
     ssl_keyfile: str | os.PathLike[str] | None
+    ssl_keyfile_password: str | None
     ssl_ca_certs: str | os.PathLike[str] | None
     trusted_proxies: str | Sequence[str]
     proxy_protocol: bool
@@ -335,7 +338,16 @@ class Settings:
         "changes, it is read again, for new handshakes.",
     )
     ssl_keyfile: str | None = _setting(
-        None, OrNone(FilePath()), "The private key (PEM) of the certificate in `ssl_certfile`."
+        None,
+        OrNone(FilePath()),
+        "The private key (PEM) of the certificate in `ssl_certfile`; see `ssl_keyfile_password` if it is encrypted.",
+    )
+    ssl_keyfile_password: str | None = _setting(
+        None,
+        OrNone(Secret()),
+        "The password of an encrypted `ssl_keyfile` (PKCS #8: `BEGIN ENCRYPTED PRIVATE KEY`); it is ignored if the key "
+        "is not encrypted. There is no option for it, because all users of the machine can read those. It is not shown "
+        "in the log, in error messages, or in `repr(settings)`.",
     )
     ssl_ca_certs: str | None = _setting(
         None,
@@ -424,6 +436,8 @@ class Settings:
             raise SettingsError("ssl_keyfile: missing, although ssl_certfile is set; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_certfile: missing, although ssl_keyfile is set; allowed is both or neither")
+        if self.ssl_keyfile_password is not None and self.ssl_keyfile is None:
+            raise SettingsError("ssl_keyfile_password: set, although ssl_keyfile is not; allowed is only both")
         if self.ssl_ca_certs is not None and self.ssl_certfile is None:
             raise SettingsError("ssl_ca_certs: set, although ssl_certfile is not; allowed is only both")
         if self.uds is not None and self.fd is not None:

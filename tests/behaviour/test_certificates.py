@@ -162,11 +162,10 @@ async def test_nobody_is_refused_while_workers_are_replaced(reloading: Exchange)
 # ---- files that cannot be used ---------------------------------------------------------------------------
 
 
-def pem(key: Path, form: serialization.PrivateFormat, password: bytes | None = None) -> bytes:
+def pem(key: Path, form: serialization.PrivateFormat) -> bytes:
     """Return a key in another form."""
     private = serialization.load_pem_private_key(key.read_bytes(), None)
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return private.private_bytes(serialization.Encoding.PEM, form, encryption)
+    return private.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 
 
 @pytest.mark.parametrize("key_type", trustme.KeyType)
@@ -204,10 +203,6 @@ NOT_THE_KEY = r"is not the key of the first certificate in '.*' \(the server's o
 ACCEPTED = r"cannot be used: the key has to be RSA \(2048 to 4096 bits\), ECDSA \(P-256 or P-384\), or Ed25519"
 
 
-def encrypt(form: serialization.PrivateFormat) -> Callable[[Certificate], Any]:
-    return lambda certificate: certificate.keyfile.write_bytes(pem(certificate.keyfile, form, b"secret"))
-
-
 @pytest.mark.parametrize(
     ("setting", "reason", "spoil"),
     [
@@ -221,8 +216,6 @@ def encrypt(form: serialization.PrivateFormat) -> Callable[[Certificate], Any]:
         ("ssl_keyfile", NOT_THE_KEY, turn_chain_round),
         ("ssl_keyfile", ACCEPTED, unusable_key(lambda: rsa.generate_private_key(65537, 1024))),
         ("ssl_keyfile", ACCEPTED, unusable_key(lambda: ec.generate_private_key(ec.SECP256K1()))),
-        ("ssl_keyfile", "is encrypted", encrypt(serialization.PrivateFormat.PKCS8)),
-        ("ssl_keyfile", "is encrypted", encrypt(serialization.PrivateFormat.TraditionalOpenSSL)),
     ],
 )
 async def test_what_cannot_be_used_is_named(

@@ -58,6 +58,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         max_body_size=1_048_576,
         ssl_certfile=None,
         ssl_keyfile=None,
+        ssl_keyfile_password=None,
         ssl_ca_certs=None,
         trusted_proxies=("127.0.0.1", "::1"),
         health_path="/health",
@@ -344,6 +345,19 @@ def test_lists_are_kept_as_tuples() -> None:
 def test_certificate_and_key_come_together() -> None:
     assert "ssl_keyfile: missing" in refusal(ssl_certfile="a.pem")
     assert "ssl_certfile: missing" in refusal(environ={"HUBBUB_SSL_KEYFILE": "b.pem"})
+
+
+def test_a_password_is_shown_nowhere() -> None:
+    settings = load(ssl_certfile="a.pem", ssl_keyfile="b.pem", ssl_keyfile_password="hunter2")
+    assert settings.ssl_keyfile_password == "hunter2"
+    assert "hunter2" not in repr(settings)
+    for password in (b"hunter2", ["hunter2"], "hunter2\udc80"):
+        told = refusal(ssl_certfile="a.pem", ssl_keyfile="b.pem", ssl_keyfile_password=password)
+        kind = type(password).__name__
+        allowed = "allowed is a text (str), not empty, or None"
+        assert told == f"ssl_keyfile_password: <{kind}> (keyword) is not allowed; {allowed}"
+    told = refusal(environ={"HUBBUB_SSL_KEYFILE_PASSWORD": "hunter2"})
+    assert told == "ssl_keyfile_password: set, although ssl_keyfile is not; allowed is only both"
 
 
 def test_authorities_of_clients_need_tls() -> None:

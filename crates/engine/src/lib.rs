@@ -36,4 +36,5 @@ pub use system::processes::die_with_parent;
 pub use system::sockets::explain;
 pub use system::watch::Watcher;
 pub use tls::certificate::CertificateFiles;
+pub use tls::private_key::Password;
 pub use wire::frame::{DataOpcode, Fin};

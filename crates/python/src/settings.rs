@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{CertificateFiles, Endpoints, Settings, SlowConsumer};
+use engine::{CertificateFiles, Endpoints, Password, Settings, SlowConsumer};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::host::HostPolicy;
@@ -26,8 +26,9 @@ pub(crate) fn check_certificates(settings: &Bound<'_, PyAny>) -> PyResult<()> {
 fn certificate(settings: &Bound<'_, PyAny>) -> PyResult<Option<CertificateFiles>> {
     let path = |name: &str| settings.getattr(name)?.extract::<Option<PathBuf>>();
     let ca_certs = path("ssl_ca_certs")?;
+    let keyfile_password = settings.getattr("ssl_keyfile_password")?.extract::<Option<String>>()?.map(Password::new);
     let files = path("ssl_certfile")?.zip(path("ssl_keyfile")?);
-    Ok(files.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile, ca_certs }))
+    Ok(files.map(|(certfile, keyfile)| CertificateFiles { certfile, keyfile, keyfile_password, ca_certs }))
 }
 
 /// The settings of a worker whose connections may hold `max_memory` bytes together.

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::ring;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::server::NoServerSessionStorage;
 use rustls::{Error, InconsistentKeys, ServerConfig};
 
 use crate::tls::authorities;
 use crate::tls::pem_file;
+use crate::tls::private_key::{self, KeyError, Password};
 use crate::tls::session::Session;
 
 /// Milliseconds between checks of the files.
@@ -25,8 +24,10 @@ const ACCEPTED_KEYS: &str = "the key has to be RSA (2048 to 4096 bits), ECDSA (P
 pub struct CertificateFiles {
     /// The chain, beginning with the server's own certificate.
     pub certfile: PathBuf,
-    /// PKCS #8, PKCS #1 or SEC 1, not encrypted.
+    /// PKCS #8, which may be encrypted, PKCS #1 or SEC 1.
     pub keyfile: PathBuf,
+    /// The password of an encrypted key.
+    pub keyfile_password: Option<Password>,
     /// The authorities that clients need a certificate of; `None` if clients need none.
     pub ca_certs: Option<PathBuf>,
 }
@@ -46,10 +47,11 @@ impl CertificateFiles {
         let wrong_key = |why: &dyn std::fmt::Display| format!("ssl_keyfile: {} {why}", quoted(keyfile));
         let chain = pem_file::certificates(certfile).map_err(|error| wrong_chain(&error))?;
         let key = pem_file::read(keyfile).map_err(|error| wrong_key(&error))?;
-        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| match error {
-            _ if is_encrypted(&key) => wrong_key(&"is encrypted: give the key without a password"),
-            pem::Error::NoItemsFound => wrong_key(&"contains no private key (PEM)"),
-            error => wrong_key(&pem_file::not_well_formed(&error)),
+        let key = private_key::parse(&key, self.keyfile_password.as_ref()).map_err(|error| match error {
+            KeyError::WrongPassword => {
+                format!("ssl_keyfile_password: it is not the password of {}", quoted(keyfile))
+            }
+            KeyError::Unusable(why) => wrong_key(&why),
         })?;
         let unusable = |error: Error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -97,12 +99,6 @@ impl CertificateFiles {
 /// Quotes a text on one line, as Python's messages do.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.to_string_lossy().escape_debug())
-}
-
-/// Recognises the headers of PKCS #8, and of PKCS #1 and SEC 1.
-fn is_encrypted(key: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(key);
-    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 /// The parts of a file's metadata that change with its content or permissions.

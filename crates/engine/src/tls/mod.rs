@@ -4,4 +4,5 @@ mod authorities;
 pub(crate) mod certificate;
 pub(crate) mod failure;
 mod pem_file;
+pub(crate) mod private_key;
 pub(crate) mod session;

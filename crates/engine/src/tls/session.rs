@@ -291,7 +291,7 @@ mod tests {
             let directory = std::env::temp_dir().join(format!("tls-{}", std::process::id()));
             std::fs::create_dir_all(&directory).expect("a directory");
             let (certfile, keyfile) = (directory.join("chain.pem"), directory.join("key.pem"));
-            let files = CertificateFiles { certfile, keyfile, ca_certs: None };
+            let files = CertificateFiles { certfile, keyfile, keyfile_password: None, ca_certs: None };
             std::fs::write(&files.certfile, made.cert.pem()).expect("written");
             std::fs::write(&files.keyfile, made.signing_key.serialize_pem()).expect("written");
             let certificate = Certificate::new(files).expect("a usable certificate");

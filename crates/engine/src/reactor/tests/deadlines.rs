@@ -273,7 +273,7 @@ fn a_handshake_of_tls_that_is_not_finished_is_refused() {
     let directory = std::env::temp_dir().join(format!("hubbub-simulated-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
     let (certfile, keyfile) = (directory.join("chain.pem"), directory.join("key.pem"));
-    let files = CertificateFiles { certfile, keyfile, ca_certs: None };
+    let files = CertificateFiles { certfile, keyfile, keyfile_password: None, ca_certs: None };
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     std::fs::write(&files.certfile, made.cert.pem()).expect("written");
     std::fs::write(&files.keyfile, made.signing_key.serialize_pem()).expect("written");
