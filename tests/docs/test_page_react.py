@@ -1,6 +1,7 @@
 """docs/react.md: its project is type-checked, built and run by Vite, and works in a browser."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -30,17 +31,20 @@ pytestmark = pytest.mark.timeout(60, func_only=True)
 @pytest.fixture(scope="module")
 def packages(unavailable: Callable[[str], NoReturn]) -> Path:
     """React, Vite and TypeScript, installed by npm."""
-    modules = PROJECT / "node_modules"
-    made, lock = modules / "made", PROJECT / "package-lock.json"
-    if not made.exists() or made.stat().st_mtime < lock.stat().st_mtime:
-        npm = shutil.which("npm")
-        if npm is None:
-            unavailable("React and Vite: there is no npm to install them with")
-        command = [npm, "ci", "--prefix", str(PROJECT), "--no-audit", "--no-fund"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        if run.returncode != 0:
-            unavailable(f"React and Vite: npm could not install them: {run.stderr.strip()}")
-        made.touch()
+    modules, locked = PROJECT / "node_modules", PROJECT / "package-lock.json"
+    made = modules / "made"
+    # Tests run in several processes; only one may install.
+    with locked.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists() or made.stat().st_mtime < locked.stat().st_mtime:
+            npm = shutil.which("npm")
+            if npm is None:
+                unavailable("React and Vite: there is no npm to install them with")
+            command = [npm, "ci", "--prefix", str(PROJECT), "--no-audit", "--no-fund"]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            if run.returncode != 0:
+                unavailable(f"React and Vite: npm could not install them: {run.stderr.strip()}")
+            made.touch()
     return modules
 
 

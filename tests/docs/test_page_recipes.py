@@ -167,7 +167,7 @@ class Visitor:
 async def test_a_form_logs_in_and_out(snippets: list[Snippet]) -> None:
     async with serving(*snippets, environ={**TWO_WORKERS, "SESSION_SECRET": SECRET}) as running:
         visitor = Visitor(running.port)
-        assert "action=/login" in (await visitor.get("/"))[1]
+        assert 'action="/login"' in (await visitor.get("/"))[1]
         assert (await visitor.post("/login", user="ada", password="guessed"))[0] == 403
         assert (await visitor.post("/login", user="nobody", password=""))[0] == 403
         assert await visitor.post("/login", user="ada", password="lovelace") == (303, "/")
@@ -178,7 +178,7 @@ async def test_a_form_logs_in_and_out(snippets: list[Snippet]) -> None:
             async with running.connect("/live", additional_headers={"Cookie": changed}) as stranger:
                 assert await close_code(stranger) == 4401
         assert await visitor.post("/logout") == (303, "/")
-        assert "action=/login" in (await visitor.get("/"))[1]
+        assert 'action="/login"' in (await visitor.get("/"))[1]
         assert (await visitor.get("/elsewhere"))[0] == 404
 
 
