@@ -119,7 +119,7 @@ licenses:
 		--output-file THIRD-PARTY-LICENSES.txt crates/python/about.hbs
 
 clean:
-	rm -rf .venv .cache site target fuzz/target tests/client/node_modules tests/client/node22/node_modules
+	rm -rf .venv .cache site target fuzz/target tests/client/node_modules tests/client/node22/node_modules tests/docs/react/node_modules
 
 .venv/made:
 	$(PYTHON) -m venv .venv
