@@ -114,9 +114,12 @@ class HubClient(asyncio.Protocol):
         self.ended.set_result(None)
         for answer in self._answers:
             if not answer.done():
-                answer.set_exception(Lost())
+                answer.set_exception(Lost(f"{error or 'end of the input'}, {self._seen()}"))
                 # The caller may have stopped waiting for it.
                 answer.exception()
+
+    def _seen(self) -> str:
+        return f"after {self.bytes_received} bytes with a handshake {self._has_answered}, close code {self.close_code}"
 
     def data_received(self, data: bytes) -> None:
         self.bytes_received += len(data)
