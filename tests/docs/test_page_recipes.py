@@ -58,6 +58,15 @@ def in_different_workers(port: int) -> bool:
         return {each.worker_id for each in found if each} == {0, 1}
 
 
+async def until_subscribed(port: int, topic: str, count: int) -> None:
+    """Poll until that many connections are subscribed: nothing announces that."""
+    with Publisher(port=port) as hub:
+        found = hub.subscribers(topic)
+        while found != count:
+            await asyncio.sleep(0.01)
+            found = hub.subscribers(topic)
+
+
 @shows(PAGE, "Who is online")
 async def test_each_page_shows_who_is_online(snippets: list[Snippet]) -> None:
     async with serving(*snippets, environ=TWO_WORKERS) as running:
@@ -85,6 +94,7 @@ async def test_a_user_is_in_all_tabs(snippets: list[Snippet]) -> None:
         running.connect(**grace) as other,
     ):
         assert in_different_workers(running.port)
+        await until_subscribed(running.port, "user ada", 2)
         await first.send('{"type": "draft", "text": "dear"}')
         assert await received(second) == {"type": "draft", "text": "dear"}
         await second.send('{"type": "logout"}')
@@ -122,11 +132,14 @@ def token(seconds: float, secret: str = SECRET, **claims: object) -> str:
 
 @shows(PAGE, "Login with a JWT")
 async def test_who_has_a_token_is_let_in_until_it_expires(snippets: list[Snippet]) -> None:
-    async with serving(*snippets, environ={**TWO_WORKERS, "JWT_SECRET": SECRET}) as running:
+    # A token that is valid for a minute ends after a second, and even on a slow machine not before the handshake.
+    earlier = {"request.state.expires - time.time()": "request.state.expires - time.time() - 59"}
+    environ = {**TWO_WORKERS, "JWT_SECRET": SECRET}
+    async with serving(*snippets, environ=environ, replacing=earlier) as running:
         bearer = {"Authorization": f"Bearer {token(60)}"}
         async with running.connect(additional_headers=bearer) as by_header:
             assert await by_header.recv() == "hello ada"
-        async with running.connect(f"/?token={token(2)}") as by_query:
+        async with running.connect(f"/?token={token(60)}") as by_query:
             assert await by_query.recv() == "hello ada"
             assert await close_code(by_query) == 4401
         without_end = jwt.encode({"sub": "ada"}, SECRET, algorithm="HS256")
