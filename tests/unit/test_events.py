@@ -65,13 +65,16 @@ def test_a_close_code_is_an_int_and_a_reason_a_str(code: Any, reason: Any) -> No
 
 
 def test_connection_info_has_the_documented_fields() -> None:
-    info = ConnectionInfo(1, 0, PEER, 10.0, 11.0, 2, 3, 4, 5, 6)
+    info = ConnectionInfo(1, 0, PEER, "/chat", 7, 10.0, 11.0, 0.5, 2, 3, 4, 5, 6)
     assert info._fields == (
         "fd",
         "worker_id",
         "client",
+        "path",
+        "topics",
         "opened_at",
         "last_received_at",
+        "latency",
         "messages_in",
         "messages_out",
         "bytes_in",
@@ -104,6 +107,7 @@ def test_a_request_tells_its_parts() -> None:
         "scheme",
         "origin",
         "body",
+        "peer_certificate",
     ],
 )
 def test_a_request_is_read_only(attribute: str) -> None:
