@@ -30,17 +30,9 @@ def encrypt(installed: Callable[..., str]) -> Encrypt:
 
     async def encrypt(certificate: Certificate, *command: str, password: str = PASSWORD) -> None:
         encrypted = certificate.keyfile.with_suffix(".new")
+        files: list[str | Path] = ["-in", certificate.keyfile, "-out", encrypted]
         process = await asyncio.create_subprocess_exec(
-            *(
-                installed("openssl"),
-                *command,
-                "-in",
-                certificate.keyfile,
-                "-out",
-                encrypted,
-                "-passout",
-                "env:PASSWORD",
-            ),
+            *(installed("openssl"), *command, *files, "-passout", "env:PASSWORD"),
             env=os.environ | {"PASSWORD": password},
         )
         assert await process.wait() == 0
@@ -84,6 +76,20 @@ async def test_a_key_is_decrypted(
         await is_served(running, certificate)
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["lf", "crlf"])
+async def test_a_key_may_have_other_things_around_it_in_its_file(
+    tmp_path: Path, encrypt: Encrypt, line_end: str
+) -> None:
+    """Such as the chain, and the attributes that openssl writes before the key when it converts a PKCS #12 file."""
+    certificate = Certificate.make(tmp_path)
+    await encrypt(certificate, *PKCS8)
+    attributes = "Bag Attributes\n    friendlyName: chat\nKey Attributes: <No Attributes>\n"
+    content = attributes + certificate.keyfile.read_text() + certificate.certfile.read_text()
+    certificate.keyfile.write_bytes(content.replace("\n", line_end).encode())
+    async with serve_over_tls(application, {"ssl_keyfile_password": PASSWORD}, certificate) as running:
+        await is_served(running, certificate)
+
+
 async def test_a_password_for_a_key_that_is_not_encrypted_is_ignored(tmp_path: Path) -> None:
     certificate = Certificate.make(tmp_path)
     async with serve_over_tls(application, {"ssl_keyfile_password": PASSWORD}, certificate) as running:
@@ -120,10 +126,14 @@ async def test_a_renewed_key_is_decrypted_with_the_same_password(
             await running.log.tells("hubbub INFO reloaded")
             await is_served(running, certificate)
             for pid in re.findall(r"\(pid (\d+)\) is starting", running.log.text)[-workers:]:
-                for file in ("cmdline", "environ"):
-                    assert PASSWORD.encode() not in Path(f"/proc/{pid}/{file}").read_bytes()
+                assert PASSWORD.encode() not in what_is_known_of(pid)
     assert PASSWORD not in running.log.text
     assert OTHER not in running.log.text
+
+
+def what_is_known_of(pid: str) -> bytes:
+    """Return the arguments and the environment of a process."""
+    return b"".join(Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ"))
 
 
 def replace(certificate: Certificate, renewed: Certificate) -> None:

@@ -209,6 +209,7 @@ mod tests {
         let files = CertificateFiles {
             certfile: directory.join("chain.pem"),
             keyfile: directory.join("key.pem"),
+            keyfile_password: None,
             ca_certs: None,
         };
         renew(&files, true);
@@ -227,6 +228,7 @@ mod tests {
         let files = CertificateFiles {
             certfile: directory.join("chain.pem"),
             keyfile: directory.join("key.pem"),
+            keyfile_password: None,
             ca_certs: None,
         };
         renew(&files, true);

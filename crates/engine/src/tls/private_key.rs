@@ -9,8 +9,9 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::tls::pem_file;
 
-/// The beginning of an encrypted key (PKCS #8, RFC 5958).
-const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+/// The lines around an encrypted key (PKCS #8, RFC 5958).
+const BEGIN_ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+const END_ENCRYPTED: &str = "-----END ENCRYPTED PRIVATE KEY-----";
 /// A header line of OpenSSL's own encryption of PKCS #1 and SEC 1 (RFC 1421 §4.6.1.1), which is not supported: it derives
 /// the key with one round of MD5.
 const ENCRYPTED_BY_HEADER: &str = "Proc-Type: 4,ENCRYPTED";
@@ -56,19 +57,25 @@ pub(super) fn parse(content: &[u8], password: Option<&Password>) -> Result<Priva
     }
     match PrivateKeyDer::from_pem_slice(content) {
         Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) => match text.find(ENCRYPTED) {
-            Some(begin) => decrypt(&text[begin..], password.ok_or("is encrypted: set ssl_keyfile_password")?),
+        Err(pem::Error::NoItemsFound) => match encrypted_section(&text) {
+            Some(section) => decrypt(section, password.ok_or("is encrypted: set ssl_keyfile_password")?),
             None => Err("contains no private key (PEM)".into()),
         },
         Err(error) => Err(KeyError::Unusable(pem_file::not_well_formed(&error))),
     }
 }
 
-fn decrypt(text: &str, password: &Password) -> Result<PrivateKeyDer<'static>, KeyError> {
+/// The first encrypted key in a PEM file, without what else is in it.
+fn encrypted_section(text: &str) -> Option<&str> {
+    let section = &text[text.find(BEGIN_ENCRYPTED)?..];
+    Some(section.find(END_ENCRYPTED).map_or(section, |end| &section[..end + END_ENCRYPTED.len()]))
+}
+
+fn decrypt(section: &str, password: &Password) -> Result<PrivateKeyDer<'static>, KeyError> {
     let unsupported = |error: pkcs8::Error| {
         KeyError::Unusable(format!("is encrypted in a way that is not supported ({error}): {CONVERT}"))
     };
-    let (_, document) = SecretDocument::from_pem(text)
+    let (_, document) = SecretDocument::from_pem(section)
         .map_err(|error| KeyError::Unusable(format!("is encrypted, and not well-formed: {error}")))?;
     let encrypted = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(unsupported)?;
     let decrypted = encrypted.decrypt(password.0.as_bytes()).map_err(|error| match error {
