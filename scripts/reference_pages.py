@@ -30,7 +30,6 @@ def settings() -> Iterator[str]:
         yield f"- `{TYPES[setting.name]}`: {setting.kind.allowed}"
         yield f"- Default: {default(setting)}"
         option = f"`{setting.option}`" + (f" or `{setting.negation}`" if setting.negation else "")
-        option = "none" if setting.kind.is_secret else option
         yield f"- Option: {option}, variable: `{setting.variable}`"
 
 

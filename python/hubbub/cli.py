@@ -63,9 +63,6 @@ def _checked(context: click.Context, option: click.Parameter, given: str | bool 
         # A switch cannot have an invalid value.
         return None if given is None else str(given).lower()
     setting = SETTINGS[str(option.name)]
-    if setting.kind.is_secret:
-        problem = f"all users of this machine can read it here: set the variable {setting.variable} instead"
-        raise click.UsageError(f"{setting.option}: {problem}", context)
     try:
         setting.read_text(given, f"option {setting.option}")
     except SettingsError as error:
@@ -80,9 +77,6 @@ def _option(name: str, help: str) -> Decorator:
         default = "on" if setting.default else "off"
         names = f"{setting.option}/{setting.negation}"
         return click.option(names, name, default=None, callback=_checked, help=f"{help} [default: {default}]")
-    if setting.kind.is_secret:
-        # Not an option, but people try it.
-        return click.option(setting.option, name, callback=_checked, hidden=True)
     default = ",".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default).lower()
     facts = "; ".join(filter(None, [setting.kind.limits, f"default: {default or 'none'}"]))
     return click.option(setting.option, name, metavar=setting.kind.metavar, callback=_checked, help=f"{help} [{facts}]")

@@ -78,7 +78,7 @@ class Kind(ABC):
 
     @property
     def is_secret(self) -> bool:
-        """Whether a value must be shown to nobody, not even in an error message, nor given as an option."""
+        """Whether a value must be shown to nobody, not even in an error message."""
         return False
 
     @abstractmethod
@@ -246,6 +246,11 @@ class Secret(Kind):
     def is_secret(self) -> bool:
         """See `Kind`."""
         return True
+
+    @property
+    def metavar(self) -> str:
+        """See `Kind`."""
+        return "TEXT"
 
     def check(self, value: object) -> object:
         if not isinstance(value, str) or not value:

@@ -62,7 +62,7 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """The option of `hubbub run`: `--max-message-size`. A secret is refused there: everyone may read it in `ps`."""
+        """The option of `hubbub run`: `--max-message-size`."""
         return "--" + self.name.replace("_", "-")
 
     @property
@@ -346,8 +346,8 @@ class Settings:
         None,
         OrNone(Secret()),
         "The password of an encrypted `ssl_keyfile` (PKCS #8: `BEGIN ENCRYPTED PRIVATE KEY`); it is ignored if the key "
-        "is not encrypted. There is no option for it, because all users of the machine can read those. It is not shown "
-        "in the log, in error messages, or in `repr(settings)`.",
+        "is not encrypted. All users of the machine can read options, so rather set the variable. It is not shown in "
+        "the log, in error messages, or in `repr(settings)`.",
     )
     ssl_ca_certs: str | None = _setting(
         None,

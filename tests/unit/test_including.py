@@ -125,15 +125,17 @@ def test_on_follows_the_rules_of_the_server() -> None:
 
     async def later(server: Server) -> None: ...
 
+    # Type checkers find these mistakes.
+    on: Any = endpoint.on
     with pytest.raises(ValueError, match="unknown event 'massage'; known events: "):
-        endpoint.on("massage", lambda: None)
+        on("massage", lambda: None)
     for event in ("worker_start", "worker_stop", "start", "shutdown", "pipe_message"):
         with pytest.raises(ValueError, match=f"an endpoint has no '{event}' event, only handshake, open, message, "):
-            endpoint.on(event, lambda: None)
+            on(event, lambda: None)
     with pytest.raises(TypeError, match="'message' handler receives"):
-        endpoint.on("message", lambda server, frame, more: None)
+        on("message", lambda server, frame, more: None)
     with pytest.raises(TypeError, match="async def"):
-        endpoint.on("message", later, threaded=True)
+        on("message", later, threaded=True)
     assert endpoint.on("message")(later) is later
     with pytest.raises(ValueError, match="'message' already has a handler at '/chat'"):
         endpoint.on("message", later)
