@@ -61,10 +61,12 @@ def each_page(title: str, *pages: str) -> pytest.MarkDecorator:
     )
 
 
+(_SETTINGS,) = programs_of("django-channels", "The project")
+
+
 def project() -> dict[str, str]:
     """Return the files of the Django project that the programs of its page belong to."""
-    (settings,) = programs_of("django-channels", "The project")
-    return {"settings.py": source((settings.snippet,), {})}
+    return {"settings.py": source((_SETTINGS.snippet,), {})}
 
 
 IN_PROJECT = {"DJANGO_SETTINGS_MODULE": "settings"}
