@@ -104,7 +104,7 @@ def open_and_close(server: ServerProcess, count: int, together: int = 250) -> No
 
 
 def test_5000_connections_leave_nothing_behind(start_server: StartServer) -> None:
-    server = start_server(max_connections=1600)
+    server = start_server(settings={"max_connections": 1600})
     descriptors = server.descriptors()
     # Buffers, tables and the heap grow with the largest number of connections at the same time. The registry has 2,048
     # rows for so many connections, and each is used before the first is used again.
