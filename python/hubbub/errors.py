@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from numbers import Real
 
 __all__ = [
+    "BadInput",
     "CannotServe",
     "HubbubError",
     "NotJson",
@@ -33,8 +34,12 @@ class NotRunning(HubbubError, RuntimeError):
     """A call that needs a running server was made before it started, after it ended, or in the master."""
 
 
-class NotJson(ValueError):
-    """Text from a client is not JSON. Users catch it as a `ValueError`."""
+class BadInput(ValueError):
+    """What a client sent cannot be decoded. Users catch it as a `ValueError`."""
+
+
+class NotJson(BadInput):
+    """It is not JSON."""
 
 
 class CannotServe(HubbubError, OSError):

@@ -6,6 +6,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
+from .errors import BadInput
 from .jsons import STANDARD, Json
 
 __all__ = ["Request"]
@@ -280,16 +281,16 @@ def _form_fields(content_type: str, body: bytes) -> list[tuple[str, str]]:
         return []
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if media_type != "application/x-www-form-urlencoded":
-        raise ValueError(f"the body is not an urlencoded form: its Content-Type is {content_type[:100]!r}")
+        raise BadInput(f"the body is not an urlencoded form: its Content-Type is {content_type[:100]!r}")
     charset = next((part.partition("=")[2] for part in parameters if part.startswith("charset=")), "utf-8")
     if charset.strip('"') not in ("utf-8", "utf8"):
-        raise ValueError(f"the form is not in UTF-8: its Content-Type is {content_type[:100]!r}")
+        raise BadInput(f"the form is not in UTF-8: its Content-Type is {content_type[:100]!r}")
     try:
         return parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_FIELDS)
     except UnicodeDecodeError:
-        raise ValueError("the form is not in UTF-8") from None
+        raise BadInput("the form is not in UTF-8") from None
     except ValueError:
-        raise ValueError(f"the form has more than {_MAX_FIELDS:,} fields") from None
+        raise BadInput(f"the form has more than {_MAX_FIELDS:,} fields") from None
 
 
 def _cookies(header: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ._core import Reactor
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
 from .endpoints import Route, handle_websockets
-from .errors import CannotServe, NotJson, NotRunning, short_number, wrong_type
+from .errors import BadInput, CannotServe, NotJson, NotRunning, short_number, wrong_type
 from .event_loop import Selector
 from .events import CloseCode, Data
 from .forwarding import forwarded
@@ -52,6 +52,9 @@ NOT_OFFERED = Response(
     "the client did not offer the subprotocol that the server chose\n",
     status=400,
     content_type="text/plain; charset=utf-8",
+)
+BAD_REQUEST = Response(
+    "the body of the request cannot be decoded\n", status=400, content_type="text/plain; charset=utf-8"
 )
 FAILED = Response("the server failed to answer\n", status=500, content_type="text/plain; charset=utf-8")
 UPGRADE_REQUIRED = Response(
@@ -562,7 +565,7 @@ class Worker:
             except BaseException as failure:
                 told = "the %s handler failed (%s)"
                 self.caller.has_failed(handler.callable, failure, told, event, shown(request.path))
-                self._respond(token, FAILED)
+                self._respond(token, BAD_REQUEST if isinstance(failure, BadInput) else FAILED)
 
         handler = self._at[request._endpoint][event]
         job = functools.partial(handler.callable, *(self._server, request)[: handler.count])

@@ -1,5 +1,6 @@
 """Pages, cookies and forms over real connections."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -196,6 +197,44 @@ async def test_every_cookie_has_a_header_of_its_own(serve: Serve, file: Path) ->
     async with running.raw() as client:
         client.ask_for_upgrade()
         assert cookies_of(await head_of(client)) == values
+
+
+async def test_a_body_that_cannot_be_decoded_is_a_400(serve: Serve) -> None:
+    """Unless the handler catches the error. Other errors in a handler are a 500."""
+
+    def application(server: Server, note: Note) -> None:
+        @server.on("request")
+        async def on_request(server: Server, request: Request) -> str:
+            if request.path == "/json":
+                return repr(request.json())
+            if request.path == "/caught":
+                with contextlib.suppress(ValueError):
+                    request.json()
+                return "caught"
+            if request.path == "/form":
+                return repr(dict(request.form))
+            return str(int(request.body))
+
+    running = await serve(application)
+    form, plain = "Content-Type: application/x-www-form-urlencoded", "Content-Type: text/plain"
+    async with running.raw() as client:
+        for path, content_type, body, status in (
+            ("/json", plain, b"{", 400),
+            ("/json", plain, b"[1]", 200),
+            ("/caught", plain, b"{", 200),
+            ("/form", plain, b"a=1", 400),
+            ("/form", form, b"a=%ff", 400),
+            ("/form", form, b"a=1&" * 1000 + b"a=1", 400),
+            ("/form", form, b"a=1", 200),
+            ("/number", plain, b"one", 500),
+        ):
+            client.ask(path, content_type, f"Content-Length: {len(body)}", method="POST")
+            client.send(body)
+            answer = await client.answer()
+            assert answer.status == status, (path, body)
+            if status == 400:
+                assert answer.body == b"the body of the request cannot be decoded\n"
+    await running.log.tells("not JSON: ")
 
 
 async def test_a_redirect_after_a_form_is_303(serve: Serve) -> None:
