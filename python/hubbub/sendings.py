@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .errors import NotRunning, wrong_type
-from .events import Data
+from .events import Data, Opcode
 
 __all__ = ["Sendings"]
 
@@ -21,6 +21,7 @@ class Sendings:
         self,
         loop: asyncio.AbstractEventLoop,
         send: Callable[[int, Data, int | None], bool | None],
+        check: Callable[[int, Data, int | None], None],
         stop: Callable[[int], None],
     ) -> None:
         """Start with no messages waiting.
@@ -29,10 +30,12 @@ class Sendings:
             loop: The event loop in which all methods are called.
             send: Queues a message and returns true; returns false if there is no such open connection, and `None` if
                 there is no room, after which `tell` is called when that may have changed.
+            check: Raises what `send` would raise.
             stop: Called when no message waits for a connection any longer.
         """
         self._loop = loop
         self._send = send
+        self._check = check
         self._stop = stop
         # Only the first message of a connection is tried. Each has a future that wakes it.
         self._waiting: dict[int, OrderedDict[object, asyncio.Future[None]]] = {}
@@ -41,18 +44,24 @@ class Sendings:
         """Queue a message once there is room for it, after those that already wait; see `Server.send`."""
         if not isinstance(fd, int):
             raise wrong_type("fd", "an int", fd)
+        # Those that already wait may be held back until this is sent.
+        goes_first = opcode == Opcode.CONTINUATION
         waiting = self._waiting.get(fd)
-        if waiting is None:
+        if waiting is None or goes_first:
             sent = self._send(fd, data, opcode)
             if sent is not None:
                 return sent
-            waiting = self._waiting[fd] = OrderedDict()
+        else:
+            self._check(fd, data, opcode)
+        waiting = self._waiting.setdefault(fd, OrderedDict())
         if not isinstance(data, str | bytes):
             # The caller may change it while it waits.
             data = bytes(memoryview(data))
         place = object()
         waiting[place] = self._loop.create_future()
-        is_to_try = len(waiting) > 1
+        if goes_first:
+            waiting.move_to_end(place, last=False)
+        is_to_try = next(iter(waiting)) is not place
         try:
             while True:
                 is_first = next(iter(waiting)) is place

@@ -24,10 +24,11 @@ from .handlers import Handler, arguments_of, register
 from .jsons import Json
 from .master import PROGRAM_FAILED, Master
 from .program import Assignment
+from .questions import PATIENCE
 from .settings import ServerSettings, Settings
 from .terminal import Terminal, discard_lost_output
 from .timers import Timer
-from .worker import PATIENCE, Worker
+from .worker import Worker
 from .worker_process import WorkerProcess
 
 __all__ = ["Connections", "Server"]
@@ -443,11 +444,10 @@ class Server:
             NotRunning: The server is not running, or stops running in this worker while you wait.
         """
         worker = self._worker_of("send")
-        if isinstance(data, dict | list):
-            data = self._json.encode(data)
+        content: Any = self._json.encode(data) if isinstance(data, dict | list) else data
         if asyncio.get_running_loop() is not worker.loop:
-            data = _unchanging(data)
-        return await _in_loop_of(worker, worker.send(fd, data, opcode))
+            content = _unchanging(content)
+        return await _in_loop_of(worker, worker.send(fd, content, opcode))
 
     async def wait_closed(self, fd: int) -> None:
         """Wait until the connection `fd`, in any worker, is closed; return at once if there is no such connection.
@@ -933,11 +933,18 @@ async def _in_loop_of(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
     if asyncio.get_running_loop() is worker.loop:
         return await coroutine
     try:
-        running = asyncio.run_coroutine_threadsafe(coroutine, worker.loop)
+        running = asyncio.run_coroutine_threadsafe(_unless_disposed(worker, coroutine), worker.loop)
     except RuntimeError:
         coroutine.close()
         raise NotRunning("the server has stopped") from None
     return await asyncio.wrap_future(running)
+
+
+async def _unless_disposed(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:
+    if worker.is_disposed:
+        coroutine.close()
+        raise NotRunning("the server has stopped")
+    return await coroutine
 
 
 async def _answer(worker: Worker, ask: Callable[[float], Coroutine[Any, Any, T]]) -> T:

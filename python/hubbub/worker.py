@@ -12,7 +12,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from . import program
 from ._core import Reactor
@@ -31,6 +31,7 @@ from .listing import Page
 from .logs import shown
 from .memory import memory_for_worker
 from .program import Why
+from .questions import PATIENCE, Questions
 from .requests import Request
 from .responses import Accept, Refuse, Response
 from .sendings import Sendings
@@ -40,11 +41,9 @@ from .timers import Timer
 from .visitors import Visitors
 from .watchdog import Watchdog
 
-__all__ = ["PATIENCE", "Worker"]
+__all__ = ["Worker"]
 
 log = logging.getLogger("hubbub")
-
-T = TypeVar("T")
 
 FORBIDDEN = Response("the handshake was refused\n", status=403, content_type="text/plain; charset=utf-8")
 NOT_FOUND = Response("not found\n", status=404, content_type="text/plain; charset=utf-8")
@@ -109,8 +108,6 @@ CLOSED_AT_ONCE = 10
 CLOSING_INTERVAL = 0.01
 # Seconds that a worker being replaced waits for connections in the middle of their TLS handshake or first request.
 NEWCOMERS_GRACE = 5.0
-# Seconds that a question to other processes may take.
-PATIENCE = 5.0
 # Seconds between two log lines that accepting pauses, or that connections were closed for their memory use.
 PAUSE_LOG_INTERVAL = 10.0
 # Seconds between two log lines that a connection has reached `max_topics`.
@@ -183,6 +180,8 @@ class Worker:
         # The exception that `worker_start` raised, or None, once it has ended.
         self._worker_start: asyncio.Future[BaseException | None] | None = None
         self._is_leaving = False
+        # Whether everything has been released.
+        self.is_disposed = False
         # The stop no longer waits for handlers: everything they were holding up has been done.
         self._left_behind = False
         self._next_pause_logged = 0.0
@@ -200,8 +199,10 @@ class Worker:
             )
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
+        answerer = "this worker" if link is None else "the master"
+        self._questions = Questions(self.loop, answerer, self.reactor.forget_question)
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
-        self._sendings = Sendings(self.loop, self.reactor.send, self.reactor.stop_sending)
+        self._sendings = Sendings(self.loop, self.reactor.send, self.reactor.check_sending, self.reactor.stop_sending)
         self.caller.held = self.reactor.handler_held
         for endpoint, own in enumerate(self._at):
             for event in ("open", "message", "close", "drain"):
@@ -347,7 +348,9 @@ class Worker:
         self._visitors.close()
         self._closings.close()
         self._sendings.close()
-        del self._closings, self._sendings
+        self._questions.close()
+        self.is_disposed = True
+        del self._closings, self._sendings, self._questions
         self.reactor.forget_states()
         # The reactor refers to this worker too. Breaking the cycle closes its descriptors at once.
         del self.reactor
@@ -680,54 +683,16 @@ class Worker:
 
     async def subscribers(self, topic: str, patience: float = PATIENCE) -> int:
         """Count the subscribers of a topic in all workers within `patience` seconds; see `Server.subscribers`."""
-        return await self._ask_workers(lambda then: self.reactor.count_subscribers(topic, then), patience)
+        return await self._questions.ask(lambda then: self.reactor.count_subscribers(topic, then), patience)
 
     async def topics(self, prefix: str, after: str, limit: int, patience: float = PATIENCE) -> Page[tuple[str, int]]:
         """Return a page of `Server.topics`: the first `limit` after the name `after`, or fewer."""
-        return await self._ask_workers(lambda then: self.reactor.list_topics(prefix, after, limit, then), patience)
+        return await self._questions.ask(lambda then: self.reactor.list_topics(prefix, after, limit, then), patience)
 
     async def members(self, topic: str, after: int, limit: int, patience: float = PATIENCE) -> Page[int]:
         """Return a page of `Server.members`: the first `limit` ids above `after`, or fewer."""
-        return await self._ask_workers(lambda then: self.reactor.list_members(topic, after, limit, then), patience)
-
-    async def _ask_workers(self, ask: Callable[[Callable[[T | None, list[int]], None]], int], patience: float) -> T:
-        """Ask all workers, and wait for the answer.
-
-        Args:
-            ask: Is given the function that takes the answer, or `None` and the silent workers; returns the question's
-                number.
-            patience: Seconds to wait.
-        """
-        answer: asyncio.Future[T] = self.loop.create_future()
-
-        def then(value: T | None, silent: list[int]) -> None:
-            if answer.done():
-                return
-            if value is not None:
-                answer.set_result(value)
-            elif silent:
-                answer.set_exception(TimeoutError(_describe_silence(silent)))
-            else:
-                answer.set_exception(RuntimeError("too many questions are waiting for answers"))
-
-        number = ask(then)
-        try:
-            # The hub reports a little earlier which workers are silent.
-            async with asyncio.timeout(patience):
-                return await answer
-        except TimeoutError:
-            if not answer.cancelled():
-                raise
-            raise TimeoutError(f"the master did not answer within {PATIENCE:g} s") from None
-        finally:
-            self.reactor.forget_question(number)
+        return await self._questions.ask(lambda then: self.reactor.list_members(topic, after, limit, then), patience)
 
     async def wait_closed(self, fd: int) -> None:
         """Wait until a connection is no longer open; see `Server.wait_closed`."""
         await self._closings.wait(fd)
-
-
-def _describe_silence(workers: list[int]) -> str:
-    names = ", ".join(map(str, workers))
-    name = "worker" if len(workers) == 1 else "workers"
-    return f"{name} {names} did not answer within {PATIENCE:g} s"

@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import threading
+import time
 import weakref
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -291,6 +293,45 @@ async def test_a_port_in_use_is_an_os_error() -> None:
         assert isinstance(caught.value, CannotServe)
         assert isinstance(caught.value, HubbubError)
         assert server.worker_id == 0
+
+
+CALLS: dict[str, Callable[[Server], Awaitable[object]]] = {
+    "send": lambda server: server.send(1, "hello"),
+    "wait_closed": lambda server: server.wait_closed(1),
+    "subscribers": lambda server: server.subscribers("topic"),
+    "topics": lambda server: server.topics(),
+    "members": lambda server: server.members("topic"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_another_threads_event_loop_is_told_that_the_server_has_stopped(call: str) -> None:
+    """Whatever the moment at which it stops."""
+
+    async def ask(server: Server) -> None:
+        while True:
+            await CALLS[call](server)
+
+    for _ in range(10):
+        async with Server(port=0) as server:
+            asking = [asyncio.to_thread(asyncio.run, ask(server)) for _ in range(2)]
+            ended = asyncio.gather(*asking, return_exceptions=True)
+            await asyncio.sleep(0.02)
+        assert [type(error) for error in await ended] == [NotRunning] * 2
+
+
+def hold_the_event_loop(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_an_answer_that_came_while_the_event_loop_was_held_up_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubbub.server.PATIENCE", 0.05)
+    async with Server(port=0) as server:
+        questions = [server.subscribers("topic"), server.topics(), server.members("topic")]
+        asking = asyncio.gather(*questions)
+        await asyncio.sleep(0)
+        hold_the_event_loop(0.1)
+        assert await asking == [0, {}, []]
 
 
 async def test_more_than_one_worker_warns(caplog: pytest.LogCaptureFixture) -> None:

@@ -233,6 +233,51 @@ async def test_wrong_arguments_are_refused_as_by_push(serve: Serve) -> None:
                 await worker.send(fd, "hello", Opcode.PING)
 
 
+async def test_wrong_arguments_are_refused_while_others_wait_too(serve: Serve) -> None:
+    running = await serve(tells_open, send_queue_size=LIMIT)
+    async with slow_reader(running) as (client, fd):
+        sending = [flood(worker, fd, 60) for worker in running.workers]
+        await waits(running, fd)
+        for worker in running.workers:
+            with pytest.raises(TypeError, match="data must be"):
+                await worker.send(fd, 5)
+            with pytest.raises(ValueError, match="larger than send_queue_size"):
+                await worker.run(lambda server, note: server.send(fd, bytes(LIMIT + 1)))
+            with pytest.raises(ValueError, match="UTF-8"):
+                await worker.send(fd, b"\xff", Opcode.TEXT)
+            with pytest.raises(ValueError, match="opcode"):
+                await worker.send(fd, "hello", Opcode.PING)
+        await numbers(client, 60 * len(sending))
+        await asyncio.gather(*sending)
+
+
+async def test_the_end_of_a_message_does_not_wait_for_those_that_it_holds_back(serve: Serve) -> None:
+    """More than half of the outbox is full of them, and of each worker more wait."""
+
+    async def fill(server: Server, note: Note) -> list[bool]:
+        server.push(fd, "begin, ", finish=False)
+        for _ in range(5):
+            server.push(fd, bytes(SIZE))
+        sending = [asyncio.ensure_future(server.send(fd, bytes(SIZE))) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        assert not any(each.done() for each in sending)
+        note("filled")
+        return await asyncio.gather(*sending)
+
+    running = await serve(tells_open, send_queue_size=LIMIT)
+    for ending in running.workers:
+        async with asyncio.timeout(PATIENCE), running.connect() as client:
+            fd = await running.opened()
+            filling = asyncio.ensure_future((await running.owner(fd)).run(fill))
+            assert await running.noted() == ("filled",)
+            assert await ending.send(fd, "end", Opcode.CONTINUATION)
+            assert await client.recv() == "begin, end"
+            assert [len(await client.recv()) for _ in range(9)] == [SIZE] * 9
+            assert await filling == [True] * 4
+            await client.close()
+            assert (await running.noted())[0] == "close"
+
+
 @pytest.mark.parametrize("end", ["sent", "cancel"])
 async def test_another_threads_event_loop_may_send(serve: Serve, end: str) -> None:
     def application(server: Server, note: Note) -> None:
@@ -283,6 +328,26 @@ async def test_a_stop_of_the_server_ends_the_wait(serve: Serve) -> None:
         client.send_frame(Opcode.TEXT, b"go")
         await waits(running, fd)
         await running.stop()
+        assert await running.noted() == ("ends",)
+
+
+async def test_a_client_that_sends_much_and_reads_nothing_is_detected_by_the_pings(serve: Serve) -> None:
+    """Its handler waits for it to read, and its other messages wait for the handler."""
+
+    def application(server: Server, note: Note) -> None:
+        tells_open(server, note)
+
+        @server.on("message")
+        async def on_message(server: Server, frame: Frame) -> None:
+            while await server.send(frame.fd, bytes(SIZE)):
+                pass
+            note("ends")
+
+    settings = {"send_queue_size": LIMIT, "ping_interval": 0.3, "ping_timeout": 0.3, "close_timeout": 0.3}
+    running = await serve(application, **settings)
+    async with slow_reader(running) as (client, _):
+        for _ in range(200):
+            client.send_frame(Opcode.TEXT, b"go")
         assert await running.noted() == ("ends",)
 
 

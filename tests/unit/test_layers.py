@@ -23,6 +23,7 @@ LAYERS = [
         "hubbub.listening",
         "hubbub.metrics",
         "hubbub.program",
+        "hubbub.questions",
         "hubbub.sendings",
         "hubbub.settings",
         "hubbub.static",

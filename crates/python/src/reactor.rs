@@ -489,6 +489,14 @@ impl Reactor {
         }
     }
 
+    /// Raises what `send` would raise for these arguments.
+    #[pyo3(signature = (fd, data, opcode=None))]
+    fn check_sending(&self, fd: FdArgument, data: &Bound<'_, PyAny>, opcode: Option<OpcodeArgument>) -> PyResult<()> {
+        let FdArgument(_) = fd;
+        let data = self.data(data)?;
+        data.message(opcode.map(|opcode| opcode.0), Fin::Last, self.send_queue_size).map(|_| ())
+    }
+
     /// Stops waiting for room in the outbox of a connection.
     fn stop_sending(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
         self.on_loop(py, |engine| engine.stop_awaiting_room(fd.0))

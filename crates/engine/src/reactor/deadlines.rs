@@ -190,8 +190,10 @@ impl Reactor {
             if !connection.outbox.is_empty() {
                 connection.since = connection.since.max(connection.progress_at);
             }
-            // Nor is it late while we are not reading, or while its input is unread.
-            if connection.paused_at.is_some() || connection.incoming.is_readable() || connection.queued {
+            // Nor is it late while we are not reading, or while its input is unread; except while someone waits for room
+            // in its outbox. That may be the handler for which the input waits, and neither side would ever move.
+            let is_unread = connection.paused_at.is_some() || connection.incoming.is_readable() || connection.queued;
+            if is_unread && !connection.awaited {
                 connection.since = connection.since.max((now + 1000).saturating_sub(limit));
             }
         }

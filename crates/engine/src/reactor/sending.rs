@@ -3,6 +3,8 @@
 //! A message is queued only while no more than half of `send_queue_size` is queued, so that sending never applies the
 //! slow-consumer policy. Otherwise the caller is told when there is room. For a connection of another process, its
 //! process is asked to report it, over the same link as everything sent before.
+//!
+//! The frame that ends a fragmented message does not wait for the messages that are held back until it is sent.
 
 use std::sync::Arc;
 
@@ -75,12 +77,12 @@ impl Reactor {
         let Some(key) = self.settled_key(fd) else {
             return Ok(self.send_to_other(fd, opcode, payload));
         };
-        if !self.has_room_for(key, payload.len()) {
+        if !self.has_room_for(key, opcode, payload.len()) {
             self.write_out(key, usize::MAX);
             if !self.connections[key].is_open() {
                 return Ok(Sending::NotOpen);
             }
-            if !self.has_room_for(key, payload.len()) {
+            if !self.has_room_for(key, opcode, payload.len()) {
                 if self.awaits_room(fd) {
                     self.note_waiting(fd, key, self.shared.slot, payload.len());
                 }
@@ -89,14 +91,18 @@ impl Reactor {
         }
         // Messages of other processes may be on their way to the same outbox.
         let limit = self.settings.send_queue_size;
-        if self.shared.registry.reserve_calmly(fd, payload.len(), limit) == Room::TooLittle {
+        if opcode != DataOpcode::Continuation
+            && self.shared.registry.reserve_calmly(fd, payload.len(), limit) == Room::TooLittle
+        {
             if self.awaits_room(fd) {
                 self.note_waiting(fd, key, self.shared.slot, payload.len());
             }
             return Ok(Sending::Waits);
         }
         let queued = self.push(fd, opcode, Fin::Last, payload);
-        self.shared.registry.arrived(fd, payload.len());
+        if opcode != DataOpcode::Continuation {
+            self.shared.registry.arrived(fd, payload.len());
+        }
         let queued = queued?;
         Ok(if queued { Sending::Done } else { Sending::NotOpen })
     }
@@ -138,7 +144,9 @@ impl Reactor {
         let Some((fd, _)) = self.connections[key].identity.open() else { return };
         let (own, limit) = (self.shared.slot, self.settings.send_queue_size);
         let connection = &self.connections[key];
-        let (unsent, cost) = (connection.unsent(), connection.cost());
+        // The end of the message that holds the deferred ones back may be among those that wait.
+        let unsent = if connection.deferred.is_some() { connection.outbox.len() } else { connection.unsent() };
+        let cost = connection.cost();
         let shared = Arc::clone(&self.shared);
         let has_room = |slot, length| match slot == own {
             true if !has_room(unsent, cost, length, limit) => false,
@@ -182,9 +190,13 @@ impl Reactor {
         }
     }
 
-    fn has_room_for(&self, key: Key, length: usize) -> bool {
+    fn has_room_for(&self, key: Key, opcode: DataOpcode, length: usize) -> bool {
         let connection = &self.connections[key];
-        has_room(connection.unsent(), connection.cost(), length, self.settings.send_queue_size)
+        let unsent = match opcode {
+            DataOpcode::Continuation => connection.outbox.len(),
+            DataOpcode::Text | DataOpcode::Binary => connection.unsent(),
+        };
+        has_room(unsent, connection.cost(), length, self.settings.send_queue_size)
     }
 
     /// Registers that this process's application waits for room. Returns false if it waits for too many connections.
@@ -204,7 +216,12 @@ impl Reactor {
             return Sending::NotOpen;
         }
         if !self.shared.registry.is_behind(slot) {
-            match self.shared.registry.reserve_calmly(fd, payload.len(), self.settings.send_queue_size) {
+            let limit = self.settings.send_queue_size;
+            let room = match opcode {
+                DataOpcode::Continuation => self.shared.registry.reserve(fd, payload.len(), limit).into(),
+                DataOpcode::Text | DataOpcode::Binary => self.shared.registry.reserve_calmly(fd, payload.len(), limit),
+            };
+            match room {
                 Room::NotOpen => return Sending::NotOpen,
                 Room::Enough if self.try_away(Command::Push { fd, opcode, fin: Fin::Last, payload }) => {
                     return Sending::Done;

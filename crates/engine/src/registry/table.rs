@@ -34,6 +34,16 @@ pub(crate) enum Room {
     NotOpen,
 }
 
+impl From<Reservation> for Room {
+    fn from(reservation: Reservation) -> Self {
+        match reservation {
+            Reservation::Kept => Self::Enough,
+            Reservation::OutboxFull | Reservation::TooMuchUnderway => Self::TooLittle,
+            Reservation::NotOpen => Self::NotOpen,
+        }
+    }
+}
+
 /// Whether a process has subscribers for any topic with a certain bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
@@ -360,11 +370,7 @@ impl Registry {
     pub(crate) fn reserve_calmly(&self, fd: Fd, length: usize, limit: usize) -> Room {
         match self.room(fd, length, limit) {
             // Another process may have been faster.
-            Room::Enough => match self.reserve(fd, length, limit - limit / 8) {
-                Reservation::Kept => Room::Enough,
-                Reservation::NotOpen => Room::NotOpen,
-                Reservation::OutboxFull | Reservation::TooMuchUnderway => Room::TooLittle,
-            },
+            Room::Enough => self.reserve(fd, length, limit - limit / 8).into(),
             other => other,
         }
     }
