@@ -56,7 +56,7 @@ def commands() -> Iterator[str]:
             if not (takes_all and option.name in names):
                 yield f"- `{option.opts[0]}`: {option.help}"
         if takes_all:
-            yield "- Every [setting](settings.md) but the password, as `--max-connections 1000`."
+            yield "- Every [setting](settings.md), as `--max-connections 1000`."
 
 
 PAGES = {"settings.md": settings, "commands.md": commands}

@@ -30,7 +30,7 @@ from .jsons import STANDARD
 from .logs import shown, shown_client
 from .publisher import AsyncPublisher, Publisher
 from .server import Server
-from .settings import Settings
+from .settings import Settings, more_follow
 
 __all__ = ["main"]
 
@@ -128,8 +128,8 @@ def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
     """Run the Server named SERVER in MODULE, such as app:server.
 
     Every setting is an option here, and an environment variable: HUBBUB_MAX_MESSAGE_SIZE for --max-message-size. An
-    option beats a variable, and a variable beats the program's own value. A password is a variable only
-    (HUBBUB_SSL_KEYFILE_PASSWORD).
+    option beats a variable, and a variable beats the program's own value. Other users of this
+    machine can read options: for a password, set the variable (HUBBUB_SSL_KEYFILE_PASSWORD).
     """
     directory = os.path.abspath(app_dir)
     sys.path.insert(0, directory)
@@ -172,7 +172,9 @@ def _configured(target: str, options: Mapping[str, str | None], *, for_developme
     """
     given = {name: text for name, text in options.items() if text is not None}
     try:
-        server = _find(target)
+        # The program's own settings and variables may make sense only together with these options.
+        with more_follow():
+            server = _find(target)
         server._lay_over(given)
         if for_development:
             server._lay_over(given, defaults={"allowed_hosts": _own_names(server.settings)})

@@ -230,9 +230,12 @@ class FilePath(Kind):
 
     def check(self, value: object) -> object:
         path = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if not isinstance(path, str) or not path or "\0" in path:
+        if not isinstance(path, str):
             raise Refused
-        return path
+        try:
+            return as_path(path)
+        except ValueError:
+            raise Refused from None
 
 
 class Secret(Kind):
@@ -308,6 +311,13 @@ class Strings(Kind):
         except ValueError:
             pass
         raise Refused(f"{short_repr(given)} is not one")
+
+
+class FilePaths(Strings):
+    """A list of paths, each `str` or `os.PathLike`, stored as `str`."""
+
+    def _check_entry(self, given: object) -> str:
+        return super()._check_entry(os.fspath(given) if isinstance(given, os.PathLike) else given)
 
 
 @dataclass(frozen=True)
@@ -434,6 +444,7 @@ def as_path(text: str) -> str:
     """Return text that may be a path; raise `ValueError` if it cannot be one."""
     if not text or "\0" in text:
         raise ValueError
+    os.fsencode(text)  # Raises `ValueError` for characters that no path can have.
     return text
 
 

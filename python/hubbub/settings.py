@@ -7,7 +7,9 @@ messages derive from that table, so a new setting is one new field.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, TypedDict
 
@@ -15,6 +17,7 @@ from .errors import SettingsError
 from .kinds import (
     Choice,
     FilePath,
+    FilePaths,
     Flag,
     Integer,
     Kind,
@@ -37,7 +40,7 @@ from .kinds import (
     short_repr,
 )
 
-__all__ = ["ServerSettings", "Setting", "Settings"]
+__all__ = ["ServerSettings", "Setting", "Settings", "more_follow"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -45,6 +48,9 @@ MIB = 1024 * KIB
 MAX_WORKERS = 64
 MAX_BYTES = 2**31 - 1
 MAX_MEMORY = 2**40
+
+
+_more_follow = ContextVar("_more_follow", default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +150,7 @@ class ServerSettings(TypedDict, total=False):
     log_level: str
     backlog: int
     access_log: bool
-    reload_dirs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    reload_dirs: Sequence[str | os.PathLike[str]]
     stuck_after: float | None
     stuck_restart: bool
 
@@ -409,7 +415,7 @@ class Settings:
 
     reload_dirs: tuple[str, ...] = _setting(
         (),
-        Strings("directories", as_path),
+        FilePaths("directories", as_path),
         "Further directories that `hubbub run --reload` watches, with all kinds of files: pages and configuration, for "
         "example. Hidden files do not count. Do not list a directory in which the server itself writes.",
     )
@@ -432,6 +438,10 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in SETTINGS.values():
             object.__setattr__(self, setting.name, setting.read(getattr(self, setting.name)))
+        if not _more_follow.get():
+            self._check_together()
+
+    def _check_together(self) -> None:
         if self.ssl_certfile is not None and self.ssl_keyfile is None:
             raise SettingsError("ssl_keyfile: missing, although ssl_certfile is set; allowed is both or neither")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
@@ -514,6 +524,16 @@ class Settings:
     def allowed_origins(self) -> tuple[str, ...]:
         """`origins`, always as a tuple: `("same",)`, `("*",)` or the list."""
         return (self.origins,) if isinstance(self.origins, str) else self.origins
+
+
+@contextmanager
+def more_follow() -> Iterator[None]:
+    """Accept settings that contradict each other in this block: the options that complete them are laid over later."""
+    token = _more_follow.set(True)
+    try:
+        yield
+    finally:
+        _more_follow.reset(token)
 
 
 SETTINGS: Mapping[str, Setting] = {

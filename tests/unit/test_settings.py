@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub.errors import HubbubError, SettingsError
-from hubbub.settings import Setting, Settings
+from hubbub.settings import Setting, Settings, more_follow
 
 NAMES = [each.name for each in fields(Settings)]
 LISTS = ("origins", "allowed_hosts", "subprotocols", "trusted_proxies")
@@ -345,6 +345,23 @@ def test_lists_are_kept_as_tuples() -> None:
 def test_certificate_and_key_come_together() -> None:
     assert "ssl_keyfile: missing" in refusal(ssl_certfile="a.pem")
     assert "ssl_certfile: missing" in refusal(environ={"HUBBUB_SSL_KEYFILE": "b.pem"})
+
+
+def test_settings_that_options_will_complete_may_contradict_each_other() -> None:
+    keywords = {"ssl_keyfile_password": "hunter2", "ssl_ca_certs": "c.pem"}
+    with more_follow():
+        load(**keywords)
+    assert "ssl_keyfile_password: set, although" in refusal(**keywords)
+    assert Settings.load(keywords, options={"ssl_certfile": "a.pem", "ssl_keyfile": "b.pem"}).ssl_ca_certs == "c.pem"
+
+
+def test_no_path_has_a_lone_surrogate() -> None:
+    assert refusal(uds="/tmp/\ud800").startswith("uds: ")
+    assert load(uds="/tmp/\udcff").uds == "/tmp/\udcff"
+
+
+def test_directories_may_be_path_objects() -> None:
+    assert load(reload_dirs=[Path("/srv"), "pages"]).reload_dirs == ("/srv", "pages")
 
 
 def test_a_password_is_shown_nowhere() -> None:
