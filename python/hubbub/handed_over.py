@@ -6,7 +6,7 @@ import socket
 
 from .errors import CannotServe
 
-__all__ = ["from_descriptor", "from_systemd", "host_of"]
+__all__ = ["from_descriptor", "from_systemd", "host_of", "uds_of"]
 
 # sd_listen_fds(3): the first of them, after those of standard input, output and error.
 FIRST = 3
@@ -62,9 +62,19 @@ def from_systemd() -> list[socket.socket]:
 
 def host_of(descriptor: int) -> str | None:
     """Return the address at which an inherited TCP socket listens; `None` if the descriptor is nothing of the kind."""
+    name = _name_of(descriptor)
+    return str(name[0]) if isinstance(name, tuple) else None
+
+
+def uds_of(descriptor: int) -> str | None:
+    """Return the path of an inherited Unix socket; `None` if the descriptor is nothing of the kind."""
+    name = _name_of(descriptor)
+    return name if isinstance(name, str) else None
+
+
+def _name_of(descriptor: int) -> object:
     try:
         with from_descriptor(descriptor) as listener:
-            name = listener.getsockname()
-            return str(name[0]) if isinstance(name, tuple) else None
+            return listener.getsockname()
     except OSError:
         return None

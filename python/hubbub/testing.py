@@ -10,6 +10,7 @@ from typing import Any
 from .addresses import urls_to_open
 from .errors import NotRunning, check_seconds, wrong_type
 from .events import Sendable
+from .handed_over import uds_of
 from .jsons import as_text
 from .server import Server
 
@@ -50,11 +51,17 @@ class Client:
 
         Raises:
             TypeError: `data` has another type, or JSON cannot express it.
+            ValueError: A `str` contains lone surrogates, which UTF-8 cannot express.
             ConnectionError: The connection is closed.
             TimeoutError: The server has not read earlier messages within `timeout` seconds.
         """
         content = as_text(data)
-        if not isinstance(content, str):
+        if isinstance(content, str):
+            try:
+                content.encode()
+            except UnicodeEncodeError:
+                raise ValueError("data must be text that UTF-8 can express, without lone surrogates") from None
+        else:
             try:
                 content = bytes(memoryview(content))
             except TypeError:
@@ -119,14 +126,21 @@ class Client:
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection, and wait for the server's answer. Does nothing if it is closed already.
 
-        Messages that have not been received are discarded.
+        Messages that have not been received are discarded. A server that does not answer within `timeout` seconds is
+        cut off.
         """
         closing = asyncio.create_task(self.connection.close(code, reason))
-        # The library stops reading while many messages wait, and would not see the answer.
-        with contextlib.suppress(ConnectionClosed, ConcurrencyError):
-            while True:
-                await self.connection.recv()
-        await closing
+        try:
+            async with asyncio.timeout(self.timeout):
+                # The library stops reading while many messages wait, and would not see the answer.
+                with contextlib.suppress(ConnectionClosed, ConcurrencyError):
+                    while True:
+                        await self.connection.recv()
+                await asyncio.shield(closing)
+        except TimeoutError:
+            # The library waits without limit if the server does not read.
+            self.connection.transport.abort()
+            await closing
 
     @contextlib.asynccontextmanager
     async def _waiting(self, failed: str) -> AsyncIterator[None]:
@@ -187,9 +201,11 @@ async def connected(
         "ping_interval": None,
         "proxy": None,
         "close_timeout": timeout,
+        # The time is limited here.
+        "open_timeout": None,
         **options,
     }
-    uds = server.settings.uds if isinstance(server, Server) else None
+    uds = _uds_of(server) if isinstance(server, Server) else None
     if isinstance(server, Server) and server.settings.ssl_certfile and "ssl" not in options:
         settings["ssl"] = _trust(server.settings.ssl_certfile)
     async with _within(timeout, f"{address} did not accept the client"):
@@ -204,10 +220,9 @@ async def connected(
 async def _connect(address: str, uds: str | None, settings: dict[str, Any], *, retries: bool) -> ClientConnection:
     while True:
         try:
-            # The time is limited by the caller.
             if uds is not None:
-                return await unix_connect(uds, address, open_timeout=None, **settings)
-            return await connect(address, open_timeout=None, **settings)
+                return await unix_connect(uds, address, **settings)
+            return await connect(address, **settings)
         except (ConnectionRefusedError, FileNotFoundError):
             if not retries:
                 raise
@@ -237,12 +252,19 @@ def _address_of(server: Server | str) -> tuple[str, bool]:
     if not isinstance(server, Server):
         raise wrong_type("server", "a Server or an address", server)
     is_here, is_secure = server.worker_id is not None, server.settings.ssl_certfile is not None
-    if server.settings.uds is not None:
+    if _uds_of(server) is not None:
         return f"{'wss' if is_secure else 'ws'}://localhost", is_here
     if not server.port:
         raise NotRunning("the server is not running in this process, so its port is not known: give its address")
     url = urls_to_open(server.settings.hosts, server.port, tls=is_secure)[0]
     return "ws" + url.removeprefix("http").rstrip("/"), is_here
+
+
+def _uds_of(server: Server) -> str | None:
+    """Return the path of the Unix socket at which a server listens, if it does."""
+    if server.settings.fd is not None:
+        return uds_of(server.settings.fd)
+    return server.settings.uds
 
 
 def _trust(certfile: str) -> ssl.SSLContext:

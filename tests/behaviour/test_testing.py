@@ -154,6 +154,38 @@ async def test_what_is_not_json_is_shown(serve: Serve) -> None:
                 await client.receive_json()
 
 
+async def test_a_server_that_reads_nothing_is_cut_off_at_the_end_of_the_block() -> None:
+    server = Server(port=0)
+    # Each message waits for the one before.
+    server.on("message", lambda server, frame: asyncio.sleep(60))
+
+    async def overfill(client: Client) -> None:
+        while True:
+            await client.send("x" * 100_000)
+
+    async with asyncio.timeout(20), server:
+        with pytest.raises(TimeoutError, match="took no message within"):
+            async with connected(server, timeout=SHORT) as client:
+                await overfill(client)
+
+
+async def test_a_unix_socket_that_was_handed_over_is_found(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        server = Server(fd=listener.fileno())
+        answers(server, lambda *what: None)
+        async with server, connected(server) as client:
+            await client.send("hello")
+            assert await client.receive() == "hello"
+
+
+async def test_the_librarys_own_time_out_may_be_given() -> None:
+    server = Server(port=0)
+    async with server, connected(server, open_timeout=5):
+        pass
+
+
 async def test_a_server_in_the_loop_is_found_by_itself() -> None:
     server = Server(port=0)
     server.on("open", lambda server, request: server.push(request.fd, request.path))
