@@ -4,6 +4,7 @@ Nothing in here does I/O or knows about a server. `Frame`, the only value create
 class of the native core.
 """
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict
 
@@ -29,7 +30,8 @@ else:
     Data = str | bytes | bytearray | memoryview
 """Text, or any bytes-like object."""
 
-Sendable: TypeAlias = Data | dict[Any, Any] | list[Any]
+# Type checkers know a typed dict as a `Mapping`, and not as a `dict`.
+Sendable: TypeAlias = Data | dict[Any, Any] | Mapping[str, object] | list[Any]
 """What can be sent: text, any bytes-like object, or a `dict` or `list`, which goes as JSON text."""
 
 

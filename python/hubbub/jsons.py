@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from math import isinf
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -93,11 +94,18 @@ def _encoder() -> "JSONEncoder":
 def _decoder() -> "JSONDecoder":
     from json import JSONDecoder
 
-    return JSONDecoder(parse_constant=_refuse)
+    return JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON (RFC 8259 §6)")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
 
 
 STANDARD = Json()

@@ -217,12 +217,10 @@ class Request:
         Empty if the body is. Raises `ValueError` if the body is something else (for example a form with files, which is
         `multipart/form-data`), is not in UTF-8, or has more than 1,000 fields.
         """
-        try:
-            return self._form
-        except AttributeError:
+        if not hasattr(self, "_form"):
             content_type = self.headers.get("content-type", "")
             self._form = MappingProxyType(dict(_form_fields(content_type, self._body)))
-            return self._form
+        return self._form
 
     @property
     def state(self) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Self
+from unicodedata import category
 from urllib.parse import quote
 
 from .errors import short_number, wrong_type
@@ -118,8 +119,8 @@ class Response:
 
         Raises:
             TypeError: `url` is not a `str`, or `status` is not an `int`.
-            ValueError: `url` contains a control character, `status` is none of these, or a header is malformed,
-                reserved, or Location.
+            ValueError: `url` contains a control character or a lone surrogate, `status` is none of these, or a header
+                is malformed, reserved, or Location.
         """
         if not isinstance(url, str):
             raise wrong_type("url", "a str", url)
@@ -127,8 +128,10 @@ class Response:
             raise wrong_type("status", "an int", status)
         if status not in (301, 302, 303, 307, 308):
             raise ValueError(f"status {short_number(status)} is not a redirect; allowed are 301, 302, 303, 307 and 308")
-        if not url.isprintable():
+        if any(category(character) == "Cc" for character in url):
             raise ValueError(f"the URL contains a control character: {url!r}")
+        if any("\ud800" <= character <= "\udfff" for character in url):
+            raise ValueError(f"the URL contains a lone surrogate, which UTF-8 cannot express: {url!r}")
         further = Headers(headers)
         if further.values_of("location"):
             raise ValueError("redirect itself sets the header Location")

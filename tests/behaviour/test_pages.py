@@ -235,6 +235,7 @@ async def test_a_body_that_cannot_be_decoded_is_a_400(serve: Serve) -> None:
             if status == 400:
                 assert answer.body == b"the body of the request cannot be decoded\n"
     await running.log.tells("not JSON: ")
+    assert "AttributeError" not in running.log.text
 
 
 async def test_a_redirect_after_a_form_is_303(serve: Serve) -> None:

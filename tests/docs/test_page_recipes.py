@@ -117,6 +117,10 @@ async def test_messages_go_to_their_commands(snippets: list[Snippet]) -> None:
                 {"type": "add", "id": 2, "a": "1"},
                 {"type": "error", "id": 2, "text": "add needs two whole numbers, a and b"},
             ),
+            (
+                {"type": "add", "id": 2, "a": 1, "b": 10**4000},
+                {"type": "error", "id": 2, "text": "add needs two whole numbers, a and b"},
+            ),
             ({"type": "?", "id": 3}, {"type": "error", "id": None, "text": "type is one of rename, add"}),
             ([], {"type": "error", "id": None, "text": "type is one of rename, add"}),
         ):

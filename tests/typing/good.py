@@ -73,6 +73,7 @@ def on_start(*arguments: Any) -> None: ...
 def on_shutdown(server: Server) -> None:
     stats: Stats = server.stats()
     first: WorkerStats = stats["workers"][0]
+    server.push(1, stats)
     print(stats["connections"] + first["worker_id"], first["started_at"])
 
 

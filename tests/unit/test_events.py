@@ -406,6 +406,17 @@ def test_redirect_names_the_place() -> None:
     assert Response.redirect("https://[::1]:8443/#top", 308).headers == {"Location": "https://[::1]:8443/#top"}
 
 
+@pytest.mark.parametrize("character", ["\u3000", "\u200d", "\xa0", "\xad", "駅"])
+def test_redirect_encodes_what_is_no_control_character(character: str) -> None:
+    assert Response.redirect(f"/s?q={character}").headers == {"Location": f"/s?q={quote(character)}"}
+
+
+@pytest.mark.parametrize("character", ["\0", "\t", "\x7f", "\x85", "\ud800"])
+def test_redirect_refuses_what_no_url_can_have(character: str) -> None:
+    with pytest.raises(ValueError, match="lone surrogate" if character > "\xff" else "control character"):
+        Response.redirect(f"/{character}")
+
+
 def test_redirect_refuses_what_is_none() -> None:
     with pytest.raises(ValueError, match="control character"):
         Response.redirect("/\r\nInjected: yes")
