@@ -174,7 +174,7 @@ async def test_a_unix_socket_that_was_handed_over_is_found(tmp_path: Path) -> No
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
         server = Server(fd=listener.fileno())
-        answers(server, lambda *what: None)
+        answers(server, Note(lambda values: None))
         async with server, connected(server) as client:
             await client.send("hello")
             assert await client.receive() == "hello"

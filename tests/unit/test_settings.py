@@ -348,7 +348,7 @@ def test_certificate_and_key_come_together() -> None:
 
 
 def test_settings_that_options_will_complete_may_contradict_each_other() -> None:
-    keywords = {"ssl_keyfile_password": "hunter2", "ssl_ca_certs": "c.pem"}
+    keywords: dict[str, Any] = {"ssl_keyfile_password": "hunter2", "ssl_ca_certs": "c.pem"}
     with more_follow():
         load(**keywords)
     assert "ssl_keyfile_password: set, although" in refusal(**keywords)
