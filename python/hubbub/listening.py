@@ -13,6 +13,7 @@ from typing import Any
 
 from . import handed_over
 from .errors import CannotServe
+from .logs import shown
 from .unix_sockets import SocketFile, listen_at
 
 __all__ = ["Listeners", "listen", "open_listeners", "raise_file_limit"]
@@ -70,7 +71,7 @@ async def open_listeners(
     """
     if uds is not None:
         listener, file = listen_at(uds, backlog)
-        return Listeners([listener], port, uds, uds, file=file)
+        return Listeners([listener], port, shown(uds), shown(uds), file=file)
     inherited = [handed_over.from_descriptor(fd)] if fd is not None else handed_over.from_systemd()
     if inherited:
         return _describe_inherited(inherited, port)
@@ -85,7 +86,7 @@ def _describe_inherited(listeners: list[socket.socket], port: int) -> Listeners:
     for listener in listeners:
         name = listener.getsockname()
         if listener.family == socket.AF_UNIX:
-            where.append(os.fsdecode(name) or "a Unix socket")
+            where.append(_shown_unix(os.fsdecode(name)))
         else:
             where.append(f"{name[0]} port {name[1]}")
             ports.append(name[1])
@@ -93,6 +94,13 @@ def _describe_inherited(listeners: list[socket.socket], port: int) -> Listeners:
     title = f"port {ports[0]}" if ports else where[0]
     port = ports[0] if ports else port
     return Listeners(listeners, port, " and ".join(where) + " (handed over)", title, are_shared=True)
+
+
+def _shown_unix(name: str) -> str:
+    """Return a Unix socket's name for people; one in Linux's abstract namespace begins with `@`, as `ss` shows it."""
+    if name.startswith("\0"):
+        return "@" + shown(name[1:])
+    return shown(name) or "a Unix socket"
 
 
 async def listen(hosts: Sequence[str], port: int, backlog: int) -> list[socket.socket]:

@@ -27,6 +27,7 @@ from typing import Any, Literal, NoReturn
 import setproctitle
 
 from . import _core
+from .logs import shown
 
 __all__ = ["Assignment", "Way", "Why"]
 
@@ -398,9 +399,19 @@ def titled(role: str, where: str) -> Iterator[None]:
 
     `where` is where the server listens: "port 9501".
     """
-    before = setproctitle.getproctitle()
-    setproctitle.setproctitle(f"hubbub: {role} ({name} {where})")
+    try:
+        before = setproctitle.getproctitle()
+    except UnicodeDecodeError:
+        # The arguments are not UTF-8.
+        before = " ".join(sys.orig_argv)
+    _set_title(f"hubbub: {role} ({shown(name)} {where})")
     try:
         yield
     finally:
-        setproctitle.setproctitle(before)
+        _set_title(before)
+
+
+def _set_title(title: str) -> None:
+    """Set the title of this process if possible: it is only for people, so a failure must not stop the program."""
+    with contextlib.suppress(Exception):
+        setproctitle.setproctitle(title.encode(errors="backslashreplace").decode())

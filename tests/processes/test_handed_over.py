@@ -118,6 +118,21 @@ async def test_a_descriptor_that_is_no_listening_socket_is_refused(
     assert await launched.log.to_the_end() == [f"hubbub: fd: descriptor {descriptor} {problem}"]
 
 
+async def test_a_socket_in_the_abstract_namespace_is_served(run: Run, program: ProgramFile) -> None:
+    name = f"hubbub-test-{os.getpid()}"
+    program.write(workers=1)
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(f"\0{name}\n\xff")
+        unix.listen()
+        launched = await serving_at(run, program, unix)
+        shown = f"@{name}\\n\xff"
+        assert f"listening on {shown} (handed over), " in await launched.log.wait_for("listening on")
+        assert title(launched.process.pid) == f"hubbub: master (app.py {shown})"
+        async with unix_connect(f"\0{name}\n\xff", "ws://localhost/", proxy=None) as client:
+            assert await ask(client, "'served'") == "served"
+        await launched.stop()
+
+
 # The shell becomes the server, so it knows the process id.
 AS_SYSTEMD = 'LISTEN_PID=$$ LISTEN_FDS={count} exec "$@" {redirections}'
 

@@ -72,6 +72,19 @@ async def test_clients_are_served_at_the_path_until_the_server_stops(
     assert not is_there(uds)
 
 
+async def test_the_path_may_be_any_bytes(run: Run, program: ProgramFile, uds: str) -> None:
+    uds = os.path.dirname(uds) + os.fsdecode(b"/\xff\n.sock")
+    program.write(workers=1)
+    launched = await run(program.path, HUBBUB_UDS=uds)
+    await launched.serves()
+    shown = f"{os.path.dirname(uds)}/\\udcff\\n.sock"
+    assert f"listening on {shown}, " in await launched.log.wait_for("listening on")
+    assert title(launched.process.pid) == f"hubbub: master (app.py {shown})"
+    assert await answer_at(uds, "'served'") == "served"
+    await launched.stop()
+    assert not is_there(uds)
+
+
 async def test_a_reload_keeps_the_socket(launch: Launch, program: ProgramFile, uds: str) -> None:
     launched = await launch("version = 1", uds=uds, workers=2)
     found = os.lstat(uds)

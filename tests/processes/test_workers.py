@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from launched import LIFE, Launch, ProgramFile, ask, children, end, start, title
+from launched import LIFE, Launch, ProgramFile, Run, ask, children, end, start, title
 from websockets.asyncio.client import ClientConnection
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "echo" / "app.py"
@@ -20,6 +20,25 @@ async def test_titles_tell_which_process_is_which(launch: Launch) -> None:
     assert title(launched.process.pid) == f"hubbub: master {of}"
     titles = {title(pid) for pid in children(launched.process.pid)}
     assert titles == {f"hubbub: worker 0 {of}", f"hubbub: worker 1 {of}"}
+
+
+async def test_arguments_may_be_any_bytes(run: Run, program: ProgramFile) -> None:
+    program.write(workers=1)
+    launched = await run(program.path, os.fsdecode(b"caf\xe9"))
+    await launched.serves()
+    assert title(launched.process.pid) == f"hubbub: master (app.py port {launched.port})"
+    async with launched.connect() as client:
+        assert await ask(client, "os.fsencode(sys.argv[1])") == str(b"caf\xe9")
+    await launched.stop()
+
+
+async def test_the_name_of_the_program_may_be_any_bytes(run: Run, program: ProgramFile) -> None:
+    path = program.path.with_name(os.fsdecode(b"caf\xe9\n.py"))
+    ProgramFile(path).write(workers=1)
+    launched = await run(path)
+    await launched.serves()
+    assert title(launched.process.pid) == f"hubbub: master (caf\\udce9\\n.py port {launched.port})"
+    await launched.stop()
 
 
 async def test_without_a_number_there_is_one_for_each_core(launch: Launch) -> None:
