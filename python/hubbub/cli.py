@@ -6,6 +6,7 @@ code, shown with its traceback.
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import json
 import logging
@@ -326,10 +327,15 @@ def _content(text: str) -> str:
     """Return the text to send; for `-`, read it unchanged from standard input."""
     if text != "-":
         return text
+    # Python has no such stream if the descriptor is closed.
+    if not sys.stdin:
+        raise Failure("cannot read standard input: it is closed")
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise Failure(f"standard input is not UTF-8: {error}") from None
+    except OSError as error:
+        raise Failure(f"cannot read standard input: {error.strerror}") from None
 
 
 def _value(text: str, is_json: bool) -> Any:
@@ -352,10 +358,27 @@ def _sending(command: Callable[..., Any]) -> Callable[..., Any]:
     return is_json(_talking(command))
 
 
+def _print(text: str) -> None:
+    """Print a line of the answer."""
+    # Python has no such stream if the descriptor is closed; click would print nothing.
+    if not sys.stdout:
+        raise Failure("cannot write to standard output: it is closed")
+    try:
+        click.echo(text)
+    except OSError as error:
+        # click itself ends the command, silently, if the reader of a pipe has gone.
+        if error.errno == errno.EPIPE:
+            raise
+        # Python tries to write the rest at its end. That must not fail again.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Failure(f"cannot write to standard output: {error.strerror}") from None
+
+
 def _answer(as_json: bool, **values: Any) -> None:
     """Print the result as JSON for programs; people see a message only if something goes wrong."""
     if as_json:
-        click.echo(json.dumps(values))
+        _print(json.dumps(values))
 
 
 @main.command()
@@ -418,7 +441,7 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
     with _telling_errors():
         found = asyncio.run(_all_connections(_address(port, control)))
     if as_json:
-        click.echo(json.dumps([info._asdict() for info in found]))
+        _print(json.dumps([info._asdict() for info in found]))
         return
     now = time.time()
     header = ["fd", "worker", "client", "path", "topics", "open for", "silent for", "latency"]
@@ -442,7 +465,7 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
         for info in found
     ]
     print_table([header, *rows], left={2, 3})
-    click.echo(f"{len(found):,} {'connection' if len(found) == 1 else 'connections'}")
+    _print(f"{len(found):,} {'connection' if len(found) == 1 else 'connections'}")
 
 
 async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
@@ -505,7 +528,7 @@ def _tell_count(found: listing.Listing[Any, Any], name: str) -> None:
             line += f"; for the next ones add --after={shlex.quote(after)}"
         else:
             line += "; for the next ones add --json, which also gives the argument for --after"
-    click.echo(line)
+    _print(line)
 
 
 @main.command()
@@ -515,7 +538,7 @@ def stats(port: str | None, control: str | None, as_json: bool) -> None:
     with _server(port, control) as server:
         counted = server.stats()
     if as_json:
-        click.echo(json.dumps(counted))
+        _print(json.dumps(counted))
         return
     columns = [stats_column("all", counted)]
     columns += [stats_column(f"worker {worker['worker_id']}", worker) for worker in counted["workers"]]
@@ -563,7 +586,7 @@ def print_table(rows: Sequence[Sequence[str]], left: set[int]) -> None:
             cell.ljust(width) if index in left else cell.rjust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        click.echo("  ".join(cells).rstrip())
+        _print("  ".join(cells).rstrip())
 
 
 def shown_bytes(count: int) -> str:

@@ -271,6 +271,39 @@ def test_a_reader_that_goes_away_is_no_traceback(server: OutsideServer) -> None:
         assert process.stderr.read() == b""
 
 
+def redirected(redirection: str, *arguments: object) -> tuple[int, str]:
+    """Run the command with a redirection of the shell; return its exit status and errors."""
+    command = ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *HUBBUB, *map(str, arguments)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=PATIENCE)
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")]
+)
+def test_an_answer_that_cannot_be_written_is_one_line(server: OutsideServer, redirection: str, reason: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("NOT TESTED: needs /dev/full")
+    with server.client("news") as client:
+        for command in (
+            *([name, *options] for name in ("connections", "topics", "stats") for options in ([], ["--json"])),
+            *(["members", "news", *options] for options in ([], ["--json"])),
+            ["push", client.fd, "x", "--json"],
+            ["publish", "news", "x", "--json"],
+            ["broadcast", "x", "--json"],
+            ["disconnect", client.fd, "--json"],
+        ):
+            found = redirected(redirection, *command, "--control", server.control)
+            assert found == (1, f"hubbub: cannot write to standard output: {reason}\n"), command
+
+
+@pytest.mark.parametrize(("redirection", "reason"), [("<&-", "it is closed"), ("0>/dev/null", "Bad file descriptor")])
+def test_text_that_cannot_be_read_is_one_line(server: OutsideServer, redirection: str, reason: str) -> None:
+    for command in (["push", 1, "-"], ["publish", "news", "-"], ["broadcast", "-", "--json-data"]):
+        found = redirected(redirection, *command, "--control", server.control)
+        assert found == (1, f"hubbub: cannot read standard input: {reason}\n")
+
+
 def test_version_and_help_need_no_server() -> None:
     assert re.fullmatch(r"hubbub \d+\.\d+\.\d+\n", hubbub("--version")[1])
     status, out, _ = hubbub("--help")
