@@ -18,6 +18,8 @@ Page = tuple[list[E], bool]
 
 # Entries to ask for at a time. Workers give fewer of long ones.
 MAX_PAGE = 65_536
+# No connection has an id above this. The binding takes larger numbers for 0, which comes before all ids.
+LARGEST_ID = 2**63 - 1
 
 
 class Listing(Generic[A, E]):
@@ -67,4 +69,4 @@ def topics(limit: int, after: str = "") -> Listing[str, tuple[str, int]]:
 
 def members(limit: int, after: int = 0) -> Listing[int, int]:
     """Begin a list of at most `limit` ids above `after`."""
-    return Listing(limit, after, lambda fd: fd)
+    return Listing(limit, min(after, LARGEST_ID), lambda fd: fd)

@@ -182,6 +182,20 @@ def test_members_are_listed_page_by_page(server: OutsideServer) -> None:
         last = hubbub("members", "news", "--after", fds[0], "--json", "--control", server.control)[1]
         assert json.loads(last) == {"members": fds[1:], "next": None}
         assert hubbub("members", "nobody", "--control", server.control)[1].splitlines()[-1] == "0 members"
+        for after in (2**63 - 1, 2**63, 2**64, 10**100):
+            last = hubbub("members", "news", "--after", after, "--json", "--control", server.control)[1]
+            assert json.loads(last) == {"members": [], "next": None}, after
+        everybody = hubbub("members", "news", "--after", -(2**64), "--json", "--control", server.control)[1]
+        assert json.loads(everybody) == {"members": fds, "next": None}
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**100, 0])
+def test_a_number_that_no_connection_has_names_none(server: OutsideServer, number: int) -> None:
+    with server.client():
+        for command in (["push", number, "x"], ["disconnect", number]):
+            status, _, err = hubbub(*command, "--control", server.control)
+            assert (status, err.count("\n")) == (1, 1)
+            assert f"there is no open connection {number}" in err
 
 
 def test_stats_are_a_table_for_people(server: OutsideServer) -> None:
