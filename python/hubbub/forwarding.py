@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["MAX_PROXIES", "forwarded"]
+__all__ = ["MAX_PROXIES", "ProxyItself", "forwarded"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -17,6 +17,15 @@ MAX_PROXIES = 32
 _LONGEST_ADDRESS = 45 + 1 + 15
 
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+
+class ProxyItself(tuple[str, int]):
+    """The address and port of a proxy whose PROXY header names no client.
+
+    Such a proxy passes on TCP as it comes, so the headers of its requests may have been written by anybody.
+    """
+
+    __slots__ = ()
 
 
 def forwarded(
@@ -33,13 +42,14 @@ def forwarded(
 
     Args:
         headers: The request's pairs, names in any case.
-        client: The address and port of the socket's peer.
+        client: The address and port of the socket's peer, or those that a PROXY header names; `ProxyItself` if the
+            header names none.
         scheme: `http` or `https`, according to the socket.
         trusted: `Settings.trusted_proxies`.
 
     Returns:
-        `client` and `scheme` unchanged if the peer is not trusted; each of them also if its header is missing
-            or malformed. A forwarded client has port 0 unless the header contains the port.
+        `client` and `scheme` unchanged if `client` is not trusted, or a `ProxyItself`; each of them also if its header
+            is missing or malformed. A forwarded client has port 0 unless the header contains the port.
     """
     addresses, schemes = [], []
     for name, value in headers:
@@ -51,6 +61,8 @@ def forwarded(
     if not addresses and not schemes:
         return client, scheme
 
+    if isinstance(client, ProxyItself):
+        return client, scheme
     peer = _judged(client[0], trusted)
     if not peer or not peer.is_trusted:
         return client, scheme

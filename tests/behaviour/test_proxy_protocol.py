@@ -17,6 +17,9 @@ V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24" + struct.pack(
     "!16s16sHH", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x09", bytes(16), 4711, 443
 )
 LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
+UNIX = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + bytes(216)
+UNKNOWN = b"PROXY UNKNOWN\r\n"
+FORGED = ("X-Forwarded-For: 203.0.113.1", "X-Forwarded-Proto: https")
 
 
 def tells_client(server: Server, note: Note) -> None:
@@ -25,7 +28,17 @@ def tells_client(server: Server, note: Note) -> None:
         return "{} {}".format(*request.client)
 
 
-async def answer_to(running: Running, header: bytes) -> tuple[int, str]:
+def tells_fd(server: Server, note: Note) -> None:
+    server.on("open", lambda server, request: note(request.fd))
+
+
+def tells_all(server: Server, note: Note) -> None:
+    @server.on("request")
+    def on_request(server: Server, request: Request) -> str:
+        return "{} {} {}".format(*request.client, request.scheme)
+
+
+async def answer_to(running: Running, header: bytes, *headers: str) -> tuple[int, str]:
     """Send a header, and then a request, over TLS if the server speaks it; return the answer's status and body."""
     connecting = (
         asyncio.open_unix_connection(running.uds) if running.uds else asyncio.open_connection(HOST, running.port)
@@ -34,7 +47,8 @@ async def answer_to(running: Running, header: bytes) -> tuple[int, str]:
     writer.write(header)
     if running.tls:
         await writer.start_tls(running.tls, server_hostname=HOST)
-    writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    lines = ["GET / HTTP/1.1", "Host: localhost", "Connection: close", *headers]
+    writer.write("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
     head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
     writer.close()
     return int(head.split()[1]), body
@@ -71,12 +85,54 @@ async def test_a_stranger_is_turned_away_with_or_without_a_header(serve: Serve) 
     await running.log.tells("is not in trusted_proxies")
 
 
-async def test_forwarding_headers_of_the_named_client_are_not_believed(serve_here: Serve) -> None:
-    running = await serve_here(tells_client, proxy_protocol=True)
+async def test_forwarding_headers_of_the_named_client_are_not_believed(serve: Serve) -> None:
+    running = await serve(tells_all, proxy_protocol=True)
+    assert await answer_to(running, V1, *FORGED) == (200, f"198.51.100.9 4711 {running.scheme}")
+
+
+async def test_forwarding_headers_never_count_if_no_client_is_named(serve: Serve) -> None:
+    running = await serve(tells_all, proxy_protocol=True)
+    for header in (UNKNOWN, LOCAL, UNIX):
+        status, told = await answer_to(running, header, *FORGED)
+        client, _, scheme = told.split()
+        assert (status, client, scheme) == (200, "127.0.0.1", running.scheme)
+
+
+async def test_forwarding_headers_count_if_a_trusted_proxy_is_named(serve: Serve) -> None:
+    # The proxy that has connected and the one that it names may have the same address.
+    running = await serve(tells_all, proxy_protocol=True)
+    header = V1.replace(b"198.51.100.9", b"127.0.0.1")
+    assert await answer_to(running, header, *FORGED) == (200, "203.0.113.1 0 https")
+
+
+async def test_the_client_of_a_websocket_is_the_proxy_if_none_is_named(serve_here: Serve) -> None:
+    running = await serve_here(tells_fd, proxy_protocol=True, origins=["https://example.com"])
     async with RawClient(running.port) as client:
-        client.send(V1)
-        client.ask("/", "X-Forwarded-For: 203.0.113.1")
-        assert (await client.answer()).body == b"198.51.100.9 4711"
+        client.send(LOCAL)
+        await client.upgrade(FORGED[0], "Origin: https://example.com")
+        info = await running.server.info(await running.opened())
+        assert info.client[0] == "127.0.0.1"
+    async with RawClient(running.port) as client:
+        client.send(LOCAL)
+        assert (await client.upgrade(FORGED[0], "Origin: https://example.org")).status == 403
+    await running.log.tells("refused 127.0.0.1:")
+
+
+async def test_another_worker_that_takes_a_connection_over_knows_whether_a_client_was_named() -> None:
+    async with serve_in_processes(1, tells_all, {"proxy_protocol": True}) as running:
+        named = V1.replace(b"198.51.100.9", b"127.0.0.1")
+        async with RawClient(running.port) as nobodys, RawClient(running.port) as proxys:
+            clients = {nobodys: b"127.0.0.1 ", proxys: b"203.0.113.1 0 https"}
+            nobodys.send(UNKNOWN)
+            proxys.send(named)
+            for client, told in clients.items():
+                client.ask("/", *FORGED)
+                assert (await client.answer()).body.startswith(told)
+            await running.server.reload()
+            await running.log.tells("hubbub INFO reloaded")
+            for client, told in clients.items():
+                client.ask("/", *FORGED)
+                assert (await client.answer()).body.startswith(told)
 
 
 async def test_without_the_setting_a_header_is_no_request(serve_here: Serve) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.forwarding import forwarded
+from hubbub.forwarding import ProxyItself, forwarded
 
 LATIN1 = st.binary().map(lambda raw: raw.decode("latin-1"))
 PROXIES = ("127.0.0.1", "::1", "10.0.0.0/8", "2001:db8:1::/48")
@@ -22,6 +22,12 @@ def test_a_trusted_proxy_is_believed() -> None:
 def test_anybody_else_is_not() -> None:
     headers = (("X-Forwarded-For", "192.0.2.9"), ("X-Forwarded-Proto", "https"))
     assert seen_through(*headers, peer="198.51.100.1") == (("198.51.100.1", 4711), "http")
+
+
+def test_a_proxy_that_names_no_client_vouches_for_no_headers() -> None:
+    headers = (("X-Forwarded-For", "192.0.2.9"), ("X-Forwarded-Proto", "https"))
+    proxy = ProxyItself(("10.0.0.1", 4711))
+    assert forwarded(headers, proxy, "http", PROXIES) == (("10.0.0.1", 4711), "http")
 
 
 def test_without_the_headers_the_peer_is_the_client() -> None:

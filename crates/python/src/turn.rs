@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use engine::{Answer, EndpointId, Event, Fd, Leave, OUTSIDE, Payload, Refused, Relief, Shortage, Token};
+use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyList, PyString};
@@ -125,7 +126,8 @@ impl Reactor {
                 }
                 Step::Handshake(token, head, peer, endpoint) => self.handshake(py, token, &head, peer, endpoint)?,
                 Step::Request(token, head, peer, endpoint, body) => {
-                    let request = self.request(py, Some(token), &head, peer, endpoint, body.bind(py))?;
+                    let request =
+                        self.request(py, Some(token), &head, self.client(py, token, peer)?, endpoint, body.bind(py))?;
                     let worker = self.runner.worker.bind(py);
                     worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
                 }
@@ -200,13 +202,15 @@ impl Reactor {
         let worker = self.runner.worker.bind(py);
         let decides = worker.getattr(intern!(py, "decides_handshakes"))?.get_item(endpoint.index())?;
         if decides.is_truthy()? {
-            let request = self.request(py, Some(token), head, peer, endpoint, &PyBytes::new(py, b""))?;
+            let client = self.client(py, token, peer)?;
+            let request = self.request(py, Some(token), head, client, endpoint, &PyBytes::new(py, b""))?;
             worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
             return Ok(());
         }
         let wants_request = self.handlers(endpoint).open.get().is_some_and(|open| open.wants(1));
         let request = if wants_request || head.get("x-forwarded-for").is_some() {
-            Some(self.request(py, Some(token), head, peer, endpoint, &PyBytes::new(py, b""))?)
+            let client = self.client(py, token, peer)?;
+            Some(self.request(py, Some(token), head, client, endpoint, &PyBytes::new(py, b""))?)
         } else {
             None
         };
@@ -279,7 +283,8 @@ impl Reactor {
         let is_wanted = self.runner.worker.bind(py).call_method0(intern!(py, "wants_refusals"))?.is_truthy()?;
         let request = match &refused.head {
             Some(head) if is_wanted => {
-                Some(self.request(py, None, head, refused.peer, EndpointId::SERVER, &PyBytes::new(py, b""))?)
+                let client = client_of(py, refused.peer, refused.hides_client)?;
+                Some(self.request(py, None, head, client, EndpointId::SERVER, &PyBytes::new(py, b""))?)
             }
             _ => None,
         };
@@ -288,13 +293,19 @@ impl Reactor {
         self.runner.worker.bind(py).call_method1(intern!(py, "on_refused"), arguments).map(|_| ())
     }
 
+    /// The client of a request that is to be answered.
+    fn client<'py>(&self, py: Python<'py>, token: Token, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
+        let hides_client = self.engine()?.hides_client(token);
+        client_of(py, peer, hides_client)
+    }
+
     /// The Python `Request` of a head and a body; without a token, it is not for handlers.
     fn request<'py>(
         &self,
         py: Python<'py>,
         token: Option<Token>,
         head: &Head,
-        peer: SocketAddr,
+        client: Bound<'py, PyAny>,
         endpoint: EndpointId,
         body: &Bound<'py, PyBytes>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -308,7 +319,7 @@ impl Reactor {
             None => None,
         };
         let certificate = certificate.map(|der| PyBytes::new(py, &der));
-        let arguments = (head.method(), path, query, headers, client_tuple(peer), body, endpoint.index(), certificate);
+        let arguments = (head.method(), path, query, headers, client, body, endpoint.index(), certificate);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
 }
@@ -320,6 +331,12 @@ impl Drop for ClearCurrent<'_> {
     fn drop(&mut self) {
         self.0.current.clear();
     }
+}
+
+/// The client that a request comes from, as `make_request` takes it.
+fn client_of(py: Python<'_>, peer: SocketAddr, hides_client: bool) -> PyResult<Bound<'_, PyAny>> {
+    let client = client_tuple(peer).into_bound_py_any(py)?;
+    if hides_client { py.import("hubbub.forwarding")?.getattr("ProxyItself")?.call1((client,)) } else { Ok(client) }
 }
 
 /// A client as Python sees it: its address and port.

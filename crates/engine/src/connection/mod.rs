@@ -242,6 +242,8 @@ pub(crate) struct Connection {
     pub(crate) idle_count: u64,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) peer: SocketAddr,
+    /// Whether the peer is a proxy whose PROXY header named no client.
+    pub(crate) hides_client: bool,
 }
 
 /// All that sending touches lies in the first two cache lines. (Without optimisation, mio's sockets are larger.)
@@ -255,6 +257,7 @@ impl Connection {
             identity: Identity::Unnamed,
             socket: Some(socket),
             peer,
+            hides_client: false,
             stage: Stage::Head { scanned: 0 },
             input: Vec::new(),
             outbox: Outbox::default(),

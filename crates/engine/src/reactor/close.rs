@@ -18,7 +18,7 @@ use wire::sender::Sender;
 
 use crate::connection::flow::{Drain, Finish};
 use crate::connection::identity::{Ending, Identity, Life};
-use crate::connection::{Stage, Wait};
+use crate::connection::{Connection, Stage, Wait};
 use crate::reactor::refusals::Refused;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
@@ -214,9 +214,9 @@ impl Reactor {
 
     /// Reports a failed TLS handshake. All of them are reported here.
     pub(crate) fn refuse_tls(&mut self, key: Key, reason: &str) {
-        let peer = self.connections[key].peer;
+        let Connection { peer, hides_client, .. } = self.connections[key];
         let reason = format!("the TLS handshake failed: {reason}").into();
-        self.turned_away(Refused { peer, status: None, reason, sent: 0, head: None, others: 0 });
+        self.turned_away(Refused { peer, hides_client, status: None, reason, sent: 0, head: None, others: 0 });
     }
 
     /// Called when nothing is left to send. Closes a connection that only waited for this.

@@ -265,6 +265,7 @@ impl Reactor {
         });
         self.turned_away(Refused {
             peer: self.connections[key].peer,
+            hides_client: self.connections[key].hides_client,
             status: Some(rejection.status),
             reason: reason_for_log(rejection, head.as_deref()),
             sent,
@@ -295,6 +296,11 @@ impl Reactor {
     pub fn peer_certificate(&self, token: Token) -> Option<&[u8]> {
         let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial)?;
         connection.tls.as_ref()?.peer_certificate()
+    }
+
+    /// Whether the peer is a proxy whose PROXY header named no client.
+    pub fn hides_client(&self, token: Token) -> bool {
+        self.connections.get(token.key).is_some_and(|it| it.serial == token.serial && it.hides_client)
     }
 
     /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.

@@ -1,7 +1,5 @@
 //! Connections that a proxy has opened for a client, and begins with a PROXY header.
 
-use std::net::SocketAddr;
-
 use wire::http::Rejection;
 use wire::proxy;
 
@@ -9,7 +7,6 @@ use crate::connection::flow::{Finish, Incoming};
 use crate::connection::{Connection, Stage};
 use crate::reactor::Reactor;
 use crate::reactor::refusals::Refused;
-use crate::system::sockets;
 use crate::system::table::Key;
 
 /// Bytes read at a time, so that what follows the header stays short.
@@ -54,6 +51,7 @@ impl Reactor {
         let Some(visit) = &mut self.visit else { return };
         let connection = &mut self.connections[key];
         connection.peer = header.client.unwrap_or(connection.peer);
+        connection.hides_client = header.client.is_none();
         connection.stage = Stage::Head { scanned: 0 };
         if let Some(mut session) = tls {
             let sealed = visit.unused(&self.tools.buffer).to_vec();
@@ -77,7 +75,8 @@ impl Reactor {
             return;
         }
         let peer = self.connections[key].peer;
-        self.turned_away(Refused { peer, status: None, reason: reason.into(), sent: 0, head: None, others: 0 });
+        let reason = reason.into();
+        self.turned_away(Refused { peer, hides_client: false, status: None, reason, sent: 0, head: None, others: 0 });
         self.finish_sending(key, Finish::Linger);
     }
 }
@@ -85,7 +84,6 @@ impl Reactor {
 /// The PROXY header that another worker needs to take on this connection, if its own has been read.
 pub(super) fn header_again(connection: &Connection) -> Vec<u8> {
     let mut header = Vec::new();
-    let peer: Option<SocketAddr> = connection.socket.as_ref().and_then(|socket| sockets::peer(socket).ok());
-    proxy::write(Some(connection.peer).filter(|client| Some(*client) != peer), &mut header);
+    proxy::write((!connection.hides_client).then_some(connection.peer), &mut header);
     header
 }

@@ -15,6 +15,8 @@ const MAX_WAITING: usize = 64;
 pub struct Refused {
     /// The address it came from.
     pub peer: SocketAddr,
+    /// Whether that is a proxy whose PROXY header named no client.
+    pub hides_client: bool,
     /// The status it was answered with; `None` if it got no answer.
     pub status: Option<u16>,
     /// The reason, in words.
@@ -64,6 +66,7 @@ mod tests {
         for _ in 0..MAX_WAITING + 5 {
             refusals.push(Refused {
                 peer: "192.0.2.7:443".parse().expect("an address"),
+                hides_client: false,
                 status: Some(400),
                 reason: "why".into(),
                 sent: 4,
