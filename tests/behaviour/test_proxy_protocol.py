@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import Callable
 
+import pytest
 from application import Note
 from multi_process import serve_in_processes
 from over_tls import HOST, serve_over_tls
@@ -73,6 +74,23 @@ async def test_a_connection_without_a_valid_header_is_400(serve: Serve) -> None:
             status, _ = await answer_to(running, header)
             assert status == 400
     await running.log.tells("does not begin with a PROXY header")
+
+
+async def test_the_log_tells_what_is_wrong_with_a_header(serve_here: Serve, subtests: pytest.Subtests) -> None:
+    running = await serve_here(tells_client, proxy_protocol=True)
+    for header, wrong in {
+        V1.replace(b" 4711", b""): "it must name two addresses and two ports",
+        V1.replace(b"198.51.100.9", b"::1"): "an address is not valid",
+        V1.replace(b"4711", b"65536"): "a port is not valid",
+        V1.replace(b"TCP4", b"UDP4"): "its protocol must be TCP4, TCP6 or UNKNOWN",
+        V1.replace(b"\r\n", b"\n"): "its line must end with CR LF",
+        V1.lower(): "it must begin with PROXY in upper case",
+        V2.replace(b"QUIT\n\x21", b"QUIT\n\x31"): "its version must be 1 or 2",
+        V2.replace(b"QUIT\n\x21\x21\0\x24", b"QUIT\n\x21\x21\0\x04"): "it is too short for its addresses",
+    }.items():
+        with subtests.test(wrong=wrong):
+            assert (await answer_to(running, header))[0] == 400
+            await running.log.tells(f"400 the PROXY header is malformed: {wrong}")
 
 
 async def test_a_stranger_is_turned_away_with_or_without_a_header(serve: Serve) -> None:

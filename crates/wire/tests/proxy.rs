@@ -31,30 +31,33 @@ fn version_1_tells_the_client() {
 
 #[test]
 fn other_lines_are_malformed() {
-    for line in [
-        "GET / HTTP/1.1\r\n",
-        "proxy TCP4 192.0.2.7 198.51.100.1 4711 443\r\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443 \r\n",
-        "PROXY TCP4  192.0.2.7 198.51.100.1 4711 443\r\n",
-        "PROXY TCP4 2001:db8::7 2001:db8::1 4711 443\r\n",
-        "PROXY TCP6 192.0.2.7 198.51.100.1 4711 443\r\n",
-        "PROXY TCP4 192.0.2.07 198.51.100.1 4711 443\r\n",
-        "PROXY TCP4 192.0.2 198.51.100.1 4711 443\r\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 65536 443\r\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 +4711 443\r\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 04711 443\r\n",
-        "PROXY TCP4 192.0.2.7 198.51.100.1 4711 -1\r\n",
-        "PROXY UDP4 192.0.2.7 198.51.100.1 4711 443\r\n",
-        "PROXY UNKNOWNS\r\n",
-        "PROXY \r\n",
+    for (line, why) in [
+        ("GET / HTTP/1.1\r\n", Malformed::Missing),
+        ("POST / HTTP/1.1\r\n", Malformed::Missing),
+        ("PROXY\r\n", Malformed::Missing),
+        ("proxy TCP4 192.0.2.7 198.51.100.1 4711 443\r\n", Malformed::Case),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\n", Malformed::LineEnd),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n", Malformed::Fields),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 4711 443 \r\n", Malformed::Fields),
+        ("PROXY TCP4  192.0.2.7 198.51.100.1 4711 443\r\n", Malformed::Fields),
+        ("PROXY TCP4 2001:db8::7 2001:db8::1 4711 443\r\n", Malformed::Address),
+        ("PROXY TCP6 192.0.2.7 198.51.100.1 4711 443\r\n", Malformed::Address),
+        ("PROXY TCP4 192.0.2.07 198.51.100.1 4711 443\r\n", Malformed::Address),
+        ("PROXY TCP4 192.0.2 198.51.100.1 4711 443\r\n", Malformed::Address),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 65536 443\r\n", Malformed::Port),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 +4711 443\r\n", Malformed::Port),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 04711 443\r\n", Malformed::Port),
+        ("PROXY TCP4 192.0.2.7 198.51.100.1 4711 -1\r\n", Malformed::Port),
+        ("PROXY UDP4 192.0.2.7 198.51.100.1 4711 443\r\n", Malformed::Protocol),
+        ("PROXY UNKNOWNS\r\n", Malformed::Protocol),
+        ("PROXY \r\n", Malformed::Protocol),
     ] {
-        assert_eq!(parse(line.as_bytes()), Err(Malformed), "{line}");
+        assert_eq!(parse(line.as_bytes()), Err(why), "{line}");
     }
+    assert_eq!(parse(b"PROXY TCP4 \xff\r\n"), Err(Malformed::Fields));
     let endless = format!("PROXY UNKNOWN {}", "x".repeat(200));
     assert_eq!(parse(&endless.as_bytes()[..106]), Ok(None));
-    assert_eq!(parse(&endless.as_bytes()[..107]), Err(Malformed));
+    assert_eq!(parse(&endless.as_bytes()[..107]), Err(Malformed::TooLong));
 }
 
 #[test]
@@ -74,21 +77,21 @@ fn version_2_tells_the_client() {
 
 #[test]
 fn other_headers_of_version_2_are_malformed() {
-    for rest in [
-        &[0x11, 0x11, 0, 12][..],
-        &[0x22, 0x11, 0, 12],
-        &[0x31, 0x11, 0, 12],
-        &[0x21, 0x11, 0, 11],
-        &[0x21, 0x21, 0, 35],
-        &[0x21, 0x31, 0, 215],
+    for (rest, why) in [
+        (&[0x11, 0x11, 0, 12][..], Malformed::Version),
+        (&[0x31, 0x11, 0, 12], Malformed::Version),
+        (&[0x22, 0x11, 0, 12], Malformed::Command),
+        (&[0x21, 0x11, 0, 11], Malformed::TooShort),
+        (&[0x21, 0x21, 0, 35], Malformed::TooShort),
+        (&[0x21, 0x31, 0, 215], Malformed::TooShort),
         // Datagrams.
-        &[0x21, 0x12, 0, 12],
-        &[0x21, 0x22, 0, 36],
-        &[0x21, 0x41, 0, 12],
+        (&[0x21, 0x12, 0, 12], Malformed::Family),
+        (&[0x21, 0x22, 0, 36], Malformed::Family),
+        (&[0x21, 0x41, 0, 12], Malformed::Family),
     ] {
-        assert_eq!(parse(&v2(rest)), Err(Malformed), "{rest:?}");
+        assert_eq!(parse(&v2(rest)), Err(why), "{rest:?}");
     }
-    assert_eq!(parse(&v2(&[0x11])), Err(Malformed));
+    assert_eq!(parse(&v2(&[0x11])), Err(Malformed::Version));
 }
 
 proptest! {
@@ -125,6 +128,7 @@ proptest! {
         any::<Vec<u8>>(),
         any::<Vec<u8>>().prop_map(|rest| v2(&rest)),
         any::<Vec<u8>>().prop_map(|rest| [b"PROXY ", &rest[..]].concat()),
+        "[PROXYproxy]{0,8} ?".prop_map(String::into_bytes),
         "PROXY (TCP4|TCP6|UNKNOWN)( [0-9.:a-f]{0,12}){0,5}\r\n".prop_map(String::into_bytes),
     ]) {
         let mut decision = Ok(None);

@@ -233,7 +233,7 @@ impl Parting {
                     session.keep(input.to_vec());
                     return false;
                 }
-                Err(proxy::Malformed) => return true,
+                Err(_) => return true,
             }
             self.awaits_header = false;
         }

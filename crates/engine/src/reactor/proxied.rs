@@ -13,7 +13,6 @@ use crate::system::table::Key;
 pub(super) const READ: usize = 4096;
 
 const STRANGER: &str = "this peer is not in trusted_proxies, and with proxy_protocol only those may connect";
-const MALFORMED: &str = "the connection does not begin with a PROXY header, which proxy_protocol requires";
 const LATE: &str = "the PROXY header did not arrive in time";
 
 impl Reactor {
@@ -37,8 +36,8 @@ impl Reactor {
                 self.read_more();
                 return;
             }
-            Err(proxy::Malformed) => {
-                self.refuse_unproxied(key, MALFORMED);
+            Err(malformed) => {
+                self.refuse_unproxied(key, malformed.reason());
                 return;
             }
         };
