@@ -112,12 +112,22 @@ async def test_text_given_as_bytes_must_be_utf8(serve: Serve, subtests: pytest.S
                 await running.server.push(fd, data, Opcode.TEXT)
 
 
-async def test_a_str_that_utf8_cannot_express_is_a_value_error(serve: Serve) -> None:
+async def test_a_str_that_utf8_cannot_express_is_a_value_error(serve: Serve, subtests: pytest.Subtests) -> None:
     running = await serve(tells_fd)
     async with running.connect():
         fd = await running.opened()
-        with pytest.raises(ValueError, match="surrogates"):
-            await running.server.push(fd, "\ud800")
+        says = "^data must be text that UTF-8 can express, without lone surrogates$"
+        text = "\ud800"
+        for call, arguments in (
+            ("push", (fd, text)),
+            ("send", (fd, text)),
+            ("ping", (fd, text)),
+            ("publish", ("topic", text)),
+            ("broadcast", (text,)),
+            ("send_message", (text, 0)),
+        ):
+            with subtests.test(call=call), pytest.raises(ValueError, match=says):
+                await getattr(running.server, call)(*arguments)
 
 
 async def test_a_message_above_send_queue_size_is_a_value_error(serve: Serve) -> None:

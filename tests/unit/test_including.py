@@ -30,6 +30,7 @@ def include_all(*paths: str) -> None:
         ("/{room:uuid}", 'unknown kind "uuid"; known kinds are int and path'),
         ("/{room}/{room:int}", 'two parameters called "room"'),
         ("/{all:path}/more", "goes on after {all:path}"),
+        ("/a\ud800", "path must be text that UTF-8 can express, without lone surrogates"),
     ],
 )
 def test_a_path_that_makes_no_sense_is_refused_at_include(path: str, problem: str) -> None:

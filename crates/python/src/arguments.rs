@@ -54,14 +54,15 @@ fn wrong_code(given: &str) -> String {
     format!("close code {given} may not be sent; allowed are 1000-1003, 1007-1014 and 3000-4999")
 }
 
+#[cold]
+fn not_expressible(name: &str) -> PyErr {
+    PyValueError::new_err(format!("{name} must be text that UTF-8 can express, without lone surrogates"))
+}
+
 /// The characters of a `str`.
-fn text_named<'a>(name: &str, value: Borrowed<'a, '_, PyAny>) -> PyResult<&'a str> {
+pub(crate) fn text_named<'a>(name: &str, value: Borrowed<'a, '_, PyAny>) -> PyResult<&'a str> {
     value.extract::<&str>().map_err(|_| {
-        if value.is_instance_of::<PyString>() {
-            PyValueError::new_err(format!("{name} must be text that UTF-8 can express, without lone surrogates"))
-        } else {
-            wrong_type(name, "a str", value)
-        }
+        if value.is_instance_of::<PyString>() { not_expressible(name) } else { wrong_type(name, "a str", value) }
     })
 }
 
@@ -132,6 +133,17 @@ impl<'a> FromPyObject<'a, '_> for Prefix<'a> {
             return Err(PyValueError::new_err(format!("prefix must have at most 255 bytes of UTF-8, not {length}")));
         }
         Ok(Self(prefix))
+    }
+}
+
+/// The name of the topic after which a list begins; any text.
+pub(crate) struct After<'a>(pub(crate) &'a str);
+
+impl<'a> FromPyObject<'a, '_> for After<'a> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, '_, PyAny>) -> PyResult<Self> {
+        text_named("after", value).map(Self)
     }
 }
 
@@ -210,7 +222,7 @@ impl Data<'_> {
     #[inline]
     pub(crate) fn payload(&self) -> PyResult<&[u8]> {
         match self {
-            Self::Text(text) => Ok(text.to_str()?.as_bytes()),
+            Self::Text(text) => Ok(text.to_str().map_err(|_| not_expressible("data"))?.as_bytes()),
             Self::Bytes(bytes) => Ok(bytes.as_bytes()),
         }
     }

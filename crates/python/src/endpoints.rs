@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use wire::path::{Path, Pattern, Value};
 
+use crate::arguments::text_named;
 use crate::settings::origins;
 
 /// The pattern of an endpoint's path.
@@ -18,8 +19,10 @@ pub(crate) struct PathPattern(Pattern);
 #[pymethods]
 impl PathPattern {
     #[new]
-    fn new(text: &str) -> PyResult<Self> {
-        Pattern::parse(text).map(Self).map_err(|error| PyValueError::new_err(error.to_string()))
+    fn new(text: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Pattern::parse(text_named("path", text.as_borrowed())?)
+            .map(Self)
+            .map_err(|error| PyValueError::new_err(error.to_string()))
     }
 
     /// The parameters of a path that it matches, as a dict; the path is still percent-encoded.

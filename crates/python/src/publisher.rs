@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyT
 use pyo3::prelude::*;
 
 use crate::arguments::{
-    CodeArgument, Data, FdArgument, OpcodeArgument, PlainData, Prefix, Reason, Topic, check_close, excluded,
+    After, CodeArgument, Data, FdArgument, OpcodeArgument, PlainData, Prefix, Reason, Topic, check_close, excluded,
 };
 use crate::values::{info_tuple, page_tuple, stats_dict};
 
@@ -181,11 +181,11 @@ impl Publisher {
         py: Python<'_>,
         ticket: Ticket,
         prefix: Prefix<'_>,
-        after: &str,
+        after: After<'_>,
         limit: u32,
         timeout: Wait,
     ) -> PyResult<()> {
-        self.ask(py, ticket, Question::Topics { prefix: prefix.0, after, limit }, timeout)
+        self.ask(py, ticket, Question::Topics { prefix: prefix.0, after: after.0, limit }, timeout)
     }
 
     /// A page of `hubbub.Publisher.members`: the first `limit` ids above `after`, or fewer, and whether more follow.

@@ -24,7 +24,7 @@ use pyo3::{IntoPyObjectExt, ffi, intern};
 use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{
-    CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, PlainData, Prefix, Reason, SENDABLE, Topic,
+    After, CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, PlainData, Prefix, Reason, SENDABLE, Topic,
     check_close, check_ping, excluded, not_utf8, wrong_type,
 };
 use crate::endpoints::PathPattern;
@@ -706,11 +706,11 @@ impl Reactor {
         &self,
         py: Python<'_>,
         prefix: Prefix<'_>,
-        after: &str,
+        after: After<'_>,
         limit: u32,
         callback: Py<PyAny>,
     ) -> PyResult<u64> {
-        self.ask_all(py, &Question::Topics { prefix: prefix.0, after, limit }, callback)
+        self.ask_all(py, &Question::Topics { prefix: prefix.0, after: after.0, limit }, callback)
     }
 
     /// The same for a page of a topic's members: the first `limit` ids above `after`.
