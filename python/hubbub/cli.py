@@ -326,6 +326,10 @@ def _telling_errors() -> Iterator[None]:
 def _content(text: str) -> str:
     """Return the text to send; for `-`, read it unchanged from standard input."""
     if text != "-":
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError("TEXT is not UTF-8") from None
         return text
     # Python has no such stream if the descriptor is closed.
     if not sys.stdin:
@@ -346,6 +350,8 @@ def _value(text: str, is_json: bool) -> Any:
     try:
         value = STANDARD.decode(content)
     except ValueError as error:
+        if isinstance(error.__cause__, UnicodeEncodeError):
+            raise click.UsageError("TEXT has a lone surrogate, which UTF-8 cannot express") from None
         raise click.UsageError(f"TEXT is {error}") from None
     if not isinstance(value, dict | list):
         raise click.UsageError(f"TEXT must be a JSON object or array, not {type(value).__name__}")

@@ -1,6 +1,7 @@
 """`hubbub push` and the other commands that talk to a running server."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -266,6 +267,13 @@ def test_variables_name_the_server_unless_options_do(server: OutsideServer, tmp_
         (["members"], "Missing argument 'TOPIC'"),
         (["members", ""], "topic must have 1 to 255 bytes"),
         (["members", "x", "--limit", -1], "limit must be 1 or above, not -1"),
+        (["push", 1, os.fsdecode(b"\xff")], "TEXT is not UTF-8"),
+        (["publish", "x", os.fsdecode(b"\xff")], "TEXT is not UTF-8"),
+        (["broadcast", os.fsdecode(b'{"a":"\xff"}'), "--json-data"], "TEXT is not UTF-8"),
+        (["broadcast", '{"a":"\\ud800"}', "--json-data"], "TEXT has a lone surrogate, which UTF-8 cannot express"),
+        (["topics", "--after", os.fsdecode(b"\xff")], "after must be text that UTF-8 can express"),
+        (["members", os.fsdecode(b"\xff")], "topic must be text that UTF-8 can express"),
+        (["disconnect", 1, "--reason", os.fsdecode(b"\xff")], "reason must be text that UTF-8 can express"),
     ],
 )
 def test_a_wrong_call_has_status_2(server: OutsideServer, command: list[object], says: str) -> None:
