@@ -307,14 +307,10 @@ def test_an_answer_that_cannot_be_written_is_one_line(server: OutsideServer, red
     if not Path("/dev/full").exists():
         pytest.skip("NOT TESTED: needs /dev/full")
     with server.client("news") as client:
-        for command in (
-            *([name, *options] for name in ("connections", "topics", "stats") for options in ([], ["--json"])),
-            *(["members", "news", *options] for options in ([], ["--json"])),
-            ["push", client.fd, "x", "--json"],
-            ["publish", "news", "x", "--json"],
-            ["broadcast", "x", "--json"],
-            ["disconnect", client.fd, "--json"],
-        ):
+        lists: list[list[object]] = [["connections"], ["topics"], ["stats"], ["members", "news"]]
+        answers: list[list[object]] = [["push", client.fd, "x"], ["publish", "news", "x"], ["broadcast", "x"]]
+        answers.append(["disconnect", client.fd])
+        for command in [*lists, *([*command, "--json"] for command in lists + answers)]:
             found = redirected(redirection, *command, "--control", server.control)
             assert found == (1, f"hubbub: cannot write to standard output: {reason}\n"), command
 
