@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import selectors
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, final
 
 from .events import Data, Opcode, Sendable, Stats
@@ -13,6 +13,7 @@ from .settings import Settings
 
 __all__ = [
     "Frame",
+    "HandlerCoroutine",
     "Home",
     "Hub",
     "PathPattern",
@@ -24,6 +25,7 @@ __all__ = [
     "check_certificates",
     "die_with_parent",
     "explain",
+    "note_use",
 ]
 
 __version__: str
@@ -80,10 +82,25 @@ class Frame:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+@final
+class HandlerCoroutine:
+    """What a task runs that handlers share."""
+
+    def current(self) -> Coroutine[Any, Any, Any] | None:
+        """The coroutine of the handler that has the task at the moment."""
+
+    def send(self, value: object) -> Any: ...
+    def throw(self, *error: Any) -> Any: ...
+    def close(self) -> None: ...
+    def __iter__(self) -> HandlerCoroutine: ...
+    def __await__(self) -> HandlerCoroutine: ...
+    def __next__(self) -> Any: ...
+
 def bind_push(reactor: Reactor, class_: type, replaced: Callable[..., bool]) -> Callable[..., bool] | None: ...
 def check_certificates(settings: Settings) -> None: ...
 def die_with_parent() -> bool: ...
 def explain(errno: int) -> str: ...
+def note_use() -> None: ...
 
 @final
 class Home:

@@ -37,6 +37,7 @@ from .responses import Accept, Refuse, Response
 from .sendings import Sendings
 from .settings import Settings
 from .static import FileResponse
+from .tasks import shared_task_class
 from .timers import Timer
 from .visitors import Visitors
 from .watchdog import Watchdog
@@ -164,6 +165,7 @@ class Worker:
         self.caller = Caller(handlers, settings.threads)
         self.loop = self.caller.loop
         self.make_task, self.task_options = self.caller.make_task, self.caller.task_options
+        self.shared_task_class = shared_task_class()
         # Set by `leave`, with the reason in `_why`, when this worker has to leave.
         self.is_to_leave = asyncio.Event()
         self._why: Why = "stop"

@@ -28,6 +28,7 @@ LAYERS = [
         "hubbub.settings",
         "hubbub.static",
         "hubbub.systemd",
+        "hubbub.tasks",
         "hubbub.terminal",
         "hubbub.threads",
         "hubbub.timers",

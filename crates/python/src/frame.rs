@@ -45,7 +45,7 @@ pub(crate) struct Frames<'py> {
 
 impl<'py> Frames<'py> {
     /// The frame of a message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         &mut self,
         fd: &Bound<'py, PyInt>,
@@ -73,7 +73,7 @@ impl<'py> Frames<'py> {
     }
 
     /// Takes back a frame whose handler has returned. Returns what it held, unless it is still in use.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give_back(&mut self, mut frame: Bound<'py, Frame>) -> Option<Py<PyAny>> {
         let py = frame.py();
         // SAFETY: the pointer is to a live object.

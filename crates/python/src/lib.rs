@@ -3,7 +3,10 @@
 //! This layer is thin: it converts arguments and events, and calls handlers. No rule of the protocol belongs here.
 
 mod arguments;
+mod batch;
+mod contexts;
 mod endpoints;
+mod events;
 mod fork;
 mod frame;
 mod handlers;
@@ -13,6 +16,7 @@ mod ids;
 mod publisher;
 mod push;
 mod reactor;
+mod runner;
 mod selector;
 mod settings;
 mod stopwatch;
@@ -27,6 +31,8 @@ use pyo3::prelude::*;
 /// The native part of hubbub; see the stub file for its contents.
 #[pymodule(gil_used = true)]
 mod _core {
+    #[pymodule_export]
+    use super::batch::{HandlerCoroutine, note_use};
     #[pymodule_export]
     use super::endpoints::PathPattern;
     #[pymodule_export]

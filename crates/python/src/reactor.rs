@@ -29,9 +29,10 @@ use crate::arguments::{
 };
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
-use crate::handlers::{Handler, Runner};
+use crate::handlers::Handler;
 use crate::home::Home;
 use crate::ids::Ids;
+use crate::runner::{Runner, SharedTasks};
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::values::{info_tuple, metrics_dict, page_tuple, stats_dict};
@@ -138,7 +139,7 @@ impl Reactor {
     }
 
     /// An id as a Python object, on the event loop's thread.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn id<'py>(&self, py: Python<'py>, fd: Fd) -> PyResult<Bound<'py, PyInt>> {
         let mine = self.ids.mine().ok_or_else(of_another_thread)?;
         Ok(mine.borrow().map_err(in_use)?.get(py, fd))
@@ -333,6 +334,7 @@ impl Reactor {
             runner: Runner {
                 make_task: worker.getattr("make_task")?.unbind(),
                 task_options: worker.getattr("task_options")?.cast_into::<PyDict>()?.unbind(),
+                shared_tasks: SharedTasks::of(&worker)?,
                 worker: worker.unbind(),
                 stopwatch: Stopwatch::new(Arc::clone(engine.shared())),
             },

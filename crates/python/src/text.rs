@@ -28,7 +28,7 @@ struct Made {
 
 impl<'py> Texts<'py> {
     /// A `str` with this content.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make(&mut self, py: Python<'py>, text: &str) -> Bound<'py, PyString> {
         // Strings of one character are shared by all of Python.
         if !text.is_ascii() || text.len() < 2 {
@@ -62,7 +62,7 @@ impl<'py> Texts<'py> {
     }
 
     /// Takes back the data of the last message: if it is the string that was made last, it is used again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give_back(&mut self, py: Python<'py>, data: Py<PyAny>) {
         let pointer = data.as_ptr();
         // SAFETY: the pointer is to a live object. A string has flags; other data may have taken the place of a string that

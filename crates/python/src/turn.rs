@@ -1,82 +1,26 @@
-//! A turn as seen by Python: events become objects, and handlers are called with them.
+//! A turn as seen by Python: handlers are called for its events.
 
+use std::mem;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use engine::{Answer, EndpointId, Event, Fd, Leave, OUTSIDE, Payload, Refused, Relief, Shortage, Token};
+use engine::{EndpointId, Fd, Refused, Relief, Shortage, Token};
 use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyInt, PyList, PyString};
-use wire::frame::Opcode;
+use pyo3::types::{PyBytes, PyList, PyString};
 use wire::http::Head;
 
-use crate::frame::Frames;
-use crate::handlers::{Arguments, Contexts, Handler, Outcome};
+use crate::batch::run_batch;
+use crate::contexts::Contexts;
+use crate::events::{ClearCurrent, Events, Kept, Message, Other, Step};
+use crate::handlers::{Arguments, Handler};
 use crate::hub::leave_name;
 use crate::reactor::{Reactor, address, in_use};
-use crate::text::Texts;
+use crate::runner::Outcome;
 
-/// What an [`Event`] is turned into while the reactor is borrowed. Python is entered only afterwards.
-enum Step {
-    Handshake(Token, Arc<Head>, SocketAddr, EndpointId),
-    Request(Token, Box<Head>, SocketAddr, EndpointId, Py<PyBytes>),
-    Message(Fd, EndpointId, Py<PyAny>, Opcode),
-    Closed(Fd, EndpointId, u16, String),
-    Drained(Fd, EndpointId),
-    PipeMessage(Option<u8>, Py<PyAny>),
-    Answered(u64, Box<Answer>),
-    Gone(Fd),
-    Room(Fd),
-    TopicsExceeded(Fd),
-    Refused(Box<Refused>),
-    Relieved(Relief),
-    Leave(Leave),
-    AcceptPaused(String),
-    Shortage(Shortage),
-    CertificateRead(Option<String>),
-}
-
-/// The worker that a message comes from; `None` if it comes from another program.
-fn sender(from: u8) -> Option<u8> {
-    (from != OUTSIDE).then_some(from)
-}
-
-impl Step {
-    #[inline]
-    fn of<'py>(py: Python<'py>, event: Event<'_>, texts: &mut Texts<'py>) -> Self {
-        match event {
-            Event::Message { fd, endpoint, payload: Payload::Text(text) } => {
-                Self::Message(fd, endpoint, texts.make(py, text).into_any().unbind(), Opcode::Text)
-            }
-            Event::Message { fd, endpoint, payload: Payload::Binary(bytes) } => {
-                Self::Message(fd, endpoint, PyBytes::new(py, bytes).into_any().unbind(), Opcode::Binary)
-            }
-            Event::Handshake { token, head, peer, endpoint } => Self::Handshake(token, head, peer, endpoint),
-            Event::Request { token, head, peer, endpoint, body } => {
-                Self::Request(token, Box::new(head), peer, endpoint, PyBytes::new(py, &body).unbind())
-            }
-            Event::Closed { fd, endpoint, code, reason } => Self::Closed(fd, endpoint, code, reason),
-            Event::Drained { fd, endpoint } => Self::Drained(fd, endpoint),
-            Event::PipeMessage { from, payload: Payload::Text(text) } => {
-                Self::PipeMessage(sender(from), texts.make(py, text).into_any().unbind())
-            }
-            Event::PipeMessage { from, payload: Payload::Binary(bytes) } => {
-                Self::PipeMessage(sender(from), PyBytes::new(py, bytes).into_any().unbind())
-            }
-            Event::Answered { number, answer } => Self::Answered(number, answer),
-            Event::Gone { fd } => Self::Gone(fd),
-            Event::Room { fd } => Self::Room(fd),
-            Event::TopicsExceeded { fd } => Self::TopicsExceeded(fd),
-            Event::Refused(refused) => Self::Refused(refused),
-            Event::Relieved(relief) => Self::Relieved(relief),
-            Event::Leave(why) => Self::Leave(why),
-            Event::Shortage(shortage) => Self::Shortage(shortage),
-            Event::AcceptPaused { error } => Self::AcceptPaused(engine::explain(&error)),
-            Event::CertificateRead(result) => Self::CertificateRead(result.err()),
-        }
-    }
-}
+/// The first messages of a turn get a task each: a task for several messages costs twice as much, and there may be no
+/// more of them.
+const MESSAGES_ALONE: u32 = 2;
 
 impl Reactor {
     /// Takes and handles events until there are no more, or the budget is used up.
@@ -87,91 +31,135 @@ impl Reactor {
         let mine = self.mine()?;
         mine.borrow().map_err(in_use)?.begin()?;
         self.runner.stopwatch.restart();
-        // Messages of one connection arrive together, so its id is looked up once for all of them.
-        let mut last: Option<(Fd, Bound<'_, PyInt>)> = None;
+        let mut kept = Kept::default();
         // Declared after it, so that this is dropped first.
         let _cleared = ClearCurrent(self);
         let mut contexts = Contexts::default();
-        let mut frames = Frames::default();
-        let mut texts = Texts::default();
+        let mut async_messages = 0;
         loop {
-            let Some(step) = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event, &mut texts)) else {
-                if mine.borrow().map_err(in_use)?.go_on()? {
-                    self.runner.stopwatch.restart();
-                    continue;
-                }
-                return Ok(());
-            };
-            if !matches!(step, Step::Message(..)) {
-                contexts.leave();
-            }
+            let step = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event, &mut kept.texts));
             match step {
-                Step::Message(fd, endpoint, data, opcode) => {
-                    let Some(handler) = self.handlers(endpoint).message.get() else { continue };
-                    let id = match &last {
-                        Some((same, id)) if *same == fd => id,
-                        _ => {
-                            let id = &last.insert((fd, self.id(py, fd)?)).1;
-                            self.current.set(id, fd);
-                            id
-                        }
-                    };
-                    let frame = frames.take(id, data, opcode, &self.home)?;
-                    let arguments = Arguments::new([self.server.bind_borrowed(py), frame.as_any().as_borrowed()]);
-                    self.run_in_order(py, "message", fd, handler, arguments, &mut contexts)?;
-                    if let Some(data) = frames.give_back(frame) {
-                        texts.give_back(py, data);
+                Some(Step::Message(message)) => {
+                    let Some(handler) = self.handlers(message.endpoint).message.get() else { continue };
+                    if handler.is_async() {
+                        contexts.leave();
+                        // Moved there and back, and not lent: what other functions have no pointer to can stay in
+                        // registers, which makes sync handlers cheaper.
+                        let mut events = Events { py, reactor: self, kept: mem::take(&mut kept) };
+                        async_messages += 1;
+                        self.run_async(&mut events, handler, message, async_messages > MESSAGES_ALONE)?;
+                        kept = events.kept;
+                    } else {
+                        self.run_message(py, &mut kept, handler, message, &mut contexts)?;
                     }
-                    continue;
                 }
-                Step::Handshake(token, head, peer, endpoint) => self.handshake(py, token, &head, peer, endpoint)?,
-                Step::Request(token, head, peer, endpoint, body) => {
-                    let request =
-                        self.request(py, Some(token), &head, self.client(py, token, peer)?, endpoint, body.bind(py))?;
-                    let worker = self.runner.worker.bind(py);
-                    worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
+                Some(Step::Other(other)) => {
+                    contexts.leave();
+                    self.handle(py, other)?;
                 }
-                Step::Closed(fd, endpoint, code, reason) => self.closed(py, fd, endpoint, code, &reason)?,
-                Step::Drained(fd, endpoint) => self.drained(py, fd, endpoint)?,
-                Step::PipeMessage(from, data) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
-                }
-                Step::Answered(number, answer) => self.answered(py, number, *answer)?,
-                Step::Gone(fd) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
-                }
-                Step::Room(fd) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "outbox_has_room"), (fd,))?;
-                }
-                Step::TopicsExceeded(fd) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd,))?;
-                }
-                Step::Refused(refused) => self.refused(py, &refused)?,
-                Step::Relieved(Relief { output, input, bodies, freed }) => {
-                    let arguments = (output, input, bodies, freed);
-                    self.runner.worker.bind(py).call_method1(intern!(py, "memory_relieved"), arguments)?;
-                }
-                Step::Leave(why) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
-                }
-                Step::AcceptPaused(error) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
-                }
-                Step::Shortage(shortage) => {
-                    let (of, count) = match shortage {
-                        Shortage::Handlers(count) => ("handlers", count),
-                        Shortage::Ids => ("ids", 0),
-                        Shortage::LeasedIds => ("leased ids", 0),
-                    };
-                    self.runner.worker.bind(py).call_method1(intern!(py, "on_shortage"), (of, count))?;
-                }
-                Step::CertificateRead(error) => {
-                    self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;
-                }
+                None if mine.borrow().map_err(in_use)?.go_on()? => self.runner.stopwatch.restart(),
+                None => return Ok(()),
             }
-            // Handlers called from Python are measured there.
-            self.runner.stopwatch.restart();
         }
+    }
+
+    /// Runs an async handler for a message, and perhaps for those that follow; and what the turn has taken after them.
+    #[cold]
+    #[inline(never)]
+    fn run_async<'a>(
+        &'a self,
+        events: &mut Events<'a, '_>,
+        handler: &'a Handler,
+        message: Message,
+        shares_tasks: bool,
+    ) -> PyResult<()> {
+        let (mut handler, mut message) = (handler, message);
+        loop {
+            let tasks = match &self.runner.shared_tasks {
+                Some(tasks) if shares_tasks && handler.is_async() && handler.shares_tasks() => tasks,
+                _ => {
+                    return self.run_message(events.py, &mut events.kept, handler, message, &mut Contexts::default());
+                }
+            };
+            match run_batch(events, tasks, handler, message)? {
+                Some(Step::Message(next)) => {
+                    let Some(of_next) = self.handlers(next.endpoint).message.get() else { return Ok(()) };
+                    (handler, message) = (of_next, next);
+                }
+                Some(Step::Other(other)) => return self.handle(events.py, other),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn run_message<'py>(
+        &self,
+        py: Python<'py>,
+        kept: &mut Kept<'py>,
+        handler: &Handler,
+        message: Message,
+        contexts: &mut Contexts<'py>,
+    ) -> PyResult<()> {
+        let fd = message.fd;
+        let frame = kept.frame(py, self, message)?;
+        let arguments = Arguments::new([self.server.bind_borrowed(py), frame.as_any().as_borrowed()]);
+        self.run_in_order(py, "message", fd, handler, arguments, contexts)?;
+        kept.release(frame);
+        Ok(())
+    }
+
+    /// Handles anything but a message.
+    fn handle(&self, py: Python<'_>, other: Other) -> PyResult<()> {
+        match other {
+            Other::Handshake(token, head, peer, endpoint) => self.handshake(py, token, &head, peer, endpoint)?,
+            Other::Request(token, head, peer, endpoint, body) => {
+                let client = self.client(py, token, peer)?;
+                let request = self.request(py, Some(token), &head, client, endpoint, body.bind(py))?;
+                let worker = self.runner.worker.bind(py);
+                worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
+            }
+            Other::Closed(fd, endpoint, code, reason) => self.closed(py, fd, endpoint, code, &reason)?,
+            Other::Drained(fd, endpoint) => self.drained(py, fd, endpoint)?,
+            Other::PipeMessage(from, data) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "on_pipe_message"), (from, data))?;
+            }
+            Other::Answered(number, answer) => self.answered(py, number, *answer)?,
+            Other::Gone(fd) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "connection_gone"), (fd,))?;
+            }
+            Other::Room(fd) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "outbox_has_room"), (fd,))?;
+            }
+            Other::TopicsExceeded(fd) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd,))?;
+            }
+            Other::Refused(refused) => self.refused(py, &refused)?,
+            Other::Relieved(Relief { output, input, bodies, freed }) => {
+                let arguments = (output, input, bodies, freed);
+                self.runner.worker.bind(py).call_method1(intern!(py, "memory_relieved"), arguments)?;
+            }
+            Other::Leave(why) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
+            }
+            Other::AcceptPaused(error) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
+            }
+            Other::Shortage(shortage) => {
+                let (of, count) = match shortage {
+                    Shortage::Handlers(count) => ("handlers", count),
+                    Shortage::Ids => ("ids", 0),
+                    Shortage::LeasedIds => ("leased ids", 0),
+                };
+                self.runner.worker.bind(py).call_method1(intern!(py, "on_shortage"), (of, count))?;
+            }
+            Other::CertificateRead(error) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "certificate_read"), (error,))?;
+            }
+        }
+        // Handlers called from Python are measured there.
+        self.runner.stopwatch.restart();
+        Ok(())
     }
 
     /// Runs a handler that belongs to its connection's order.
@@ -321,15 +309,6 @@ impl Reactor {
         let certificate = certificate.map(|der| PyBytes::new(py, &der));
         let arguments = (head.method(), path, query, headers, client, body, endpoint.index(), certificate);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
-    }
-}
-
-/// Clears the current id at the end of a turn, whose object is then released.
-struct ClearCurrent<'a>(&'a Reactor);
-
-impl Drop for ClearCurrent<'_> {
-    fn drop(&mut self) {
-        self.0.current.clear();
     }
 }
 

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{ffi, intern};
 
-use crate::handlers::Entered;
+use crate::contexts::Entered;
 use crate::reactor::Reactor;
 use crate::selector::Selector;
 

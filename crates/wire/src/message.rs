@@ -39,7 +39,7 @@ impl Format {
     ///
     /// 1007 if it is text that is not UTF-8 (RFC 6455 §8.1) or cannot be inflated; 1009 if it inflates to more than
     /// `max_message_size` bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn event<'a>(
         self,
         payload: &'a [u8],

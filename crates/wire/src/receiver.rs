@@ -59,7 +59,8 @@ impl Receiver {
     /// What the connection has to be failed with (RFC 6455 §7.1.7): 1002 for a frame that breaks the rules or is not
     /// allowed at this point; 1007 for text that is not UTF-8, even in the middle of a frame, and for data that cannot
     /// be inflated; 1009 as soon as a message claims, or inflates to, more than `max_message_size` bytes.
-    #[inline]
+    // Every message comes through here. A server that calls this from two places still wants no call in either.
+    #[inline(always)]
     pub fn receive<'a>(
         &'a mut self,
         input: &'a mut [u8],
@@ -203,7 +204,7 @@ struct Reader {
 
 impl Reader {
     /// The next event while neither side has sent Close; see [`Receiver::receive`] for the rest.
-    #[inline]
+    #[inline(always)]
     fn next_event<'a>(
         &'a mut self,
         input: &mut Input<'a>,
