@@ -196,8 +196,11 @@ def latency(results: Results, theme: Theme) -> Figure:
         fontweight="bold",
     )
     all_axes = drawing.subplots(1, len(rates), sharex=True, squeeze=False)[0]
+    # The same rows everywhere, because only the first plot names them.
+    measured = {server for rate in rates for server in medians(results, f"latency-{rate}", "p50")}
+    rows = [server for server in SHOWN if server in measured]
     for axes, rate in zip(all_axes, rates, strict=True):
-        points(axes, results, theme, f"latency-{rate}")
+        points(axes, results, theme, f"latency-{rate}", rows)
         axes.set_title(f"{rate:,} messages/s")
         if axes is not all_axes[0]:
             axes.set_yticklabels([])
@@ -206,8 +209,8 @@ def latency(results: Results, theme: Theme) -> Figure:
     return drawing
 
 
-def points(axes: Axes, results: Results, theme: Theme, workload: str) -> None:
-    """A row for each server that keeps up, a marker for each percentile."""
+def points(axes: Axes, results: Results, theme: Theme, workload: str, servers: Sequence[str]) -> None:
+    """A row for each server, with a marker for each percentile if it keeps up."""
     found = {
         quantity: {
             server: summary
@@ -216,9 +219,11 @@ def points(axes: Axes, results: Results, theme: Theme, workload: str) -> None:
         }
         for quantity in ("p50", "p99", "p99.9", "max")
     }
-    servers = [server for server in SHOWN if any(server in each for each in found.values())]
     places = {server: place for place, server in enumerate(servers)}
     for server, place in places.items():
+        if server not in found["p50"]:
+            axes.text(0.02, place, "too slow", transform=axes.get_yaxis_transform(), va="center", color=theme.ink)
+            continue
         values = [each[server]["median"] for each in found.values() if server in each]
         axes.plot(values, [place] * len(values), color=shade(server, theme), linewidth=2.5, alpha=0.7)
     for (quantity, each), marker in zip(found.items(), "osD|", strict=True):
