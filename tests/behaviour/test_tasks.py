@@ -412,7 +412,7 @@ async def test_while_one_handler_waits_those_of_other_connections_run(serve: Ser
     running = await serve(application)
     async with running.connect() as client, running.connect() as other:
         await other.send("who")
-        await client.send(f"other {await other.recv()}")
+        await client.send(f"other {await other.recv(decode=True)}")
         await client.recv()
         for message in ("first", "wait", "last"):
             await client.send(message)
