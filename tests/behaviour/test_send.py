@@ -212,6 +212,18 @@ async def test_text_binary_and_other_opcodes_are_sent_as_push_does(serve: Serve)
         assert await client.recv() == "one, two"
 
 
+async def refuses_wrong_messages(worker: Remote, fd: int) -> None:
+    for data in (5, None, 1.5):
+        with pytest.raises(TypeError, match="data must be"):
+            await worker.send(fd, data)
+    with pytest.raises(ValueError, match="larger than send_queue_size"):
+        await worker.run(lambda server, note: server.send(fd, bytes(LIMIT + 1)))
+    with pytest.raises(ValueError, match="UTF-8"):
+        await worker.send(fd, b"\xff", Opcode.TEXT)
+    with pytest.raises(ValueError, match="opcode"):
+        await worker.send(fd, "hello", Opcode.PING)
+
+
 async def test_wrong_arguments_are_refused_as_by_push(serve: Serve) -> None:
     running = await serve(tells_open, send_queue_size=LIMIT)
     async with asyncio.timeout(PATIENCE), running.connect():
@@ -222,15 +234,7 @@ async def test_wrong_arguments_are_refused_as_by_push(serve: Serve) -> None:
             for wrong in ("1", None, [fd]):
                 with pytest.raises(TypeError, match="fd must be an int"):
                     await worker.send(wrong, "hello")
-            for data in (5, None, 1.5):
-                with pytest.raises(TypeError, match="data must be"):
-                    await worker.send(fd, data)
-            with pytest.raises(ValueError, match="larger than send_queue_size"):
-                await worker.run(lambda server, note: server.send(fd, bytes(LIMIT + 1)))
-            with pytest.raises(ValueError, match="UTF-8"):
-                await worker.send(fd, b"\xff", Opcode.TEXT)
-            with pytest.raises(ValueError, match="opcode"):
-                await worker.send(fd, "hello", Opcode.PING)
+            await refuses_wrong_messages(worker, fd)
 
 
 async def test_wrong_arguments_are_refused_while_others_wait_too(serve: Serve) -> None:
@@ -239,14 +243,7 @@ async def test_wrong_arguments_are_refused_while_others_wait_too(serve: Serve) -
         sending = [flood(worker, fd, 60) for worker in running.workers]
         await waits(running, fd)
         for worker in running.workers:
-            with pytest.raises(TypeError, match="data must be"):
-                await worker.send(fd, 5)
-            with pytest.raises(ValueError, match="larger than send_queue_size"):
-                await worker.run(lambda server, note: server.send(fd, bytes(LIMIT + 1)))
-            with pytest.raises(ValueError, match="UTF-8"):
-                await worker.send(fd, b"\xff", Opcode.TEXT)
-            with pytest.raises(ValueError, match="opcode"):
-                await worker.send(fd, "hello", Opcode.PING)
+            await refuses_wrong_messages(worker, fd)
         await numbers(client, 60 * len(sending))
         await asyncio.gather(*sending)
 
