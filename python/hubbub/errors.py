@@ -94,6 +94,9 @@ def check_ids(exclude: Iterable[int]) -> tuple[int, ...]:
     Raises:
         TypeError: `exclude` is not an iterable.
     """
+    if isinstance(exclude, tuple):
+        # The usual case. Asking the abstract class would take a quarter of the time of a publish.
+        return exclude
     if not isinstance(exclude, Iterable):
         raise wrong_type("exclude", "an iterable of ids (int)", exclude)
     return tuple(exclude)

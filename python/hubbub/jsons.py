@@ -64,7 +64,7 @@ class Json:
 
 def as_text(data: Any) -> Any:
     """Return a `dict` or `list` as JSON text, by the standard library; everything else as it is."""
-    return STANDARD.encode(data) if isinstance(data, dict | list) else data
+    return STANDARD.encode(data) if isinstance(data, (dict, list)) else data
 
 
 def _standard_dumps(value: object) -> str:

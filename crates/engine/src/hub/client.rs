@@ -1,8 +1,9 @@
 //! A client of the control socket: how other programs send commands and ask questions.
 //!
-//! Calls append to a buffer, and a thread writes its contents in batches, so a loop of calls does not pay for a system
-//! call each time. A full buffer makes callers wait; it stays full while the hub, whose workers are slower than we are,
-//! does not read. Answers are read by the thread that waits in [`Publisher::next_answer`].
+//! Calls append to a buffer, and a thread writes its contents in batches. A single message is written at once. Those of
+//! a loop of calls wait up to [`LINGER`] for one another, so that neither side pays for system calls and changes of
+//! threads for each of them. A full buffer makes callers wait; it stays full while the hub, whose workers are slower than
+//! we are, does not read. Answers are read by the thread that waits in [`Publisher::next_answer`].
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -21,6 +22,10 @@ use crate::language::message::{Answer, FrameBuffer, Message, Question, VERSION, 
 
 /// Bytes that may wait to be written, or one longer message.
 const ROOM: usize = 1024 * 1024;
+/// How long messages that follow a batch at once wait for others. Questions do not wait: their callers do.
+const LINGER: Duration = Duration::from_micros(50);
+/// Bytes of a batch that does not wait for more.
+const ENOUGH: usize = 64 * 1024;
 /// The longest answer: the ids of ten million connections, with some to spare.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
 /// The shortest timeout that the kernel accepts for a socket.
@@ -88,9 +93,41 @@ struct Line {
 struct Queue {
     bytes: Vec<u8>,
     ended: Option<PublisherError>,
-    // Waking a thread is a system call, so it is done only for a thread that sleeps.
-    writer_waits: bool,
+    /// There is a message that should not wait for others.
+    urgent: bool,
+    writer: Writer,
     callers_wait: bool,
+}
+
+/// What the writing thread does. Waking a thread is a system call, so it is done only if necessary.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Writer {
+    #[default]
+    Busy,
+    /// It has nothing to write.
+    Asleep,
+    /// It waits for more to write.
+    Lingering,
+}
+
+impl Queue {
+    /// Whether the writing thread should write now rather than wait for more.
+    fn is_due(&self) -> bool {
+        self.urgent || self.callers_wait || self.bytes.len() >= ENOUGH || self.ended.is_some()
+    }
+
+    /// Whether the writing thread must be woken. If so, it counts as busy from now on.
+    fn wakes_writer(&mut self) -> bool {
+        let wakes = match self.writer {
+            Writer::Busy => false,
+            Writer::Asleep => true,
+            Writer::Lingering => self.is_due(),
+        };
+        if wakes {
+            self.writer = Writer::Busy;
+        }
+        wakes
+    }
 }
 
 impl Publisher {
@@ -229,9 +266,13 @@ impl Line {
                 return Err(PublisherError::TimedOut);
             }
             queue.callers_wait = true;
+            if queue.wakes_writer() {
+                self.filled.notify_one();
+            }
             queue = self.emptied.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if mem::take(&mut queue.writer_waits) {
+        queue.urgent |= matches!(message, Message::Ask(..));
+        if queue.wakes_writer() {
             drop(queue);
             self.filled.notify_one();
         }
@@ -241,22 +282,32 @@ impl Line {
     /// Writes everything that is queued, until the connection ends.
     fn write(&self) {
         let mut batch = Vec::new();
-        while self.next_batch(&mut batch) {
+        let mut written = None;
+        while self.next_batch(&mut batch, written) {
             if let Err(error) = (&self.stream).write_all(&batch) {
                 self.end(error.into());
             }
+            written = Some(Instant::now());
             batch.clear();
             batch.shrink_to(2 * ROOM);
         }
     }
 
-    /// Waits for something to write, and swaps an empty buffer for it. Returns false if the connection has ended.
-    fn next_batch(&self, batch: &mut Vec<u8>) -> bool {
+    /// Waits for something to write, and for more if the last batch was `written` just before; swaps an empty buffer for
+    /// it. Returns false if the connection has ended.
+    fn next_batch(&self, batch: &mut Vec<u8>, written: Option<Instant>) -> bool {
         let mut queue = lock(&self.queue);
         while queue.bytes.is_empty() && queue.ended.is_none() {
-            queue.writer_waits = true;
+            queue.writer = Writer::Asleep;
             queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        if written.is_some_and(|at| at.elapsed() < LINGER) {
+            queue.writer = Writer::Lingering;
+            let waited = self.filled.wait_timeout_while(queue, LINGER, |queue| !queue.is_due());
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.writer = Writer::Busy;
+        queue.urgent = false;
         mem::swap(batch, &mut queue.bytes);
         if mem::take(&mut queue.callers_wait) {
             self.emptied.notify_all();
@@ -436,6 +487,58 @@ mod tests {
         publisher.send(&broadcast(&payload), SECONDS).expect("there is room again");
         publisher.send(&Message::Ask(1, SECONDS, Question::Flush), Duration::ZERO).expect("asked");
         assert_eq!(hub.join().expect("no panic"), sent + 1);
+    }
+
+    #[test]
+    fn messages_in_quick_succession_are_written_together() {
+        const COUNT: u32 = 5_000;
+        let (socket, hub) = hub(|mut peer| {
+            peer.welcome();
+            let mut reads = 0;
+            for _ in 0..COUNT {
+                while peer.input.next_frame(usize::MAX).expect("a frame").is_none() {
+                    read_some(&peer.stream, &mut peer.input).expect("a message");
+                    reads += 1;
+                }
+            }
+            reads
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        let start = Instant::now();
+        for number in 0..COUNT {
+            // As a loop in Python does; a quicker one would fill batches by itself.
+            while start.elapsed() < number * Duration::from_micros(10) {}
+            publisher.send(&broadcast(b"!"), SECONDS).expect("sent");
+        }
+        let reads = hub.join().expect("no panic");
+        // Each batch either waited for others or was long, and the hub may read a long one in pieces.
+        let most = start.elapsed().as_micros() / LINGER.as_micros() + 100;
+        assert!(reads <= most, "{reads} reads, at most {most} were expected");
+    }
+
+    #[test]
+    fn a_question_does_not_wait_for_others() {
+        const COUNT: u64 = 1_000;
+        let (socket, hub) = hub(|mut peer| {
+            peer.welcome();
+            for number in 0..COUNT {
+                for _ in 0..2 {
+                    peer.receive().expect("a command, then the question");
+                }
+                peer.send(&Message::Answer(number, Answer::Info(None)));
+            }
+        });
+        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
+        let mut quickest = SECONDS;
+        for number in 0..COUNT {
+            publisher.send(&broadcast(b"!"), SECONDS).expect("sent");
+            let start = Instant::now();
+            publisher.send(&Message::Ask(number, SECONDS, Question::Info(number)), SECONDS).expect("asked");
+            publisher.next_answer().expect("an answer");
+            quickest = quickest.min(start.elapsed());
+        }
+        hub.join().expect("no panic");
+        assert!(quickest < LINGER, "the quickest answer took {quickest:?}");
     }
 
     #[test]
