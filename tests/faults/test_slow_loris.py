@@ -14,12 +14,15 @@ BLOCK = b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "
 def test_200_heads_that_drip_are_cut_off_and_others_are_served(start_server: StartServer, kept: bool) -> None:
     server = start_server(settings={"handshake_timeout": 1.0, "close_timeout": 0.5})
     with ExitStack() as stack:
-        dripping = [stack.enter_context(Peer(server.port)) for _ in range(MANY)]
-        for peer in dripping:
+        dripping: list[Peer] = []
+        for _ in range(MANY):
+            # One after the other: each has a second for its first request, however long the others took.
+            peer = stack.enter_context(Peer(server.port))
             if kept:
                 peer.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 assert peer.read_answer().status == 200
             peer.send(BLOCK)
+            dripping.append(peer)
         answered: list[Peer] = []
         while dripping:
             # Meanwhile, a handshake and a message of another client.
