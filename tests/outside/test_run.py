@@ -258,3 +258,25 @@ def test_workers_are_replaced_when_the_code_changes(run: Run, tmp_path: Path) ->
     app.write_text(APP.replace("VERSION = 1", "VERSION = 2"))
     server.wait_for("worker 0 2")
     server.stop()
+
+
+def test_files_of_other_directories_count_if_they_are_listed(run: Run, tmp_path: Path) -> None:
+    listed, other = tmp_path / "listed", tmp_path / "other"
+    for directory in (listed, other):
+        directory.mkdir()
+        (directory / "page.html").write_text("old")
+    server = run("app:server", "--reload", "--workers", "1", "--reload-dirs", str(listed))
+    server.wait_for("worker 0 1")
+    server.wait_for("serving")
+    (other / "page.html").write_text("new")
+    (listed / ".hidden.swp").write_text("new")
+    (listed / "page.html").write_text("new")
+    assert server.wait_for("changed: ").endswith(f"changed: {Path('listed', 'page.html')}")
+    server.wait_for("worker 0 1")
+    server.stop()
+
+
+def test_a_listed_directory_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    told = f"hubbub: reload_dirs: {str(nowhere)!r} is not a directory\n"
+    assert failure(run, "app:server", "--reload", "--reload-dirs", str(nowhere)) == (1, told)
