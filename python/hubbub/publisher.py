@@ -352,8 +352,8 @@ class Publisher(_Sender):
         """Send one message to every subscriber of a topic, except the ids in `exclude`.
 
         The message is on its way when this returns; the server does not confirm it. The call waits only while the
-        server reads more slowly than data is sent. A message that follows another at once may be held for some 50 µs, so
-        that the messages of a loop are sent together.
+        server reads more slowly than data is sent. A message that follows another at once may be held for about 0.1 ms,
+        so that the messages of a loop are sent together.
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8.
