@@ -517,28 +517,21 @@ mod tests {
     }
 
     #[test]
-    fn a_question_does_not_wait_for_others() {
-        const COUNT: u64 = 1_000;
-        let (socket, hub) = hub(|mut peer| {
-            peer.welcome();
-            for number in 0..COUNT {
-                for _ in 0..2 {
-                    peer.receive().expect("a command, then the question");
-                }
-                peer.send(&Message::Answer(number, Answer::Info(None)));
-            }
-        });
-        let publisher = Publisher::connect(&socket.0, SECONDS).expect("connected");
-        let mut quickest = SECONDS;
-        for number in 0..COUNT {
-            publisher.send(&broadcast(b"!"), SECONDS).expect("sent");
-            let start = Instant::now();
-            publisher.send(&Message::Ask(number, SECONDS, Question::Info(number)), SECONDS).expect("asked");
-            publisher.next_answer().expect("an answer");
-            quickest = quickest.min(start.elapsed());
+    fn a_writer_that_waits_for_more_is_woken_by_a_question_or_by_much() {
+        let question = Message::Ask(1, SECONDS, Question::Info(1));
+        let much = [b'!'; ENOUGH];
+        for (what, message, wakes) in [
+            ("a short message", broadcast(b"!"), false),
+            ("a question", question, true),
+            ("a long message", broadcast(&much), true),
+        ] {
+            let (stream, _peer) = UnixStream::pair().expect("sockets");
+            let queue = Mutex::new(Queue { writer: Writer::Lingering, ..Queue::default() });
+            let line = Line { stream, queue, filled: Condvar::new(), emptied: Condvar::new() };
+            line.post(&message, Some(Duration::ZERO)).expect("queued");
+            assert_eq!(lock(&line.queue).writer == Writer::Busy, wakes, "{what}");
+            assert_eq!(lock(&line.queue).is_due(), wakes, "{what}");
         }
-        hub.join().expect("no panic");
-        assert!(quickest < LINGER, "the quickest answer took {quickest:?}");
     }
 
     #[test]
