@@ -83,7 +83,7 @@ def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Iterator[t
     if isinstance(headers, Headers):
         yield from headers.pairs
         return
-    if isinstance(headers, str | bytes) or not isinstance(headers, Iterable):
+    if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
         raise wrong_type("headers", wanted, headers)
     for pair in headers.items() if isinstance(headers, Mapping) else headers:
         match pair:

@@ -65,7 +65,7 @@ class Response:
             raise wrong_type("status", "an int", status)
         if not 200 <= status <= 599:
             raise ValueError(f"status {short_number(status)} is out of range; allowed are 200 to 599")
-        if not isinstance(content_type, str | None):
+        if not isinstance(content_type, (str, type(None))):
             raise wrong_type("content_type", "a str or None", content_type)
         payload = _body_bytes(body)
         if payload and status in (204, 304):
@@ -249,7 +249,7 @@ class Accept:
     def __init__(
         self, subprotocol: str | None = None, headers: Mapping[str, str] | Iterable[tuple[str, str]] = {}
     ) -> None:
-        if not isinstance(subprotocol, str | None):
+        if not isinstance(subprotocol, (str, type(None))):
             raise wrong_type("subprotocol", "a str or None", subprotocol)
         if subprotocol is not None and not TOKEN.fullmatch(subprotocol):
             raise ValueError(f"{subprotocol!r} is not the name of a subprotocol")

@@ -54,7 +54,7 @@ class Sendings:
         else:
             self._check(fd, data, opcode)
         waiting = self._waiting.setdefault(fd, OrderedDict())
-        if not isinstance(data, str | bytes):
+        if not isinstance(data, (str, bytes)):
             # The caller may change it while it waits.
             data = bytes(memoryview(data))
         place = object()

@@ -444,7 +444,7 @@ class Server:
             NotRunning: The server is not running, or stops running in this worker while you wait.
         """
         worker = self._worker_of("send")
-        content: Any = self._json.encode(data) if isinstance(data, dict | list) else data
+        content: Any = self._json.encode(data) if isinstance(data, (dict, list)) else data
         if asyncio.get_running_loop() is not worker.loop:
             content = _unchanging(content)
         return await _in_loop_of(worker, worker.send(fd, content, opcode))
@@ -992,7 +992,7 @@ def _unbind_push(server: Server) -> None:
 def _unchanging(data: Data) -> Data:
     """Return what another thread can read: a copy, unless it cannot change, or cannot be sent."""
     with contextlib.suppress(TypeError):
-        return data if isinstance(data, str | bytes) else bytes(memoryview(data))
+        return data if isinstance(data, (str, bytes)) else bytes(memoryview(data))
     return data
 
 
