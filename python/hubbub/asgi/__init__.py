@@ -1,0 +1,1 @@
+"""The ASGI side of the server: what `Server(app=...)` needs besides the engine."""
