@@ -10,7 +10,16 @@ import logging
 from collections.abc import Callable
 from types import TracebackType
 
-__all__ = ["LineFormatter", "Throttle", "name_of", "set_level", "shown", "shown_client", "to_standard_error"]
+__all__ = [
+    "LineFormatter",
+    "Throttle",
+    "name_of",
+    "set_level",
+    "shown",
+    "shown_client",
+    "shown_lines",
+    "to_standard_error",
+]
 
 # Characters shown of one text sent by a client.
 LONGEST = 500
@@ -43,6 +52,17 @@ def _printable(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
+def shown_lines(text: str) -> str:
+    """Return a text of several lines, such as a traceback, so that none of them can look like a record of its own.
+
+    All lines but the first are indented, and characters that are not printable are written as escapes. Backslashes and
+    quotes are not: code contains many. The middle of a long text is left out.
+    """
+    if len(text) > MAX_BEGIN + MAX_END:
+        text = f"{text[:MAX_BEGIN]}\n...\n{text[-MAX_END:]}"
+    return "\n  ".join("".join(map(_printable, line)) for line in text.split("\n"))
+
+
 def shown_client(client: tuple[str, int]) -> str:
     """Return a client's address, with its port if the port is known."""
     host, port = client
@@ -63,8 +83,7 @@ def name_of(function: Callable[..., object]) -> str:
 class LineFormatter(logging.Formatter):
     """Formats records so that a client's text in an exception's message cannot look like a record of its own.
 
-    All lines of a traceback but the first are indented, characters that are not printable are written as escapes, and
-    the middle of a long traceback is left out.
+    See `shown_lines`.
     """
 
     def formatException(
@@ -72,11 +91,7 @@ class LineFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
         """Return the lines of a traceback."""
-        text = super().formatException(ei)
-        if len(text) > MAX_BEGIN + MAX_END:
-            text = f"{text[:MAX_BEGIN]}\n...\n{text[-MAX_END:]}"
-        # Backslashes and quotes are not escaped: code contains many.
-        return "\n  ".join("".join(map(_printable, line)) for line in text.split("\n"))
+        return shown_lines(super().formatException(ei))
 
 
 def to_standard_error() -> None:
