@@ -30,6 +30,7 @@ __all__ = [
     "as_path",
     "as_subprotocol",
     "is_request_path",
+    "is_root_path",
     "network_of",
     "short_repr",
 ]
@@ -459,6 +460,13 @@ def as_host(text: str) -> str:
 def is_request_path(text: str) -> bool:
     """Return whether clients can request this path exactly as it is."""
     return text.startswith("/") and text.isascii() and text.isprintable() and not set(text) & set(" ?#")
+
+
+def is_root_path(text: str) -> bool:
+    """Return whether other paths can be appended to this one: it is empty, or begins with a slash but ends without."""
+    return not text or (
+        text.startswith("/") and not text.endswith("/") and text.isprintable() and not set(text) & set("?#")
+    )
 
 
 def as_subprotocol(text: str) -> str:

@@ -36,11 +36,12 @@ from .kinds import (
     as_path,
     as_subprotocol,
     is_request_path,
+    is_root_path,
     network_of,
     short_repr,
 )
 
-__all__ = ["ServerSettings", "Setting", "Settings", "more_follow"]
+__all__ = ["WITH_APPLICATION", "ServerSettings", "Setting", "Settings", "more_follow"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -48,6 +49,14 @@ MIB = 1024 * KIB
 MAX_WORKERS = 64
 MAX_BYTES = 2**31 - 1
 MAX_MEMORY = 2**40
+
+WITH_APPLICATION: Mapping[str, object] = {
+    "origins": "*",
+    "health_path": None,
+    "max_body_size": None,
+    "max_header_size": 64 * KIB,
+}
+"""The defaults that differ for a server with an ASGI application: it decides these things itself."""
 
 
 _more_follow = ContextVar("_more_follow", default=False)
@@ -137,7 +146,9 @@ class ServerSettings(TypedDict, total=False):
     compression: bool
     compression_threshold: int
     max_header_size: int
-    max_body_size: int
+    max_body_size: int | None
+    limit_concurrency: int | None
+    max_requests: int | None
     ssl_certfile: str | os.PathLike[str] | None
     ssl_keyfile: str | os.PathLike[str] | None
     ssl_keyfile_password: str | None
@@ -145,6 +156,8 @@ class ServerSettings(TypedDict, total=False):
     trusted_proxies: str | Sequence[str]
     proxy_protocol: bool
     health_path: str | None
+    root_path: str
+    lifespan: Literal["auto", "on", "off"]
     metrics_port: int | None
     control: str | os.PathLike[str] | None
     log_level: str
@@ -297,7 +310,8 @@ class Settings:
         "same",
         Origins(),
         "The web pages that may connect from a browser: `same` (the page's host and port are those of the server), a "
-        "list of origins, or `*` for all. Pages of each origin that you add can act with their visitors' cookies.",
+        "list of origins, or `*` for all. Pages of each origin that you add can act with their visitors' cookies. The "
+        "default of a server with an ASGI application is `*`: the application decides, as with other ASGI servers.",
     )
     allowed_hosts: tuple[str, ...] | None = _setting(
         None,
@@ -330,12 +344,27 @@ class Settings:
         16 * KIB,
         Integer(256, 1 * MIB, "bytes"),
         "The longest request head; a longer one gets 431. Each client may hold that much memory before it is "
-        "identified.",
+        "identified. The default of a server with an ASGI application is 64 KiB.",
     )
-    max_body_size: int = _setting(
+    max_body_size: int | None = _setting(
         1 * MIB,
-        Integer(0, MAX_BYTES, "bytes"),
-        "The longest request body; a longer one gets 413. Each client may hold that much memory.",
+        OrNone(Integer(0, MAX_BYTES, "bytes")),
+        "The longest request body; a longer one gets 413. Each client may hold that much memory. With None, only "
+        "`max_memory` limits it; that is the default of a server with an ASGI application.",
+    )
+    limit_concurrency: int | None = _setting(
+        None,
+        OrNone(Integer(1, MAX_BYTES, "requests")),
+        "The number of requests and WebSockets that the ASGI application of one worker may serve at the same time; "
+        "beyond it, clients get 503 with Retry-After. None sets no limit. Raising it lets more of them share the "
+        "memory and the database connections of one process.",
+    )
+    max_requests: int | None = _setting(
+        None,
+        OrNone(Integer(1, MAX_BYTES, "requests")),
+        "The number of handshakes and requests after which a worker stops gracefully and is replaced, against memory "
+        "that the program leaks. Each worker takes up to a tenth more or less, so that they are not replaced together. "
+        "None never replaces one. Has no effect in an embedded server, which has no master to do this.",
     )
     ssl_certfile: str | None = _setting(
         None,
@@ -379,7 +408,19 @@ class Settings:
         "/health",
         OrNone(Text("a path that begins with /, in ASCII, without a query", is_request_path)),
         "The path that answers GET and HEAD with 200 `ok`, or with 503 while the worker is stopping; None turns it "
-        "off.",
+        "off, and is the default of a server with an ASGI application.",
+    )
+    root_path: str = _setting(
+        "",
+        Text("empty, or a path that begins with /, does not end with it, and has no query", is_root_path),
+        "The path below which a proxy serves the ASGI application, `root_path` in its scope: `/api`. The application "
+        "needs it to write links to itself.",
+    )
+    lifespan: Literal["auto", "on", "off"] = _setting(
+        "auto",
+        Choice(("auto", "on", "off")),
+        "Whether each worker tells its ASGI application when it starts and stops. With `auto`, an application that "
+        "raises or returns without any answer is served without that; with `on`, that is a failed start.",
     )
     metrics_port: int | None = _setting(
         None,
@@ -454,7 +495,8 @@ class Settings:
             raise SettingsError("fd: set, although uds is set too; allowed is one of them")
         if isinstance(self.max_memory, int):
             for name in ("max_message_size", "max_body_size"):
-                if self.max_memory < (size := getattr(self, name)):
+                size: int | None = getattr(self, name)
+                if size is not None and self.max_memory < size:
                     raise SettingsError(f"max_memory: {self.max_memory} is below {name}; allowed is {size} or more")
 
     @classmethod

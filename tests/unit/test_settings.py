@@ -56,12 +56,16 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         compression_threshold=1024,
         max_header_size=16_384,
         max_body_size=1_048_576,
+        limit_concurrency=None,
+        max_requests=None,
         ssl_certfile=None,
         ssl_keyfile=None,
         ssl_keyfile_password=None,
         ssl_ca_certs=None,
         trusted_proxies=("127.0.0.1", "::1"),
         health_path="/health",
+        root_path="",
+        lifespan="auto",
         metrics_port=None,
         control="auto",
         log_level="info",
@@ -136,6 +140,12 @@ def test_the_port_that_kubernetes_injects_is_ignored() -> None:
         ("message_timeout", "none", None),
         ("max_memory", "Auto", "auto"),
         ("max_memory", "16_000_000", 16_000_000),
+        ("max_body_size", "none", None),
+        ("limit_concurrency", "none", None),
+        ("max_requests", "1000", 1000),
+        ("root_path", "", ""),
+        ("root_path", "/api/v1", "/api/v1"),
+        ("lifespan", "ON", "on"),
         ("compression", "true", True),
         ("compression", "FALSE", False),
         ("access_log", "1", True),
@@ -196,6 +206,12 @@ def test_an_empty_option_is_the_empty_list() -> None:
         ("max_memory", "half"),
         ("max_memory", "none"),
         ("max_memory", "1GB"),
+        ("root_path", "none"),
+        ("root_path", "api"),
+        ("root_path", "/"),
+        ("root_path", "/api/"),
+        ("root_path", "/api?x"),
+        ("lifespan", "true"),
     ],
 )
 def test_text_that_spells_no_value_is_refused(name: str, text: str) -> None:
@@ -262,6 +278,8 @@ def test_a_setting_that_was_accepted_is_accepted_again(text: str) -> None:
         ("compression_threshold", 0, 2**31 - 1),
         ("max_header_size", 256, 1_048_576),
         ("max_body_size", 0, 2**31 - 1),
+        ("limit_concurrency", 1, 2**31 - 1),
+        ("max_requests", 1, 2**31 - 1),
         ("metrics_port", 1, 65535),
         ("backlog", 1, 65535),
         ("ping_interval", 0.001, 604_800.0),
@@ -390,6 +408,10 @@ def test_all_memory_must_hold_one_message_and_one_body(name: str) -> None:
     assert refusal(**allowed | {"max_memory": 1_999_999}) == (
         f"max_memory: 1999999 is below {name}; allowed is 2000000 or more"
     )
+
+
+def test_a_body_of_any_length_needs_no_memory_of_that_size() -> None:
+    assert load(max_memory=2_000_000, max_body_size=None).max_body_size is None
 
 
 @pytest.mark.parametrize("network", ["10.0.0.1", "10.0.0.0/8", "172.17.0.1/16", "::1", "fd00::/8"])

@@ -74,7 +74,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         compression: settings.getattr("compression")?.extract()?,
         compression_threshold: size("compression_threshold")?,
         max_header_size: size("max_header_size")?,
-        max_body_size: size("max_body_size")?,
+        max_body_size: settings.getattr("max_body_size")?.extract::<Option<usize>>()?.unwrap_or(usize::MAX),
         stuck_after: maybe_seconds("stuck_after")?,
         proxy_protocol,
         certificate: certificate(settings)?,
