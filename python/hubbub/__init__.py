@@ -1,6 +1,7 @@
 """Hubbub: a WebSocket server engine. A few callbacks, many connections, push from anywhere."""
 
 from ._core import Frame, __version__
+from .asgi.ids import fd_of
 from .client import client_path
 from .endpoints import Endpoint
 from .errors import CannotServe, HubbubError, NotRunning, SettingsError
@@ -8,7 +9,7 @@ from .events import CloseCode, ConnectionInfo, Opcode, Stats, WorkerStats
 from .publisher import AsyncPublisher, Publisher
 from .requests import Request
 from .responses import Accept, Refuse, Response
-from .server import Server
+from .server import Server, current_server
 from .settings import Settings
 from .static import Page, StaticFiles
 from .timers import Timer
@@ -38,4 +39,6 @@ __all__ = [
     "WorkerStats",
     "__version__",
     "client_path",
+    "current_server",
+    "fd_of",
 ]

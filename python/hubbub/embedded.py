@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._core import Hub
+from .asgi.application import Application
 from .caller import CANCEL_GRACE
 from .control import Control, open_control
 from .endpoints import Route
@@ -16,7 +17,7 @@ from .jsons import Json
 from .listening import Listeners, open_listeners, raise_file_limit
 from .metrics import Exposition
 from .settings import Settings
-from .worker import Worker
+from .worker import FailedStart, Worker
 
 __all__ = ["Embedded"]
 
@@ -33,6 +34,7 @@ class Embedded:
         handlers: Mapping[str, Handler],
         routes: Sequence[Route],
         json: Json,
+        app: Application | None,
         control: str | None,
     ) -> None:
         """Create it; `open` must be called in a running event loop.
@@ -43,6 +45,7 @@ class Embedded:
             handlers: The handlers, by event.
             routes: The endpoints.
             json: Encodes what is sent, and decodes what is received.
+            app: The ASGI application, if there is one.
             control: Replaces the setting of that name.
         """
         self.port = settings.port
@@ -52,6 +55,7 @@ class Embedded:
         self._handlers = handlers
         self._routes = routes
         self._json = json
+        self._app = app
         self._control_setting = control
         self._control: Control | None = None
         self._listeners: Listeners | None = None
@@ -62,8 +66,8 @@ class Embedded:
         self._measured: dict[str, Any] | None = None
         self._measuring = threading.Lock()
         self._is_to_leave = False
-        # The exception that `worker_start` raised.
-        self.failure: BaseException | None = None
+        # Why the worker could not start.
+        self.failure: FailedStart | None = None
 
     async def open(self) -> None:
         """Open the listening sockets, and create `worker`.
@@ -90,13 +94,16 @@ class Embedded:
                     self._handlers,
                     routes=self._routes,
                     json=self._json,
+                    app=self._app,
                     slot=slot,
                     link=link,
                     registry=hub.registry,
                 )
                 self.worker.loop.add_reader(hub.fileno(), self._hear)
             else:
-                self.worker = Worker(self._server, settings, self._handlers, routes=self._routes, json=self._json)
+                self.worker = Worker(
+                    self._server, settings, self._handlers, routes=self._routes, json=self._json, app=self._app
+                )
             if settings.metrics_port:
                 self._exposition = Exposition(settings.metrics_port, self._measure)
         except BaseException:
@@ -104,9 +111,9 @@ class Embedded:
             raise
 
     async def begin(self) -> None:
-        """Run `worker_start`, accept connections, run `start`; return early if `shutdown` is called meanwhile.
+        """Start the worker, accept connections, run `start`; return early if `shutdown` is called meanwhile.
 
-        Raises the exception of `worker_start`, if any, and keeps it in `failure`.
+        Raises the exception with which the worker could not start, if any, and keeps it in `failure`.
         """
         assert self.worker
         if self._is_to_leave:
@@ -118,7 +125,7 @@ class Embedded:
             if opening.done():
                 self.failure = opening.result()
             if self.failure:
-                raise self.failure
+                raise self.failure.error
         except BaseException:
             await self._cancel_handlers(self.worker)
             raise
@@ -134,8 +141,8 @@ class Embedded:
         worker.caller.cancel()
         await worker.caller.until_idle(worker.loop.time() + CANCEL_GRACE)
 
-    async def _begin(self, worker: Worker) -> BaseException | None:
-        """Run `worker_start`, accept connections, run `start`; return the exception of `worker_start`, if any."""
+    async def _begin(self, worker: Worker) -> FailedStart | None:
+        """Start the worker, accept connections, run `start`; return why the worker could not start, if so."""
         assert self._listeners
         try:
             failure = await worker.start(self._listeners)

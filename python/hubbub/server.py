@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Self, TypeVa
 
 from . import environment, listing, logs, program
 from ._core import Reactor, bind_push
+from .asgi.application import Application, check_application
 from .certificates import check_certificates
 from .embedded import Embedded
+from .endpoints import EVENTS as ENDPOINT_EVENTS
 from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data, Sendable, Stats
@@ -25,13 +27,13 @@ from .jsons import Json
 from .master import PROGRAM_FAILED, Master
 from .program import Assignment
 from .questions import PATIENCE
-from .settings import ServerSettings, Settings
+from .settings import WITH_APPLICATION, ServerSettings, Settings
 from .terminal import Terminal, discard_lost_output
 from .timers import Timer
 from .worker import Worker
 from .worker_process import WorkerProcess
 
-__all__ = ["Connections", "Server"]
+__all__ = ["Connections", "Server", "current_server"]
 
 log = logging.getLogger("hubbub")
 
@@ -104,6 +106,7 @@ class Server:
         *,
         workers: int | None = None,
         json: Any = None,
+        app: Application | None = None,
         **settings: Unpack[ServerSettings],
     ) -> None:
         """Create a server; it does nothing until `start`, `serve` or `async with`.
@@ -116,14 +119,19 @@ class Server:
             json: A module or object with `dumps` (returning `str` or `bytes`) and `loads`, such as `orjson`: encodes
                 each `dict` or `list` that is sent, and decodes for `Frame.json` and `Request.json`. `None` means the
                 standard library's, with compact text that is not ASCII-escaped, and without NaN.
+            app: An ASGI 3 application, such as that of FastAPI, Starlette, Litestar or Django: it gets the requests and
+                WebSockets that no included `Endpoint` matches. Some defaults differ then, because the application
+                decides these things: `origins="*"`, `health_path=None`, `max_body_size=None`, `max_header_size=65536`.
             **settings: See `Settings`. An environment variable `HUBBUB_…` beats a keyword.
 
         Raises:
             SettingsError: A setting is unknown, of the wrong type or out of range.
-            TypeError: `json` lacks `dumps` or `loads`.
+            TypeError: `json` lacks `dumps` or `loads`, or `app` is not an ASGI 3 application.
         """
+        self._app = None if app is None else _checked(app)
+        self._defaults = {} if app is None else WITH_APPLICATION
         self._keywords = {"host": host, "port": port, "workers": workers, **settings}
-        self.settings = Settings.load(self._keywords)
+        self.settings = Settings.load(self._keywords, defaults=self._defaults)
         self._handlers: dict[str, Handler] = {}
         self._included = Included()
         self._json = Json(json)
@@ -235,11 +243,17 @@ class Server:
             `handler` itself, or the decorator.
 
         Raises:
-            ValueError: The event is unknown, or already has a handler.
+            ValueError: The event is unknown or already has a handler, or it is one of an `Endpoint` and this server has
+                an `app`, which gets everything that no endpoint matches.
             TypeError: The callable cannot be called with these arguments, or is both `async def` and `threaded`.
             RuntimeError: The server is running.
         """
         arguments_of(event)
+        if self._app is not None and event in ENDPOINT_EVENTS:
+            raise ValueError(
+                f"the app gets everything that no endpoint matches, so a {event!r} handler needs an Endpoint: "
+                "register it there, and include the endpoint"
+            )
         if self._role:
             raise RuntimeError(f"the {event!r} handler must be registered before the server starts")
         if handler is None:
@@ -250,10 +264,10 @@ class Server:
     def include(self, endpoint: Endpoint) -> None:
         """Serve an endpoint: its handlers and settings are used for the paths that it matches.
 
-        Of all included endpoints, the first one that matches a path serves it. If none matches, the server's own
-        handlers are called. If the server has no handlers for WebSockets, handshakes get 404; if it has no handlers at
-        all, plain requests get 404 too. `health_path` comes before the endpoints. An endpoint may get further handlers
-        until the server starts, and may be included in several servers.
+        Of all included endpoints, the first one that matches a path serves it. If none matches, the server's `app` or
+        its own handlers are called. If the server has neither an `app` nor handlers for WebSockets, handshakes get 404;
+        if it has no handlers at all, plain requests get 404 too. `health_path` comes before the endpoints. An endpoint
+        may get further handlers until the server starts, and may be included in several servers.
 
         Args:
             endpoint: The endpoint.
@@ -729,7 +743,9 @@ class Server:
 
     async def _run_embedded(self) -> None:
         loop = asyncio.get_running_loop()
-        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self._json, self.settings.control)
+        embedded = Embedded(
+            self, self.settings, self._handlers, self._routes(), self._json, self._app, self.settings.control
+        )
 
         def stop(number: signal.Signals) -> None:
             log.info("%s: stopping", number.name)
@@ -754,7 +770,7 @@ class Server:
             except BaseException:
                 if not embedded.failure or program.is_typed_in():
                     raise
-                log.error("the worker_start handler failed", exc_info=embedded.failure)
+                embedded.failure.log()
                 raise SystemExit(PROGRAM_FAILED) from None
             try:
                 await embedded.until_left()
@@ -776,7 +792,7 @@ class Server:
             log.warning("changed in the code; restart the server to apply: %s", ", ".join(names))
         routes = self._routes()
         process = WorkerProcess(
-            self, self.settings, self._handlers, routes, self._json, assignment, self._entered, self._leave
+            self, self.settings, self._handlers, routes, self._json, self._app, assignment, self._entered, self._leave
         )
         self._role = process
         process.run()
@@ -792,7 +808,7 @@ class Server:
         Raises:
             SettingsError: A file that a setting names does not exist.
             OSError: The port is in use, or the host is unknown.
-            Exception: The exception that `worker_start` raised.
+            Exception: The exception that `worker_start` raised, or the startup of the `app`.
             RuntimeError: The server is already running.
         """
         embedded = await self._open_embedded()
@@ -852,7 +868,7 @@ class Server:
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         _warn_of_unknown_variables()
         control = None if self.settings.control == "auto" else self.settings.control
-        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self._json, control)
+        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self._json, self._app, control)
         await self._open(embedded)
         await self._begin(embedded)
         return embedded
@@ -923,9 +939,34 @@ class Server:
         Raises:
             SettingsError: As in the constructor.
         """
-        self.settings = Settings.load(self._keywords, options=options, defaults=defaults)
+        self.settings = Settings.load(self._keywords, options=options, defaults={**self._defaults, **defaults})
         # The settings of an endpoint may contradict them.
         self._routes()
+
+
+def current_server() -> Server:
+    """Return the server that runs in this process: for code that is given no `server`, such as an ASGI application.
+
+    That is the server of this worker, or an embedded one. If several are embedded, it is the one of the running event
+    loop.
+
+    Raises:
+        NotRunning: No server runs in this process, only the master of one, or several and none of them in this loop.
+    """
+    found = [(server, worker) for server in list(_running) if server._role and (worker := server._role.worker)]
+    if len(found) > 1:
+        loop = asyncio._get_running_loop()
+        found = [(server, worker) for server, worker in found if worker.loop is loop]
+    if len(found) != 1:
+        raise NotRunning("there is no current server: only a worker process and an embedded server have one")
+    return found[0][0]
+
+
+def _checked(app: object) -> Application:
+    try:
+        return check_application(app)
+    except TypeError as error:
+        raise TypeError(f"app must be an ASGI application: {error}") from None
 
 
 async def _in_loop_of(worker: Worker, coroutine: Coroutine[Any, Any, T]) -> T:

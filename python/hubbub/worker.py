@@ -9,13 +9,17 @@ import functools
 import logging
 import math
 import os
+import random
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 from . import program
 from ._core import Reactor
+from .asgi.application import Application
+from .asgi.lifespan import Lifespan, StartupFailed
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
 from .endpoints import Route, handle_websockets
@@ -42,7 +46,7 @@ from .timers import Timer
 from .visitors import Visitors
 from .watchdog import Watchdog
 
-__all__ = ["Worker"]
+__all__ = ["FailedStart", "Worker"]
 
 log = logging.getLogger("hubbub")
 
@@ -115,6 +119,30 @@ PAUSE_LOG_INTERVAL = 10.0
 TOPICS_LOG_INTERVAL = 10.0
 
 
+# A worker is renewed after `max_requests`, more or less by up to this part of them, so that not all leave together.
+SPREAD = 0.1
+
+WORKER_START_FAILED = "the worker_start handler failed"
+APPLICATION_FAILED = "the application failed to start"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedStart:
+    """Why a worker could not start."""
+
+    error: BaseException
+    """The exception, SystemExit included."""
+    what: str
+    """The line for the log, before the traceback."""
+
+    def log(self) -> None:
+        """Log it; what an application itself has reported has no traceback of interest."""
+        if isinstance(self.error, StartupFailed):
+            log.error("%s", self.error)
+        else:
+            log.error(self.what, exc_info=self.error)
+
+
 class Worker:
     """A reactor and its handlers, in the running event loop."""
 
@@ -127,6 +155,7 @@ class Worker:
         *,
         routes: Sequence[Route] = (),
         json: Json = STANDARD,
+        app: Application | None = None,
         workers: int = 1,
         slot: int = 0,
         link: int | None = None,
@@ -142,6 +171,7 @@ class Worker:
             worker_id: The number of this worker.
             routes: The endpoints, in the order in which they are tried.
             json: Encodes what is sent, and decodes what is received.
+            app: The ASGI application for everything that no endpoint matches.
             workers: The number of workers.
             slot: This process's part of the connection ids.
             link: The descriptor of the link to the hub, if there is a hub.
@@ -154,13 +184,16 @@ class Worker:
         self.worker_id = worker_id
         # The reactor uses it too.
         self.json = json
+        self.app = app
         # The handlers of the server itself (including those of events without a connection), then of each endpoint.
         self._at = (handlers, *(route.handlers for route in routes))
         # By endpoint: where this is false, the reactor itself accepts handshakes.
-        self.decides_handshakes = [settings.access_log or "handshake" in own for own in self._at]
+        sees_all = settings.access_log or settings.max_requests is not None
+        self.decides_handshakes = [sees_all or "handshake" in own for own in self._at]
         self._patterns = [route.pattern for route in routes]
-        # Without endpoints, a server serves WebSockets even if it has no handlers for them: they can still receive.
-        serves_others = handle_websockets(handlers) or not routes
+        # Without endpoints, a server serves WebSockets even if it has no handlers for them: they can still receive. An
+        # application decides for itself.
+        serves_others = handle_websockets(handlers) or not routes or app is not None
         self._serves_websockets = [serves_others, *(route.serves_websockets for route in routes)]
         self.caller = Caller(handlers, settings.threads)
         self.loop = self.caller.loop
@@ -169,9 +202,12 @@ class Worker:
         # Set by `leave`, with the reason in `_why`, when this worker has to leave.
         self.is_to_leave = asyncio.Event()
         self._why: Why = "stop"
+        # How many handshakes and requests this worker still serves before it asks to be renewed.
+        self._left_to_serve = math.inf
         self._server = server
         self._settings = settings
         self._handlers = handlers
+        self.lifespan = Lifespan(app, mode=settings.lifespan, worker_id=worker_id) if app is not None else None
         self._visitors = Visitors(self.loop, access_log=settings.access_log)
         self._workers = workers
         self._selector = selector
@@ -213,13 +249,14 @@ class Worker:
 
     # ---- life --------------------------------------------------------------------------------------------
 
-    async def start(self, listeners: Listeners | None) -> BaseException | None:
-        """Run `worker_start`, then accept connections: from the hub, or from `listeners`, which the reactor takes over.
+    async def start(self, listeners: Listeners | None) -> FailedStart | None:
+        """Start the application, run `worker_start`, then accept connections.
 
-        If this coroutine is cancelled, `worker_start` keeps running until `stop`.
+        They come from the hub, or from `listeners`, which the reactor takes over. If this coroutine is cancelled, what
+        has begun keeps running until `stop`.
 
         Returns:
-            The exception of `worker_start`, SystemExit included, if it raised one; then no connections are accepted.
+            Why the worker could not start, if it could not; then no connections are accepted.
         """
         if self._settings.stuck_after is not None:
             self._watchdog = Watchdog(
@@ -229,10 +266,15 @@ class Worker:
                 self.reactor,
                 has_master=not listeners,
             )
-        self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
-        if failure := await asyncio.shield(self._worker_start):
+        if self.lifespan and (error := await asyncio.shield(self._begin_lifespan(self.lifespan))):
             self._end_watch()
-            return failure
+            return FailedStart(error, APPLICATION_FAILED)
+        self._worker_start = self.caller.outcome("worker_start", self._server, self.worker_id)
+        if error := await asyncio.shield(self._worker_start):
+            self._end_watch()
+            if self.lifespan:
+                await self.lifespan.stop(self.loop.time() + self._settings.shutdown_timeout)
+            return FailedStart(error, WORKER_START_FAILED)
         if self._selector:
             self._selector.give_way(self.reactor, self.loop, self.caller.context)
         else:
@@ -242,6 +284,25 @@ class Worker:
                 self.reactor.listen(listener.detach(), listeners.are_shared)
         self.schedule_turn()
         return None
+
+    def _begin_lifespan(self, lifespan: Lifespan) -> asyncio.Future[BaseException | None]:
+        """Begin the startup of the application, which counts as running until it has ended."""
+        started = lifespan.begin()
+        if task := lifespan.task:
+            self.caller.running.add(task)
+            started.add_done_callback(lambda started: self.caller.running.discard(task))
+        return started
+
+    def renew_after(self, requests: int) -> None:
+        """Ask to be replaced after about so many handshakes and requests."""
+        self._left_to_serve = max(1, round(requests * random.uniform(1 - SPREAD, 1 + SPREAD)))
+
+    def _count(self) -> None:
+        """Count a handshake or a request."""
+        self._left_to_serve -= 1
+        if self._left_to_serve == 0:
+            log.info("worker %d has served max_requests, and is renewed", self.worker_id)
+            self.reactor.ask_to_leave()
 
     def leave(self, why: Why) -> None:
         """Set `is_to_leave` and the reason; "stop" overrides an earlier reason."""
@@ -291,6 +352,10 @@ class Worker:
         self._end_watch()
         if self._has_started():
             await self.caller.call_until(deadline, "worker_stop", self._server, self.worker_id)
+        if self.lifespan:
+            if error := self.lifespan.failure:
+                FailedStart(error, APPLICATION_FAILED).log()
+            await self.lifespan.stop(max(deadline, self.loop.time() + CANCEL_GRACE))
         self.close()
 
     def _has_started(self) -> bool:
@@ -299,7 +364,7 @@ class Worker:
             return False
         if failure := self._worker_start.result():
             handler = self._handlers["worker_start"].callable
-            self.caller.has_failed(handler, failure, "the worker_start handler failed")
+            self.caller.has_failed(handler, failure, WORKER_START_FAILED)
         return failure is None
 
     async def _close_by_and_by(self) -> None:
@@ -317,6 +382,8 @@ class Worker:
     def close(self) -> None:
         """Detach from the event loop at once; queued data is written as far as possible without waiting."""
         self._end_watch()
+        if self.lifespan:
+            self.lifespan.cancel()
         self.caller.is_stopping = self._left_behind = True
         self.reactor.stop_accepting(refuse=True)
         self.reactor.turn()
@@ -414,6 +481,7 @@ class Worker:
 
     def on_handshake(self, token: int, request: Request) -> None:
         """Call the `handshake` handler if there is one; otherwise accept."""
+        self._count()
         self._visitors.asked(token, request)
         if "handshake" in self._at[request._endpoint]:
             self._ask("handshake", request, functools.partial(self._decide, token, request), token)
@@ -422,6 +490,7 @@ class Worker:
 
     def on_request(self, token: int, request: Request) -> None:
         """Answer a plain HTTP request, usually by calling the `request` handler."""
+        self._count()
         self._visitors.asked(token, request)
         if self._is_leaving and self._why == "stop":
             self._respond(token, STOPPING)

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from . import program
+from .asgi.application import Application
 from .certificates import check_certificates
 from .endpoints import Route
 from .errors import SettingsError
@@ -37,6 +38,7 @@ class WorkerProcess:
         handlers: Mapping[str, Handler],
         routes: Sequence[Route],
         json: Json,
+        app: Application | None,
         assignment: Assignment,
         entered: Callable[[], None],
         left: Callable[[], None],
@@ -49,6 +51,7 @@ class WorkerProcess:
             handlers: The handlers, by event.
             routes: The endpoints.
             json: Encodes what is sent, and decodes what is received.
+            app: The ASGI application, if there is one.
             assignment: The master's assignment for this process.
             entered: Called as soon as there is a `worker`.
             left: Called when it has stopped serving; threads of the program may continue.
@@ -60,6 +63,7 @@ class WorkerProcess:
         self._handlers = handlers
         self._routes = routes
         self._json = json
+        self._app = app
         self._assignment = assignment
         # Requests to the master, in the order of the calls; until there is a worker, they wait here.
         self._asked: deque[str] = deque()
@@ -119,6 +123,7 @@ class WorkerProcess:
             assignment.worker_id,
             routes=self._routes,
             json=self._json,
+            app=self._app,
             workers=assignment.workers,
             slot=assignment.slot,
             link=assignment.link,
@@ -144,10 +149,12 @@ class WorkerProcess:
             worker.dispose()
 
     async def _start(self, worker: Worker) -> None:
-        """Start the worker; if `worker_start` fails, end this process, so that the master sees a failed start."""
+        """Start the worker; if that fails, end this process, so that the master sees a failed start."""
         if failure := await worker.start(None):
-            log.error("the worker_start handler failed", exc_info=failure)
+            failure.log()
             raise SystemExit(1)
+        if self._settings.max_requests is not None:
+            worker.renew_after(self._settings.max_requests)
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         # Tell the hub at once, even while a handler blocks the event loop: it then passes on no more connections.

@@ -14,8 +14,24 @@ PACKAGE = Path(__file__).parents[2] / "python" / "hubbub"
 # From the bottom to the top. A module may import from the layers below its own, not from beside it.
 LAYERS = [
     {"hubbub.addresses", "hubbub.client", "hubbub.errors", "hubbub.event_loop", "hubbub.forwarding", "hubbub.memory"},
-    {"hubbub.closings", "hubbub.handed_over", "hubbub.headers", "hubbub.jsons", "hubbub.logs", "hubbub.unix_sockets"},
-    {"hubbub.events", "hubbub.handler_types", "hubbub.listing", "hubbub.kinds", "hubbub.requests"},
+    {
+        "hubbub.asgi.application",
+        "hubbub.asgi.ids",
+        "hubbub.closings",
+        "hubbub.handed_over",
+        "hubbub.headers",
+        "hubbub.jsons",
+        "hubbub.logs",
+        "hubbub.unix_sockets",
+    },
+    {
+        "hubbub.asgi.lifespan",
+        "hubbub.events",
+        "hubbub.handler_types",
+        "hubbub.listing",
+        "hubbub.kinds",
+        "hubbub.requests",
+    },
     {"hubbub.responses"},
     {
         "hubbub.control",

@@ -89,13 +89,18 @@ class Lifespan:
             self.task = self._loop.create_task(self._run(), context=contextvars.copy_context())
         return self._started
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What the startup has failed with; `None` if it has succeeded, or has not ended."""
+        return self._started.result() if self._started.done() else None
+
     async def stop(self, deadline: float) -> None:
         """Send `lifespan.shutdown`, and wait for the end of the application until `deadline`; then cancel it.
 
         An application that has not started, or could not, is only cancelled. May be called again.
         """
         task = self.task
-        if not task or task.done() or not self._started.done() or self._started.result():
+        if not task or task.done() or not self._started.done() or self.failure:
             self.cancel()
             return
         self._stopping.set()
