@@ -25,6 +25,7 @@ import click
 
 from . import __version__, _core, environment, handed_over, listing, program
 from .addresses import loopback_names, urls_to_open
+from .asgi.application import check_application, check_factory
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
 from .jsons import STANDARD
@@ -57,6 +58,28 @@ class Failure(click.ClickException):
 
 SETTINGS = {setting.name: setting for setting in Settings.describe()}
 
+# Options of `hubbub run` under the names that uvicorn gives them: they are not in the help, and mean the same.
+ALIASES = {
+    "keep_alive_timeout": "--timeout-keep-alive",
+    "max_message_size": "--ws-max-size",
+    "max_requests": "--limit-max-requests",
+    "ping_interval": "--ws-ping-interval",
+    "ping_timeout": "--ws-ping-timeout",
+    "shutdown_timeout": "--timeout-graceful-shutdown",
+    "trusted_proxies": "--forwarded-allow-ips",
+}
+EVERY_ADDRESS = "0.0.0.0/0,::/0"
+
+
+class Option(click.Option):
+    """The option of a setting, which may have a second name that its help does not show."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Add both names."""
+        super().add_to_parser(parser, ctx)
+        if self.name in ALIASES and ctx.command.name == "run":
+            parser.add_option(obj=self, opts=[ALIASES[self.name]], dest=self.name)
+
 
 def _checked(context: click.Context, option: click.Parameter, given: str | bool | None) -> str | None:
     """Return the text of an option that is a setting, after checking that it is a valid value."""
@@ -64,6 +87,9 @@ def _checked(context: click.Context, option: click.Parameter, given: str | bool 
         # A switch cannot have an invalid value.
         return None if given is None else str(given).lower()
     setting = SETTINGS[str(option.name)]
+    if setting.name == "trusted_proxies" and given.strip() == "*":
+        # uvicorn's word for them.
+        given = EVERY_ADDRESS
     try:
         setting.read_text(given, f"option {setting.option}")
     except SettingsError as error:
@@ -78,9 +104,14 @@ def _option(name: str, help: str) -> Decorator:
         default = "on" if setting.default else "off"
         names = f"{setting.option}/{setting.negation}"
         return click.option(names, name, default=None, callback=_checked, help=f"{help} [default: {default}]")
-    default = ",".join(setting.default) if isinstance(setting.default, tuple) else str(setting.default).lower()
-    facts = "; ".join(filter(None, [setting.kind.limits, f"default: {default or 'none'}"]))
-    return click.option(setting.option, name, metavar=setting.kind.metavar, callback=_checked, help=f"{help} [{facts}]")
+    if isinstance(setting.default, tuple):
+        default = ",".join(setting.default) or "none"
+    else:
+        default = str(setting.default).lower() or "empty"
+    facts = "; ".join(filter(None, [setting.kind.limits, f"default: {default}"]))
+    return click.option(
+        setting.option, name, cls=Option, metavar=setting.kind.metavar, callback=_checked, help=f"{help} [{facts}]"
+    )
 
 
 def _every_setting(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +142,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("target", metavar="MODULE:SERVER")
+@click.argument("target", metavar="MODULE:NAME")
 @click.option(
     "--app-dir",
     type=click.Path(exists=True, file_okay=False),
@@ -120,22 +151,42 @@ def main() -> None:
     help="The directory to import MODULE from.",
 )
 @click.option(
+    "--factory", is_flag=True, help="NAME is a function without arguments, which returns the Server or the application."
+)
+@click.option(
     "--reload",
     is_flag=True,
     help="Replace the workers when a Python file in the app's directory changes, or any file in reload_dirs.",
 )
+@click.option("--reload-dir", "more_dirs", multiple=True, hidden=True)
+@click.option("--proxy-headers/--no-proxy-headers", default=True, hidden=True)
 @_every_setting
-def run(target: str, app_dir: str, reload: bool, **options: str | None) -> None:
-    """Run the Server named SERVER in MODULE, such as app:server.
+def run(
+    target: str,
+    app_dir: str,
+    factory: bool,
+    reload: bool,
+    more_dirs: Sequence[str],
+    proxy_headers: bool,
+    **options: str | None,
+) -> None:
+    """Run the Server or the ASGI application called NAME in MODULE, such as app:server.
 
     Every setting is an option here, and an environment variable: HUBBUB_MAX_MESSAGE_SIZE for --max-message-size. An
     option beats a variable, and a variable beats the program's own value. Other users of this
     machine can read options: for a password, set the variable (HUBBUB_SSL_KEYFILE_PASSWORD).
+
+    An ASGI application is that of FastAPI, Starlette, Litestar or Django, for example. The names that uvicorn gives to
+    its options are understood too where they mean the same, such as --timeout-keep-alive.
     """
     directory = os.path.abspath(app_dir)
     sys.path.insert(0, directory)
     program.name = target
-    server = _configured(target, options, for_development=reload)
+    if more_dirs:
+        options["reload_dirs"] = ",".join([*filter(None, [options["reload_dirs"]]), *more_dirs])
+    if not proxy_headers:
+        options["trusted_proxies"] = "none"
+    server = _configured(lambda: _served(target, factory), options, for_development=reload)
     with _reloading(server, directory) if reload and not program.assignment else contextlib.nullcontext():
         server.start()
 
@@ -148,7 +199,7 @@ def demo(**options: str | None) -> None:
     Use it as a starting point, too: its server and its page are in the directory demo of the package.
     """
     program.name = "demo"
-    server = _configured("hubbub.demo.chat:server", options, for_development=True)
+    server = _configured(lambda: _served("hubbub.demo.chat:server"), options, for_development=True)
     server.on("start", _tell_urls)
     server.start()
 
@@ -165,8 +216,8 @@ def _tell_urls(server: Server) -> None:
     click.echo("\n".join(lines))
 
 
-def _configured(target: str, options: Mapping[str, str | None], *, for_development: bool) -> Server:
-    """Return the server that `target` names in the user's module, with the options of the command line applied.
+def _configured(make: Callable[[], Server], options: Mapping[str, str | None], *, for_development: bool) -> Server:
+    """Return the server that `make` returns, with the options of the command line applied.
 
     Developers also visit other sites' pages. Therefore, if only this machine can reach the server, it refuses requests
     for foreign host names unless `allowed_hosts` says otherwise.
@@ -175,7 +226,7 @@ def _configured(target: str, options: Mapping[str, str | None], *, for_developme
     try:
         # The program's own settings and variables may make sense only together with these options.
         with more_follow():
-            server = _find(target)
+            server = make()
         server._lay_over(given)
         if for_development:
             server._lay_over(given, defaults={"allowed_hosts": _own_names(server.settings)})
@@ -196,11 +247,42 @@ def _own_names(settings: Settings) -> tuple[str, ...] | None:
     return loopback_names(hosts) if hosts and settings.uds is None else None
 
 
-def _find(target: str) -> Server:
-    """Import the user's module, and return the server that `target` names in it."""
+def _served(target: str, is_factory: bool = False) -> Server:
+    """Return the server that `target` names in the user's module, or one for the application that it names."""
+    found = _find(target)
+    if is_factory:
+        found = _made(target, found)
+    if isinstance(found, Server):
+        return found
+    try:
+        app = check_application(found)
+    except TypeError as error:
+        raise Failure(f"{target} is neither a Server nor an ASGI application: {error}") from None
+    return Server(app=app)
+
+
+def _made(target: str, factory: object) -> object:
+    """Call the factory that the user's module names."""
+    try:
+        make = check_factory(factory)
+    except TypeError as error:
+        raise Failure(f"{target} is not a factory: {error}") from None
+    try:
+        with program.importing():
+            return make()
+    except SettingsError:
+        raise
+    except Exception as error:
+        _fail_as_user(error)
+
+
+def _find(target: str) -> object:
+    """Import the user's module, and return what `target` names in it."""
     name, colon, attribute = target.partition(":")
     if not (colon and all(part.isidentifier() for part in f"{name}.{attribute}".split("."))):
-        raise Failure(f"{target!r} does not name a server: write MODULE:SERVER, such as app:server")
+        raise Failure(
+            f"{target!r} names neither a server nor an application: write MODULE:NAME, such as app:server or app:app"
+        )
     try:
         with program.importing():
             module = importlib.import_module(name)
@@ -220,8 +302,6 @@ def _find(target: str) -> Server:
             found = getattr(found, part)
         except AttributeError:
             raise Failure(f"there is no {attribute} in the module {name}") from None
-    if not isinstance(found, Server):
-        raise Failure(f"{target} is not a Server but {type(found).__name__}")
     return found
 
 

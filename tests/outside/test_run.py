@@ -147,14 +147,21 @@ def test_a_publisher_finds_it_by_its_port(run: Run, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("app", "'app' does not name a server"),
-        ("app:", "'app:' does not name a server"),
-        ("../app:server", "does not name a server"),
+        ("app", "'app' names neither a server nor an application: write MODULE:NAME"),
+        ("app:", "'app:' names neither"),
+        ("../app:server", "names neither"),
         ("missing:server", "there is no module 'missing'"),
         ("app.missing:server", "there is no module 'app.missing'"),
         ("app.py:server", "there is no module 'app.py'"),
         ("app:missing", "there is no missing in the module app"),
-        ("app:VERSION", "app:VERSION is not a Server but int"),
+        (
+            "app:VERSION",
+            "app:VERSION is neither a Server nor an ASGI application: an object of type int is not callable",
+        ),
+        (
+            "app:on_start",
+            "app:on_start is neither a Server nor an ASGI application: function on_start takes one argument",
+        ),
     ],
 )
 def test_what_names_no_server_is_one_line(run: Run, target: str, says: str) -> None:
@@ -188,6 +195,115 @@ def test_a_failure_of_the_app_is_its_traceback(run: Run, tmp_path: Path, code: s
     assert "app.py" in out
     assert "hubbub/cli.py" not in out
     assert "importlib" not in out
+
+
+# ---- ASGI applications -----------------------------------------------------------------------------------
+
+ASGI = """
+import os
+import hubbub
+
+async def app(scope, receive, send):
+    assert (await receive())["type"] == "lifespan.startup"
+    settings = hubbub.current_server().settings
+    print("application", VERSION, settings.lifespan, settings.origins, settings.root_path, flush=True)
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == "lifespan.shutdown"
+    print("application ends", flush=True)
+    await send({"type": "lifespan.shutdown.complete"})
+
+def make():
+    return app
+
+def make_server():
+    server = hubbub.Server(app=app, origins="same", port=0)
+    server.start()
+    return server
+
+def fail():
+    raise LookupError("no configuration")
+
+async def make_async():
+    return app
+
+VERSION = 1
+"""
+
+
+@pytest.fixture
+def asgi(tmp_path: Path) -> Path:
+    """The file of an application, asgi.py."""
+    path = tmp_path / "asgi.py"
+    path.write_text(ASGI)
+    return path
+
+
+@pytest.mark.usefixtures("asgi")
+@pytest.mark.parametrize("options", [["asgi:app"], ["--factory", "asgi:make"]])
+def test_an_application_is_served_with_the_settings_of_the_command_line(run: Run, options: list[str]) -> None:
+    server = run(*options, "--port", "0", "--workers=1", "--lifespan", "on", "--root-path", "/api", "--proxy-headers")
+    assert server.wait_for("application") == "application 1 on * /api"
+    server.wait_for("listening on")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("application ends")
+    assert server.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.usefixtures("asgi")
+def test_a_factory_may_make_a_server(run: Run) -> None:
+    server = run("asgi:make_server", "--factory", "--workers", "1")
+    assert server.wait_for("application") == "application 1 auto same "
+    server.wait_for("listening on")
+    server.stop()
+
+
+@pytest.mark.usefixtures("asgi")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["asgi:make"], "asgi:make is neither a Server nor an ASGI application: function make takes no arguments"),
+        (["asgi:app", "--factory"], "asgi:app is not a factory: function app needs arguments"),
+        (["asgi:VERSION", "--factory"], "asgi:VERSION is not a factory: an object of type int is not callable"),
+        (["asgi:make_async", "--factory"], "asgi:make_async is not a factory: function make_async is async"),
+    ],
+)
+def test_what_makes_no_application_is_one_line(run: Run, options: list[str], says: str) -> None:
+    status, out = failure(run, *options)
+    assert status == 1
+    assert re.fullmatch(rf"hubbub: {re.escape(says)}.*\n", out)
+
+
+@pytest.mark.usefixtures("asgi")
+def test_a_failure_of_the_factory_is_its_traceback(run: Run) -> None:
+    status, out = failure(run, "--factory", "asgi:fail")
+    assert status == 3
+    assert "LookupError: no configuration" in out
+    assert "asgi.py" in out
+    assert "hubbub/cli.py" not in out
+
+
+@pytest.mark.usefixtures("asgi")
+def test_an_application_that_cannot_start_is_status_3(run: Run, asgi: Path) -> None:
+    asgi.write_text(ASGI.replace("startup.complete", "startup.failed"))
+    status, out = failure(run, "asgi:app", "--port", "0")
+    assert status == 3
+    assert "the application cannot start" in out
+
+
+def test_workers_are_replaced_when_the_code_of_the_application_changes(run: Run, asgi: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "listed"
+    listed.mkdir()
+    options = ["--port", "0", "--workers", "1", "--reload", "--reload-dir", str(listed)]
+    server = run("asgi:app", *options)
+    server.wait_for("application 1")
+    server.wait_for("listening on")
+    asgi.write_text(ASGI.replace("VERSION = 1", "VERSION = 2"))
+    server.wait_for("application 2")
+    server.wait_for("reloaded")
+    (listed / "page.html").write_text("new")
+    server.wait_for("application 2")
+    server.wait_for("reloaded")
+    server.stop()
 
 
 # ---- which hosts a developer's server is for ---------------------------------------------------------------

@@ -76,6 +76,31 @@ def test_a_boolean_is_a_switch_that_takes_no_value() -> None:
             assert CliRunner().invoke(cli.main, ["run", "app:server", *words]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("alias", "text", "name", "value"),
+    [
+        ("--timeout-keep-alive", "7", "keep_alive_timeout", 7.0),
+        ("--timeout-graceful-shutdown", "7", "shutdown_timeout", 7.0),
+        ("--ws-max-size", "2000", "max_message_size", 2000),
+        ("--ws-ping-interval", "7", "ping_interval", 7.0),
+        ("--ws-ping-timeout", "7.5", "ping_timeout", 7.5),
+        ("--limit-max-requests", "1000", "max_requests", 1000),
+        ("--forwarded-allow-ips", "10.0.0.1,::1", "trusted_proxies", ("10.0.0.1", "::1")),
+        ("--forwarded-allow-ips", "*", "trusted_proxies", ("0.0.0.0/0", "::/0")),
+    ],
+)
+def test_uvicorns_names_are_understood_but_not_shown(alias: str, text: str, name: str, value: object) -> None:
+    given = options_of("app:app", alias, text)
+    assert getattr(Settings.load({}, environ={}, options={name: given[name]}), name) == value  # type: ignore[dict-item]
+    assert options_of(f"{alias}={text}", "app:app")[name] == given[name]
+    # Of two, the last one counts, whatever their names.
+    (own,) = (setting.option for setting in SETTINGS if setting.name == name)
+    assert options_of("app:app", own, "1", alias, text)[name] == given[name]
+    assert f"\n  {alias}" not in help_of("run")
+    assert CliRunner().invoke(cli.main, ["run", "app:app", alias, "many"]).exit_code == 2
+    assert CliRunner().invoke(cli.main, ["demo", alias, text]).exit_code == 2
+
+
 @pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting not in SWITCHES])
 def test_a_value_that_is_not_allowed_is_a_wrong_call(setting: Setting) -> None:
     # A password may be any text, but not empty.
