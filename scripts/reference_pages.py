@@ -37,7 +37,11 @@ def default(setting: Setting) -> str:
     """Return the default as Python spells it, and a large size in its unit too."""
     value = setting.default
     text = f"`{value!r}`"
-    if not setting.kind.allowed.endswith("bytes") or not isinstance(value, int) or value < KIB:
+    if (
+        not setting.kind.allowed.removesuffix(", or None").endswith("bytes")
+        or not isinstance(value, int)
+        or value < KIB
+    ):
         return text
     return f"{text} ({value // MIB} MiB)" if value % MIB == 0 else f"{text} ({value // KIB} KiB)"
 
@@ -53,7 +57,7 @@ def commands() -> Iterator[str]:
         options = [each for each in command.params if isinstance(each, click.Option)]
         takes_all = names <= {str(each.name) for each in options}
         for option in options:
-            if not (takes_all and option.name in names):
+            if not (option.hidden or (takes_all and option.name in names)):
                 yield f"- `{option.opts[0]}`: {option.help}"
         if takes_all:
             yield "- Every [setting](settings.md), as `--max-connections 1000`."
