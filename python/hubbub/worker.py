@@ -118,7 +118,6 @@ PAUSE_LOG_INTERVAL = 10.0
 # Seconds between two log lines that a connection has reached `max_topics`.
 TOPICS_LOG_INTERVAL = 10.0
 
-
 # A worker is renewed after `max_requests`, more or less by up to this part of them, so that not all leave together.
 SPREAD = 0.1
 
@@ -136,11 +135,11 @@ class FailedStart:
     """The line for the log, before the traceback."""
 
     def log(self) -> None:
-        """Log it; what an application itself has reported has no traceback of interest."""
+        """Log it, with its traceback unless that says nothing: the application has reported it, or was cancelled."""
         if isinstance(self.error, StartupFailed):
             log.error("%s", self.error)
         else:
-            log.error(self.what, exc_info=self.error)
+            log.error(self.what, exc_info=None if isinstance(self.error, asyncio.CancelledError) else self.error)
 
 
 class Worker:

@@ -92,6 +92,7 @@ class Start:
 
 RUN = ("-m", "hubbub", "run", "--port", "0")
 STOPS_AT_ONCE = 'server.on("start", lambda server: server.shutdown())\nserver.start()'
+APPLICATION = "async def app(scope, receive, send):\n  pass\n"
 STARTS = [
     Start("cannot listen on … port …: Address already in use", "Server(port=TAKEN).start()"),
     Start("cannot listen on … port …: Cannot assign requested address", "Server('192.0.2.1', port=0).start()"),
@@ -101,7 +102,27 @@ STARTS = [
     Start("ssl_keyfile: missing, although ssl_certfile is set; allowed is both or neither", "Server(ssl_certfile='a')"),
     Start("there is no module …", "", arguments=(*RUN, "ap:server")),
     Start("there is no … in the module …", "", arguments=(*RUN, "app:serve")),
-    Start("… is not a Server but …", "server = print", arguments=(*RUN, "app:server")),
+    Start(
+        "… is neither a Server nor an ASGI application: …",
+        "def server(): return Server()",
+        arguments=(*RUN, "app:server"),
+    ),
+    Start("app must be an ASGI application: …", "Server(app=1)"),
+    Start(
+        "the app gets everything that no endpoint matches, so a … handler needs an Endpoint",
+        f"{APPLICATION}Server(app=app).on('message')",
+    ),
+    Start(
+        "the application cannot start: …",
+        f"{APPLICATION}  await send({{'type': 'lifespan.startup.failed'}})\nServer(port=0, app=app).start()",
+        status=3,
+    ),
+    Start("the application failed to start", f"{APPLICATION}Server(port=0, app=app, lifespan='on').start()", status=3),
+    Start(
+        "the application does not support lifespan (…), and is served without it",
+        f"{APPLICATION}server = Server(port=0, workers=1, app=app)\n{STOPS_AT_ONCE}",
+        status=0,
+    ),
     Start(
         "workers have to run this program again, but it came from standard input, which can be read only once",
         "Server(port=0, workers=2).start()",

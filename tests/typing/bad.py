@@ -5,6 +5,9 @@ from hubbub import Endpoint, Frame, Request, Server
 server = Server(max_mesage_size=1000)  # wrong
 server = Server(max_message_size="1000")  # wrong
 server = Server(slow_consumer="wait")  # wrong
+server = Server(lifespan="maybe")  # wrong
+server = Server(app="app:app")  # wrong
+server = Server(app=lambda scope: None)  # wrong
 
 
 def takes_frame(server: Server, frame: Frame) -> None: ...

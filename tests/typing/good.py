@@ -1,5 +1,6 @@
 """A program in which a type checker must find nothing."""
 
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from hubbub import (
@@ -15,6 +16,8 @@ from hubbub import (
     StaticFiles,
     Stats,
     WorkerStats,
+    current_server,
+    fd_of,
 )
 
 server = Server(
@@ -26,6 +29,17 @@ server = Server(
     ping_interval=None,
     slow_consumer="drop",
 )
+
+
+async def app(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    current_server().push(fd_of(scope), "hello")
+
+
+with_app = Server(app=app, root_path="/api", lifespan="on", max_body_size=None, max_requests=1000)
 
 
 @server.on("open")

@@ -306,3 +306,11 @@ async def test_one_that_does_not_end_is_cancelled_at_the_deadline(caplog: pytest
     assert "took too long and was cancelled" in caplog.text
     assert lifespan.task
     await asyncio.wait([lifespan.task])
+
+
+async def test_a_cancelled_application_reports_no_failure_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    lifespan = await started(FastAPI())
+    lifespan.cancel()
+    assert lifespan.task
+    await asyncio.wait([lifespan.task])
+    assert caplog.text == ""

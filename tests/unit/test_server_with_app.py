@@ -1,5 +1,6 @@
 """A server with an ASGI application: its defaults, and the handlers that it may have beside it."""
 
+import asyncio
 import functools
 from typing import Any
 
@@ -95,3 +96,57 @@ async def test_it_ends_if_worker_start_fails() -> None:
     with pytest.raises(LookupError):
         await server.serve()
     assert told == ["startup", "shutdown"]
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+async def test_shutdown_while_the_application_starts_waits_for_it(
+    ends_well: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.set()
+        await goes_on.wait()
+        if not ends_well:
+            raise LookupError("no database")
+        told.append("startup")
+        await send({"type": "lifespan.startup.complete"})
+        told.append((await receive())["type"])
+
+    server = Server(port=0, control=None, app=app, lifespan="on")
+    server.on("worker_start", lambda: told.append("worker_start"))
+    server.on("worker_stop", lambda: told.append("worker_stop"))
+    serving = asyncio.create_task(server.serve())
+    await begun.wait()
+    server.shutdown()
+    # The stop needs only some iterations of the event loop to begin, and no other time.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not serving.done()
+    goes_on.set()
+    await serving
+    assert told == (["startup", "lifespan.shutdown"] if ends_well else [])
+    assert ("LookupError: no database" in caplog.text) is not ends_well
+
+
+async def test_a_start_that_is_cancelled_cancels_the_startup_of_the_application() -> None:
+    told: list[str] = []
+    begun = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("cleaned up")
+
+    server = Server(port=0, control=None, app=app)
+    serving = asyncio.create_task(server.serve())
+    await begun.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert told == ["cleaned up"]
+    assert server.worker_id is None

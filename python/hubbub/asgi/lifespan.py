@@ -66,6 +66,8 @@ class Lifespan:
         self._pid = os.getpid()
         self._stage = Stage.STARTING
         self._has_sent = False
+        # The application may report that as a failure.
+        self._is_cancelled = False
         # How many events the application has received.
         self._events = 0
         self._stopping = asyncio.Event()
@@ -113,6 +115,7 @@ class Lifespan:
 
     def cancel(self) -> None:
         """Cancel the application, during its startup too; does nothing if it has ended."""
+        self._is_cancelled = True
         if self.task:
             self.task.cancel()
 
@@ -185,6 +188,7 @@ class Lifespan:
             # It may also come before the shutdown: what the application began at its startup has failed.
             case "lifespan.shutdown.failed", Stage.STARTED:
                 self._stage = Stage.FAILED
-                log.error("the application failed in its lifespan: %s", reason)
+                if not self._is_cancelled:
+                    log.error("the application failed in its lifespan: %s", reason)
             case _:
                 raise RuntimeError(f"the application sent {kind!r}, which cannot follow in its lifespan")
