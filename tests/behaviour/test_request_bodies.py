@@ -143,6 +143,18 @@ async def test_a_body_of_max_body_size_is_taken_and_a_longer_one_is_413(serve: S
         assert await client.rest() == b""
 
 
+async def test_without_max_body_size_a_body_may_be_of_any_length(serve: Serve) -> None:
+    running = await serve(mirror, max_body_size=None)
+    body = b"x" * 3_000_000
+    async with running.raw() as client:
+        client.ask("/", "Content-Length: 3000000", method="POST")
+        client.send(body)
+        assert (await client.answer()).body == body
+        client.ask("/", "Transfer-Encoding: chunked", method="POST")
+        client.send(in_chunks(body))
+        assert (await client.answer()).body == body
+
+
 async def test_who_announces_too_much_is_told_so_though_all_of_it_is_sent(serve: Serve) -> None:
     running = await serve(mirror)
     async with running.raw() as client:

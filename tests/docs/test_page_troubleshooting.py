@@ -117,7 +117,11 @@ STARTS = [
         f"{APPLICATION}  await send({{'type': 'lifespan.startup.failed'}})\nServer(port=0, app=app).start()",
         status=3,
     ),
-    Start("the application failed to start", f"{APPLICATION}Server(port=0, app=app, lifespan='on').start()", status=3),
+    Start(
+        "the application failed to start",
+        f"{APPLICATION}  1 / 0\nServer(port=0, app=app, lifespan='on').start()",
+        status=3,
+    ),
     Start(
         "the application does not support lifespan (…), and is served without it",
         f"{APPLICATION}server = Server(port=0, workers=1, app=app)\n{STOPS_AT_ONCE}",

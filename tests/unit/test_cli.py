@@ -1,9 +1,12 @@
 """The command line: its options, and how values are shown to people."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
-from hubbub import Settings, cli
+from hubbub import Server, Settings, cli, program
 from hubbub.kinds import Flag
 from hubbub.settings import Setting
 
@@ -99,6 +102,19 @@ def test_uvicorns_names_are_understood_but_not_shown(alias: str, text: str, name
     assert f"\n  {alias}" not in help_of("run")
     assert CliRunner().invoke(cli.main, ["run", "app:app", alias, "many"]).exit_code == 2
     assert CliRunner().invoke(cli.main, ["demo", alias, text]).exit_code == 2
+
+
+def test_without_proxy_headers_no_proxy_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "proxied.py").write_text("from hubbub import Server\nserver = Server(port=0)\n")
+    trusted: list[int] = []
+    monkeypatch.setattr(Server, "start", lambda server: trusted.append(len(server.settings.trusted_proxies)))
+    # What the command changes in this process is put back.
+    monkeypatch.setattr(program, "name", program.name)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    for words in ([], ["--proxy-headers"], ["--no-proxy-headers"]):
+        arguments = ["run", "proxied:server", "--app-dir", str(tmp_path), *words]
+        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+    assert trusted == [2, 2, 0]
 
 
 @pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting not in SWITCHES])
