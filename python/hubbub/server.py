@@ -224,10 +224,11 @@ class Server:
           while its `open` or `message` handler is still running. It does not wait for that handler.
         - `request` (server, request): plain HTTP. Return a `Response`, `str` (sent as text/html), `bytes`, or `None`
           for 404. Without a handler, requests get 426.
-        - `worker_start`, `worker_stop` (server, worker_id): run first and last in each worker, in its event loop. If
-          `worker_start` raises, the worker accepts no connections and its `worker_stop` does not run: the first start
-          of the server exits with status 3, a reload keeps the old workers, and a worker that replaces a dead one is
-          started again later. `serve` and `async with` raise the exception.
+        - `worker_start`, `worker_stop` (server, worker_id): run first and last in each worker, in its event loop (the
+          lifespan of an `app` begins before and ends after them). If `worker_start` raises, the worker accepts no
+          connections and its `worker_stop` does not run: the first start of the server exits with status 3, a reload
+          keeps the old workers, and a worker that replaces a dead one is started again later. `serve` and `async with`
+          raise the exception.
         - `start`, `shutdown` (server): run once, in the master or the embedding process: `start` when all workers
           accept connections, `shutdown` when all have ended.
         - `pipe_message` (server, worker_id, data): that worker called `send_message`, or another program did
@@ -681,8 +682,8 @@ class Server:
         in, or read from standard input) can serve only with `workers=1`, and does so in this one process.
 
         If the server cannot start at all (the port is in use, the host is unknown), one line on standard error says
-        why, and the exit status is 1. If the program fails in a worker before it reaches this call, or in
-        `worker_start`, the traceback is shown, and the exit status is 3.
+        why, and the exit status is 1. If the program fails in a worker before it reaches this call, in `worker_start`,
+        or in the startup of its `app`, the traceback is shown, and the exit status is 3.
 
         Raises:
             RuntimeError: An event loop is running in this thread, the server is already running, this process is a

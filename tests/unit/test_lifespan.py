@@ -174,7 +174,7 @@ async def test_one_that_returns_before_any_answer_does_not_support_it(caplog: py
 @pytest.mark.parametrize("mode", ["auto", "on"])
 async def test_one_that_reports_its_failure_does_not_start(mode: str, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send(failed("startup", message="no database\nat all\x1b"))
+        await send(failed("startup", message="no database\nat all\x1b\n"))
         raise ValueError("as Starlette does")
 
     failure = await failure_of(app, mode)

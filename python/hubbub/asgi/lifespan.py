@@ -174,7 +174,7 @@ class Lifespan:
         """Take a report of the application; one at the wrong time raises RuntimeError in the application."""
         kind = message["type"]
         self._has_sent = True
-        reason = shown_lines(str(message.get("message") or "it gives no reason"))
+        reason = shown_lines(str(message.get("message") or "").strip() or "it gives no reason")
         match kind, self._stage:
             case "lifespan.startup.complete", Stage.STARTING:
                 self._stage = Stage.STARTED
