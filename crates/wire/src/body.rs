@@ -40,7 +40,10 @@ enum Expected {
 pub struct BodyDecoder {
     expected: Expected,
     limit: usize,
+    /// Content that has arrived and not been taken.
     content: Vec<u8>,
+    /// Bytes of all content that has arrived.
+    total: u64,
     /// The part of a line that has arrived.
     line: Vec<u8>,
     extras: usize,
@@ -59,7 +62,7 @@ impl BodyDecoder {
             BodyLength::Length(length) => Expected::Rest(length),
             BodyLength::Chunked => Expected::ChunkSize,
         };
-        Ok(Self { expected, limit, content: Vec::new(), line: Vec::new(), extras: 0 })
+        Ok(Self { expected, limit, content: Vec::new(), total: 0, line: Vec::new(), extras: 0 })
     }
 
     /// Whether the body is complete.
@@ -67,7 +70,7 @@ impl BodyDecoder {
         matches!(self.expected, Expected::End)
     }
 
-    /// The content that has arrived so far.
+    /// The content that has arrived so far, less what was taken.
     pub fn content(&self) -> &[u8] {
         &self.content
     }
@@ -77,9 +80,23 @@ impl BodyDecoder {
         self.content.capacity() + self.line.capacity()
     }
 
-    /// Returns the content that has arrived so far.
+    /// Returns the content that has arrived so far, less what was taken.
     pub fn into_content(self) -> Vec<u8> {
         self.content
+    }
+
+    /// Takes the content that has arrived since the last call.
+    pub fn take_content(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.content)
+    }
+
+    /// Bytes still to come, if the peer has announced them.
+    pub fn announced(&self) -> Option<u64> {
+        match self.expected {
+            Expected::Rest(left) => Some(left),
+            Expected::End => Some(0),
+            _ => None,
+        }
     }
 
     /// Decodes the next bytes, and returns how many of them belong to the body: all of them, unless it ends among them
@@ -97,11 +114,11 @@ impl BodyDecoder {
             match self.expected {
                 Expected::End => break,
                 Expected::Rest(left) => {
-                    let left = self.take_content(&mut rest, left);
+                    let left = self.receive_content(&mut rest, left);
                     self.expected = if left == 0 { Expected::End } else { Expected::Rest(left) };
                 }
                 Expected::Chunk(left) => {
-                    let left = self.take_content(&mut rest, left);
+                    let left = self.receive_content(&mut rest, left);
                     self.expected = if left == 0 { Expected::ChunkEnd } else { Expected::Chunk(left) };
                 }
                 Expected::ChunkSize | Expected::ChunkEnd | Expected::Trailer => self.take_line(&mut rest)?,
@@ -111,10 +128,11 @@ impl BodyDecoder {
     }
 
     /// Takes at most `left` bytes of content; returns how many are still to come.
-    fn take_content(&mut self, rest: &mut &[u8], left: u64) -> u64 {
+    fn receive_content(&mut self, rest: &mut &[u8], left: u64) -> u64 {
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
         let (content, behind) = rest.split_at(count);
         self.content.extend_from_slice(content);
+        self.total += count as u64;
         *rest = behind;
         left - count as u64
     }
@@ -171,7 +189,7 @@ impl BodyDecoder {
             return Err(Rejection::bad_request("invalid chunk extension"));
         }
         self.count_extras(extensions.len())?;
-        if size > (self.limit - self.content.len()) as u64 {
+        if size > (self.limit as u64).saturating_sub(self.total) {
             return Err(TOO_LARGE);
         }
         Ok(if size == 0 { Expected::Trailer } else { Expected::Chunk(size) })

@@ -449,6 +449,26 @@ pub enum Scheme {
 /// Headers that determine where a response ends and what happens to the connection. Only this module writes them.
 const FRAMING_HEADERS: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
 
+/// What a trailer may not be: framing, routing, authentication, and what describes the body (RFC 9110 §6.5.1).
+const NO_TRAILERS: [&str; 16] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "date",
+    "host",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "www-authenticate",
+];
+
 /// Tells a waiting client to continue with the body (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -475,6 +495,24 @@ pub enum Body<'a> {
     Announced(usize),
 }
 
+/// How the end of a response's body is found (RFC 9112 §6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// The body has this many bytes.
+    Length(u64),
+    /// It is sent in chunks ([`chunk_around`]), and ends with [`write_last_chunk`]. Only for clients that speak HTTP/1.1.
+    Chunked,
+    /// It ends with the connection, so the connection must not be kept.
+    UntilClose,
+}
+
+/// Whether an application's headers say that the connection ends after the response (RFC 9112 §9.6).
+pub fn asks_to_close<N: AsRef<[u8]>, V: AsRef<[u8]>>(headers: &[(N, V)]) -> bool {
+    let connection = headers.iter().filter(|(name, _)| name.as_ref().eq_ignore_ascii_case(b"connection"));
+    let mut options = connection.flat_map(|(_, value)| list_elements(value.as_ref()));
+    options.any(|option| option.eq_ignore_ascii_case(b"close"))
+}
+
 /// Appends a whole response: [`write_response_head`], and the body; a status of 1xx, 204 or 304 has none (RFC 9112
 /// §6.3).
 pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
@@ -489,7 +527,7 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         Body::Sent(content) => content.len(),
         Body::Announced(length) => length,
     };
-    write_response_head(out, status, headers, length as u64, persistence, date);
+    write_response_head(out, status, headers, Framing::Length(length as u64), persistence, date);
     if let Body::Sent(content) = body
         && !is_bodiless(status)
     {
@@ -497,7 +535,7 @@ pub fn write_response<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     }
 }
 
-/// Appends the head of a response whose body has `length` bytes.
+/// Appends the head of a response. A status of 1xx, 204 or 304 has no body, whatever `framing` says.
 ///
 /// `headers` must have passed [`valid_header_name`] and [`valid_header_value`]; Connection, Content-Length, Date and
 /// Transfer-Encoding among them are left out in favour of our own. `date` is the Date header's value (RFC 9110 §5.6.7).
@@ -505,15 +543,18 @@ pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
     out: &mut Vec<u8>,
     status: u16,
     headers: &[(N, V)],
-    length: u64,
+    framing: Framing,
     persistence: Persistence,
     date: &str,
 ) {
     write_line(out, &[b"HTTP/1.1 ", status.to_string().as_bytes(), b" ", reason_phrase(status).as_bytes()]);
     write_headers(out, headers, &FRAMING_HEADERS);
     write_line(out, &[b"Date: ", date.as_bytes()]);
-    if !is_bodiless(status) {
-        write_line(out, &[b"Content-Length: ", length.to_string().as_bytes()]);
+    match framing {
+        _ if is_bodiless(status) => {}
+        Framing::Length(length) => write_line(out, &[b"Content-Length: ", length.to_string().as_bytes()]),
+        Framing::Chunked => write_line(out, &[b"Transfer-Encoding: chunked"]),
+        Framing::UntilClose => {}
     }
     // RFC 9110 §7.8: a sender of Upgrade also names it in Connection, and a 426 has to come with an Upgrade.
     let upgrade = headers.iter().any(|(name, _)| name.as_ref().eq_ignore_ascii_case(b"upgrade"));
@@ -522,6 +563,28 @@ pub fn write_response_head<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         Persistence::Close => b"close",
     };
     write_line(out, &[b"Connection: ", if upgrade { b"upgrade, " } else { b"" }, persistence]);
+    write_line(out, &[]);
+}
+
+/// Appends a 103 with these headers (RFC 8297), which must have passed [`valid_header_name`] and [`valid_header_value`].
+/// The final response follows it.
+pub fn write_early_hints<N: AsRef<[u8]>, V: AsRef<[u8]>>(out: &mut Vec<u8>, headers: &[(N, V)]) {
+    write_line(out, &[b"HTTP/1.1 103 Early Hints"]);
+    write_headers(out, headers, &FRAMING_HEADERS);
+    write_line(out, &[]);
+}
+
+/// What goes before the bytes of a chunk of a body (RFC 9112 §7.1), and after them. A chunk may not be empty: that would
+/// end the body.
+pub fn chunk_around(part: &[u8]) -> (String, &'static [u8]) {
+    (format!("{:x}\r\n", part.len()), b"\r\n")
+}
+
+/// Appends the end of a chunked body, with `trailers` (RFC 9112 §7.1.2). They must have passed [`valid_header_name`] and
+/// [`valid_header_value`]; those that would change the framing are left out (RFC 9110 §6.5.1).
+pub fn write_last_chunk<N: AsRef<[u8]>, V: AsRef<[u8]>>(out: &mut Vec<u8>, trailers: &[(N, V)]) {
+    write_line(out, &[b"0"]);
+    write_headers(out, trailers, &NO_TRAILERS);
     write_line(out, &[]);
 }
 
