@@ -34,6 +34,8 @@ const SPARE: usize = 8 * 1024;
 const SLICES: usize = 64;
 /// Bytes of a file read at a time; two such pieces may be in memory. A buffer of this size can be reused.
 const PIECE: usize = 2 * CHUNK;
+/// Bytes of a file that are read and written together with the head before them, if the kernel can send the rest.
+const FIRST_PIECE: usize = 16 * 1024;
 
 /// Buffers kept for reuse, so that a busy connection does not allocate in every turn.
 #[derive(Default)]
@@ -117,21 +119,38 @@ impl Chunk {
     }
 }
 
-/// The part of a file that is still to be read.
+/// The part of a file that is still to be sent.
 struct FilePart {
     file: File,
     offset: u64,
     left: usize,
+    /// Whether a piece of it has been read.
+    is_begun: bool,
+    /// Whether it has to be read: the kernel cannot send this file.
+    is_unsendable: bool,
 }
 
 impl FilePart {
-    /// Reads the next piece into an empty `buffer`.
-    fn read_piece(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        buffer.resize(self.left.min(PIECE), 0);
+    /// Reads the next piece, of at most `most` bytes, into an empty `buffer`.
+    fn read_piece(&mut self, buffer: &mut Vec<u8>, most: usize) -> io::Result<()> {
+        self.is_begun = true;
+        buffer.resize(self.left.min(most), 0);
         self.file.read_exact_at(buffer, self.offset)?;
         self.offset += buffer.len() as u64;
         self.left -= buffer.len();
         Ok(())
+    }
+}
+
+/// What an outbox is written to.
+pub(crate) trait Sink: Write {
+    /// Whether [`Sink::send_file`] can be tried.
+    const SENDS_FILES: bool = false;
+
+    /// Has the kernel send up to `count` bytes of a file from `offset`, without a copy. Returns how many; 0 at the end
+    /// of the file. The error `Unsupported` means that the file has to be read.
+    fn send_file(&mut self, _file: &File, _offset: u64, _count: usize) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -152,6 +171,23 @@ impl Write for Raw<'_> {
         Ok(())
     }
 }
+
+#[cfg(target_os = "linux")]
+impl Sink for Raw<'_> {
+    const SENDS_FILES: bool = true;
+
+    fn send_file(&mut self, file: &File, mut offset: u64, count: usize) -> io::Result<usize> {
+        use rustix::io::Errno;
+        match rustix::fs::sendfile(self.0, file, Some(&mut offset), count) {
+            // The file's system cannot do it.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
+            result => Ok(result?),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Sink for Raw<'_> {}
 
 /// How far a write got.
 #[derive(Debug, PartialEq, Eq)]
@@ -289,18 +325,27 @@ impl Outbox {
     pub(crate) fn append_file(&mut self, file: File, offset: u64, length: usize) {
         if length > 0 {
             self.bytes += length;
-            self.push_chunk(Chunk::File(Box::new(FilePart { file, offset, left: length })));
+            self.push_chunk(Chunk::File(Box::new(FilePart {
+                file,
+                offset,
+                left: length,
+                is_begun: false,
+                is_unsendable: false,
+            })));
         }
     }
 
-    /// Reads the next piece of a file, once nearly everything queued before it has been sent.
-    fn read_ahead(&mut self, pool: &mut Pool) -> io::Result<()> {
+    /// Reads the next piece of a file, once nearly everything queued before it has been sent. If the socket sends files,
+    /// only a first piece is read, to go along with the head.
+    fn read_ahead(&mut self, pool: &mut Pool, sends_files: bool) -> io::Result<()> {
         let Some(Chunk::File(part)) = self.chunks.back_mut() else { return Ok(()) };
-        if self.bytes - part.left > SMALL {
+        let is_sent_by_kernel = sends_files && !part.is_unsendable;
+        if self.bytes - part.left > SMALL || (is_sent_by_kernel && part.is_begun) {
             return Ok(());
         }
+        let most = if is_sent_by_kernel && part.left > PIECE { FIRST_PIECE } else { PIECE };
         let mut piece = pool.take();
-        part.read_piece(&mut piece)?;
+        part.read_piece(&mut piece, most)?;
         let part_is_left = part.left > 0;
         // It goes before the remainder of the file.
         let rest = self.chunks.pop_back().filter(|_| part_is_left);
@@ -315,14 +360,27 @@ impl Outbox {
     ///
     /// # Errors
     /// The socket's errors, and those of reading a file, including one that ends too early.
-    pub(crate) fn write_to(&mut self, socket: &mut impl Write, pool: &mut Pool, budget: usize) -> io::Result<Progress> {
+    pub(crate) fn write_to<S: Sink>(&mut self, socket: &mut S, pool: &mut Pool, budget: usize) -> io::Result<Progress> {
         let mut written = 0;
         while self.bytes > 0 {
             if written >= budget {
                 return Ok(Progress::OverBudget);
             }
-            self.read_ahead(pool)?;
-            match self.write_once(socket, pool) {
+            self.read_ahead(pool, S::SENDS_FILES)?;
+            let outcome = match self.chunks.front_mut() {
+                Some(Chunk::File(part)) => {
+                    match socket.send_file(&part.file, part.offset, part.left.min(budget - written)) {
+                        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                            part.is_unsendable = true;
+                            continue;
+                        }
+                        outcome => outcome,
+                    }
+                }
+                _ => self.write_once(socket, pool),
+            };
+            match outcome {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     written += count;
@@ -373,7 +431,7 @@ impl Outbox {
             if written >= budget {
                 return Ok(Progress::OverBudget);
             }
-            self.read_ahead(pool)?;
+            self.read_ahead(pool, false)?;
             *self.sealed() = pool.take();
             let count = self.seal(session, pool)?;
             self.advance(count, pool);
@@ -436,6 +494,14 @@ impl Outbox {
             if front.preface == 0 && front.sealed.capacity() == 0 {
                 self.front = None;
             }
+        }
+        if let Some(Chunk::File(part)) = self.chunks.front_mut() {
+            part.offset += count as u64;
+            part.left -= count;
+            if part.left == 0 {
+                self.chunks.pop_front();
+            }
+            return;
         }
         while let Some(first @ (Chunk::Own(_) | Chunk::Shared(_))) = self.chunks.front() {
             let left = first.bytes().len() - self.sent;

@@ -25,6 +25,41 @@ impl Write for Socket {
     }
 }
 
+impl Sink for Socket {}
+
+/// The same, and the kernel sends files, if it can.
+struct Sending {
+    socket: Socket,
+    can_send: bool,
+    /// Bytes of files that were sent.
+    sent: usize,
+}
+
+impl Write for Sending {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Sending {
+    const SENDS_FILES: bool = true;
+
+    fn send_file(&mut self, file: &File, offset: u64, count: usize) -> io::Result<usize> {
+        if !self.can_send {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut bytes = vec![0; count.min(50_000)];
+        let read = file.read_at(&mut bytes, offset)?;
+        let written = if read == 0 { 0 } else { self.socket.write(&bytes[..read])? };
+        self.sent += written;
+        Ok(written)
+    }
+}
+
 fn socket(room: usize) -> Socket {
     Socket { room, taken: Vec::new() }
 }
@@ -248,4 +283,40 @@ fn a_frame_that_many_share_counts_until_the_last_lets_go() {
     let nobody: Arc<[u8]> = frame_of(&[2; 5_000]).into();
     pool.count_shared(&nobody);
     assert_eq!(pool.shared(), 0);
+}
+
+#[test]
+fn a_file_is_sent_by_the_kernel_if_it_can() {
+    let content: Vec<u8> = (0..700_001).map(|number: u32| (number % 251) as u8).collect();
+    for can_send in [true, false] {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append(&mut pool, |out| out.extend_from_slice(b"head;"));
+        outbox.append_file(file_of(&content), 3, content.len() - 4);
+        let mut all = Vec::new();
+        let mut sent = 0;
+        for turn in 0.. {
+            let socket = socket(if turn % 2 == 0 { 33_333 } else { 7 });
+            let mut sending = Sending { socket, can_send, sent: 0 };
+            let progress = outbox.write_to(&mut sending, &mut pool, 20_000).expect("no error");
+            assert_counted(&outbox);
+            all.extend(sending.socket.taken);
+            sent += sending.sent;
+            if progress == Progress::Empty {
+                break;
+            }
+        }
+        assert_eq!(all, [b"head;", &content[3..content.len() - 1]].concat());
+        assert!(outbox.is_empty() && outbox.memory() == 0);
+        assert_eq!(sent, if can_send { content.len() - 4 - FIRST_PIECE } else { 0 });
+    }
+}
+
+#[test]
+fn a_file_that_has_become_shorter_is_an_error_when_the_kernel_sends_it_too() {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    outbox.append_file(file_of(&[7; 300_000]), 0, 300_001);
+    let mut sending = Sending { socket: socket(usize::MAX), can_send: true, sent: 0 };
+    let error = outbox.write_to(&mut sending, &mut pool, usize::MAX).expect_err("an error");
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(sending.socket.taken.len(), 300_000);
 }
