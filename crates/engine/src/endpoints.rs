@@ -30,6 +30,16 @@ pub enum WebSockets {
     NotFound,
 }
 
+/// How the bodies of requests are passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bodies {
+    /// A request is passed on once its whole body has arrived.
+    #[default]
+    Whole,
+    /// A request is passed on with its head; the application takes the body as it arrives.
+    Streamed,
+}
+
 /// One endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -52,6 +62,8 @@ pub struct Endpoints {
     pub list: Vec<Endpoint>,
     /// Whether the server itself serves WebSockets, at all other paths.
     pub others: WebSockets,
+    /// How requests for these paths are passed on. Endpoints get them whole.
+    pub bodies: Bodies,
 }
 
 impl Endpoints {
@@ -68,6 +80,10 @@ impl Endpoints {
     /// The endpoint with this id; `None` for the server itself.
     pub(crate) fn get(&self, id: EndpointId) -> Option<&Endpoint> {
         self.list.get(id.index().checked_sub(1)?)
+    }
+
+    pub(crate) fn bodies(&self, id: EndpointId) -> Bodies {
+        if id == EndpointId::SERVER { self.bodies } else { Bodies::Whole }
     }
 
     pub(crate) fn websockets(&self, id: EndpointId) -> WebSockets {

@@ -14,15 +14,15 @@ mod system;
 mod tls;
 mod topics;
 
-pub use endpoints::{Endpoint, EndpointId, Endpoints, WebSockets};
+pub use endpoints::{Bodies, Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
 pub use language::command::{Command, Format, MAX_PIPED, OUTSIDE, is_topic};
 pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Page, TopicSize};
 pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
-    Event, Owner, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage, Subscribed, Token,
-    Watching,
+    Event, Owner, Part, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage, Subscribed,
+    Taken, TlsFacts, Token, Trailers, Watching,
 };
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,

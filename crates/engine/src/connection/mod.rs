@@ -2,6 +2,7 @@
 //!
 //! Plain data. What happens to it is decided in `reactor`.
 
+pub(crate) mod exchange;
 pub(crate) mod flow;
 pub(crate) mod identity;
 pub(crate) mod outbox;
@@ -19,6 +20,7 @@ use wire::http::Head;
 use wire::receiver::Receiver;
 use wire::sender::Sender;
 
+use crate::connection::exchange::Exchange;
 use crate::connection::flow::{Drain, Finish, Incoming, Outgoing};
 use crate::connection::identity::Identity;
 use crate::connection::outbox::Outbox;
@@ -35,8 +37,11 @@ pub(crate) enum Stage {
     Head { scanned: usize },
     /// A request's body is being read.
     Body(Box<Unfinished>),
-    /// A request was passed to its handler, and the answer is awaited. Nothing is read in the meantime.
+    /// A request was passed to its handler, and the answer is awaited. Nothing is read in the meantime, except the body
+    /// of a request that was passed on without it.
     Asked(Asked),
+    /// The answer is queued, and the rest of the request's body is read and discarded: the next request follows it.
+    Unread(Box<Unread>),
     /// The handshake is done.
     WebSocket(Receiver),
     /// Queued output is still being sent; then the connection ends in this way.
@@ -49,6 +54,13 @@ pub(crate) enum Stage {
 pub(crate) struct Unfinished {
     pub(crate) head: Head,
     pub(crate) body: BodyDecoder,
+}
+
+/// The rest of the body of a request that has been answered.
+pub(crate) struct Unread {
+    pub(crate) body: BodyDecoder,
+    /// Bytes of it that may still be discarded.
+    pub(crate) left: usize,
 }
 
 /// An incomplete message, as it was when the last of it arrived.
@@ -64,8 +76,7 @@ pub(crate) struct Partial {
 pub(crate) enum Asked {
     /// The head is for the log, in case there is no longer room.
     Handshake(Box<Upgrade>, Arc<Head>),
-    /// `head_only` is for HEAD; `keep_alive` is whether the client sends its next request on this connection.
-    Request { head_only: bool, keep_alive: bool },
+    Request(Exchange),
 }
 
 /// What a connection waits for, since `Connection::since`.
@@ -75,8 +86,11 @@ pub(crate) enum Wait {
     Nothing,
     /// The whole head of a request.
     Head,
-    /// The body after that head. `since` is still that of the head, advanced as the body arrives.
+    /// The body after that head. `since` is still that of the head, advanced as the body arrives. Or more of a body that
+    /// the application takes as it arrives, since it last got some.
     Body,
+    /// The peer receiving the queued part of an answer, while the application makes the next one.
+    Part,
     /// The next request on an idle HTTP connection.
     KeepAlive,
     /// The time to send a ping. `since` is the time of the last one.
@@ -97,7 +111,7 @@ impl Wait {
         let limit = match self {
             Self::Nothing => None,
             Self::Head | Self::Body => Some(settings.handshake_timeout),
-            Self::KeepAlive => Some(settings.keep_alive_timeout),
+            Self::KeepAlive | Self::Part => Some(settings.keep_alive_timeout),
             Self::Ping => settings.ping_interval,
             Self::Pong => settings.ping_timeout,
             Self::Continuation | Self::Taking | Self::Close => Some(settings.close_timeout),
@@ -204,6 +218,8 @@ pub(crate) struct Connection {
     pub(crate) progress_at: u64,
     /// Distinguishes this connection from others that had its key.
     pub(crate) serial: u32,
+    /// The number of its last request that was passed on; see `Token`.
+    pub(crate) request: u32,
     /// Whether it counts among those whose client has left while a handler still runs, and no longer among the
     /// connections.
     pub(crate) outlived: bool,
@@ -254,6 +270,7 @@ impl Connection {
     pub(crate) fn new(serial: u32, socket: TcpStream, peer: SocketAddr, now: u64) -> Self {
         Self {
             serial,
+            request: 0,
             identity: Identity::Unnamed,
             socket: Some(socket),
             peer,
@@ -303,9 +320,31 @@ impl Connection {
         self.identity.fd().is_none() && matches!(self.stage, Stage::Gone) && self.subscriptions.is_empty()
     }
 
-    /// Whether the peer has hung up while a handler works on its request.
+    /// Whether the peer has hung up while a handler works on its request, which it has sent to the end.
     pub(crate) fn is_abandoned(&self) -> bool {
-        self.incoming == Incoming::HungUp && matches!(self.stage, Stage::Asked(_))
+        let is_asked = match &self.stage {
+            Stage::Asked(Asked::Handshake(..)) => true,
+            Stage::Asked(Asked::Request(exchange)) => exchange.has_body(),
+            _ => false,
+        };
+        is_asked && self.incoming == Incoming::HungUp
+    }
+
+    /// The request that is in the hands of the application.
+    pub(crate) fn exchange(&mut self) -> Option<&mut Exchange> {
+        match &mut self.stage {
+            Stage::Asked(Asked::Request(exchange)) => Some(exchange),
+            _ => None,
+        }
+    }
+
+    /// Whether its stage lets its socket be read.
+    pub(crate) fn reads_on(&self) -> bool {
+        match &self.stage {
+            Stage::Asked(Asked::Request(exchange)) => exchange.reads_on(),
+            Stage::Asked(Asked::Handshake(..)) | Stage::Gone => false,
+            _ => !self.is_answering(),
+        }
     }
 
     /// Whether an HTTP answer is still being sent.
@@ -362,7 +401,13 @@ impl Connection {
         let stage = match &self.stage {
             Stage::WebSocket(receiver) => receiver.buffered(),
             Stage::Body(request) => request.head.size() + request.body.buffered(),
-            Stage::Header | Stage::Head { .. } | Stage::Asked(_) | Stage::Finishing(_) | Stage::Gone => 0,
+            Stage::Asked(Asked::Request(exchange)) => exchange.memory(),
+            Stage::Unread(unread) => unread.body.buffered(),
+            Stage::Header
+            | Stage::Head { .. }
+            | Stage::Asked(Asked::Handshake(..))
+            | Stage::Finishing(_)
+            | Stage::Gone => 0,
         };
         stage + self.input.capacity() + self.lane.memory() + self.tls.as_ref().map_or(0, |session| session.memory())
     }

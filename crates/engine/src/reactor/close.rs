@@ -18,7 +18,7 @@ use wire::sender::Sender;
 
 use crate::connection::flow::{Drain, Finish};
 use crate::connection::identity::{Ending, Identity, Life};
-use crate::connection::{Connection, Stage, Wait};
+use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::reactor::refusals::Refused;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
@@ -33,11 +33,15 @@ impl Reactor {
         }
         let connection = &mut self.connections[key];
         match connection.stage {
+            // A body that ends too early; its client has given up.
+            Stage::Asked(Asked::Request(ref exchange)) if !exchange.has_body() => self.abort(key),
             // The peer may have closed only its sending side, and may still read the answer.
             Stage::Asked(_) => {}
             // There is no input left to discard once the output has been sent.
             Stage::Finishing(Finish::Close | Finish::Linger) => connection.stage = Stage::Finishing(Finish::Close),
-            Stage::Head { .. } if connection.has_last_words() => self.finish_sending(key, Finish::Close),
+            Stage::Head { .. } | Stage::Unread(_) if connection.has_last_words() => {
+                self.finish_sending(key, Finish::Close)
+            }
             Stage::WebSocket(_) if connection.has_last_words() => {
                 self.end_abnormally(key);
                 self.finish_sending(key, Finish::Close);
@@ -144,6 +148,7 @@ impl Reactor {
     /// read gets a reset, which shows that something is missing.
     pub(crate) fn abort(&mut self, key: Key) {
         let is_cut = !self.connections[key].outbox.is_empty() && !self.is_taking(key);
+        self.orphan(key);
         self.end_abnormally(key);
         self.change_wait(key, Wait::Nothing);
         let connection = &mut self.connections[key];
@@ -180,7 +185,11 @@ impl Reactor {
     /// because each still has a descriptor.
     pub(crate) fn outlive_if_abandoned(&mut self, key: Key) {
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.is_abandoned() && !self.is_overrun() {
+        if !connection.is_abandoned() {
+            return;
+        }
+        self.tell_if_followed(key);
+        if !self.is_overrun() {
             self.outlive(key);
         }
     }
@@ -188,19 +197,19 @@ impl Reactor {
     pub(crate) fn count_outliving(&mut self, count: usize) {
         self.outliving = count;
         let slot = self.shared.registry.slot(self.shared.slot);
-        slot.outliving.store(count as u64, Ordering::Relaxed);
+        slot.outliving.store(self.outliving() as u64, Ordering::Relaxed);
         slot.is_overrun.store(self.is_overrun().into(), Ordering::Relaxed);
     }
 
     /// The number of connections kept only for their handlers, because their clients have left.
     pub fn outliving(&self) -> usize {
-        self.outliving
+        self.outliving + self.orphans.len()
     }
 
     /// Whether so many handlers have outlived their connections that no new clients are let in. The limit is the same
     /// as for connections.
     pub fn is_overrun(&self) -> bool {
-        self.outliving >= self.most_connections()
+        self.outliving() >= self.most_connections()
     }
 
     /// Ends a connection whose TLS has failed. The alert from rustls is already in its outbox.
@@ -232,6 +241,8 @@ impl Reactor {
                 self.make_ready(key);
             } else if connection.wait == Wait::Taking {
                 self.wait(key, Wait::Close);
+            } else if connection.wait == Wait::Part {
+                self.wait_in_exchange(key);
             }
             return;
         };

@@ -26,7 +26,7 @@ impl Reactor {
         self.change_wait(key, wait);
         let connection = &mut self.connections[key];
         (connection.since, connection.untaken) = (self.clock.now, 0);
-        if matches!(wait, Wait::Taking | Wait::Close) {
+        if matches!(wait, Wait::Part | Wait::Taking | Wait::Close) {
             self.begin_period(key);
         }
         self.arm(key);
@@ -210,6 +210,8 @@ impl Reactor {
             // No input can be lost: the peer has sent none.
             Wait::Head if connection.input.is_empty() => self.finish_sending(key, Finish::Close),
             Wait::Head if matches!(connection.stage, Stage::Header) => self.reject_late_header(key),
+            Wait::Body if matches!(connection.stage, Stage::Unread(_)) => self.finish_sending(key, Finish::Linger),
+            Wait::Body if matches!(connection.stage, Stage::Asked(_)) => self.give_up_body(key),
             Wait::Head | Wait::Body => self.reject_too_slow(key),
             // The time between two requests starts when the answer has been sent.
             Wait::KeepAlive if !connection.outbox.is_empty() => self.go_on_or_cut_off(key),
@@ -233,7 +235,7 @@ impl Reactor {
                 }
             }
             Wait::Continuation => self.close_unfinished(key),
-            Wait::Taking | Wait::Close => self.go_on_or_cut_off(key),
+            Wait::Part | Wait::Taking | Wait::Close => self.go_on_or_cut_off(key),
         }
     }
 

@@ -13,21 +13,22 @@ use crate::registry::Fd;
 use crate::system::table::Key;
 
 /// Names a request until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token {
     pub(crate) key: Key,
-    pub(crate) serial: u32,
+    /// Tells the requests apart, also those of one connection.
+    pub(crate) number: u32,
 }
 
 impl Token {
     /// The token as one number.
     pub fn to_bits(self) -> u64 {
-        u64::from(self.serial) << 32 | u64::from(self.key.to_bits())
+        u64::from(self.number) << 32 | u64::from(self.key.to_bits())
     }
 
     /// The token with this number. Any number is safe: answers to a token that names nothing are ignored.
     pub fn from_bits(bits: u64) -> Self {
-        Self { key: Key::from_bits(bits as u32), serial: (bits >> 32) as u32 }
+        Self { key: Key::from_bits(bits as u32), number: (bits >> 32) as u32 }
     }
 }
 
@@ -87,7 +88,8 @@ pub enum Event<'a> {
         /// What serves its path.
         endpoint: EndpointId,
     },
-    /// A plain HTTP request. Answer with [`crate::Reactor::respond`] or [`crate::Reactor::respond_file`].
+    /// A plain HTTP request. Answer with [`crate::Reactor::respond`] or [`crate::Reactor::respond_file`], or in parts
+    /// with [`crate::Reactor::begin_answer`].
     Request {
         /// Names the request in the answer.
         token: Token,
@@ -97,8 +99,15 @@ pub enum Event<'a> {
         peer: SocketAddr,
         /// What serves its path.
         endpoint: EndpointId,
-        /// The whole body, at most `max_body_size` bytes.
-        body: Vec<u8>,
+        /// The whole body, at most `max_body_size` bytes; `None` if it is to be taken with
+        /// [`crate::Reactor::take_body`] as it arrives.
+        body: Option<Vec<u8>>,
+    },
+    /// There is something new about a request that the application waits for: more of its body, room for more of the
+    /// answer, or its client has left. Try again what could not be done.
+    Progress {
+        /// The request.
+        token: Token,
     },
     /// A whole message, in the connection's order.
     Message {

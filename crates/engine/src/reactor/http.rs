@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use wire::body::BodyDecoder;
 use wire::handshake::{self, Offers, Upgrade};
-use wire::http::{self, Body, Head, Persistence, Rejection, Scheme};
+use wire::http::{self, Body, Framing, Head, Persistence, Rejection, Scheme};
 use wire::path;
 use wire::receiver::Receiver;
 use wire::sender::Sender;
 
+use crate::connection::exchange::{Answer, Exchange, RequestBody};
 use crate::connection::flow::{Finish, Incoming};
 use crate::connection::outbox::{Outbox, Pool};
 use crate::connection::{Asked, Stage, Unfinished, Wait};
-use crate::endpoints::{EndpointId, WebSockets};
+use crate::endpoints::{Bodies, EndpointId, WebSockets};
 use crate::reactor::Reactor;
 use crate::reactor::event::{Event, Shortage, Token};
 use crate::reactor::phase::Phase;
@@ -68,6 +69,17 @@ fn reason_for_log(rejection: &Rejection, head: Option<&Head>) -> Cow<'static, st
     }
 }
 
+/// What TLS has agreed on with a client.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// The protocol's version (RFC 8446 §4.1.2), `0x0304` for TLS 1.3.
+    pub version: Option<u16>,
+    /// The cipher suite (RFC 8446 §B.4).
+    pub cipher_suite: Option<u16>,
+    /// The client's certificates in DER, its own first; none unless clients need one.
+    pub certificates: Vec<Vec<u8>>,
+}
+
 impl Reactor {
     /// Handles a request head. Returns the event if the request is to be passed to a handler; otherwise it has been
     /// answered, or its body is awaited.
@@ -81,7 +93,16 @@ impl Reactor {
                     return Some(Event::Handshake { token, head, peer, endpoint });
                 }
                 Ok(Accepted::Request { body, .. }) if body.is_complete() => {
-                    return Some(self.request(key, head, Vec::new()));
+                    return Some(self.request(key, head, Some(Vec::new()), RequestBody::Taken));
+                }
+                Ok(Accepted::Request { body, expects_continue }) if self.streams_body(key) => {
+                    match self.enter_with_head(key, head, body, expects_continue) {
+                        Ok(event) => return Some(event),
+                        Err(refused) => {
+                            let (head, rejection) = *refused;
+                            (Some(Arc::new(head)), rejection)
+                        }
+                    }
                 }
                 Ok(Accepted::Request { body, expects_continue }) => {
                     self.await_body(key, Unfinished { head, body });
@@ -140,7 +161,7 @@ impl Reactor {
             return Err(NO_ROOM);
         }
         if self.is_overrun() {
-            self.shortage = Some(Shortage::Handlers(self.outliving));
+            self.shortage = Some(Shortage::Handlers(self.outliving()));
             return Err(TOO_MANY_HANDLERS);
         }
         if self.ids.are_exhausted(&self.shared.registry) {
@@ -164,45 +185,41 @@ impl Reactor {
         if self.settings.certificate.is_some() { Scheme::Https } else { Scheme::Http }
     }
 
-    fn await_body(&mut self, key: Key, request: Unfinished) {
-        let connection = &mut self.connections[key];
-        connection.stage = Stage::Body(Box::new(request));
-        if connection.wait == Wait::Head {
-            connection.wait = Wait::Body;
-            self.arm(key);
-        } else {
-            // Head and body count as starting together; the time since the previous request does not count.
-            self.wait(key, Wait::Body);
-        }
+    /// Whether the application takes the body of this request as it arrives.
+    fn streams_body(&self, key: Key) -> bool {
+        self.settings.endpoints.bodies(self.connections[key].endpoint) == Bodies::Streamed
     }
 
-    /// Asks for the body that a client holds back until then.
-    fn ask_for_body(&mut self, key: Key) {
-        self.connections[key].outbox.append(&mut self.tools.pool, |out| out.extend_from_slice(http::CONTINUE));
-        self.queued(key);
-    }
-
-    /// The event for a request whose body has been read.
-    pub(crate) fn enter_with_body(&mut self, key: Key) -> Option<Event<'static>> {
-        let stage = std::mem::replace(&mut self.connections[key].stage, Stage::Head { scanned: 0 });
-        let Stage::Body(request) = stage else { return None };
-        Some(self.request(key, request.head, request.body.into_content()))
-    }
-
-    fn request(&mut self, key: Key, head: Head, body: Vec<u8>) -> Event<'static> {
-        let asked = Asked::Request { head_only: head.method() == "HEAD", keep_alive: head.keep_alive() };
-        let (token, peer) = self.await_answer(key, asked);
+    /// The event for a request.
+    pub(crate) fn request(
+        &mut self,
+        key: Key,
+        head: Head,
+        body: Option<Vec<u8>>,
+        remaining: RequestBody,
+    ) -> Event<'static> {
+        let exchange = Exchange {
+            head_only: head.method() == "HEAD",
+            keep_alive: head.keep_alive(),
+            takes_chunks: head.minor_version() == 1,
+            body: remaining,
+            answer: Answer::Nothing,
+        };
+        let (token, peer) = self.await_answer(key, Asked::Request(exchange));
         let endpoint = self.connections[key].endpoint;
         Event::Request { token, head, peer, endpoint, body }
     }
 
     /// Makes the connection wait for its handler. Returns the token that names it to the handler, and the peer.
     fn await_answer(&mut self, key: Key, asked: Asked) -> (Token, SocketAddr) {
-        self.connections[key].stage = Stage::Asked(asked);
+        self.requests = self.requests.wrapping_add(1);
+        let connection = &mut self.connections[key];
+        connection.stage = Stage::Asked(asked);
+        connection.request = self.requests;
         self.outlive_if_abandoned(key);
         self.wait(key, Wait::Nothing);
         let connection = &self.connections[key];
-        (Token { key, serial: connection.serial }, connection.peer)
+        (Token { key, number: connection.request }, connection.peer)
     }
 
     /// An id for a new connection, if the whole server has room for one more.
@@ -243,6 +260,11 @@ impl Reactor {
         self.connections[key].outbox.append(&mut self.tools.pool, alert);
         self.refuse_tls(key, "this port speaks plain HTTP (there is no ssl_certfile)");
         self.finish_sending(key, Finish::Linger);
+    }
+
+    /// Gives up a request whose body does not arrive in time.
+    pub(crate) fn give_up_body(&mut self, key: Key) {
+        self.fail_body(key, &TOO_SLOW);
     }
 
     /// Answers a request that is not passed to a handler, and closes: what follows it may not be what it seems.
@@ -288,24 +310,33 @@ impl Reactor {
 
     /// The endpoint that a handshake is for; the server itself, if the client has gone.
     pub fn endpoint(&self, token: Token) -> EndpointId {
-        let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial);
+        let connection = self.connections.get(token.key).filter(|it| it.request == token.number);
         connection.map_or(EndpointId::SERVER, |connection| connection.endpoint)
     }
 
     /// The certificate that the client of a request has shown, in DER; `None` without one, or if the client has gone.
     pub fn peer_certificate(&self, token: Token) -> Option<&[u8]> {
-        let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial)?;
+        let connection = self.connections.get(token.key).filter(|it| it.request == token.number)?;
         connection.tls.as_ref()?.peer_certificate()
+    }
+
+    /// What TLS has agreed on with the client of a request; `None` without TLS, or if the client has gone.
+    pub fn tls_facts(&self, token: Token) -> Option<TlsFacts> {
+        let connection = self.connections.get(token.key).filter(|it| it.request == token.number)?;
+        let session = connection.tls.as_ref()?;
+        let (version, cipher_suite) = session.agreed();
+        let certificates = session.peer_certificates().map(<[u8]>::to_vec).collect();
+        Some(TlsFacts { version, cipher_suite, certificates })
     }
 
     /// Whether the peer is a proxy whose PROXY header named no client.
     pub fn hides_client(&self, token: Token) -> bool {
-        self.connections.get(token.key).is_some_and(|it| it.serial == token.serial && it.hides_client)
+        self.connections.get(token.key).is_some_and(|it| it.request == token.number && it.hides_client)
     }
 
     /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.
     pub fn offered_subprotocols(&self, token: Token) -> (Vec<String>, Option<String>) {
-        let connection = self.connections.get(token.key).filter(|it| it.serial == token.serial);
+        let connection = self.connections.get(token.key).filter(|it| it.request == token.number);
         match connection.map(|connection| &connection.stage) {
             Some(Stage::Asked(Asked::Handshake(upgrade, _))) => {
                 let known = self.settings.subprotocols_of(self.endpoint(token));
@@ -320,11 +351,11 @@ impl Reactor {
     /// address in the connection's information. Returns `None` if the connection is gone, or there is no longer room.
     ///
     /// Names and values of `headers` must have been checked.
-    pub fn accept(
+    pub fn accept<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         token: Token,
         subprotocol: Option<&str>,
-        headers: &[(String, String)],
+        headers: &[(N, V)],
         client: Option<SocketAddr>,
     ) -> Option<Fd> {
         self.clock.read();
@@ -390,7 +421,13 @@ impl Reactor {
 
     /// Answers a request, or refuses a handshake, with a response. Names and values of `headers` must have been
     /// checked. Returns false if the client is known to be gone.
-    pub fn respond(&mut self, token: Token, status: u16, headers: &[(String, String)], body: &[u8]) -> bool {
+    pub fn respond<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(N, V)],
+        body: &[u8],
+    ) -> bool {
         self.answer(token, status, headers, body.len(), |outbox, pool| {
             outbox.append(pool, |out| out.extend_from_slice(body));
         })
@@ -398,11 +435,11 @@ impl Reactor {
 
     /// The same, with `length` bytes of a file, starting at `offset`, as the body. They are read as the peer takes
     /// them; if they no longer exist by then, the connection is cut.
-    pub fn respond_file(
+    pub fn respond_file<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         token: Token,
         status: u16,
-        headers: &[(String, String)],
+        headers: &[(N, V)],
         file: File,
         offset: u64,
         length: usize,
@@ -411,24 +448,29 @@ impl Reactor {
     }
 
     /// Sends a response, and its body of `length` bytes with `put_body`, if it is to have one.
-    fn answer(
+    fn answer<N: AsRef<[u8]>, V: AsRef<[u8]>>(
         &mut self,
         token: Token,
         status: u16,
-        headers: &[(String, String)],
+        headers: &[(N, V)],
         length: usize,
         put_body: impl FnOnce(&mut Outbox, &mut Pool),
     ) -> bool {
         self.clock.read();
+        let is_serving = self.phase == Phase::Serving;
+        let connection = self.connections.get_mut(token.key).filter(|it| it.request == token.number);
+        if connection.is_none_or(|it| it.exchange().is_some_and(|exchange| exchange.has_begun_answer())) {
+            return false;
+        }
         let Some((key, asked)) = self.asked(token) else {
             return false;
         };
         let mut persistence = Persistence::Close;
         let mut is_sent = !http::is_bodiless(status);
-        match asked {
-            Asked::Request { head_only, keep_alive } => {
-                is_sent &= !head_only;
-                if keep_alive && self.phase == Phase::Serving {
+        match &asked {
+            Asked::Request(exchange) => {
+                is_sent &= !exchange.head_only;
+                if is_serving && exchange.may_be_kept() && !http::asks_to_close(headers) {
                     persistence = Persistence::KeepAlive;
                 }
             }
@@ -438,18 +480,14 @@ impl Reactor {
         let is_there = connection.incoming != Incoming::HungUp;
         let date = self.clock.date();
         connection.outbox.append(&mut self.tools.pool, |out| {
-            http::write_response_head(out, status, headers, length as u64, persistence, date);
+            http::write_response_head(out, status, headers, Framing::Length(length as u64), persistence, date);
         });
         if is_sent {
             put_body(&mut connection.outbox, &mut self.tools.pool);
         }
-        match persistence {
-            Persistence::KeepAlive => {
-                self.wait(key, Wait::KeepAlive);
-                self.queued(key);
-                self.make_ready(key);
-            }
-            Persistence::Close => self.finish_sending(key, Finish::Linger),
+        match asked {
+            Asked::Request(exchange) => self.answered(key, exchange, persistence),
+            Asked::Handshake(..) => self.finish_sending(key, Finish::Linger),
         }
         is_there
     }

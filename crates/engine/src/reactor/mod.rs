@@ -9,7 +9,9 @@
 //! again. It stays on the lists here, and [`Reactor::has_work`] says that another turn is due.
 
 mod accept;
+mod answering;
 mod backlog;
+mod body;
 mod budget;
 mod close;
 mod commands;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
+use rustc_hash::FxHashSet;
 use wire::deflate::{Deflater, Inflater};
 
 use crate::connection::flow::{Drain, Incoming, Outgoing};
@@ -69,8 +72,12 @@ use crate::tls::certificate::Certificate;
 use crate::topics::Topics;
 use crate::topics::gathered::Gathered;
 
+pub use crate::reactor::answering::{Part, Trailers};
+pub use crate::reactor::body::Taken;
 pub use crate::reactor::commands::{PushError, Subscribed};
+
 pub use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
+pub use crate::reactor::http::TlsFacts;
 pub use crate::reactor::mailbox::{Owner, Shared};
 pub use crate::reactor::refusals::Refused;
 pub use crate::reactor::sending::Sending;
@@ -172,6 +179,10 @@ pub struct Reactor {
     /// The result of reloading the certificate, until it is reported.
     certificate_read: Option<Result<(), String>>,
     serial: u32,
+    /// The number of the last request that was passed on.
+    requests: u32,
+    /// Requests whose connection has ended while the application still works on them.
+    orphans: FxHashSet<Token>,
     watched: Watched,
     awaited_room: AwaitedRoom,
 }
@@ -248,6 +259,8 @@ impl Reactor {
             certificate,
             certificate_read: None,
             serial: 0,
+            requests: 0,
+            orphans: FxHashSet::default(),
             watched: Watched::default(),
             awaited_room: AwaitedRoom::default(),
         })
@@ -644,7 +657,7 @@ impl Reactor {
     /// The connection that waits for the answer named by `token`, if it is still waiting.
     pub(crate) fn asked(&mut self, token: Token) -> Option<(Key, Asked)> {
         let key = token.key;
-        let connection = self.connections.get_mut(key).filter(|it| it.serial == token.serial)?;
+        let connection = self.connections.get_mut(key).filter(|it| it.request == token.number)?;
         match std::mem::replace(&mut connection.stage, Stage::Head { scanned: 0 }) {
             Stage::Asked(asked) => Some((key, asked)),
             other => {

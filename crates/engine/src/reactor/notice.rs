@@ -2,6 +2,7 @@
 
 use crate::language::command::Format;
 use crate::language::message::{Answer, Leave};
+use crate::reactor::event::Token;
 use crate::registry::Fd;
 
 /// A notice for the application's side of this worker.
@@ -18,6 +19,8 @@ pub(crate) enum Notice {
     Gone(Fd),
     /// The outbox of a connection has room that the application waits for.
     Room(Fd),
+    /// A request has something new for the application; see [`Event::Progress`](crate::Event::Progress).
+    Progress(Token),
 }
 
 pub(crate) struct PipeMessage {

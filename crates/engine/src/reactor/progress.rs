@@ -61,11 +61,19 @@ impl Reactor {
     /// Cuts off a peer that does not receive what it is sent. The kernel's buffer is dropped too, unless it is nearly
     /// empty: otherwise it would be kept for minutes, however many such peers there are.
     pub(crate) fn cut_off(&mut self, key: Key) {
-        let connection = &self.connections[key];
-        if connection.untaken() >= LEAST
-            && let Some(socket) = &connection.socket
-        {
+        if self.connections[key].untaken() >= LEAST {
+            self.reset(key);
+        } else {
+            self.abort(key);
+        }
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(&mut self, key: Key) {
+        if let Some(socket) = &self.connections[key].socket {
             let _ = rustix::net::sockopt::set_socket_linger(socket.as_fd(), Some(Duration::ZERO));
+            // Where it is possible, at once: `abort` would first end our stream in the regular way.
+            let _ = rustix::net::connect_unspec(socket);
         }
         self.abort(key);
     }

@@ -25,10 +25,6 @@ use crate::tls::{failure, session};
 /// Messages handled for one connection before moving on to the next.
 const MESSAGES_PER_VISIT: usize = 64;
 
-/// Bytes of a body that extend its deadline by one second as they arrive, so that a long body on a slow line is not
-/// mistaken for a trickle.
-const BODY_PER_SECOND: usize = 16 * 1024;
-
 /// A read of this many bytes may hold enough frames to take a good part of a turn's time.
 const LARGE_READ: usize = 4096;
 
@@ -93,6 +89,14 @@ impl Reactor {
                     self.read_more();
                     None
                 }
+                Stage::Unread(_) => {
+                    self.read_unread();
+                    None
+                }
+                Stage::Asked(_) if connection.reads_on() => {
+                    self.read_streamed();
+                    None
+                }
                 Stage::Asked(_) | Stage::Gone => {
                     self.end_visit(Return::WhenReadable);
                     None
@@ -120,6 +124,7 @@ impl Reactor {
             let event = match notice {
                 Notice::Gone(fd) => Event::Gone { fd },
                 Notice::Room(fd) => Event::Room { fd },
+                Notice::Progress(token) => Event::Progress { token },
                 Notice::Leave(why) => Event::Leave(why),
                 Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
                 Notice::Answered { number, answer } => Event::Answered { number, answer },
@@ -278,32 +283,6 @@ impl Reactor {
         None
     }
 
-    /// Decodes what has arrived of a request's body. Returns the request as the event once the body is whole.
-    fn read_body<T, F: FnOnce(Event<'_>) -> T>(&mut self, take: &mut Option<F>) -> Option<T> {
-        let visit = self.visit.as_mut()?;
-        let key = visit.key;
-        let connection = &mut self.connections[key];
-        let Stage::Body(request) = &mut connection.stage else { return None };
-        let before = request.body.content().len();
-        match request.body.decode(visit.unused(&self.tools.buffer)) {
-            Ok(taken) => visit.from += taken,
-            Err(rejection) => {
-                self.reject(key, &rejection, None);
-                return None;
-            }
-        }
-        let seconds = request.body.content().len() / BODY_PER_SECOND - before / BODY_PER_SECOND;
-        // Never into the future: a peer that has sent a lot may not then pause for long.
-        connection.since = (connection.since + 1000 * seconds as u64).min(self.clock.now);
-        if !request.body.is_complete() {
-            self.read_more();
-            return None;
-        }
-        let event = self.enter_with_body(key)?;
-        self.events_left = self.events_left.saturating_sub(1);
-        take.take().map(|take| take(event))
-    }
-
     /// The endpoint of a connection on the list of drained ones, if it is still drained (more may have been queued
     /// since), or has ended while one of its handlers runs and may be waiting for it.
     fn drained_of(&mut self, fd: Fd) -> Option<EndpointId> {
@@ -347,10 +326,7 @@ impl Reactor {
                 None => self.tools.buffer[visit.from..visit.to].to_vec(),
             };
         }
-        let can_read = connection.incoming.is_readable()
-            && connection.paused_at.is_none()
-            && !connection.is_answering()
-            && !matches!(connection.stage, Stage::Asked(_) | Stage::Gone);
+        let can_read = connection.incoming.is_readable() && connection.paused_at.is_none() && connection.reads_on();
         if back == Return::Soon || can_read {
             self.make_ready(visit.key);
         }
@@ -366,7 +342,7 @@ impl Reactor {
                 receiver.free_handed_out();
                 receiver.is_mid_message()
             }
-            Stage::Body(_) => true,
+            Stage::Body(_) | Stage::Asked(_) | Stage::Unread(_) => true,
             _ => false,
         };
         let has_kept = is_mid_message || connection.is_mid_input() || !connection.lane.is_empty();

@@ -141,7 +141,10 @@ impl Reactor {
     /// Tells those that wait for room in the outbox of a connection, as far as there is room for their messages.
     #[cold]
     pub(crate) fn tell_room(&mut self, key: Key) {
-        let Some((fd, _)) = self.connections[key].identity.open() else { return };
+        let Some((fd, _)) = self.connections[key].identity.open() else {
+            self.tell_room_for_part(key);
+            return;
+        };
         let (own, limit) = (self.shared.slot, self.settings.send_queue_size);
         let connection = &self.connections[key];
         // The end of the message that holds the deferred ones back may be among those that wait.

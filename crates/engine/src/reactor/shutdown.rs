@@ -3,7 +3,7 @@
 
 use crate::connection::flow::Finish;
 use crate::connection::identity::Identity;
-use crate::connection::{Connection, Stage, Wait};
+use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
@@ -73,6 +73,7 @@ impl Reactor {
                     self.finish_sending(key, finish);
                 }
                 Stage::Body(_) => self.reject_stopping(key),
+                Stage::Unread(_) => self.finish_sending(key, Finish::Linger),
                 _ => {}
             }
             if slice.is_over() {
@@ -96,7 +97,7 @@ impl Reactor {
                 !it.is_answering() && (it.incoming.is_readable() || it.queued || it.is_mid_input())
             }
             Stage::Body(_) | Stage::Asked(_) => true,
-            Stage::WebSocket(_) | Stage::Finishing(_) | Stage::Gone => false,
+            Stage::Unread(_) | Stage::WebSocket(_) | Stage::Finishing(_) | Stage::Gone => false,
         };
         self.connections.values().filter(|it| is_unanswered(it)).count()
     }
@@ -106,9 +107,12 @@ impl Reactor {
     pub fn abort_all(&mut self) -> usize {
         self.flush_all();
         let is_answer = |it: &Connection| {
-            let is_http = matches!(it.stage, Stage::Head { .. } | Stage::Finishing(_))
-                && matches!(it.identity, Identity::Unnamed);
-            is_http && !it.outbox.is_empty()
+            let is_begun = match &it.stage {
+                Stage::Asked(Asked::Request(exchange)) => exchange.has_begun_answer(),
+                Stage::Head { .. } | Stage::Unread(_) | Stage::Finishing(_) => !it.outbox.is_empty(),
+                _ => false,
+            };
+            is_begun && matches!(it.identity, Identity::Unnamed)
         };
         let cut = self.connections.values().filter(|it| is_answer(it)).count();
         let keys: Vec<Key> = self.connections.keys().collect();

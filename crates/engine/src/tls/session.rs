@@ -81,6 +81,17 @@ impl Session {
         self.rustls.peer_certificates()?.first().map(|certificate| certificate.as_ref())
     }
 
+    /// The agreed version and cipher suite, by their numbers in TLS.
+    pub(crate) fn agreed(&self) -> (Option<u16>, Option<u16>) {
+        let version = self.rustls.protocol_version().map(u16::from);
+        (version, self.rustls.negotiated_cipher_suite().map(|suite| suite.suite().into()))
+    }
+
+    /// The certificates that the client has shown, in DER, its own first.
+    pub(crate) fn peer_certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.rustls.peer_certificates().unwrap_or_default().iter().map(|certificate| certificate.as_ref())
+    }
+
     /// Whether the handshake is still in progress.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.rustls.is_handshaking()

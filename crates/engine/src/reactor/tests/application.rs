@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reactor::Reactor;
 use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
+use crate::reactor::tests::simulation::NO_HEADERS;
 use crate::registry::Fd;
 
 /// A number that tells clients apart: the port of their made-up address.
@@ -17,7 +18,7 @@ pub(super) enum Seen {
     Binary(Fd, Vec<u8>),
     Close(Fd, u16, String),
     Drain(Fd),
-    /// A request with this body.
+    /// A request with this body; without one, if the body is to be taken.
     Request(Vec<u8>),
     /// A client was turned away.
     Refused(Option<u16>),
@@ -27,6 +28,7 @@ pub(super) enum Seen {
     TopicsExceeded(Fd),
     Gone(Fd),
     Room(Fd),
+    Progress(Token),
     PipeMessage(Vec<u8>),
     Other,
 }
@@ -97,7 +99,9 @@ impl Application {
 
     /// Accepts a handshake. There may be no room any more.
     pub(super) fn accept(&mut self, reactor: &mut Reactor, who: Who, token: Token) {
-        let Some(fd) = reactor.accept(token, None, &[], None) else { return };
+        let accepted = reactor.accept(token, None, NO_HEADERS, None);
+        reactor.done(token);
+        let Some(fd) = accepted else { return };
         assert_eq!(self.lives.insert(fd, Life::Open), None, "an id is used again");
         self.fds.insert(who, fd);
         self.seen.push(Seen::Open(fd));
@@ -187,7 +191,9 @@ impl Application {
 fn step_of(event: Event<'_>) -> Step {
     Step::Note(match event {
         Event::Handshake { token, peer, .. } => return Step::Handshake(peer.port().into(), token),
-        Event::Request { token, peer, body, .. } => return Step::Request(peer.port().into(), token, body),
+        Event::Request { token, peer, body, .. } => {
+            return Step::Request(peer.port().into(), token, body.unwrap_or_default());
+        }
         Event::Message { fd, payload: Payload::Text(text), .. } => Seen::Text(fd, text.to_owned()),
         Event::Message { fd, payload: Payload::Binary(bytes), .. } => Seen::Binary(fd, bytes.to_vec()),
         Event::Closed { fd, code, reason, .. } => Seen::Close(fd, code, reason),
@@ -199,6 +205,7 @@ fn step_of(event: Event<'_>) -> Step {
         Event::TopicsExceeded { fd } => Seen::TopicsExceeded(fd),
         Event::Room { fd } => Seen::Room(fd),
         Event::Gone { fd } => Seen::Gone(fd),
+        Event::Progress { token } => Seen::Progress(token),
         Event::PipeMessage { payload: Payload::Text(text), .. } => Seen::PipeMessage(text.into()),
         Event::PipeMessage { payload: Payload::Binary(bytes), .. } => Seen::PipeMessage(bytes.to_vec()),
         Event::Answered { .. } | Event::Leave(_) | Event::CertificateRead(_) => Seen::Other,

@@ -9,7 +9,7 @@ use crate::reactor::Reactor;
 use crate::reactor::shutdown::Requests;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
-use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, Simulation};
+use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, NO_HEADERS, Simulation};
 use crate::reactor::watching::Watching;
 use crate::registry::Fd;
 use crate::settings::Settings;
@@ -512,7 +512,7 @@ fn a_client_that_leaves_before_its_handshake_is_accepted_is_opened_and_closed() 
 fn an_answer_to_a_token_of_another_connection_is_ignored() {
     let mut simulation = Simulation::new(Settings::roomy());
     let (who, token) = simulation.ask_for_handshake();
-    assert!(simulation.reactor.respond(token, 403, &[], b""));
+    assert!(simulation.reactor.respond(token, 403, NO_HEADERS, b""));
     simulation.client(who).leave();
     simulation.run();
     assert!(simulation.reactor.is_empty());
@@ -520,8 +520,8 @@ fn an_answer_to_a_token_of_another_connection_is_ignored() {
     let next = simulation.connect();
     simulation.client(next).write(HANDSHAKE);
     simulation.run();
-    assert!(!simulation.reactor.respond(token, 500, &[], b""));
-    assert_eq!(simulation.reactor.accept(token, None, &[], None), None);
+    assert!(!simulation.reactor.respond(token, 500, NO_HEADERS, b""));
+    assert_eq!(simulation.reactor.accept(token, None, NO_HEADERS, None), None);
     simulation.reactor.refuse(token, 4000, "");
     let (_, token) = simulation.application.handshakes.pop().expect("a handshake");
     simulation.application.accept(&mut simulation.reactor, next, token);
@@ -557,7 +557,7 @@ fn closing_everything_closes_each_connection_as_its_stage_allows() {
     simulation.run();
     simulation.client(late).read();
     let (_, token) = simulation.application.requests.pop().expect("a request");
-    simulation.reactor.respond(token, 200, &[], b"the last answer");
+    simulation.reactor.respond(token, 200, NO_HEADERS, b"the last answer");
     simulation.run();
     simulation.client(asked).read();
     assert!(simulation.client(asked).answers().contains("Connection: close"));
@@ -577,7 +577,7 @@ fn cutting_everything_off_counts_the_answers_that_are_cut() {
     simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
     simulation.run();
     let (_, token) = simulation.application.requests.pop().expect("a request");
-    simulation.reactor.respond(token, 200, &[], &[b'x'; 500_000]);
+    simulation.reactor.respond(token, 200, NO_HEADERS, &[b'x'; 500_000]);
     push(&mut simulation.reactor, fd, &"long".repeat(500_000));
     simulation.run();
     assert_eq!(simulation.reactor.abort_all(), 1);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use wire::frame::{DataOpcode, Fin, Opcode};
 
 use crate::connection::Wait;
+use crate::reactor::answering::Part;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
-use crate::reactor::tests::simulation::Simulation;
+use crate::reactor::tests::simulation::{NO_HEADERS, Simulation};
 use crate::settings::Settings;
 use crate::system::acceptor::Ownership;
 use crate::tls::certificate::CertificateFiles;
@@ -44,10 +45,11 @@ fn settings() -> Settings {
 
 /// All kinds of waiting. The match in [`case`] fails to compile if one is missing there, and this if one is missing
 /// here.
-const ALL: [Wait; 9] = [
+const ALL: [Wait; 10] = [
     Wait::Nothing,
     Wait::Head,
     Wait::Body,
+    Wait::Part,
     Wait::KeepAlive,
     Wait::Ping,
     Wait::Pong,
@@ -93,6 +95,18 @@ fn case(wait: Wait) -> Case {
             },
             limit: Some(HANDSHAKE_TIMEOUT),
             is_over: |simulation, who| simulation.client(who).status() == Some(408),
+        },
+        Wait::Part => Case {
+            begin: |simulation| {
+                let (who, token) = simulation.ask_for_page();
+                assert!(simulation.reactor.begin_answer(token, 200, NO_HEADERS, None));
+                while simulation.reactor.send_part(token, &[b'x'; 10_000]) == Part::Queued {
+                    simulation.run();
+                }
+                who
+            },
+            limit: Some(KEEP_ALIVE_TIMEOUT),
+            is_over: |simulation, _| simulation.reactor.is_empty(),
         },
         Wait::KeepAlive => Case {
             begin: |simulation| {
@@ -156,7 +170,7 @@ fn answer_one_request(simulation: &mut Simulation, who: Who, body: &[u8]) {
     simulation.client(who).write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n");
     simulation.run();
     let (_, token) = simulation.application.requests.pop().expect("a request");
-    assert!(simulation.reactor.respond(token, 200, &[], body));
+    assert!(simulation.reactor.respond(token, 200, NO_HEADERS, body));
     simulation.run();
 }
 
@@ -185,7 +199,7 @@ fn extend(settings: &mut Settings, wait: Wait, by: Duration) {
     match wait {
         Wait::Nothing => {}
         Wait::Head | Wait::Body => settings.handshake_timeout += by,
-        Wait::KeepAlive => settings.keep_alive_timeout += by,
+        Wait::KeepAlive | Wait::Part => settings.keep_alive_timeout += by,
         Wait::Ping => settings.ping_interval = settings.ping_interval.map(|limit| limit + by),
         Wait::Pong => settings.ping_timeout = settings.ping_timeout.map(|limit| limit + by),
         Wait::Continuation | Wait::Taking | Wait::Close => settings.close_timeout += by,
@@ -211,7 +225,7 @@ fn each_wait_ends_at_its_moment() {
         };
         simulation.pass(limit + after_step - TICK);
         assert_eq!(wait_of(simulation), wait, "it still waits");
-        if wait != Wait::Taking {
+        if !matches!(wait, Wait::Taking | Wait::Part) {
             simulation.client(who).read();
         }
         simulation.turn();

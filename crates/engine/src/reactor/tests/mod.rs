@@ -5,6 +5,7 @@
 //! - [`invariants`] are checked after every turn of every test.
 //! - [`walk`] takes thousands of random steps. `HUBBUB_SEED` repeats the walk of a seed that a failure has named.
 
+mod answering;
 mod application;
 mod calls;
 mod client;

@@ -22,6 +22,8 @@ const SEND_BUFFER: usize = 16 * 1024;
 const MAX_TURNS: usize = 20_000;
 /// The time that a closing peer has, in most tests.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
+/// For answers without headers of the application's.
+pub(super) const NO_HEADERS: &[(&str, &str)] = &[];
 /// How long the kernel may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -7,7 +7,7 @@ use wire::frame::{DataOpcode, Fin, Opcode};
 use crate::reactor::event::Relief;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, Received, frame};
-use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, Simulation};
+use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, NO_HEADERS, Simulation};
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
 
@@ -70,7 +70,7 @@ fn a_long_answer_takes_as_long_as_its_reader_keeps_reading() {
     let keep_alive_timeout = Duration::from_secs(2);
     let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..Settings::roomy() });
     let (who, token) = simulation.ask_for_page();
-    simulation.reactor.respond(token, 200, &[], &[b'z'; 500_000]);
+    simulation.reactor.respond(token, 200, NO_HEADERS, &[b'z'; 500_000]);
     let mut periods = 0;
     while simulation.client(who).end.is_none() {
         take(&mut simulation, who, 40 * 1024);
@@ -86,7 +86,7 @@ fn time_that_a_slow_reader_has_earned_does_not_count_once_it_has_everything() {
     let keep_alive_timeout = Duration::from_secs(2);
     let mut simulation = Simulation::new(Settings { keep_alive_timeout, ..Settings::roomy() });
     let (who, token) = simulation.ask_for_page();
-    simulation.reactor.respond(token, 200, &[], &[b'z'; 500_000]);
+    simulation.reactor.respond(token, 200, NO_HEADERS, &[b'z'; 500_000]);
     simulation.pass(keep_alive_timeout);
     // This is enough for four periods.
     take(&mut simulation, who, 100 * 1024);
@@ -107,7 +107,7 @@ fn the_next_request_waits_until_the_answer_has_been_taken() {
     simulation.run();
     let (_, token) = simulation.application.requests.pop().expect("a request");
     assert!(simulation.application.requests.is_empty());
-    simulation.reactor.respond(token, 200, &[], &[b'z'; 100_000]);
+    simulation.reactor.respond(token, 200, NO_HEADERS, &[b'z'; 100_000]);
     simulation.run();
     assert!(simulation.application.requests.is_empty());
     for _ in 0..20 {

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 use wire::frame::{DataOpcode, Fin, Opcode};
 
+use crate::endpoints::{Bodies, Endpoints};
+use crate::reactor::answering::Part;
 use crate::reactor::commands::Subscribed;
+use crate::reactor::event::Token;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{HANDSHAKE, HANDSHAKE_WITH_DEFLATE, Received, compressed_frame, frame};
 use crate::reactor::tests::random::Random;
-use crate::reactor::tests::simulation::Simulation;
+use crate::reactor::tests::simulation::{NO_HEADERS, Simulation};
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
 
@@ -138,6 +141,8 @@ struct Walk {
     messages: usize,
     looked_at: usize,
     answers: usize,
+    /// Requests that are being answered in parts.
+    begun: Vec<(Who, Token)>,
     /// `FILE_SIZE` bytes that can be an answer.
     file: File,
 }
@@ -163,6 +168,10 @@ impl Walk {
             handshake_timeout: seconds(4),
             close_timeout: seconds(2),
             keep_alive_timeout: seconds(3),
+            endpoints: Endpoints {
+                bodies: if random.chance(50) { Bodies::Streamed } else { Bodies::Whole },
+                ..Endpoints::default()
+            },
             ..Settings::small()
         });
         if random.chance(50) {
@@ -177,7 +186,18 @@ impl Walk {
         }
         let (peers, owners) = (Vec::new(), BTreeMap::new());
         let file = file_of(FILE_SIZE);
-        Self { random, simulation, peers, owners, policy, messages: 0, looked_at: 0, answers: 0, file }
+        Self {
+            random,
+            simulation,
+            peers,
+            owners,
+            policy,
+            messages: 0,
+            looked_at: 0,
+            answers: 0,
+            begun: Vec::new(),
+            file,
+        }
     }
 
     // ---- choices ----------------------------------------------------------------------------------------------------
@@ -224,7 +244,8 @@ impl Walk {
             41..51 => self.push(),
             51..57 => self.push_fragment(),
             57 => self.ping_or_disconnect(),
-            58..62 => self.change_topics(),
+            58..60 => self.change_topics(),
+            60..62 => self.go_on_answering(),
             62..68 => self.publish(),
             68..70 => self.command_from_another_thread(),
             70..73 => self.change_application(),
@@ -548,18 +569,28 @@ impl Walk {
             match self.random.below(10) {
                 0 => reactor.refuse(token, 4003, "no"),
                 1 => {
-                    reactor.respond(token, 403, &[], b"no");
+                    reactor.respond(token, 403, NO_HEADERS, b"no");
                 }
                 _ => application.accept(reactor, who, token),
             }
+            reactor.done(token);
         }
         if let Some((who, token)) = application.requests.pop() {
+            if self.random.chance(40) {
+                let length = self.random.chance(20).then(|| self.random.below(1000) as u64);
+                if reactor.begin_answer(token, 200, NO_HEADERS, length) {
+                    self.begun.push((who, token));
+                } else {
+                    reactor.done(token);
+                }
+                return;
+            }
             self.answers += 1;
             let mark = format!("answer {};", self.answers);
             self.peers[who].answers.push_str(&mark);
             if self.random.chance(50) {
                 let filler = if self.random.chance(40) { self.random.below(60_000) } else { 0 };
-                reactor.respond(token, 200, &[], (mark + &"z".repeat(filler)).as_bytes());
+                reactor.respond(token, 200, NO_HEADERS, (mark + &"z".repeat(filler)).as_bytes());
             } else {
                 // The file's last bytes are the answer's first.
                 let length = 1 + self.random.below(FILE_SIZE);
@@ -567,6 +598,42 @@ impl Walk {
                 let headers = [("Mark".to_owned(), mark)];
                 reactor.respond_file(token, 200, &headers, file, (FILE_SIZE - length) as u64, length);
             }
+            reactor.done(token);
+        }
+    }
+
+    /// Takes some of the body of a request, sends a part of its answer, or ends it.
+    fn go_on_answering(&mut self) {
+        let Some(place) = self.begun.len().checked_sub(1).map(|most| self.random.below(most + 1)) else { return };
+        let (who, token) = self.begun[place];
+        let reactor = &mut self.simulation.reactor;
+        if self.random.chance(50) {
+            reactor.take_body(token);
+        }
+        let is_over = match self.random.below(10) {
+            0..6 => {
+                let mark = format!("answer {};", self.answers + 1);
+                let filler = if self.random.chance(30) { self.random.below(60_000) } else { 0 };
+                let part = reactor.send_part(token, (mark.clone() + &"z".repeat(filler)).as_bytes());
+                if part == Part::Queued {
+                    self.answers += 1;
+                    self.peers[who].answers.push_str(&mark);
+                }
+                !matches!(part, Part::Queued | Part::Waits)
+            }
+            6..9 => {
+                reactor.end_answer(token, &[]);
+                true
+            }
+            _ => {
+                reactor.cut_answer(token);
+                true
+            }
+        };
+        if is_over {
+            reactor.cut_answer(token);
+            reactor.done(token);
+            self.begun.swap_remove(place);
         }
     }
 
@@ -649,6 +716,10 @@ impl Walk {
             while !self.simulation.application.running.is_empty() || !self.simulation.application.requests.is_empty() {
                 self.end_handlers();
             }
+            for (_, token) in std::mem::take(&mut self.begun) {
+                self.simulation.reactor.end_answer(token, &[]);
+                self.simulation.reactor.done(token);
+            }
             self.simulation.run();
             for who in 0..self.peers.len() {
                 self.simulation.client(who).flush(usize::MAX);
@@ -681,6 +752,12 @@ impl Walk {
             application.accept(reactor, who, token);
         }
         self.simulation.pass(Duration::from_secs(60));
+        // Requests that were still behind others.
+        while let Some((_, token)) = self.simulation.application.requests.pop() {
+            self.simulation.reactor.respond(token, 200, NO_HEADERS, b"too late");
+            self.simulation.reactor.done(token);
+            self.simulation.pass(Duration::from_secs(60));
+        }
         self.look();
         self.nothing_is_left();
     }
