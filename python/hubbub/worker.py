@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from . import program
 from ._core import Reactor
 from .asgi.application import Application
+from .asgi.front import Front, common_scope
 from .asgi.lifespan import Lifespan, StartupFailed
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
@@ -41,6 +42,7 @@ from .responses import Accept, Refuse, Response
 from .sendings import Sendings
 from .settings import Settings
 from .static import FileResponse
+from .streams import Stream
 from .tasks import shared_task_class
 from .timers import Timer
 from .visitors import Visitors
@@ -207,7 +209,13 @@ class Worker:
         self._settings = settings
         self._handlers = handlers
         self.lifespan = Lifespan(app, mode=settings.lifespan, worker_id=worker_id) if app is not None else None
+        self._app_scope: dict[str, Any] | None = None
+        if self.lifespan:
+            encrypted = settings.ssl_certfile is not None
+            self._app_scope = common_scope(settings.root_path, self.lifespan.state, is_encrypted=encrypted)
         self._visitors = Visitors(self.loop, access_log=settings.access_log)
+        # The answers that are being streamed, by the token of their request.
+        self._streams: dict[int, Stream] = {}
         self._workers = workers
         self._selector = selector
         # The event loop keeps pending timers alive.
@@ -232,10 +240,20 @@ class Worker:
         try:
             endpoints = [(route.pattern, route.settings, route.serves_websockets) for route in routes]
             self.reactor = Reactor(
-                server, self, settings, endpoints, serves_others, self._max_memory, slot, link, registry
+                server,
+                self,
+                settings,
+                endpoints,
+                serves_others,
+                self._max_memory,
+                slot,
+                link,
+                registry,
+                self._app_scope,
             )
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
+        self._front = self._make_front(app, self.lifespan) if app is not None and self.lifespan else None
         answerer = "this worker" if link is None else "the master"
         self._questions = Questions(self.loop, answerer, self.reactor.forget_question)
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
@@ -245,6 +263,22 @@ class Worker:
             for event in ("open", "message", "close", "drain"):
                 if handler := own.get(event):
                     self.reactor.on(endpoint, event, handler.callable, handler.count, handler.kind)
+
+    def _make_front(self, app: Application, lifespan: Lifespan) -> Front:
+        front = Front(
+            app,
+            self.reactor,
+            self.loop,
+            lambda: lifespan.context,
+            lambda fd, data: self.send(fd, data, None),
+            self.caller.running,
+            trusted_proxies=self._settings.trusted_proxies,
+            limit_concurrency=self._settings.limit_concurrency,
+            access_log=self._settings.access_log,
+        )
+        self.reactor.on(0, "message", front.message, 2, "sync")
+        self.reactor.on(0, "close", front.close, 4, "sync")
+        return front
 
     # ---- life --------------------------------------------------------------------------------------------
 
@@ -278,11 +312,21 @@ class Worker:
             self._selector.give_way(self.reactor, self.loop, self.caller.context)
         else:
             self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
+        if self._app_scope is not None:
+            self._app_scope["server"] = self._address(listeners)
         if listeners:
             for listener in listeners.sockets:
                 self.reactor.listen(listener.detach(), listeners.are_shared)
         self.schedule_turn()
         return None
+
+    def _address(self, listeners: Listeners | None) -> tuple[str, int | None]:
+        """Return the address of this server, as the scopes of an application have it."""
+        settings = self._settings
+        if settings.uds is not None:
+            return settings.uds, None
+        port = listeners.port if listeners else getattr(self._server, "port", settings.port)
+        return settings.hosts[0], port
 
     def _begin_lifespan(self, lifespan: Lifespan) -> asyncio.Future[BaseException | None]:
         """Begin the startup of the application, which counts as running until it has ended."""
@@ -330,12 +374,18 @@ class Worker:
         all_is_answered = await self.caller.until(self._all_is_answered, deadline)
         self.caller.is_stopping = True
         if not all_is_answered:
+            if self._front:
+                # Applications that stream are told first, so that they can end in their own way.
+                self._front.disconnect_all()
+                await self.caller.until_idle(self.loop.time() + CANCEL_GRACE)
             self.caller.cancel()
             # Some handler used up the time, but the other connections still get their closing handshake.
             deadline = self.loop.time() + CANCEL_GRACE
         self.reactor.close_all(*CLOSING[self._why])
         if not await self.caller.until(self._is_quiet, deadline):
             self.caller.cancel()
+            if self._front:
+                self._front.cancel_sockets()
             if cut := self.reactor.abort_all():
                 log.warning(
                     "worker %d: %d answers were cut off because they took longer than shutdown_timeout",
@@ -414,6 +464,8 @@ class Worker:
                 handle.cancel()
         self.caller.close()
         self._visitors.close()
+        if self._front:
+            self._front.dispose()
         self._closings.close()
         self._sendings.close()
         self._questions.close()
@@ -433,7 +485,8 @@ class Worker:
 
     def _is_quiet(self) -> bool:
         """Return whether no connection is left and no handler is running."""
-        return not len(self.reactor) and not self.caller.running
+        has_sockets = self._front is not None and bool(self._front.socket_tasks)
+        return not len(self.reactor) and not self.caller.running and not has_sockets
 
     # ---- what the reactor asks for -----------------------------------------------------------------------
 
@@ -502,7 +555,33 @@ class Worker:
             self._visitors.refused(request, f"{TOO_MANY_HANDLERS.status} {TOO_MANY_HANDLERS.body.decode().strip()}")
             self._respond(token, TOO_MANY_HANDLERS)
         else:
-            self._ask("request", request, functools.partial(self._answer, token), token)
+            self._ask("request", request, functools.partial(self._answer, token, request), token)
+
+    def on_app_request(self, token: int, scope: dict[str, Any], body: bytes | None, is_forwarded: bool) -> None:
+        """Have the application answer a plain HTTP request."""
+        self._count()
+        if self._is_leaving and self._why == "stop":
+            self._respond(token, STOPPING)
+        elif self._settings.health_path is not None and scope["path"] == self._settings.health_path:
+            self._respond(token, HEALTHY if scope["method"] in HEALTH_METHODS else NO_HEALTH_METHOD)
+        elif handlers := self.reactor.handlers_in_excess():
+            self.on_shortage("handlers", handlers)
+            self._respond(token, TOO_MANY_HANDLERS)
+        elif self._front:
+            self._front.request(token, scope, body, is_forwarded=is_forwarded)
+
+    def on_app_handshake(self, token: int, scope: dict[str, Any], is_forwarded: bool) -> None:
+        """Have the application answer a handshake."""
+        self._count()
+        if self._front:
+            self._front.handshake(token, scope, is_forwarded=is_forwarded)
+
+    def request_progressed(self, token: int) -> None:
+        """Have the sender of an answer, or an application, look again at a request for which it waits."""
+        if stream := self._streams.get(token):
+            stream.tell()
+        elif self._front:
+            self._front.progressed(token)
 
     def handler_suspended(self, event: str, fd: int, handler: Callable[..., Any], task: asyncio.Task[Any]) -> None:
         """Track a handler's task until it ends."""
@@ -679,9 +758,11 @@ class Worker:
         self._visitors.refused(request, f"{response.status} by the handshake handler")
         self._respond(token, response)
 
-    def _answer(self, token: int, answer: object) -> None:
+    def _answer(self, token: int, request: Request, answer: object) -> None:
         """Send the value that a `request` handler returned."""
         match answer:
+            case Response() if not isinstance(answer, FileResponse) and answer.body.__class__ is not bytes:
+                self._stream(token, request, answer)
             case Response():
                 self._respond(token, answer)
             case str() | bytes() | bytearray() | memoryview():
@@ -693,6 +774,24 @@ class Worker:
                     f"a request handler returns Response, str, bytes-like or None, not {type(answer).__name__}"
                 )
 
+    def _stream(self, token: int, request: Request, response: Response) -> None:
+        """Send a response whose body is made while it is sent."""
+        parts: Any = response.body
+        stream = self._streams[token] = Stream(self.reactor, token, response.status, pairs_of(response.headers))
+
+        def then(is_whole: object, error: BaseException | None) -> None:
+            del self._streams[token]
+            if error and not (self.caller.is_stopping and isinstance(error, asyncio.CancelledError)):
+                handler = self._at[request._endpoint]["request"]
+                self.caller.has_failed(handler.callable, error, "a streamed answer failed (%s)", shown(request.path))
+            if is_whole or error:
+                self._visitors.answered(token, response.status, stream.sent)
+            else:
+                self._visitors.hung_up(token)
+
+        send = stream.send_head if request.method == "HEAD" else stream.send
+        self.caller.perform("a streamed answer", functools.partial(send, parts), then)
+
     def _respond(self, token: int, response: Response) -> None:
         headers = pairs_of(response.headers)
         if isinstance(response, FileResponse):
@@ -701,8 +800,11 @@ class Worker:
             offset, length = response.offset, response.length
             is_there = self.reactor.respond_file(token, response.status, headers, descriptor, offset, length)
         else:
-            is_there = self.reactor.respond(token, response.status, headers, response.body)
-            length = len(response.body)
+            body = response.body
+            if body.__class__ is not bytes:
+                raise TypeError("only the answer of a request handler can be streamed")
+            is_there = self.reactor.respond(token, response.status, headers, body)
+            length = len(body)
         if is_there:
             self._visitors.answered(token, response.status, length)
         else:

@@ -1,6 +1,6 @@
 //! Endpoints, and the patterns of their paths, as Python sees them.
 
-use engine::{Endpoint, Endpoints, WebSockets};
+use engine::{Bodies, Endpoint, Endpoints, WebSockets};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -44,13 +44,15 @@ impl PathPattern {
     }
 }
 
-/// The endpoints of a server: for each its pattern, its `Settings`, and whether it serves WebSockets.
+/// The endpoints of a server: for each its pattern, its `Settings`, and whether it serves WebSockets. `bodies` is how
+/// requests at other paths are passed on.
 ///
 /// # Errors
 /// If an entry has another type.
 pub(crate) fn read(
     endpoints: Vec<(PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
     others: bool,
+    bodies: Bodies,
 ) -> PyResult<Endpoints> {
     let read_one = |(pattern, settings, websockets): (PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)| {
         Ok(Endpoint {
@@ -62,7 +64,7 @@ pub(crate) fn read(
         })
     };
     let list = endpoints.into_iter().map(read_one).collect::<PyResult<_>>()?;
-    Ok(Endpoints { list, others: served(others) })
+    Ok(Endpoints { list, others: served(others), bodies })
 }
 
 fn served(are_served: bool) -> WebSockets {

@@ -30,13 +30,15 @@ pub(crate) struct Message {
 /// Anything but a message.
 pub(crate) enum Other {
     Handshake(Token, Arc<Head>, SocketAddr, EndpointId),
-    Request(Token, Box<Head>, SocketAddr, EndpointId, Py<PyBytes>),
+    /// Without a body if the application takes it as it arrives.
+    Request(Token, Box<Head>, SocketAddr, EndpointId, Option<Py<PyBytes>>),
     Closed(Fd, EndpointId, u16, String),
     Drained(Fd, EndpointId),
     PipeMessage(Option<u8>, Py<PyAny>),
     Answered(u64, Box<Answer>),
     Gone(Fd),
     Room(Fd),
+    Progress(Token),
     TopicsExceeded(Fd),
     Refused(Box<Refused>),
     Relieved(Relief),
@@ -65,7 +67,8 @@ impl Step {
             }
             Event::Handshake { token, head, peer, endpoint } => Other::Handshake(token, head, peer, endpoint),
             Event::Request { token, head, peer, endpoint, body } => {
-                Other::Request(token, Box::new(head), peer, endpoint, PyBytes::new(py, &body).unbind())
+                let body = body.map(|body| PyBytes::new(py, &body).unbind());
+                Other::Request(token, Box::new(head), peer, endpoint, body)
             }
             Event::Closed { fd, endpoint, code, reason } => Other::Closed(fd, endpoint, code, reason),
             Event::Drained { fd, endpoint } => Other::Drained(fd, endpoint),
@@ -78,6 +81,7 @@ impl Step {
             Event::Answered { number, answer } => Other::Answered(number, answer),
             Event::Gone { fd } => Other::Gone(fd),
             Event::Room { fd } => Other::Room(fd),
+            Event::Progress { token } => Other::Progress(token),
             Event::TopicsExceeded { fd } => Other::TopicsExceeded(fd),
             Event::Refused(refused) => Other::Refused(refused),
             Event::Relieved(relief) => Other::Relieved(relief),

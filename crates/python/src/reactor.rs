@@ -13,15 +13,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Answer, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, InUse, LoopCell, Mine, Ownership, PushError, Question,
-    Registry, Requests, Sending, Shared, Stuck, Subscribed, Token, Watching,
+    Answer, Bodies, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, InUse, LoopCell, Mine, Ownership, Part,
+    PushError, Question, Registry, Requests, Sending, Shared, Stuck, Subscribed, Taken, Token, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi, intern};
-use wire::http::{valid_header_name, valid_header_value};
 
 use crate::arguments::{
     After, CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, PlainData, Prefix, Reason, SENDABLE, Topic,
@@ -30,9 +29,11 @@ use crate::arguments::{
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
 use crate::handlers::Handler;
+use crate::header_pairs::HeaderPairs;
 use crate::home::Home;
 use crate::ids::Ids;
 use crate::runner::{Runner, SharedTasks};
+use crate::scopes::Scopes;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::values::{info_tuple, metrics_dict, page_tuple, stats_dict};
@@ -88,6 +89,7 @@ impl CurrentId {
 ///     slot: This process's part of the connection ids, 0 to 127.
 ///     link: The descriptor of its link to the hub, handed over; `None` if there are no other processes.
 ///     registry: The descriptor of the server's registry, handed over; `None` if this process has its own.
+///     app_scope: What the scopes of all requests to the ASGI application have in common; `None` without one.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Reactor {
     engine: LoopCell<engine::Reactor>,
@@ -111,6 +113,8 @@ pub(crate) struct Reactor {
     /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX` if there is
     /// none.
     armed: AtomicU64,
+    /// Makes the scopes of an ASGI application, which serves all paths without an endpoint.
+    scopes: Option<Scopes>,
     /// The callbacks for answers, by the question's number.
     questions: Mutex<HashMap<u64, Py<PyAny>>>,
     last_question: AtomicU64,
@@ -121,6 +125,11 @@ impl Reactor {
     #[inline]
     pub(crate) fn handlers(&self, endpoint: EndpointId) -> &Handlers {
         &self.handlers[endpoint.index()]
+    }
+
+    /// Makes the scopes for the ASGI application, if it serves this endpoint.
+    pub(crate) fn scopes_of(&self, endpoint: EndpointId) -> Option<&Scopes> {
+        self.scopes.as_ref().filter(|_| endpoint == EndpointId::SERVER)
     }
 
     /// The right to borrow the engine, on the event loop's thread.
@@ -302,7 +311,9 @@ impl Reactor {
 #[pymethods]
 impl Reactor {
     #[new]
-    #[pyo3(signature = (server, worker, settings, endpoints, others, max_memory, slot, link=None, registry=None))]
+    #[pyo3(signature = (
+        server, worker, settings, endpoints, others, max_memory, slot, link=None, registry=None, app_scope=None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "everything that a worker knows at its start")]
     fn new(
         server: Py<PyAny>,
@@ -314,10 +325,12 @@ impl Reactor {
         slot: u8,
         link: Option<RawFd>,
         registry: Option<RawFd>,
+        app_scope: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let mut settings = crate::settings::read(settings, max_memory)?;
         let handlers = (0..=endpoints.len()).map(|_| Handlers::default()).collect();
-        settings.endpoints = crate::endpoints::read(endpoints, others)?;
+        let bodies = if app_scope.is_some() { Bodies::Streamed } else { Bodies::Whole };
+        settings.endpoints = crate::endpoints::read(endpoints, others, bodies)?;
         let send_queue_size = settings.send_queue_size;
         let registry = match registry {
             Some(descriptor) => Registry::open(taken_over(descriptor)),
@@ -349,6 +362,7 @@ impl Reactor {
             selector: OnceLock::new(),
             started: Instant::now(),
             armed: AtomicU64::new(u64::MAX),
+            scopes: app_scope.map(Scopes::new).transpose()?,
             questions: Mutex::default(),
             last_question: AtomicU64::new(0),
         })
@@ -360,6 +374,9 @@ impl Reactor {
         visit.call(&self.runner.worker)?;
         visit.call(&self.runner.make_task)?;
         visit.call(&self.runner.task_options)?;
+        if let Some(scopes) = &self.scopes {
+            scopes.traverse(&visit)?;
+        }
         if let Some(selector) = self.selector.get() {
             selector.traverse(&visit)?;
         }
@@ -762,17 +779,30 @@ impl Reactor {
         token: u64,
         request: Bound<'_, PyAny>,
         subprotocol: Option<&str>,
-        headers: Vec<(String, String)>,
+        headers: HeaderPairs,
     ) -> PyResult<Option<Fd>> {
-        check_headers(&headers)?;
         let client = request.getattr(intern!(py, "client"))?.extract()?;
         let token = Token::from_bits(token);
         let endpoint = self.engine()?.endpoint(token);
-        let fd = self.on_loop(py, |engine| engine.accept(token, subprotocol, &headers, address(&client)))?;
+        let fd = self.on_loop(py, |engine| engine.accept(token, subprotocol, &headers.0, address(&client)))?;
         if let Some(fd) = fd {
             self.opened(py, fd, endpoint, Some(request))?;
         }
         Ok(fd)
+    }
+
+    /// The same for the ASGI application, whose handlers are called for the connection. `client` is its address and
+    /// port.
+    fn accept_for_app(
+        &self,
+        py: Python<'_>,
+        token: u64,
+        subprotocol: Option<&str>,
+        headers: HeaderPairs,
+        client: Option<(String, u16)>,
+    ) -> PyResult<Option<Fd>> {
+        let client = client.as_ref().and_then(address);
+        self.on_loop(py, |engine| engine.accept(Token::from_bits(token), subprotocol, &headers.0, client))
     }
 
     /// Refuses a handshake with a close code, which a browser's page can read.
@@ -782,16 +812,8 @@ impl Reactor {
     }
 
     /// Answers a request or refuses a handshake.
-    fn respond(
-        &self,
-        py: Python<'_>,
-        token: u64,
-        status: u16,
-        headers: Vec<(String, String)>,
-        body: &[u8],
-    ) -> PyResult<bool> {
-        check_headers(&headers)?;
-        self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers, body))
+    fn respond(&self, py: Python<'_>, token: u64, status: u16, headers: HeaderPairs, body: &[u8]) -> PyResult<bool> {
+        self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers.0, body))
     }
 
     /// The same, with `length` bytes of an open file, starting at `offset`, as the body. Takes over the descriptor in
@@ -802,15 +824,90 @@ impl Reactor {
         py: Python<'_>,
         token: u64,
         status: u16,
-        headers: Vec<(String, String)>,
+        headers: HeaderPairs,
         descriptor: RawFd,
         offset: u64,
         length: usize,
     ) -> PyResult<bool> {
         let file = File::from(taken_over(descriptor));
-        check_headers(&headers)?;
         let token = Token::from_bits(token);
-        self.on_loop(py, |engine| engine.respond_file(token, status, &headers, file, offset, length))
+        self.on_loop(py, |engine| engine.respond_file(token, status, &headers.0, file, offset, length))
+    }
+
+    // ---- answers in parts, and bodies as they arrive ----------------------------------------------------------------
+
+    /// Begins an answer whose body is sent in parts, `length` bytes in all if that is known. Returns whether the client
+    /// is still there.
+    fn begin_answer(
+        &self,
+        py: Python<'_>,
+        token: u64,
+        status: u16,
+        headers: HeaderPairs,
+        length: Option<u64>,
+    ) -> PyResult<bool> {
+        self.on_loop(py, |engine| engine.begin_answer(Token::from_bits(token), status, &headers.0, length))
+    }
+
+    /// Sends a 103 with these headers before the answer, if the client takes it.
+    fn send_early_hints(&self, py: Python<'_>, token: u64, headers: HeaderPairs) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.send_early_hints(Token::from_bits(token), &headers.0))
+    }
+
+    /// Sends a part of the body. Returns `True` if it is queued, `None` if it is not because too much waits for the
+    /// client (`worker.request_progressed` will be called), `False` if the client has left.
+    ///
+    /// Raises:
+    ///     ValueError: The body is longer than announced; the connection is closed.
+    fn send_part(&self, py: Python<'_>, token: u64, part: &[u8]) -> PyResult<Option<bool>> {
+        match self.on_loop(py, |engine| engine.send_part(Token::from_bits(token), part))? {
+            Part::Queued => Ok(Some(true)),
+            Part::Waits => Ok(None),
+            Part::Gone => Ok(Some(false)),
+            Part::WrongLength => Err(PyValueError::new_err("the body is longer than its Content-Length")),
+        }
+    }
+
+    /// Ends an answer. Returns whether the client is still there.
+    ///
+    /// Raises:
+    ///     ValueError: The body is shorter than announced; the connection is closed.
+    fn end_answer(&self, py: Python<'_>, token: u64, trailers: HeaderPairs) -> PyResult<bool> {
+        match self.on_loop(py, |engine| engine.end_answer(Token::from_bits(token), &trailers.0))? {
+            Part::WrongLength => Err(PyValueError::new_err("the body is shorter than its Content-Length")),
+            part => Ok(part == Part::Queued),
+        }
+    }
+
+    /// Gives up an answer that was begun, so that the client notices that it is not whole.
+    fn cut_answer(&self, py: Python<'_>, token: u64) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.cut_answer(Token::from_bits(token)))
+    }
+
+    /// Takes what has arrived of a request's body: bytes, and whether they are the last. `None`: more has yet to arrive
+    /// (`worker.request_progressed` will be called). `False`: nothing follows.
+    fn take_body<'py>(&self, py: Python<'py>, token: u64) -> PyResult<Bound<'py, PyAny>> {
+        match self.on_loop(py, |engine| engine.take_body(Token::from_bits(token)))? {
+            Taken::Content { content, is_last } => (PyBytes::new(py, &content), is_last).into_bound_py_any(py),
+            Taken::Awaited => Ok(py.None().into_bound(py)),
+            Taken::Nothing => false.into_bound_py_any(py),
+        }
+    }
+
+    /// To be called when nothing works any longer on a request that was passed to the ASGI application, or whose answer
+    /// was begun.
+    fn done(&self, py: Python<'_>, token: u64) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.done(Token::from_bits(token)))
+    }
+
+    /// Whether the client of a request that has not been answered has left.
+    fn has_left(&self, token: u64) -> PyResult<bool> {
+        Ok(self.engine()?.has_left(Token::from_bits(token)))
+    }
+
+    /// Marks a handler of the connection as running: its further messages wait until `release`.
+    fn hold(&self, py: Python<'_>, fd: FdArgument) -> PyResult<()> {
+        self.on_loop(py, |engine| engine.hold(fd.0))
     }
 
     /// The number of handlers still running whose clients have left, if it has reached the limit; otherwise 0.
@@ -904,13 +1001,4 @@ pub(crate) fn in_use(error: InUse) -> PyErr {
 
 pub(crate) fn address((host, port): &(String, u16)) -> Option<SocketAddr> {
     Some(SocketAddr::new(host.parse().ok()?, *port))
-}
-
-fn check_headers(headers: &[(String, String)]) -> PyResult<()> {
-    for (name, value) in headers {
-        if !valid_header_name(name.as_bytes()) || !valid_header_value(value.as_bytes()) {
-            return Err(PyValueError::new_err(format!("not a header: {name:?}: {value:?}")));
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::mem;
 use std::net::SocketAddr;
 
-use engine::{EndpointId, Fd, Refused, Relief, Shortage, Token};
+use engine::{EndpointId, Fd, Refused, Relief, Shortage, TlsFacts, Token};
 use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -112,8 +112,25 @@ impl Reactor {
     /// Handles anything but a message.
     fn handle(&self, py: Python<'_>, other: Other) -> PyResult<()> {
         match other {
-            Other::Handshake(token, head, peer, endpoint) => self.handshake(py, token, &head, peer, endpoint)?,
+            Other::Handshake(token, head, peer, endpoint) => match self.scopes_of(endpoint) {
+                Some(scopes) => {
+                    let scope = scopes.websocket(py, &head, self.client(py, token, peer)?, self.tls_facts(token)?)?;
+                    let worker = self.runner.worker.bind(py);
+                    let arguments = (token.to_bits(), scope, is_forwarded(&head));
+                    worker.call_method1(intern!(py, "on_app_handshake"), arguments)?;
+                }
+                None => self.handshake(py, token, &head, peer, endpoint)?,
+            },
             Other::Request(token, head, peer, endpoint, body) => {
+                if let Some(scopes) = self.scopes_of(endpoint) {
+                    let scope = scopes.http(py, &head, self.client(py, token, peer)?, self.tls_facts(token)?)?;
+                    let worker = self.runner.worker.bind(py);
+                    let arguments = (token.to_bits(), scope, body, is_forwarded(&head));
+                    worker.call_method1(intern!(py, "on_app_request"), arguments)?;
+                    self.runner.stopwatch.restart();
+                    return Ok(());
+                }
+                let body = body.unwrap_or_else(|| PyBytes::new(py, b"").unbind());
                 let client = self.client(py, token, peer)?;
                 let request = self.request(py, Some(token), &head, client, endpoint, body.bind(py))?;
                 let worker = self.runner.worker.bind(py);
@@ -130,6 +147,9 @@ impl Reactor {
             }
             Other::Room(fd) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "outbox_has_room"), (fd,))?;
+            }
+            Other::Progress(token) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "request_progressed"), (token.to_bits(),))?;
             }
             Other::TopicsExceeded(fd) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd,))?;
@@ -281,6 +301,10 @@ impl Reactor {
         self.runner.worker.bind(py).call_method1(intern!(py, "on_refused"), arguments).map(|_| ())
     }
 
+    fn tls_facts(&self, token: Token) -> PyResult<Option<TlsFacts>> {
+        Ok(self.engine()?.tls_facts(token))
+    }
+
     /// The client of a request that is to be answered.
     fn client<'py>(&self, py: Python<'py>, token: Token, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
         let hides_client = self.engine()?.hides_client(token);
@@ -310,6 +334,11 @@ impl Reactor {
         let arguments = (head.method(), path, query, headers, client, body, endpoint.index(), certificate);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
+}
+
+/// Whether proxies may have named the client or the scheme.
+fn is_forwarded(head: &Head) -> bool {
+    head.headers().any(|(name, _)| name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-")))
 }
 
 /// The client that a request comes from, as `make_request` takes it.

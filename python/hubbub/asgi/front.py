@@ -1,0 +1,232 @@
+"""Serves an ASGI application in one worker: a task for each request and each WebSocket."""
+
+import asyncio
+import contextvars
+import logging
+import sys
+import time
+from collections.abc import Callable, Coroutine, MutableMapping
+from typing import Any
+
+from ..forwarding import forwarded
+from ..logs import Throttle, shown
+from .application import Application
+from .http import PLAIN_TEXT, ClientDisconnected, HttpRequest
+from .websocket import Socket
+
+__all__ = ["Front", "common_scope"]
+
+log = logging.getLogger("hubbub")
+access = logging.getLogger("hubbub.access")
+
+Scope = MutableMapping[str, Any]
+
+# Failures that are logged with their tracebacks in one interval.
+FAILURES = 10
+BUSY = (*PLAIN_TEXT, (b"retry-after", b"5"))
+
+
+def common_scope(root_path: str, state: dict[str, Any], *, is_encrypted: bool) -> dict[str, Any]:
+    """Return what the scopes of all requests have in common; values that are dicts are copied for each of them."""
+    return {
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "scheme": "https" if is_encrypted else "http",
+        "root_path": root_path,
+        "server": None,
+        "state": state,
+        "extensions": {
+            "http.response.early_hint": {},
+            "http.response.pathsend": {},
+            "websocket.http.response": {},
+        },
+    }
+
+
+class Front:
+    """One application in one worker."""
+
+    def __init__(
+        self,
+        app: Application,
+        reactor: Any,
+        loop: asyncio.AbstractEventLoop,
+        context: Callable[[], contextvars.Context],
+        send: Callable[[int, str | bytes], Coroutine[Any, Any, bool]],
+        running: set[Any],
+        *,
+        trusted_proxies: tuple[str, ...],
+        limit_concurrency: int | None,
+        access_log: bool,
+    ) -> None:
+        """Create it.
+
+        Args:
+            app: The application.
+            reactor: The worker's reactor.
+            loop: The worker's event loop.
+            context: Returns the context whose copies requests run in.
+            send: Queues a message for a connection once there is room.
+            running: Gets the tasks of requests, as long as they run.
+            trusted_proxies: The setting of that name.
+            limit_concurrency: The setting of that name.
+            access_log: The setting of that name.
+        """
+        self._app = app
+        self._reactor = reactor
+        self._loop = loop
+        self._context = context
+        self._send = send
+        self._running = running
+        self._trusted_proxies = trusted_proxies
+        self._limit = limit_concurrency
+        self._logs_access = access_log
+        self._requests: dict[int, HttpRequest | Socket] = {}
+        self._sockets: dict[int, Socket] = {}
+        # The tasks of WebSockets, which last as long as their connections.
+        self.socket_tasks: set[asyncio.Task[None]] = set()
+        self._throttle = Throttle(
+            loop, FAILURES, lambda others: log.error("the application failed %d more times", others)
+        )
+
+    # ---- what the worker passes on -----------------------------------------------------------------------
+
+    def request(self, token: int, scope: Scope, body: bytes | None, *, is_forwarded: bool) -> None:
+        """Call the application for a request; without a body, it takes the body as it arrives."""
+        if is_forwarded:
+            self._forward(scope, "http", "https")
+        if self._is_full():
+            self._reactor.respond(token, 503, BUSY, b"too many requests at the same time\n")
+            self._log_access(scope, 503)
+            return
+        request = self._requests[token] = HttpRequest(self._reactor, self._loop, token, body, scope)
+        self._start(self._serve_request(token, scope, request), self._running)
+
+    def handshake(self, token: int, scope: Scope, *, is_forwarded: bool) -> None:
+        """Call the application for a WebSocket."""
+        if is_forwarded:
+            self._forward(scope, "ws", "wss")
+        if self._is_full():
+            self._reactor.respond(token, 503, BUSY, b"too many requests at the same time\n")
+            self._log_access(scope, 503)
+            return
+        scope["subprotocols"], _ = self._reactor.offered_subprotocols(token)
+        socket = Socket(self._reactor, self._loop, token, scope, self._send, self._accepted)
+        self._requests[token] = socket
+        self._start(self._serve_socket(token, scope, socket), self.socket_tasks)
+
+    def progressed(self, token: int) -> None:
+        """Have the application look at a request again."""
+        if request := self._requests.get(token):
+            request.tell()
+
+    def message(self, server: object, frame: Any) -> None:
+        """Pass on a message."""
+        self._sockets[frame.fd].message(frame.data)
+
+    def close(self, server: object, fd: int, code: int, reason: str) -> None:
+        """Pass on the end of a WebSocket."""
+        if socket := self._sockets.pop(fd, None):
+            socket.closed(code, reason)
+
+    def disconnect_all(self) -> None:
+        """Tell all requests that their clients have disconnected: the server stops."""
+        for request in list(self._requests.values()):
+            if isinstance(request, HttpRequest):
+                request.disconnect()
+
+    def cancel_sockets(self) -> None:
+        """Cancel the tasks of all WebSockets."""
+        for task in list(self.socket_tasks):
+            task.cancel()
+
+    def dispose(self) -> None:
+        """Release everything."""
+        self._throttle.close()
+
+    # ---- tasks -------------------------------------------------------------------------------------------
+
+    def _is_full(self) -> bool:
+        return self._limit is not None and len(self._requests) >= self._limit
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], tasks: set[Any]) -> None:
+        context = self._context().copy()
+        task: asyncio.Task[None]
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
+        else:
+            task = self._loop.create_task(coroutine, context=context)
+        if not task.done():
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    async def _serve_request(self, token: int, scope: Scope, request: HttpRequest) -> None:
+        begin = time.perf_counter() if self._logs_access else 0.0
+        try:
+            await self._app(scope, request.receive, request.send)
+            if not request.is_answered:
+                log.error("the application returned without %s", "a whole answer" if request.has_begun else "an answer")
+                self._fail(request)
+        except ClientDisconnected:
+            request.give_up()
+        except Exception as error:
+            self._failed(error, scope)
+            self._fail(request)
+        except BaseException:
+            self._fail(request)
+            raise
+        finally:
+            del self._requests[token]
+            self._reactor.done(token)
+            if self._logs_access:
+                self._log_access(scope, request.status, request.sent, time.perf_counter() - begin)
+
+    def _fail(self, request: HttpRequest) -> None:
+        if request.has_begun or request.is_answered:
+            request.give_up()
+        else:
+            request.answer(500, b"Internal Server Error\n")
+
+    async def _serve_socket(self, token: int, scope: Scope, socket: Socket) -> None:
+        try:
+            await self._app(scope, socket.receive, socket.send)
+            socket.end()
+        except ClientDisconnected:
+            socket.end()
+        except Exception as error:
+            self._failed(error, scope)
+            socket.fail()
+        except BaseException:
+            socket.fail()
+            raise
+        finally:
+            del self._requests[token]
+            self._reactor.done(token)
+            if self._logs_access:
+                self._log_access(scope, socket.status)
+
+    def _accepted(self, fd: int, socket: Socket) -> None:
+        self._sockets[fd] = socket
+
+    def _failed(self, error: Exception, scope: Scope) -> None:
+        if self._throttle.passes():
+            log.error("the application failed (%s)", shown(str(scope["path"])), exc_info=error)
+
+    # ---- scopes and the log ------------------------------------------------------------------------------
+
+    def _forward(self, scope: Scope, plain: str, encrypted: str) -> None:
+        """Take the client and the scheme from the headers of a trusted proxy."""
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        scheme = "https" if scope["scheme"] == encrypted else "http"
+        scope["client"], scheme = forwarded(headers, scope["client"], scheme, self._trusted_proxies)
+        scope["scheme"] = encrypted if scheme == "https" else plain
+
+    def _log_access(self, scope: Scope, status: int, sent: int = 0, seconds: float = 0.0) -> None:
+        """Log a request with the fields of uvicorn's access log."""
+        if not self._logs_access:
+            return
+        host, port = scope["client"] or ("", 0)
+        path = scope["raw_path"].decode("latin-1")
+        if query := scope["query_string"]:
+            path += "?" + query.decode("latin-1")
+        method = scope.get("method", "WebSocket")
+        access.info('%s:%d - "%s %s HTTP/%s" %s', host, port, method, shown(path), scope["http_version"], status or "-")
