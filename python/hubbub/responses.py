@@ -1,7 +1,8 @@
 """The answers that handlers return to requests."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 from unicodedata import category
 from urllib.parse import quote
@@ -30,7 +31,7 @@ class Response:
     """
 
     body: bytes = field(repr=False)
-    """The body as it is sent."""
+    """The body as it is sent; if it is streamed, the async iterable of its parts."""
     status: int
     """The status code."""
     headers: Mapping[str, str] = field(repr=False)
@@ -41,7 +42,7 @@ class Response:
 
     def __init__(
         self,
-        body: Data = b"",
+        body: Data | AsyncIterable[Data] = b"",
         status: int = 200,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = {},
         content_type: str | None = None,
@@ -49,12 +50,14 @@ class Response:
         """Create a response.
 
         Args:
-            body: `str` is sent as UTF-8.
+            body: `str` is sent as UTF-8. An async iterable of `str` or bytes-like parts, such as an async generator, is
+                streamed: each part is sent as soon as it is made, and the next one is made once the client has taken
+                enough. If the client leaves, the generator is closed (its `finally` runs).
             status: 200 to 599; 204 and 304 have no body (RFC 9110 §6.4.1).
             headers: Further headers, as a mapping or, for names that are repeated, as pairs. The server itself writes
                 Connection, Content-Length and Transfer-Encoding.
             content_type: `None` means `text/html; charset=utf-8` for `str`, `application/octet-stream` for
-                bytes, and no Content-Type for an empty body. It may be given in `headers` instead.
+                bytes and streams, and no Content-Type for an empty body. It may be given in `headers` instead.
 
         Raises:
             TypeError: An argument has the wrong type.
@@ -70,6 +73,10 @@ class Response:
         payload = _body_bytes(body)
         if payload and status in (204, 304):
             raise ValueError(f"a response with status {status} cannot have a body")
+        if headers.__class__ is dict and not headers:
+            named = content_type or _default_content_type(body)
+            self._store(payload, status, _NO_HEADERS if named is None else _only_type(named), named)
+            return
         checked = Headers(headers, _FRAMING_HEADERS)
         types = checked.values_of("content-type")
         if len(types) > 1:
@@ -82,11 +89,17 @@ class Response:
             named = content_type or _default_content_type(body)
             if named is not None:
                 checked = Headers((*checked.pairs, ("Content-Type", named)))
+        self._store(payload, status, checked, named)
+
+    def _store(
+        self, body: bytes | AsyncIterable[Data], status: int, headers: Headers, content_type: str | None
+    ) -> None:
         # The class is frozen, so the constructor has to bypass its `__setattr__`.
-        object.__setattr__(self, "body", payload)
-        object.__setattr__(self, "status", int(status))
-        object.__setattr__(self, "headers", checked)
-        object.__setattr__(self, "content_type", named)
+        store = object.__setattr__
+        store(self, "body", body)
+        store(self, "status", int(status))
+        store(self, "headers", headers)
+        store(self, "content_type", content_type)
 
     @classmethod
     def json(
@@ -207,14 +220,23 @@ class Response:
         return self
 
 
+_NO_HEADERS = Headers(())
+
+
+# Most answers have no other header, and checking and copying take time.
+@lru_cache(maxsize=64)
+def _only_type(content_type: str) -> Headers:
+    return Headers((("Content-Type", content_type),))
+
+
 # RFC 3986 §2.2, and the percent sign of parts already encoded; `quote` itself adds §2.3.
 _URL_CHARACTERS = "%:/?#[]@!$&'()*+,;="
 
 
-def _body_bytes(body: Data) -> bytes:
+def _body_bytes(body: Data | AsyncIterable[Data]) -> bytes | AsyncIterable[Data]:
     if isinstance(body, str):
         return body.encode()
-    if isinstance(body, bytes):
+    if isinstance(body, (bytes, AsyncIterable)):
         return body
     try:
         return bytes(memoryview(body))
@@ -222,7 +244,7 @@ def _body_bytes(body: Data) -> bytes:
         raise wrong_type("body", "str or bytes-like (for JSON there is Response.json)", body) from None
 
 
-def _default_content_type(body: Data) -> str | None:
+def _default_content_type(body: Data | AsyncIterable[Data]) -> str | None:
     if not body:
         return None
     return "text/html; charset=utf-8" if isinstance(body, str) else "application/octet-stream"

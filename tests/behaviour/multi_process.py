@@ -24,7 +24,7 @@ from hubbub import NotRunning
 PROGRAM = Path(__file__).with_name("served.py")
 LISTENING = re.compile(r"listening on \S+ port (\d+)")
 # A server may log the failures of the application itself.
-COMPLAINT = re.compile(r" hubbub ERROR (the \w+ handler|a timer's function) ")
+COMPLAINT = re.compile(r" hubbub ERROR (the \w+ handler|the application|a streamed answer|a timer's function) ")
 
 
 class Channel:

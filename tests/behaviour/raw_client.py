@@ -94,6 +94,13 @@ class RawClient:
         length = int(headers.get("content-length", 0)) if has_body else 0
         return Answer(int(status_line.split()[1]), headers, await self._reader.readexactly(length))
 
+    async def chunk(self) -> bytes:
+        """Read the next chunk of an answer that is sent in chunks; the last one is empty (RFC 9112 §7.1)."""
+        size = int(await self._reader.readuntil(b"\r\n"), 16)
+        content = await self._reader.readexactly(size + 2)
+        assert content.endswith(b"\r\n")
+        return content[:-2]
+
     # ---- WebSocket -----------------------------------------------------------------------------------------
 
     async def upgrade(self, *headers: str, path: str = "/") -> Answer:
