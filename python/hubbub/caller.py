@@ -75,49 +75,50 @@ class Caller:
         SystemExit and KeyboardInterrupt are not passed to `then`: they end the event loop. `what` is the name of the
         job in the log.
         """
-
-        def ended(future: asyncio.Future[Any] | Future[Any]) -> None:
-            self.running.discard(future)
-            if self._is_closed:
-                return
-            if future.cancelled():
-                then(None, asyncio.CancelledError())
-            elif error := future.exception():
-                failed(error)
-            elif inspect.iscoroutine(result := future.result()):
-                result.close()
-                failed(TypeError("a threaded handler must not be async, but this one returned a coroutine"))
-            else:
-                then(result, None)
-
-        def failed(error: BaseException) -> None:
-            if isinstance(error, SystemExit | KeyboardInterrupt):
-                raise error
-            then(None, error)
-
-        def tell(future: Future[Any]) -> None:
-            # If the event loop is closed, the server has stopped without waiting for this job.
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(ended, future, context=self.context)
-
         context = contextvars.copy_context()
         if in_thread:
             thread = self._pool.submit(functools.partial(context.run, job))
             self.running.add(thread)
-            thread.add_done_callback(tell)
+            thread.add_done_callback(lambda future: self._tell(future, then))
             return
         try:
             result = self._begin_job(what, job, context)
+        except (SystemExit, KeyboardInterrupt):
+            raise
         except BaseException as error:
-            failed(error)
+            then(None, error)
             return
         if not isinstance(result, asyncio.Future):
             then(result, None)
         elif result.done():
-            ended(result)
+            self._ended(then, result)
         else:
             self.running.add(result)
-            result.add_done_callback(ended, context=self.context)
+            result.add_done_callback(functools.partial(self._ended, then), context=self.context)
+
+    def _ended(
+        self, then: Callable[[object, BaseException | None], None], future: asyncio.Future[Any] | Future[Any]
+    ) -> None:
+        self.running.discard(future)
+        if self._is_closed:
+            return
+        if future.cancelled():
+            then(None, asyncio.CancelledError())
+        elif error := future.exception():
+            if isinstance(error, (SystemExit, KeyboardInterrupt)):
+                raise error
+            then(None, error)
+        elif inspect.iscoroutine(result := future.result()):
+            result.close()
+            then(None, TypeError("a threaded handler must not be async, but this one returned a coroutine"))
+        else:
+            then(result, None)
+
+    def _tell(self, future: Future[Any], then: Callable[[object, BaseException | None], None]) -> None:
+        """Pass on the end of a job in a thread."""
+        # If the event loop is closed, the server has stopped without waiting for this job.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._ended, then, future, context=self.context)
 
     def _begin_job(self, what: str, job: Callable[[], Any], context: contextvars.Context) -> Any:
         """Call a job, and start its task if it is async; measure how long that holds the event loop."""

@@ -57,7 +57,7 @@ class Request:
     _form: Mapping[str, str]
     _headers: Mapping[str, str]
     _home: _Home | None
-    _path: str
+    _path: str | None
     _query: Mapping[str, str]
     _state: Any
 
@@ -94,6 +94,8 @@ class Request:
         self._endpoint = 0
         self._method = method
         self._target_path = target_path
+        # Decoding takes long, so it is done only where it is needed.
+        self._path = None if "%" in target_path else target_path
         self._query_string = query_string
         self._header_pairs = headers
         self._client = client
@@ -115,11 +117,9 @@ class Request:
     @property
     def path(self) -> str:
         """The path, percent-decoded as UTF-8; bytes that are not valid UTF-8 become U+FFFD."""
-        try:
-            return self._path
-        except AttributeError:
+        if self._path is None:
             self._path = unquote(self._target_path, errors="replace")
-            return self._path
+        return self._path
 
     @property
     def path_params(self) -> Mapping[str, Any]:
