@@ -62,6 +62,7 @@ SERVERS = {
         hubbub("wss", tls=True),
         hubbub("same worker", "--workers", "2", load=("--to", "same")),
         hubbub("other worker", "--workers", "2", load=("--to", "other")),
+        Server("hubbub, ASGI", "hubbub_asgi_server.py", ("hubbub",)),
         Server("picows", "picows_server.py", ("picows", "uvloop")),
         Server("websockets", "websockets_server.py", ("websockets", "uvloop")),
         Server("aiohttp", "aiohttp_server.py", ("aiohttp", "uvloop")),
@@ -71,6 +72,7 @@ SERVERS = {
             "starlette_server.py",
             ("starlette", "uvicorn", "httptools", "uvloop", "websockets"),
         ),
+        Server("granian, ASGI", "granian_asgi_server.py", ("granian", "uvloop")),
         Server("granian", "granian_server.py", ("granian", "uvloop")),
         Server("socketify", "socketify_server.py", ("socketify",)),
     )

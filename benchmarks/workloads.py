@@ -33,7 +33,7 @@ class Workload:
     meaning: str
     unit: str
     measure: Literal["cpu", "memory", "rate", "latency"]
-    serves: Literal["echo", "fanout", "fanout-deflate", "broadcast", "push"]
+    serves: Literal["echo", "fanout", "fanout-deflate", "broadcast", "push", "hello", "fastapi", "stream", "file"]
     load: tuple[str, ...]
     counted: str
     least: int
@@ -135,6 +135,25 @@ IDLE = Workload(
     "--connections",
     8000,
     8000,
+)
+
+
+def requests(
+    name: str, serves: Literal["hello", "fastapi", "stream", "file"], connections: int, size: int, meaning: str
+) -> Workload:
+    """Plain HTTP requests, answered with `size` bytes."""
+    options = ("--connections", str(connections), "--size", str(size))
+    return Workload(
+        name, meaning, "request", "cpu", serves, ("request", *options), "--requests", 4 * connections, connections
+    )
+
+
+MIB = 1024 * 1024
+HTTP = requests("http", "hello", MESSAGE_CONNECTIONS, 13, "plain HTTP, 64 kept connections, answers of 13 bytes")
+FASTAPI = requests("fastapi", "fastapi", MESSAGE_CONNECTIONS, 17, "the same, answered by FastAPI's first example")
+STREAM = requests("stream", "stream", 8, MIB, "HTTP answers of 1 MiB, sent in pieces of 64 KiB; 8 connections")
+FILE = requests(
+    "file", "file", 8, MIB, "HTTP answers with a file of 1 MiB, by `pathsend` where there is one; 8 connections"
 )
 CROSS_PUSH = Workload(
     "cross-push",

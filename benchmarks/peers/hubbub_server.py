@@ -38,6 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
     async def publish_async(server: Server, frame: Frame) -> None:
         server.publish("fan", frame.data)
 
+    def hello(server: Server, request: Request) -> str:
+        return "Hello, world!"
+
     def broadcast(server: Server, frame: Frame) -> None:
         server.broadcast(frame.data, exclude=(frame.fd,))
 
@@ -62,6 +65,8 @@ def main(arguments: argparse.Namespace) -> None:
         case "fanout-async":
             server.on("open", subscribe)
             server.on("message", publish_async)
+        case "hello":
+            server.on("request", hello)
         case "broadcast":
             server.on("message", broadcast)
         case "push":
@@ -82,5 +87,5 @@ if __name__ == "__main__":
     processes.add_argument("--workers", type=int, default=1, help="worker processes")
     processes.add_argument("--embedded", action="store_true", help="all in this process, without a master")
     processes.add_argument("--certificate", nargs=2, default=(None, None), help="PEM files of a chain and its key")
-    workloads = ("echo", "echo-async", "fanout", "fanout-async", "fanout-deflate", "broadcast", "push")
+    workloads = ("echo", "echo-async", "fanout", "fanout-async", "fanout-deflate", "broadcast", "push", "hello")
     main(command_line(*workloads, parents=[processes]))

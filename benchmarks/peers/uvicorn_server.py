@@ -6,17 +6,12 @@ access log, no lifespan.
 """
 
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import uvicorn
 import uvloop
+from asgi_applications import WORKLOADS, Application, Event, Receive, Send, application
 from command_line import command_line
-
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-Application = Callable[[Event, Receive, Send], Awaitable[None]]
 
 
 class TellingServer(uvicorn.Server):
@@ -45,19 +40,11 @@ async def serve(application: Any, port: int, compress: bool) -> None:
     await TellingServer(config).serve()
 
 
-async def echo(scope: Event, receive: Receive, send: Send) -> None:
-    """Send every message back."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    while (event := await receive())["type"] == "websocket.receive":
-        await send({"type": "websocket.send", "text": event["text"]})
-
-
 def fan_out() -> Application:
     """Make an application that sends every message to all connections to `/fanout`."""
     subscribers: set[Send] = set()
 
-    async def application(scope: Event, receive: Receive, send: Send) -> None:
+    async def publish(scope: Event, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         if scope["path"] == "/fanout":
@@ -67,10 +54,10 @@ def fan_out() -> Application:
                 await subscriber({"type": "websocket.send", "text": event["text"]})
         subscribers.discard(send)
 
-    return application
+    return publish
 
 
 if __name__ == "__main__":
-    arguments = command_line("echo", "fanout", "fanout-deflate")
-    application = echo if arguments.workload == "echo" else fan_out()
-    uvloop.run(serve(application, arguments.port, arguments.workload == "fanout-deflate"))
+    arguments = command_line(*WORKLOADS, "fanout", "fanout-deflate")
+    app = application(arguments.workload) if arguments.workload in WORKLOADS else fan_out()
+    uvloop.run(serve(app, arguments.port, arguments.workload == "fanout-deflate"))

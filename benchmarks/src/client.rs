@@ -63,6 +63,15 @@ impl Target {
         Ok(opened.into_iter().map(|(stream, ())| stream).collect())
     }
 
+    /// Opens `count` connections on which nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// The error says which connection was refused.
+    pub fn open_plain(&self, count: usize) -> io::Result<Vec<Stream>> {
+        (0..count).map(|number| self.connect(number).map_err(|error| named("connecting", number, &error))).collect()
+    }
+
     fn open_all<T>(
         &self,
         path: &str,

@@ -7,6 +7,7 @@ pub mod idle;
 pub mod latency;
 pub mod push;
 pub mod receive;
+pub mod request;
 
 use std::io;
 use std::time::{Duration, Instant};

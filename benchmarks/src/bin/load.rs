@@ -17,6 +17,7 @@ use benchmarks::workload::idle::{self, Idle};
 use benchmarks::workload::latency::{self, Latency};
 use benchmarks::workload::push::{self, Push};
 use benchmarks::workload::receive::{self, Receive};
+use benchmarks::workload::request::{self, Request};
 use clap::{Parser, Subcommand};
 
 /// Puts load on a WebSocket server at 127.0.0.1 and checks all that it answers.
@@ -54,6 +55,8 @@ enum Workload {
     Push(Push),
     /// Messages that another program publishes
     Receive(Receive),
+    /// Plain HTTP requests, one at a time on each connection
+    Request(Request),
 }
 
 fn main() -> ExitCode {
@@ -82,5 +85,6 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         Workload::Latency(options) => latency::run(options, target, control),
         Workload::Push(options) => push::run(options, target, control),
         Workload::Receive(options) => receive::run(options, target, control),
+        Workload::Request(options) => request::run(options, target, control),
     }
 }
