@@ -26,6 +26,19 @@ class Note:
 Application = Callable[[Server, Note], Any]
 """Registers its handlers with the server, before it starts."""
 
+
+def new_server(note: Note, settings: dict[str, Any]) -> Server:
+    """Return a server on a free port; the setting `app` is a function that makes the application."""
+    settings = dict(settings)
+    if make := settings.pop("app", None):
+        settings["app"] = make(note)
+    return Server(port=0, **settings)
+
+
+def nothing(server: Server, note: Note) -> None:
+    """Register no handlers."""
+
+
 Job = Callable[[Server, Note], Any]
 """A function that a test runs in a worker's event loop; may be async. Arguments, result and errors are pickled."""
 

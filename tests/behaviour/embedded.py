@@ -7,10 +7,8 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from application import Application, Job, Note
+from application import Application, Job, Note, new_server
 from running import Log, Notes, Running
-
-from hubbub import Server
 
 
 class Embedded:
@@ -18,11 +16,11 @@ class Embedded:
 
     workers = 1
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
         self.notes = Notes()
         self.log = Log()
         self.note = Note(self._tell)
-        self.server = server
+        self.server = new_server(self.note, settings)
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.AsyncExitStack()
 
@@ -54,7 +52,7 @@ async def serve_embedded(application: Application, settings: dict[str, Any]) -> 
     """Serve here. The event loop must not report any error outside the handlers."""
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    embedded = Embedded(Server(port=0, **settings))
+    embedded = Embedded(settings)
     application(embedded.server, embedded.note)
     try:
         await embedded.start()

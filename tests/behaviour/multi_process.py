@@ -142,7 +142,7 @@ async def serve_in_processes(
     # Not pytest's directory, whose path is too long for the address of a socket.
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "application").write_bytes(
-            by_value(application, application, {"workers": workers, **settings})
+            by_value(settings.get("app", application), application, {"workers": workers, **settings})
         )
         server = MultiProcess(Path(directory), workers)
         await server.start()

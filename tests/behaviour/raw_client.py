@@ -39,6 +39,8 @@ class RawClient:
         # asyncio sets TCP_NODELAY, which sends small writes at once, only if the protocol is given.
         self._socket = socket.socket(socket.AF_UNIX) if isinstance(at, str) else socket.socket(proto=socket.IPPROTO_TCP)
         self._tls = tls
+        self.trailers: dict[str, str] = {}
+        """The trailers of the latest answer in chunks."""
         self._limit = receive_buffer or 64 * 1024
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -88,11 +90,31 @@ class RawClient:
         self.send("\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]))
 
     async def answer(self, *, has_body: bool = True) -> Answer:
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        status_line, *lines = head.strip().split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        status, headers = await self.head()
+        if has_body and headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while length := int(await self._reader.readuntil(b"\r\n"), 16):
+                body += (await self._reader.readexactly(length + 2))[:length]
+            self.trailers = await self._header_lines()
+            return Answer(status, headers, body)
         length = int(headers.get("content-length", 0)) if has_body else 0
-        return Answer(int(status_line.split()[1]), headers, await self._reader.readexactly(length))
+        return Answer(status, headers, await self._reader.readexactly(length))
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Read the status and the headers of an answer."""
+        status_line = (await self._reader.readuntil(b"\r\n")).decode("latin-1")
+        return int(status_line.split()[1]), await self._header_lines()
+
+    async def exactly(self, length: int) -> bytes:
+        """Read so many bytes."""
+        return await self._reader.readexactly(length)
+
+    async def _header_lines(self) -> dict[str, str]:
+        headers = {}
+        while line := (await self._reader.readuntil(b"\r\n"))[:-2].decode("latin-1"):
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        return headers
 
     async def chunk(self) -> bytes:
         """Read the next chunk of an answer that is sent in chunks; the last one is empty (RFC 9112 §7.1)."""

@@ -5,7 +5,8 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from application import Application, Job
+from application import Application, Job, nothing
+from asgi_application import MakeApp
 from raw_client import RawClient
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed
@@ -15,6 +16,12 @@ class Serve(Protocol):
     """The fixture `serve`: runs an application until the end of the test, on a free port."""
 
     async def __call__(self, application: Application, **settings: Any) -> "Running": ...
+
+
+class ServeApp(Protocol):
+    """The fixture `serve_app`: the same for an ASGI application, without lifespan unless the settings say otherwise."""
+
+    async def __call__(self, app: MakeApp, application: Application = nothing, **settings: Any) -> "Running": ...
 
 
 class Notes:

@@ -14,9 +14,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from application import Job, Note
+from application import Job, Note, new_server
 
-from hubbub import NotRunning, Server
+from hubbub import NotRunning
 
 MAX_DATAGRAM = 1024 * 1024
 
@@ -31,8 +31,8 @@ def main(directory: Path) -> None:
         channel.send(pickle.dumps(message))
 
     application, settings = pickle.loads((directory / "application").read_bytes())
-    server = Server(port=0, **settings)
     note = Note(lambda values: tell("note", values))
+    server = new_server(note, settings)
     application(server, note)
 
     def do_what_the_test_asks_for() -> None:
