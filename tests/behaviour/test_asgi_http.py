@@ -586,6 +586,80 @@ async def test_a_body_of_another_length_ends_the_connection_and_is_logged(
     await running.log.tells("Content-Length")
 
 
+WRONG: dict[str, list[Message]] = {
+    "header": [{"type": "http.response.start", "status": 200, "headers": [(b"x\n", b"1")]}],
+    "value": [{"type": "http.response.start", "status": 200, "headers": [(b"x", b"1\r\ny: 2")]}],
+    "length": [{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"many")]}],
+    "status": [{"type": "http.response.start", "status": 101, "headers": []}],
+    "large-status": [{"type": "http.response.start", "status": 70_000, "headers": []}],
+    "not-begun": [],
+    "twice": [{"type": "http.response.start", "status": 200, "headers": []}] * 2,
+    "unknown": [{"type": "http.response.nonsense"}],
+    "body-type": [{"type": "http.response.start", "status": 200}, {"type": "http.response.body", "body": "text"}],
+}
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_wrong_event_before_anything_is_sent_is_500(
+    serve_app_here: ServeApp, what: str, in_parts: bool
+) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/good":
+                await answer(send, b"good")
+                return
+            for message in WRONG[what]:
+                await send(message)
+            await send({"type": "http.response.body", "body": b"body", "more_body": in_parts})
+
+        return app
+
+    running = await serve_app_here(make)
+    async with running.raw() as client:
+        client.ask("/wrong")
+        assert (await client.answer()).status == 500
+        client.ask("/good")
+        assert (await client.answer()).body == b"good"
+    await running.log.tells("the application failed")
+
+
+async def test_a_wrong_file_header_is_500(serve_app_here: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await begin(send, headers=[(b"x", b"\n")])
+            await send({"type": "http.response.pathsend", "path": __file__})
+
+        return app
+
+    running = await serve_app_here(make)
+    async with running.raw() as client:
+        client.ask()
+        assert (await client.answer()).status == 500
+        # The file is closed nevertheless.
+        open_files = len(os.listdir("/dev/fd"))
+        for _ in range(50):
+            client.ask()
+            assert (await client.answer()).status == 500
+        assert len(os.listdir("/dev/fd")) < open_files + 25
+
+
+async def test_a_wrong_trailer_cuts_the_answer(serve_app_here: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await begin(send, trailers=True)
+            await end(send, b"body")
+            await send({"type": "http.response.trailers", "headers": [(b"x", b"\n")]})
+
+        return app
+
+    running = await serve_app_here(make)
+    async with running.raw() as client:
+        client.ask("/", "TE: trailers")
+        await client.head()
+        assert await client.rest() == b"4\r\nbody\r\n"
+
+
 async def test_events_after_the_end_raise_and_do_not_reach_the_client(serve_app: ServeApp) -> None:
     def make(note: Note) -> App:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

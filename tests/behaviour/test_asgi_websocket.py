@@ -162,6 +162,39 @@ async def test_an_application_may_refuse_with_an_answer_of_its_own(serve_app: Se
     assert await running.noted() == ("websocket.disconnect",)
 
 
+WRONG: dict[str, list[dict[str, Any]]] = {
+    "status": [{"type": "websocket.http.response.start", "status": 101}, {"type": "websocket.http.response.body"}],
+    "large-status": [
+        {"type": "websocket.http.response.start", "status": 70_000},
+        {"type": "websocket.http.response.body"},
+    ],
+    "header": [
+        {"type": "websocket.http.response.start", "status": 401, "headers": [(b"x", b"\n")]},
+        {"type": "websocket.http.response.body"},
+    ],
+    "accept-header": [{"type": "websocket.accept", "headers": [(b"x\r\n", b"1")]}],
+    "not-accepted": [{"type": "websocket.send", "text": "too early"}],
+    "unknown": [{"type": "websocket.nonsense"}],
+    "not-ended": [{"type": "websocket.http.response.start", "status": 401}, {"type": "websocket.accept"}],
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+async def test_a_wrong_event_before_accept_is_500(serve_app_here: ServeApp, what: str) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            for message in WRONG[what]:
+                await send(message)
+
+        return app
+
+    running = await serve_app_here(make)
+    async with running.raw() as client:
+        assert (await client.upgrade()).status == 500
+    await running.log.tells("the application failed")
+
+
 async def test_an_exception_before_accept_is_500(serve_app: ServeApp) -> None:
     def make(note: Note) -> App:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -824,12 +824,14 @@ impl Reactor {
         py: Python<'_>,
         token: u64,
         status: u16,
-        headers: HeaderPairs,
+        headers: &Bound<'_, PyAny>,
         descriptor: RawFd,
         offset: u64,
         length: usize,
     ) -> PyResult<bool> {
+        // First of all, so that it is closed even if the headers are wrong.
         let file = File::from(taken_over(descriptor));
+        let headers: HeaderPairs = headers.extract()?;
         let token = Token::from_bits(token);
         self.on_loop(py, |engine| engine.respond_file(token, status, &headers.0, file, offset, length))
     }

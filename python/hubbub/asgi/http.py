@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable, MutableMapping
 from typing import Any, Protocol
 
-__all__ = ["ClientDisconnected", "HttpRequest", "HttpSide", "ProtocolError"]
+__all__ = ["ClientDisconnected", "HttpRequest", "HttpSide", "ProtocolError", "final_status"]
 
 Message = MutableMapping[str, Any]
 HeaderPairs = Iterable[tuple[bytes, bytes]]
@@ -162,11 +162,7 @@ class HttpRequest:
         raise ProtocolError(f"the application sent {kind!r} where ASGI expects 'http.response.{self._step}'")
 
     def _start(self, message: Message) -> None:
-        status = message["status"]
-        if not isinstance(status, int):
-            raise TypeError(f"status must be an int, not {type(status).__name__}")
-        if not 200 <= status <= 999:
-            raise ValueError(f"status {status} is not that of a final response")
+        status = final_status(message["status"])
         headers = list(message.get("headers", ()))
         length: int | None = None
         for name, value in headers:
@@ -174,7 +170,7 @@ class HttpRequest:
                 if not value.isdigit() or length not in (None, int(value)):
                     raise ValueError(f"not a Content-Length: {value!r}")
                 length = int(value)
-        self._status, self._headers, self._length = int(status), headers, length
+        self._status, self._headers, self._length = status, headers, length
         self._wants_trailers = bool(message.get("trailers", False))
         self._step = "body"
 
@@ -186,9 +182,11 @@ class HttpRequest:
                 self._put(body)
             self._end(())
             return
+        # Wrong headers raise an exception here, before anything is sent.
+        is_there = self._reactor.respond(self._token, self._status, self._headers, body)
         self._step = "done"
         self.status, self.sent = self._status, len(body)
-        if not self._reactor.respond(self._token, self._status, self._headers, body):
+        if not is_there:
             self._left()
         self.tell()
 
@@ -223,10 +221,11 @@ class HttpRequest:
         except BaseException:
             os.close(descriptor)
             raise
+        # The reactor closes the descriptor, even if wrong headers raise an exception.
+        is_there = self._reactor.respond_file(self._token, self._status, self._headers, descriptor, 0, found.st_size)
         self._step = "done"
         self.status, self.sent = self._status, found.st_size
-        # The reactor closes the descriptor.
-        if not self._reactor.respond_file(self._token, self._status, self._headers, descriptor, 0, found.st_size):
+        if not is_there:
             self._left()
         self.tell()
 
@@ -244,12 +243,14 @@ class HttpRequest:
             raise ProtocolError(str(error)) from None
 
     def _end(self, trailers: HeaderPairs) -> None:
-        self._step = "done"
-        self.tell()
         try:
             is_there = self._reactor.end_answer(self._token, trailers)
         except ValueError as error:
+            self.give_up()
+            self.tell()
             raise ProtocolError(str(error)) from None
+        self._step = "done"
+        self.tell()
         if not is_there:
             self._left()
 
@@ -313,6 +314,20 @@ class HttpRequest:
             self._step = "done"
             if self.status:
                 self._reactor.cut_answer(self._token)
+
+
+def final_status(status: object) -> int:
+    """Return the status of an answer.
+
+    Raises:
+        TypeError: It is not an int.
+        ValueError: It is not that of a final response.
+    """
+    if not isinstance(status, int):
+        raise TypeError(f"status must be an int, not {type(status).__name__}")
+    if not 200 <= status <= 999:
+        raise ValueError(f"status {status} is not that of a final response")
+    return int(status)
 
 
 def _as_bytes(body: object) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from ..events import CloseCode
-from .http import PLAIN_TEXT, ClientDisconnected, HeaderPairs, Message, ProtocolError
+from .http import PLAIN_TEXT, ClientDisconnected, HeaderPairs, Message, ProtocolError, final_status
 
 __all__ = ["Socket", "WebSocketSide"]
 
@@ -110,7 +110,7 @@ class Socket:
         elif kind == "websocket.close" and self.state == "connecting":
             self._refuse(403, PLAIN_TEXT, b"the handshake was refused\n")
         elif kind == "websocket.http.response.start" and self.state == "connecting":
-            self._refusal = (int(message["status"]), list(message.get("headers", ())), [])
+            self._refusal = (final_status(message["status"]), list(message.get("headers", ())), [])
             self.state = "refusing"
         elif kind == "websocket.http.response.body" and self._refusal and self.state == "refusing":
             status, headers, parts = self._refusal
@@ -144,8 +144,9 @@ class Socket:
         self._accepted(fd, self)
 
     def _refuse(self, status: int, headers: HeaderPairs, body: bytes) -> None:
-        self.state, self.status = "closed", status
+        # Wrong headers raise an exception here, before anything is sent.
         is_there = self._reactor.respond(self._token, status, headers, body)
+        self.status = status
         self._ended(CloseCode.ABNORMAL_CLOSURE, "")
         if not is_there:
             raise ClientDisconnected
