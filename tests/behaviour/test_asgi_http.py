@@ -199,6 +199,35 @@ async def test_an_answer_to_a_client_that_has_left_raises_oserror(serve_app: Ser
     assert "the application failed" not in running.log.text
 
 
+async def test_an_error_that_comes_from_the_disconnect_is_not_the_applications_failure(serve_app: ServeApp) -> None:
+    class ClientHasLeft(Exception):
+        """Frameworks translate our error into one of their own."""
+
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await begin(send)
+            await part(send, b"first")
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            note("left")
+            try:
+                await part(send, b"second")
+            except OSError:
+                raise ClientHasLeft  # noqa: B904 - as Starlette does it
+
+        return app
+
+    running = await serve_app(make)
+    async with running.raw() as client:
+        client.ask()
+        await client.head()
+    assert await running.noted() == ("left",)
+    await running.log.tells("the client disconnected before the end (/): ")
+    await running.stop()
+    assert "the application failed" not in running.log.text
+    assert "Traceback" not in running.log.text
+
+
 async def test_a_client_that_ends_its_half_of_the_connection_gets_its_answer(serve_app: ServeApp) -> None:
     running = await serve_app(echo)
     async with running.raw() as client:

@@ -208,7 +208,12 @@ class Front:
         self._sockets[fd] = socket
 
     def _failed(self, error: Exception, scope: Scope) -> None:
-        if self._throttle.passes():
+        if not self._throttle.passes():
+            return
+        if _follows_disconnect(error):
+            # Frameworks raise exceptions of their own when sending fails.
+            log.info("the client disconnected before the end (%s): %s", shown(str(scope["path"])), shown(repr(error)))
+        else:
             log.error("the application failed (%s)", shown(str(scope["path"])), exc_info=error)
 
     # ---- scopes and the log ------------------------------------------------------------------------------
@@ -230,3 +235,13 @@ class Front:
             path += "?" + query.decode("latin-1")
         method = scope.get("method", "WebSocket")
         access.info('%s:%d - "%s %s HTTP/%s" %s', host, port, method, shown(path), scope["http_version"], status or "-")
+
+
+def _follows_disconnect(error: BaseException) -> bool:
+    """Return whether an exception was raised because sending to a client that has left had failed."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_follows_disconnect(each) for each in error.exceptions)
+    if isinstance(error, ClientDisconnected):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and _follows_disconnect(before)
