@@ -287,6 +287,43 @@ async def test_an_event_may_have_both_keys_if_one_is_none(serve_app: ServeApp) -
         assert [await client.recv() for _ in range(3)] == [b"binary", "text", b"more"]
 
 
+async def test_an_application_that_does_not_receive_is_not_flooded(serve_app: ServeApp) -> None:
+    count = 100
+
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await accept(receive, send)
+            note("accepted")
+            await note.goes_on.wait()
+            for _ in range(count):
+                assert len((await receive())["bytes"]) == len(BIG)
+            note("received all")
+
+        return app
+
+    running = await serve_app(make)
+    async with running.connect() as client:
+        assert await running.noted() == ("accepted",)
+        sent = 0
+
+        async def send_all() -> None:
+            nonlocal sent
+            for _ in range(count):
+                await client.send(BIG)
+                sent += 1
+
+        sending = asyncio.ensure_future(send_all())
+        before = -1
+        while sent != before:
+            before = sent
+            await time_passes(0.2)
+        # The server holds a few of them, and the sockets as well.
+        assert sent < 40
+        await running.go_on()
+        await sending
+        assert await running.noted() == ("received all",)
+
+
 async def test_many_small_messages_wait_too(serve_app: ServeApp) -> None:
     count = 5000
 

@@ -12,6 +12,8 @@ __all__ = ["Socket", "WebSocketSide"]
 
 # Messages that may wait for the application before its connection is no longer read.
 MAX_WAITING = 64
+# The same for the bytes of such messages together.
+MAX_WAITING_BYTES = 1024 * 1024
 
 
 class WebSocketSide(Protocol):
@@ -61,6 +63,8 @@ class Socket:
         self.state = "connecting"
         self.fd = 0
         self._events: deque[Message] = deque(({"type": "websocket.connect"},))
+        # Bytes of the messages in `_events`, and of those taken since it was empty.
+        self._waiting = 0
         self._disconnect: Message | None = None
         self._is_held = False
         self._receiver: asyncio.Future[None] | None = None
@@ -84,6 +88,7 @@ class Socket:
             await self._receiver
         event = self._events.popleft()
         if not self._events:
+            self._waiting = 0
             self._let_go()
         return event
 
@@ -169,7 +174,9 @@ class Socket:
             self._events.append({"type": "websocket.receive", "text": data})
         else:
             self._events.append({"type": "websocket.receive", "bytes": data})
-        if len(self._events) >= MAX_WAITING and not self._is_held:
+        self._waiting += len(data)
+        is_full = len(self._events) >= MAX_WAITING or self._waiting >= MAX_WAITING_BYTES
+        if is_full and not self._is_held:
             self._is_held = True
             self._reactor.hold(self.fd)
         self._wake()
