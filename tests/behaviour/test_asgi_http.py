@@ -199,6 +199,38 @@ async def test_an_answer_to_a_client_that_has_left_raises_oserror(serve_app: Ser
     assert "the application failed" not in running.log.text
 
 
+@pytest.mark.parametrize("then", ["returns", "raises", "streams", "answers"])
+async def test_a_client_that_leaves_before_the_answer_leaves_nothing_behind(
+    serve_app_here: ServeApp, then: str
+) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            note("asked")
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            note("left")
+            if then == "raises":
+                raise LookupError("in the application")
+            if then != "returns":
+                await begin(send)
+            if then == "streams":
+                await part(send, b"")
+            if then == "answers":
+                await end(send)
+
+        return app
+
+    running = await serve_app_here(make, shutdown_timeout=50)
+    async with running.raw() as client:
+        client.ask()
+        assert await running.noted() == ("asked",)
+    assert await running.noted() == ("left",)
+    # It would wait for a connection that nobody has closed.
+    await asyncio.wait_for(running.stop(), 10)
+    assert "the application returned" not in running.log.text
+    assert ("the application failed" in running.log.text) == (then == "raises")
+
+
 async def test_an_error_that_comes_from_the_disconnect_is_not_the_applications_failure(serve_app: ServeApp) -> None:
     class ClientHasLeft(Exception):
         """Frameworks translate our error into one of their own."""

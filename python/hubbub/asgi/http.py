@@ -306,7 +306,7 @@ class HttpRequest:
     @property
     def is_answered(self) -> bool:
         """Whether the answer is complete, or can no longer be completed."""
-        return self._step == "done"
+        return self._is_over()
 
     def give_up(self) -> None:
         """Cut off the answer, if it has begun and is not complete."""
