@@ -381,6 +381,8 @@ class Worker:
             self.caller.cancel()
             # Some handler used up the time, but the other connections still get their closing handshake.
             deadline = self.loop.time() + CANCEL_GRACE
+        if self._front:
+            self._front.refuse_handshakes()
         self.reactor.close_all(*CLOSING[self._why])
         if not await self.caller.until(self._is_quiet, deadline):
             self.caller.cancel()

@@ -210,6 +210,41 @@ async def test_an_exception_before_accept_is_500(serve_app: ServeApp) -> None:
     await running.log.tells("LookupError: in the application")
 
 
+@pytest.mark.parametrize("begins", [False, True])
+async def test_an_application_that_returns_without_an_answer_is_500(serve_app: ServeApp, begins: bool) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            if begins:
+                await send({"type": "websocket.http.response.start", "status": 401})
+
+        return app
+
+    running = await serve_app(make)
+    async with running.raw() as client:
+        assert (await client.upgrade()).status == 500
+    await running.log.tells("returned without an answer to the handshake")
+
+
+async def test_a_stop_refuses_handshakes_that_wait(serve_app: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+            note("asked")
+            message = await receive()
+            note(message["type"], message["code"])
+
+        return app
+
+    running = await serve_app(make, shutdown_timeout=50)
+    async with running.raw() as client:
+        client.ask_for_upgrade()
+        assert await running.noted() == ("asked",)
+        await asyncio.wait_for(running.stop(), 20)
+        assert (await client.answer()).status == 503
+    assert running.notes.all == [("asked",), ("websocket.disconnect", 1006)]
+
+
 async def test_an_application_that_has_not_accepted_learns_that_the_client_has_left(serve_app: ServeApp) -> None:
     def make(note: Note) -> App:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -134,6 +134,12 @@ class Front:
             if isinstance(request, HttpRequest):
                 request.disconnect()
 
+    def refuse_handshakes(self) -> None:
+        """Refuse the handshakes that wait for the application: the server stops."""
+        for request in list(self._requests.values()):
+            if isinstance(request, Socket):
+                request.stop()
+
     def cancel_sockets(self) -> None:
         """Cancel the tasks of all WebSockets."""
         for task in list(self.socket_tasks):
@@ -189,7 +195,8 @@ class Front:
     async def _serve_socket(self, token: int, scope: Scope, socket: Socket) -> None:
         try:
             await self._app(scope, socket.receive, socket.send)
-            socket.end()
+            if not socket.end():
+                log.error("the application returned without an answer to the handshake")
         except ClientDisconnected:
             socket.end()
         except Exception as error:

@@ -198,14 +198,26 @@ class Socket:
             self._refuse_quietly(500, b"Internal Server Error\n")
         self._let_go()
 
-    def end(self) -> None:
-        """End the connection after the application has returned: 1000, or 403 before it was accepted."""
+    def end(self) -> bool:
+        """End the connection after the application has returned: 1000, or 500 if it has not answered the handshake.
+
+        Returns:
+            Whether the application was right to return.
+        """
+        is_right = self.state in ("open", "closed") or self._reactor.has_left(self._token)
         if self.state == "open":
             self._reactor.disconnect(self.fd, CloseCode.NORMAL_CLOSURE, "")
             self._ended(CloseCode.NORMAL_CLOSURE, "")
         elif self.state != "closed":
-            self._refuse_quietly(403, b"the handshake was refused\n")
+            self._refuse_quietly(500, b"Internal Server Error\n")
         self._let_go()
+        return is_right
+
+    def stop(self) -> None:
+        """Refuse the handshake because the server stops; the application sees a disconnect."""
+        if self.state not in ("open", "closed"):
+            self._refuse_quietly(503, b"the server is stopping\n")
+            self._ended(CloseCode.ABNORMAL_CLOSURE, "")
 
     def _refuse_quietly(self, status: int, body: bytes) -> None:
         self.state, self.status = "closed", status
