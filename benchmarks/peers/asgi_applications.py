@@ -1,6 +1,7 @@
 """The ASGI applications of the benchmark: the same ones for all servers that run them."""
 
 import functools
+import os
 import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -53,9 +54,12 @@ async def file(scope: Event, receive: Receive, send: Send) -> None:
     if "http.response.pathsend" in scope.get("extensions", {}):
         await send({"type": "http.response.pathsend", "path": path()})
         return
-    with open(path(), "rb") as opened:
-        for _ in range(PIECES):
-            await send({"type": "http.response.body", "body": opened.read(len(PIECE)), "more_body": True})
+    descriptor = os.open(path(), os.O_RDONLY)
+    try:
+        while piece := os.read(descriptor, len(PIECE)):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:
+        os.close(descriptor)
     await send({"type": "http.response.body"})
 
 

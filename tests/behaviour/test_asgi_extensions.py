@@ -5,15 +5,10 @@ import ssl
 from typing import Any
 
 import trustme
-from application import Note
+from application import Note, nothing
+from asgi_application import App
 from over_tls import any_certificate, serve_over_tls
-from running import Serve
-
-from hubbub import Server
-
-
-def nothing(server: Server, note: Note) -> None:
-    """Register nothing: the application answers."""
+from running import ServeApp
 
 
 async def hinting(scope: Any, receive: Any, send: Any) -> None:
@@ -32,8 +27,13 @@ async def telling_tls(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def test_early_hints_go_before_the_answer(serve: Serve) -> None:
-    running = await serve(nothing, app=hinting, lifespan="off")
+def telling(note: Note) -> App:
+    """Make that application."""
+    return telling_tls
+
+
+async def test_early_hints_go_before_the_answer(serve_app: ServeApp) -> None:
+    running = await serve_app(lambda note: hinting)
     async with running.raw() as client:
         client.ask()
         head = await client.answer(has_body=False)
@@ -46,8 +46,8 @@ async def test_early_hints_go_before_the_answer(serve: Serve) -> None:
         assert (await client.answer()).status == 200
 
 
-async def test_without_tls_there_is_no_such_extension(serve: Serve) -> None:
-    running = await serve(nothing, app=telling_tls, lifespan="off")
+async def test_without_tls_there_is_no_such_extension(serve_app: ServeApp) -> None:
+    running = await serve_app(telling)
     async with running.raw() as client:
         client.ask()
         tls = json.loads((await client.answer()).body)
@@ -61,7 +61,7 @@ async def test_the_application_learns_what_tls_has_agreed_on() -> None:
     leaf = authority.issue_cert("ada.example")
     leaf.configure_cert(made)
     with authority.cert_pem.tempfile() as authorities:
-        settings = {"app": telling_tls, "lifespan": "off", "ssl_ca_certs": authorities}
+        settings = {"app": telling, "lifespan": "off", "ssl_ca_certs": authorities}
         async with serve_over_tls(nothing, settings) as running:
             running.tls = made
             async with running.raw() as client:
