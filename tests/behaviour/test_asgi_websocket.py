@@ -580,9 +580,9 @@ async def test_send_raises_oserror_after_the_disconnect(serve_app: ServeApp) -> 
             await accept(receive, send)
             while (await receive())["type"] != "websocket.disconnect":
                 pass
-            for kind in ("websocket.send", "websocket.close"):
+            for _ in range(2):
                 try:
-                    await send({"type": kind, "text": "too late"})
+                    await send({"type": "websocket.send", "text": "too late"})
                 except OSError:
                     note("raised")
             # Not caught by the application, it is no failure.
@@ -597,6 +597,27 @@ async def test_send_raises_oserror_after_the_disconnect(serve_app: ServeApp) -> 
     assert await running.noted() == ("raised",)
     await running.stop()
     assert "the application failed" not in running.log.text
+
+
+async def test_an_application_may_close_what_its_client_has_closed(serve_app: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await accept(receive, send)
+            message = await receive()
+            note(message["code"])
+            await send({"type": "websocket.close", "code": 4000})
+            try:
+                await send({"type": "websocket.close", "code": 4000})
+            except OSError:
+                note("twice raises")
+            note((await receive())["code"])
+
+        return app
+
+    running = await serve_app(make)
+    async with running.connect() as client:
+        await client.close(4321)
+    assert [await running.noted() for _ in range(3)] == [(4321,), ("twice raises",), (4321,)]
 
 
 async def test_a_client_that_breaks_the_protocol_is_told_and_the_application_too(serve_app: ServeApp) -> None:

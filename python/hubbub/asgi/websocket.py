@@ -66,6 +66,8 @@ class Socket:
         # Bytes of the messages in `_events`, and of those taken since it was empty.
         self._waiting = 0
         self._disconnect: Message | None = None
+        # Whether the application has closed it, or refused it.
+        self._has_closed = False
         self._is_held = False
         self._receiver: asyncio.Future[None] | None = None
         self._refusal: tuple[int, list[tuple[bytes, bytes]], list[bytes]] | None = None
@@ -107,6 +109,10 @@ class Socket:
         elif kind == "websocket.close" and self.state == "open":
             self._close(message.get("code", 1000), message.get("reason") or "")
         elif self.state == "closed":
+            if kind == "websocket.close" and not self._has_closed:
+                # Applications also close what their client has just closed.
+                self._has_closed = True
+                return
             if kind == "websocket.close" or self._disconnect is not None:
                 raise ClientDisconnected
             raise ProtocolError(f"the application sent {kind!r} after it had refused the connection")
@@ -152,6 +158,7 @@ class Socket:
         # Wrong headers raise an exception here, before anything is sent.
         is_there = self._reactor.respond(self._token, status, headers, body)
         self.status = status
+        self._has_closed = True
         self._ended(CloseCode.ABNORMAL_CLOSURE, "")
         if not is_there:
             raise ClientDisconnected
@@ -159,10 +166,9 @@ class Socket:
     def _close(self, code: int, reason: str) -> None:
         is_open = self._reactor.disconnect(self.fd, code, reason)
         self._events.clear()
+        self._has_closed = True
         if is_open:
             self._ended(code, reason)
-        else:
-            raise ClientDisconnected
 
     # ---- the server's side -------------------------------------------------------------------------------
 
