@@ -1,0 +1,70 @@
+"""The programs of docs/with: run with two workers, as no program may depend on which worker has a connection."""
+
+import asyncio
+import http.client
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+from as_process import Running, serving
+from snippets import Snippet
+
+from hubbub import Publisher
+
+HUBBUB_RUN = ("-m", "hubbub", "run", "app:app")
+OF_SERVER = ("-m", "hubbub", "run", "app:server")
+PROGRAM = ("app.py",)
+
+
+@asynccontextmanager
+async def served(
+    *snippets: Snippet,
+    arguments: Sequence[str] = HUBBUB_RUN,
+    workers: int = 2,
+    replacing: Mapping[str, str] = {},
+    files: Mapping[str, str] = {},
+) -> AsyncIterator[Running]:
+    """Run an application as its page says, until the end of the block; nothing may fail in it.
+
+    The arguments are those of `serving`.
+    """
+    environ = {"HUBBUB_WORKERS": str(workers)}
+    async with serving(*snippets, arguments=arguments, replacing=replacing, files=files, environ=environ) as running:
+        yield running
+    assert not any("Traceback" in line or "failed" in line for line in running.lines), "\n".join(running.lines)
+
+
+async def ask(running: Running, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+    """Send a request; return the status and the body of its answer."""
+
+    def send() -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    return await asyncio.to_thread(send)
+
+
+async def post(running: Running, path: str, text: str) -> int:
+    """Send a text as the page's routes take it; return the status."""
+    status, _ = await ask(running, "POST", f"{path}?text={quote(text)}")
+    return status
+
+
+def in_different_workers(running: Running) -> bool:
+    """Whether both workers have a connection, so that a test shows what it should."""
+    with Publisher(port=running.port) as hub:
+        return {info.worker_id for fd in hub.connections() if (info := hub.info(fd))} == {0, 1}
+
+
+async def until_subscribed(running: Running, topic: str, count: int) -> None:
+    """Poll until that many connections are subscribed: nothing announces that."""
+    with Publisher(port=running.port) as hub:
+        found = hub.subscribers(topic)
+        while found != count:
+            await asyncio.sleep(0.01)
+            found = hub.subscribers(topic)
