@@ -29,7 +29,8 @@ BUSY = (*PLAIN_TEXT, (b"retry-after", b"5"))
 def common_scope(root_path: str, state: dict[str, Any], *, is_encrypted: bool) -> dict[str, Any]:
     """Return what the scopes of all requests have in common; values that are dicts are copied for each of them."""
     return {
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        # With 2.4, Starlette notices only when it sends that the client has left, and then raises an error of its own.
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "scheme": "https" if is_encrypted else "http",
         "root_path": root_path,
         "server": None,
@@ -109,6 +110,7 @@ class Front:
             self._reactor.respond(token, 503, BUSY, b"too many requests at the same time\n")
             self._log_access(scope, 503)
             return
+        scope["asgi"]["spec_version"] = "2.4"
         scope["subprotocols"], _ = self._reactor.offered_subprotocols(token)
         socket = Socket(self._reactor, self._loop, token, scope, self._send, self._accepted)
         self._requests[token] = socket
