@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import re
 import signal
 import sqlite3
 import time
@@ -16,6 +17,8 @@ import jwt
 import psycopg
 import pytest
 from as_process import Running, output_of, serving
+from listening import events
+from playwright.async_api import Page, expect
 from postgres import directory_of_programs, serving_postgres
 from snippets import Snippet, shows, snippets_of
 from websockets.asyncio.client import ClientConnection
@@ -321,6 +324,32 @@ def order(path: Path, item: str) -> None:
         time.sleep(0.01)
     database.execute("INSERT INTO orders VALUES (?)", (item,))
     database.close()
+
+
+@shows(PAGE, "Server-sent events")
+async def test_a_page_listens_to_events_until_it_leaves(snippets: list[Snippet]) -> None:
+    async with serving(*snippets, environ=TWO_WORKERS) as running:
+        async with events(running, "/time") as first, events(running, "/time") as second:
+            told = [await anext(first) for _ in range(2)]
+            assert await anext(second)
+        for event, data in told:
+            assert event == "time"
+            assert re.fullmatch(r"\d\d:\d\d:\d\d", data)
+        for _ in range(2):
+            await running.printed("the client has left")
+
+
+@shows(PAGE, "Server-sent events")
+async def test_a_browser_listens_to_events(snippets: list[Snippet], page: Page) -> None:
+    (script,) = (each.text for each in snippets_of(PAGE) if "EventSource" in each.text)
+    # A page of the same server, whose `request` handler answers all other paths with 404.
+    async with serving(*snippets, environ=TWO_WORKERS) as running:
+        await page.goto(f"http://127.0.0.1:{running.port}/")
+        await page.set_content('<p id="clock"></p>')
+        await page.add_script_tag(content=script)
+        await expect(page.locator("#clock")).to_have_text(re.compile(r"\d\d:\d\d:\d\d"))
+        await page.goto("about:blank")
+        await running.printed("the client has left")
 
 
 @shows(PAGE, "Restart without refusing anybody")
