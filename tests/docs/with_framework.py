@@ -31,7 +31,8 @@ async def served(
     environ = {"HUBBUB_WORKERS": str(workers)}
     async with serving(*snippets, arguments=arguments, replacing=replacing, files=files, environ=environ) as running:
         yield running
-    assert not any("Traceback" in line or "failed" in line for line in running.lines), "\n".join(running.lines)
+    errors = [line for line in running.lines if "Traceback" in line or ("hubbub" in line and "ERROR" in line)]
+    assert not errors, "\n".join(running.lines)
 
 
 async def ask(running: Running, method: str, path: str, body: str | None = None) -> tuple[int, str]:

@@ -171,7 +171,10 @@ class Front:
         begin = time.perf_counter() if self._logs_access else 0.0
         try:
             await self._app(scope, request.receive, request.send)
-            if not request.is_answered:
+            if not request.is_answered and self._reactor.has_left(token):
+                # It was told, and has nobody to answer.
+                request.give_up()
+            elif not request.is_answered:
                 log.error("the application returned without %s", "a whole answer" if request.has_begun else "an answer")
                 self._fail(request)
         except ClientDisconnected:
