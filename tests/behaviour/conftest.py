@@ -10,29 +10,12 @@ A test of an ASGI application passes a function that makes it from its `note` to
 Tests about the serving process itself use `serve_here`, or a `Server` of their own.
 """
 
-import functools
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from application import Application, nothing
-from asgi_application import MakeApp
 from embedded import serve_embedded
-from multi_process import serve_in_processes
-from over_tls import serve_over_tls
-from over_unix import serve_over_unix
-from running import Running, Serve, ServeApp
-
-Way = Callable[[Application, dict[str, Any]], AbstractAsyncContextManager[Running]]
-
-WAYS: dict[str, Way] = {
-    "embedded": serve_embedded,
-    "tls": serve_over_tls,
-    "unix": serve_over_unix,
-    "workers1": functools.partial(serve_in_processes, 1),
-    "workers3": functools.partial(serve_in_processes, 3),
-}
+from running import Serve, ServeApp
+from ways import WAYS, serving, serving_apps
 
 
 @pytest.fixture(params=WAYS)
@@ -59,20 +42,3 @@ def serve_app(serve: Serve) -> ServeApp:
 def serve_app_here(serve_here: Serve) -> ServeApp:
     """Servers of ASGI applications in this process."""
     return serving_apps(serve_here)
-
-
-def serving_apps(serve: Serve) -> ServeApp:
-    async def serve_app(app: MakeApp, application: Application = nothing, **settings: Any) -> Running:
-        return await serve(application, **{"app": app, "lifespan": "off", **settings})
-
-    return serve_app
-
-
-@asynccontextmanager
-async def serving(way: Way) -> AsyncIterator[Serve]:
-    async with AsyncExitStack() as servers:
-
-        async def serve(application: Application, **settings: Any) -> Running:
-            return await servers.enter_async_context(way(application, settings))
-
-        yield serve

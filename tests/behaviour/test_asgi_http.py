@@ -17,8 +17,8 @@ from asgi_application import App, MakeApp, Message, Receive, Scope, Send, answer
 from multi_process import serve_in_processes
 from raw_client import RawClient
 from running import Running, ServeApp, time_passes
+from ways import serving, serving_apps
 
-from conftest import serving, serving_apps
 from hubbub import Endpoint, Response, Server
 
 BIG = bytes(16 * 1024 * 1024)
