@@ -19,7 +19,7 @@ COMPILED := python tests/behaviour tests/faults
 # The tests whose coverage `make coverage` reports, and pytest's options for them.
 COVERED ?= $(PARALLEL) tests/unit tests/behaviour
 
-.PHONY: demo test package-test check lint format build docs conformance model soak fuzz coverage instructions bench bench-all screenshots licenses clean
+.PHONY: demo test package-test check lint format build docs conformance judge model soak fuzz coverage instructions bench bench-all screenshots licenses clean
 
 demo: build
 	$(RUN) -m hubbub demo
@@ -73,7 +73,13 @@ build: .venv/build
 conformance: build
 	$(RUN) tests/conformance/run.py --all
 
-conformance model soak instructions bench bench-all: PROFILE = release
+conformance judge model soak instructions bench bench-all: PROFILE = release
+
+# The test-suites of other projects, fetched from the package index, on our ASGI server: uvicorn's tests of WebSockets, and
+# Starlette's of everything, which also run on uvicorn for comparison.
+judge: build .venv/test
+	$(RUN) tests/asgi/uvicorn_websockets.py
+	$(RUN) tests/asgi/starlette_suite.py
 
 # Half a million numbered messages under each of five disturbances; each message must arrive once and in order.
 model: build .venv/test
