@@ -607,6 +607,18 @@ async def test_an_answer_to_head_may_leave_the_body_out(serve_app: ServeApp) -> 
             assert (head.status, head.headers["content-length"]) == (200, "1234")
 
 
+async def test_an_answer_to_head_without_a_length_announces_none(serve_app: ServeApp) -> None:
+    running = await serve_app(fixed())
+    async with running.raw() as client:
+        for _ in range(2):
+            client.ask(method="HEAD")
+            head = await client.answer(has_body=False)
+            assert head.status == 200
+            assert "content-length" not in head.headers
+        client.ask()
+        assert (await client.answer()).headers["content-length"] == "0"
+
+
 async def test_the_applications_own_framing_is_ignored(serve_app: ServeApp) -> None:
     headers = [(b"transfer-encoding", b"chunked"), (b"Connection", b"keep-alive"), (b"x-kept", b"1")]
     running = await serve_app(fixed(b"body", headers=headers))

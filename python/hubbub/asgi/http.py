@@ -176,7 +176,12 @@ class HttpRequest:
 
     def _send_whole(self, body: bytes) -> None:
         length = self._length
-        if length is not None and length != len(body):
+        if length is None:
+            # Without a body, the answer to HEAD does not tell how long that of GET is.
+            is_as_announced = bool(body) or self._scope["method"] != "HEAD"
+        else:
+            is_as_announced = length == len(body)
+        if not is_as_announced:
             self._begin()
             if body:
                 self._put(body)
