@@ -175,13 +175,9 @@ class HttpRequest:
         self._step = "body"
 
     def _send_whole(self, body: bytes) -> None:
-        length = self._length
-        if length is None:
-            # Without a body, the answer to HEAD does not tell how long that of GET is.
-            is_as_announced = bool(body) or self._scope["method"] != "HEAD"
-        else:
-            is_as_announced = length == len(body)
-        if not is_as_announced:
+        # An answer to HEAD without a body does not tell how long that of GET is.
+        is_unknown = self._length is None and not body and self._scope["method"] == "HEAD"
+        if is_unknown or self._length not in (None, len(body)):
             self._begin()
             if body:
                 self._put(body)
