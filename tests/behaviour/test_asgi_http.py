@@ -1151,3 +1151,48 @@ async def test_endpoints_are_served_beside_the_application(serve_app: ServeApp) 
     async with running.connect("/callback/two") as websocket:
         await websocket.send("text")
         assert await websocket.recv() == "text"
+
+
+# ---- limits, and the log --------------------------------------------------------------------------------
+
+
+async def test_more_requests_than_the_limit_get_503(serve_app_here: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            note(scope["type"])
+            if scope["type"] == "websocket":
+                await receive()
+                await send({"type": "websocket.accept"})
+                await receive()
+                return
+            if scope["path"] == "/wait":
+                await note.goes_on.wait()
+            await answer(send, b"done")
+
+        return app
+
+    running = await serve_app_here(make, limit_concurrency=2)
+    async with running.raw() as waiting, running.raw() as other, running.connect() as web_socket:
+        assert await running.noted() == ("websocket",)
+        waiting.ask("/wait")
+        assert await running.noted() == ("http",)
+        for _ in range(2):
+            other.ask()
+            refused = await other.answer()
+            assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+        assert (await other.upgrade()).status == 503
+        # Each that ends makes room for another.
+        await running.go_on()
+        assert (await waiting.answer()).body == b"done"
+        waiting.ask()
+        assert (await waiting.answer()).body == b"done"
+        await web_socket.close()
+
+
+async def test_the_access_log_has_uvicorns_fields(serve_app: ServeApp) -> None:
+    running = await serve_app(fixed(status=201), access_log=True)
+    async with running.raw() as client:
+        client.ask("/some%20where?q=1", method="POST")
+        await client.answer()
+        port = client.address.rpartition(":")[2] if ":" in client.address else "0"
+        await running.log.tells(f'127.0.0.1:{port} - "POST /some%20where?q=1 HTTP/1.1" 201')

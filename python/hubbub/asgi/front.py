@@ -95,9 +95,7 @@ class Front:
         """Call the application for a request; without a body, it takes the body as it arrives."""
         if is_forwarded:
             self._forward(scope, "http", "https")
-        if self._is_full():
-            self._reactor.respond(token, 503, BUSY, b"too many requests at the same time\n")
-            self._log_access(scope, 503)
+        if self._refuses(token, scope):
             return
         request = self._requests[token] = HttpRequest(self._reactor, self._loop, token, body, scope)
         self._start(self._serve_request(token, scope, request), self._running)
@@ -106,9 +104,7 @@ class Front:
         """Call the application for a WebSocket."""
         if is_forwarded:
             self._forward(scope, "ws", "wss")
-        if self._is_full():
-            self._reactor.respond(token, 503, BUSY, b"too many requests at the same time\n")
-            self._log_access(scope, 503)
+        if self._refuses(token, scope):
             return
         scope["asgi"]["spec_version"] = "2.4"
         scope["subprotocols"], _ = self._reactor.offered_subprotocols(token)
@@ -153,8 +149,13 @@ class Front:
 
     # ---- tasks -------------------------------------------------------------------------------------------
 
-    def _is_full(self) -> bool:
-        return self._limit is not None and len(self._requests) >= self._limit
+    def _refuses(self, token: int, scope: Scope) -> bool:
+        """Answer with 503 if there are too many requests; return whether that was so."""
+        if self._limit is None or len(self._requests) < self._limit:
+            return False
+        self._reactor.respond(token, 503, BUSY, b"too many requests at the same time\n")
+        self._log_access(scope, 503)
+        return True
 
     def _start(self, coroutine: Coroutine[Any, Any, None], tasks: set[Any]) -> None:
         context = self._context().copy()
