@@ -104,8 +104,8 @@ BENCH = Plan(
         BROADCAST.on(LIMIT, "hubbub, 4 workers"),
         PUBLISHER.on("hubbub"),
         *(latency(rate).on(LIMIT, "hubbub", "picows").in_rounds(3) for rate in RATES),
-        HTTP.on("hubbub", "hubbub, ASGI", "uvicorn", "granian, ASGI").in_rounds(5),
-        *(workload.on("hubbub, ASGI", "uvicorn").in_rounds(5) for workload in (FASTAPI, STREAM, FILE)),
+        HTTP.on("hubbub", "hubbub, ASGI", "uvicorn", "granian, ASGI").in_rounds(3),
+        *(workload.on("hubbub, ASGI", "uvicorn").in_rounds(3) for workload in (FASTAPI, STREAM, FILE)),
     ),
     targets=(
         Target("x1", "hubbub", "picows", 0.90),
@@ -139,7 +139,7 @@ BENCH = Plan(
         *(Target(f"latency-{rate}", "hubbub", LIMIT, 1.4) for rate in RATES),
         *(Target(f"latency-{rate}", "hubbub", "picows", 1.0) for rate in RATES),
     ),
-    rounds=9,
+    rounds=8,
     seconds=1.0,
 )
 

@@ -105,15 +105,16 @@ def test_uvicorns_names_are_understood_but_not_shown(alias: str, text: str, name
 
 
 def test_without_proxy_headers_no_proxy_is_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "proxied.py").write_text("from hubbub import Server\nserver = Server(port=0)\n")
+    (tmp_path / "behind_a_proxy.py").write_text("from hubbub import Server\nserver = Server(port=0)\n")
     trusted: list[int] = []
     monkeypatch.setattr(Server, "start", lambda server: trusted.append(len(server.settings.trusted_proxies)))
     # What the command changes in this process is put back.
     monkeypatch.setattr(program, "name", program.name)
     monkeypatch.setattr(sys, "path", sys.path[:])
     for words in ([], ["--proxy-headers"], ["--no-proxy-headers"]):
-        arguments = ["run", "proxied:server", "--app-dir", str(tmp_path), *words]
-        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+        arguments = ["run", "behind_a_proxy:server", "--app-dir", str(tmp_path), *words]
+        result = CliRunner().invoke(cli.main, arguments)
+        assert result.exit_code == 0, result.output
     assert trusted == [2, 2, 0]
 
 

@@ -120,6 +120,45 @@ impl Wait {
     }
 }
 
+/// As what a connection counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// One of the connections.
+    Counted,
+    /// One of those whose client has left while a handler still runs, and no longer one of the connections.
+    Outlived,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From this address: the socket's peer, or the client that its PROXY header named.
+    Client(SocketAddr),
+    /// From a proxy at this address, whose PROXY header named no client.
+    Proxy(SocketAddr),
+}
+
+impl Source {
+    pub(crate) fn address(self) -> SocketAddr {
+        match self {
+            Self::Client(address) | Self::Proxy(address) => address,
+        }
+    }
+
+    /// Whether the client's address is not known.
+    pub(crate) fn hides_client(self) -> bool {
+        matches!(self, Self::Proxy(_))
+    }
+
+    /// The client's address, if it is known.
+    pub(crate) fn client(self) -> Option<SocketAddr> {
+        match self {
+            Self::Client(address) => Some(address),
+            Self::Proxy(_) => None,
+        }
+    }
+}
+
 /// A message waiting for its handler.
 #[derive(Debug)]
 pub(crate) enum ReceivedMessage {
@@ -220,9 +259,7 @@ pub(crate) struct Connection {
     pub(crate) serial: u32,
     /// The number of its last request that was passed on; see `Token`.
     pub(crate) request: u32,
-    /// Whether it counts among those whose client has left while a handler still runs, and no longer among the
-    /// connections.
-    pub(crate) outlived: bool,
+    pub(crate) standing: Standing,
     pub(crate) wait: Wait,
     /// Whether someone waits for room in its outbox; see `reactor::sending`.
     pub(crate) awaited: bool,
@@ -257,9 +294,7 @@ pub(crate) struct Connection {
     pub(crate) pinged_at: Option<NonZeroU64>,
     pub(crate) idle_count: u64,
     pub(crate) subscriptions: Subscriptions,
-    pub(crate) peer: SocketAddr,
-    /// Whether the peer is a proxy whose PROXY header named no client.
-    pub(crate) hides_client: bool,
+    pub(crate) source: Source,
 }
 
 /// All that sending touches lies in the first two cache lines. (Without optimisation, mio's sockets are larger.)
@@ -273,8 +308,7 @@ impl Connection {
             request: 0,
             identity: Identity::Unnamed,
             socket: Some(socket),
-            peer,
-            hides_client: false,
+            source: Source::Client(peer),
             stage: Stage::Head { scanned: 0 },
             input: Vec::new(),
             outbox: Outbox::default(),
@@ -304,7 +338,7 @@ impl Connection {
             outgoing: Outgoing::Idle,
             drain: Drain::Low,
             queued: false,
-            outlived: false,
+            standing: Standing::Counted,
             awaited: false,
         }
     }

@@ -18,7 +18,7 @@ use wire::sender::Sender;
 
 use crate::connection::flow::{Drain, Finish};
 use crate::connection::identity::{Ending, Identity, Life};
-use crate::connection::{Asked, Connection, Stage, Wait};
+use crate::connection::{Asked, Stage, Standing, Wait};
 use crate::reactor::refusals::Refused;
 use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::add;
@@ -175,7 +175,7 @@ impl Reactor {
 
     /// Keeps a connection whose client has left only for its handlers. It no longer counts as a connection.
     fn outlive(&mut self, key: Key) {
-        if !std::mem::replace(&mut self.connections[key].outlived, true) {
+        if std::mem::replace(&mut self.connections[key].standing, Standing::Outlived) != Standing::Outlived {
             self.count_outliving(self.outliving + 1);
             add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);
         }
@@ -223,7 +223,8 @@ impl Reactor {
 
     /// Reports a failed TLS handshake. All of them are reported here.
     pub(crate) fn refuse_tls(&mut self, key: Key, reason: &str) {
-        let Connection { peer, hides_client, .. } = self.connections[key];
+        let source = self.connections[key].source;
+        let (peer, hides_client) = (source.address(), source.hides_client());
         let reason = format!("the TLS handshake failed: {reason}").into();
         self.turned_away(Refused { peer, hides_client, status: None, reason, sent: 0, head: None, others: 0 });
     }

@@ -219,7 +219,7 @@ impl Reactor {
         self.outlive_if_abandoned(key);
         self.wait(key, Wait::Nothing);
         let connection = &self.connections[key];
-        (Token { key, number: connection.request }, connection.peer)
+        (Token { key, number: connection.request }, connection.source.address())
     }
 
     /// An id for a new connection, if the whole server has room for one more.
@@ -286,8 +286,8 @@ impl Reactor {
             http::write_response(out, rejection.status, &headers, content, Persistence::Close, date);
         });
         self.turned_away(Refused {
-            peer: self.connections[key].peer,
-            hides_client: self.connections[key].hides_client,
+            peer: self.connections[key].source.address(),
+            hides_client: self.connections[key].source.hides_client(),
             status: Some(rejection.status),
             reason: reason_for_log(rejection, head.as_deref()),
             sent,
@@ -331,7 +331,7 @@ impl Reactor {
 
     /// Whether the peer is a proxy whose PROXY header named no client.
     pub fn hides_client(&self, token: Token) -> bool {
-        self.connections.get(token.key).is_some_and(|it| it.request == token.number && it.hides_client)
+        self.connections.get(token.key).is_some_and(|it| it.request == token.number && it.source.hides_client())
     }
 
     /// The subprotocols that a handshake offers, and the one from `settings` that the server would choose.
@@ -375,7 +375,7 @@ impl Reactor {
         let known = self.settings.subprotocols_of(connection.endpoint);
         let chosen = subprotocol.or_else(|| handshake::choose_subprotocol(known, &upgrade.protocols));
         connection.max_message_size = self.settings.max_message_size_of(connection.endpoint);
-        let client = client.unwrap_or(connection.peer);
+        let client = client.unwrap_or(connection.source.address());
         // Others see the connection before the peer can have seen the 101.
         let path = path::shown(head.path_and_query().0);
         self.shared.registry.claim(fd, client, &path, self.clock.unix);

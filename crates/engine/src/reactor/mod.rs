@@ -49,7 +49,7 @@ use wire::deflate::{Deflater, Inflater};
 use crate::connection::flow::{Drain, Incoming, Outgoing};
 use crate::connection::identity::{Identity, Life};
 use crate::connection::outbox::{Pool, Progress, Raw};
-use crate::connection::{Asked, Connection, Stage};
+use crate::connection::{Asked, Connection, Stage, Standing};
 use crate::language::message::FrameBuffer;
 use crate::reactor::backlog::Backlog;
 use crate::reactor::budget::Budget;
@@ -408,7 +408,7 @@ impl Reactor {
             if self.connections.get(key).is_some_and(Connection::is_over) {
                 let connection = self.connections.remove(key);
                 self.budget.forget(connection.held);
-                if connection.outlived {
+                if connection.standing == Standing::Outlived {
                     self.count_outliving(self.outliving - 1);
                 } else {
                     add(&self.shared.registry.slot(self.shared.slot).sockets_done, 1);

@@ -4,7 +4,7 @@ use wire::http::Rejection;
 use wire::proxy;
 
 use crate::connection::flow::{Finish, Incoming};
-use crate::connection::{Connection, Stage};
+use crate::connection::{Connection, Source, Stage};
 use crate::reactor::Reactor;
 use crate::reactor::refusals::Refused;
 use crate::system::table::Key;
@@ -20,7 +20,7 @@ impl Reactor {
     pub(super) fn expect_header(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         connection.stage = Stage::Header;
-        let peer = connection.peer.ip();
+        let peer = connection.source.address().ip();
         if self.settings.proxy_protocol.as_ref().is_some_and(|proxies| !proxies.contain(peer)) {
             self.refuse_unproxied(key, STRANGER);
         }
@@ -49,8 +49,7 @@ impl Reactor {
         };
         let Some(visit) = &mut self.visit else { return };
         let connection = &mut self.connections[key];
-        connection.peer = header.client.unwrap_or(connection.peer);
-        connection.hides_client = header.client.is_none();
+        connection.source = header.client.map_or(Source::Proxy(connection.source.address()), Source::Client);
         connection.stage = Stage::Head { scanned: 0 };
         if let Some(mut session) = tls {
             let sealed = visit.unused(&self.tools.buffer).to_vec();
@@ -73,7 +72,7 @@ impl Reactor {
             self.reject(key, &Rejection { status: 400, reason, headers: &[] }, None);
             return;
         }
-        let peer = self.connections[key].peer;
+        let peer = self.connections[key].source.address();
         let reason = reason.into();
         self.turned_away(Refused { peer, hides_client: false, status: None, reason, sent: 0, head: None, others: 0 });
         self.finish_sending(key, Finish::Linger);
@@ -83,6 +82,6 @@ impl Reactor {
 /// The PROXY header that another worker needs to take on this connection, if its own has been read.
 pub(super) fn header_again(connection: &Connection) -> Vec<u8> {
     let mut header = Vec::new();
-    proxy::write((!connection.hides_client).then_some(connection.peer), &mut header);
+    proxy::write(connection.source.client(), &mut header);
     header
 }

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::connection::exchange::MAX_UNTAKEN;
 use crate::connection::flow::{Finish, Outgoing};
 use crate::connection::identity::{Identity, Life};
-use crate::connection::{Connection, Stage, Wait};
+use crate::connection::{Connection, Stage, Standing, Wait};
 use crate::reactor::{READ_BUDGET, Reactor};
 use crate::registry::{COUNTS, Fd};
 use crate::system::table::Key;
@@ -104,7 +104,7 @@ fn counts_add_up(reactor: &Reactor) {
     assert_eq!(count(reactor, "queued_bytes"), unsent, "the queued bytes of all connections");
     let having = |is_counted: fn(&Connection) -> bool| reactor.connections.values().filter(|it| is_counted(it)).count();
     assert_eq!(reactor.resting, having(|it| it.wait == Wait::KeepAlive), "resting connections");
-    assert_eq!(reactor.outliving, having(|it| it.outlived), "outliving handlers");
+    assert_eq!(reactor.outliving, having(|it| it.standing == Standing::Outlived), "outliving handlers");
     assert_eq!(count(reactor, "outliving"), reactor.outliving());
 }
 

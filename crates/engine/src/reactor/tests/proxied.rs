@@ -34,7 +34,7 @@ fn the_client_is_the_one_that_the_header_names() {
             simulation.run();
         }
         let (_, connection) = simulation.reactor.connections.iter().next().expect("a connection");
-        assert_eq!(connection.peer, client);
+        assert_eq!(connection.source.address(), client);
         assert!(connection.is_open());
     }
 }
@@ -47,7 +47,7 @@ fn a_connection_of_the_proxys_own_has_its_address() {
         simulation.client(who).write(&[header, HANDSHAKE].concat());
         simulation.run();
         let (_, connection) = simulation.reactor.connections.iter().next().expect("a connection");
-        assert_eq!(connection.peer.ip().to_string(), "192.0.2.7");
+        assert_eq!(connection.source.address().ip().to_string(), "192.0.2.7");
         assert!(connection.is_open());
     }
 }
