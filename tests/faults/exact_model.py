@@ -26,6 +26,8 @@ from server_process import wait_until
 CLIENTS = 300
 # Messages between one disturbance and the next.
 MESSAGES_BETWEEN = 2_000
+# However many messages are sent meanwhile: the others do not wait until a worker has been replaced.
+LEAST_DISTURBANCES = 2
 # Messages that the other workers' clients send while one worker is stopped.
 MESSAGES_MEANWHILE = 300
 
@@ -96,6 +98,8 @@ class Result:
 async def run(server: HubServer, name: str, messages: int) -> Result:
     """Disturb a server until this many messages have been sent, and compare those that have arrived with those due.
 
+    There are at least `LEAST_DISTURBANCES`.
+
     Raises:
         AssertionError: Something is missing, came twice, in another order, or to the wrong client.
     """
@@ -106,9 +110,9 @@ async def run(server: HubServer, name: str, messages: int) -> Result:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(CLIENTS):
                 tasks.create_task(crowd.take_part())
-            while crowd.sent < messages:
+            while crowd.sent < messages or turns < LEAST_DISTURBANCES:
                 await crowd.until(crowd.is_complete)
-                await crowd.until_sent(min(MESSAGES_BETWEEN, messages - crowd.sent))
+                await crowd.until_sent(max(1, min(MESSAGES_BETWEEN, messages - crowd.sent)))
                 await DISTURBANCES[name](server, crowd, turns)
                 turns += 1
             if name == "reload":
