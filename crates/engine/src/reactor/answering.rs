@@ -9,7 +9,6 @@ use crate::connection::exchange::{Answer, Exchange, MAX_DISCARDED, RequestBody, 
 use crate::connection::flow::{Finish, Incoming};
 use crate::connection::{Asked, Stage, Unread, Wait};
 use crate::endpoints::Bodies;
-
 use crate::reactor::Reactor;
 use crate::reactor::event::Token;
 use crate::reactor::notice::Notice;
@@ -113,21 +112,19 @@ impl Reactor {
             return Part::Waits;
         }
         let (before, after) = match rest {
-            Rest::Chunks => http::chunk_around(part),
-            Rest::Length(_) | Rest::UntilClose | Rest::Nothing => (String::new(), &b""[..]),
-        };
-        match rest {
             _ if part.is_empty() => return Part::Queued,
             Rest::Nothing => return Part::Queued,
-            Rest::Length(left) => match left.checked_sub(part.len() as u64) {
-                Some(less) => *left = less,
-                None => {
+            Rest::Length(left) => {
+                let Some(less) = left.checked_sub(part.len() as u64) else {
                     self.cut_answer(token);
                     return Part::WrongLength;
-                }
-            },
-            Rest::Chunks | Rest::UntilClose => {}
-        }
+                };
+                *left = less;
+                (String::new(), &b""[..])
+            }
+            Rest::Chunks => http::chunk_around(part),
+            Rest::UntilClose => (String::new(), &b""[..]),
+        };
         connection.outbox.append(&mut self.tools.pool, |out| {
             out.reserve(before.len() + part.len() + after.len());
             out.extend_from_slice(before.as_bytes());
@@ -234,6 +231,13 @@ impl Reactor {
         self.uplink.notices.push_back(Notice::Progress(token));
     }
 
+    /// The same, if the application looks at it.
+    pub(crate) fn tell_if_followed(&mut self, key: Key) {
+        if self.is_followed(key) {
+            self.tell_progress(key);
+        }
+    }
+
     /// Called when the connection of a request ends, or is given up, while the application works on it.
     pub(crate) fn orphan(&mut self, key: Key) {
         if self.is_followed(key) {
@@ -242,13 +246,6 @@ impl Reactor {
             self.orphans.insert(token);
             self.tell_progress(key);
             self.count_outliving(self.outliving);
-        }
-    }
-
-    /// The same, if the application looks at it.
-    pub(crate) fn tell_if_followed(&mut self, key: Key) {
-        if self.is_followed(key) {
-            self.tell_progress(key);
         }
     }
 
