@@ -55,7 +55,7 @@ async def test_the_scope_has_what_asgi_names(serve_app: ServeApp) -> None:
 
         return app
 
-    running = await serve_app(make, root_path="/root")
+    running = await serve_app(make, root_path="/mounted")
     async with running.raw() as client:
         offer = "Sec-WebSocket-Protocol: one, two"
         assert (await client.upgrade(offer, path="/a%20b?c=d")).status == 101
@@ -64,8 +64,8 @@ async def test_the_scope_has_what_asgi_names(serve_app: ServeApp) -> None:
     assert (scope["type"], scope["http_version"]) == ("websocket", "1.1")
     assert scope["asgi"]["version"] == "3.0"
     assert scope["scheme"] == ("wss" if running.tls else "ws")
-    assert (scope["root_path"], scope["path"]) == ("/root", "/root/a b")
-    assert (scope["raw_path"], scope["query_string"]) == (b"/root/a%20b", b"c=d")
+    assert (scope["root_path"], scope["path"]) == ("/mounted", "/mounted/a b")
+    assert (scope["raw_path"], scope["query_string"]) == (b"/mounted/a%20b", b"c=d")
     assert scope["subprotocols"] == ["one", "two"]
     assert (b"sec-websocket-key", KEY.encode()) in [tuple(pair) for pair in scope["headers"]]
     host, port = scope["client"]

@@ -4,10 +4,10 @@ import asyncio
 import contextvars
 import logging
 import sys
-import time
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
+from .._core import Reactor
 from ..forwarding import forwarded
 from ..logs import Throttle, shown
 from .application import Application
@@ -49,7 +49,7 @@ class Front:
     def __init__(
         self,
         app: Application,
-        reactor: Any,
+        reactor: Reactor,
         loop: asyncio.AbstractEventLoop,
         context: Callable[[], contextvars.Context],
         send: Callable[[int, str | bytes], Coroutine[Any, Any, bool]],
@@ -169,13 +169,9 @@ class Front:
             task.add_done_callback(tasks.discard)
 
     async def _serve_request(self, token: int, scope: Scope, request: HttpRequest) -> None:
-        begin = time.perf_counter() if self._logs_access else 0.0
         try:
             await self._app(scope, request.receive, request.send)
-            if not request.is_answered and self._reactor.has_left(token):
-                # It was told, and has nobody to answer.
-                request.give_up()
-            elif not request.is_answered:
+            if not request.is_answered:
                 log.error("the application returned without %s", "a whole answer" if request.has_begun else "an answer")
                 self._fail(request)
         except ClientDisconnected:
@@ -189,8 +185,7 @@ class Front:
         finally:
             del self._requests[token]
             self._reactor.done(token)
-            if self._logs_access:
-                self._log_access(scope, request.status, request.sent, time.perf_counter() - begin)
+            self._log_access(scope, request.status)
 
     def _fail(self, request: HttpRequest) -> None:
         if request.has_begun or request.is_answered:
@@ -214,8 +209,7 @@ class Front:
         finally:
             del self._requests[token]
             self._reactor.done(token)
-            if self._logs_access:
-                self._log_access(scope, socket.status)
+            self._log_access(scope, socket.status)
 
     def _accepted(self, fd: int, socket: Socket) -> None:
         self._sockets[fd] = socket
@@ -238,7 +232,7 @@ class Front:
         scope["client"], scheme = forwarded(headers, scope["client"], scheme, self._trusted_proxies)
         scope["scheme"] = encrypted if scheme == "https" else plain
 
-    def _log_access(self, scope: Scope, status: int, sent: int = 0, seconds: float = 0.0) -> None:
+    def _log_access(self, scope: Scope, status: int) -> None:
         """Log a request with the fields of uvicorn's access log."""
         if not self._logs_access:
             return

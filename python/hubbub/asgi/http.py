@@ -4,9 +4,11 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterable, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["ClientDisconnected", "HttpRequest", "HttpSide", "ProtocolError", "final_status"]
+from .._core import Reactor
+
+__all__ = ["ClientDisconnected", "HttpRequest", "ProtocolError", "final_status"]
 
 Message = MutableMapping[str, Any]
 HeaderPairs = Iterable[tuple[bytes, bytes]]
@@ -27,22 +29,6 @@ class ProtocolError(RuntimeError):
     """The application has sent an event that ASGI does not allow here, or a body of another length than announced."""
 
 
-class HttpSide(Protocol):
-    """The part of the reactor that answers requests; see `_core.pyi`."""
-
-    def respond(self, token: int, status: int, headers: HeaderPairs, body: bytes, /) -> bool: ...
-    def respond_file(
-        self, token: int, status: int, headers: HeaderPairs, descriptor: int, offset: int, length: int, /
-    ) -> bool: ...
-    def begin_answer(self, token: int, status: int, headers: HeaderPairs, length: int | None, /) -> bool: ...
-    def send_early_hints(self, token: int, headers: HeaderPairs, /) -> None: ...
-    def send_part(self, token: int, part: bytes, /) -> bool | None: ...
-    def end_answer(self, token: int, trailers: HeaderPairs, /) -> bool: ...
-    def cut_answer(self, token: int, /) -> None: ...
-    def take_body(self, token: int, /) -> tuple[bytes, bool] | bool | None: ...
-    def has_left(self, token: int, /) -> bool: ...
-
-
 class HttpRequest:
     """One request: `receive` and `send` are what the application is called with."""
 
@@ -60,13 +46,12 @@ class HttpRequest:
         "_waiters",
         "_wants_trailers",
         "_was_cut_short",
-        "sent",
         "status",
     )
 
     def __init__(
         self,
-        reactor: HttpSide,
+        reactor: Reactor,
         loop: asyncio.AbstractEventLoop,
         token: int,
         body: bytes | None,
@@ -98,9 +83,8 @@ class HttpRequest:
         # Who waits in `receive` or `send` for progress.
         self._waiters: list[asyncio.Future[None]] = []
         self._scope = scope
-        # For the access log: the status, once it is sent, and bytes of the body.
+        # The status, once it is sent.
         self.status = 0
-        self.sent = 0
 
     # ---- the application's side --------------------------------------------------------------------------
 
@@ -186,7 +170,7 @@ class HttpRequest:
         # Wrong headers raise an exception here, before anything is sent.
         is_there = self._reactor.respond(self._token, self._status, self._headers, body)
         self._step = "done"
-        self.status, self.sent = self._status, len(body)
+        self.status = self._status
         if not is_there:
             self._left()
         self.tell()
@@ -201,7 +185,6 @@ class HttpRequest:
                     raise ClientDisconnected
             if not queued:
                 self._left()
-            self.sent += len(body)
         elif self._is_over():
             self._left()
         if more_body:
@@ -225,7 +208,7 @@ class HttpRequest:
         # The reactor closes the descriptor, even if wrong headers raise an exception.
         is_there = self._reactor.respond_file(self._token, self._status, self._headers, descriptor, 0, found.st_size)
         self._step = "done"
-        self.status, self.sent = self._status, found.st_size
+        self.status = self._status
         if not is_there:
             self._left()
         self.tell()
@@ -296,7 +279,7 @@ class HttpRequest:
     def answer(self, status: int, body: bytes) -> None:
         """Answer in place of the application, which has not begun to."""
         self._step = "done"
-        self.status, self.sent = status, len(body)
+        self.status = status
         self._reactor.respond(self._token, status, PLAIN_TEXT, body)
 
     @property

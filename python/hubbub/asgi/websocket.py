@@ -3,12 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
+from .._core import Reactor
 from ..events import CloseCode
 from .http import PLAIN_TEXT, ClientDisconnected, HeaderPairs, Message, ProtocolError, final_status
 
-__all__ = ["Socket", "WebSocketSide"]
+__all__ = ["Socket"]
 
 # Messages that may wait for the application before its connection is no longer read.
 MAX_WAITING = 64
@@ -16,27 +17,12 @@ MAX_WAITING = 64
 MAX_WAITING_BYTES = 1024 * 1024
 
 
-class WebSocketSide(Protocol):
-    """The part of the reactor that serves WebSockets; see `_core.pyi`."""
-
-    def accept_for_app(
-        self, token: int, subprotocol: str | None, headers: HeaderPairs, client: tuple[str, int] | None, /
-    ) -> int | None: ...
-    def offered_subprotocols(self, token: int, /) -> tuple[list[str], str | None]: ...
-    def respond(self, token: int, status: int, headers: HeaderPairs, body: bytes, /) -> bool: ...
-    def send(self, fd: int, data: str | bytes, /) -> bool | None: ...
-    def disconnect(self, fd: int, code: int, reason: str, /) -> bool: ...
-    def hold(self, fd: int, /) -> None: ...
-    def release(self, fd: int, /) -> None: ...
-    def has_left(self, token: int, /) -> bool: ...
-
-
 class Socket:
     """One WebSocket: `receive` and `send` are what the application is called with."""
 
     def __init__(
         self,
-        reactor: WebSocketSide,
+        reactor: Reactor,
         loop: asyncio.AbstractEventLoop,
         token: int,
         scope: MutableMapping[str, Any],
