@@ -7,7 +7,7 @@ import pytest
 from as_process import serving
 from django.db import transaction  # type: ignore[import-untyped]
 from snippets import Snippet, execute, shows
-from with_framework import OF_SERVER, ask, in_different_workers, served
+from with_framework import OF_SERVER, ask, in_different_workers, rooms_work, served
 
 import hubbub
 
@@ -17,21 +17,8 @@ OF_APPLICATION = ("-m", "hubbub", "run", "app:application")
 
 @shows(PAGE, "A room")
 async def test_a_room_and_a_view_that_sends_to_it(snippets: list[Snippet]) -> None:
-    async with (
-        served(*snippets, arguments=OF_SERVER) as running,
-        running.connect("/live/garden") as ada,
-        running.connect("/live/garden") as grace,
-        running.connect("/live/kitchen") as edsger,
-    ):
-        for client in (ada, grace, edsger):
-            assert await client.recv() == "welcome"
-        assert in_different_workers(running)
-        await ada.send("hello")
-        assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]
-        assert await ask(running, "POST", "/rooms/garden", "tea is ready") == (200, "sent")
-        assert [await ada.recv(), await grace.recv()] == ["tea is ready", "tea is ready"]
-        assert await ask(running, "POST", "/rooms/kitchen", "for you") == (200, "sent")
-        assert await edsger.recv() == "for you"
+    async with served(*snippets, arguments=OF_SERVER) as running:
+        await rooms_work(running, at="/live")
         assert (await ask(running, "GET", "/unknown"))[0] == 404
 
 

@@ -69,3 +69,34 @@ async def until_subscribed(running: Running, topic: str, count: int) -> None:
         while found != count:
             await asyncio.sleep(0.01)
             found = hub.subscribers(topic)
+
+
+async def rooms_work(running: Running, *, at: str = "/rooms", sends_text: bool = True) -> None:
+    """Check a page's room: its clients in both workers hear each other and the route, and those of another room do not.
+
+    Args:
+        running: The program of the page.
+        at: The path of its WebSockets; its routes are at `/rooms`.
+        sends_text: Whether the route takes the text as its body, and answers "sent"; otherwise as `post` sends it.
+    """
+
+    async def say(room: str, text: str) -> None:
+        if sends_text:
+            assert await ask(running, "POST", f"/rooms/{room}", text) == (200, "sent")
+        else:
+            assert await post(running, f"/rooms/{room}", text) == 201
+
+    async with (
+        running.connect(f"{at}/garden") as ada,
+        running.connect(f"{at}/garden") as grace,
+        running.connect(f"{at}/kitchen") as edsger,
+    ):
+        for client in (ada, grace, edsger):
+            assert await client.recv() == "welcome"
+        assert in_different_workers(running)
+        await ada.send("hello")
+        assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]
+        await say("garden", "tea is ready")
+        assert [await ada.recv(), await grace.recv()] == ["tea is ready", "tea is ready"]
+        await say("kitchen", "for you")
+        assert await edsger.recv() == "for you"
