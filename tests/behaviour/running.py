@@ -11,6 +11,8 @@ from raw_client import RawClient
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 
+from hubbub import Stats
+
 
 class Serve(Protocol):
     """The fixture `serve`: runs an application until the end of the test, on a free port."""
@@ -152,6 +154,15 @@ class Running:
     async def noted(self) -> tuple[Any, ...]:
         """Wait for the next value that the application notes."""
         return await self.notes.next()
+
+    async def nothing_queued(self) -> Stats:
+        """Wait until no output is queued, and return the counts of then.
+
+        A client may have everything before the worker has recorded that it is written.
+        """
+        while (stats := await self.server.stats())["queued_bytes"]:
+            pass
+        return stats
 
     async def opened(self) -> int:
         """Wait for the id of a connection, which the application notes first."""
