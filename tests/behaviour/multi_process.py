@@ -112,7 +112,9 @@ class MultiProcess:
         return await self.channel.ask(self._by_worker_id[worker_id], job)
 
     async def stop(self) -> None:
-        if self._process.returncode is None:
+        # A server that the application has told to stop needs no signal. If one came after it had stopped, while Python
+        # was still ending, it would end the process in its own way.
+        if self._process.returncode is None and "shutdown() was called" not in self.log.text:
             self._process.send_signal(signal.SIGTERM)
         status = await self._process.wait()
         await self._reading
