@@ -11,8 +11,6 @@ from raw_client import RawClient
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 
-from hubbub import Stats
-
 
 class Serve(Protocol):
     """The fixture `serve`: runs an application until the end of the test, on a free port."""
@@ -155,7 +153,7 @@ class Running:
         """Wait for the next value that the application notes."""
         return await self.notes.next()
 
-    async def nothing_queued(self) -> Stats:
+    async def nothing_queued(self) -> Any:
         """Wait until no output is queued, and return the counts of then.
 
         A client may have everything before the worker has recorded that it is written.
