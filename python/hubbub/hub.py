@@ -20,7 +20,7 @@ def open_hub(settings: Settings, control: Control | None) -> Hub:
             damaged, or says that all ids are used up.
     """
     try:
-        return Hub(settings, control.listener if control else None, control.lease if control else None)
+        return Hub(settings, [], control.listener if control else None, control.lease if control else None)
     except OSError as error:
         lease = f" ({control.lease_path})" if control else ""
         raise CannotServe(error.errno, f"{error.strerror or error}{lease}") from error

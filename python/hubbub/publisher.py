@@ -79,7 +79,7 @@ class _Connection:
             Finalize(None, _finish_all, exitpriority=0)
 
     def publish(self, topic: str, data: Data, exclude: Iterable[int], wait: float) -> None:
-        self.core.publish(topic, data, exclude, wait)
+        self.core.publish(topic, data, False, exclude, None, wait)
         self.has_published = True
 
     def broadcast(self, data: Data, exclude: Iterable[int], wait: float) -> None:

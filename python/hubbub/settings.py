@@ -148,6 +148,7 @@ class ServerSettings(TypedDict, total=False):
     max_header_size: int
     max_body_size: int | None
     limit_concurrency: int | None
+    history_memory: int
     max_requests: int | None
     ssl_certfile: str | os.PathLike[str] | None
     ssl_keyfile: str | os.PathLike[str] | None
@@ -358,6 +359,12 @@ class Settings:
         "The number of requests and WebSockets that the ASGI application of one worker may serve at the same time; "
         "beyond it, clients get 503 with Retry-After. None sets no limit. Raising it lets more of them share the "
         "memory and the database connections of one process.",
+    )
+    history_memory: int = _setting(
+        64 * 1024 * 1024,
+        Integer(0, MAX_BYTES, "bytes"),
+        "Memory for the history of all topics together (`topic_options`). Above it, the oldest messages of the topic that "
+        "was published to least recently go first. The master holds it, or the process of an embedded server.",
     )
     max_requests: int | None = _setting(
         None,

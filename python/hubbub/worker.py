@@ -246,6 +246,7 @@ class Worker:
                 endpoints,
                 serves_others,
                 self._max_memory,
+                [],
                 slot,
                 link,
                 registry,

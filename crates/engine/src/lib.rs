@@ -17,7 +17,7 @@ mod topics;
 pub use endpoints::{Bodies, Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
-pub use language::command::{Command, Format, MAX_PIPED, OUTSIDE, is_topic};
+pub use language::command::{Command, Format, MAX_INFO, MAX_KEY, MAX_PIPED, OUTSIDE, is_topic};
 pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Page, TopicSize};
 pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
@@ -37,4 +37,6 @@ pub use system::sockets::explain;
 pub use system::watch::Watcher;
 pub use tls::certificate::CertificateFiles;
 pub use tls::private_key::Password;
+pub use topics::options::{Lagging, TopicOptions, TopicRules};
+pub use topics::publication::{Content, MAX_OFFSET, Position, Publication};
 pub use wire::frame::{DataOpcode, Fin};

@@ -8,6 +8,7 @@ use wire::origin::OriginPolicy;
 
 use crate::endpoints::{EndpointId, Endpoints};
 use crate::tls::certificate::CertificateFiles;
+use crate::topics::options::TopicRules;
 
 /// What happens to a connection whose outbox is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,10 @@ pub struct Settings {
     pub certificate: Option<CertificateFiles>,
     /// The paths with handlers and settings of their own. The settings above are those of all other paths.
     pub endpoints: Endpoints,
+    /// The options of topics.
+    pub topics: TopicRules,
+    /// Bytes of all history that is kept in memory.
+    pub history_memory: usize,
 }
 
 impl Settings {
@@ -124,6 +129,8 @@ impl Settings {
             proxy_protocol: None,
             certificate: None,
             endpoints: Endpoints::default(),
+            topics: TopicRules::default(),
+            history_memory: 1_000_000,
         }
     }
 }

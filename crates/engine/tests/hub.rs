@@ -302,7 +302,7 @@ fn worker_that_is_asked(hub: &Hub, worker_id: u8) -> (u8, Peer) {
     let (slot, mut peer) = worker(hub, worker_id);
     peer.send(&Message::Ready);
     wait_for(hub, |event| *event == HubEvent::Ready(slot));
-    peer.send(&Message::Command(Command::Subscribe { fd: u64::from(slot) << 38, topic: "news" }));
+    peer.send(&Message::Command(Command::Subscribe { fd: u64::from(slot) << 38, topic: "news", info: None }));
     (slot, peer)
 }
 

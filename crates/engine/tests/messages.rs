@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::{
-    Answer, COUNTS, Command, DataOpcode, Fd, Fin, Format, Info, Leave, Message, Page, Question, Stats, WorkerStats,
+    Answer, COUNTS, Command, Content, DataOpcode, Fd, Fin, Format, Info, Leave, Message, Page, Position, Publication,
+    Question, Stats, WorkerStats,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -50,14 +51,22 @@ prop_compose! {
 fn commands(values: &Values) -> Vec<Command<'_>> {
     let Values { fd, opcode, flag, small: from, code, ref text, ref payload, ref ids, .. } = *values;
     let (fin, format) = if flag { (Fin::Last, Format::Text) } else { (Fin::More, Format::Binary) };
+    let content = if flag { Content::Json } else { Content::Binary };
+    let publication = Publication { content, payload, key: flag.then_some(text) };
     vec![
         Command::Push { fd, opcode, fin, payload },
         Command::Overflow { fd, length: values.number },
         Command::Ping { fd, payload },
         Command::Disconnect { fd, code, reason: text },
-        Command::Subscribe { fd, topic: text },
+        Command::Subscribe { fd, topic: text, info: flag.then_some(text) },
         Command::Unsubscribe { fd, topic: text },
-        Command::Publish { topic: text, opcode, payload, exclude: ids.into() },
+        Command::Publish { topic: text, publication, exclude: ids.into() },
+        Command::Deliver {
+            topic: text,
+            position: Position { epoch: fd, offset: !fd },
+            publication,
+            exclude: ids.into(),
+        },
         Command::Broadcast { opcode, payload, exclude: ids.into() },
         Command::PipeMessage { from, to: !from, format, payload },
     ]

@@ -1,6 +1,6 @@
 //! Arguments from callers: ids, data, opcodes, topics; and the errors that say what is wrong with them.
 
-use engine::{DataOpcode, Fd, Fin, Format, MAX_PIPED, is_topic};
+use engine::{Content, DataOpcode, Fd, Fin, Format, MAX_KEY, MAX_PIPED, Publication, is_topic};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
@@ -117,6 +117,22 @@ impl<'a> FromPyObject<'a, '_> for Topic<'a> {
             return Err(PyValueError::new_err(format!("topic must have 1 to 255 bytes of UTF-8, not {length}")));
         }
         Ok(Self(topic))
+    }
+}
+
+/// The key of a message, which has been checked.
+pub(crate) struct MessageKey<'a>(pub(crate) &'a str);
+
+impl<'a> FromPyObject<'a, '_> for MessageKey<'a> {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, '_, PyAny>) -> PyResult<Self> {
+        let key = text_named("key", value)?;
+        if key.len() > MAX_KEY {
+            let length = key.len();
+            return Err(PyValueError::new_err(format!("key must have at most 255 bytes of UTF-8, not {length}")));
+        }
+        Ok(Self(key))
     }
 }
 
@@ -270,6 +286,27 @@ impl Data<'_> {
             std::str::from_utf8(payload).map_err(|error| not_utf8(&error.to_string()))?;
         }
         Ok((opcode, payload))
+    }
+}
+
+impl Data<'_> {
+    /// The message for the subscribers of a topic. `is_json`: whether it was made from a dict or list.
+    ///
+    /// # Errors
+    /// ValueError if the payload is longer than `limit`.
+    pub(crate) fn publication<'a>(
+        &'a self,
+        is_json: bool,
+        key: Option<&'a str>,
+        limit: usize,
+    ) -> PyResult<Publication<'a>> {
+        let (_, payload) = self.message(None, Fin::Last, limit)?;
+        let content = match self {
+            Self::Bytes(_) => Content::Binary,
+            Self::Text(_) if is_json => Content::Json,
+            Self::Text(_) => Content::Text,
+        };
+        Ok(Publication { content, payload, key })
     }
 }
 

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::reactor::{ownership, taken_over};
+use crate::topics::OptionsArgument;
 use crate::values::metrics_dict;
 
 /// A level of Python's `logging`.
@@ -25,6 +26,7 @@ pub(crate) fn leave_name(why: Leave) -> &'static str {
 ///
 /// Args:
 ///     settings: A `hubbub.Settings`.
+///     topics: The options of topics; see `OptionsArgument`.
 ///     control: The descriptor of a listening Unix socket for other programs, handed over, or `None`.
 ///     lease: The descriptor of the file that keeps ids from being given out again after a restart, handed over, or
 ///     `None`.
@@ -36,9 +38,15 @@ pub(crate) struct Hub {
 #[pymethods]
 impl Hub {
     #[new]
-    fn new(settings: &Bound<'_, PyAny>, control: Option<RawFd>, lease: Option<RawFd>) -> PyResult<Self> {
+    fn new(
+        settings: &Bound<'_, PyAny>,
+        topics: Vec<OptionsArgument>,
+        control: Option<RawFd>,
+        lease: Option<RawFd>,
+    ) -> PyResult<Self> {
         // The hub has no WebSockets whose memory could be limited.
-        let settings = crate::settings::read(settings, usize::MAX)?;
+        let mut settings = crate::settings::read(settings, usize::MAX)?;
+        settings.topics = crate::topics::rules(topics);
         let (control, lease) = (control.map(taken_over), lease.map(taken_over));
         let hub = engine::Hub::new(&settings, control, lease)?;
         Ok(Self { hub })

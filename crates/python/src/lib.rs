@@ -23,6 +23,7 @@ mod selector;
 mod settings;
 mod stopwatch;
 mod text;
+mod topics;
 mod turn;
 mod values;
 mod waiting;

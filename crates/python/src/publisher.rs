@@ -9,7 +9,8 @@ use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyT
 use pyo3::prelude::*;
 
 use crate::arguments::{
-    After, CodeArgument, Data, FdArgument, OpcodeArgument, PlainData, Prefix, Reason, Topic, check_close, excluded,
+    After, CodeArgument, Data, FdArgument, MessageKey, OpcodeArgument, PlainData, Prefix, Reason, Topic, check_close,
+    excluded,
 };
 use crate::values::{info_tuple, page_tuple, stats_dict};
 
@@ -102,19 +103,23 @@ impl Publisher {
         Ok(Self { engine, path })
     }
 
-    /// See `hubbub.Publisher.publish`.
+    /// See `hubbub.Publisher.publish`. `is_json`: whether `data` was made from a dict or list.
+    #[expect(clippy::too_many_arguments, reason = "a message, and how it is published")]
     fn publish(
         &self,
         py: Python<'_>,
         topic: Topic<'_>,
         data: Data<'_>,
+        is_json: bool,
         exclude: &Bound<'_, PyAny>,
+        key: Option<MessageKey<'_>>,
         timeout: Wait,
     ) -> PyResult<()> {
         let Topic(topic) = topic;
-        let (opcode, payload) = self.message(&data, None)?;
+        let key = key.as_ref().map(|key| key.0);
+        let publication = data.publication(is_json, key, self.engine.send_queue_size())?;
         let exclude = excluded(Some(exclude))?.into();
-        self.send(py, &Message::Command(Command::Publish { topic, opcode, payload, exclude }), timeout)
+        self.send(py, &Message::Command(Command::Publish { topic, publication, exclude }), timeout)
     }
 
     /// See `hubbub.Publisher.broadcast`.

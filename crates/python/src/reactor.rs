@@ -23,8 +23,8 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi, intern};
 
 use crate::arguments::{
-    After, CodeArgument, Data, FdArgument, FinishArgument, OpcodeArgument, PlainData, Prefix, Reason, SENDABLE, Topic,
-    check_close, check_ping, excluded, not_utf8, wrong_type,
+    After, CodeArgument, Data, FdArgument, FinishArgument, MessageKey, OpcodeArgument, PlainData, Prefix, Reason,
+    SENDABLE, Topic, check_close, check_ping, excluded, not_utf8, wrong_type,
 };
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
@@ -36,6 +36,7 @@ use crate::runner::{Runner, SharedTasks};
 use crate::scopes::Scopes;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
+use crate::topics::OptionsArgument;
 use crate::values::{info_tuple, metrics_dict, page_tuple, stats_dict};
 
 /// The handlers that are called from here. The others are called by the worker.
@@ -86,6 +87,7 @@ impl CurrentId {
 ///     endpoints: In the order in which they are tried: the pattern of each, its `Settings`, whether it serves WebSockets.
 ///     others: Whether WebSockets are served at all other paths.
 ///     max_memory: Bytes that its connections may hold together.
+///     topics: The options of topics; see `OptionsArgument`.
 ///     slot: This process's part of the connection ids, 0 to 127.
 ///     link: The descriptor of its link to the hub, handed over; `None` if there are no other processes.
 ///     registry: The descriptor of the server's registry, handed over; `None` if this process has its own.
@@ -312,7 +314,7 @@ impl Reactor {
 impl Reactor {
     #[new]
     #[pyo3(signature = (
-        server, worker, settings, endpoints, others, max_memory, slot, link=None, registry=None, app_scope=None
+        server, worker, settings, endpoints, others, max_memory, topics, slot, link=None, registry=None, app_scope=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "everything that a worker knows at its start")]
     fn new(
@@ -322,6 +324,7 @@ impl Reactor {
         endpoints: Vec<(PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
         others: bool,
         max_memory: usize,
+        topics: Vec<OptionsArgument>,
         slot: u8,
         link: Option<RawFd>,
         registry: Option<RawFd>,
@@ -331,6 +334,7 @@ impl Reactor {
         let handlers = (0..=endpoints.len()).map(|_| Handlers::default()).collect();
         let bodies = if app_scope.is_some() { Bodies::Streamed } else { Bodies::Whole };
         settings.endpoints = crate::endpoints::read(endpoints, others, bodies)?;
+        settings.topics = crate::topics::rules(topics);
         let send_queue_size = settings.send_queue_size;
         let registry = match registry {
             Some(descriptor) => Registry::open(taken_over(descriptor)),
@@ -541,12 +545,13 @@ impl Reactor {
         self.command(py, fd.0, |engine| engine.disconnect(fd.0, code, reason), command)
     }
 
-    /// See `hubbub.Server.subscribe`.
-    fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: Topic<'_>) -> PyResult<bool> {
+    /// See `hubbub.Server.subscribe`. `info` is JSON text, or `None`.
+    #[pyo3(signature = (fd, topic, info=None))]
+    fn subscribe(&self, py: Python<'_>, fd: FdArgument, topic: Topic<'_>, info: Option<&str>) -> PyResult<bool> {
         let Topic(topic) = topic;
         let subscribed = match self.engine.mine() {
-            Some(mine) => self.on_own_loop(py, mine, |engine| engine.subscribe(fd.0, topic))?,
-            None => self.shared.subscribe(fd.0, topic),
+            Some(mine) => self.on_own_loop(py, mine, |engine| engine.subscribe(fd.0, topic, info))?,
+            None => self.shared.subscribe(fd.0, topic, info),
         };
         if subscribed == Subscribed::TooMany {
             self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd.0,))?;
@@ -562,22 +567,24 @@ impl Reactor {
     }
 
     /// See `hubbub.Server.publish`.
-    #[pyo3(signature = (topic, data, *, exclude=None))]
+    #[pyo3(signature = (topic, data, *, exclude=None, key=None))]
     fn publish(
         &self,
         py: Python<'_>,
         topic: Topic<'_>,
         data: &Bound<'_, PyAny>,
         exclude: Option<&Bound<'_, PyAny>>,
+        key: Option<MessageKey<'_>>,
     ) -> PyResult<()> {
         let Topic(topic) = topic;
+        let is_json = Data::of(data).is_none() && (data.is_instance_of::<PyDict>() || data.is_instance_of::<PyList>());
         let data = self.data(data)?;
-        let (opcode, payload) = data.message(None, Fin::Last, self.send_queue_size)?;
+        let publication = data.publication(is_json, key.map(|key| key.0), self.send_queue_size)?;
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
-            return self.on_own_loop(py, mine, |engine| engine.publish(topic, opcode, payload, &exclude));
+            return self.on_own_loop(py, mine, |engine| engine.publish(topic, publication, &exclude));
         }
-        self.shared.command(Command::Publish { topic, opcode, payload, exclude: exclude.into() });
+        self.shared.command(Command::Publish { topic, publication, exclude: exclude.into() });
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{CertificateFiles, Endpoints, Password, Settings, SlowConsumer};
+use engine::{CertificateFiles, Endpoints, Password, Settings, SlowConsumer, TopicRules};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::host::HostPolicy;
@@ -79,6 +79,8 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         proxy_protocol,
         certificate: certificate(settings)?,
         endpoints: Endpoints::default(),
+        topics: TopicRules::default(),
+        history_memory: size("history_memory")?,
     })
 }
 

@@ -19,7 +19,7 @@ impl Routing {
     /// Passes a command on to its destination, but not back to the worker it comes from.
     pub(super) fn route(&mut self, from: Option<u8>, command: &Command<'_>, frame: &[u8]) {
         match command {
-            Command::Publish { topic, .. } => {
+            Command::Publish { topic, .. } | Command::Deliver { topic, .. } => {
                 let bit = topic_bit(topic);
                 let desk = Arc::clone(&self.desk);
                 for slot in desk.registry.living().filter(|slot| Some(*slot) != from) {

@@ -10,6 +10,7 @@ use wire::frame::{DataOpcode, Fin, MAX_CLOSE_REASON, MAX_CONTROL_PAYLOAD};
 
 use crate::registry::Fd;
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
+use crate::topics::publication::{Content, Position, Publication};
 
 /// The format of a message between workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,10 @@ pub enum Format {
 
 /// Stands for the worker that a message comes from, if it comes from another program.
 pub const OUTSIDE: u8 = u8::MAX;
+/// Bytes of what presence says about a connection.
+pub const MAX_INFO: usize = 1024;
+/// Bytes of a message's key.
+pub const MAX_KEY: usize = 255;
 /// Bytes of a message between workers, or to a worker from another program.
 pub const MAX_PIPED: usize = 32 * 1024 * 1024;
 
@@ -50,9 +55,11 @@ pub enum Command<'a> {
         code: u16,
         reason: &'a str,
     },
+    /// With what the topic's presence is to say about the connection, as JSON.
     Subscribe {
         fd: Fd,
         topic: &'a str,
+        info: Option<&'a str>,
     },
     Unsubscribe {
         fd: Fd,
@@ -60,8 +67,14 @@ pub enum Command<'a> {
     },
     Publish {
         topic: &'a str,
-        opcode: DataOpcode,
-        payload: &'a [u8],
+        publication: Publication<'a>,
+        exclude: Cow<'a, [Fd]>,
+    },
+    /// From the hub, which has put the messages of this topic in order.
+    Deliver {
+        topic: &'a str,
+        position: Position,
+        publication: Publication<'a>,
         exclude: Cow<'a, [Fd]>,
     },
     Broadcast {
@@ -87,6 +100,10 @@ const UNSUBSCRIBE: u8 = 6;
 const PUBLISH: u8 = 7;
 const BROADCAST: u8 = 8;
 const PIPE_MESSAGE: u8 = 9;
+const DELIVER: u8 = 10;
+
+/// Stands for the length of a text that there is not.
+const NOTHING: u16 = u16::MAX;
 
 impl<'a> Command<'a> {
     /// The connection that it is for; `None` if it is for many, or for a worker.
@@ -98,7 +115,7 @@ impl<'a> Command<'a> {
             | Self::Disconnect { fd, .. }
             | Self::Subscribe { fd, .. }
             | Self::Unsubscribe { fd, .. } => Some(*fd),
-            Self::Publish { .. } | Self::Broadcast { .. } | Self::PipeMessage { .. } => None,
+            Self::Publish { .. } | Self::Deliver { .. } | Self::Broadcast { .. } | Self::PipeMessage { .. } => None,
         }
     }
 
@@ -127,17 +144,30 @@ impl<'a> Command<'a> {
                 put_u16(out, *code);
                 out.extend_from_slice(reason.as_bytes());
             }
-            Self::Subscribe { fd, topic } => put_topic(out, SUBSCRIBE, *fd, topic),
-            Self::Unsubscribe { fd, topic } => put_topic(out, UNSUBSCRIBE, *fd, topic),
-            Self::Publish { topic, opcode, payload, exclude } => {
-                out.push(PUBLISH);
-                put_u16(out, topic.len() as u16);
+            Self::Subscribe { fd, topic, info } => {
+                out.push(SUBSCRIBE);
+                put_u64(out, *fd);
+                put_text(out, topic);
+                put_maybe(out, *info);
+            }
+            Self::Unsubscribe { fd, topic } => {
+                out.push(UNSUBSCRIBE);
+                put_u64(out, *fd);
                 out.extend_from_slice(topic.as_bytes());
-                put_fan_out(out, *opcode, payload, exclude);
+            }
+            Self::Publish { topic, publication, exclude } => {
+                out.push(PUBLISH);
+                put_publication(out, topic, publication, exclude);
+            }
+            Self::Deliver { topic, position, publication, exclude } => {
+                out.push(DELIVER);
+                put_position(out, *position);
+                put_publication(out, topic, publication, exclude);
             }
             Self::Broadcast { opcode, payload, exclude } => {
-                out.push(BROADCAST);
-                put_fan_out(out, *opcode, payload, exclude);
+                out.extend([BROADCAST, opcode.to_byte()]);
+                put_exclude(out, exclude);
+                out.extend_from_slice(payload);
             }
             Self::PipeMessage { from, to, format, payload } => {
                 out.extend([PIPE_MESSAGE, *from, *to, *format as u8]);
@@ -165,16 +195,24 @@ impl<'a> Command<'a> {
             }
             PING => Self::Ping { fd: reader.u64()?, payload: reader.rest() },
             DISCONNECT => Self::Disconnect { fd: reader.u64()?, code: reader.u16()?, reason: reader.rest_text()? },
-            SUBSCRIBE => Self::Subscribe { fd: reader.u64()?, topic: reader.rest_text()? },
+            SUBSCRIBE => {
+                let command =
+                    Self::Subscribe { fd: reader.u64()?, topic: text(&mut reader)?, info: maybe(&mut reader)? };
+                reader.end()?;
+                command
+            }
             UNSUBSCRIBE => Self::Unsubscribe { fd: reader.u64()?, topic: reader.rest_text()? },
             PUBLISH => {
-                let length = reader.u16()?;
-                let topic = reader.text(length.into())?;
-                let (opcode, exclude) = fan_out(&mut reader)?;
-                Self::Publish { topic, opcode, exclude, payload: reader.rest() }
+                let (topic, publication, exclude) = publication(&mut reader)?;
+                Self::Publish { topic, publication, exclude }
+            }
+            DELIVER => {
+                let position = position(&mut reader)?;
+                let (topic, publication, exclude) = publication(&mut reader)?;
+                Self::Deliver { topic, position, publication, exclude }
             }
             BROADCAST => {
-                let (opcode, exclude) = fan_out(&mut reader)?;
+                let (opcode, exclude) = (opcode(&mut reader)?, exclude(&mut reader)?);
                 Self::Broadcast { opcode, exclude, payload: reader.rest() }
             }
             PIPE_MESSAGE => Self::PipeMessage {
@@ -197,9 +235,13 @@ impl<'a> Command<'a> {
             Self::Push { opcode, fin, payload, .. } => is_message(*opcode, *fin, payload),
             Self::Ping { payload, .. } => payload.len() <= MAX_CONTROL_PAYLOAD,
             Self::Disconnect { code, reason, .. } => may_be_sent(*code) && reason.len() <= MAX_CLOSE_REASON,
-            Self::Subscribe { topic, .. } | Self::Unsubscribe { topic, .. } => is_topic(topic),
-            Self::Publish { topic, opcode, payload, .. } => {
-                is_topic(topic) && *opcode != DataOpcode::Continuation && is_message(*opcode, Fin::Last, payload)
+            Self::Subscribe { topic, info, .. } => is_topic(topic) && info.is_none_or(|info| info.len() <= MAX_INFO),
+            Self::Unsubscribe { topic, .. } => is_topic(topic),
+            Self::Publish { topic, publication, .. } => {
+                let Publication { content, payload, key } = publication;
+                is_topic(topic)
+                    && is_message(content.opcode(), Fin::Last, payload)
+                    && key.is_none_or(|key| key.len() <= MAX_KEY)
             }
             Self::Broadcast { opcode, payload, .. } => {
                 *opcode != DataOpcode::Continuation && is_message(*opcode, Fin::Last, payload)
@@ -208,7 +250,7 @@ impl<'a> Command<'a> {
                 let is_valid = *format == Format::Binary || std::str::from_utf8(payload).is_ok();
                 *from == OUTSIDE && payload.len() <= MAX_PIPED && is_valid
             }
-            Self::Overflow { .. } => false,
+            Self::Overflow { .. } | Self::Deliver { .. } => false,
         }
     }
 }
@@ -218,31 +260,82 @@ pub fn is_topic(name: &str) -> bool {
     (1..=255).contains(&name.len())
 }
 
-fn put_topic(out: &mut Vec<u8>, kind: u8, fd: Fd, topic: &str) {
-    out.push(kind);
-    put_u64(out, fd);
-    out.extend_from_slice(topic.as_bytes());
+/// Appends a short text.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_u16(out, text.len() as u16);
+    out.extend_from_slice(text.as_bytes());
 }
 
-fn put_fan_out(out: &mut Vec<u8>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-    out.push(opcode.to_byte());
+/// Takes a short text.
+pub(crate) fn text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, Malformed> {
+    let length = reader.u16()?;
+    reader.text(length.into())
+}
+
+/// Appends a short text that there may not be.
+pub(crate) fn put_maybe(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => put_text(out, text),
+        None => put_u16(out, NOTHING),
+    }
+}
+
+/// Takes a short text that there may not be.
+pub(crate) fn maybe<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a str>, Malformed> {
+    match reader.u16()? {
+        NOTHING => Ok(None),
+        length => reader.text(length.into()).map(Some),
+    }
+}
+
+/// Appends a position.
+pub(crate) fn put_position(out: &mut Vec<u8>, position: Position) {
+    put_u64(out, position.epoch);
+    put_u64(out, position.offset);
+}
+
+/// Takes a position.
+pub(crate) fn position(reader: &mut Reader<'_>) -> Result<Position, Malformed> {
+    Ok(Position { epoch: reader.u64()?, offset: reader.u64()? })
+}
+
+/// Takes what a message is.
+pub(crate) fn content(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
+    Content::from_byte(reader.u8()?).ok_or(Malformed)
+}
+
+fn put_publication(out: &mut Vec<u8>, topic: &str, publication: &Publication<'_>, exclude: &[Fd]) {
+    let Publication { content, payload, key } = publication;
+    put_text(out, topic);
+    out.push(*content as u8);
+    put_maybe(out, *key);
+    put_exclude(out, exclude);
+    out.extend_from_slice(payload);
+}
+
+type Published<'a> = (&'a str, Publication<'a>, Cow<'a, [Fd]>);
+
+fn publication<'a>(reader: &mut Reader<'a>) -> Result<Published<'a>, Malformed> {
+    let (topic, content, key, exclude) = (text(reader)?, content(reader)?, maybe(reader)?, exclude(reader)?);
+    Ok((topic, Publication { content, key, payload: reader.rest() }, exclude))
+}
+
+fn put_exclude(out: &mut Vec<u8>, exclude: &[Fd]) {
     put_u32(out, exclude.len() as u32);
     for fd in exclude {
         put_u64(out, *fd);
     }
-    out.extend_from_slice(payload);
 }
 
-fn fan_out<'a>(reader: &mut Reader<'a>) -> Result<(DataOpcode, Cow<'a, [Fd]>), Malformed> {
-    let opcode = opcode(reader)?;
+fn exclude<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, [Fd]>, Malformed> {
     let count = reader.u32()? as usize;
     if count == 0 {
-        return Ok((opcode, Cow::Borrowed(&[])));
+        return Ok(Cow::Borrowed(&[]));
     }
     let ids = reader.bytes(count.checked_mul(size_of::<Fd>()).ok_or(Malformed)?)?;
     let mut ids = Reader::new(ids);
     let exclude = (0..count).map(|_| ids.u64()).collect::<Result<Vec<Fd>, Malformed>>()?;
-    Ok((opcode, Cow::Owned(exclude)))
+    Ok(Cow::Owned(exclude))
 }
 
 fn opcode(reader: &mut Reader<'_>) -> Result<DataOpcode, Malformed> {
@@ -253,8 +346,12 @@ fn opcode(reader: &mut Reader<'_>) -> Result<DataOpcode, Malformed> {
 mod tests {
     use super::*;
 
+    fn published(content: Content, payload: &[u8]) -> Publication<'_> {
+        Publication { content, payload, key: None }
+    }
+
     fn samples() -> Vec<Command<'static>> {
-        use DataOpcode::{Binary, Continuation, Text};
+        use DataOpcode::{Continuation, Text};
         let fd = (3 << 38) + 77;
         vec![
             Command::Push { fd, opcode: Text, fin: Fin::Last, payload: "é".as_bytes() },
@@ -262,10 +359,21 @@ mod tests {
             Command::Overflow { fd, length: 9 },
             Command::Ping { fd, payload: b"ping" },
             Command::Disconnect { fd, code: 4000, reason: "bye" },
-            Command::Subscribe { fd, topic: "news" },
+            Command::Subscribe { fd, topic: "news", info: None },
+            Command::Subscribe { fd, topic: "news", info: Some("{}") },
             Command::Unsubscribe { fd, topic: "news" },
-            Command::Publish { topic: "news", opcode: Binary, payload: b"\xff", exclude: vec![1, fd].into() },
-            Command::Publish { topic: "t", opcode: Text, payload: b"", exclude: Cow::Borrowed(&[]) },
+            Command::Publish {
+                topic: "news",
+                publication: published(Content::Binary, b"\xff"),
+                exclude: vec![1, fd].into(),
+            },
+            Command::Publish { topic: "t", publication: published(Content::Json, b""), exclude: Cow::Borrowed(&[]) },
+            Command::Deliver {
+                topic: "t",
+                position: Position { epoch: 7, offset: 8 },
+                publication: Publication { content: Content::Text, payload: b"8", key: Some("") },
+                exclude: Cow::Borrowed(&[]),
+            },
             Command::Broadcast { opcode: Text, payload: b"all", exclude: vec![fd].into() },
             Command::PipeMessage { from: 1, to: 2, format: Format::Text, payload: b"hello" },
         ]
@@ -291,16 +399,28 @@ mod tests {
 
     #[test]
     fn what_the_api_would_refuse_is_not_allowed() {
-        let long = "x".repeat(256);
+        let (long, wide) = ("x".repeat(256), "1".repeat(MAX_INFO + 1));
         let refused = [
             Command::Push { fd: 1, opcode: DataOpcode::Text, fin: Fin::Last, payload: b"\xff" },
             Command::Push { fd: 1, opcode: DataOpcode::Binary, fin: Fin::Last, payload: &[0; 11] },
             Command::Ping { fd: 1, payload: &[0; 126] },
             Command::Disconnect { fd: 1, code: 1005, reason: "" },
             Command::Disconnect { fd: 1, code: 1000, reason: &long[..124] },
-            Command::Subscribe { fd: 1, topic: "" },
-            Command::Subscribe { fd: 1, topic: &long },
-            Command::Publish { topic: "t", opcode: DataOpcode::Continuation, payload: b"", exclude: vec![].into() },
+            Command::Subscribe { fd: 1, topic: "", info: None },
+            Command::Subscribe { fd: 1, topic: &long, info: None },
+            Command::Subscribe { fd: 1, topic: "t", info: Some(&wide) },
+            Command::Publish { topic: "t", publication: published(Content::Json, b"\xff"), exclude: vec![].into() },
+            Command::Publish {
+                topic: "t",
+                publication: Publication { content: Content::Text, payload: b"", key: Some(&long) },
+                exclude: vec![].into(),
+            },
+            Command::Deliver {
+                topic: "t",
+                position: Position { epoch: 1, offset: 1 },
+                publication: published(Content::Text, b""),
+                exclude: vec![].into(),
+            },
             Command::PipeMessage { from: 0, to: 0, format: Format::Binary, payload: b"" },
             Command::PipeMessage { from: OUTSIDE, to: 0, format: Format::Text, payload: b"\xff" },
             Command::PipeMessage { from: OUTSIDE, to: 0, format: Format::Binary, payload: &[0; MAX_PIPED + 1] },

@@ -13,7 +13,7 @@ use crate::registry::{Fd, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 
 /// The version of this language. Every change to the language gets a new number.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// How long a question to other processes may take unless another time is given.
 pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -16,6 +16,7 @@ use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
 use crate::system::table::Key;
+use crate::topics::publication::{Content, Publication};
 
 /// An outbox that has grown to this size is written at once, in the middle of a turn. So a handler that pushes a lot
 /// fills the outbox only if the peer does not read.
@@ -54,7 +55,7 @@ enum Reach {
 impl Reach {
     fn of(command: &Command<'_>) -> Self {
         match command {
-            Command::Publish { .. } | Command::Broadcast { .. } => Self::Many,
+            Command::Publish { .. } | Command::Deliver { .. } | Command::Broadcast { .. } => Self::Many,
             _ => Self::One,
         }
     }
@@ -256,11 +257,14 @@ impl Reactor {
         self.make_ready(key);
     }
 
-    /// Subscribes an open connection.
-    pub fn subscribe(&mut self, fd: Fd, topic: &str) -> Subscribed {
+    /// Subscribes an open connection. `info`: what presence says about it, as JSON.
+    pub fn subscribe(&mut self, fd: Fd, topic: &str, info: Option<&str>) -> Subscribed {
         let Some(key) = self.settled_key(fd) else {
             return match self.is_away(fd) {
-                true => self.shared.clone().subscribe_with(fd, || self.send_away(Command::Subscribe { fd, topic })),
+                true => {
+                    let command = Command::Subscribe { fd, topic, info };
+                    self.shared.clone().subscribe_with(fd, || self.send_away(command))
+                }
                 false => Subscribed::NotOpen,
             };
         };
@@ -288,13 +292,9 @@ impl Reactor {
     }
 
     /// Queues a message for every subscriber of the topic, in every process, whose id is not in `exclude`.
-    pub fn publish(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        self.publish_here(topic, opcode, payload, exclude);
-        self.publish_away(topic, opcode, payload, exclude);
-    }
-
-    fn publish_here(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        self.gather(Some(topic), opcode, payload, exclude);
+    pub fn publish(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd]) {
+        self.gather(Some(topic), publication, None, exclude);
+        self.publish_away(topic, publication, exclude);
     }
 
     /// Queues a message for every open connection, in every process, whose id is not in `exclude`.
@@ -304,7 +304,7 @@ impl Reactor {
     }
 
     fn broadcast_here(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
-        self.gather(None, opcode, payload, exclude);
+        self.gather(None, Publication { content: Content::of(opcode), payload, key: None }, None, exclude);
     }
 
     /// Carries out everything that other threads have asked for so far.
@@ -383,8 +383,9 @@ impl Reactor {
             Command::Disconnect { fd, code, reason } => {
                 self.disconnect(fd, code, reason);
             }
-            Command::Subscribe { fd, topic } => {
-                if self.subscribe(fd, topic) == Subscribed::TooMany && self.topics_exceeded.replace(fd).is_none() {
+            Command::Subscribe { fd, topic, info } => {
+                if self.subscribe(fd, topic, info) == Subscribed::TooMany && self.topics_exceeded.replace(fd).is_none()
+                {
                     self.uplink.notices.push_back(Notice::TopicsExceeded);
                 }
                 if source == Source::Hub {
@@ -395,11 +396,12 @@ impl Reactor {
                 self.unsubscribe(fd, topic);
                 self.shared.registry.end_unsubscribe(fd);
             }
-            Command::Publish { topic, opcode, payload, exclude } => {
-                self.publish_here(topic, opcode, payload, &exclude);
-                if source == Source::Thread {
-                    self.publish_away(topic, opcode, payload, &exclude);
-                }
+            Command::Publish { topic, publication, exclude } => match source {
+                Source::Thread => self.publish(topic, publication, &exclude),
+                Source::Hub => self.gather(Some(topic), publication, None, &exclude),
+            },
+            Command::Deliver { topic, position, publication, exclude } => {
+                self.gather(Some(topic), publication, Some(position), &exclude);
             }
             Command::Broadcast { opcode, payload, exclude } => {
                 self.broadcast_here(opcode, payload, &exclude);

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use wire::frame::{DataOpcode, Fin};
+use wire::frame::Fin;
 
 use crate::connection::flow::Outgoing;
 use crate::connection::outbox::Raw;
@@ -13,11 +13,19 @@ use crate::reactor::slice::Slice;
 use crate::registry::Fd;
 use crate::system::table::Key;
 use crate::topics::gathered::{Fanout, Gathered};
+use crate::topics::publication::{Position, Publication};
 
 impl Reactor {
     /// Holds back a message for many connections until something else is requested, or the turn starts writing. The
     /// next message may be for the same connections, and then each of them is visited only once for both.
-    pub(crate) fn gather(&mut self, topic: Option<&str>, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+    pub(crate) fn gather(
+        &mut self,
+        topic: Option<&str>,
+        publication: Publication<'_>,
+        _position: Option<Position>,
+        exclude: &[Fd],
+    ) {
+        let (opcode, payload) = (publication.content.opcode(), publication.payload);
         if !self.gathered.takes(topic, payload, exclude) {
             self.settle();
             self.gathered.begin(topic, exclude);

@@ -165,8 +165,8 @@ impl Shared {
     }
 
     /// Sends a subscription on its way.
-    pub fn subscribe(&self, fd: Fd, topic: &str) -> Subscribed {
-        self.subscribe_with(fd, || self.command(Command::Subscribe { fd, topic }))
+    pub fn subscribe(&self, fd: Fd, topic: &str, info: Option<&str>) -> Subscribed {
+        self.subscribe_with(fd, || self.command(Command::Subscribe { fd, topic, info }))
     }
 
     /// The same with `send`, which returns whether it succeeded.

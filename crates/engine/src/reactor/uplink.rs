@@ -31,6 +31,7 @@ use crate::registry::{Fd, Registry, add, topic_bit};
 use crate::system::codec::Malformed;
 use crate::system::sockets;
 use crate::system::table::Key;
+use crate::topics::publication::Publication;
 
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
 
@@ -271,9 +272,9 @@ impl Reactor {
     }
 
     /// Sends a publish to other workers, if they may have subscribers.
-    pub(crate) fn publish_away(&mut self, topic: &str, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
+    pub(crate) fn publish_away(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd]) {
         if self.uplink.link.is_some() && self.others_want(topic) {
-            self.send_away(Command::Publish { topic, opcode, payload, exclude: Cow::Borrowed(exclude) });
+            self.send_away(Command::Publish { topic, publication, exclude: Cow::Borrowed(exclude) });
         }
     }
 

@@ -2,6 +2,8 @@
 //! alone.
 
 pub(crate) mod gathered;
+pub(crate) mod options;
+pub(crate) mod publication;
 
 use std::collections::HashMap;
 

@@ -8,6 +8,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Settings with small limits.
 pub fn settings() -> engine::Settings {
     engine::Settings {
+        topics: engine::TopicRules::default(),
+        history_memory: 1 << 20,
         max_connections: 100,
         max_message_size: 1000,
         send_queue_size: 1000,

@@ -20,6 +20,7 @@ use crate::system::acceptor::Ownership;
 use crate::system::clock::TimeSource;
 use crate::system::clock::simulated::SimulatedTime;
 use crate::system::table::Key;
+use crate::topics::publication::Publication;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 const HANDSHAKE: &[u8] = b"GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -286,7 +287,7 @@ impl Play {
             }
             Op::Publish(topic, exclude) => {
                 let exclude = self.all(exclude);
-                self.reactor.publish(TOPICS[*topic], DataOpcode::Text, text.as_bytes(), &exclude);
+                self.reactor.publish(TOPICS[*topic], Publication::text(&text), &exclude);
                 for (fd, expected) in &mut self.expected {
                     if expected.close_code.is_none() && expected.topics.contains(topic) && !exclude.contains(fd) {
                         expected.gets(&text);
@@ -320,7 +321,7 @@ impl Play {
             }
             Op::Subscribe(who, topic) => {
                 if let Some(fd) = self.one(*who) {
-                    assert_eq!(self.reactor.subscribe(fd, TOPICS[*topic]), Subscribed::Done);
+                    assert_eq!(self.reactor.subscribe(fd, TOPICS[*topic], None), Subscribed::Done);
                     self.expect(fd).topics.insert(*topic);
                 }
             }

@@ -365,18 +365,18 @@ fn max_topics() {
     let mut simulation = Simulation::new(Settings { max_topics: 3, ..settings() });
     let (_, fd) = simulation.open();
     for topic in ["a", "b", "c"] {
-        assert_eq!(simulation.reactor.subscribe(fd, topic), Subscribed::Done);
+        assert_eq!(simulation.reactor.subscribe(fd, topic, None), Subscribed::Done);
     }
-    assert_eq!(simulation.reactor.subscribe(fd, "d"), Subscribed::TooMany);
-    assert_eq!(simulation.reactor.subscribe(fd, "a"), Subscribed::Done, "it is subscribed already");
+    assert_eq!(simulation.reactor.subscribe(fd, "d", None), Subscribed::TooMany);
+    assert_eq!(simulation.reactor.subscribe(fd, "a", None), Subscribed::Done, "it is subscribed already");
     assert_eq!(simulation.stat("subscriptions_refused"), 1);
     // Another thread cannot know for certain, so its request is judged by the reactor.
-    assert_eq!(simulation.reactor.shared().subscribe(fd, "e"), Subscribed::NoRoom);
+    assert_eq!(simulation.reactor.shared().subscribe(fd, "e", None), Subscribed::NoRoom);
     simulation.run();
     assert_eq!(simulation.stat("subscriptions_refused"), 2);
     assert!(simulation.application.seen.contains(&Seen::TopicsExceeded(fd)));
     assert!(simulation.reactor.unsubscribe(fd, "b"));
-    assert_eq!(simulation.reactor.shared().subscribe(fd, "e"), Subscribed::Done);
+    assert_eq!(simulation.reactor.shared().subscribe(fd, "e", None), Subscribed::Done);
     simulation.run();
     assert_eq!(simulation.reactor.subscribers("e"), 1);
     assert_eq!(simulation.stat("subscriptions_refused"), 2);

@@ -10,6 +10,7 @@ use crate::reactor::tests::client::{End, Received, frame};
 use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, NO_HEADERS, Simulation};
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
+use crate::topics::publication::Publication;
 
 fn push(simulation: &mut Simulation, fd: Fd, length: usize) {
     assert_eq!(simulation.reactor.push(fd, DataOpcode::Binary, Fin::Last, &vec![7; length]), Ok(true));
@@ -289,14 +290,15 @@ fn a_subscriber_closed_for_memory_in_a_fan_out_does_not_make_others_receive_it_t
     let mut simulation = Simulation::new(Settings { max_memory: 400_000, ..Settings::roomy() });
     let opened = [(); 4].map(|()| simulation.open());
     for (_, fd) in opened {
-        simulation.reactor.subscribe(fd, "news");
+        simulation.reactor.subscribe(fd, "news", None);
     }
     // The subscribers are visited from the last to the first. The first holds the most, so it is closed while the
     // second is visited, and the last one would take its place.
     push(&mut simulation, opened[0].1, 300_000);
     push(&mut simulation, opened[1].1, 60_000);
     for number in 0..100 {
-        simulation.reactor.publish("news", DataOpcode::Text, format!("{number} {}", "x".repeat(480)).as_bytes(), &[]);
+        let text = format!("{number} {}", "x".repeat(480));
+        simulation.reactor.publish("news", Publication::text(&text), &[]);
         simulation.reactor.settle();
     }
     simulation.run();

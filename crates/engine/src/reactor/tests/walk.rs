@@ -21,6 +21,7 @@ use crate::reactor::tests::random::Random;
 use crate::reactor::tests::simulation::{NO_HEADERS, Simulation};
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
+use crate::topics::publication::{Content, Publication};
 
 /// The walks of an ordinary run.
 const SEEDS: u64 = 3;
@@ -489,7 +490,7 @@ impl Walk {
         let is_subscribed = topics.contains(&topic);
         if self.random.chance(60) {
             let has_room = is_subscribed || topics.len() < MAX_TOPICS;
-            let subscribed = self.simulation.reactor.subscribe(fd, topic);
+            let subscribed = self.simulation.reactor.subscribe(fd, topic, None);
             // Messages gathered before may have overflowed the connection's outbox.
             if self.simulation.reactor.open_key(fd).is_some() {
                 assert_eq!(subscribed, if has_room { Subscribed::Done } else { Subscribed::TooMany });
@@ -511,7 +512,10 @@ impl Walk {
         self.expect_of_many(topic, &message, &excluded);
         let (opcode, payload) = (message.opcode(), message.payload());
         match topic {
-            Some(topic) => self.simulation.reactor.publish(topic, opcode, payload, &excluded),
+            Some(topic) => {
+                let publication = Publication { content: Content::of(opcode), payload, key: None };
+                self.simulation.reactor.publish(topic, publication, &excluded);
+            }
             None => self.simulation.reactor.broadcast(opcode, payload, &excluded),
         }
     }
@@ -539,8 +543,9 @@ impl Walk {
         } else {
             let topic = TOPICS[0];
             self.expect_of_many(Some(topic), &message, &[]);
-            let (payload, exclude) = (&payload[..], std::borrow::Cow::Borrowed(&[][..]));
-            assert!(shared.command(crate::language::command::Command::Publish { topic, opcode, payload, exclude }));
+            let publication = Publication { content: Content::of(opcode), payload: &payload, key: None };
+            let exclude = std::borrow::Cow::Borrowed(&[][..]);
+            assert!(shared.command(crate::language::command::Command::Publish { topic, publication, exclude }));
         }
         self.simulation.turn();
     }

@@ -1,0 +1,66 @@
+//! What is published: a message, and where it stands among those of its topic.
+
+use wire::frame::DataOpcode;
+
+/// What a message is, as its publisher gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Content {
+    /// Bytes.
+    Binary = 0,
+    /// Text.
+    Text = 1,
+    /// Text that is JSON, made from a value.
+    Json = 2,
+}
+
+impl Content {
+    /// The content with this number.
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Binary, Self::Text, Self::Json].into_iter().find(|content| *content as u8 == byte)
+    }
+
+    /// The content of a message that is not published by its meaning, but sent with this opcode.
+    pub(crate) fn of(opcode: DataOpcode) -> Self {
+        if opcode == DataOpcode::Text { Self::Text } else { Self::Binary }
+    }
+
+    /// The opcode of a message with this content.
+    pub(crate) fn opcode(self) -> DataOpcode {
+        match self {
+            Self::Binary => DataOpcode::Binary,
+            Self::Text | Self::Json => DataOpcode::Text,
+        }
+    }
+}
+
+/// A message for the subscribers of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publication<'a> {
+    /// What `payload` is.
+    pub content: Content,
+    /// The message; UTF-8 unless it is binary.
+    pub payload: &'a [u8],
+    /// Of the messages with one key, a subscriber that lags gets only the newest, if the topic's options say so.
+    pub key: Option<&'a str>,
+}
+
+#[cfg(test)]
+impl<'a> Publication<'a> {
+    /// A text without a key.
+    pub(crate) fn text(text: &'a str) -> Self {
+        Self { content: Content::Text, payload: text.as_bytes(), key: None }
+    }
+}
+
+/// A place in the order of a topic's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Differs whenever the offsets begin anew.
+    pub epoch: u64,
+    /// The number of the message, from 1 on; 0 comes before all of them.
+    pub offset: u64,
+}
+
+/// The largest offset: JavaScript holds no larger number exactly. After it, a new epoch begins.
+pub const MAX_OFFSET: u64 = (1 << 53) - 1;
