@@ -4,21 +4,22 @@
 //! other outboxes and only referred to. Every chunk begins with a frame, so that the frame being sent can be found
 //! again. An HTTP connection's outbox holds responses instead, the last of which may end in part of a file.
 
+mod chunk;
+mod sink;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use mio::net::TcpStream;
-use rustix::net::SendAncillaryBuffer;
 use wire::frame;
 
-use crate::system::sockets::SEND;
+use crate::connection::outbox::chunk::{CHUNK, Chunk, FilePart};
 use crate::tls::session::Session;
 
-/// Bytes gathered, or encrypted, at a time.
-const CHUNK: usize = 64 * 1024;
+pub(crate) use crate::connection::outbox::chunk::Pool;
+pub(crate) use crate::connection::outbox::sink::{Raw, Sink};
+
 /// A buffer that has grown to this size is not appended to any more, and a new one is started. One more short frame
 /// must not make the buffer grow beyond `CHUNK`, to twice as much memory.
 const FULL: usize = CHUNK - 4096;
@@ -36,158 +37,6 @@ const SLICES: usize = 64;
 const PIECE: usize = 2 * CHUNK;
 /// Bytes of a file that are read and written together with the head before them, if the kernel can send the rest.
 const FIRST_PIECE: usize = 16 * 1024;
-
-/// Buffers kept for reuse, so that a busy connection does not allocate in every turn.
-#[derive(Default)]
-pub(crate) struct Pool {
-    free: Vec<Vec<u8>>,
-    /// The memory of these buffers, in bytes.
-    kept: usize,
-    gather: Vec<u8>,
-    /// Bytes of all frames shared by outboxes, with each frame counted once.
-    shared: usize,
-}
-
-impl Pool {
-    const RETAIN_BYTES: usize = 4 * 1024 * 1024;
-
-    fn take(&mut self) -> Vec<u8> {
-        let buffer = self.free.pop().unwrap_or_default();
-        self.kept -= buffer.capacity();
-        buffer
-    }
-
-    fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.kept + buffer.capacity() <= Self::RETAIN_BYTES && (1..=2 * CHUNK).contains(&buffer.capacity()) {
-            self.kept += buffer.capacity();
-            buffer.clear();
-            self.free.push(buffer);
-        }
-    }
-
-    /// Bytes of all frames shared by outboxes.
-    pub(crate) fn shared(&self) -> usize {
-        self.shared
-    }
-
-    /// Counts a frame of a fan-out that has been delivered to all, if an outbox has kept it.
-    pub(crate) fn count_shared(&mut self, frame: &Arc<[u8]>) {
-        if Arc::strong_count(frame) > 1 {
-            self.shared += frame.len();
-        }
-    }
-
-    /// Releases a shared frame for one outbox. The last outbox frees it; while the fan-out is still running, no outbox
-    /// is the last.
-    fn let_go(&mut self, frame: Arc<[u8]>) {
-        if Arc::strong_count(&frame) == 1 {
-            self.shared = self.shared.saturating_sub(frame.len());
-        }
-    }
-
-    fn drop_chunk(&mut self, chunk: Chunk) {
-        match chunk {
-            Chunk::Own(buffer) => self.give(buffer),
-            Chunk::Shared(frame) => self.let_go(frame),
-            Chunk::File(_) => {}
-        }
-    }
-}
-
-enum Chunk {
-    Own(Vec<u8>),
-    Shared(Arc<[u8]>),
-    File(Box<FilePart>),
-}
-
-impl Chunk {
-    /// What can be written right away: nothing of a file before it is read.
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-            Self::File(_) => &[],
-        }
-    }
-
-    /// Bytes of memory held only by this chunk.
-    fn memory(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.capacity(),
-            Self::Shared(_) | Self::File(_) => 0,
-        }
-    }
-}
-
-/// The part of a file that is still to be sent.
-struct FilePart {
-    file: File,
-    offset: u64,
-    left: usize,
-    /// Whether a piece of it has been read.
-    is_begun: bool,
-    /// Whether it has to be read: the kernel cannot send this file.
-    is_unsendable: bool,
-}
-
-impl FilePart {
-    /// Reads the next piece, of at most `most` bytes, into an empty `buffer`.
-    fn read_piece(&mut self, buffer: &mut Vec<u8>, most: usize) -> io::Result<()> {
-        self.is_begun = true;
-        buffer.resize(self.left.min(most), 0);
-        self.file.read_exact_at(buffer, self.offset)?;
-        self.offset += buffer.len() as u64;
-        self.left -= buffer.len();
-        Ok(())
-    }
-}
-
-/// What an outbox is written to.
-pub(crate) trait Sink: Write {
-    /// Whether [`Sink::send_file`] can be tried.
-    const SENDS_FILES: bool = false;
-
-    /// Has the kernel send up to `count` bytes of a file from `offset`, without a copy. Returns how many; 0 at the end
-    /// of the file. The error `Unsupported` means that the file has to be read.
-    fn send_file(&mut self, _file: &File, _offset: u64, _count: usize) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-/// A socket that is written without libc's `send`, which would make every call a cancellation point.
-pub(crate) struct Raw<'a>(pub(crate) &'a TcpStream);
-
-impl Write for Raw<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self.0, bytes, SEND)?)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        Ok(rustix::net::sendmsg(self.0, slices, &mut SendAncillaryBuffer::default(), SEND)?)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Sink for Raw<'_> {
-    const SENDS_FILES: bool = true;
-
-    fn send_file(&mut self, file: &File, mut offset: u64, count: usize) -> io::Result<usize> {
-        use rustix::io::Errno;
-        match rustix::fs::sendfile(self.0, file, Some(&mut offset), count) {
-            // The file's system cannot do it.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(io::ErrorKind::Unsupported.into()),
-            result => Ok(result?),
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-impl Sink for Raw<'_> {}
 
 /// How far a write got.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! What an outbox writes, and in which order.
 
+use std::os::unix::fs::FileExt;
+
 use super::*;
 use wire::frame::{FirstByte, Opcode};
 
