@@ -2,9 +2,11 @@
 //!
 //! Frames made for this connection alone are appended to one growing buffer. Frames of a fan-out are shared with the
 //! other outboxes and only referred to. Every chunk begins with a frame, so that the frame being sent can be found
-//! again. An HTTP connection's outbox holds responses instead, the last of which may end in part of a file.
+//! again. A frame that may be replaced or left out has a chunk of its own; of these, the index keeps track. An HTTP
+//! connection's outbox holds responses instead, the last of which may end in part of a file.
 
 mod chunk;
+mod index;
 mod sink;
 
 use std::collections::VecDeque;
@@ -15,7 +17,9 @@ use std::sync::Arc;
 use wire::frame;
 
 use crate::connection::outbox::chunk::{CHUNK, Chunk, FilePart};
+use crate::connection::outbox::index::Index;
 use crate::tls::session::Session;
+use crate::topics::policy::{Label, Provisional};
 
 pub(crate) use crate::connection::outbox::chunk::Pool;
 pub(crate) use crate::connection::outbox::sink::{Raw, Sink};
@@ -59,22 +63,29 @@ pub(crate) struct Outbox {
     /// Memory of this outbox's own buffers, except the last chunk's, which may still grow.
     filled: usize,
     /// Usually `None`, so it takes little room in a structure that every message passes through.
-    front: Option<Box<Front>>,
+    extra: Option<Box<Extra>>,
 }
 
-/// Output that goes before any frame.
+/// What most outboxes do not have.
 #[derive(Default)]
-struct Front {
-    /// Unsent bytes of the chunks that are not frames: the answer to the handshake.
+struct Extra {
+    /// Unsent bytes of the chunks before any frame: the answer to the handshake.
     preface: usize,
     /// Goes before all chunks: output that TLS has already encrypted, and TLS's own messages.
     sealed: Vec<u8>,
+    index: Index,
+}
+
+impl Extra {
+    fn is_needed(&self) -> bool {
+        self.preface > 0 || self.sealed.capacity() > 0 || !self.index.is_empty()
+    }
 }
 
 impl Outbox {
     /// Waiting bytes, encrypted or not.
     pub(crate) fn len(&self) -> usize {
-        self.bytes + self.front.as_ref().map_or(0, |front| front.sealed.len())
+        self.bytes + self.extra.as_ref().map_or(0, |extra| extra.sealed.len())
     }
 
     /// The memory that this takes, roughly: a queue of tiny frames consists mostly of overhead.
@@ -84,11 +95,12 @@ impl Outbox {
 
     /// Bytes of memory held only by this outbox; an empty one counts none.
     pub(crate) fn memory(&self) -> usize {
-        let sealed = self.front.as_ref().map_or(0, |front| front.sealed.capacity());
+        let sealed = self.extra.as_ref().map_or(0, |extra| extra.sealed.capacity());
         if self.chunks.is_empty() {
             return sealed;
         }
-        self.filled + self.last_memory() + self.chunks.capacity() * size_of::<Chunk>() + sealed
+        let index = self.extra.as_ref().map_or(0, |extra| extra.index.memory());
+        self.filled + self.last_memory() + self.chunks.capacity() * size_of::<Chunk>() + sealed + index
     }
 
     /// Bytes of memory that this outbox keeps from being freed, alone or together with others.
@@ -122,12 +134,12 @@ impl Outbox {
     }
 
     pub(crate) fn has_sealed(&self) -> bool {
-        self.front.as_ref().is_some_and(|front| !front.sealed.is_empty())
+        self.extra.as_ref().is_some_and(|extra| !extra.sealed.is_empty())
     }
 
     /// Output of TLS itself goes here, after what it has encrypted so far.
     pub(crate) fn sealed(&mut self) -> &mut Vec<u8> {
-        &mut self.front.get_or_insert_default().sealed
+        &mut self.extra.get_or_insert_default().sealed
     }
 
     /// Lets `write` append whole frames (or, before any frame, a response), and counts them. Returns what `write` does.
@@ -145,7 +157,7 @@ impl Outbox {
 
     /// Marks everything appended so far as a response rather than frames. The frames begin with a chunk of their own.
     pub(crate) fn end_preface(&mut self, pool: &mut Pool) {
-        self.front.get_or_insert_default().preface = self.bytes;
+        self.extra.get_or_insert_default().preface = self.bytes;
         self.push_chunk(Chunk::Own(pool.take()));
     }
 
@@ -167,6 +179,102 @@ impl Outbox {
         self.bytes = frames.len() - sent;
         self.sent = sent;
         self.push_chunk(Chunk::Shared(Arc::clone(frames)));
+    }
+
+    /// Queues a frame that may be replaced or left out until it is begun. If a frame with its label waits and has not
+    /// been begun, it takes that one's place. Returns whether it does.
+    pub(crate) fn put(&mut self, pool: &mut Pool, provisional: &Arc<Provisional>) -> bool {
+        let place = provisional.label.as_deref().and_then(|label| self.find(label));
+        self.bytes += provisional.frame.len();
+        let chunk = Chunk::Provisional(Arc::clone(provisional));
+        match place {
+            Some(place) => {
+                let before = std::mem::replace(&mut self.chunks[place], chunk);
+                self.take_out(place, before, pool);
+            }
+            None => self.push_chunk(chunk),
+        }
+        let index = &mut self.extra.get_or_insert_default().index;
+        index.add(&self.chunks, place.unwrap_or(self.chunks.len() - 1));
+        place.is_some()
+    }
+
+    /// The bytes of the frame that one with this label would replace.
+    pub(crate) fn replaceable(&mut self, label: &Label) -> usize {
+        self.find(label).map_or(0, |place| self.chunks[place].bytes().len())
+    }
+
+    fn find(&mut self, label: &Label) -> Option<usize> {
+        self.extra.as_mut().and_then(|extra| extra.index.find(&self.chunks, self.sent, label))
+    }
+
+    /// Whether a frame that waits might have expired.
+    #[inline]
+    pub(crate) fn may_have_expired(&self, now: u64) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.index.may_have_expired(now))
+    }
+
+    /// Leaves out the frames that have expired and have not been begun. Returns how many they were.
+    pub(crate) fn leave_out_expired(&mut self, now: u64, pool: &mut Pool) -> usize {
+        let mut count = 0;
+        while let Some(extra) = &mut self.extra
+            && let Some(place) = extra.index.take_expired(&self.chunks, self.sent, now)
+        {
+            let expired = std::mem::replace(&mut self.chunks[place], Chunk::Hole);
+            extra.index.holes += 1;
+            self.take_out(place, expired, pool);
+            count += 1;
+        }
+        if count > 0 {
+            self.close_holes(pool);
+        }
+        count
+    }
+
+    /// Forgets a frame that has been replaced or left out.
+    fn take_out(&mut self, place: usize, chunk: Chunk, pool: &mut Pool) {
+        self.bytes -= chunk.bytes().len();
+        if let Some(extra) = &mut self.extra
+            && let Some(provisional) = chunk.provisional()
+        {
+            extra.index.remove(place, provisional);
+        }
+        pool.drop_chunk(chunk);
+    }
+
+    /// Removes the holes at both ends of the queue, and all of them if there are many.
+    fn close_holes(&mut self, pool: &mut Pool) {
+        let Some(Extra { index, .. }) = self.extra.as_deref_mut() else { return };
+        while let Some(Chunk::Hole) = self.chunks.front() {
+            self.chunks.pop_front();
+            index.remove_first(&Chunk::Hole);
+        }
+        while let Some(Chunk::Hole) = self.chunks.back() {
+            self.chunks.pop_back();
+            index.holes -= 1;
+            self.filled -= self.chunks.back().map_or(0, Chunk::memory);
+        }
+        if index.has_many_holes(&self.chunks) {
+            self.chunks.retain(|chunk| !matches!(chunk, Chunk::Hole));
+            self.chunks.shrink_to(2 * self.chunks.len());
+            index.rebuild(&self.chunks);
+        }
+        if self.bytes == 0 {
+            // Nothing may be left but empty buffers.
+            self.discard_plain(pool);
+        }
+        self.drop_extra();
+    }
+
+    /// Returns the memory of what is no longer needed.
+    fn drop_extra(&mut self) {
+        let Some(extra) = &mut self.extra else { return };
+        if extra.index.is_empty() {
+            extra.index = Index::default();
+        }
+        if !extra.is_needed() {
+            self.extra = None;
+        }
     }
 
     /// Queues `length` bytes of a file, starting at `offset`. They are read as they are sent. Nothing may be queued
@@ -296,7 +404,7 @@ impl Outbox {
             plain = &pool.gather;
         }
         let plain = &plain[..plain.len().min(CHUNK)];
-        session.seal(plain, &mut self.front.get_or_insert_default().sealed)?;
+        session.seal(plain, &mut self.extra.get_or_insert_default().sealed)?;
         Ok(plain.len())
     }
 
@@ -338,10 +446,10 @@ impl Outbox {
 
     fn advance(&mut self, mut count: usize, pool: &mut Pool) {
         self.bytes -= count;
-        if let Some(front) = &mut self.front {
-            front.preface = front.preface.saturating_sub(count);
-            if front.preface == 0 && front.sealed.capacity() == 0 {
-                self.front = None;
+        if let Some(extra) = &mut self.extra {
+            extra.preface = extra.preface.saturating_sub(count);
+            if !extra.is_needed() {
+                self.extra = None;
             }
         }
         if let Some(Chunk::File(part)) = self.chunks.front_mut() {
@@ -352,7 +460,7 @@ impl Outbox {
             }
             return;
         }
-        while let Some(first @ (Chunk::Own(_) | Chunk::Shared(_))) = self.chunks.front() {
+        while let Some(first) = self.chunks.front().filter(|first| !matches!(first, Chunk::File(_))) {
             let left = first.bytes().len() - self.sent;
             if count < left {
                 self.sent += count;
@@ -364,8 +472,12 @@ impl Outbox {
             if !self.chunks.is_empty() {
                 self.filled -= chunk.memory();
             }
+            if let Some(extra) = &mut self.extra {
+                extra.index.remove_first(&chunk);
+            }
             pool.drop_chunk(chunk);
         }
+        self.drop_extra();
         if self.chunks.capacity() > 16 {
             self.chunks.shrink_to(4);
         }
@@ -378,7 +490,7 @@ impl Outbox {
             return;
         };
         let bytes = first.bytes();
-        let preface = self.front.as_ref().map_or(0, |front| front.preface);
+        let preface = self.extra.as_ref().map_or(0, |extra| extra.preface);
         let end = if preface > 0 { self.sent + preface } else { end_of_frame_under_way(bytes, self.sent) };
         // This is not a buffer of the pool, which may have far more memory than a Close frame needs.
         let rest = bytes[self.sent..end].to_vec();
@@ -389,12 +501,14 @@ impl Outbox {
 
     /// Discards what TLS has not encrypted yet.
     pub(crate) fn discard_plain(&mut self, pool: &mut Pool) {
-        let mut front = self.front.take();
+        let mut extra = self.extra.take();
         self.clear(pool);
-        if let Some(front) = &mut front {
-            front.preface = 0;
+        if let Some(extra) = &mut extra {
+            extra.preface = 0;
+            extra.index = Index::default();
         }
-        self.front = front;
+        self.extra = extra;
+        self.drop_extra();
     }
 
     pub(crate) fn clear(&mut self, pool: &mut Pool) {

@@ -3,6 +3,7 @@
 
 pub(crate) mod gathered;
 pub(crate) mod options;
+pub(crate) mod policy;
 pub(crate) mod publication;
 
 use std::collections::HashMap;

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::topics::policy::Provisional;
+
 /// Bytes gathered, or encrypted, at a time.
 pub(super) const CHUNK: usize = 64 * 1024;
 
@@ -60,7 +62,12 @@ impl Pool {
         match chunk {
             Chunk::Own(buffer) => self.give(buffer),
             Chunk::Shared(frame) => self.let_go(frame),
-            Chunk::File(_) => {}
+            Chunk::Provisional(provisional) => {
+                if let Some(provisional) = Arc::into_inner(provisional) {
+                    self.let_go(provisional.frame);
+                }
+            }
+            Chunk::File(_) | Chunk::Hole => {}
         }
     }
 }
@@ -68,6 +75,10 @@ impl Pool {
 pub(super) enum Chunk {
     Own(Vec<u8>),
     Shared(Arc<[u8]>),
+    /// A frame that other outboxes hold too, and that may be replaced or left out until it is begun.
+    Provisional(Arc<Provisional>),
+    /// Where a frame was that has been left out. Neither the first nor the last chunk is one.
+    Hole,
     File(Box<FilePart>),
 }
 
@@ -77,7 +88,8 @@ impl Chunk {
         match self {
             Self::Own(bytes) => bytes,
             Self::Shared(bytes) => bytes,
-            Self::File(_) => &[],
+            Self::Provisional(provisional) => &provisional.frame,
+            Self::File(_) | Self::Hole => &[],
         }
     }
 
@@ -85,7 +97,15 @@ impl Chunk {
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Own(bytes) => bytes.capacity(),
-            Self::Shared(_) | Self::File(_) => 0,
+            Self::Shared(_) | Self::Provisional(_) | Self::Hole | Self::File(_) => 0,
+        }
+    }
+
+    /// The frame that may be replaced or left out, if it is one.
+    pub(super) fn provisional(&self) -> Option<&Provisional> {
+        match self {
+            Self::Provisional(provisional) => Some(provisional),
+            Self::Own(_) | Self::Shared(_) | Self::Hole | Self::File(_) => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What an outbox writes, and in which order.
 
+mod model;
+
 use std::os::unix::fs::FileExt;
 
 use super::*;
@@ -76,8 +78,10 @@ fn frame_of(payload: &[u8]) -> Vec<u8> {
 fn assert_counted(outbox: &Outbox) {
     let own: usize = outbox.chunks.iter().map(Chunk::memory).sum();
     let queue = if outbox.chunks.is_empty() { 0 } else { outbox.chunks.capacity() * size_of::<Chunk>() };
-    let sealed = outbox.front.as_ref().map_or(0, |front| front.sealed.capacity());
-    assert_eq!(outbox.memory(), own + queue + sealed);
+    let sealed = outbox.extra.as_ref().map_or(0, |extra| extra.sealed.capacity());
+    let index = outbox.extra.as_ref().map_or(0, |extra| extra.index.memory());
+    let index = if outbox.chunks.is_empty() { 0 } else { index };
+    assert_eq!(outbox.memory(), own + queue + sealed + index);
 }
 
 #[test]
@@ -321,4 +325,70 @@ fn a_file_that_has_become_shorter_is_an_error_when_the_kernel_sends_it_too() {
     let error = outbox.write_to(&mut sending, &mut pool, usize::MAX).expect_err("an error");
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     assert_eq!(sending.socket.taken.len(), 300_000);
+}
+
+fn provisional(payload: &[u8], label: Option<&str>, deadline: u64) -> Arc<Provisional> {
+    let label = label.map(|key| Arc::new(Label::new("price", Some(key))));
+    Arc::new(Provisional { frame: frame_of(payload).into(), label, deadline })
+}
+
+/// Everything that is left in an outbox.
+fn rest_of(outbox: &mut Outbox, pool: &mut Pool) -> Vec<u8> {
+    let mut socket = socket(usize::MAX);
+    outbox.write_to(&mut socket, pool, usize::MAX).expect("no error");
+    socket.taken
+}
+
+#[test]
+fn a_frame_takes_the_place_of_the_one_with_its_label() {
+    for others in [0, 20] {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"first")));
+        assert!(!outbox.put(&mut pool, &provisional(b"a1", Some("a"), u64::MAX)));
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"between")));
+        let mut expected = [frame_of(b"first"), frame_of(b"a2"), frame_of(b"between")].concat();
+        for number in 0..others {
+            let number = number.to_string();
+            assert!(!outbox.put(&mut pool, &provisional(number.as_bytes(), Some(&number), u64::MAX)));
+            expected.extend(frame_of(number.as_bytes()));
+        }
+        assert!(!outbox.put(&mut pool, &provisional(b"no label", None, u64::MAX)));
+        expected.extend(frame_of(b"no label"));
+        assert!(outbox.put(&mut pool, &provisional(b"a2", Some("a"), u64::MAX)));
+        assert_eq!(outbox.len(), expected.len());
+        assert_eq!(rest_of(&mut outbox, &mut pool), expected);
+    }
+}
+
+#[test]
+fn a_frame_that_has_been_begun_is_neither_replaced_nor_left_out() {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    outbox.put(&mut pool, &provisional(b"a1", Some("a"), 1));
+    outbox.write_to(&mut socket(1), &mut pool, usize::MAX).expect("no error");
+    assert_eq!(outbox.leave_out_expired(9, &mut pool), 0);
+    assert!(!outbox.put(&mut pool, &provisional(b"a2", Some("a"), u64::MAX)));
+    assert!(outbox.put(&mut pool, &provisional(b"a3", Some("a"), u64::MAX)));
+    assert_eq!(rest_of(&mut outbox, &mut pool), [&frame_of(b"a1")[1..], &frame_of(b"a3")].concat());
+}
+
+#[test]
+fn what_expires_under_a_frame_that_is_stuck_takes_no_room() {
+    let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+    outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"stuck")));
+    outbox.write_to(&mut socket(1), &mut pool, usize::MAX).expect("no error");
+    let (cost, memory) = (outbox.cost(), outbox.memory());
+    for now in 0..10_000 {
+        outbox.leave_out_expired(now, &mut pool);
+        outbox.put(&mut pool, &provisional(b"x", Some(&now.to_string()), now + 20));
+        assert!(outbox.cost() < cost + 50 * (CHUNK_COST + 3) && outbox.memory() < memory + 20_000);
+    }
+    assert_eq!(outbox.leave_out_expired(20_000, &mut pool), 21);
+    assert!(outbox.cost() == cost && outbox.extra.is_none());
+    assert_eq!(rest_of(&mut outbox, &mut pool), &frame_of(b"stuck")[1..]);
+}
+
+#[test]
+fn neither_a_deadline_nor_a_label_makes_an_outbox_larger() {
+    assert_eq!(size_of::<Outbox>(), 64);
+    assert_eq!(size_of::<Chunk>(), size_of::<Vec<u8>>());
 }
