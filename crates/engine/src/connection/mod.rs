@@ -28,6 +28,7 @@ use crate::endpoints::EndpointId;
 use crate::settings::Settings;
 use crate::tls::session::Session;
 use crate::topics::Subscriptions;
+use crate::topics::policy::Policy;
 
 /// The stage that a connection is in.
 pub(crate) enum Stage {
@@ -228,10 +229,19 @@ impl Lane {
     }
 }
 
+/// A message, or a fragment of one, that waits for the end of another.
+pub(crate) struct DeferredMessage {
+    pub(crate) opcode: DataOpcode,
+    pub(crate) fin: Fin,
+    pub(crate) payload: Vec<u8>,
+    /// Present if the message may be replaced or left out once it is queued.
+    pub(crate) policy: Option<Box<Policy>>,
+}
+
 /// The output that waits for the end of a message that is being sent in fragments.
 #[derive(Default)]
 pub(crate) struct Deferred {
-    pub(crate) messages: VecDeque<(DataOpcode, Fin, Vec<u8>)>,
+    pub(crate) messages: VecDeque<DeferredMessage>,
     pub(crate) bytes: usize,
     /// The closing handshake that follows these messages.
     pub(crate) closing: Option<(u16, String)>,

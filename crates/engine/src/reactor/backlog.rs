@@ -18,7 +18,7 @@ use crate::connection::flow::Outgoing;
 use crate::connection::outbox::Pool;
 use crate::reactor::slice::Slice;
 use crate::reactor::{Reactor, WRITE_BUDGET};
-use crate::registry::Fd;
+use crate::registry::{Fd, add};
 use crate::system::table::Key;
 use crate::topics::Topics;
 use crate::topics::gathered::Fanout;
@@ -242,6 +242,10 @@ impl Reactor {
         let is_last = queue.len() - missing == 1;
         for waiting in queue.range_mut(missing..) {
             if !waiting.is_for(key, fd, &self.topics) {
+                continue;
+            }
+            if waiting.messages.policy().is_some_and(|policy| policy.has_expired(self.clock.now)) {
+                add(&self.shared.totals().messages_expired, 1);
                 continue;
             }
             if !(delivery == Delivery::Write && is_last && self.write_through(key, &mut waiting.messages)) {

@@ -136,6 +136,10 @@ impl Reactor {
     fn relieve(&mut self) {
         // Messages already gathered for many connections go before the Close frames sent now.
         self.settle();
+        self.leave_out_all_expired();
+        if self.held() <= self.budget.threshold {
+            return;
+        }
         let (target, before) = (self.budget.target(), self.held());
         // Connections that were asked to close in the first round but still hold a lot are cut off in the second.
         for _ in 0..2 {

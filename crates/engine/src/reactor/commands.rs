@@ -7,7 +7,7 @@ use wire::frame::{DataOpcode, Fin, MAX_SERVER_HEADER};
 use wire::sender::{Compressor, Control, SendError};
 
 use crate::connection::flow::{Drain, Outgoing};
-use crate::connection::{Connection, Deferred, Wait};
+use crate::connection::{Connection, Deferred, DeferredMessage, Wait};
 use crate::language::command::Command;
 use crate::language::message::{FrameBuffer, Message, content};
 use crate::reactor::budget::COUNTED_AT_ONCE;
@@ -16,6 +16,7 @@ use crate::reactor::{Reactor, WRITE_BUDGET};
 use crate::registry::{Fd, Registry, add};
 use crate::settings::SlowConsumer;
 use crate::system::table::Key;
+use crate::topics::policy::Policy;
 use crate::topics::publication::{Content, Publication};
 
 /// An outbox that has grown to this size is written at once, in the middle of a turn. So a handler that pushes a lot
@@ -23,7 +24,7 @@ use crate::topics::publication::{Content, Publication};
 const WRITE_AT: usize = 256 * 1024;
 
 /// Memory of a deferred message in addition to its payload, including the header of its frame.
-const DEFERRED_COST: usize = size_of::<(DataOpcode, Fin, Vec<u8>)>() + MAX_SERVER_HEADER;
+const DEFERRED_COST: usize = size_of::<DeferredMessage>() + MAX_SERVER_HEADER;
 
 /// The data that counts against the limit when room is requested.
 #[derive(Clone, Copy)]
@@ -127,7 +128,7 @@ impl Reactor {
     fn push_fragment(&mut self, key: Key, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> Result<bool, PushError> {
         match self.connections[key].sender.check_fragment(opcode, fin, payload) {
             Ok(()) => {}
-            Err(SendError::Unfinished) => return Ok(self.defer(key, opcode, fin, payload)),
+            Err(SendError::Unfinished) => return Ok(self.defer(key, opcode, fin, payload, None)),
             Err(SendError::NotUtf8) => return Err(PushError::NotUtf8),
             Err(_) => return Ok(false),
         }
@@ -151,17 +152,25 @@ impl Reactor {
     }
 
     /// Keeps a message until the one that is being sent in fragments has ended. Returns false if the closing handshake
-    /// is to follow that, or there is no room.
-    pub(crate) fn defer(&mut self, key: Key, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
+    /// is to follow that, or there is no room. Until then the message is neither replaced nor left out.
+    pub(crate) fn defer(
+        &mut self,
+        key: Key,
+        opcode: DataOpcode,
+        fin: Fin,
+        payload: &[u8],
+        policy: Option<&Policy>,
+    ) -> bool {
         let is_closing = |deferred: &Deferred| deferred.closing.is_some();
         if self.connections[key].deferred.as_deref().is_some_and(is_closing)
-            || !self.make_room(key, payload.len(), Counted::Everything)
+            || !self.make_room_or(key, payload.len(), Counted::Everything, self.slow_consumer(policy))
         {
             return false;
         }
         let deferred = self.connections[key].deferred.get_or_insert_default();
         deferred.bytes += payload.len() + DEFERRED_COST;
-        deferred.messages.push_back((opcode, fin, payload.to_vec()));
+        let policy = policy.filter(|policy| policy.is_provisional()).cloned().map(Box::new);
+        deferred.messages.push_back(DeferredMessage { opcode, fin, payload: payload.to_vec(), policy });
         self.queued(key);
         true
     }
@@ -172,14 +181,17 @@ impl Reactor {
             return;
         };
         let Some(fd) = self.connections[key].identity.fd() else { return };
-        for (opcode, fin, payload) in deferred.messages {
+        for DeferredMessage { opcode, fin, payload, policy } in deferred.messages {
             let connection = &self.connections[key];
             if !connection.is_open() {
                 return;
             }
             if fin == Fin::Last && opcode != DataOpcode::Continuation && connection.sender.is_ready() {
                 // Room for it was reserved when it was deferred.
-                self.put(key, opcode, &payload);
+                match policy {
+                    Some(policy) => self.put_deferred(key, policy, opcode, &payload),
+                    None => self.put(key, opcode, &payload),
+                }
             } else if self.push(fd, opcode, fin, &payload).is_err() {
                 // A fragment could not be checked when it was deferred, because the text it continues was not known
                 // yet.
@@ -436,6 +448,12 @@ impl Reactor {
     /// policy has been applied. An empty outbox takes any message.
     #[inline]
     pub(crate) fn make_room(&mut self, key: Key, length: usize, counted: Counted) -> bool {
+        self.make_room_or(key, length, counted, self.settings.slow_consumer)
+    }
+
+    /// The same with another slow-consumer policy than the server's.
+    #[inline]
+    pub(crate) fn make_room_or(&mut self, key: Key, length: usize, counted: Counted, policy: SlowConsumer) -> bool {
         let has_room = |connection: &Connection, limit: usize| {
             let cost = match counted {
                 Counted::Everything => connection.cost(),
@@ -447,7 +465,7 @@ impl Reactor {
         if has_room(&self.connections[key], limit) {
             return true;
         }
-        self.write_out(key, usize::MAX);
+        self.write_all_out(key);
         let connection = &self.connections[key];
         if !connection.is_open() {
             return false;
@@ -455,7 +473,22 @@ impl Reactor {
         if has_room(connection, limit) {
             return true;
         }
-        match self.settings.slow_consumer {
+        self.overflow(key, policy);
+        false
+    }
+
+    /// Writes as much as the socket accepts, because there is too little room in the outbox.
+    #[cold]
+    pub(crate) fn write_all_out(&mut self, key: Key) {
+        // This may be outside a turn, long after the last one, and messages may have expired since.
+        self.clock.read();
+        self.write_out(key, usize::MAX);
+    }
+
+    /// Applies the slow-consumer policy: a message does not fit into the outbox.
+    #[cold]
+    pub(crate) fn overflow(&mut self, key: Key, policy: SlowConsumer) {
+        match policy {
             SlowConsumer::Drop => add(&self.shared.totals().messages_dropped, 1),
             SlowConsumer::Close => {
                 let connection = &mut self.connections[key];
@@ -465,7 +498,6 @@ impl Reactor {
                 self.send_close(key, close_code::TRY_AGAIN, "slow consumer");
             }
         }
-        false
     }
 
     /// To be called when something was added to an outbox: it will be written at the end of the turn.

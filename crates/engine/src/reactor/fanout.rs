@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use wire::frame::Fin;
+use wire::frame::{DataOpcode, Fin};
 
 use crate::connection::flow::Outgoing;
 use crate::connection::outbox::Raw;
@@ -10,9 +10,10 @@ use crate::reactor::Reactor;
 use crate::reactor::backlog::{Audience, Waiting};
 use crate::reactor::commands::Counted;
 use crate::reactor::slice::Slice;
-use crate::registry::Fd;
+use crate::registry::{Fd, add};
 use crate::system::table::Key;
 use crate::topics::gathered::{Fanout, Gathered};
+use crate::topics::policy::Policy;
 use crate::topics::publication::{Position, Publication};
 
 impl Reactor {
@@ -22,13 +23,31 @@ impl Reactor {
         &mut self,
         topic: Option<&str>,
         publication: Publication<'_>,
-        _position: Option<Position>,
+        position: Option<Position>,
         exclude: &[Fd],
     ) {
-        let (opcode, payload) = (publication.content.opcode(), publication.payload);
-        if !self.gathered.takes(topic, payload, exclude) {
+        match topic {
+            Some(topic) if !self.settings.topics.is_empty() => {
+                self.gather_by_options(topic, publication, position, exclude);
+            }
+            _ => self.gather_as(topic, None, publication.content.opcode(), publication.payload, exclude),
+        }
+    }
+
+    /// The same for a message that already has its form.
+    #[inline]
+    pub(crate) fn gather_as(
+        &mut self,
+        topic: Option<&str>,
+        policy: Option<Box<Policy>>,
+        opcode: DataOpcode,
+        payload: &[u8],
+        exclude: &[Fd],
+    ) {
+        let is_alone = policy.as_ref().is_some_and(|policy| policy.is_provisional());
+        if is_alone || !self.gathered.takes(topic, payload, exclude) {
             self.settle();
-            self.gathered.begin(topic, exclude);
+            self.gathered.begin(topic, policy, exclude);
         }
         self.gathered.push(opcode, payload);
     }
@@ -157,7 +176,7 @@ impl Reactor {
         let connection = &mut self.connections[key];
         let window = connection.sender.window_bits();
         let has_room = connection.cost() + messages.bytes() <= self.settings.send_queue_size;
-        if !(connection.sender.is_ready() && window.is_none() && has_room) {
+        if !(connection.sender.is_ready() && window.is_none() && has_room && !messages.is_provisional()) {
             for index in 0..messages.len() {
                 self.deliver_one(key, index, messages);
             }
@@ -168,19 +187,24 @@ impl Reactor {
         self.queued(key);
     }
 
-    /// Delivers only message number `index`: its connection is compressed, or can take only some of the messages.
-    fn deliver_one(&mut self, key: Key, index: usize, messages: &mut Fanout) {
+    /// Delivers only message number `index`: its connection is compressed, or can take only some of the messages, or the
+    /// message may be replaced or left out. Returns whether it was queued.
+    pub(crate) fn deliver_one(&mut self, key: Key, index: usize, messages: &mut Fanout) -> bool {
+        if messages.is_missing(index) {
+            add(&self.shared.totals().messages_dropped, 1);
+            return false;
+        }
         let (opcode, payload) = messages.get(index);
         let sender = &self.connections[key].sender;
         if !sender.is_ready() {
-            if sender.is_mid_message() {
-                self.defer(key, opcode, Fin::Last, payload);
-            }
-            return;
+            return sender.is_mid_message() && self.defer(key, opcode, Fin::Last, payload, messages.policy());
+        }
+        if messages.is_provisional() {
+            return self.deliver_provisional(key, messages);
         }
         let length = payload.len();
-        if !self.make_room(key, length, Counted::Everything) {
-            return;
+        if !self.make_room_or(key, length, Counted::Everything, self.slow_consumer(messages.policy())) {
+            return false;
         }
         let connection = &mut self.connections[key];
         let tools = &mut self.tools;
@@ -193,5 +217,6 @@ impl Reactor {
         connection.outbox.share(&mut tools.pool, frame);
         self.shared.count_out(connection, 1, length);
         self.queued(key);
+        true
     }
 }

@@ -22,7 +22,10 @@ mod http;
 mod listing;
 mod mailbox;
 mod notice;
+#[allow(dead_code, reason = "joining is to use it")]
+mod old_messages;
 mod phase;
+mod policies;
 mod progress;
 mod proxied;
 mod read;
@@ -586,6 +589,10 @@ impl Reactor {
 
     pub(crate) fn write_out(&mut self, key: Key, budget: usize) {
         let connection = &mut self.connections[key];
+        if connection.outbox.may_have_expired(self.clock.now) {
+            self.write_out_unexpired(key, budget);
+            return;
+        }
         if connection.outgoing == Outgoing::Blocked {
             return;
         }
@@ -601,14 +608,7 @@ impl Reactor {
             connection.progress_at = self.clock.now;
         }
         match progress {
-            Ok(Progress::Empty) => {
-                if connection.drain == Drain::High
-                    && let Some((fd, _)) = connection.identity.open()
-                {
-                    connection.drain = Drain::Listed;
-                    self.drained.push(fd);
-                }
-            }
+            Ok(Progress::Empty) => {}
             Ok(Progress::Blocked) => {
                 connection.outgoing = Outgoing::Blocked;
                 connection.outbox.fit();
@@ -621,6 +621,20 @@ impl Reactor {
                 self.abort(key);
                 return;
             }
+        }
+        self.note_shorter(key);
+    }
+
+    /// To be called when an outbox may have become shorter, or empty.
+    #[inline(always)]
+    fn note_shorter(&mut self, key: Key) {
+        let connection = &mut self.connections[key];
+        if connection.drain == Drain::High
+            && connection.outbox.is_empty()
+            && let Some((fd, _)) = connection.identity.open()
+        {
+            connection.drain = Drain::Listed;
+            self.drained.push(fd);
         }
         self.shared.count_unsent(connection, connection.unsent());
         let (is_empty, is_awaited) = (connection.outbox.is_empty(), connection.awaited);

@@ -78,7 +78,7 @@ impl Reactor {
             return Ok(self.send_to_other(fd, opcode, payload));
         };
         if !self.has_room_for(key, opcode, payload.len()) {
-            self.write_out(key, usize::MAX);
+            self.write_all_out(key);
             if !self.connections[key].is_open() {
                 return Ok(Sending::NotOpen);
             }

@@ -8,9 +8,12 @@ use wire::deflate::Deflater;
 use wire::frame::{self, DataOpcode, FirstByte, Opcode};
 
 use crate::registry::Fd;
+use crate::topics::policy::{Policy, Provisional};
 
 /// The smallest window that permessage-deflate can be negotiated with here.
 const MIN_WINDOW_BITS: u8 = 9;
+/// What a message takes of an outbox's limit, at most, in addition to its frame.
+const MESSAGE_COST: usize = 64;
 /// Bytes of frames that are gathered.
 const MAX_GATHERED: usize = 32 * 1024;
 
@@ -20,6 +23,8 @@ pub(crate) struct Gathered {
     /// The topic whose subscribers they are for; `None` means everyone.
     topic: Option<String>,
     exclude: Vec<Fd>,
+    /// `None` if the topic has none. A message that may be replaced or left out is gathered alone.
+    policy: Option<Box<Policy>>,
     /// Their frames, uncompressed, one after another.
     frames: Vec<u8>,
     messages: Vec<Place>,
@@ -43,12 +48,14 @@ impl Gathered {
     pub(crate) fn takes(&self, topic: Option<&str>, payload: &[u8], exclude: &[Fd]) -> bool {
         !self.is_empty()
             && self.topic.as_deref() == topic
+            && !self.is_provisional()
             && self.exclude == exclude
             && self.frames.len() + payload.len() <= MAX_GATHERED
     }
 
     /// Starts over, for the subscribers of `topic` or for everyone.
-    pub(crate) fn begin(&mut self, topic: Option<&str>, exclude: &[Fd]) {
+    pub(crate) fn begin(&mut self, topic: Option<&str>, policy: Option<Box<Policy>>, exclude: &[Fd]) {
+        self.policy = policy;
         match (&mut self.topic, topic) {
             (Some(before), Some(topic)) => topic.clone_into(before),
             _ => self.topic = topic.map(str::to_owned),
@@ -64,6 +71,12 @@ impl Gathered {
         self.bytes += payload.len();
     }
 
+    /// Adds a message that has no form, so that those after it have the numbers that they would have.
+    pub(crate) fn push_missing(&mut self) {
+        let end = self.frames.len();
+        self.messages.push(Place { opcode: DataOpcode::Text, frame: end..end, payload: end..end });
+    }
+
     pub(crate) fn topic(&self) -> Option<&str> {
         self.topic.as_deref()
     }
@@ -72,14 +85,19 @@ impl Gathered {
         &self.exclude
     }
 
+    fn is_provisional(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.is_provisional())
+    }
+
     /// The messages in the form in which they are delivered to each connection.
     pub(crate) fn into_messages(self) -> Fanout {
-        Fanout { gathered: self, together: None, alone: Vec::new() }
+        Fanout { gathered: self, together: None, alone: Vec::new(), provisional: Vec::new() }
     }
 
     /// Clears everything; memory of ordinary size is kept for reuse.
     pub(crate) fn clear(&mut self) {
         self.exclude.clear();
+        self.policy = None;
         self.frames.clear();
         self.frames.shrink_to(2 * MAX_GATHERED);
         self.messages.clear();
@@ -93,6 +111,8 @@ pub(crate) struct Fanout {
     together: Option<Arc<[u8]>>,
     /// Empty until one is requested.
     alone: Vec<Alone>,
+    /// The only message in the forms in which it was queued, if it may be replaced or left out.
+    provisional: Vec<Arc<Provisional>>,
 }
 
 /// One message's frame.
@@ -107,6 +127,7 @@ impl Fanout {
     /// Ends the fan-out: passes each of its frames to `count`, once. Returns the gathered messages, which are to be
     /// cleared, so that their memory can be reused.
     pub(crate) fn finish(self, mut count: impl FnMut(&Arc<[u8]>)) -> Gathered {
+        drop(self.provisional);
         self.together.iter().for_each(&mut count);
         for Alone { plain, compressed } in self.alone {
             for frame in compressed.into_iter().flatten() {
@@ -124,6 +145,35 @@ impl Fanout {
         &self.gathered
     }
 
+    /// What applies to the messages while they wait.
+    pub(crate) fn policy(&self) -> Option<&Policy> {
+        self.gathered.policy.as_deref()
+    }
+
+    /// Whether this is one message, which may be replaced or left out.
+    #[inline]
+    pub(crate) fn is_provisional(&self) -> bool {
+        self.gathered.is_provisional()
+    }
+
+    /// The only message, for connections that inflate with a window of `window_bits`, or without compression.
+    pub(crate) fn provisional(&mut self, window_bits: Option<u8>, deflater: &mut Deflater) -> &Arc<Provisional> {
+        let frame = Arc::clone(match window_bits {
+            Some(bits) => self.compressed(0, bits, deflater),
+            None => self.together(),
+        });
+        let known = self.provisional.iter().position(|known| Arc::ptr_eq(&known.frame, &frame));
+        let place = known.unwrap_or_else(|| {
+            let (label, deadline) = match &self.gathered.policy {
+                Some(policy) => (policy.label.clone(), policy.deadline),
+                None => (None, u64::MAX),
+            };
+            self.provisional.push(Arc::new(Provisional { frame, label, deadline }));
+            self.provisional.len() - 1
+        });
+        &self.provisional[place]
+    }
+
     /// The memory that this takes until it is delivered, roughly.
     pub(crate) fn cost(&self) -> usize {
         let Gathered { frames, messages, exclude, .. } = &self.gathered;
@@ -134,6 +184,19 @@ impl Fanout {
     /// The number of messages.
     pub(crate) fn len(&self) -> usize {
         self.gathered.messages.len()
+    }
+
+    /// The most that the messages from number `first` on take of an outbox's limit.
+    pub(crate) fn cost_from(&self, first: usize) -> usize {
+        let Gathered { frames, messages, .. } = &self.gathered;
+        messages
+            .get(first)
+            .map_or(0, |place| frames.len() - place.frame.start + (messages.len() - first) * MESSAGE_COST)
+    }
+
+    /// Whether this message has no form, so that it cannot be delivered.
+    pub(crate) fn is_missing(&self, index: usize) -> bool {
+        self.gathered.messages[index].frame.is_empty()
     }
 
     /// Bytes of all payloads.

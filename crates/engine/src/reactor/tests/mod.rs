@@ -13,6 +13,7 @@ mod close;
 mod deadlines;
 mod invariants;
 mod limits;
+mod policies;
 mod proxied;
 mod random;
 mod sending;

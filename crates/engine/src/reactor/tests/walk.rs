@@ -21,7 +21,8 @@ use crate::reactor::tests::random::Random;
 use crate::reactor::tests::simulation::{NO_HEADERS, Simulation};
 use crate::registry::Fd;
 use crate::settings::{Settings, SlowConsumer};
-use crate::topics::publication::{Content, Publication};
+use crate::topics::options::{Lagging, TopicOptions, TopicRules};
+use crate::topics::publication::{Content, Position, Publication};
 
 /// The walks of an ordinary run.
 const SEEDS: u64 = 3;
@@ -32,6 +33,10 @@ const MAX_MESSAGE: usize = 2000;
 const MAX_QUEUE: usize = 20_000;
 const MAX_TOPICS: usize = 3;
 const TOPICS: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// The topic of whose messages only the latest is kept, and the one whose messages expire; in half of the walks.
+const LATEST: &str = "d";
+const BRIEF: &str = "e";
+const KEYS: [Option<&str>; 4] = [None, Some("x"), Some("y"), Some("z")];
 const FILE_SIZE: usize = 300_000;
 /// Bytes that may be queued beyond `send_queue_size`: control frames, the answer to the handshake, and headers.
 const OVERHEAD: usize = 600;
@@ -74,6 +79,9 @@ enum Kind {
     Http,
 }
 
+/// Messages that may be lost, but stay in order: their topic and key.
+type Stream = (&'static str, Option<&'static str>);
+
 /// A client, and what is known about its connection.
 struct Peer {
     kind: Kind,
@@ -96,6 +104,9 @@ struct Peer {
     /// How many of the expected messages have been received or passed over, and how many frames have been looked at.
     matched: usize,
     looked_at: usize,
+    /// Messages that may be replaced or expire, and the place of the last one of each stream that has been received.
+    passing: Vec<(Message, Stream)>,
+    passed: BTreeMap<Stream, usize>,
     pings: usize,
     pongs: usize,
     topics: Vec<&'static str>,
@@ -117,6 +128,8 @@ impl Peer {
             fragmented: None,
             matched: 0,
             looked_at: 0,
+            passing: Vec::new(),
+            passed: BTreeMap::new(),
             pings: 0,
             pongs: 0,
             topics: Vec::new(),
@@ -130,10 +143,26 @@ impl Peer {
             None => self.expected.push(message),
         }
     }
+
+    /// Notes that a message of a stream has been received; false if it belongs to none.
+    fn passes(&mut self, message: &Message) -> bool {
+        let Some(place) = self.passing.iter().position(|(each, _)| each == message) else { return false };
+        let before = self.passed.insert(self.passing[place].1, place);
+        assert!(before.is_none_or(|before| before < place), "the messages of a stream are sent in order");
+        true
+    }
+
+    /// Whether of each key the latest message has been received.
+    fn has_latest(&self) -> bool {
+        let latest: BTreeMap<Stream, usize> =
+            self.passing.iter().enumerate().map(|(place, (_, stream))| (*stream, place)).collect();
+        latest.iter().all(|(stream, place)| stream.0 == BRIEF || self.passed.get(stream) == Some(place))
+    }
 }
 
 struct Walk {
     random: Random,
+    has_topic_options: bool,
     simulation: Simulation,
     peers: Vec<Peer>,
     /// By connection.
@@ -153,6 +182,7 @@ impl Walk {
         let mut random = Random::new(seed);
         let policy = if random.chance(50) { SlowConsumer::Close } else { SlowConsumer::Drop };
         let seconds = |count| Duration::from_secs(count);
+        let has_topic_options = random.chance(50);
         let mut simulation = Simulation::new(Settings {
             max_connections: 10,
             max_message_size: MAX_MESSAGE,
@@ -160,6 +190,7 @@ impl Walk {
             slow_consumer: policy,
             max_memory: if random.chance(50) { 1 << 30 } else { 60_000 },
             max_topics: MAX_TOPICS,
+            topics: if has_topic_options { topic_options() } else { TopicRules::default() },
             compression: random.chance(40),
             compression_threshold: 300,
             receive_queue: 3,
@@ -189,6 +220,7 @@ impl Walk {
         let file = file_of(FILE_SIZE);
         Self {
             random,
+            has_topic_options,
             simulation,
             peers,
             owners,
@@ -242,7 +274,8 @@ impl Walk {
             22..38 => self.client_reads(),
             38 => self.client_ends(),
             39..41 => self.client_requests(),
-            41..51 => self.push(),
+            41..50 => self.push(),
+            50 => self.deliver_old(),
             51..57 => self.push_fragment(),
             57 => self.ping_or_disconnect(),
             58..60 => self.change_topics(),
@@ -450,6 +483,38 @@ impl Walk {
         }
     }
 
+    fn deliver_old(&mut self) {
+        let Some((fd, who)) = self.connection() else { return };
+        let messages: Vec<Message> = (0..self.random.below(4)).map(|_| self.message()).collect();
+        let old: Vec<(Position, Publication<'_>)> = (1..)
+            .zip(&messages)
+            .map(|(offset, message)| {
+                let content = Content::of(message.opcode());
+                (Position { epoch: 1, offset }, Publication { content, payload: message.payload(), key: None })
+            })
+            .collect();
+        let first = self.random.below(messages.len() + 1);
+        let topic = self.random.pick(&TOPICS).unwrap_or_default();
+        let reactor = &mut self.simulation.reactor;
+        let mut old = reactor.fanout_of(topic, old);
+        let Some(key) = reactor.settled_key(fd) else { return };
+        let has_room = reactor.connections[key].cost() + old.cost_from(first) <= MAX_QUEUE;
+        if self.policy == SlowConsumer::Close && !has_room {
+            return;
+        }
+        let count = reactor.deliver_from(key, first, &mut old);
+        reactor.end_fanout(old);
+        // Messages that waited for the connection may have closed it, or it closes once an unfinished message has ended.
+        let reactor = &self.simulation.reactor;
+        let connection = reactor.open_key(fd).map(|key| &reactor.connections[key]);
+        let is_open =
+            connection.is_some_and(|it| it.deferred.as_ref().is_none_or(|deferred| deferred.closing.is_none()));
+        if is_open {
+            assert!(!has_room || count == messages.len() - first, "all old messages are queued");
+            messages.into_iter().skip(first).for_each(|message| self.peers[who].expect(message));
+        }
+    }
+
     fn push_fragment(&mut self) {
         let Some((fd, who)) = self.connection() else { return };
         let fin = if self.random.chance(50) { Fin::Last } else { Fin::More };
@@ -509,22 +574,37 @@ impl Walk {
         let topic = self.random.pick(&TOPICS).filter(|_| self.random.chance(70));
         let excludes = self.random.chance(50);
         let excluded: Vec<Fd> = self.connection().map(|(fd, _)| fd).into_iter().filter(|_| excludes).collect();
-        self.expect_of_many(topic, &message, &excluded);
+        let key = self.random.pick(&KEYS).flatten();
+        self.expect_of_many(topic, key, &message, &excluded);
         let (opcode, payload) = (message.opcode(), message.payload());
         match topic {
             Some(topic) => {
-                let publication = Publication { content: Content::of(opcode), payload, key: None };
+                let publication = Publication { content: Content::of(opcode), payload, key };
                 self.simulation.reactor.publish(topic, publication, &excluded);
             }
             None => self.simulation.reactor.broadcast(opcode, payload, &excluded),
         }
     }
 
-    fn expect_of_many(&mut self, topic: Option<&str>, message: &Message, excluded: &[Fd]) {
+    fn expect_of_many(
+        &mut self,
+        topic: Option<&'static str>,
+        key: Option<&'static str>,
+        message: &Message,
+        excluded: &[Fd],
+    ) {
+        let stream = match topic {
+            Some(LATEST) if self.has_topic_options => Some((LATEST, key)),
+            Some(BRIEF) if self.has_topic_options => Some((BRIEF, None)),
+            _ => None,
+        };
         for fd in self.simulation.reactor.own_ids() {
             let peer = &mut self.peers[self.owners[&fd]];
             if !excluded.contains(&fd) && topic.is_none_or(|topic| peer.topics.contains(&topic)) {
-                peer.expect(message.clone());
+                match stream {
+                    Some(stream) => peer.passing.push((message.clone(), stream)),
+                    None => peer.expect(message.clone()),
+                }
             }
         }
     }
@@ -542,7 +622,7 @@ impl Walk {
             }
         } else {
             let topic = TOPICS[0];
-            self.expect_of_many(Some(topic), &message, &[]);
+            self.expect_of_many(Some(topic), None, &message, &[]);
             let publication = Publication { content: Content::of(opcode), payload: &payload, key: None };
             let exclude = std::borrow::Cow::Borrowed(&[][..]);
             assert!(shared.command(crate::language::command::Command::Publish { topic, publication, exclude }));
@@ -683,6 +763,9 @@ impl Walk {
                     }
                     Received::Ping(_) | Received::Close(..) => continue,
                 };
+                if peer.passes(&message) {
+                    continue;
+                }
                 let rest = &peer.expected[peer.matched..];
                 let place = rest.iter().position(|each| *each == message);
                 match self.policy {
@@ -740,6 +823,8 @@ impl Walk {
             if self.policy == SlowConsumer::Close {
                 assert_eq!(peer.matched, peer.expected.len(), "an open connection has received everything");
             }
+            let is_dropped = self.simulation.stat("messages_dropped") > 0;
+            assert!(is_dropped || peer.has_latest(), "an open connection has received the latest message of each key");
         }
         if self.random.chance(50) {
             self.simulation.reactor.close_all(1001, "bye");
@@ -785,6 +870,22 @@ impl Walk {
         assert!(stat("messages_in") >= delivered as u64);
         assert!(delivered > 0 && self.peers.iter().any(|peer| peer.matched > 0), "the walk has led somewhere");
     }
+}
+
+fn topic_options() -> TopicRules {
+    let options = |pattern: &str, lagging, ttl| TopicOptions {
+        pattern: pattern.into(),
+        history: 0,
+        seconds: Duration::ZERO,
+        presence: false,
+        envelope: false,
+        lagging,
+        ttl,
+    };
+    TopicRules::new(vec![
+        options(LATEST, Some(Lagging::Latest), None),
+        options(BRIEF, None, Some(Duration::from_millis(700))),
+    ])
 }
 
 /// The marks in what an HTTP client has received.
