@@ -96,7 +96,7 @@ BENCH = Plan(
         X1.on(*BENCH_SERVERS, "hubbub, async def", "hubbub, wss", "hubbub, 2 workers", "hubbub, ASGI"),
         X16.on(*BENCH_SERVERS, "hubbub, async def", "hubbub, ASGI"),
         LARGE.on(*BENCH_SERVERS),
-        FAN_OUT.on(*BENCH_SERVERS),
+        FAN_OUT.on(*BENCH_SERVERS, "hubbub, history"),
         *(connections(count).on(LIMIT, "hubbub") for count in CONNECTIONS),
         HANDSHAKE.on(*BENCH_SERVERS, "hubbub, embedded"),
         IDLE.on("hubbub", "picows", "websockets", "uvicorn"),
@@ -112,6 +112,7 @@ BENCH = Plan(
         Target("x16", "hubbub", "picows", 0.12),
         Target("16K", "hubbub", "picows", 0.60),
         Target("fan-out", "hubbub", "picows", 0.20),
+        Target("fan-out", "hubbub, history", "hubbub", 1.3),
         *(
             (
                 Target("x1", "hubbub, async def", "hubbub", 1.25),

@@ -62,6 +62,7 @@ SERVERS = {
         hubbub("wss", tls=True),
         hubbub("same worker", "--workers", "2", load=("--to", "same")),
         hubbub("other worker", "--workers", "2", load=("--to", "other")),
+        hubbub("history", "--history", "100"),
         Server("hubbub, ASGI", "hubbub_asgi_server.py", ("hubbub",)),
         Server("picows", "picows_server.py", ("picows", "uvloop")),
         Server("websockets", "websockets_server.py", ("websockets", "uvloop")),

@@ -20,6 +20,8 @@ def main(arguments: argparse.Namespace) -> None:
         ssl_certfile=chain,
         ssl_keyfile=key,
     )
+    if arguments.history:
+        server.topic_options("fan", history=arguments.history)
     recipients: dict[int, list[int]] = {}
 
     def echo(server: Server, frame: Frame) -> None:
@@ -85,6 +87,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     processes = argparse.ArgumentParser(add_help=False)
     processes.add_argument("--workers", type=int, default=1, help="worker processes")
+    processes.add_argument("--history", type=int, default=0, help="messages that the topic keeps")
     processes.add_argument("--embedded", action="store_true", help="all in this process, without a master")
     processes.add_argument("--certificate", nargs=2, default=(None, None), help="PEM files of a chain and its key")
     workloads = ("echo", "echo-async", "fanout", "fanout-async", "fanout-deflate", "broadcast", "push", "hello")

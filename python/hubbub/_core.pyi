@@ -7,9 +7,12 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, final
 
 from .events import Data, Opcode, Sendable, Stats
+from .history import HistoryPage
 from .listing import Page
+from .presence import Member
 from .requests import Request
 from .settings import Settings
+from .topic_options import TopicValues
 
 __all__ = [
     "Frame",
@@ -30,7 +33,6 @@ __all__ = [
 
 __version__: str
 
-_TopicValues = tuple[str, int, float, bool, bool, str | None, float | None]
 _HeaderPairs = Iterable[tuple[str, str] | tuple[bytes, bytes]]
 
 @final
@@ -113,7 +115,7 @@ class Home:
 @final
 class Hub:
     def __new__(
-        cls, settings: Settings, topics: Sequence[_TopicValues], control: int | None, lease: int | None
+        cls, settings: Settings, topics: Sequence[TopicValues], control: int | None, lease: int | None
     ) -> Hub: ...
     @property
     def registry(self) -> int: ...
@@ -144,7 +146,7 @@ class Reactor:
         endpoints: Sequence[tuple[PathPattern, Settings, bool]],
         others: bool,
         max_memory: int,
-        topics: Sequence[_TopicValues],
+        topics: Sequence[TopicValues],
         slot: int,
         link: int | None = None,
         registry: int | None = None,
@@ -182,7 +184,31 @@ class Reactor:
     def list_members(
         self, topic: str, after: int, limit: int, callback: Callable[[Page[int] | None, list[int]], object]
     ) -> int: ...
+    def join(
+        self,
+        fd: int,
+        topic: str,
+        last: int,
+        since: tuple[str, int] | None,
+        info: str | None,
+        callback: Callable[[tuple[bool, int, str, int] | None, list[int]], object],
+    ) -> int: ...
+    def history(
+        self,
+        topic: str,
+        after: tuple[str, int] | None,
+        before: int,
+        limit: int,
+        newest_first: bool,
+        callback: Callable[[HistoryPage | None, list[int]], object],
+    ) -> int: ...
+    def forget_history(self, topic: str, callback: Callable[[bool | None, list[int]], object]) -> int: ...
+    def presence(
+        self, topic: str, after: int, limit: int, callback: Callable[[Page[Member] | None, list[int]], object]
+    ) -> int: ...
     def forget_question(self, number: int) -> None: ...
+    def has_notices(self) -> bool: ...
+    def tells_of_member(self, event: str, fd: int, number: int) -> None: ...
     def watch(self, fd: int) -> bool: ...
     def unwatch(self, fd: int) -> None: ...
     def exists(self, fd: int) -> bool: ...
@@ -255,6 +281,18 @@ class Publisher:
     def subscribers(self, ticket: tuple[int, float], topic: str, timeout: float) -> None: ...
     def topics(self, ticket: tuple[int, float], prefix: str, after: str, limit: int, timeout: float) -> None: ...
     def members(self, ticket: tuple[int, float], topic: str, after: int, limit: int, timeout: float) -> None: ...
+    def history(
+        self,
+        ticket: tuple[int, float],
+        topic: str,
+        after: tuple[str, int] | None,
+        before: int,
+        limit: int,
+        newest_first: bool,
+        timeout: float,
+    ) -> None: ...
+    def presence(self, ticket: tuple[int, float], topic: str, after: int, limit: int, timeout: float) -> None: ...
+    def is_enveloped(self, topic: str) -> bool: ...
     def stats(self, ticket: tuple[int, float], timeout: float) -> None: ...
     def connections(self, ticket: tuple[int, float], timeout: float) -> None: ...
     def info(self, ticket: tuple[int, float], fd: int, timeout: float) -> None: ...

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Self
 
 from raw_peer import CLOSE, PING, PONG, TEXT, frame, handshake
@@ -98,6 +99,16 @@ class HubClient(asyncio.Protocol):
     async def ends(self) -> None:
         """Wait for the end of the connection."""
         await asyncio.shield(self.ended)
+
+    def pause(self) -> None:
+        """Stop reading."""
+        with suppress(RuntimeError):
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        with suppress(RuntimeError):
+            self._transport.resume_reading()
 
     def abort(self) -> None:
         """End the connection without a closing handshake."""

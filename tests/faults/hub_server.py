@@ -22,8 +22,15 @@ PROGRAM = Path(__file__).with_name("hub_program.py")
 class HubServer:
     """`hub_program.py`, started with settings."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
-        """Start it with its control socket in `directory`, and wait until it accepts connections."""
+    def __init__(self, directory: Path, program: Path = PROGRAM, *arguments: str, **settings: Any) -> None:
+        """Start it with its control socket in `directory`, and wait until it accepts connections.
+
+        Args:
+            directory: For its files.
+            program: What to run.
+            arguments: Those of the program after the settings.
+            settings: Of the server.
+        """
         self.connected: list[HubClient] = []
         """All clients that have ever received their ids."""
         self.control = directory / "control"
@@ -31,7 +38,7 @@ class HubServer:
         options = {"workers": 3, "control": str(self.control), "ping_interval": None, **settings}
         with self._log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), json.dumps(options)], stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, str(program), json.dumps(options), *arguments], stdout=subprocess.PIPE, stderr=errors
             )
         assert self._process.stdout
         line = self._process.stdout.readline()
@@ -132,9 +139,11 @@ class HubServer:
 
 
 @contextmanager
-def hub_serving(directory: Path, **settings: Any) -> Iterator[HubServer]:
+def hub_serving(
+    directory: Path, program: Path = PROGRAM, *arguments: str, **settings: Any
+) -> Iterator[HubServer]:
     """Run a server that in the end must stop as it should."""
-    server = HubServer(directory, **settings)
+    server = HubServer(directory, program, *arguments, **settings)
     try:
         yield server
         server.stop()

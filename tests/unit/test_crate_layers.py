@@ -16,8 +16,10 @@ CRATES = {"wire": ROOT / "crates/wire", "engine": ROOT / "crates/engine", "bindi
 LAYERS = [
     {"endpoints", "system"},
     {"registry", "tls"},
-    {"topics", "settings"},
+    {"topics"},
+    {"settings"},
     {"connection", "language"},
+    {"broker"},
     {"hub", "reactor"},
 ]
 

@@ -3,6 +3,7 @@
 //! Events go up ([`Event`], taken with [`Reactor::next`]); commands come down, through the methods of [`Reactor`] on
 //! its own thread and as [`Command`]s through [`Shared`] from any other thread. Nothing here knows about Python.
 
+mod broker;
 mod connection;
 mod endpoints;
 mod hub;
@@ -18,11 +19,12 @@ pub use endpoints::{Bodies, Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
 pub use language::command::{Command, Format, MAX_INFO, MAX_KEY, MAX_PIPED, OUTSIDE, is_topic};
-pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Page, TopicSize};
-pub use language::message::{Answer, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
+pub use language::history::{History, OldMessage};
+pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Member, Page, TopicSize};
+pub use language::message::{Answer, Joined, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
-    Event, Owner, Part, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage, Subscribed,
-    Taken, TlsFacts, Token, Trailers, Watching,
+    Event, MemberEvent, Owner, Part, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage,
+    Subscribed, Taken, TlsFacts, Token, Trailers, Watching,
 };
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,
@@ -37,6 +39,7 @@ pub use system::sockets::explain;
 pub use system::watch::Watcher;
 pub use tls::certificate::CertificateFiles;
 pub use tls::private_key::Password;
+pub use topics::envelope::enveloped_len;
 pub use topics::options::{Lagging, TopicOptions, TopicRules};
 pub use topics::publication::{Content, MAX_OFFSET, Position, Publication};
 pub use wire::frame::{DataOpcode, Fin};

@@ -106,7 +106,7 @@ fn hub_with_control() -> (Hub, Control) {
 fn program(path: &Path) -> Peer {
     let mut peer = Peer::new(UnixStream::connect(path).expect("connected"));
     peer.send(&Message::Hello { version: VERSION });
-    peer.expect(&Message::Welcome { version: VERSION, send_queue_size: 1000 });
+    peer.expect(&Message::Welcome { version: VERSION, send_queue_size: 1000, topics: Vec::new() });
     peer
 }
 

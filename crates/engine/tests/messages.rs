@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use engine::{
-    Answer, COUNTS, Command, Content, DataOpcode, Fd, Fin, Format, Info, Leave, Message, Page, Position, Publication,
-    Question, Stats, WorkerStats,
+    Answer, COUNTS, Command, Content, DataOpcode, Fd, Fin, Format, History, Info, Joined, Leave, Message, OldMessage,
+    Page, Position, Publication, Question, Stats, VERSION, WorkerStats,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -92,6 +92,9 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
     let worker = WorkerStats { worker_id, started_at: number, counts: [number; COUNTS.len()] };
     let stats = Stats { started_at: fd, totals: [fd; COUNTS.len()], workers: vec![worker; ids.len()] };
     let fin = if flag { Fin::Last } else { Fin::More };
+    let position = Position { epoch: number, offset: fd };
+    let key = flag.then_some(text.as_str().into());
+    let old = OldMessage { offset: fd, unix: number, content: Content::Text, key, payload: payload.as_slice().into() };
     let questions = [
         Question::Do(Command::Push { fd, opcode, fin, payload }),
         Question::Do(Command::Disconnect { fd, code, reason: text }),
@@ -99,6 +102,18 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Question::Subscribers(text),
         Question::Topics { prefix: text, after: text, limit: code.into() },
         Question::Members { topic: text, after: fd, limit: code.into() },
+        Question::History { topic: text, after: flag.then_some(position), before: fd, limit: 7, newest_first: flag },
+        Question::Missed { topic: text, since: vec![position; ids.len()], last: 7, max_bytes: number },
+        Question::Forget(text),
+        Question::Presence { topic: text, after: fd, limit: 7 },
+        Question::Join {
+            fd,
+            topic: text,
+            since: flag.then_some(position),
+            last: 7,
+            floor: Some(position),
+            info: flag.then_some(text),
+        },
         Question::Stats,
         Question::Connections,
         Question::Info(fd),
@@ -109,6 +124,9 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Answer::Count(fd),
         Answer::Topics(Page { entries: vec![(text.clone(), fd); ids.len()], goes_on: flag }),
         Answer::Members(Page { entries: ids.clone(), goes_on: flag }),
+        Answer::History(History { position, messages: vec![old; ids.len()], goes_on: flag }.into()),
+        Answer::Presence(Page { entries: vec![(fd, text.clone()); ids.len()], goes_on: flag }),
+        Answer::Joined(Joined { recovered: flag, count: number, position }),
         Answer::Stats(stats.into()),
         Answer::Connections(ids.clone()),
         Answer::Info(flag.then_some((worker_id, info))),
@@ -122,6 +140,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::Leave(Leave::Replace),
         Message::Leave(Leave::Terminate),
         Message::SenderGone,
+        Message::Dropped,
         Message::Wake,
         Message::Ready,
         Message::Leaving,
@@ -134,7 +153,13 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::AwaitRoom { fd, slot: 3, length: 1 << 33 },
         Message::Room { fd, slot: 3 },
         Message::Hello { version: code.into() },
-        Message::Welcome { version: code.into(), send_queue_size: number },
+        Message::Joined { fd, number, topic: text, info: text },
+        Message::Left { fd, number, topic: text },
+        Message::Lost { number, fd, topic: text, info: text },
+        Message::JoinTold { fd, number },
+        Message::LeaveTold { fd, number },
+        Message::Welcome { version: VERSION, send_queue_size: number, topics: vec![(text, flag); ids.len()] },
+        Message::Welcome { version: VERSION + 1, send_queue_size: number, topics: Vec::new() },
     ];
     messages.extend(commands(values).into_iter().map(Message::Command));
     messages.extend(questions.map(|question| Message::Ask(number, Duration::from_millis(code.into()), question)));

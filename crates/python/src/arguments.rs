@@ -1,6 +1,8 @@
 //! Arguments from callers: ids, data, opcodes, topics; and the errors that say what is wrong with them.
 
-use engine::{Content, DataOpcode, Fd, Fin, Format, MAX_KEY, MAX_PIPED, Publication, is_topic};
+use engine::{
+    Content, DataOpcode, Fd, Fin, Format, MAX_KEY, MAX_PIPED, Position, Publication, enveloped_len, is_topic,
+};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyMemoryView, PyString};
@@ -310,6 +312,28 @@ impl Data<'_> {
     }
 }
 
+/// Checks that a message can be put in the envelope of a topic.
+///
+/// # Errors
+/// TypeError if it is bytes; ValueError if it is longer than `limit` in its envelope.
+pub(crate) fn check_enveloped(topic: &str, publication: &Publication<'_>, limit: usize) -> PyResult<()> {
+    if publication.content == Content::Binary {
+        return Err(needs_text(topic));
+    }
+    let length = enveloped_len(topic, publication);
+    if length > limit {
+        let message =
+            format!("a message of {length} bytes in its envelope is larger than send_queue_size, which is {limit}");
+        return Err(PyValueError::new_err(message));
+    }
+    Ok(())
+}
+
+/// Says that bytes cannot be published to a topic with envelopes.
+fn needs_text(topic: &str) -> PyErr {
+    PyTypeError::new_err(format!("data must be str, a dict or a list, because the topic {topic:?} has envelopes"))
+}
+
 pub(crate) fn not_utf8(detail: &str) -> PyErr {
     PyValueError::new_err(format!("a text message must be UTF-8 (RFC 6455 §5.6): {detail}"))
 }
@@ -335,6 +359,21 @@ pub(crate) fn check_close(code: i64, reason: &str) -> PyResult<u16> {
         return Err(PyValueError::new_err(message));
     }
     Ok(code)
+}
+
+/// Where a client says that it is: the text of an epoch, and an offset. A position that cannot be one becomes one that no
+/// topic has.
+#[derive(FromPyObject)]
+pub(crate) struct PositionArgument<'py>(Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+impl PositionArgument<'_> {
+    pub(crate) fn position(&self) -> Position {
+        let epoch = self.0.extract::<&str>().ok().and_then(Position::parse_epoch);
+        match (epoch, self.1.extract::<u64>()) {
+            (Some(epoch), Ok(offset)) => Position { epoch, offset },
+            _ => Position::default(),
+        }
+    }
 }
 
 /// The ids to which a fan-out is not delivered.

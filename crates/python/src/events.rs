@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::{Answer, EndpointId, Event, Fd, Leave, OUTSIDE, Payload, Refused, Relief, Shortage, Token};
+use engine::{Answer, EndpointId, Event, Fd, Leave, MemberEvent, OUTSIDE, Payload, Refused, Relief, Shortage, Token};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};
 use wire::frame::Opcode;
@@ -39,6 +39,7 @@ pub(crate) enum Other {
     Gone(Fd),
     Room(Fd),
     Progress(Token),
+    Member(MemberEvent, String, Fd, u64, String),
     TopicsExceeded(Fd),
     Refused(Box<Refused>),
     Relieved(Relief),
@@ -82,6 +83,9 @@ impl Step {
             Event::Gone { fd } => Other::Gone(fd),
             Event::Room { fd } => Other::Room(fd),
             Event::Progress { token } => Other::Progress(token),
+            Event::Member { event, topic, fd, number, info } => {
+                Other::Member(event, topic.to_owned(), fd, number, info.to_owned())
+            }
             Event::TopicsExceeded { fd } => Other::TopicsExceeded(fd),
             Event::Refused(refused) => Other::Refused(refused),
             Event::Relieved(relief) => Other::Relieved(relief),

@@ -9,10 +9,10 @@ use pyo3::exceptions::{PyBlockingIOError, PyConnectionError, PyRuntimeError, PyT
 use pyo3::prelude::*;
 
 use crate::arguments::{
-    After, CodeArgument, Data, FdArgument, MessageKey, OpcodeArgument, PlainData, Prefix, Reason, Topic, check_close,
-    excluded,
+    After, CodeArgument, Data, FdArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument, Prefix, Reason,
+    Topic, check_close, check_enveloped, excluded,
 };
-use crate::values::{info_tuple, page_tuple, stats_dict};
+use crate::values::{history_tuple, info_tuple, joined_tuple, page_tuple, stats_dict};
 
 /// One connection to a server's control socket.
 ///
@@ -60,6 +60,9 @@ impl Publisher {
             Answer::Count(count) => count.into_bound_py_any(py),
             Answer::Topics(page) => page_tuple(py, page),
             Answer::Members(page) => page_tuple(py, page),
+            Answer::History(history) => history_tuple(py, &history),
+            Answer::Presence(page) => page_tuple(py, page),
+            Answer::Joined(joined) => joined_tuple(py, joined),
             Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py),
             Answer::Connections(ids) => ids.into_bound_py_any(py),
             Answer::Info(info) => match info {
@@ -118,6 +121,9 @@ impl Publisher {
         let Topic(topic) = topic;
         let key = key.as_ref().map(|key| key.0);
         let publication = data.publication(is_json, key, self.engine.send_queue_size())?;
+        if self.engine.has_envelope(topic) {
+            check_enveloped(topic, &publication, self.engine.send_queue_size())?;
+        }
         let exclude = excluded(Some(exclude))?.into();
         self.send(py, &Message::Command(Command::Publish { topic, publication, exclude }), timeout)
     }
@@ -204,6 +210,42 @@ impl Publisher {
         timeout: Wait,
     ) -> PyResult<()> {
         self.ask(py, ticket, Question::Members { topic: topic.0, after: after.0, limit }, timeout)
+    }
+
+    /// Messages that a topic has kept; as `Reactor.history`.
+    #[expect(clippy::too_many_arguments, reason = "a range of messages")]
+    fn history(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        topic: Topic<'_>,
+        after: Option<PositionArgument<'_>>,
+        before: u64,
+        limit: u32,
+        newest_first: bool,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        let after = after.map(|after| after.position());
+        let question = Question::History { topic: topic.0, after, before, limit, newest_first };
+        self.ask(py, ticket, question, timeout)
+    }
+
+    /// A page of a topic's members and what is known about them, as JSON: the first `limit` with ids above `after`.
+    fn presence(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        topic: Topic<'_>,
+        after: FdArgument,
+        limit: u32,
+        timeout: Wait,
+    ) -> PyResult<()> {
+        self.ask(py, ticket, Question::Presence { topic: topic.0, after: after.0, limit }, timeout)
+    }
+
+    /// Whether the messages of a topic have an envelope, so that they must be text.
+    fn is_enveloped(&self, topic: Topic<'_>) -> bool {
+        self.engine.has_envelope(topic.0)
     }
 
     /// See `hubbub.Publisher.stats`.

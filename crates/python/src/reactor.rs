@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Answer, Bodies, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, InUse, LoopCell, Mine, Ownership, Part,
-    PushError, Question, Registry, Requests, Sending, Shared, Stuck, Subscribed, Taken, Token, Watching,
+    Answer, Bodies, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, InUse, LoopCell, MemberEvent, Mine, Ownership,
+    Part, PushError, Question, Registry, Requests, Sending, Shared, Stuck, Subscribed, Taken, Token, TopicRules,
+    Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -23,8 +24,8 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi, intern};
 
 use crate::arguments::{
-    After, CodeArgument, Data, FdArgument, FinishArgument, MessageKey, OpcodeArgument, PlainData, Prefix, Reason,
-    SENDABLE, Topic, check_close, check_ping, excluded, not_utf8, wrong_type,
+    After, CodeArgument, Data, FdArgument, FinishArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument,
+    Prefix, Reason, SENDABLE, Topic, check_close, check_enveloped, check_ping, excluded, not_utf8, wrong_type,
 };
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
@@ -37,7 +38,7 @@ use crate::scopes::Scopes;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::topics::OptionsArgument;
-use crate::values::{info_tuple, metrics_dict, page_tuple, stats_dict};
+use crate::values::{history_tuple, info_tuple, joined_tuple, metrics_dict, page_tuple, stats_dict};
 
 /// The handlers that are called from here. The others are called by the worker.
 #[derive(Default)]
@@ -103,6 +104,7 @@ pub(crate) struct Reactor {
     pub(crate) server: Py<PyAny>,
     pub(crate) home: Py<Home>,
     send_queue_size: usize,
+    topics: TopicRules,
     /// The connection whose message is being handled.
     pub(crate) current: CurrentId,
     in_turn: AtomicBool,
@@ -262,10 +264,16 @@ impl Reactor {
     /// workers that have not answered in time. If it is given no ids either, too many such questions are waiting.
     /// Returns the question's number.
     fn ask_all(&self, py: Python<'_>, question: &Question<'_>, callback: Py<PyAny>) -> PyResult<u64> {
-        let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
-        self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
+        let number = self.keep_callback(callback);
         self.on_loop(py, |engine| engine.ask(number, question))?;
         Ok(number)
+    }
+
+    /// Keeps the callback for the answer to a question, and returns the question's number.
+    fn keep_callback(&self, callback: Py<PyAny>) -> u64 {
+        let number = self.last_question.fetch_add(1, Ordering::Relaxed) + 1;
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).insert(number, callback);
+        number
     }
 
     /// Delivers an answer to the callback that waits for it.
@@ -278,6 +286,10 @@ impl Reactor {
             Answer::Count(count) => Some(count.into_bound_py_any(py)?),
             Answer::Topics(page) => Some(page_tuple(py, page)?),
             Answer::Members(page) => Some(page_tuple(py, page)?),
+            Answer::History(history) => Some(history_tuple(py, &history)?),
+            Answer::Presence(page) => Some(page_tuple(py, page)?),
+            Answer::Joined(joined) => Some(joined_tuple(py, joined)?),
+            Answer::Done(done) => Some(done.into_bound_py_any(py)?),
             Answer::Silent(workers) => {
                 silent.extend(workers.into_iter().map(u32::from));
                 None
@@ -335,7 +347,7 @@ impl Reactor {
         let bodies = if app_scope.is_some() { Bodies::Streamed } else { Bodies::Whole };
         settings.endpoints = crate::endpoints::read(endpoints, others, bodies)?;
         settings.topics = crate::topics::rules(topics);
-        let send_queue_size = settings.send_queue_size;
+        let (send_queue_size, rules) = (settings.send_queue_size, settings.topics.clone());
         let registry = match registry {
             Some(descriptor) => Registry::open(taken_over(descriptor)),
             None => Registry::private(settings.max_connections),
@@ -360,6 +372,7 @@ impl Reactor {
             ids: LoopCell::new(Ids::default()),
             server,
             send_queue_size,
+            topics: rules,
             current: CurrentId::default(),
             in_turn: AtomicBool::new(false),
             scheduled: AtomicBool::new(false),
@@ -579,7 +592,10 @@ impl Reactor {
         let Topic(topic) = topic;
         let is_json = Data::of(data).is_none() && (data.is_instance_of::<PyDict>() || data.is_instance_of::<PyList>());
         let data = self.data(data)?;
-        let publication = data.publication(is_json, key.map(|key| key.0), self.send_queue_size)?;
+        let publication = data.publication(is_json, key.as_ref().map(|key| key.0), self.send_queue_size)?;
+        if self.topics.of(topic).is_some_and(|options| options.envelope) {
+            check_enveloped(topic, &publication, self.send_queue_size)?;
+        }
         let exclude = excluded(exclude)?;
         if let Some(mine) = self.engine.mine() {
             return self.on_own_loop(py, mine, |engine| engine.publish(topic, publication, &exclude));
@@ -749,6 +765,69 @@ impl Reactor {
         callback: Py<PyAny>,
     ) -> PyResult<u64> {
         self.ask_all(py, &Question::Members { topic: topic.0, after: after.0, limit }, callback)
+    }
+
+    /// Subscribes a connection of any process, and sends it what it has missed: everything `since` a position, or, if
+    /// that cannot be had, the `last` messages. The answer is whether everything was had, how many old messages were
+    /// sent, and the epoch and offset behind them.
+    #[expect(clippy::too_many_arguments, reason = "what is wanted, from where, and by whom")]
+    fn join(
+        &self,
+        py: Python<'_>,
+        fd: FdArgument,
+        topic: Topic<'_>,
+        last: u32,
+        since: Option<PositionArgument<'_>>,
+        info: Option<&str>,
+        callback: Py<PyAny>,
+    ) -> PyResult<u64> {
+        let since = since.map(|since| since.position());
+        let number = self.keep_callback(callback);
+        self.on_loop(py, |engine| engine.join_topic(number, fd.0, topic.0, since, last, info))?;
+        Ok(number)
+    }
+
+    /// Asks for messages that a topic has kept: the first `limit` after a position, or the newest `limit` below the
+    /// offset `before` (0: of all). The answer is a list of offsets, data and times (Unix seconds), possibly a shorter
+    /// one; the epoch and offset of the topic; and whether more follow.
+    #[expect(clippy::too_many_arguments, reason = "a range of messages")]
+    fn history(
+        &self,
+        py: Python<'_>,
+        topic: Topic<'_>,
+        after: Option<PositionArgument<'_>>,
+        before: u64,
+        limit: u32,
+        newest_first: bool,
+        callback: Py<PyAny>,
+    ) -> PyResult<u64> {
+        let after = after.map(|after| after.position());
+        self.ask_all(py, &Question::History { topic: topic.0, after, before, limit, newest_first }, callback)
+    }
+
+    /// Removes the history of a topic. The answer is `True`.
+    fn forget_history(&self, py: Python<'_>, topic: Topic<'_>, callback: Py<PyAny>) -> PyResult<u64> {
+        self.ask_all(py, &Question::Forget(topic.0), callback)
+    }
+
+    /// Asks for a page of a topic's members and what is known about them, as JSON: the first `limit` with ids above
+    /// `after`.
+    fn presence(
+        &self,
+        py: Python<'_>,
+        topic: Topic<'_>,
+        after: FdArgument,
+        limit: u32,
+        callback: Py<PyAny>,
+    ) -> PyResult<u64> {
+        self.ask_all(py, &Question::Presence { topic: topic.0, after: after.0, limit }, callback)
+    }
+
+    /// To be called just before the handler of an event that `worker.on_member` was told of, "join" or "leave"; or when
+    /// there is none.
+    fn tells_of_member(&self, py: Python<'_>, event: &str, fd: FdArgument, number: u64) -> PyResult<()> {
+        let event = if event == "join" { MemberEvent::Joined } else { MemberEvent::Left };
+        self.on_loop(py, |engine| engine.tells_of_member(event, fd.0, number))
     }
 
     /// Drops a question whose answer is no longer wanted.
@@ -968,6 +1047,11 @@ impl Reactor {
     /// Stops waiting for handlers that still run: further events of their connections are delivered in the next turn.
     fn release_all(&self, py: Python<'_>) -> PyResult<()> {
         self.on_loop(py, engine::Reactor::release_all)
+    }
+
+    /// Whether a turn has yet to tell of something that has happened, such as who has left a topic.
+    fn has_notices(&self) -> PyResult<bool> {
+        Ok(self.engine()?.has_notices())
     }
 
     /// The number of connections of any kind.

@@ -3,7 +3,7 @@
 use std::mem;
 use std::net::SocketAddr;
 
-use engine::{EndpointId, Fd, Refused, Relief, Shortage, TlsFacts, Token};
+use engine::{EndpointId, Fd, MemberEvent, Refused, Relief, Shortage, TlsFacts, Token};
 use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -150,6 +150,14 @@ impl Reactor {
             }
             Other::Progress(token) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "request_progressed"), (token.to_bits(),))?;
+            }
+            Other::Member(event, topic, fd, number, info) => {
+                let name = match event {
+                    MemberEvent::Joined => "join",
+                    MemberEvent::Left => "leave",
+                };
+                let arguments = (name, topic, fd, number, info);
+                self.runner.worker.bind(py).call_method1(intern!(py, "on_member"), arguments)?;
             }
             Other::TopicsExceeded(fd) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "topics_exceeded"), (fd,))?;

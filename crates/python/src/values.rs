@@ -1,9 +1,9 @@
 //! Information about connections and workers, as plain Python values.
 
-use engine::{COUNTS, Counts, Held, Info, Metrics, Page, Stats, Times};
+use engine::{COUNTS, Content, Counts, Held, History, Info, Joined, Metrics, OldMessage, Page, Position, Stats, Times};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
 /// The values of a `hubbub.ConnectionInfo`, in their order.
 pub(crate) fn info_tuple<'py>(py: Python<'py>, worker_id: u8, info: &Info) -> PyResult<Bound<'py, PyTuple>> {
@@ -28,6 +28,32 @@ pub(crate) fn info_tuple<'py>(py: Python<'py>, worker_id: u8, info: &Info) -> Py
 /// A `hubbub.listing.Page`.
 pub(crate) fn page_tuple<'py, T: IntoPyObject<'py>>(py: Python<'py>, page: Page<T>) -> PyResult<Bound<'py, PyAny>> {
     (page.entries, page.goes_on).into_bound_py_any(py)
+}
+
+/// Messages that a topic has kept, as offsets, data and times in Unix seconds; the topic's epoch and offset; and whether
+/// more follow.
+pub(crate) fn history_tuple<'py>(py: Python<'py>, history: &History) -> PyResult<Bound<'py, PyAny>> {
+    let messages = PyList::empty(py);
+    for OldMessage { offset, unix, content, payload, .. } in &history.messages {
+        let data = match std::str::from_utf8(payload) {
+            Ok(text) if *content != Content::Binary => PyString::new(py, text).into_any(),
+            _ => PyBytes::new(py, payload).into_any(),
+        };
+        messages.append((offset, data, seconds(*unix)))?;
+    }
+    let (epoch, offset) = position_values(history.position);
+    (messages, epoch, offset, history.goes_on).into_bound_py_any(py)
+}
+
+/// Whether everything was recovered, how many old messages were sent, and the epoch and offset behind them.
+pub(crate) fn joined_tuple(py: Python<'_>, joined: Joined) -> PyResult<Bound<'_, PyAny>> {
+    let (epoch, offset) = position_values(joined.position);
+    (joined.recovered, joined.count, epoch, offset).into_bound_py_any(py)
+}
+
+fn position_values(position: Position) -> (String, u64) {
+    // There is no epoch 0.
+    (if position.epoch == 0 { String::new() } else { position.epoch_text() }, position.offset)
 }
 
 /// The dict of `hubbub.Server.stats`.

@@ -182,12 +182,20 @@ impl Outbox {
     }
 
     /// Queues a frame that may be replaced or left out until it is begun. If a frame with its label waits and has not
-    /// been begun, it takes that one's place. Returns whether it does.
+    /// been begun, it takes that one's place; or the last place, if there is an order to keep. Returns whether it
+    /// replaces one.
     pub(crate) fn put(&mut self, pool: &mut Pool, provisional: &Arc<Provisional>) -> bool {
         let place = provisional.label.as_deref().and_then(|label| self.find(label));
         self.bytes += provisional.frame.len();
         let chunk = Chunk::Provisional(Arc::clone(provisional));
         match place {
+            Some(place) if provisional.in_order => {
+                self.leave_hole(place, pool);
+                self.push_chunk(chunk);
+                self.extra.get_or_insert_default().index.add(&self.chunks, self.chunks.len() - 1);
+                self.close_holes(pool);
+                return true;
+            }
             Some(place) => {
                 let before = std::mem::replace(&mut self.chunks[place], chunk);
                 self.take_out(place, before, pool);
@@ -220,15 +228,20 @@ impl Outbox {
         while let Some(extra) = &mut self.extra
             && let Some(place) = extra.index.take_expired(&self.chunks, self.sent, now)
         {
-            let expired = std::mem::replace(&mut self.chunks[place], Chunk::Hole);
-            extra.index.holes += 1;
-            self.take_out(place, expired, pool);
+            self.leave_hole(place, pool);
             count += 1;
         }
         if count > 0 {
             self.close_holes(pool);
         }
         count
+    }
+
+    /// Forgets a frame, whose place stays empty.
+    fn leave_hole(&mut self, place: usize, pool: &mut Pool) {
+        let before = std::mem::replace(&mut self.chunks[place], Chunk::Hole);
+        self.extra.get_or_insert_default().index.holes += 1;
+        self.take_out(place, before, pool);
     }
 
     /// Forgets a frame that has been replaced or left out.

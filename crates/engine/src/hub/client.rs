@@ -19,6 +19,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use crate::language::message::{Answer, FrameBuffer, Message, Question, VERSION, content};
+use crate::topics::options::matches;
 
 /// Bytes that may wait to be written, or one longer message.
 const ROOM: usize = 1024 * 1024;
@@ -77,6 +78,8 @@ pub struct Publisher {
     /// Locked by the thread that waits for an answer.
     input: Mutex<FrameBuffer>,
     send_queue_size: usize,
+    /// The patterns of topics with options, and whether their messages have an envelope.
+    topics: Vec<(String, bool)>,
     process: u32,
     abandoned: AtomicBool,
 }
@@ -151,8 +154,11 @@ impl Publisher {
             stream.set_read_timeout(Some(left.max(SHORTEST_TIMEOUT)))?;
             read_some(&stream, &mut input)?;
         };
-        let send_queue_size = match Message::decode(content(input.frame(welcome))) {
-            Ok(Message::Welcome { version: VERSION, send_queue_size }) => send_queue_size as usize,
+        let (send_queue_size, topics) = match Message::decode(content(input.frame(welcome))) {
+            Ok(Message::Welcome { version: VERSION, send_queue_size, topics }) => {
+                let topics = topics.into_iter().map(|(pattern, has_envelope)| (pattern.to_owned(), has_envelope));
+                (send_queue_size as usize, topics.collect())
+            }
             Ok(Message::Welcome { version, .. }) => {
                 let why = format!(
                     "it runs another version of Hubbub: its control socket speaks version {version}, not {VERSION}"
@@ -171,6 +177,7 @@ impl Publisher {
             line,
             input: Mutex::new(input),
             send_queue_size,
+            topics,
             process: process::id(),
             abandoned: AtomicBool::new(false),
         })
@@ -179,6 +186,11 @@ impl Publisher {
     /// The longest message that the server takes, in bytes.
     pub fn send_queue_size(&self) -> usize {
         self.send_queue_size
+    }
+
+    /// Whether the messages of a topic have an envelope, so that they must be text.
+    pub fn has_envelope(&self, topic: &str) -> bool {
+        self.topics.iter().find(|(pattern, _)| matches(pattern, topic)).is_some_and(|(_, has_envelope)| *has_envelope)
     }
 
     /// Sends a command or a question on its way, after everything sent before. The answer will carry the question's
@@ -431,7 +443,7 @@ mod tests {
         fn welcome(&mut self) {
             let hello = self.receive().expect("Hello");
             assert_eq!(Message::decode(&hello), Ok(Message::Hello { version: VERSION }));
-            self.send(&Message::Welcome { version: VERSION, send_queue_size: 1000 });
+            self.send(&Message::Welcome { version: VERSION, send_queue_size: 1000, topics: Vec::new() });
         }
     }
 
@@ -581,7 +593,7 @@ mod tests {
     #[test]
     fn what_is_no_server_of_this_version_is_refused() {
         let answers = [
-            (Message::Welcome { version: VERSION + 1, send_queue_size: 0 }, "another version"),
+            (Message::Welcome { version: VERSION + 1, send_queue_size: 0, topics: Vec::new() }, "another version"),
             (Message::Ready, "not a Hubbub server"),
         ];
         for (answer, said) in answers {

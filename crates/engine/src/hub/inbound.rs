@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustix::event::PollFlags;
+use serde_json::value::RawValue;
 
 use super::desk::HubEvent;
 use super::peer::{Cut, Handed, Peer, PeerKind, WorkerStage};
@@ -11,6 +12,8 @@ use crate::language::command::{Command, MAX_PIPED};
 use crate::language::link::Read;
 use crate::language::message::{Answer, Leave, Message, Question, VERSION, content};
 use crate::registry::{Registry, WORKERS, add};
+use crate::topics::envelope::enveloped_len;
+use crate::topics::publication::{Content, Publication};
 
 /// Bytes of answers that may wait for a program before further long ones are refused.
 const MAX_LISTS_FOR_PROGRAM: usize = 8 * 1024 * 1024;
@@ -105,8 +108,9 @@ impl Routing {
             PeerKind::Program(program) if !program.has_greeted => {
                 let Message::Hello { .. } = message else { return Err(Cut::Misbehaved) };
                 program.has_greeted = true;
-                let welcome = Message::Welcome { version: VERSION, send_queue_size: self.send_queue_size as u64 };
-                peer.link.send(&welcome);
+                let topics = self.topics.all().iter().map(|options| (&*options.pattern, options.envelope)).collect();
+                let send_queue_size = self.send_queue_size as u64;
+                peer.link.send(&Message::Welcome { version: VERSION, send_queue_size, topics });
                 Ok(())
             }
             PeerKind::Program(_) => self.hear_program(key, message, frame),
@@ -124,8 +128,30 @@ impl Routing {
             Message::Ask(
                 number,
                 patience,
-                question @ (Question::Subscribers(_) | Question::Topics { .. } | Question::Members { .. }),
-            ) => self.ask_interested(key, number, patience, &question)?,
+                question @ (Question::Subscribers(_)
+                | Question::Topics { .. }
+                | Question::Members { .. }
+                | Question::Presence { .. }),
+            ) => self.ask_interested(key, number, patience, &question),
+            Message::Ask(
+                number,
+                _,
+                question @ (Question::History { .. } | Question::Missed { .. } | Question::Forget(_)),
+            ) => self.ask_broker(key, number, &question),
+            Message::Ask(number, patience, question @ Question::Join { .. }) => {
+                self.ask_to_join(key, number, patience, question);
+            }
+            // Only about its own connections.
+            Message::Joined { fd, number, topic, info } if Registry::slot_of(fd) == slot => {
+                self.attendance.begin(fd, number, topic, info);
+                self.with_broker(|broker, _| broker.join(topic, fd, info));
+            }
+            Message::Left { fd, number, topic } if Registry::slot_of(fd) == slot => {
+                self.attendance.end(fd, number);
+                self.with_broker(|broker, _| broker.leave(topic, fd));
+            }
+            Message::JoinTold { fd, number } => self.attendance.join_is_told(slot, fd, number),
+            Message::LeaveTold { fd, number } => self.attendance.leave_is_told(slot, fd, number),
             Message::Answer(number, answer) => self.answered(slot, number, answer),
             Message::Sockets(inputs) => {
                 let sockets = self.peers[key].link.take_sockets();
@@ -171,41 +197,61 @@ impl Routing {
 
     fn hear_program(&mut self, key: usize, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
         match message {
-            Message::Command(Command::PipeMessage { .. }) => Err(Cut::Misbehaved),
-            Message::Command(command) if command.is_allowed(self.send_queue_size) => {
-                self.route(None, &command, frame);
-                Ok(())
-            }
+            Message::Command(Command::PipeMessage { .. }) => return Err(Cut::Misbehaved),
+            Message::Command(command) if self.is_allowed(&command) => self.route(None, &command, frame),
             Message::Ask(number, patience, question) => {
                 let registry = &self.desk.registry;
                 let answer = match question {
                     Question::Do(ref command @ Command::PipeMessage { .. })
                         if command.is_allowed(self.send_queue_size) =>
                     {
-                        let answer = self.route_from_outside(command);
-                        return self.reply(key, number, answer);
+                        self.route_from_outside(command)
                     }
                     Question::Do(command) if command.is_allowed(self.send_queue_size) => {
-                        return self.ask_owner(key, number, patience, command);
+                        self.ask_owner(key, number, patience, command);
+                        return Ok(());
                     }
                     Question::Do(_) => return Err(Cut::Misbehaved),
-                    Question::Subscribers(_) | Question::Topics { .. } | Question::Members { .. } => {
-                        return self.ask_interested(key, number, patience, &question);
+                    Question::Subscribers(_)
+                    | Question::Topics { .. }
+                    | Question::Members { .. }
+                    | Question::Presence { .. } => {
+                        self.ask_interested(key, number, patience, &question);
+                        return Ok(());
                     }
+                    Question::History { .. } | Question::Forget(_) => {
+                        self.ask_broker(key, number, &question);
+                        return Ok(());
+                    }
+                    // For workers only.
+                    Question::Missed { .. } | Question::Join { .. } => return Err(Cut::Misbehaved),
                     Question::Stats => Answer::Stats(registry.stats().into()),
                     Question::Connections => Answer::Connections(registry.open_ids()),
                     Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
                     Question::Flush => Answer::Done(true),
                 };
-                self.reply(key, number, answer)
+                self.reply(key, number, answer);
             }
-            _ => Err(Cut::Misbehaved),
+            _ => return Err(Cut::Misbehaved),
         }
+        Ok(())
+    }
+
+    /// Whether a program may send this.
+    fn is_allowed(&self, command: &Command<'_>) -> bool {
+        let fits_topic = match command {
+            Command::Publish { topic, publication, .. } => {
+                let has_envelope = || self.topics.of(topic).is_some_and(|options| options.envelope);
+                !has_envelope() || fits_envelope(topic, publication, self.send_queue_size)
+            }
+            _ => true,
+        };
+        fits_topic && command.is_allowed(self.send_queue_size)
     }
 
     /// Answers a peer.
-    pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) -> Result<(), Cut> {
-        let Some(peer) = self.peers.get_mut(key) else { return Ok(()) };
+    pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
         let (limit, most) = match peer.kind {
             // A worker that reads nothing may be stopped, which is no reason to cut it off: it does not wait forever
             // for an answer.
@@ -217,6 +263,15 @@ impl Routing {
         if !peer.link.send_within(&Message::Answer(number, answer), limit) {
             peer.link.send_within(&Message::Answer(number, Answer::Refused), most);
         }
-        Ok(())
     }
+}
+
+/// Whether a message can be put in an envelope, which is JSON of at most `limit` bytes.
+fn fits_envelope(topic: &str, publication: &Publication<'_>, limit: usize) -> bool {
+    let is_valid = match publication.content {
+        Content::Binary => false,
+        Content::Text => true,
+        Content::Json => serde_json::from_slice::<&RawValue>(publication.payload).is_ok(),
+    };
+    is_valid && enveloped_len(topic, publication) <= limit
 }

@@ -8,6 +8,7 @@
 //! The supervisor makes requests with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`]
 //! is readable.
 
+mod attendance;
 pub(crate) mod client;
 mod desk;
 mod handover;
@@ -19,6 +20,7 @@ mod questions;
 mod routing;
 mod stuck;
 mod thread;
+mod topics;
 mod turned_away;
 mod turning_away;
 mod watchers;

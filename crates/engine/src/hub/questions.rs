@@ -5,7 +5,7 @@ use std::mem;
 use std::time::Instant;
 
 use crate::language::listing::{Entry, Page, TopicSize};
-use crate::language::message::{Answer, Question};
+use crate::language::message::{Answer, Joined, Question};
 use crate::registry::Fd;
 
 /// Bytes of lists that may wait for the answers of further workers.
@@ -18,6 +18,13 @@ pub(super) enum Gathered {
     /// With the longest page that is wanted.
     Topics(Page<TopicSize>, usize),
     Members(Page<Fd>, usize),
+    Joined(Joined),
+    /// The broker is asked once all workers have told it what was asked of them before.
+    Presence {
+        topic: Box<str>,
+        after: Fd,
+        limit: u32,
+    },
     /// The lists were too long to be kept.
     TooMuch,
 }
@@ -29,6 +36,10 @@ impl Gathered {
             Question::Subscribers(_) => Self::Count(0),
             Question::Topics { limit, .. } => Self::Topics(Page::default(), within::<TopicSize>(*limit)),
             Question::Members { limit, .. } => Self::Members(Page::default(), within::<Fd>(*limit)),
+            Question::Presence { topic, after, limit } => {
+                Self::Presence { topic: (*topic).into(), after: *after, limit: *limit }
+            }
+            Question::Join { .. } => Self::Joined(Joined::default()),
             _ => Self::Done(false),
         }
     }
@@ -40,6 +51,7 @@ impl Gathered {
             (Self::Count(sum), Answer::Count(count)) => Self::Count(sum + count),
             (Self::Topics(page, limit), Answer::Topics(more)) => Self::Topics(page.merge(more, limit), limit),
             (Self::Members(page, limit), Answer::Members(more)) => Self::Members(page.merge(more, limit), limit),
+            (Self::Joined(_), Answer::Joined(joined)) => Self::Joined(joined),
             (_, Answer::Refused) => Self::TooMuch,
             (gathered, _) => gathered,
         }
@@ -50,7 +62,7 @@ impl Gathered {
         match self {
             Self::Topics(page, _) => page.size(),
             Self::Members(page, _) => page.size(),
-            Self::Done(_) | Self::Count(_) | Self::TooMuch => 0,
+            Self::Done(_) | Self::Count(_) | Self::Joined(_) | Self::Presence { .. } | Self::TooMuch => 0,
         }
     }
 
@@ -61,7 +73,8 @@ impl Gathered {
             Self::Count(sum) => Answer::Count(sum),
             Self::Topics(page, _) => Answer::Topics(page),
             Self::Members(page, _) => Answer::Members(page),
-            Self::TooMuch => Answer::Refused,
+            Self::Joined(joined) => Answer::Joined(joined),
+            Self::Presence { .. } | Self::TooMuch => Answer::Refused,
         }
     }
 }

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::desk::HubEvent;
-use super::peer::Cut;
 use super::questions::{Gathered, PendingQuestion};
 use super::thread::{MAX_FOR_WORKER, Routing};
 use crate::language::command::Command;
-use crate::language::message::{Answer, Message, Question};
+use crate::language::message::{Answer, Joined, Message, Question};
 use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
 
 /// Questions of one worker that may wait for answers.
@@ -19,15 +18,15 @@ impl Routing {
     /// Passes a command on to its destination, but not back to the worker it comes from.
     pub(super) fn route(&mut self, from: Option<u8>, command: &Command<'_>, frame: &[u8]) {
         match command {
-            Command::Publish { topic, .. } | Command::Deliver { topic, .. } => {
-                let bit = topic_bit(topic);
-                let desk = Arc::clone(&self.desk);
-                for slot in desk.registry.living().filter(|slot| Some(*slot) != from) {
-                    if desk.registry.has_interest(slot, bit) {
-                        self.pass(slot, frame);
-                    }
+            Command::Publish { topic, publication, exclude } => {
+                if !self.topics.is_empty() && self.topics.ordered(topic).is_some() {
+                    self.place(topic, *publication, exclude);
+                } else {
+                    self.pass_to_interested(from, topic, frame);
                 }
             }
+            // Only the hub sends it.
+            Command::Deliver { .. } => {}
             Command::Broadcast { .. } => {
                 let desk = Arc::clone(&self.desk);
                 for slot in desk.registry.living().filter(|slot| Some(*slot) != from) {
@@ -114,32 +113,35 @@ impl Routing {
 
     // ---- questions --------------------------------------------------------------------------------------------------
 
-    pub(super) fn ask_owner(
-        &mut self,
-        key: usize,
-        number: u64,
-        patience: Duration,
-        command: Command<'_>,
-    ) -> Result<(), Cut> {
+    pub(super) fn ask_owner(&mut self, key: usize, number: u64, patience: Duration, command: Command<'_>) {
         let fd: Fd = command.fd().unwrap_or_default();
         let slot = Registry::slot_of(fd);
         if !self.desk.registry.exists(fd) || self.desk.registry.is_behind(slot) {
-            return self.reply(key, number, Answer::Done(false));
+            self.reply(key, number, Answer::Done(false));
+            return;
         }
-        self.ask_workers(key, number, patience, &[slot], &Question::Do(command))
+        self.ask_workers(key, number, patience, &[slot], &Question::Do(command));
+    }
+
+    /// Asks the worker that has a connection to have it join a topic, with everything that is published from here on.
+    pub(super) fn ask_to_join(&mut self, key: usize, number: u64, patience: Duration, question: Question<'_>) {
+        let Question::Join { fd, topic, since, last, info, .. } = question else { return };
+        let slot = Registry::slot_of(fd);
+        if !self.desk.registry.exists(fd) || self.desk.registry.is_behind(slot) {
+            self.reply(key, number, Answer::Joined(Joined::default()));
+            return;
+        }
+        let at = self.moment();
+        let floor = self.broker.as_mut().and_then(|broker| broker.position(topic, at));
+        let question = Question::Join { fd, topic, since, last, floor, info };
+        self.ask_workers(key, number, patience, &[slot], &question);
     }
 
     /// Asks those workers that may have subscribers: of one topic, or of any.
-    pub(super) fn ask_interested(
-        &mut self,
-        key: usize,
-        number: u64,
-        patience: Duration,
-        question: &Question<'_>,
-    ) -> Result<(), Cut> {
+    pub(super) fn ask_interested(&mut self, key: usize, number: u64, patience: Duration, question: &Question<'_>) {
         let registry = &self.desk.registry;
         let has_interest = |slot: &u8| match question {
-            Question::Subscribers(topic) | Question::Members { topic, .. } => {
+            Question::Subscribers(topic) | Question::Members { topic, .. } | Question::Presence { topic, .. } => {
                 registry.has_interest(*slot, topic_bit(topic))
             }
             _ => registry.has_any_interest(*slot),
@@ -149,22 +151,17 @@ impl Routing {
         let behind: Vec<u8> = behind.map(|slot| self.worker_id_of(slot)).collect();
         if !behind.is_empty() {
             // Commands for them are dropped, and so would this be: there is nothing to wait for.
-            return self.reply(key, number, Answer::Silent(behind));
+            self.reply(key, number, Answer::Silent(behind));
+            return;
         }
-        self.ask_workers(key, number, patience, &slots, question)
+        self.ask_workers(key, number, patience, &slots, question);
     }
 
     /// Asks workers on behalf of a peer, which gets its answer once all of them have answered, or its patience ends.
-    fn ask_workers(
-        &mut self,
-        key: usize,
-        number: u64,
-        patience: Duration,
-        slots: &[u8],
-        question: &Question<'_>,
-    ) -> Result<(), Cut> {
+    fn ask_workers(&mut self, key: usize, number: u64, patience: Duration, slots: &[u8], question: &Question<'_>) {
         if self.peers[key].asking >= MAX_QUESTIONS {
-            return self.reply(key, number, Answer::Refused);
+            self.reply(key, number, Answer::Refused);
+            return;
         }
         self.last_number += 1;
         let own = self.last_number;
@@ -181,10 +178,10 @@ impl Routing {
         let (gathered, deadline) = (Gathered::for_question(question), self.now + patience);
         let asked = PendingQuestion { asker: key, serial: peer.serial, number, waiting, gathered, deadline };
         if waiting == 0 {
-            return self.conclude(asked);
+            self.conclude(asked);
+            return;
         }
         self.questions.insert(own, asked);
-        Ok(())
     }
 
     /// Handles an answer from a worker, or the certainty that none will come.
@@ -192,26 +189,20 @@ impl Routing {
         if self.questions.note(slot, number, answer)
             && let Some(asked) = self.questions.remove(number)
         {
-            let asker = asked.asker;
-            if let Err(cut) = self.conclude(asked) {
-                self.cut_off(asker, &cut);
-            }
+            self.conclude(asked);
         }
     }
 
     /// Tells the peers which workers have not answered in time. Late answers are ignored.
     pub(super) fn give_up_questions(&mut self) {
         while let Some(asked) = self.questions.take_overdue(self.now) {
-            let asker = asked.asker;
-            if let Err(cut) = self.conclude(asked) {
-                self.cut_off(asker, &cut);
-            }
+            self.conclude(asked);
         }
     }
 
-    fn conclude(&mut self, asked: PendingQuestion) -> Result<(), Cut> {
+    fn conclude(&mut self, asked: PendingQuestion) {
         let Some(peer) = self.peers.get_mut(asked.asker).filter(|peer| peer.serial == asked.serial) else {
-            return Ok(());
+            return;
         };
         peer.asking -= 1;
         let silent = (0..SLOTS as u8).filter(|slot| asked.waiting >> slot & 1 == 1);
@@ -219,11 +210,13 @@ impl Routing {
         // During a reload, two processes may share one worker id.
         silent.sort_unstable();
         silent.dedup();
-        let answer = match silent {
-            silent if !silent.is_empty() => Answer::Silent(silent),
-            _ => asked.gathered.into_answer(),
-        };
-        self.reply(asked.asker, asked.number, answer)
+        if !silent.is_empty() {
+            self.reply(asked.asker, asked.number, Answer::Silent(silent));
+        } else if let Gathered::Presence { topic, after, limit } = asked.gathered {
+            self.ask_broker(asked.asker, asked.number, &Question::Presence { topic: &topic, after, limit });
+        } else {
+            self.reply(asked.asker, asked.number, asked.gathered.into_answer());
+        }
     }
 
     fn worker_id_of(&self, slot: u8) -> u8 {

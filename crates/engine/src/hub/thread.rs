@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::attendance::Attendance;
 use super::desk::{Desk, HubEvent, Request, lock};
 use super::lease::Lease;
 use super::peer::{Cut, Handed, PAUSE_PROGRAM_AT, Peer, PeerKind, Program, WorkerPeer, WorkerStage};
@@ -19,12 +20,15 @@ use super::pulse::{Looks, Pulse};
 use super::questions::Questions;
 use super::turned_away::TurningAway;
 use super::watchers::Watchers;
+use crate::broker::Broker;
+use crate::broker::memory::Memory;
 use crate::language::link::Link;
 use crate::language::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};
 use crate::settings::Settings;
 use crate::system::acceptor::Ownership;
 use crate::system::sockets;
+use crate::topics::options::TopicRules;
 
 /// Bytes that may wait for one worker.
 pub(super) const MAX_FOR_WORKER: usize = 32 * 1024 * 1024;
@@ -85,6 +89,13 @@ pub(super) struct Routing {
     close_at: Option<Instant>,
     pub(super) now: Instant,
     pub(super) watchers: Watchers,
+    pub(super) topics: TopicRules,
+    /// Absent only while it is being asked.
+    pub(super) broker: Option<Box<dyn Broker>>,
+    pub(super) attendance: Attendance,
+    /// A message that was put in order, as it is passed on. Kept for the next one.
+    pub(super) placed: Vec<u8>,
+    pub(super) started: Instant,
 }
 
 impl Routing {
@@ -125,6 +136,11 @@ impl Routing {
             close_at: None,
             now,
             watchers: Watchers::default(),
+            topics: settings.topics.clone(),
+            broker: Some(Memory::for_settings(settings)),
+            attendance: Attendance::default(),
+            placed: Vec::new(),
+            started: now,
         }
     }
 
@@ -160,6 +176,8 @@ impl Routing {
             self.see_who_waits_for_descriptors();
             self.give_up_questions();
             self.look_at_workers();
+            self.expire_histories();
+            self.tell_lost();
             self.flush();
             self.resume();
             self.flush();
@@ -212,7 +230,8 @@ impl Routing {
         let has_workers = self.workers.iter().any(Option::is_some);
         let look = self.looks.next().filter(|_| has_workers);
         let parting = self.turning_away.next_deadline().into_iter().chain(self.close_at);
-        let deadline = self.questions.next_deadline().into_iter().chain(look).chain(parting).min();
+        let expiry = self.next_expiry();
+        let deadline = self.questions.next_deadline().into_iter().chain(look).chain(parting).chain(expiry).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.into_iter().chain(deadline).min();
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
@@ -384,6 +403,7 @@ impl Routing {
                     self.answered(worker.slot, number, Answer::Done(false));
                 }
                 self.forget_watcher(worker.slot);
+                self.lose_members(worker.slot);
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
                 while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry) {
                     self.find_home(handed, None);
@@ -441,6 +461,7 @@ impl Routing {
             if worker.dropped > 0 && peer.link.unsent() < MAX_FOR_WORKER / 2 {
                 let (worker_id, dropped) = (worker.worker_id, std::mem::take(&mut worker.dropped));
                 self.desk.registry.slot(worker.slot).is_behind.store(0, Ordering::Release);
+                peer.link.send(&Message::Dropped);
                 let text = format!("worker {worker_id} has caught up; {dropped} commands for it were dropped");
                 self.desk.tell(HubEvent::Warning(text));
             }

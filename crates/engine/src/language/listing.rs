@@ -14,6 +14,12 @@ pub const MAX_MEMBERS_PAGE: usize = 65_536;
 /// A topic and its number of subscribers.
 pub type TopicSize = (String, u64);
 
+/// The longest page of members with what is known about them.
+pub const MAX_PRESENCE_PAGE: usize = 4096;
+
+/// A member of a topic, and what is known about it, as JSON.
+pub type Member = (Fd, String);
+
 /// Something that can be listed.
 pub(crate) trait Entry: Sized {
     /// What entries are ordered by.
@@ -87,6 +93,32 @@ impl Entry for Fd {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         reader.u64()
+    }
+}
+
+impl Entry for Member {
+    type Order = Fd;
+    const MAX_PAGE: usize = MAX_PRESENCE_PAGE;
+
+    fn order(&self) -> &Fd {
+        &self.0
+    }
+
+    fn join(&mut self, _: Self) {}
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.1.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.0);
+        put_u16(out, self.1.len() as u16);
+        out.extend_from_slice(self.1.as_bytes());
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (fd, length) = (reader.u64()?, reader.u16()?);
+        Ok((fd, reader.text(length.into())?.to_owned()))
     }
 }
 

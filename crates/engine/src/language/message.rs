@@ -6,11 +6,13 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::language::command::Command;
-use crate::language::listing::{Page, TopicSize};
+use crate::language::command::{Command, maybe, position, put_maybe, put_position, put_text, text};
+use crate::language::history::History;
+use crate::language::listing::{Member, Page, TopicSize};
 use crate::registry::{COUNTS, Counts, Stats, WorkerStats};
 use crate::registry::{Fd, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
+use crate::topics::publication::Position;
 
 /// The version of this language. Every change to the language gets a new number.
 pub const VERSION: u32 = 5;
@@ -53,6 +55,20 @@ pub enum Question<'a> {
     /// Which connections are subscribed: the first `limit` with ids above `after`. Answered with [`Answer::Members`],
     /// in shorter pages if `limit` is above [`crate::MAX_MEMBERS_PAGE`].
     Members { topic: &'a str, after: Fd, limit: u32 },
+    /// Which messages a topic has kept: the first `limit` after the position `after`, or the newest `limit` below the
+    /// offset `before` (0: of all). Answered with [`Answer::History`], which may have fewer of them.
+    History { topic: &'a str, after: Option<Position>, before: u64, limit: u32, newest_first: bool },
+    /// What connections that join a topic have missed since these positions, and at least the `last` messages, but at
+    /// most `max_bytes` of the newest. Answered with [`Answer::History`].
+    Missed { topic: &'a str, since: Vec<Position>, last: u32, max_bytes: u64 },
+    /// Remove a topic's history. Answered with [`Answer::Done`].
+    Forget(&'a str),
+    /// Who is there: the first `limit` members of a topic with ids above `after`. Answered with [`Answer::Presence`].
+    Presence { topic: &'a str, after: Fd, limit: u32 },
+    /// Subscribe a connection, and send it what it has missed; see [`crate::Reactor::join_topic`]. Answered with
+    /// [`Answer::Joined`].
+    /// `floor`, which the hub adds: it is sent everything after that in any case.
+    Join { fd: Fd, topic: &'a str, since: Option<Position>, last: u32, floor: Option<Position>, info: Option<&'a str> },
     /// Answered with [`Answer::Stats`].
     Stats,
     /// Answered with [`Answer::Connections`].
@@ -71,6 +87,9 @@ pub enum Answer {
     Count(u64),
     Topics(Page<TopicSize>),
     Members(Page<Fd>),
+    History(Box<History>),
+    Presence(Page<Member>),
+    Joined(Joined),
     Stats(Box<Stats>),
     Connections(Vec<Fd>),
     /// With the id of the worker that the connection belongs to.
@@ -81,6 +100,17 @@ pub enum Answer {
     Silent(Vec<u8>),
     /// There is no such worker; with the number of workers.
     NoWorker(u8),
+}
+
+/// The outcome of joining a topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// Whether the connection has everything since the position that it came with.
+    pub recovered: bool,
+    /// How many old messages it was sent.
+    pub count: u64,
+    /// Where the live messages begin. The default if the connection is not open, or the topic has no order.
+    pub position: Position,
 }
 
 /// A message on a link.
@@ -100,6 +130,8 @@ pub enum Message<'a> {
     Leave(Leave),
     /// To a worker: another worker is gone, and what it had sent may never arrive.
     SenderGone,
+    /// To a worker: commands for it were dropped, because it took none. From here on, it gets them again.
+    Dropped,
     /// To a worker: run a turn, which shows that it can. Nothing else is asked of it.
     Wake,
     /// From a worker: it accepts connections from now on.
@@ -135,6 +167,52 @@ pub enum Message<'a> {
         /// The receiver's slot.
         slot: u8,
     },
+    /// From a worker: a connection of its own is subscribed to a topic whose members are known; or `info`, JSON, has
+    /// changed.
+    Joined {
+        /// The connection.
+        fd: Fd,
+        /// Names this stay of the connection in the topic.
+        number: u64,
+        /// The topic.
+        topic: &'a str,
+        /// What is to be known about it.
+        info: &'a str,
+    },
+    /// From a worker: a connection of its own is no longer subscribed to a topic whose members are known.
+    Left {
+        /// The connection.
+        fd: Fd,
+        /// Names this stay of the connection in the topic.
+        number: u64,
+        /// The topic.
+        topic: &'a str,
+    },
+    /// To a worker: the same about a connection of a worker that is gone. To be answered with [`Message::LeaveTold`].
+    Lost {
+        /// The connection.
+        fd: Fd,
+        /// Names this stay of the connection in the topic.
+        number: u64,
+        /// The topic.
+        topic: &'a str,
+        /// What was known about it.
+        info: &'a str,
+    },
+    /// From a worker: its application is about to be told that this stay has begun.
+    JoinTold {
+        /// The connection.
+        fd: Fd,
+        /// See [`Message::Joined`].
+        number: u64,
+    },
+    /// From a worker: its application is about to be told that this stay is over.
+    LeaveTold {
+        /// The connection.
+        fd: Fd,
+        /// See [`Message::Joined`].
+        number: u64,
+    },
     /// From another program, as its first message.
     Hello {
         /// The sender's [`VERSION`].
@@ -146,6 +224,8 @@ pub enum Message<'a> {
         version: u32,
         /// The longest message that may be sent.
         send_queue_size: u64,
+        /// The patterns of topics that have options, in their order, and whether their messages have an envelope.
+        topics: Vec<(&'a str, bool)>,
     },
 }
 
@@ -168,6 +248,12 @@ const UNWATCH: u8 = 16;
 const GONE: u8 = 17;
 const AWAIT_ROOM: u8 = 18;
 const ROOM_FOR: u8 = 19;
+const JOINED: u8 = 20;
+const LEFT: u8 = 21;
+const LOST: u8 = 22;
+const JOIN_TOLD: u8 = 23;
+const DROPPED: u8 = 24;
+const LEAVE_TOLD: u8 = 25;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -180,6 +266,11 @@ const SILENT: u8 = 8;
 const TOPICS: u8 = 9;
 const MEMBERS: u8 = 10;
 const NO_WORKER: u8 = 11;
+const HISTORY: u8 = 12;
+const MISSED: u8 = 13;
+const FORGET: u8 = 14;
+const PRESENCE: u8 = 15;
+const JOIN: u8 = 16;
 
 impl<'a> Message<'a> {
     /// Appends the whole frame.
@@ -218,6 +309,7 @@ impl<'a> Message<'a> {
             }
             Self::Leave(why) => out.extend([LEAVE, *why as u8]),
             Self::SenderGone => out.push(SENDER_GONE),
+            Self::Dropped => out.push(DROPPED),
             Self::Wake => out.push(WAKE),
             Self::Ready => out.push(READY),
             Self::Leaving => out.push(LEAVING),
@@ -240,10 +332,39 @@ impl<'a> Message<'a> {
                 out.push(HELLO);
                 put_u32(out, *version);
             }
-            Self::Welcome { version, send_queue_size } => {
+            Self::Joined { fd, number, topic, info } => {
+                put_fd(out, JOINED, *fd);
+                put_u64(out, *number);
+                put_text(out, topic);
+                out.extend_from_slice(info.as_bytes());
+            }
+            Self::Left { fd, number, topic } => {
+                put_fd(out, LEFT, *fd);
+                put_u64(out, *number);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Lost { number, fd, topic, info } => {
+                put_fd(out, LOST, *fd);
+                put_u64(out, *number);
+                put_text(out, topic);
+                out.extend_from_slice(info.as_bytes());
+            }
+            Self::JoinTold { fd, number } => {
+                put_fd(out, JOIN_TOLD, *fd);
+                put_u64(out, *number);
+            }
+            Self::LeaveTold { fd, number } => {
+                put_fd(out, LEAVE_TOLD, *fd);
+                put_u64(out, *number);
+            }
+            Self::Welcome { version, send_queue_size, topics } => {
                 out.push(WELCOME);
                 put_u32(out, *version);
                 put_u64(out, *send_queue_size);
+                for (pattern, has_envelope) in topics {
+                    out.push(u8::from(*has_envelope));
+                    put_text(out, pattern);
+                }
             }
         }
     }
@@ -276,6 +397,7 @@ impl<'a> Message<'a> {
                 _ => return Err(Malformed),
             }),
             SENDER_GONE => Self::SenderGone,
+            DROPPED => Self::Dropped,
             WAKE => Self::Wake,
             READY => Self::Ready,
             LEAVING => Self::Leaving,
@@ -288,7 +410,30 @@ impl<'a> Message<'a> {
             AWAIT_ROOM => Self::AwaitRoom { fd: reader.u64()?, slot: reader.u8()?, length: reader.u64()? },
             ROOM_FOR => Self::Room { fd: reader.u64()?, slot: reader.u8()? },
             HELLO => Self::Hello { version: reader.u32()? },
-            WELCOME => Self::Welcome { version: reader.u32()?, send_queue_size: reader.u64()? },
+            JOINED => {
+                let (fd, number) = (reader.u64()?, reader.u64()?);
+                Self::Joined { fd, number, topic: text(&mut reader)?, info: reader.rest_text()? }
+            }
+            LEFT => Self::Left { fd: reader.u64()?, number: reader.u64()?, topic: reader.rest_text()? },
+            LOST => {
+                let (fd, number) = (reader.u64()?, reader.u64()?);
+                Self::Lost { number, fd, topic: text(&mut reader)?, info: reader.rest_text()? }
+            }
+            JOIN_TOLD => Self::JoinTold { fd: reader.u64()?, number: reader.u64()? },
+            LEAVE_TOLD => Self::LeaveTold { fd: reader.u64()?, number: reader.u64()? },
+            WELCOME => {
+                let (version, send_queue_size) = (reader.u32()?, reader.u64()?);
+                let mut topics = Vec::new();
+                // What follows the version may be anything in another version.
+                while version == VERSION && !reader.is_empty() {
+                    let has_envelope = reader.flag()?;
+                    topics.push((text(&mut reader)?, has_envelope));
+                }
+                if version != VERSION {
+                    reader.rest();
+                }
+                Self::Welcome { version, send_queue_size, topics }
+            }
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -325,6 +470,42 @@ impl<'a> Question<'a> {
                 put_u64(out, *after);
                 out.extend_from_slice(topic.as_bytes());
             }
+            Self::History { topic, after, before, limit, newest_first } => {
+                out.push(HISTORY);
+                put_maybe_position(out, *after);
+                put_u64(out, *before);
+                put_u32(out, *limit);
+                out.push(u8::from(*newest_first));
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Missed { topic, since, last, max_bytes } => {
+                out.push(MISSED);
+                put_u32(out, *last);
+                put_u64(out, *max_bytes);
+                put_u16(out, since.len() as u16);
+                for position in since {
+                    put_position(out, *position);
+                }
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Forget(topic) => {
+                out.push(FORGET);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Presence { topic, after, limit } => {
+                out.push(PRESENCE);
+                put_u64(out, *after);
+                put_u32(out, *limit);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Join { fd, topic, since, last, floor, info } => {
+                put_fd(out, JOIN, *fd);
+                put_maybe_position(out, *since);
+                put_maybe_position(out, *floor);
+                put_u32(out, *last);
+                put_maybe(out, *info);
+                out.extend_from_slice(topic.as_bytes());
+            }
             Self::Stats => out.push(STATS),
             Self::Connections => out.push(CONNECTIONS),
             Self::Info(fd) => {
@@ -349,6 +530,22 @@ impl<'a> Question<'a> {
                 Self::Topics { limit, prefix: reader.text(length.into())?, after: reader.rest_text()? }
             }
             MEMBERS => Self::Members { limit: reader.u32()?, after: reader.u64()?, topic: reader.rest_text()? },
+            HISTORY => {
+                let (after, before, limit) = (maybe_position(reader)?, reader.u64()?, reader.u32()?);
+                Self::History { after, before, limit, newest_first: reader.flag()?, topic: reader.rest_text()? }
+            }
+            MISSED => {
+                let (last, max_bytes, count) = (reader.u32()?, reader.u64()?, reader.u16()?);
+                let since = (0..count).map(|_| position(reader)).collect::<Result<_, Malformed>>()?;
+                Self::Missed { last, max_bytes, since, topic: reader.rest_text()? }
+            }
+            FORGET => Self::Forget(reader.rest_text()?),
+            PRESENCE => Self::Presence { after: reader.u64()?, limit: reader.u32()?, topic: reader.rest_text()? },
+            JOIN => {
+                let (fd, since, floor) = (reader.u64()?, maybe_position(reader)?, maybe_position(reader)?);
+                let (last, info) = (reader.u32()?, maybe(reader)?);
+                Self::Join { fd, since, last, floor, info, topic: reader.rest_text()? }
+            }
             STATS => Self::Stats,
             CONNECTIONS => Self::Connections,
             INFO => Self::Info(reader.u64()?),
@@ -373,6 +570,19 @@ impl Answer {
             Self::Members(page) => {
                 out.push(MEMBERS);
                 page.encode(out);
+            }
+            Self::History(history) => {
+                out.push(HISTORY);
+                history.encode(out);
+            }
+            Self::Presence(page) => {
+                out.push(PRESENCE);
+                page.encode(out);
+            }
+            Self::Joined(Joined { recovered, count, position }) => {
+                out.extend([JOIN, u8::from(*recovered)]);
+                put_u64(out, *count);
+                put_position(out, *position);
             }
             Self::Stats(stats) => {
                 out.push(STATS);
@@ -412,6 +622,12 @@ impl Answer {
             SUBSCRIBERS => Self::Count(reader.u64()?),
             TOPICS => Self::Topics(Page::decode(reader)?),
             MEMBERS => Self::Members(Page::decode(reader)?),
+            HISTORY => Self::History(Box::new(History::decode(reader)?)),
+            PRESENCE => Self::Presence(Page::decode(reader)?),
+            JOIN => {
+                let (recovered, count) = (reader.flag()?, reader.u64()?);
+                Self::Joined(Joined { recovered, count, position: position(reader)? })
+            }
             STATS => {
                 let (started_at, totals) = (reader.u64()?, counts(reader)?);
                 let mut workers = Vec::new();
@@ -436,6 +652,17 @@ impl Answer {
             _ => return Err(Malformed),
         })
     }
+}
+
+fn put_maybe_position(out: &mut Vec<u8>, position: Option<Position>) {
+    out.push(u8::from(position.is_some()));
+    if let Some(position) = position {
+        put_position(out, position);
+    }
+}
+
+fn maybe_position(reader: &mut Reader<'_>) -> Result<Option<Position>, Malformed> {
+    reader.flag()?.then(|| position(reader)).transpose()
 }
 
 fn put_counts(out: &mut Vec<u8>, counts: &Counts) {

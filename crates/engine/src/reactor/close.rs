@@ -126,6 +126,7 @@ impl Reactor {
                 self.drained.push(fd);
             }
             self.end_subscriptions(key);
+            self.note_all_left(fd);
             self.forget_all_waiting(fd, key);
             self.note_gone(fd);
             if is_watched {

@@ -289,6 +289,9 @@ impl Reactor {
         }
         self.topics.subscribe(key, &mut connection.subscriptions, topic);
         self.shared.count_topics(connection);
+        if !self.settings.topics.is_empty() {
+            self.note_member(fd, topic, info);
+        }
         Subscribed::Done
     }
 
@@ -300,11 +303,19 @@ impl Reactor {
         let connection = &mut self.connections[key];
         self.topics.unsubscribe(key, &mut connection.subscriptions, topic);
         self.shared.count_topics(connection);
+        if !self.settings.topics.is_empty() {
+            self.withdraw_joins(fd, topic);
+            self.note_left(fd, topic);
+        }
         true
     }
 
     /// Queues a message for every subscriber of the topic, in every process, whose id is not in `exclude`.
     pub fn publish(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd]) {
+        if !self.settings.topics.is_empty() && self.settings.topics.ordered(topic).is_some() {
+            self.publish_in_order(topic, publication, exclude);
+            return;
+        }
         self.gather(Some(topic), publication, None, exclude);
         self.publish_away(topic, publication, exclude);
     }
@@ -396,9 +407,8 @@ impl Reactor {
                 self.disconnect(fd, code, reason);
             }
             Command::Subscribe { fd, topic, info } => {
-                if self.subscribe(fd, topic, info) == Subscribed::TooMany && self.topics_exceeded.replace(fd).is_none()
-                {
-                    self.uplink.notices.push_back(Notice::TopicsExceeded);
+                if self.subscribe(fd, topic, info) == Subscribed::TooMany {
+                    self.tell_topics_exceeded(fd);
                 }
                 if source == Source::Hub {
                     add(&self.shared.registry.slot(self.shared.slot).subscribes_done, 1);
@@ -413,7 +423,9 @@ impl Reactor {
                 Source::Hub => self.gather(Some(topic), publication, None, &exclude),
             },
             Command::Deliver { topic, position, publication, exclude } => {
-                self.gather(Some(topic), publication, Some(position), &exclude);
+                if self.is_next(topic, position) {
+                    self.gather(Some(topic), publication, Some(position), &exclude);
+                }
             }
             Command::Broadcast { opcode, payload, exclude } => {
                 self.broadcast_here(opcode, payload, &exclude);
@@ -429,6 +441,13 @@ impl Reactor {
                     self.send_message(to, format, payload);
                 }
             },
+        }
+    }
+
+    /// Has the application told that a connection already has `max_topics`.
+    pub(crate) fn tell_topics_exceeded(&mut self, fd: Fd) {
+        if self.topics_exceeded.replace(fd).is_none() {
+            self.uplink.notices.push_back(Notice::TopicsExceeded);
         }
     }
 

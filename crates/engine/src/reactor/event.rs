@@ -74,6 +74,15 @@ pub struct Relief {
     pub freed: usize,
 }
 
+/// What has happened to a member of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberEvent {
+    /// It is one from now on.
+    Joined,
+    /// It is one no longer.
+    Left,
+}
+
 /// An event that the reactor reports.
 pub enum Event<'a> {
     /// A client requests a WebSocket, and neither `origins` nor `max_connections` forbids it. Answer with
@@ -162,6 +171,21 @@ pub enum Event<'a> {
         number: u64,
         /// The answer of all processes together, or why it is not known.
         answer: Box<Answer>,
+    },
+    /// A connection has become a member of a topic whose members are known, or is one no longer. In one process of the
+    /// server: the connection's own or, if that is gone, any other. Call [`crate::Reactor::tells_of_member`] just before
+    /// the application is told.
+    Member {
+        /// What has happened.
+        event: MemberEvent,
+        /// The topic.
+        topic: &'a str,
+        /// The connection.
+        fd: Fd,
+        /// Names this stay of the connection in the topic.
+        number: u64,
+        /// What is known about it, as JSON.
+        info: &'a str,
     },
     /// Another thread or process asked to subscribe a connection that already has `max_topics`. One event may stand for
     /// many such requests.

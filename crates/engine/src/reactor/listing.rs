@@ -9,12 +9,13 @@ use crate::reactor::notice::Notice;
 use crate::registry::Fd;
 
 impl Reactor {
-    /// Asks all workers about subscribers ([`Question::Subscribers`], [`Question::Topics`] or [`Question::Members`]);
+    /// Asks all workers about subscribers ([`Question::Subscribers`], [`Question::Topics`], [`Question::Members`] or
+    /// [`Question::Presence`]), or the hub about what topics have kept ([`Question::History`], [`Question::Forget`]);
     /// the answer comes as [`crate::Event::Answered`]. Requests made so far by other threads of this process count.
     pub fn ask(&mut self, number: u64, question: &Question<'_>) {
         self.carry_out_waiting();
         if !self.uplink.is_linked() {
-            let answer = self.look_up(question);
+            let answer = self.ask_broker(question).unwrap_or_else(|| self.look_up(question));
             self.uplink.notices.push_back(Notice::Answered { number, answer: Box::new(answer) });
             return;
         }
@@ -32,6 +33,8 @@ impl Reactor {
             Question::Subscribers(topic) => Answer::Count(self.subscribers(topic) as u64),
             Question::Topics { prefix, after, limit } => Answer::Topics(self.list_topics(prefix, after, *limit)),
             Question::Members { topic, after, limit } => Answer::Members(self.list_members(topic, *after, *limit)),
+            // The hub has the list, and by now has been told all that was asked for before.
+            Question::Presence { .. } => Answer::Done(true),
             _ => Answer::Done(false),
         }
     }

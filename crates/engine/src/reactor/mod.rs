@@ -19,13 +19,14 @@ mod deadlines;
 mod event;
 mod fanout;
 mod http;
+mod joining;
 mod listing;
 mod mailbox;
 mod notice;
-#[allow(dead_code, reason = "joining is to use it")]
 mod old_messages;
 mod phase;
 mod policies;
+mod presence;
 mod progress;
 mod proxied;
 mod read;
@@ -49,6 +50,8 @@ use mio::{Events, Interest, Poll, Waker};
 use rustc_hash::FxHashSet;
 use wire::deflate::{Deflater, Inflater};
 
+use crate::broker::Broker;
+use crate::broker::memory::Memory;
 use crate::connection::flow::{Drain, Incoming, Outgoing};
 use crate::connection::identity::{Identity, Life};
 use crate::connection::outbox::{Pool, Progress, Raw};
@@ -56,7 +59,9 @@ use crate::connection::{Asked, Connection, Stage, Standing};
 use crate::language::message::FrameBuffer;
 use crate::reactor::backlog::Backlog;
 use crate::reactor::budget::Budget;
+use crate::reactor::joining::Joining;
 use crate::reactor::phase::Phase;
+use crate::reactor::presence::Memberships;
 use crate::reactor::refusals::Refusals;
 use crate::reactor::sending::AwaitedRoom;
 use crate::reactor::shutdown::ClosingAll;
@@ -79,7 +84,7 @@ pub use crate::reactor::answering::{Part, Trailers};
 pub use crate::reactor::body::Taken;
 pub use crate::reactor::commands::{PushError, Subscribed};
 
-pub use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
+pub use crate::reactor::event::{Event, MemberEvent, Payload, Relief, Shortage, Token};
 pub use crate::reactor::http::TlsFacts;
 pub use crate::reactor::mailbox::{Owner, Shared};
 pub use crate::reactor::refusals::Refused;
@@ -188,6 +193,10 @@ pub struct Reactor {
     orphans: FxHashSet<Token>,
     watched: Watched,
     awaited_room: AwaitedRoom,
+    joining: Joining,
+    memberships: Memberships,
+    /// What topics have kept; `None` if the hub has it.
+    broker: Option<Box<dyn Broker>>,
 }
 
 impl Reactor {
@@ -212,6 +221,7 @@ impl Reactor {
         let buffer = vec![0; READ_BUDGET.max(settings.max_header_size)].into();
         let certificate = settings.certificate.clone().map(Certificate::new).transpose().map_err(io::Error::other)?;
         let ciphertext = vec![0; if certificate.is_some() { READ_BUDGET } else { 0 }].into();
+        let broker = Memory::for_settings(&settings);
         Ok(Self {
             keys: Keys::new(shared.registry.rows()),
             budget: Budget::new(settings.max_memory),
@@ -266,6 +276,9 @@ impl Reactor {
             orphans: FxHashSet::default(),
             watched: Watched::default(),
             awaited_room: AwaitedRoom::default(),
+            joining: Joining::default(),
+            memberships: Memberships::default(),
+            broker: Some(broker),
         })
     }
 
@@ -391,6 +404,8 @@ impl Reactor {
         }
         self.hear_hub();
         self.retry_uplink();
+        self.retry_joins();
+        self.expire_histories();
         self.accept_waiting();
     }
 
@@ -503,9 +518,21 @@ impl Reactor {
             || (self.acceptor.ready && self.acceptor.retry_at.is_none() && self.has_space())
     }
 
+    /// Whether the application has yet to be told of something that has happened.
+    pub fn has_notices(&self) -> bool {
+        !self.uplink.notices.is_empty()
+    }
+
     /// The time until the next deadline has to be checked.
     pub fn next_deadline(&mut self) -> Option<Duration> {
-        let others = [self.acceptor.retry_at, self.uplink.retry_at, self.budget.trim_at];
+        let histories = self.broker.as_ref().and_then(|broker| broker.next_expiry());
+        let others = [
+            self.acceptor.retry_at,
+            self.uplink.retry_at,
+            self.budget.trim_at,
+            self.joining.next_deadline(),
+            histories,
+        ];
         let next = self.wheel.tell_next().into_iter().chain(others.into_iter().flatten()).min()?;
         Some(Duration::from_millis(next.saturating_sub(self.clock.now)))
     }

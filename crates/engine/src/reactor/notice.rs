@@ -2,7 +2,7 @@
 
 use crate::language::command::Format;
 use crate::language::message::{Answer, Leave};
-use crate::reactor::event::Token;
+use crate::reactor::event::{MemberEvent, Token};
 use crate::registry::Fd;
 
 /// A notice for the application's side of this worker.
@@ -14,6 +14,14 @@ pub(crate) enum Notice {
     Answered {
         number: u64,
         answer: Box<Answer>,
+    },
+    /// Something has happened to a member of a topic; see [`Event::Member`](crate::Event::Member).
+    Member {
+        event: MemberEvent,
+        topic: Box<str>,
+        fd: Fd,
+        number: u64,
+        info: Box<str>,
     },
     /// A watched connection is no longer open.
     Gone(Fd),

@@ -128,6 +128,11 @@ impl Reactor {
                 Notice::Leave(why) => Event::Leave(why),
                 Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
                 Notice::Answered { number, answer } => Event::Answered { number, answer },
+                Notice::Member { event, topic, fd, number, info } => {
+                    return take
+                        .take()
+                        .map(|take| take(Event::Member { event, topic: &topic, fd, number, info: &info }));
+                }
             };
             return take.take().map(|take| take(event));
         }

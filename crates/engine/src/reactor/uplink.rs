@@ -17,12 +17,15 @@ use mio::{Interest, Token};
 use rustix::io::Errno;
 use wire::frame::{DataOpcode, Fin};
 
+use crate::broker::Told;
 use crate::connection::{Connection, Stage};
 use crate::language::command::{Command, Format, MAX_PIPED};
 use crate::language::link::{Link, MAX_SOCKETS, Read};
 use crate::language::message::{Answer, Leave, Message, Question, content};
 use crate::reactor::Reactor;
 use crate::reactor::commands::Source;
+use crate::reactor::event::MemberEvent;
+use crate::reactor::joining::{Asker, Joining, Wish};
 use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
 use crate::reactor::proxied;
@@ -105,12 +108,25 @@ impl Uplink {
         self.link.as_mut().is_some_and(|link| link.send_within(message, MAX_UNSENT))
     }
 
+    /// Sends a short message that must not be lost, however much is waiting.
+    pub(crate) fn tell_hub(&mut self, message: &Message<'_>) {
+        if let Some(link) = &mut self.link {
+            link.send(message);
+        }
+    }
+
+    /// Answers a question of the hub's.
+    pub(crate) fn answer(&mut self, number: u64, answer: Answer) {
+        // A list may be too long while much is waiting.
+        if !self.send_to_hub(&Message::Answer(number, answer)) {
+            self.tell_hub(&Message::Answer(number, Answer::Refused));
+        }
+    }
+
     /// Tells the hub that a watched connection is no longer open. This is sent once per connection, however much is
     /// waiting.
     pub(crate) fn tell_gone(&mut self, fd: Fd) {
-        if let Some(link) = &mut self.link {
-            link.send(&Message::Gone(fd));
-        }
+        self.tell_hub(&Message::Gone(fd));
     }
 
     pub(crate) fn flush(&mut self) {
@@ -134,6 +150,8 @@ impl Reactor {
         self.poll.registry().register(&mut SourceFd(&watched), LINK, Interest::READABLE | Interest::WRITABLE)?;
         self.uplink.worker_id = self.shared.worker_id();
         self.uplink.link = Some(link);
+        // The hub has it.
+        self.broker = None;
         self.has_room_again();
         self.ask_for_ids_if_few();
         Ok(())
@@ -271,6 +289,27 @@ impl Reactor {
         sent
     }
 
+    /// Has the hub put a message in the order of its topic.
+    pub(crate) fn publish_in_order(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd]) {
+        if self.uplink.is_linked() {
+            self.send_away(Command::Publish { topic, publication, exclude: Cow::Borrowed(exclude) });
+            return;
+        }
+        self.clock.read();
+        let (at, mut placed) = (self.moment(), None);
+        if let Some(broker) = &mut self.broker {
+            broker.publish(topic, publication, exclude, at, &mut |told| {
+                if let Told::Placed { position, .. } = told {
+                    placed = Some(position);
+                }
+            });
+            add(&self.shared.totals().history_evicted, broker.take_evicted());
+        }
+        if placed.is_some() {
+            self.gather(Some(topic), publication, placed, exclude);
+        }
+    }
+
     /// Sends a publish to other workers, if they may have subscribers.
     pub(crate) fn publish_away(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd]) {
         if self.uplink.link.is_some() && self.others_want(topic) {
@@ -399,6 +438,10 @@ impl Reactor {
             Message::Command(command) => return self.carry_out_in_time(command, Source::Hub),
             Message::Ask(number, _, question) => {
                 let answer = match question {
+                    Question::Join { fd, topic, since, last, floor, info } => {
+                        self.begin_join(Asker::Hub(number), fd, topic, Wish { since, last, floor }, info);
+                        return self.has_budget();
+                    }
                     Question::Do(Command::Push { fd, opcode, fin, payload }) => {
                         Answer::Done(self.push(fd, opcode, fin, payload).unwrap_or(false))
                     }
@@ -407,13 +450,9 @@ impl Reactor {
                     }
                     question => self.look_up(&question),
                 };
-                // A list may be too long while much is waiting.
-                if !self.uplink.send_to_hub(&Message::Answer(number, answer))
-                    && let Some(link) = &mut self.uplink.link
-                {
-                    link.send(&Message::Answer(number, Answer::Refused));
-                }
+                self.uplink.answer(number, answer);
             }
+            Message::Answer(number, answer) if Joining::is_ours(number) => self.missed_is_answered(number, answer),
             Message::Answer(number, answer) => {
                 self.uplink.notices.push_back(Notice::Answered { number, answer: Box::new(answer) });
             }
@@ -423,6 +462,11 @@ impl Reactor {
                 self.await_room_for_other(fd, usize::try_from(length).unwrap_or(usize::MAX), slot);
             }
             Message::Room { fd, .. } => self.note_room(fd),
+            Message::Lost { fd, number, topic, info } => {
+                let (event, topic, info) = (MemberEvent::Left, topic.into(), info.into());
+                self.uplink.notices.push_back(Notice::Member { event, topic, fd, number, info });
+            }
+            Message::Dropped => self.look_for_gaps(),
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::SenderGone => {
                 for (_, row) in self.connections.values().filter_map(|connection| connection.identity.open()) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::registry::fd::add;
 
 /// The names of the counts, in the order of [`Counts`].
-pub const COUNTS: [&str; 17] = [
+pub const COUNTS: [&str; 20] = [
     "connections",
     "accepted",
     "refused",
@@ -21,6 +21,9 @@ pub const COUNTS: [&str; 17] = [
     "slow_consumers_closed",
     "memory_closed",
     "messages_dropped",
+    "messages_expired",
+    "messages_replaced",
+    "history_evicted",
     "subscriptions_refused",
     "commands_dropped",
     "restarts",
@@ -66,6 +69,12 @@ pub struct Totals {
     pub(crate) memory_closed: AtomicU64,
     /// Messages dropped because an outbox was full.
     pub messages_dropped: AtomicU64,
+    /// Messages left out because they had waited in an outbox for longer than their topic's `ttl`.
+    pub(crate) messages_expired: AtomicU64,
+    /// Messages replaced in an outbox by a later one with the same key.
+    pub(crate) messages_replaced: AtomicU64,
+    /// Messages removed from histories because all of them together were larger than `history_memory`.
+    pub(crate) history_evicted: AtomicU64,
     /// Subscriptions refused because the connection already had `max_topics`.
     pub subscriptions_refused: AtomicU64,
     /// Commands from other threads and processes dropped because too many were waiting.
@@ -97,6 +106,9 @@ impl Totals {
             get(&self.slow_consumers_closed),
             get(&self.memory_closed),
             get(&self.messages_dropped),
+            get(&self.messages_expired),
+            get(&self.messages_replaced),
+            get(&self.history_evicted),
             get(&self.subscriptions_refused),
             get(&self.commands_dropped),
             0,
@@ -140,6 +152,9 @@ impl Totals {
             &self.slow_consumers_closed,
             &self.memory_closed,
             &self.messages_dropped,
+            &self.messages_expired,
+            &self.messages_replaced,
+            &self.history_evicted,
             &self.subscriptions_refused,
             &self.commands_dropped,
         ]

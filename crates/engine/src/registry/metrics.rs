@@ -82,7 +82,7 @@ impl Registry {
             let stats = self.sum_up();
             let is_stuck = |id: u8| {
                 let mut slots =
-                    self.living().filter(|slot| self.slot(*slot).worker_id.load(Ordering::Relaxed) == id.into());
+                    self.living().filter(|slot| self.slot(*slot).worker_id.load(Ordering::Relaxed) == u64::from(id));
                 slots.any(|slot| self.stuck(slot).is_set())
             };
             let stuck = stats.workers.iter().map(|worker| (worker.worker_id, is_stuck(worker.worker_id))).collect();

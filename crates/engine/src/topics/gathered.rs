@@ -164,11 +164,11 @@ impl Fanout {
         });
         let known = self.provisional.iter().position(|known| Arc::ptr_eq(&known.frame, &frame));
         let place = known.unwrap_or_else(|| {
-            let (label, deadline) = match &self.gathered.policy {
-                Some(policy) => (policy.label.clone(), policy.deadline),
-                None => (None, u64::MAX),
+            let (label, in_order, deadline) = match &self.gathered.policy {
+                Some(policy) => (policy.label.clone(), policy.in_order, policy.deadline),
+                None => (None, false, u64::MAX),
             };
-            self.provisional.push(Arc::new(Provisional { frame, label, deadline }));
+            self.provisional.push(Arc::new(Provisional { frame, label, in_order, deadline }));
             self.provisional.len() - 1
         });
         &self.provisional[place]

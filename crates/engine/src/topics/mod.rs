@@ -1,9 +1,12 @@
 //! Which connections are subscribed to which topics. No I/O: a publish is an iteration over keys, so this is tested
 //! alone.
 
+pub(crate) mod envelope;
 pub(crate) mod gathered;
+pub(crate) mod history;
 pub(crate) mod options;
 pub(crate) mod policy;
+pub(crate) mod presence;
 pub(crate) mod publication;
 
 use std::collections::HashMap;
@@ -14,12 +17,15 @@ use slab::Slab;
 
 use crate::registry::{Interest, TOPIC_BITS, topic_bit};
 use crate::system::table::Key;
+use crate::topics::publication::Position;
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
 struct Topic {
     name: Box<str>,
     subscribers: Set<Key>,
+    /// That of the last message that was delivered, if the topic's messages are in an order.
+    position: Option<Position>,
 }
 
 /// The topics that one connection is subscribed to. Nothing is allocated for a connection without any.
@@ -84,7 +90,8 @@ impl Topics {
         let id = match self.names.get(name) {
             Some(id) => *id,
             None => {
-                let id = self.topics.insert(Topic { name: name.into(), subscribers: Set::default() }) as u32;
+                let id =
+                    self.topics.insert(Topic { name: name.into(), subscribers: Set::default(), position: None }) as u32;
                 self.names.insert(name.into(), id);
                 if let Some(interests) = &mut self.interests {
                     interests.change(name, 1);
@@ -94,6 +101,36 @@ impl Topics {
         };
         self.topics[id as usize].subscribers.insert(subscriber);
         subscriptions.0.get_or_insert_default().insert(id);
+    }
+
+    /// Announces interest in a topic that may have no subscribers, until [`Topics::unwant`].
+    pub(crate) fn want(&mut self, name: &str) {
+        if let Some(interests) = &mut self.interests {
+            interests.change(name, 1);
+        }
+    }
+
+    /// Ends what [`Topics::want`] has begun.
+    pub(crate) fn unwant(&mut self, name: &str) {
+        if let Some(interests) = &mut self.interests {
+            interests.change(name, -1);
+        }
+    }
+
+    /// The topics whose messages are in an order, and the position of the last message of each.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = (&str, Position)> {
+        self.topics.iter().filter_map(|(_, topic)| topic.position.map(|position| (&*topic.name, position)))
+    }
+
+    /// The position of the last message of a topic that has subscribers, if it is known.
+    pub(crate) fn position(&self, name: &str) -> Option<Position> {
+        self.topics[self.find(name)? as usize].position
+    }
+
+    /// Notes the position of the last message of a topic, if that has subscribers. Returns the one before.
+    pub(crate) fn note_position(&mut self, name: &str, position: Position) -> Option<Position> {
+        let id = self.find(name)?;
+        self.topics[id as usize].position.replace(position)
     }
 
     /// Whether the topic is among these subscriptions.
@@ -224,8 +261,8 @@ mod tests {
         assert_eq!(two.len(), 1);
         topics.unsubscribe_some(key(2), &mut two, 9);
         assert!(two.is_empty());
-        assert_eq!(subscribers(&topics, "a"), []);
-        assert_eq!(subscribers(&topics, "b"), []);
+        assert!(subscribers(&topics, "a").is_empty());
+        assert!(subscribers(&topics, "b").is_empty());
         assert!(topics.names.is_empty() && topics.topics.is_empty());
     }
 

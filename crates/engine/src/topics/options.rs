@@ -35,13 +35,6 @@ pub struct TopicOptions {
 }
 
 impl TopicOptions {
-    fn matches(&self, topic: &str) -> bool {
-        match self.pattern.strip_suffix('*') {
-            Some(beginning) => topic.starts_with(beginning),
-            None => topic == self.pattern,
-        }
-    }
-
     /// Whether its messages are put in one order for all subscribers.
     pub fn is_ordered(&self) -> bool {
         self.history > 0 || self.envelope
@@ -50,6 +43,14 @@ impl TopicOptions {
     /// Whether its messages are treated in an own way while they wait in an outbox.
     pub fn has_policy(&self) -> bool {
         self.lagging.is_some() || self.ttl.is_some()
+    }
+}
+
+/// Whether a topic has this name, or, if there is a `*` at the end, a name that begins so.
+pub(crate) fn matches(pattern: &str, topic: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => topic.starts_with(beginning),
+        None => topic == pattern,
     }
 }
 
@@ -77,7 +78,7 @@ impl TopicRules {
 
     /// The place of these options among all.
     pub(crate) fn place(&self, topic: &str) -> Option<usize> {
-        self.0.iter().position(|options| options.matches(topic))
+        self.0.iter().position(|options| matches(&options.pattern, topic))
     }
 
     /// All options, in their order.

@@ -42,6 +42,8 @@ pub(crate) struct Policy {
     pub(crate) lagging: Option<Lagging>,
     /// A message with the same label replaces this one.
     pub(crate) label: Option<Arc<Label>>,
+    /// Whether the messages of the topic have an order, so that one that replaces another comes last.
+    pub(crate) in_order: bool,
     /// After this time, in the clock's milliseconds, it is left out. `u64::MAX` means never.
     pub(crate) deadline: u64,
 }
@@ -52,13 +54,14 @@ impl Policy {
         options.has_policy().then(|| Self {
             lagging: options.lagging,
             label: (options.lagging == Some(Lagging::Latest)).then(|| Arc::new(Label::new(topic, key))),
+            in_order: options.is_ordered(),
             deadline: options.ttl.map_or(u64::MAX, |ttl| now.saturating_add(milliseconds(ttl))),
         })
     }
 
     /// The policy for messages that have to be delivered as they are, one after the other.
     pub(crate) fn of_old(options: &TopicOptions) -> Option<Self> {
-        options.lagging.map(|lagging| Self { lagging: Some(lagging), label: None, deadline: u64::MAX })
+        options.lagging.map(|lagging| Self { lagging: Some(lagging), label: None, in_order: true, deadline: u64::MAX })
     }
 
     /// Whether it may be replaced or left out, so that it has to be an entry of its own in every outbox.
@@ -82,6 +85,8 @@ fn milliseconds(time: Duration) -> u64 {
 pub(crate) struct Provisional {
     pub(crate) frame: Arc<[u8]>,
     pub(crate) label: Option<Arc<Label>>,
+    /// Whether it comes last if it replaces another one.
+    pub(crate) in_order: bool,
     pub(crate) deadline: u64,
 }
 

@@ -54,13 +54,45 @@ impl<'a> Publication<'a> {
 }
 
 /// A place in the order of a topic's messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Differs whenever the offsets begin anew.
+    /// Differs whenever the offsets start again at 1; never 0. Outside of this crate it is a text, see
+    /// [`Position::epoch_text`].
     pub epoch: u64,
     /// The number of the message, from 1 on; 0 comes before all of them.
     pub offset: u64,
 }
 
+impl Position {
+    /// The epoch in the form that applications and clients see: hexadecimal digits in lower case, without leading
+    /// zeros. A number of this size would lose digits in JavaScript.
+    pub fn epoch_text(self) -> String {
+        format!("{:x}", self.epoch)
+    }
+
+    /// The epoch with this text, if it is one that [`Position::epoch_text`] returns.
+    pub fn parse_epoch(text: &str) -> Option<u64> {
+        let is_canonical = !text.starts_with('0') && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_canonical { u64::from_str_radix(text, 16).ok() } else { None }
+    }
+}
+
 /// The largest offset: JavaScript holds no larger number exactly. After it, a new epoch begins.
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_one_text() {
+        for epoch in [1, 0xf, 0x10, 0xdead_beef, u64::MAX] {
+            let text = Position { epoch, offset: 0 }.epoch_text();
+            assert_eq!(Position::parse_epoch(&text), Some(epoch), "{text}");
+        }
+        assert_eq!(Position { epoch: 0xAB, offset: 7 }.epoch_text(), "ab");
+        for text in ["", "0", "00", "0ab", "AB", "+1", "-1", " 1", "1 ", "g", "0x1", "10000000000000000", "é"] {
+            assert_eq!(Position::parse_epoch(text), None, "{text:?}");
+        }
+    }
+}

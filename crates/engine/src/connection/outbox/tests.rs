@@ -329,7 +329,7 @@ fn a_file_that_has_become_shorter_is_an_error_when_the_kernel_sends_it_too() {
 
 fn provisional(payload: &[u8], label: Option<&str>, deadline: u64) -> Arc<Provisional> {
     let label = label.map(|key| Arc::new(Label::new("price", Some(key))));
-    Arc::new(Provisional { frame: frame_of(payload).into(), label, deadline })
+    Arc::new(Provisional { frame: frame_of(payload).into(), label, in_order: false, deadline })
 }
 
 /// Everything that is left in an outbox.
@@ -355,6 +355,31 @@ fn a_frame_takes_the_place_of_the_one_with_its_label() {
         assert!(!outbox.put(&mut pool, &provisional(b"no label", None, u64::MAX)));
         expected.extend(frame_of(b"no label"));
         assert!(outbox.put(&mut pool, &provisional(b"a2", Some("a"), u64::MAX)));
+        assert_eq!(outbox.len(), expected.len());
+        assert_eq!(rest_of(&mut outbox, &mut pool), expected);
+    }
+}
+
+#[test]
+fn if_there_is_an_order_a_frame_that_replaces_another_comes_last() {
+    let in_order = |payload: &[u8], key: &str| {
+        let Provisional { frame, label, deadline, .. } = &*provisional(payload, Some(key), u64::MAX);
+        Arc::new(Provisional { frame: frame.clone(), label: label.clone(), in_order: true, deadline: *deadline })
+    };
+    for others in [0, 20] {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        outbox.append(&mut pool, |out| out.extend_from_slice(&frame_of(b"first")));
+        let mut expected = frame_of(b"first");
+        outbox.put(&mut pool, &in_order(b"a1", "a"));
+        for number in 0..others {
+            let number = number.to_string();
+            outbox.put(&mut pool, &in_order(number.as_bytes(), &number));
+            expected.extend(frame_of(number.as_bytes()));
+        }
+        outbox.put(&mut pool, &in_order(b"b1", "b"));
+        assert!(outbox.put(&mut pool, &in_order(b"a2", "a")));
+        assert!(outbox.put(&mut pool, &in_order(b"a3", "a")));
+        expected.extend([frame_of(b"b1"), frame_of(b"a3")].concat());
         assert_eq!(outbox.len(), expected.len());
         assert_eq!(rest_of(&mut outbox, &mut pool), expected);
     }

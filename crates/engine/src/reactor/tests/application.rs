@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::language::message::Answer;
 use crate::reactor::Reactor;
-use crate::reactor::event::{Event, Payload, Relief, Shortage, Token};
+use crate::reactor::event::{Event, MemberEvent, Payload, Relief, Shortage, Token};
 use crate::reactor::tests::simulation::NO_HEADERS;
 use crate::registry::Fd;
 
@@ -26,6 +27,8 @@ pub(super) enum Seen {
     Shortage(Shortage),
     AcceptPaused,
     TopicsExceeded(Fd),
+    Member(MemberEvent, String, Fd, String),
+    Answered(u64, Answer),
     Gone(Fd),
     Room(Fd),
     Progress(Token),
@@ -190,6 +193,7 @@ impl Application {
 
 fn step_of(event: Event<'_>) -> Step {
     Step::Note(match event {
+        Event::Member { event, topic, fd, info, .. } => Seen::Member(event, topic.to_owned(), fd, info.to_owned()),
         Event::Handshake { token, peer, .. } => return Step::Handshake(peer.port().into(), token),
         Event::Request { token, peer, body, .. } => {
             return Step::Request(peer.port().into(), token, body.unwrap_or_default());
@@ -208,6 +212,7 @@ fn step_of(event: Event<'_>) -> Step {
         Event::Progress { token } => Seen::Progress(token),
         Event::PipeMessage { payload: Payload::Text(text), .. } => Seen::PipeMessage(text.into()),
         Event::PipeMessage { payload: Payload::Binary(bytes), .. } => Seen::PipeMessage(bytes.to_vec()),
-        Event::Answered { .. } | Event::Leave(_) | Event::CertificateRead(_) => Seen::Other,
+        Event::Answered { number, answer } => Seen::Answered(number, *answer),
+        Event::Leave(_) | Event::CertificateRead(_) => Seen::Other,
     })
 }

@@ -12,6 +12,7 @@ mod client;
 mod close;
 mod deadlines;
 mod invariants;
+mod joining;
 mod limits;
 mod policies;
 mod proxied;

@@ -89,11 +89,16 @@ impl Model {
         });
     }
 
-    fn put(&mut self, entry: Entry) {
+    fn put(&mut self, entry: Entry, in_order: bool) {
         let has_label = |place: &usize| entry.label.is_some() && self.entries[*place].label == entry.label;
         match self.unbegun().find(has_label) {
             Some(place) => {
-                self.entries[place] = entry;
+                if in_order {
+                    self.entries.remove(place);
+                    self.entries.push(entry);
+                } else {
+                    self.entries[place] = entry;
+                }
                 self.replaced += 1;
             }
             None => self.entries.push(entry),
@@ -175,21 +180,26 @@ impl Both {
                 let new_label = || label.map(|label| Label::new("topic", Some(&label.to_string())));
                 let deadline = ttl.map_or(u64::MAX, |ttl| model.now + ttl);
                 let frame: Arc<[u8]> = frame(length).into();
+                // Those of one topic either have an order or not.
+                let in_order = label.is_some_and(|label| label % 2 == 1);
                 let label = new_label().map(Arc::new);
-                let provisional = Arc::new(Provisional { frame: Arc::clone(&frame), label, deadline });
+                let provisional = Arc::new(Provisional { frame: Arc::clone(&frame), label, in_order, deadline });
                 let replaceable = provisional.label.as_deref().map_or(0, |label| outbox.replaceable(label));
                 let before = (outbox.len(), model.replaced);
                 let has_replaced = outbox.put(pool, &provisional);
                 drop(provisional);
                 pool.count_shared(&frame);
-                model.put(Entry {
-                    bytes: frame.to_vec(),
-                    label: new_label(),
-                    is_provisional: true,
-                    is_shared: true,
-                    is_preface: false,
-                    deadline,
-                });
+                model.put(
+                    Entry {
+                        bytes: frame.to_vec(),
+                        label: new_label(),
+                        is_provisional: true,
+                        is_shared: true,
+                        is_preface: false,
+                        deadline,
+                    },
+                    in_order,
+                );
                 assert_eq!(has_replaced, model.replaced > before.1);
                 assert_eq!(outbox.len(), before.0 + frame.len() - replaceable);
             }
