@@ -6,6 +6,7 @@ from .client import client_path
 from .endpoints import Endpoint
 from .errors import CannotServe, HubbubError, NotRunning, SettingsError
 from .events import CloseCode, ConnectionInfo, Opcode, Stats, WorkerStats
+from .history import History, Joined, Message, Position
 from .publisher import AsyncPublisher, Publisher
 from .requests import Request
 from .responses import Accept, Refuse, Response
@@ -22,10 +23,14 @@ __all__ = [
     "ConnectionInfo",
     "Endpoint",
     "Frame",
+    "History",
     "HubbubError",
+    "Joined",
+    "Message",
     "NotRunning",
     "Opcode",
     "Page",
+    "Position",
     "Publisher",
     "Refuse",
     "Request",

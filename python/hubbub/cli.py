@@ -5,6 +5,7 @@ code, shown with its traceback.
 """
 
 import asyncio
+import base64
 import contextlib
 import errno
 import importlib
@@ -28,6 +29,7 @@ from .addresses import loopback_names, urls_to_open
 from .asgi.application import check_application, check_factory
 from .errors import NotRunning, SettingsError
 from .events import ConnectionInfo
+from .history import Message, Reading
 from .jsons import STANDARD
 from .logs import shown, shown_client
 from .publisher import AsyncPublisher, Publisher
@@ -44,6 +46,11 @@ USERS_FAILURE = 3
 MAX_QUESTIONS = 500
 
 A_DAY = 24 * 3600
+
+# Of an offset; the largest one has 16.
+MAX_DIGITS = 20
+# Of a message that is not text.
+MAX_SHOWN_BYTES = 40
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -484,12 +491,15 @@ def push(fd: int, text: str, json_data: bool, port: str | None, control: str | N
 @main.command()
 @click.argument("topic")
 @click.argument("text")
+@click.option("--key", help='Subscribers that lag get only the newest message of a key, if the topic says "latest".')
 @_sending
-def publish(topic: str, text: str, json_data: bool, port: str | None, control: str | None, as_json: bool) -> None:
+def publish(
+    topic: str, text: str, key: str | None, json_data: bool, port: str | None, control: str | None, as_json: bool
+) -> None:
     """Send TEXT to all subscribers of TOPIC; if TEXT is -, read it from standard input."""
     content = _value(text, json_data)
     with _server(port, control) as server:
-        server.publish(topic, content)
+        server.publish(topic, content, key=key)
     _answer(as_json, sent=True)
 
 
@@ -551,7 +561,7 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
         for info in found
     ]
     print_table([header, *rows], left={2, 3})
-    _print(f"{len(found):,} {'connection' if len(found) == 1 else 'connections'}")
+    _print(shown_count(len(found), "connection"))
 
 
 async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
@@ -604,10 +614,55 @@ def members(topic: str, after: int, limit: int, port: str | None, control: str |
     _tell_count(found, "member")
 
 
+@main.command()
+@click.argument("topic")
+@click.option("--after", metavar="EPOCH:OFFSET", help="List only messages after this position: the next page.")
+@click.option("--newest-first", is_flag=True, help="Begin with the newest message.")
+@_limited
+@_talking
+def history(
+    topic: str,
+    after: str | None,
+    newest_first: bool,
+    limit: int,
+    port: str | None,
+    control: str | None,
+    as_json: bool,
+) -> None:
+    """List the messages that TOPIC keeps."""
+    since = None if after is None else _position(after)
+    with _server(port, control) as server:
+        found = server._read(Reading(limit, since, newest_first=newest_first), topic)
+    messages, position = found.result().messages, found.result().position
+    following = found.last if found.goes_on and not newest_first else None
+    following_text = f"{following.epoch}:{following.offset}" if following else None
+    if as_json:
+        _answer(as_json, messages=[*map(_as_object, messages)], position=position, next=following_text)
+        return
+    rows = [[f"{message.offset:,}", shown_time(message.time), shown_data(message.data)] for message in messages]
+    print_table([["offset", "time", "message"], *rows], left={1, 2})
+    line = shown_count(len(messages), "message")
+    _print(f"{line}; for the next ones add --after={following_text}" if following_text else line)
+
+
+def _position(text: str) -> tuple[str, int]:
+    """Return the position that an option names."""
+    epoch, colon, offset = text.rpartition(":")
+    if not (colon and offset.isascii() and offset.isdecimal()):
+        raise click.UsageError(f"--after must be EPOCH:OFFSET, as this command prints it, not {text!r}")
+    return epoch, int(offset[:MAX_DIGITS])
+
+
+def _as_object(message: Message) -> dict[str, Any]:
+    """Return a message for programs; JSON has no bytes."""
+    data = message.data
+    content = {"data": data} if isinstance(data, str) else {"base64": base64.b64encode(data).decode()}
+    return {"offset": message.offset, "time": message.time, **content}
+
+
 def _tell_count(found: listing.Listing[Any, Any], name: str) -> None:
     """Print how many there are, and how to get the next ones."""
-    count = len(found.entries)
-    line = f"{count:,} {name if count == 1 else name + 's'}"
+    line = shown_count(len(found.entries), name)
     if found.goes_on:
         after = str(found.after)
         if after.isprintable():
@@ -673,6 +728,23 @@ def print_table(rows: Sequence[Sequence[str]], left: set[int]) -> None:
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         _print("  ".join(cells).rstrip())
+
+
+def shown_count(count: int, name: str) -> str:
+    """Return a number of things, with their name."""
+    return f"{count:,} {name if count == 1 else name + 's'}"
+
+
+def shown_time(seconds: float) -> str:
+    """Return a time of this machine's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def shown_data(data: str | bytes) -> str:
+    """Return what fits into a line, in a safe form: clients may have chosen it."""
+    return (
+        shown(data) if isinstance(data, str) else repr(data[:MAX_SHOWN_BYTES]) + "..." * (len(data) > MAX_SHOWN_BYTES)
+    )
 
 
 def shown_bytes(count: int) -> str:

@@ -17,6 +17,7 @@ from .jsons import Json
 from .listening import Listeners, open_listeners, raise_file_limit
 from .metrics import Exposition
 from .settings import Settings
+from .topic_options import TopicOptions
 from .worker import FailedStart, Worker
 
 __all__ = ["Embedded"]
@@ -31,6 +32,7 @@ class Embedded:
         self,
         server: object,
         settings: Settings,
+        topics: Sequence[TopicOptions],
         handlers: Mapping[str, Handler],
         routes: Sequence[Route],
         json: Json,
@@ -42,6 +44,7 @@ class Embedded:
         Args:
             server: Passed to handlers as `server`.
             settings: The server's settings.
+            topics: The options of topics.
             handlers: The handlers, by event.
             routes: The endpoints.
             json: Encodes what is sent, and decodes what is received.
@@ -52,6 +55,7 @@ class Embedded:
         self.worker: Worker | None = None
         self._server = server
         self._settings = settings
+        self._topics = topics
         self._handlers = handlers
         self._routes = routes
         self._json = json
@@ -86,12 +90,13 @@ class Embedded:
             )
             raise_file_limit(settings.max_connections)
             if self._control:
-                self._hub = hub = open_hub(settings, self._control)
+                self._hub = hub = open_hub(settings, self._topics, self._control)
                 slot, link = hub.add_worker(0)
                 self.worker = Worker(
                     self._server,
                     settings,
                     self._handlers,
+                    topics=self._topics,
                     routes=self._routes,
                     json=self._json,
                     app=self._app,
@@ -102,7 +107,13 @@ class Embedded:
                 self.worker.loop.add_reader(hub.fileno(), self._hear)
             else:
                 self.worker = Worker(
-                    self._server, settings, self._handlers, routes=self._routes, json=self._json, app=self._app
+                    self._server,
+                    settings,
+                    self._handlers,
+                    topics=self._topics,
+                    routes=self._routes,
+                    json=self._json,
+                    app=self._app,
                 )
             if settings.metrics_port:
                 self._exposition = Exposition(settings.metrics_port, self._measure)

@@ -187,6 +187,11 @@ class Counts(TypedDict):
     """Connections closed beyond `max_memory`."""
     messages_dropped: int
     """Messages dropped by `slow_consumer="drop"`."""
+    messages_expired: int
+    """Messages left out because they waited in an outbox for longer than their topic's `ttl`."""
+    messages_replaced: int
+    history_evicted: int
+    """Messages that a later one with the same key replaced in an outbox (`slow_consumer="latest"`)."""
     subscriptions_refused: int
     """Subscriptions refused beyond `max_topics`."""
     commands_dropped: int

@@ -21,6 +21,8 @@ EVENTS = {
     "shutdown": ("server",),
     "pipe_message": ("server", "worker_id", "data"),
     "drain": ("server", "fd"),
+    "join": ("server", "topic", "fd", "info"),
+    "leave": ("server", "topic", "fd", "info"),
 }
 """The arguments of each event's handler."""
 

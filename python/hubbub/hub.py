@@ -1,18 +1,22 @@
 """Create the hub, which connects all processes of a server with each other and with other programs."""
 
+from collections.abc import Sequence
+
 from ._core import Hub
 from .control import Control
 from .errors import CannotServe
 from .settings import Settings
+from .topic_options import TopicOptions
 
 __all__ = ["open_hub"]
 
 
-def open_hub(settings: Settings, control: Control | None) -> Hub:
+def open_hub(settings: Settings, topics: Sequence[TopicOptions], control: Control | None) -> Hub:
     """Create the hub, which gives out connection ids above those recorded in the lease file.
 
     Args:
         settings: The server's settings.
+        topics: The options of topics, in the order in which their patterns are tried.
         control: The control socket, if there is one; the hub takes over its descriptors.
 
     Raises:
@@ -20,7 +24,8 @@ def open_hub(settings: Settings, control: Control | None) -> Hub:
             damaged, or says that all ids are used up.
     """
     try:
-        return Hub(settings, [], control.listener if control else None, control.lease if control else None)
+        values = [options.values for options in topics]
+        return Hub(settings, values, control.listener if control else None, control.lease if control else None)
     except OSError as error:
         lease = f" ({control.lease_path})" if control else ""
         raise CannotServe(error.errno, f"{error.strerror or error}{lease}") from error

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import program, systemd
@@ -27,6 +27,7 @@ from .metrics import Exposition
 from .program import Assignment, Why
 from .settings import Settings
 from .terminal import Terminal, discard_lost_output
+from .topic_options import TopicOptions
 from .watchdog import NoMarks, Watchdog
 
 __all__ = ["PROGRAM_FAILED", "Master"]
@@ -106,13 +107,19 @@ class Master:
     """The supervisor of all worker processes, and the hub between them."""
 
     def __init__(
-        self, server: object, settings: Settings, handlers: Mapping[str, Handler], start: tuple[int, int]
+        self,
+        server: object,
+        settings: Settings,
+        topics: Sequence[TopicOptions],
+        handlers: Mapping[str, Handler],
+        start: tuple[int, int],
     ) -> None:
         """Create the master.
 
         Args:
             server: Passed to handlers as `server`.
             settings: The server's settings.
+            topics: The options of topics.
             handlers: The handlers, by event.
             start: The number of this server in the program, and of this `start()` call on it, both counted from 1.
         """
@@ -120,6 +127,7 @@ class Master:
         self.worker = None
         self._server = server
         self._settings = settings
+        self._topics = topics
         self._handlers = handlers
         self._start = start
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -156,7 +164,7 @@ class Master:
             settings.control, self.port, is_temporary=settings.port == 0 and not self._listeners.are_shared
         )
         raise_file_limit(settings.max_connections)
-        self._hub = open_hub(settings, control)
+        self._hub = open_hub(settings, self._topics, control)
         self._caller = Caller(self._handlers, settings.threads)
         self._all_serve = asyncio.Event()
         self._all_ended = asyncio.Event()
@@ -297,6 +305,7 @@ class Master:
             start=self._start[1],
             is_reload=self._all_serve.is_set(),
             settings=dataclasses.asdict(self._settings),
+            topics=[dataclasses.asdict(options) for options in self._topics],
         )
         try:
             return Process(seat, slot, program.run_again(assignment))

@@ -39,6 +39,9 @@ COMPLAINT_INTERVAL = 10.0
 COUNTERS = {
     "accepted": ("hubbub_accepted", "Handshakes accepted."),
     "messages_dropped": ("hubbub_messages_dropped", 'Messages dropped by slow_consumer="drop".'),
+    "messages_expired": ("hubbub_messages_expired", "Messages left out because they waited for longer than ttl."),
+    "messages_replaced": ("hubbub_messages_replaced", "Messages replaced by a later one with the same key."),
+    "history_evicted": ("hubbub_history_evicted", "Messages removed from histories beyond history_memory."),
     "commands_dropped": (
         "hubbub_commands_dropped",
         "Calls from other threads and processes dropped because a queue was full.",

@@ -66,6 +66,8 @@ class Assignment:
     """Whether the program may differ from the master's."""
     settings: dict[str, Any]
     """The master's settings, by name."""
+    topics: list[dict[str, Any]]
+    """The master's options of topics, each by name, in their order."""
 
 
 # ---- how it was started ----------------------------------------------------------------------------------

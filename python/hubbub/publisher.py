@@ -19,13 +19,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from . import _core, control, listing
 from .errors import check_ids, check_seconds, short_number, wrong_type
 from .events import ConnectionInfo, Data, Sendable, Stats
+from .history import History, Reading
 from .jsons import as_text
 from .listing import Listing
+from .presence import decoded, present
 
 __all__ = ["AsyncPublisher", "Publisher"]
 
@@ -48,6 +50,22 @@ MAX_PORT = 65535
 NO_WORKER = 255
 # Seconds to wait for the reader thread of a connection that has ended.
 END_OF_THREAD = 1.0
+
+
+class _Publication(NamedTuple):
+    """A message for a topic, in the form in which the core takes it."""
+
+    topic: str
+    data: Data
+    is_json: bool
+    """Whether `data` was made from a `dict` or `list`."""
+    exclude: tuple[int, ...]
+    key: str | None
+
+    @classmethod
+    def of(cls, topic: str, data: Sendable, exclude: Iterable[int], key: str | None) -> Self:
+        """Check the arguments of `Publisher.publish`, except for those that the core checks."""
+        return cls(topic, as_text(data), isinstance(data, (dict, list)), check_ids(exclude), key)
 
 
 class _Connection:
@@ -78,8 +96,8 @@ class _Connection:
 
             Finalize(None, _finish_all, exitpriority=0)
 
-    def publish(self, topic: str, data: Data, exclude: Iterable[int], wait: float) -> None:
-        self.core.publish(topic, data, False, exclude, None, wait)
+    def publish(self, publication: "_Publication", wait: float) -> None:
+        self.core.publish(*publication, wait)
         self.has_published = True
 
     def broadcast(self, data: Data, exclude: Iterable[int], wait: float) -> None:
@@ -348,7 +366,15 @@ class Publisher(_Sender):
         """
         return bool(self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait), timeout))
 
-    def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
+    def publish(
+        self,
+        topic: str,
+        data: Sendable,
+        *,
+        exclude: Iterable[int] = (),
+        key: str | None = None,
+        timeout: float | None = None,
+    ) -> None:
         """Send one message to every subscriber of a topic, except the ids in `exclude`.
 
         The message is on its way when this returns; the server does not confirm it. The call waits only while the
@@ -359,14 +385,16 @@ class Publisher(_Sender):
             topic: A name of 1 to 255 bytes of UTF-8.
             data: `str` is sent as a text message, bytes-like as a binary message, a `dict` or `list` as JSON text.
             exclude: Ids of subscribers that should not get the message.
+            key: As in `Server.publish`: at most 255 bytes of UTF-8.
 
         Raises:
-            TypeError: `topic` is not a `str`, `data` is of another type or cannot be encoded as JSON, or an id is not
-                an `int`.
-            ValueError: The topic is empty or longer than 255 bytes, or the message is longer than `send_queue_size`.
+            TypeError: `topic` or `key` is not a `str`, `data` is of another type or cannot be encoded as JSON, an id is
+                not an `int`, or `data` is bytes-like and the topic has envelopes.
+            ValueError: The topic is empty or longer than 255 bytes, `key` is too long, or the message is longer than
+                `send_queue_size`.
         """
-        ids, content = check_ids(exclude), as_text(data)
-        self._call(lambda connection, wait: connection.publish(topic, content, ids, wait), timeout)
+        publication = _Publication.of(topic, data, exclude, key)
+        self._call(lambda connection, wait: connection.publish(publication, wait), timeout)
 
     def broadcast(self, data: Sendable, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send one message to every open WebSocket of the server, except the ids in `exclude`; see `publish`.
@@ -450,6 +478,58 @@ class Publisher(_Sender):
             found.add(self._ask(partial(_ask_members, topic, found.after, found.wanted), timeout))
         return found
 
+    def history(
+        self,
+        topic: str,
+        *,
+        limit: int = 100,
+        since: object = None,
+        newest_first: bool = False,
+        timeout: float | None = None,
+    ) -> History:
+        """Return messages that a topic with history keeps; see `Server.history`.
+
+        `Message.json` decodes with the standard library's `json`. A long list needs several questions, and `timeout`
+        applies to each of them.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            limit: The largest number of messages to return, 1 or above.
+            since: Return only messages after this `Position` (or `[epoch, offset]`), if it is one of this topic.
+            newest_first: Begin with the newest message instead of the oldest.
+
+        Raises:
+            TypeError: `topic` is not a `str`, `limit` is not an `int`, or `newest_first` is not a `bool`.
+            ValueError: The topic is empty or longer than 255 bytes, or `limit` is below 1.
+            RuntimeError: Too many questions are waiting for answers.
+        """
+        return self._read(Reading(limit, since, newest_first=newest_first), topic, timeout).result()
+
+    def _read(self, found: Reading, topic: str, timeout: float | None = None) -> Reading:
+        """Read a history."""
+        while found.wanted:
+            found.add(self._ask(_asking_history(topic, found), timeout))
+        return found
+
+    def presence(self, topic: str, *, limit: int = 1000, timeout: float | None = None) -> dict[int, Any]:
+        """Return who is subscribed to a topic with presence, with the `info` of each; see `Server.presence`.
+
+        A long list needs several questions, and `timeout` applies to each of them.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            limit: The largest number of members to return, 1 or above.
+
+        Raises:
+            TypeError: `topic` is not a `str`, or `limit` is not an `int`.
+            ValueError: The topic is empty or longer than 255 bytes, or `limit` is below 1.
+            RuntimeError: Too many questions are waiting for answers.
+        """
+        found = present(limit)
+        while found.wanted:
+            found.add(self._ask(partial(_ask_presence, topic, found.after, found.wanted), timeout))
+        return {fd: decoded(info) for fd, info in found.entries}
+
     def connections(self, *, timeout: float | None = None) -> list[int]:
         """Return the ids of all open WebSockets."""
         return list(self._ask(lambda core, ticket, wait: core.connections(ticket, wait), timeout))
@@ -523,10 +603,10 @@ class AsyncPublisher(_Sender):
         """See `Publisher.disconnect`."""
         return bool(await self._ask(lambda core, ticket, wait: core.disconnect(ticket, fd, code, reason, wait)))
 
-    async def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
+    async def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = (), key: str | None = None) -> None:
         """See `Publisher.publish`."""
-        ids, content = check_ids(exclude), as_text(data)
-        await self._call(lambda connection, wait: connection.publish(topic, content, ids, wait))
+        publication = _Publication.of(topic, data, exclude, key)
+        await self._call(lambda connection, wait: connection.publish(publication, wait))
 
     async def broadcast(self, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.broadcast`."""
@@ -554,6 +634,22 @@ class AsyncPublisher(_Sender):
         while found.wanted:
             found.add(await self._ask(partial(_ask_members, topic, found.after, found.wanted)))
         return found.entries
+
+    async def history(
+        self, topic: str, *, limit: int = 100, since: object = None, newest_first: bool = False
+    ) -> History:
+        """See `Publisher.history`."""
+        found = Reading(limit, since, newest_first=newest_first)
+        while found.wanted:
+            found.add(await self._ask(_asking_history(topic, found)))
+        return found.result()
+
+    async def presence(self, topic: str, *, limit: int = 1000) -> dict[int, Any]:
+        """See `Publisher.presence`."""
+        found = present(limit)
+        while found.wanted:
+            found.add(await self._ask(partial(_ask_presence, topic, found.after, found.wanted)))
+        return {fd: decoded(info) for fd, info in found.entries}
 
     async def connections(self) -> list[int]:
         """See `Publisher.connections`."""
@@ -641,6 +737,17 @@ def _ask_topics(prefix: str, after: str, count: int, core: _core.Publisher, tick
 def _ask_members(topic: str, after: int, count: int, core: _core.Publisher, ticket: Ticket, wait: float) -> None:
     """Ask for a page of ids."""
     core.members(ticket, topic, after, count, wait)
+
+
+def _ask_presence(topic: str, after: int, count: int, core: _core.Publisher, ticket: Ticket, wait: float) -> None:
+    """Ask for a page of members."""
+    core.presence(ticket, topic, after, count, wait)
+
+
+def _asking_history(topic: str, found: Reading) -> Question:
+    """Return the question for the next page of a history."""
+    after, before, count, newest_first = found.after, found.before, found.wanted, found.newest_first
+    return lambda core, ticket, wait: core.history(ticket, topic, after, before, count, newest_first, wait)
 
 
 def _as_info(values: Any) -> ConnectionInfo | None:

@@ -23,13 +23,16 @@ from .endpoints import Endpoint, Included, Route
 from .errors import CannotServe, NotRunning, SettingsError, as_seconds, wrong_type
 from .events import ConnectionInfo, Data, Sendable, Stats
 from .handlers import Handler, arguments_of, register
+from .history import History, Joined, Position, Reading, as_after, as_last
 from .jsons import Json
 from .master import PROGRAM_FAILED, Master
+from .presence import as_info, decoded, present
 from .program import Assignment
 from .questions import PATIENCE
 from .settings import WITH_APPLICATION, ServerSettings, Settings
 from .terminal import Terminal, discard_lost_output
 from .timers import Timer
+from .topic_options import SlowConsumer, TopicOptions
 from .worker import Worker
 from .worker_process import WorkerProcess
 
@@ -54,6 +57,7 @@ CloseF = TypeVar("CloseF", bound="Four[Server, int, int, str]")
 NumberF = TypeVar("NumberF", bound="Two[Server, int]")
 ServerF = TypeVar("ServerF", bound="One[Server]")
 PipeMessageF = TypeVar("PipeMessageF", bound="Three[Server, int | None, Any]")
+MemberF = TypeVar("MemberF", bound="Four[Server, str, int, Any]")
 T = TypeVar("T")
 
 # A forked child has the sockets but must not use them; its copy of a server is not running.
@@ -134,6 +138,7 @@ class Server:
         self.settings = Settings.load(self._keywords, defaults=self._defaults)
         self._handlers: dict[str, Handler] = {}
         self._included = Included()
+        self._topics: list[TopicOptions] = []
         self._json = Json(json)
         self._number = program.count_server()
         self._starts = 0
@@ -202,6 +207,14 @@ class Server:
     @overload
     def on(self, event: Literal["pipe_message"], handler: PipeMessageF, *, threaded: bool = False) -> PipeMessageF: ...
 
+    @overload
+    def on(
+        self, event: Literal["join", "leave"], handler: None = None, *, threaded: bool = False
+    ) -> Callable[[MemberF], MemberF]: ...
+
+    @overload
+    def on(self, event: Literal["join", "leave"], handler: MemberF, *, threaded: bool = False) -> MemberF: ...
+
     def on(self, event: Any, handler: Any = None, *, threaded: bool = False) -> Any:
         """Register the handler of an event; without `handler`, return a decorator that registers one.
 
@@ -222,6 +235,11 @@ class Server:
           closed the connection and the peer never answered, `code` is 1006 and `reason` contains the server's code.
         - `drain` (server, fd): the outbox was more than half full and is now empty again, or the connection has ended
           while its `open` or `message` handler is still running. It does not wait for that handler.
+        - `join`, `leave` (server, topic, fd, info): the connection `fd` has joined or left a topic with presence (see
+          `topic_options`); `info` is what `subscribe` or `join` was given. Each runs exactly once, in one worker: the
+          connection's own or, if that worker was killed, any other. The two of one member never overlap, and `leave`
+          comes after `join`, unless a killed worker takes a running handler along. They are outside the order of the
+          connection's own events.
         - `request` (server, request): plain HTTP. Return a `Response`, `str` (sent as text/html), `bytes`, or `None`
           for 404. Without a handler, requests get 426.
         - `worker_start`, `worker_stop` (server, worker_id): run first and last in each worker, in its event loop (the
@@ -283,6 +301,52 @@ class Server:
         if self._role:
             raise RuntimeError("endpoints must be included before the server starts")
         self._included.add(endpoint, self, self.settings)
+
+    def topic_options(
+        self,
+        pattern: str,
+        *,
+        history: int = 0,
+        seconds: float = 300,
+        presence: bool = False,
+        envelope: bool = False,
+        slow_consumer: SlowConsumer | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        """Set options for all topics that match a pattern.
+
+        If several patterns match a topic, the one that was given first counts. A topic that no pattern matches keeps
+        nothing, and costs least. The options of the master count; changed options take effect when it starts again.
+
+        Args:
+            pattern: The name of a topic or, with a `*` at its end, the beginning of names; 1 to 255 bytes of UTF-8.
+            history: How many messages to keep, for `history` and `join`. Each of them gets an *offset*, its number in
+                the topic, and all subscribers in all workers get them in the order of the offsets. So such a message
+                may arrive later, relative to what the same caller pushes, than it was published. The setting
+                `history_memory` limits the history of all topics together.
+            seconds: How long a message is kept.
+            presence: Whether `presence` tells who is subscribed, and `join` and `leave` handlers run.
+            envelope: Whether subscribers get each message as the JSON text
+                `{"topic": …, "epoch": …, "offset": …, "data": …}`, so that a client knows the position to resume from.
+                `data` is the `dict`, `list` or `str` that was published; bytes cannot be published then.
+            slow_consumer: What happens to a message if an outbox is full. `"close"` closes the connection with 1013,
+                and `"drop"` drops the message. With `"latest"`, of the messages with one `key` that wait in an outbox
+                only the newest is kept (and of those without a key); if the outbox is full nevertheless, the message is
+                dropped. `None` means what the setting `slow_consumer` says.
+            ttl: How many seconds a message may wait in an outbox; if it has waited longer, it is left out and counted.
+                `None` sets no limit.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: A value is out of range; or the pattern is malformed, the same as an earlier one, or can match
+                no topic that an earlier one does not match.
+            RuntimeError: The server is running.
+        """
+        options = TopicOptions.checked(pattern, history, seconds, presence, envelope, slow_consumer, ttl)
+        if self._role:
+            raise RuntimeError("the options of topics must be set before the server starts")
+        options.check_is_reached(self._topics)
+        self._topics.append(options)
 
     def _routes(self) -> list[Route]:
         return self._included.routes(self.settings)
@@ -376,14 +440,16 @@ class Server:
         """
         self._worker_of("broadcast").reactor.broadcast(data, exclude=exclude)
 
-    def subscribe(self, fd: int, topic: str) -> bool:
+    def subscribe(self, fd: int, topic: str, *, info: Any = None) -> bool:
         """Subscribe a connection to a topic until `unsubscribe` or the end of the connection.
 
-        Subscribing again changes nothing.
+        Subscribing again changes nothing, unless a new `info` is given.
 
         Args:
             fd: The connection's id.
             topic: A name of 1 to 255 bytes of UTF-8.
+            info: For a topic with presence: what `presence` and the handlers of `join` and `leave` tell about this
+                subscriber. Anything that JSON can express, at most 1,024 bytes as JSON; other topics ignore it.
 
         Returns:
             `True` if the connection is subscribed. For another worker's connection, or from another thread, `True`
@@ -392,11 +458,11 @@ class Server:
                 or thread, even if `topic` is one of them).
 
         Raises:
-            TypeError: `fd` is not an `int`, or `topic` is not a `str`.
-            ValueError: The topic is empty or too long.
+            TypeError: `fd` is not an `int`, `topic` is not a `str`, or JSON cannot express `info`.
+            ValueError: The topic is empty or too long, or `info` is too long.
             NotRunning: The server is not running.
         """
-        return self._worker_of("subscribe").reactor.subscribe(fd, topic)
+        return self._worker_of("subscribe").reactor.subscribe(fd, topic, as_info(info))
 
     def unsubscribe(self, fd: int, topic: str) -> bool:
         """Unsubscribe a connection from a topic. Does nothing if the connection is not subscribed.
@@ -415,21 +481,59 @@ class Server:
         """
         return self._worker_of("unsubscribe").reactor.unsubscribe(fd, topic)
 
-    def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
+    def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = (), key: str | None = None) -> None:
         """Queue one message for every subscriber of a topic, in all workers; see `broadcast`.
 
         Args:
             topic: A name of 1 to 255 bytes of UTF-8. A topic without subscribers is fine.
             data: `str` is sent as a text message, bytes-like as a binary message, a `dict` or `list` as JSON text.
             exclude: Ids of subscribers that should not get the message.
+            key: For a topic with `slow_consumer="latest"` (see `topic_options`): a subscriber that lags gets only the
+                newest message with this key, or without one; at most 255 bytes of UTF-8. Other topics ignore it.
 
         Raises:
-            TypeError: `topic` is not a `str`, `data` is of another type or cannot be encoded as JSON, or an id is not
-                an `int`.
-            ValueError: The topic is empty or too long, or the message is longer than `send_queue_size`.
+            TypeError: `topic` or `key` is not a `str`, `data` is of another type or cannot be encoded as JSON, an id is
+                not an `int`, or `data` is bytes-like and the topic has envelopes.
+            ValueError: The topic is empty or too long, `key` is too long, or the message is longer than
+                `send_queue_size`.
             NotRunning: The server is not running.
         """
-        self._worker_of("publish").reactor.publish(topic, data, exclude=exclude)
+        self._worker_of("publish").reactor.publish(topic, data, exclude=exclude, key=key)
+
+    async def join(self, fd: int, topic: str, *, last: int = 0, since: object = None, info: Any = None) -> Joined:
+        """Subscribe a connection to a topic with history and, before any new message, send it old ones.
+
+        The connection gets the messages since a position, or the last ones, and then the new ones: all in order, none
+        twice, and none in between left out. If it is subscribed already, it gets no old messages, which would come too
+        late, and `recovered` is `False`.
+
+        Args:
+            fd: The connection's id, in any worker.
+            topic: A name of 1 to 255 bytes of UTF-8.
+            last: How many old messages to send, unless all since `since` can be sent; fewer if fewer are kept, or the
+                outbox has no room for more.
+            since: A `Position`, or the `[epoch, offset]` that a client has kept: send every message after it. If some
+                of them are no longer kept, the outbox has no room for all of them, or it is no position of this topic
+                (or no position at all, whatever the client has sent), the result says so, and only the `last` messages
+                are sent.
+            info: As in `subscribe`.
+
+        Returns:
+            Whether nothing since `since` is missing, how many old messages were sent, and the position behind them. If
+                there is no such open connection, it ends meanwhile, or it has `max_topics` topics, nothing was sent,
+                and the position has an empty epoch. That of a topic without history is empty too.
+
+        Raises:
+            TypeError: `fd` or `last` is not an `int`, `topic` is not a `str`, or JSON cannot express `info`.
+            ValueError: The topic is empty or too long, `last` is below 0, or `info` is too long.
+            TimeoutError: The worker that has the connection, or the master, did not answer within 5 s.
+            RuntimeError: Too many questions are waiting for answers.
+            NotRunning: The server is not running.
+        """
+        worker = self._worker_of("join")
+        ask = partial(worker.join, fd, topic, as_last(last), as_after(since), as_info(info))
+        recovered, count, epoch, offset = await _answer(worker, ask)
+        return Joined(recovered, count, Position(epoch, offset))
 
     async def send(self, fd: int, data: Sendable, opcode: int | None = None) -> bool:
         """Send one message to the connection `fd`, in any worker, as fast as its client takes messages.
@@ -585,6 +689,81 @@ class Server:
             found.add(await _answer(worker, partial(worker.members, topic, found.after, found.wanted)))
         return found.entries
 
+    async def history(
+        self, topic: str, *, limit: int = 100, since: object = None, newest_first: bool = False
+    ) -> History:
+        """Return messages that a topic with history keeps.
+
+        It includes what you published before. A long list needs several questions.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            limit: The largest number of messages to return, 1 or above.
+            since: Return only messages after this `Position` (or `[epoch, offset]`). If it is no position of this
+                topic, because the history was removed or lost, all are returned; its epoch then differs from that of
+                the result.
+            newest_first: Begin with the newest message instead of the oldest.
+
+        Returns:
+            The messages, and the position behind the topic's newest message. A topic without history has none.
+
+        Raises:
+            TypeError: `topic` is not a `str`, `limit` is not an `int`, or `newest_first` is not a `bool`.
+            ValueError: The topic is empty or too long, or `limit` is below 1.
+            TimeoutError: The master did not answer within 5 s.
+            RuntimeError: Too many questions are waiting for answers.
+            NotRunning: The server is not running.
+        """
+        worker = self._worker_of("history")
+        found = Reading(limit, since, newest_first=newest_first, json=self._json)
+        while found.wanted:
+            ask = partial(worker.history, topic, found.after, found.before, found.wanted, newest_first)
+            found.add(await _answer(worker, ask))
+        return found.result()
+
+    async def forget(self, topic: str) -> None:
+        """Remove the history of a topic. Its offsets begin anew, in a new epoch; subscribers stay subscribed.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8. A topic without history is fine.
+
+        Raises:
+            TypeError: `topic` is not a `str`.
+            ValueError: The topic is empty or too long.
+            TimeoutError: The master did not answer within 5 s.
+            RuntimeError: Too many questions are waiting for answers.
+            NotRunning: The server is not running.
+        """
+        worker = self._worker_of("forget")
+        await _answer(worker, partial(worker.forget, topic))
+
+    async def presence(self, topic: str, *, limit: int = 1000) -> dict[int, Any]:
+        """Return who is subscribed to a topic with presence: the ids, in ascending order, each with its `info`.
+
+        A longer list is cut after `limit` members. It includes the effect of your own earlier calls. A long list needs
+        several questions.
+
+        Args:
+            topic: A name of 1 to 255 bytes of UTF-8.
+            limit: The largest number of members to return, 1 or above.
+
+        Returns:
+            What `subscribe` or `join` was given as `info`, by id; `None` if nothing was given. Empty for a topic
+                without presence.
+
+        Raises:
+            TypeError: `topic` is not a `str`, or `limit` is not an `int`.
+            ValueError: The topic is empty or too long, or `limit` is below 1.
+            TimeoutError: The master or a worker did not answer a question within 5 s; the message names the worker.
+            RuntimeError: Too many questions are waiting for answers.
+            NotRunning: The server is not running.
+        """
+        worker = self._worker_of("presence")
+        found = present(limit)
+        while found.wanted:
+            found.add(await _answer(worker, partial(worker.presence, topic, found.after, found.wanted)))
+        return {fd: decoded(info) for fd, info in found.entries}
+
     def stats(self) -> Stats:
         """Return totals since the start; the key `workers` holds a list with the same numbers for each worker.
 
@@ -592,9 +771,10 @@ class Server:
         `messages_out`, `bytes_in`, `bytes_out` (payload), `queued_bytes` (in outboxes now), `outliving` (connections
         whose client has left while a handler is still running, now), `held_bytes` (memory for queued output and
         unfinished input, now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`), `messages_dropped` (by
-        `slow_consumer="drop"`), `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from other
-        threads and workers that did not fit into the queue), `restarts` (of workers), `started_at` (Unix seconds). The
-        entries of `workers` also have `worker_id`.
+        `slow_consumer="drop"`), `messages_expired` (beyond a topic's `ttl`), `messages_replaced` (by a later one with
+        the same key), `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from other threads and
+        workers that did not fit into the queue), `restarts` (of workers), `started_at` (Unix seconds). The entries of
+        `workers` also have `worker_id`.
 
         Raises:
             NotRunning: The server is not running.
@@ -730,7 +910,9 @@ class Server:
             if refusal:
                 asyncio.run(self._run_embedded())
             else:
-                self._role = master = Master(self, self.settings, self._handlers, (self._number, self._starts))
+                self._role = master = Master(
+                    self, self.settings, self._topics, self._handlers, (self._number, self._starts)
+                )
                 _running.add(self)
                 status = asyncio.run(master.run())
         except SettingsError as error:
@@ -744,9 +926,7 @@ class Server:
 
     async def _run_embedded(self) -> None:
         loop = asyncio.get_running_loop()
-        embedded = Embedded(
-            self, self.settings, self._handlers, self._routes(), self._json, self._app, self.settings.control
-        )
+        embedded = self._make_embedded(self.settings.control)
 
         def stop(number: signal.Signals) -> None:
             log.info("%s: stopping", number.name)
@@ -784,16 +964,26 @@ class Server:
     def _start_worker(self, assignment: Assignment) -> NoReturn:
         """Run a worker, with the master's settings."""
         ours, self.settings = self.settings, Settings(**assignment.settings)
+        our_topics, self._topics = self._topics, [TopicOptions(**options) for options in assignment.topics]
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
+        names = [each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)]
+        if our_topics != self._topics:
+            names.append("topic_options")
         # Only worker 0 logs this, for all workers.
-        if assignment.worker_id == 0 and assignment.is_reload and ours != self.settings:
-            names = [
-                each.name for each in fields(ours) if getattr(ours, each.name) != getattr(self.settings, each.name)
-            ]
+        if names and assignment.worker_id == 0 and assignment.is_reload:
             log.warning("changed in the code; restart the server to apply: %s", ", ".join(names))
         routes = self._routes()
         process = WorkerProcess(
-            self, self.settings, self._handlers, routes, self._json, self._app, assignment, self._entered, self._leave
+            self,
+            self.settings,
+            self._topics,
+            self._handlers,
+            routes,
+            self._json,
+            self._app,
+            assignment,
+            self._entered,
+            self._leave,
         )
         self._role = process
         process.run()
@@ -869,10 +1059,15 @@ class Server:
         logs.set_level(self.settings.log_level, default=LOG_LEVEL)
         _warn_of_unknown_variables()
         control = None if self.settings.control == "auto" else self.settings.control
-        embedded = Embedded(self, self.settings, self._handlers, self._routes(), self._json, self._app, control)
+        embedded = self._make_embedded(control)
         await self._open(embedded)
         await self._begin(embedded)
         return embedded
+
+    def _make_embedded(self, control: str | None) -> Embedded:
+        return Embedded(
+            self, self.settings, self._topics, self._handlers, self._routes(), self._json, self._app, control
+        )
 
     async def _open(self, embedded: Embedded) -> None:
         """Open the listening sockets and create the worker, which accepts no connections yet."""

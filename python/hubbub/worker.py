@@ -30,11 +30,13 @@ from .events import CloseCode, Data
 from .forwarding import forwarded
 from .handlers import Handler
 from .headers import pairs_of
+from .history import HistoryPage
 from .jsons import STANDARD, Json
 from .listening import Listeners
 from .listing import Page
 from .logs import shown
 from .memory import memory_for_worker
+from .presence import Attendance, Member, decoded
 from .program import Why
 from .questions import PATIENCE, Questions
 from .requests import Request
@@ -45,6 +47,7 @@ from .static import FileResponse
 from .streams import Stream
 from .tasks import shared_task_class
 from .timers import Timer
+from .topic_options import TopicOptions
 from .visitors import Visitors
 from .watchdog import Watchdog
 
@@ -154,6 +157,7 @@ class Worker:
         handlers: Mapping[str, Handler],
         worker_id: int = 0,
         *,
+        topics: Sequence[TopicOptions] = (),
         routes: Sequence[Route] = (),
         json: Json = STANDARD,
         app: Application | None = None,
@@ -170,6 +174,7 @@ class Worker:
             settings: The server's settings.
             handlers: The handlers, by event.
             worker_id: The number of this worker.
+            topics: The options of topics, in the order in which their patterns are tried.
             routes: The endpoints, in the order in which they are tried.
             json: Encodes what is sent, and decodes what is received.
             app: The ASGI application for everything that no endpoint matches.
@@ -214,6 +219,7 @@ class Worker:
             encrypted = settings.ssl_certfile is not None
             self._app_scope = common_scope(settings.root_path, self.lifespan.state, is_encrypted=encrypted)
         self._visitors = Visitors(self.loop, access_log=settings.access_log)
+        self._attendance = Attendance(self._begin_member_handler, lambda *told: self.reactor.tells_of_member(*told))
         # The answers that are being streamed, by the token of their request.
         self._streams: dict[int, Stream] = {}
         self._workers = workers
@@ -246,7 +252,7 @@ class Worker:
                 endpoints,
                 serves_others,
                 self._max_memory,
-                [],
+                [options.values for options in topics],
                 slot,
                 link,
                 registry,
@@ -487,9 +493,10 @@ class Worker:
         return not self.caller.running and not self.reactor.unanswered()
 
     def _is_quiet(self) -> bool:
-        """Return whether no connection is left and no handler is running."""
+        """Return whether no connection is left, no handler is running, and none is to be called."""
         has_sockets = self._front is not None and bool(self._front.socket_tasks)
-        return not len(self.reactor) and not self.caller.running and not has_sockets
+        is_idle = not self.caller.running and not has_sockets and not self.reactor.has_notices()
+        return not len(self.reactor) and is_idle
 
     # ---- what the reactor asks for -----------------------------------------------------------------------
 
@@ -823,6 +830,20 @@ class Worker:
         if not self._left_behind:
             self.reactor.pipe_message_done()
 
+    def on_member(self, event: str, topic: str, fd: int, number: int, info: str) -> None:
+        """Call the `join` or `leave` handler for a member of a topic with presence; `info` is JSON."""
+        if event in self._handlers:
+            self._attendance.tell(event, topic, fd, number, info)
+        else:
+            self.reactor.tells_of_member(event, fd, number)
+
+    def _begin_member_handler(
+        self, event: str, then: Callable[[], None], topic: str, fd: int, number: int, info: str
+    ) -> None:
+        if not self._left_behind:
+            self.reactor.tells_of_member(event, fd, number)
+            self.caller.begin(event, then, self._server, topic, fd, decoded(info))
+
     def send_message(self, data: str | bytes, worker_id: int) -> None:
         """Run `pipe_message` in a worker; see `Server.send_message`."""
         if not isinstance(worker_id, int) or isinstance(worker_id, bool):
@@ -867,6 +888,40 @@ class Worker:
     async def members(self, topic: str, after: int, limit: int, patience: float = PATIENCE) -> Page[int]:
         """Return a page of `Server.members`: the first `limit` ids above `after`, or fewer."""
         return await self._questions.ask(lambda then: self.reactor.list_members(topic, after, limit, then), patience)
+
+    async def join(
+        self,
+        fd: int,
+        topic: str,
+        last: int,
+        since: tuple[str, int] | None,
+        info: str | None,
+        patience: float = PATIENCE,
+    ) -> tuple[bool, int, str, int]:
+        """Subscribe a connection and send it old messages; see `Server.join`."""
+        return await self._questions.ask(lambda then: self.reactor.join(fd, topic, last, since, info, then), patience)
+
+    async def history(
+        self,
+        topic: str,
+        after: tuple[str, int] | None,
+        before: int,
+        limit: int,
+        newest_first: bool,
+        patience: float = PATIENCE,
+    ) -> HistoryPage:
+        """Return a page of `Server.history`: the first `limit` messages between two places, or fewer."""
+        return await self._questions.ask(
+            lambda then: self.reactor.history(topic, after, before, limit, newest_first, then), patience
+        )
+
+    async def forget(self, topic: str, patience: float = PATIENCE) -> bool:
+        """Remove the history of a topic, and return true; see `Server.forget`."""
+        return await self._questions.ask(lambda then: self.reactor.forget_history(topic, then), patience)
+
+    async def presence(self, topic: str, after: int, limit: int, patience: float = PATIENCE) -> Page[Member]:
+        """Return a page of `Server.presence`: the first `limit` members with ids above `after`, or fewer."""
+        return await self._questions.ask(lambda then: self.reactor.presence(topic, after, limit, then), patience)
 
     async def wait_closed(self, fd: int) -> None:
         """Wait until a connection is no longer open; see `Server.wait_closed`."""

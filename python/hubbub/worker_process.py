@@ -21,6 +21,7 @@ from .listening import raise_file_limit
 from .program import Assignment
 from .settings import Settings
 from .terminal import discard_lost_output
+from .topic_options import TopicOptions
 from .worker import Worker
 
 __all__ = ["WorkerProcess"]
@@ -35,6 +36,7 @@ class WorkerProcess:
         self,
         server: object,
         settings: Settings,
+        topics: Sequence[TopicOptions],
         handlers: Mapping[str, Handler],
         routes: Sequence[Route],
         json: Json,
@@ -48,6 +50,7 @@ class WorkerProcess:
         Args:
             server: Passed to handlers as `server`.
             settings: The master's settings.
+            topics: The master's options of topics.
             handlers: The handlers, by event.
             routes: The endpoints.
             json: Encodes what is sent, and decodes what is received.
@@ -60,6 +63,7 @@ class WorkerProcess:
         self.worker: Worker | None = None
         self._server = server
         self._settings = settings
+        self._topics = topics
         self._handlers = handlers
         self._routes = routes
         self._json = json
@@ -121,6 +125,7 @@ class WorkerProcess:
             self._settings,
             self._handlers,
             assignment.worker_id,
+            topics=self._topics,
             routes=self._routes,
             json=self._json,
             app=self._app,

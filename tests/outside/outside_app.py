@@ -1,5 +1,6 @@
 """The application that `outside_server.py` runs: sends each client its id, subscribes it to the topics in its query,
-and echoes. Over HTTP it serves the Python files of this directory, and answers questions about the server.
+with their values as its info, and echoes. Over HTTP it serves the Python files of this directory, and answers questions
+about the server.
 """
 
 import hashlib
@@ -8,6 +9,8 @@ from pathlib import Path
 from hubbub import Frame, Request, Response, Server, StaticFiles
 
 server = Server()
+server.topic_options("kept:*", history=10_000, presence=True)
+server.topic_options("wrapped:*", history=100, envelope=True)
 files = StaticFiles(Path(__file__).parent)
 
 
@@ -20,8 +23,8 @@ def on_start(server: Server) -> None:
 @server.on("open")
 def on_open(server: Server, request: Request) -> None:
     """Subscribe before sending the id, so that a client that knows its id is subscribed."""
-    for topic in request.query:
-        server.subscribe(request.fd, topic)
+    for topic, value in request.query.items():
+        server.subscribe(request.fd, topic, info=value)
     server.push(request.fd, str(request.fd))
 
 

@@ -5,11 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.parse
 from pathlib import Path
 
 import pytest
 from outside_server import PATIENCE, OutsideServer, free_port
+
+from hubbub import Publisher
 
 HUBBUB = [sys.executable, "-m", "hubbub"]
 
@@ -188,6 +191,66 @@ def test_members_are_listed_page_by_page(server: OutsideServer) -> None:
             assert json.loads(last) == {"members": [], "next": None}, after
         everybody = hubbub("members", "news", "--after", -(2**64), "--json", "--control", server.control)[1]
         assert json.loads(everybody) == {"members": fds, "next": None}
+
+
+def test_history_is_a_table_for_people(server: OutsideServer) -> None:
+    hostile = "\x1b[2J\r\nfake"
+    for text in ("first", hostile):
+        assert hubbub("publish", "kept:table", text, "--control", server.control) == (0, "", "")
+    with Publisher(server.control) as hub:
+        hub.publish("kept:table", bytes(range(50)))
+    status, out, err = hubbub("history", "kept:table", "--control", server.control)
+    assert (status, err) == (0, "")
+    header, *rows, total = out.splitlines()
+    assert header.split() == ["offset", "time", "message"]
+    assert [row.split(maxsplit=3)[0] for row in rows] == ["1", "2", "3"]
+    messages = [row.split(maxsplit=3)[3] for row in rows]
+    assert messages == ["first", r"\x1b[2J\r\nfake", repr(bytes(range(40))) + "..."]
+    assert all(re.fullmatch(r" *\d+  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  .*", row) for row in rows)
+    assert total == "3 messages"
+    newest = hubbub("history", "kept:table", "--newest-first", "--limit", 1, "--control", server.control)[1]
+    assert newest.splitlines()[1].split()[0] == "3"
+    assert newest.splitlines()[-1] == "1 message"
+    assert hubbub("history", "news", "--control", server.control)[1].splitlines()[-1] == "0 messages"
+
+
+def test_history_is_json_for_programs_page_by_page(server: OutsideServer) -> None:
+    begin = time.time()
+    with Publisher(server.control) as hub:
+        for data in ("é", b"\x00\xff", {"a": 1}):
+            hub.publish("kept:pages", data)
+    first = json.loads(hubbub("history", "kept:pages", "--limit", 2, "--json", "--control", server.control)[1])
+    epoch = first["position"][0]
+    assert [message.pop("time") > begin - 1 for message in first["messages"]] == [True, True]
+    assert first == {
+        "messages": [{"offset": 1, "data": "é"}, {"offset": 2, "base64": "AP8="}],
+        "position": [epoch, 3],
+        "next": f"{epoch}:2",
+    }
+    out = hubbub("history", "kept:pages", "--limit", 2, "--control", server.control)[1]
+    assert out.splitlines()[-1] == f"2 messages; for the next ones add --after={epoch}:2"
+    last = hubbub("history", "kept:pages", "--after", first["next"], "--json", "--control", server.control)[1]
+    assert [message["data"] for message in json.loads(last)["messages"]] == ['{"a":1}']
+    assert json.loads(last)["next"] is None
+    for after in ("another:2", f"{epoch}:{10**30}", ":1"):
+        everything = hubbub("history", "kept:pages", "--after", after, "--json", "--control", server.control)[1]
+        assert len(json.loads(everything)["messages"]) == 3, after
+
+
+@pytest.mark.parametrize("after", ["", "5", "x:", "x:-1", "x:y", "x:١"])
+def test_a_position_that_is_none_is_a_usage_error(server: OutsideServer, after: str) -> None:
+    status, out, err = hubbub("history", "kept:x", "--after", after, "--control", server.control)
+    assert (status, out) == (2, "")
+    assert "--after must be EPOCH:OFFSET" in err
+
+
+def test_a_message_may_have_a_key(server: OutsideServer) -> None:
+    with server.client("news") as client:
+        assert hubbub("publish", "news", "hello", "--key", "é", "--control", server.control) == (0, "", "")
+        assert client.next() == "hello"
+        status, out, err = hubbub("publish", "news", "hello", "--key", "x" * 256, "--control", server.control)
+        assert (status, out) == (2, "")
+        assert "key must have at most 255 bytes" in err
 
 
 @pytest.mark.parametrize("number", [2**63, 2**64, 10**100, 0])

@@ -13,6 +13,7 @@ import tempfile
 import urllib.request
 import venv
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 60  # seconds
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the one of RFC 6455 §1.3, with its answer
@@ -82,11 +83,12 @@ async def talk(port: int) -> None:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     assert head.startswith("HTTP/1.1 101 "), head
     assert ACCEPT in head, head
-    writer.write(text_frame({"type": "join", "room": "kitchen", "name": "Ada", "back": False}))
+    writer.write(text_frame({"type": "join", "room": "kitchen", "name": "Ada", "back": False, "since": None}))
     writer.write(text_frame({"type": "say", "id": "1", "text": "tea is ready"}))
-    while (message := await read_message(reader))["type"] != "said":
+    while "offset" not in (envelope := await read_message(reader)):
         pass
-    assert (message["name"], message["text"]) == ("Ada", "tea is ready"), message
+    said = envelope["data"]
+    assert (said["name"], said["text"]) == ("Ada", "tea is ready"), said
     writer.close()
 
 
@@ -96,13 +98,13 @@ def text_frame(content: object) -> bytes:
     return bytes([0x81, 0x80 | len(payload)]) + bytes(4) + payload
 
 
-async def read_message(reader: asyncio.StreamReader) -> dict[str, object]:
+async def read_message(reader: asyncio.StreamReader) -> dict[str, Any]:
     """A text message of less than 64 KiB, as the chat's are."""
     opcode, length = await reader.readexactly(2)
     assert opcode == 0x81, opcode
     if length == 126:
         length = int.from_bytes(await reader.readexactly(2))
-    message: dict[str, object] = json.loads(await reader.readexactly(length))
+    message: dict[str, Any] = json.loads(await reader.readexactly(length))
     return message
 
 

@@ -268,6 +268,21 @@ async def test_changed_settings_are_logged_and_wait_for_the_next_start(launch: L
     assert sum("changed in the code" in line for line in launched.log.all) == 1
 
 
+async def test_changed_options_of_topics_wait_for_the_next_start_too(launch: Launch, program: ProgramFile) -> None:
+    lines = """
+    server = new_server(workers=2)
+    server.topic_options("news", history=5)
+    server.on("message", on_message)
+    """
+    launched = await launch(lines)
+    program.change("history=5", "history=6, presence=True")
+    launched.process.send_signal(signal.SIGHUP)
+    assert (await launched.log.wait_for("changed in the code")).endswith("to apply: topic_options")
+    await reloaded(launched)
+    await launched.stop()
+    assert sum("changed in the code" in line for line in launched.log.all) == 1
+
+
 async def test_sighup_to_the_whole_group_is_one_reload(launch: Launch) -> None:
     launched = await launch(workers=2)
     signal_group(launched, signal.SIGHUP)

@@ -19,6 +19,9 @@ def takes_request(server: Server, request: Request) -> None: ...
 def takes_text(server: Server, fd: str) -> None: ...
 
 
+def takes_member(server: Server, topic: str, fd: int, info: object) -> None: ...
+
+
 def takes_too_much(server: Server, frame: Frame, more: int) -> None: ...
 
 
@@ -30,11 +33,22 @@ server.on("drain")(takes_text)  # wrong
 server.on("message", takes_too_much)  # wrong
 server.on("start", takes_frame)  # wrong
 server.on("opne")  # wrong
+server.on("join", takes_request)  # wrong
+server.on("leave")(takes_frame)  # wrong
+server.on("close", takes_member)  # wrong
+server.on("join", takes_member)
+server.topic_options("news", histroy=5)  # wrong
+server.topic_options("news", history="5")  # wrong
+server.topic_options("news", slow_consumer="wait")  # wrong
+server.topic_options(5)  # wrong
+server.publish("news", "x", key=5)  # wrong
+server.join(1, "news", last="5")  # wrong
 
 endpoint = Endpoint("/chat", max_mesage_size=1000)  # wrong
 endpoint = Endpoint("/chat", subprotocols=1)  # wrong
 endpoint.on("mesage", takes_frame)  # wrong
 endpoint.on("start")  # wrong
+endpoint.on("join")  # wrong
 endpoint.on("message", takes_request)  # wrong
 endpoint.on("request")(takes_frame)  # wrong
 endpoint.on("close", takes_text)  # wrong

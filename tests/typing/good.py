@@ -7,7 +7,11 @@ from hubbub import (
     Accept,
     Endpoint,
     Frame,
+    History,
+    Joined,
+    Message,
     Page,
+    Position,
     Publisher,
     Refuse,
     Request,
@@ -56,6 +60,33 @@ async def on_message(server: Server, frame: Frame) -> None:
 
 @server.on("close")
 def on_close(server: Server, fd: int, code: int, reason: str) -> None: ...
+
+
+server.topic_options("room:*", history=100, seconds=3600, presence=True, envelope=True)
+server.topic_options("price:*", slow_consumer="latest", ttl=5)
+
+
+@server.on("join")
+async def on_join(server: Server, topic: str, fd: int, info: dict[str, str]) -> None:
+    people: dict[int, Any] = await server.presence(topic, limit=10)
+    server.publish(topic, {"came": info["name"], "people": list(people)}, exclude=[fd], key="people")
+
+
+@server.on("leave", threaded=True)
+def on_leave(server: Server, topic: str) -> None: ...
+
+
+async def enter(fd: int, since: Any) -> None:
+    server.subscribe(fd, "room:1", info={"name": "Ada"})
+    joined: Joined = await server.join(fd, "room:1", last=10, since=since, info=["Ada"])
+    position: Position = joined.position
+    epoch, offset = position
+    server.push(fd, {"recovered": joined.recovered, "count": joined.count, "epoch": epoch.upper(), "next": offset + 1})
+    found: History = await server.history("room:1", limit=10, since=position, newest_first=True)
+    first: Message = found.messages[0]
+    print(first.offset + 1, first.data, first.time + 0.5, first.json(), found.position.offset)
+    await server.history("room:1", since=["abc", 1])
+    await server.forget("room:1")
 
 
 @server.on("drain")
@@ -122,5 +153,8 @@ def from_outside() -> None:
     with Publisher() as hub:
         sizes: dict[str, int] = hub.topics()
         ids: list[int] = hub.members("news", limit=5)
+        hub.publish("price:tea", {"value": 3.2}, key="tea")
+        messages: tuple[Message, ...] = hub.history("room:1", limit=5, since=None, newest_first=True).messages
+        print(hub.presence("room:1", limit=5).keys(), messages)
         hub.send_message(f"{sizes} {ids}", worker_id=0)
         print(hub.stats()["workers"][0]["messages_in"])

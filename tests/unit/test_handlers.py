@@ -237,4 +237,6 @@ def test_the_arguments_of_each_event() -> None:
         "shutdown": ("server",),
         "pipe_message": ("server", "worker_id", "data"),
         "drain": ("server", "fd"),
+        "join": ("server", "topic", "fd", "info"),
+        "leave": ("server", "topic", "fd", "info"),
     }

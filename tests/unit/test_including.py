@@ -130,7 +130,7 @@ def test_on_follows_the_rules_of_the_server() -> None:
     on: Any = endpoint.on
     with pytest.raises(ValueError, match="unknown event 'massage'; known events: "):
         on("massage", lambda: None)
-    for event in ("worker_start", "worker_stop", "start", "shutdown", "pipe_message"):
+    for event in ("worker_start", "worker_stop", "start", "shutdown", "pipe_message", "join", "leave"):
         with pytest.raises(ValueError, match=f"an endpoint has no '{event}' event, only handshake, open, message, "):
             on(event, lambda: None)
     with pytest.raises(TypeError, match="'message' handler receives"):

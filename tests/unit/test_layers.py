@@ -28,11 +28,12 @@ LAYERS = [
         "hubbub.asgi.lifespan",
         "hubbub.events",
         "hubbub.handler_types",
+        "hubbub.history",
         "hubbub.listing",
         "hubbub.kinds",
         "hubbub.requests",
     },
-    {"hubbub.responses"},
+    {"hubbub.presence", "hubbub.responses"},
     {
         "hubbub.control",
         "hubbub.handlers",
@@ -48,6 +49,7 @@ LAYERS = [
         "hubbub.terminal",
         "hubbub.threads",
         "hubbub.timers",
+        "hubbub.topic_options",
         "hubbub.visitors",
     },
     {

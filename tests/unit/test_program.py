@@ -25,6 +25,7 @@ ASSIGNMENT = Assignment(
     start=1,
     is_reload=False,
     settings={"port": 9501},
+    topics=[],
 )
 
 
