@@ -97,7 +97,7 @@ async def take_pictures(browser: Browser, device: str, scheme: Literal["light", 
         people: dict[str, ClientConnection] = {}
         for name in dict.fromkeys(name for name, _ in CONVERSATION if name != "Mira"):
             people[name] = await stack.enter_async_context(connect(f"ws://127.0.0.1:{port}/chat"))
-            await send(people[name], type="join", room=ROOM, name=name, back=False)
+            await send(people[name], type="join", room=ROOM, name=name, back=False, since=None)
             await expect(page.get_by_role("log")).to_contain_text(f"{name} joined")
         await hold_conversation(page, people)
         await expect(page.get_by_text("4 people are here")).to_be_visible()

@@ -38,7 +38,7 @@ async def join(page: Page, url: str, nickname: str) -> Page:
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("dialog")).to_be_hidden()
     await expect(message_field(page)).to_be_focused()
-    # The room has been counted, so this page is in it.
+    # It shows who is in the room, so this page is in it.
     await expect(page.locator("#people")).not_to_be_empty()
     return page
 
@@ -168,6 +168,8 @@ async def test_what_is_typed_while_the_server_is_away_arrives_once(page: Page) -
             await expect(each.get_by_text("Connected", exact=True)).to_be_visible()
             await expect(each.get_by_text("2 people are here")).to_be_visible()
             await settled(each)
+            # The new server does not know what was said before, and what was said after that on the old one.
+            await expect(each.get_by_text("Some messages may be missing here")).to_be_visible()
         await say(ada, "after")
         await settled(ada)
         for each in (ada, bob):
@@ -179,6 +181,29 @@ async def test_what_is_typed_while_the_server_is_away_arrives_once(page: Page) -
             assert order[-1] == "after"
             assert sorted(order[1:-1]) == ["one", "three", "two"]
             assert order.index("one") < order.index("two")
+
+
+async def test_names_and_messages_survive_the_death_of_each_worker(page: Page, chat: Program) -> None:
+    ada = await join(page, chat.url, "Ada")
+    bob = await join_too(page, chat.url, "Bob")
+    await say(bob, "hello")
+    await expect(texts(ada)).to_have_text(["hello"])
+    said = ["hello"]
+    for worker_id in (0, 1):
+        chat.kill_worker(worker_id)
+        # One of the pages has lost its connection, and is back after a moment.
+        for name, each in (("Ada", ada), ("Bob", bob)):
+            said.append(f"{name} after {worker_id}")
+            await say(each, said[-1])
+            await settled(each)
+        for each, other in ((ada, "Bob"), (bob, "Ada")):
+            await expect(each.locator("#people")).to_have_text(f"2 people are here: you, {other}")
+            await expect(texts(each)).to_have_count(len(said))
+            assert sorted(await texts(each).all_text_contents()) == sorted(said)
+            await expect(each.get_by_text("may be missing")).to_have_count(0)
+    late = await join_too(page, chat.url, "Late")
+    await expect(texts(late)).to_have_count(len(said))
+    await expect(late.locator("#people")).to_have_text(re.compile("^3 people are here: you, (Ada, Bob|Bob, Ada)$"))
 
 
 async def test_a_message_that_was_lost_on_its_way_is_sent_again(page: Page, chat: Program) -> None:
@@ -275,11 +300,15 @@ async def test_devtools_shows_the_frames_that_are_meant(page: Page, chat: Progra
     await say(page, GREETING)
     await settled(page)
     assert [frame["type"] for frame in sent] == ["join", "typing", "say"]
-    assert sent[0] == {"type": "join", "room": "lobby", "name": "Ada", "back": False}
+    assert sent[0] == {"type": "join", "room": "lobby", "name": "Ada", "back": False, "since": None}
     assert sent[2]["text"] == GREETING
-    assert [frame["type"] for frame in received] == ["limits", "people", "said"]
-    assert received[0]["text"] == MAX_CHARACTERS
-    assert received[2] | {"who": 0, "time": 0} == sent[2] | {"type": "said", "name": "Ada", "who": 0, "time": 0}
+    limits, joined, envelope = received
+    assert (limits["type"], limits["text"]) == ("limits", MAX_CHARACTERS)
+    assert (joined["type"], joined["recovered"], joined["position"][1]) == ("joined", False, 0)
+    assert joined["people"] == {str(joined["who"]): {"name": "Ada", "back": False}}
+    assert (envelope["topic"], [envelope["epoch"], envelope["offset"]]) == ("room:lobby", [joined["position"][0], 1])
+    said = {"type": "said", "room": "lobby", "name": "Ada", "who": joined["who"], "time": envelope["data"]["time"]}
+    assert envelope["data"] == sent[2] | said
 
 
 async def test_a_message_that_is_too_long_is_refused_with_a_word_why(page: Page, chat: Program) -> None:

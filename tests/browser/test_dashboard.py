@@ -52,19 +52,29 @@ async def test_pages_of_both_workers_get_the_figures_and_the_last_two_minutes(pa
         async with AsyncPublisher(port=dashboard.port) as publisher:
             infos = [await publisher.info(fd) for fd in await publisher.connections()]
         assert {info.worker_id for info in infos if info} == {0, 1}
-        figures = []
-        for client in (one, two):
-            while "time" not in (figure := await client.receive_json()):
-                pass
-            figures.append(figure)
+        figures = [await next_figure(client) for client in (one, two, one)]
         # The next page, whichever worker has it, begins with all of them.
         for _ in range(2):
             async with connected(url, timeout=20) as late:
-                while "history" not in (message := await late.receive_json()):
-                    pass
-            assert all(figure in message["history"] for figure in figures)
+                known = [await next_figure(late) for _ in range(len({figure["time"] for figure in figures}))]
+                while known[-1]["time"] < max(figure["time"] for figure in figures):
+                    known.append(await next_figure(late))
+            assert all(figure in known for figure in figures)
+            assert known == sorted(known, key=lambda figure: float(figure["time"]))
     await page.goto(dashboard.url)
     await expect(chart(page, "Open pages").locator("polyline")).to_have_attribute("points", LINE)
+
+
+async def test_what_was_measured_outlives_the_worker_that_measured(page: Page, dashboard: Program) -> None:
+    async with connected(f"ws://127.0.0.1:{dashboard.port}", timeout=20) as client:
+        figures = [await next_figure(client) for _ in range(2)]
+    dashboard.kill_worker(0)
+    async with connected(f"ws://127.0.0.1:{dashboard.port}", timeout=20) as client:
+        known = [await next_figure(client) for _ in range(3)]
+        assert all(figure in known for figure in figures)
+        # Another worker goes on.
+        while (await next_figure(client))["time"] <= known[-1]["time"]:
+            pass
 
 
 async def test_a_killed_worker_stops_the_figures_only_for_a_moment(page: Page, dashboard: Program) -> None:

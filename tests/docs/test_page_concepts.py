@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import json
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from snippets import Snippet, execute, shows
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Server
@@ -132,6 +133,36 @@ async def test_who_joins_is_told_of_by_number(snippets: list[Snippet]) -> None:
         assert await one.recv() == "2 are here"
         await one.send("leave garden")
         await subscribed(server, 1)
+
+
+@shows(PAGE, "Topics with memory")
+async def test_whoever_comes_back_gets_what_was_missed(snippets: list[Snippet]) -> None:
+    async def until(reader: ClientConnection, key: str) -> Any:
+        """Return the next message with this key, in an envelope or not."""
+        while True:
+            message = json.loads(await reader.recv())
+            content = message.get("data", message)
+            if key in content:
+                return message
+
+    async with served(snippets, Server(port=0)) as server, client(server) as one:
+        await one.send('{"join": "tea", "since": null}')
+        assert (await until(one, "recovered"))["recovered"] is False
+        assert (await until(one, "came"))["data"] == {"came": "Ada", "people": 1}
+        await one.send('{"say": "hello", "in": "tea"}')
+        said = await until(one, "text")
+        assert said["topic"] == "room:tea"
+        assert said["data"] == {"text": "hello"}
+        await one.send('{"say": "tea is ready", "in": "tea"}')
+        await until(one, "text")
+        async with client(server) as two:
+            since = [said["epoch"], said["offset"]]
+            await two.send(json.dumps({"join": "tea", "since": since}))
+            assert (await until(two, "text"))["data"] == {"text": "tea is ready"}
+            assert (await until(two, "recovered"))["recovered"] is True
+            assert (await until(one, "came"))["data"]["people"] == 2
+        assert (await until(one, "left"))["data"] == {"left": "Ada"}
+        server.publish("price:tea", "3.2", key="tea")
 
 
 @shows(PAGE, "Clients that leave")

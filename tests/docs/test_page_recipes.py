@@ -86,6 +86,75 @@ async def test_each_page_shows_who_is_online(snippets: list[Snippet]) -> None:
             assert await close_code(nobody) == 4400
 
 
+@shows(PAGE, "A room with a history")
+async def test_a_page_gets_what_it_has_missed(snippets: list[Snippet], page: Page) -> None:
+    files = {"room.html": block_of("html")}
+    async with serving(*snippets, environ=TWO_WORKERS, files=files) as running, running.connect() as speaker:
+        await speaker.send('{"join": "tea", "since": null}')
+        assert (await received(speaker))["recovered"] is False
+        for text in ("one", "two"):
+            await speaker.send(json.dumps({"say": text}))
+            assert (await received(speaker))["data"] == {"text": text}
+        (own,) = connections(running.port)
+        await page.goto(f"http://127.0.0.1:{running.port}/")
+        await expect(page.locator("li")).to_have_text(["one", "two"])
+        await page.locator("#text").fill("three")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("li")).to_have_text(["one", "two", "three"])
+        texts = ["one", "two", "three"]
+        with Publisher(port=running.port) as hub:
+            for number in range(3):
+                for fd in connections(running.port) - {own}:
+                    hub.disconnect(fd, 1012)
+                texts.append(f"while away {number}")
+                await speaker.send(json.dumps({"say": texts[-1]}))
+                await expect(page.locator("li")).to_have_text(texts)
+
+
+def connections(port: int) -> set[int]:
+    """Return the ids of all connections."""
+    with Publisher(port=port) as hub:
+        return set(hub.connections())
+
+
+@shows(PAGE, "Who is in the room")
+async def test_each_page_knows_who_is_in_the_room(snippets: list[Snippet]) -> None:
+    async with serving(*snippets, environ=TWO_WORKERS) as running:
+        async with running.connect("/?name=ada") as ada:
+            ((ada_id, info),) = (await received(ada))["people"].items()
+            assert info == {"name": "ada"}
+            async with running.connect("/?name=grace") as grace:
+                assert in_different_workers(running.port)
+                people = (await received(grace))["people"]
+                assert {each["name"] for each in people.values()} == {"ada", "grace"}
+                came = await received(ada)
+                assert (str(came["came"]) in people, came["name"]) == (True, "grace")
+            assert await received(ada) == {"went": came["came"], "name": "grace"}
+            assert str(came["came"]) != ada_id
+        async with running.connect("/?name=") as nobody:
+            assert await close_code(nobody) == 4400
+
+
+@shows(PAGE, "Who is typing")
+async def test_the_others_see_who_is_typing(snippets: list[Snippet]) -> None:
+    async with (
+        serving(*snippets, environ=TWO_WORKERS) as running,
+        running.connect("/?name=ada") as ada,
+        running.connect("/?name=grace") as grace,
+    ):
+        assert in_different_workers(running.port)
+        await until_subscribed(running.port, "typing:garden", 2)
+        await ada.send('{"typing": true}')
+        typing = await received(grace)
+        assert (typing["typing"], typing["name"]) == (True, "ada")
+        await ada.send('{"say": "hello"}')
+        said = {"who": typing["who"], "name": "ada", "text": "hello"}
+        # Her own page gets what she says, and not that she types.
+        assert await received(ada) == await received(grace) == said
+        async with running.connect() as late:
+            assert await received(late) == said
+
+
 @shows(PAGE, "One user in several tabs")
 async def test_a_user_is_in_all_tabs(snippets: list[Snippet]) -> None:
     ada: dict[str, Any] = {"additional_headers": {"Cookie": "session=secret-of-ada"}}
@@ -244,6 +313,7 @@ async def test_a_new_subscriber_gets_the_last_value(snippets: list[Snippet]) -> 
         async with running.connect("/prices/tea") as second, running.connect("/prices/milk"):
             assert in_different_workers(running.port)
             assert await received(second) == {"value": 3.2}
+            await until_subscribed(running.port, "price:tea", 2)
             await sending(sends, running, {"3.2": "3.3"})
             assert await received(first) == {"value": 3.3}
             assert await received(second) == {"value": 3.3}

@@ -3,31 +3,39 @@
  *
  * A message written here stays in `outbox` until the server has sent it back. If the connection breaks before that, the
  * message is sent again. If the first copy had arrived, every page recognizes the second by its id.
+ *
+ * What is said comes with its position in the room. When the connection comes back, the page tells the last position, and
+ * the server sends what was said since.
  */
 
 import { connect } from "./hubbub.js";
 import { Log } from "./log.js";
+import { People } from "./people.js";
 import { TypingLine } from "./typing.js";
 
 const MAX_WAITING = 200;
 const TYPING_INTERVAL = 2000;
 
-const [banner, composer, latest, message, nickname, people, problem, room, state, welcome] =
-  ["banner", "composer", "latest", "message", "nickname", "people", "problem", "room", "state", "welcome"]
+const [banner, composer, latest, message, nickname, problem, room, state, welcome] =
+  ["banner", "composer", "latest", "message", "nickname", "problem", "room", "state", "welcome"]
     .map((id) => document.getElementById(id));
 
 const log = new Log(document.getElementById("log"), latest);
+const people = new People(document.getElementById("people"));
 const typing = new TypingLine(document.getElementById("typing"));
 const title = document.title;
 
 /** @type {{ id: string, room: string, text: string }[]} */
 let outbox = [];
-// The ids of all messages written here: a client that rejoins a room gets the room's recent messages again.
+// The ids of all messages written here: a client that joins a room again gets the room's recent messages again.
 const ownIds = new Set();
 // The server sends these limits, and enforces them.
 let limits = { name: Infinity, room: Infinity, text: Infinity };
 let name = "";
 let joined = "";
+// The position behind the last message of the joined room, and whether the server was asked for what came after it.
+let position = null;
+let resuming = false;
 let unread = 0;
 let typingToldAt = -Infinity;
 
@@ -45,8 +53,11 @@ const tell = (type, what = {}) => socket.send(JSON.stringify({ type, ...what }))
 function join() {
   if (socket.state !== "open" || name === "") return;
   const here = currentRoom();
-  tell("join", { room: here, name, back: joined === here });
+  const back = joined === here;
+  if (!back) position = null;
+  tell("join", { room: here, name, back, since: position });
   joined = here;
+  resuming = position !== null;
   for (const { id, room, text } of outbox) if (room === here) tell("say", { id, text });
 }
 
@@ -54,6 +65,8 @@ socket.addEventListener("open", () => {
   console.log(`The connection to ${socket.url} is open`);
   join();
 });
+
+socket.addEventListener("reconnecting", () => log.interrupted());
 
 socket.addEventListener("state", showState);
 
@@ -70,7 +83,7 @@ function showState() {
     const waiting = outbox.length === 1 ? "1 message is" : `${outbox.length} messages are`;
     banner.textContent = `Connection lost. Reconnecting… ${outbox.length ? `${waiting} waiting to be sent.` : ""}`;
     typing.clear();
-    people.textContent = "";
+    people.clear();
   }
   if (socket.state === "open") banner.textContent = "";
 }
@@ -81,6 +94,13 @@ const hear = {
   limits({ name, room, text }) {
     limits = { name, room, text };
     nickname.maxLength = name;
+  },
+
+  joined({ who, people: there, position: [epoch, offset], recovered }) {
+    people.enter(who, there);
+    if (resuming && !recovered) log.gap();
+    // Newer messages may have come since.
+    if (position?.[0] !== epoch || position[1] < offset) position = [epoch, offset];
   },
 
   said(said) {
@@ -98,17 +118,15 @@ const hear = {
     log.refused(id, why);
   },
 
-  came({ name, back, time }) {
+  came({ who, name, back, time }) {
+    people.came(who, name);
     log.notice(name, back ? "is back" : "joined", time);
   },
 
   went({ who, name, time }) {
+    people.went(who);
     typing.stopped(who);
     log.notice(name, "left", time);
-  },
-
-  people({ count }) {
-    people.textContent = count === 1 ? "Only you are here" : `${count} people are here`;
   },
 
   typing({ who, name }) {
@@ -119,8 +137,13 @@ const hear = {
 };
 
 socket.addEventListener("message", ({ data }) => {
-  const { type, ...what } = JSON.parse(data);
-  hear[type](what);
+  const received = JSON.parse(data);
+  // What is said comes in an envelope, which tells its position.
+  const content = received.data ?? received;
+  // It may have been on its way when this page left that room.
+  if (typeof content.room === "string" && content.room !== joined) return;
+  if (received.data) position = [received.epoch, received.offset];
+  hear[content.type](content);
 });
 
 // ---- the room ---------------------------------------------------------------------------------------------
@@ -137,7 +160,7 @@ function currentRoom() {
 
 function showRoom() {
   room.textContent = `#${currentRoom()}`;
-  people.textContent = "";
+  people.clear();
   log.clear();
   typing.clear();
   for (const { id, room, text } of outbox) if (room === currentRoom()) log.said({ id, name, text, own: true });

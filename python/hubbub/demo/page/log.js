@@ -53,6 +53,7 @@ export class Log {
   #entries = new WeakMap();
   #isAtEnd = true;
   #unseen = 0;
+  #interruptedAt = 0;
 
   /**
    * @param {HTMLElement} area The scrolling element, which contains the list.
@@ -104,6 +105,19 @@ export class Log {
   notice(name, what, time) {
     const item = make("li", "notice", make("bdi", "", name), ` ${what} `, timeElement(time));
     this.#entries.set(item, { time });
+    this.#add(item);
+  }
+
+  /** Note that the connection is broken: messages may be missing before whatever comes next. */
+  interrupted() {
+    const times = [...this.#list.children].map((item) => this.#entries.get(item).time).filter(Number.isFinite);
+    this.#interruptedAt = Math.max(0, ...times);
+  }
+
+  /** Show that messages are missing since the connection broke. */
+  gap() {
+    const item = make("li", "notice", "Some messages may be missing here");
+    this.#entries.set(item, { time: this.#interruptedAt });
     this.#add(item);
   }
 
