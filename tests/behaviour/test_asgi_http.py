@@ -904,6 +904,30 @@ async def test_a_large_body_that_is_not_received_closes_the_connection(serve_app
         assert (answered.body, answered.headers["connection"]) == (b"answer", "close")
 
 
+async def test_a_trickle_does_not_prolong_the_time_for_a_body(serve_app: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            while (message := await receive())["type"] == "http.request":
+                pass
+            note(message["type"])
+
+        return app
+
+    running = await serve_app(make, handshake_timeout=0.5)
+
+    async def trickle() -> None:
+        while True:
+            client.send("x")
+            await time_passes(0.02)
+
+    async with running.raw() as client:
+        client.ask("/", "Content-Length: 1000000", method="POST")
+        trickling = asyncio.create_task(trickle())
+        assert (await client.answer()).status == 408
+        trickling.cancel()
+    assert await running.noted() == ("http.disconnect",)
+
+
 # ---- extensions -------------------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,11 @@ pub(crate) struct StreamedBody {
     pub(crate) is_awaited: bool,
     /// Whether the client holds it back until it is asked for (RFC 9110 §10.1.1).
     pub(crate) is_held_back: bool,
+    /// Bytes of content received.
+    pub(crate) received: usize,
+    /// How long the application has waited for it until now, in milliseconds, less a second for each
+    /// `BODY_PER_SECOND` received: so much of `handshake_timeout` is used up.
+    pub(crate) waited: u64,
 }
 
 /// How much of the answer has been queued.

@@ -88,7 +88,7 @@ pub(crate) enum Wait {
     /// The whole head of a request.
     Head,
     /// The body after that head. `since` is still that of the head, advanced as the body arrives. Or more of a body that
-    /// the application takes as it arrives, since it last got some.
+    /// the application takes as it arrives: `since` is when it would have begun to wait if it had waited without a break.
     Body,
     /// The peer receiving the queued part of an answer, while the application makes the next one.
     Part,

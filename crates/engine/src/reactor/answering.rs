@@ -203,6 +203,7 @@ impl Reactor {
     pub(crate) fn wait_in_exchange(&mut self, key: Key) {
         let connection = &mut self.connections[key];
         let is_sending = !connection.outbox.is_empty();
+        let (before, since) = (connection.wait, connection.since);
         let Some(exchange) = connection.exchange() else { return };
         let wait = if is_sending {
             Wait::Part
@@ -211,8 +212,22 @@ impl Reactor {
         } else {
             Wait::Nothing
         };
-        if connection.wait != wait {
-            self.wait(key, wait);
+        if wait == before {
+            return;
+        }
+        let has_begun_answer = exchange.has_begun_answer();
+        let mut waited = 0;
+        if let RequestBody::Streamed(body) = &mut exchange.body {
+            if before == Wait::Body {
+                body.waited = self.clock.now.saturating_sub(since);
+            }
+            waited = if has_begun_answer { 0 } else { body.waited };
+        }
+        self.wait(key, wait);
+        if wait == Wait::Body {
+            let connection = &mut self.connections[key];
+            connection.since = connection.since.saturating_sub(waited);
+            self.arm(key);
         }
     }
 

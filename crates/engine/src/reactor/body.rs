@@ -107,7 +107,8 @@ impl Reactor {
             return Ok(self.request(key, head, Some(decoder.into_content()), RequestBody::Taken));
         }
         let is_held_back = is_held_back && decoder.content().is_empty();
-        let body = StreamedBody { decoder, is_awaited: false, is_held_back };
+        let received = decoder.content().len();
+        let body = StreamedBody { decoder, is_awaited: false, is_held_back, received, waited: 0 };
         Ok(self.request(key, head, None, RequestBody::Streamed(Box::new(body))))
     }
 
@@ -139,9 +140,10 @@ impl Reactor {
         let key = visit.key;
         let connection = &mut self.connections[key];
         let now = self.clock.now;
-        let Some(RequestBody::Streamed(body)) = connection.exchange().map(|exchange| &mut exchange.body) else {
-            return;
-        };
+        let Some(exchange) = connection.exchange() else { return };
+        let has_begun_answer = exchange.has_begun_answer();
+        let RequestBody::Streamed(body) = &mut exchange.body else { return };
+        let before = body.decoder.content().len();
         let taken = match body.decoder.decode(visit.unused(&self.tools.buffer)) {
             Ok(taken) => taken,
             Err(rejection) => {
@@ -150,10 +152,16 @@ impl Reactor {
             }
         };
         visit.from += taken;
+        let seconds = body.received / BODY_PER_SECOND;
+        body.received += body.decoder.content().len() - before;
+        let earned = 1000 * (body.received / BODY_PER_SECOND - seconds) as u64;
+        body.waited = body.waited.saturating_sub(earned);
         let has_news = !body.decoder.content().is_empty() || body.decoder.is_complete();
         let is_told = has_news && std::mem::take(&mut body.is_awaited);
-        if taken > 0 && connection.wait == Wait::Body {
-            connection.since = now;
+        if connection.wait == Wait::Body {
+            // A client that already gets its answer may send whenever it has something to say.
+            let is_in_time = has_begun_answer && taken > 0;
+            connection.since = if is_in_time { now } else { (connection.since + earned).min(now) };
         }
         if is_told {
             self.tell_progress(key);

@@ -511,15 +511,17 @@ fn an_awaited_body_that_does_not_arrive_is_given_up() {
     simulation.pass(LONG);
     assert!(!simulation.reactor.has_left(token), "the application takes its time");
     assert_eq!(simulation.reactor.take_body(token), Taken::Awaited);
-    // Each byte gives the client new time.
+    // Single bytes do not give the client new time, but the time that the application takes does not count.
     for _ in 0..3 {
-        simulation.pass(limit / 2);
+        simulation.pass(limit / 4);
         simulation.client(who).write(b"x");
         simulation.run();
+        assert!(!simulation.reactor.has_left(token));
+        simulation.pass(LONG);
         assert_eq!(simulation.reactor.take_body(token), content(b"x", false));
         assert_eq!(simulation.reactor.take_body(token), Taken::Awaited);
     }
-    simulation.pass(limit + Duration::from_millis(32));
+    simulation.pass(limit / 4 + Duration::from_millis(96));
     simulation.client(who).read();
     assert_eq!(simulation.client(who).status(), Some(408));
     assert_eq!(simulation.reactor.take_body(token), Taken::Nothing);
@@ -528,6 +530,49 @@ fn an_awaited_body_that_does_not_arrive_is_given_up() {
     assert_eq!(simulation.reactor.outliving(), 1);
     simulation.reactor.done(token);
     assert_eq!(simulation.reactor.outliving(), 0);
+}
+
+#[test]
+fn an_awaited_body_has_more_time_the_more_of_it_arrives() {
+    let mut simulation = streaming();
+    let limit = Wait::Body.limit(&Settings::roomy()).map(Duration::from_millis).expect("a limit");
+    let who = simulation.connect();
+    let token = ask(&mut simulation, who, &post("Content-Length: 1000000"));
+    assert_eq!(simulation.reactor.take_body(token), Taken::Awaited);
+    let part = vec![b'x'; 16 * 1024];
+    for _ in 0..2 * limit.as_secs() {
+        simulation.pass(Duration::from_millis(900));
+        simulation.client(who).write(&part);
+        simulation.run();
+        assert!(matches!(simulation.reactor.take_body(token), Taken::Content { .. }));
+        assert_eq!(simulation.reactor.take_body(token), Taken::Awaited);
+    }
+    // It has not saved up any time.
+    simulation.pass(limit + Duration::from_millis(96));
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).status(), Some(408));
+    simulation.reactor.done(token);
+}
+
+#[test]
+fn a_client_that_gets_its_answer_already_may_send_now_and_then() {
+    let mut simulation = streaming();
+    let limit = Wait::Body.limit(&Settings::roomy()).map(Duration::from_millis).expect("a limit");
+    let who = simulation.connect();
+    let token = ask(&mut simulation, who, &post("Content-Length: 10"));
+    begin(&mut simulation, token, None);
+    received(&mut simulation, who);
+    assert_eq!(simulation.reactor.take_body(token), Taken::Awaited);
+    for _ in 0..6 {
+        simulation.pass(limit / 2);
+        simulation.client(who).write(b"x");
+        simulation.run();
+        assert_eq!(simulation.reactor.take_body(token), content(b"x", false));
+        assert_eq!(simulation.reactor.take_body(token), Taken::Awaited);
+    }
+    simulation.pass(limit + Duration::from_millis(32));
+    assert!(simulation.reactor.has_left(token));
+    simulation.reactor.done(token);
 }
 
 #[test]
