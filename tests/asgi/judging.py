@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-__all__ = ["extras", "fetched", "outcomes", "verdict"]
+__all__ = ["compared", "extras", "fetched", "outcomes", "verdict"]
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent.parent / ".cache" / "asgi"
@@ -33,9 +33,9 @@ def fetched(project: str) -> Path:
     return directory
 
 
-def extras(*packages: str) -> str:
-    """Install packages that only a suite needs, apart from ours; return the directory."""
-    directory = CACHE / "extras"
+def extras(suite: str, *packages: str) -> str:
+    """Install packages that only one suite needs, apart from ours; return the directory."""
+    directory = CACHE / f"extras-{suite}"
     if not directory.exists():
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(directory)]
         subprocess.run([*install, *packages], check=True)
@@ -53,6 +53,15 @@ def outcomes(directory: Path, plugin: str, *arguments: str, **environment: str) 
         subprocess.run([*command, *arguments], cwd=directory, env={**os.environ, **settings}, check=False)
         found = json.loads(Path(results.name).read_text() or "{}")
     return {str(test): str(outcome) for test, outcome in found.items()}
+
+
+def compared(directory: Path, plugin: str, *arguments: str, **environment: str) -> dict[str, str]:
+    """Run a suite on our server and on uvicorn; return our outcomes, without the tests that fail with both."""
+    ours = outcomes(directory, plugin, *arguments, JUDGE_SERVER="hubbub", **environment)
+    theirs = outcomes(directory, plugin, *arguments, JUDGE_SERVER="uvicorn", **environment)
+    shared = {test for test in ours if ours[test] == theirs.get(test) == "failed"}
+    print(f"{len(shared)} tests fail with both servers")
+    return {test: outcome for test, outcome in ours.items() if test not in shared}
 
 
 def verdict(found: dict[str, str], known: dict[str, str]) -> int:

@@ -4,53 +4,23 @@ The test client sets the parts of the scope that a test chooses (client, server,
 server everything else. Each request and each WebSocket has a server of its own in the event loop of the test client.
 """
 
-import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import uvicorn
+from live_servers import serving
 from starlette import testclient
 from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from hubbub import Server
 from results import pytest_runtest_logreport, pytest_sessionfinish
 
 __all__ = ["pytest_collection_modifyitems", "pytest_runtest_logreport", "pytest_sessionfinish"]
 
 httpx: Any = testclient.httpx  # type: ignore[attr-defined]  # whichever Starlette uses
-
-
-@contextlib.asynccontextmanager
-async def on_hubbub(app: Any) -> AsyncIterator[int]:
-    """Serve with Hubbub; yields the port."""
-    server = Server(port=0, app=app, control=None, lifespan="off", shutdown_timeout=1, close_timeout=0.2)
-    async with server:
-        yield server.port
-
-
-@contextlib.asynccontextmanager
-async def on_uvicorn(app: Any) -> AsyncIterator[int]:
-    """Serve with uvicorn; yields the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            app, interface="asgi3", lifespan="off", log_level="critical", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
-        try:
-            yield int(listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            await serving
 
 
 class Served:
@@ -60,9 +30,8 @@ class Served:
         self.error: BaseException | None = None
         self._app = transport.app
         self._changes = changes
-        serve = {"hubbub": on_hubbub, "uvicorn": on_uvicorn}[os.environ["JUDGE_SERVER"]]
         portal = stack.enter_context(transport.portal_factory())
-        self.port: int = stack.enter_context(portal.wrap_async_context_manager(serve(self._run)))
+        self.port: int = stack.enter_context(portal.wrap_async_context_manager(serving(self._run)))
 
     async def _run(self, scope: Any, receive: Any, send: Any) -> None:
         scope.update(self._changes)
@@ -166,7 +135,7 @@ class LiveTransport(testclient._TestClientTransport):
                     headers=request.headers.raw,
                     content=request.read(),
                 )
-                with httpx.HTTPTransport() as transport:
+                with httpx.HTTPTransport(verify=False) as transport:
                     answer = transport.handle_request(live)
                     body = b"".join(answer.stream)
         except httpx.TransportError:

@@ -6,7 +6,7 @@ uvicorn too: only what passes there must pass here. Arguments are for pytest.
 
 import sys
 
-from judging import extras, fetched, outcomes, verdict
+from judging import compared, extras, fetched, verdict
 
 # Tests that pass with uvicorn and fail here, by name, and why that is right.
 HOSTS = "a Host that no address can have is refused before the application sees it"
@@ -44,12 +44,10 @@ def main() -> int:
     """Run the tests on both servers."""
     directory = fetched("starlette")
     arguments = ["tests", *[f"--ignore={each}" for each in LEFT_OUT], "--timeout=20", "--tb=no", *sys.argv[1:]]
-    path = extras("python-multipart", "itsdangerous", "jinja2", "markupsafe", "httpx", "httpcore", "pyyaml")
-    ours = outcomes(directory, "starlette_live", *arguments, JUDGE_SERVER="hubbub", PYTHONPATH=path)
-    theirs = outcomes(directory, "starlette_live", *arguments, JUDGE_SERVER="uvicorn", PYTHONPATH=path)
-    shared = {test for test in ours if ours[test] == theirs.get(test) == "failed"}
-    print(f"{len(shared)} tests fail with both servers")
-    return verdict({test: outcome for test, outcome in ours.items() if test not in shared}, KNOWN)
+    path = extras(
+        "starlette", "python-multipart", "itsdangerous", "jinja2", "markupsafe", "httpx", "httpcore", "pyyaml"
+    )
+    return verdict(compared(directory, "starlette_live", *arguments, PYTHONPATH=path), KNOWN)
 
 
 if __name__ == "__main__":
