@@ -75,11 +75,17 @@ conformance: build
 
 conformance judge model soak instructions bench bench-all: PROFILE = release
 
-# The test-suites of other projects, fetched from the package index, on our ASGI server: uvicorn's tests of WebSockets, and
-# Starlette's of everything, which also run on uvicorn for comparison.
+# Other projects' judgement of our ASGI server: their test-suites, fetched from the package index (uvicorn's of WebSockets;
+# Starlette's, FastAPI's and python-socketio's, which also run on uvicorn for comparison), the cases of h1spec, the attacks
+# of slowhttptest, and bodies of 5 GB.
 judge: build .venv/test
 	$(RUN) tests/asgi/uvicorn_websockets.py
 	$(RUN) tests/asgi/starlette_suite.py
+	$(RUN) tests/asgi/fastapi_suite.py
+	$(RUN) tests/asgi/socketio_suite.py
+	$(RUN) -m pytest tests/behaviour/test_http1_cases.py
+	$(RUN) tests/asgi/slow_http.py
+	$(RUN) tests/asgi/large_bodies.py
 
 # Half a million numbered messages under each of five disturbances; each message must arrive once and in order.
 model: build .venv/test
