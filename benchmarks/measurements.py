@@ -10,8 +10,11 @@ from results import Sample
 from servers import Server
 from workloads import X1, Workload
 
-FIRST_HANDSHAKES = ("handshake", "--connections", "200")
-"""Connections to open before memory is read: what a server sets up for its first ones is not the cost of one more."""
+FIRST = {
+    "echo": ("handshake", "--connections", "200"),
+    "hello": ("request", "--connections", "200", "--size", "13", "--requests", "400"),
+}
+"""What to do before memory is read: what a server sets up for its first connections is not the cost of one more."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class MemoryMeasurement:
         """Open the connections, and measure how much the server has grown."""
         count = self.workload.least
         with self.bench.start(self.server, self.workload) as server:
-            self.bench.load.run(server, FIRST_HANDSHAKES)
+            self.bench.load.run(server, FIRST[self.workload.serves])
             before = server.memory()
             with self.bench.load.holding(server, (*self.workload.load, self.workload.counted, str(count))):
                 return {"memory": (server.memory() - before) / count}

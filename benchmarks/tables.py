@@ -57,6 +57,7 @@ SECTIONS = (
             Column("handshake", "cpu", "handshake, µs of CPU time"),
             Column("handshake", "rate", "handshakes/s"),
             Column("idle", "memory", "idle connection, bytes"),
+            Column("kept", "memory", "kept HTTP connection, bytes"),
         ),
     ),
     Section(

@@ -136,6 +136,17 @@ IDLE = Workload(
     8000,
     8000,
 )
+KEPT = Workload(
+    "kept",
+    "memory of 8,000 kept HTTP connections that say nothing after one request each",
+    "connection",
+    "memory",
+    "hello",
+    ("idle", "--answered", "13"),
+    "--connections",
+    8000,
+    8000,
+)
 
 
 def requests(

@@ -33,8 +33,7 @@ pub struct Request {
 ///
 /// A lost connection, an answer of another status or length, or silence, with the number of the connection.
 pub fn run(options: &Request, target: Target, control: Control) -> io::Result<()> {
-    let request =
-        format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAccept: */*\r\nUser-Agent: load\r\n\r\n", target.port);
+    let request = request_to(&target);
     let mut poller = Poller::new()?;
     let mut peers = Vec::new();
     for (number, stream) in target.open_plain(options.connections)?.into_iter().enumerate() {
@@ -62,6 +61,38 @@ pub fn run(options: &Request, target: Target, control: Control) -> io::Result<()
         }
         Ok(options.requests)
     })
+}
+
+/// Opens connections, and has one request answered on each, one after the other. Returns the connections.
+///
+/// # Errors
+///
+/// The same as for [`run`].
+pub fn answered(connections: usize, size: usize, target: &Target) -> io::Result<Vec<Stream>> {
+    let request = request_to(target);
+    let mut buffer = vec![0; READ_BUFFER];
+    let mut streams = target.open_plain(connections)?;
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let mut ask = || {
+            let mut answer = Answer::default();
+            stream.write_all(request.as_bytes())?;
+            loop {
+                let count = stream.read(&mut buffer)?;
+                if count == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+                if answer.receive(&buffer[..count], size)? {
+                    return Ok(());
+                }
+            }
+        };
+        ask().map_err(|error| client::named("asking on", number, &error))?;
+    }
+    Ok(streams)
+}
+
+fn request_to(target: &Target) -> String {
+    format!("GET / HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nAccept: */*\r\nUser-Agent: load\r\n\r\n", target.port)
 }
 
 /// Sends a request if any are left. It always fits into an idle socket.
