@@ -14,9 +14,6 @@ KNOWN: dict[str, str] = {
     "tests/test_tutorial/test_websockets/test_tutorial003.py::test_websocket_handle_disconnection": (
         "each WebSocket has a server of its own here, and only the thread of its event loop may send to it"
     ),
-    "tests/test_tutorial/test_wsgi/test_tutorial001.py::test_flask": (
-        "the client closes once it has the announced length, and the event that follows raises OSError"
-    ),
 }
 
 # They need no server, or many more packages.

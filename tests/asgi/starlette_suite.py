@@ -25,9 +25,6 @@ KNOWN: dict[str, str] = {
     f"{ROUTING}_ignores_port[asyncio-api.example.org:65536]": HOSTS,
     f"{ROUTING}_ip_literals": FUTURE,
     f"{ROUTING}_rejects_invalid_hosts": HOSTS,
-    "tests/middleware/test_wsgi.py::test_wsgi_exc_info": (
-        "the client closes once it has the announced length, and the event that follows raises OSError"
-    ),
 }
 
 # They test the client itself, or nothing that needs a server.

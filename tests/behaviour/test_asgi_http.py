@@ -199,6 +199,27 @@ async def test_an_answer_to_a_client_that_has_left_raises_oserror(serve_app: Ser
     assert "the application failed" not in running.log.text
 
 
+async def test_the_end_of_an_answer_whose_announced_length_was_sent_raises_nothing(serve_app: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await read_body(receive)
+            await begin(send, headers=[(b"content-length", b"4")])
+            await part(send, b"bo")
+            await part(send, b"dy")
+            note((await receive())["type"])
+            await end(send)
+            note("ended")
+
+        return app
+
+    running = await serve_app(make)
+    async with running.raw() as client:
+        client.ask()
+        assert (await client.answer()).body == b"body"
+    assert await running.noted() == ("http.disconnect",)
+    assert await running.noted() == ("ended",)
+
+
 @pytest.mark.parametrize("then", ["returns", "raises", "streams", "answers"])
 async def test_a_client_that_leaves_before_the_answer_leaves_nothing_behind(
     serve_app_here: ServeApp, then: str

@@ -74,6 +74,7 @@ class HttpRequest:
         # Whether `receive` has returned all of it.
         self._is_received = False
         self._headers: list[tuple[bytes, bytes]] = []
+        # Bytes of the body that are still to be sent, if the application has announced them.
         self._length: int | None = None
         self._status = 0
         self._wants_trailers = False
@@ -185,7 +186,9 @@ class HttpRequest:
                     raise ClientDisconnected
             if not queued:
                 self._left()
-        elif self._is_over():
+            if self._length is not None:
+                self._length -= len(body)
+        elif self._is_over() and (more_body or self._length != 0):
             self._left()
         if more_body:
             return
@@ -235,7 +238,8 @@ class HttpRequest:
             raise ProtocolError(str(error)) from None
         self._step = "done"
         self.tell()
-        if not is_there:
+        # The client may leave once it has as many bytes as were announced.
+        if not is_there and self._length != 0:
             self._left()
 
     def _left(self) -> None:
