@@ -214,10 +214,6 @@ class Worker:
         self._settings = settings
         self._handlers = handlers
         self.lifespan = Lifespan(app, mode=settings.lifespan, worker_id=worker_id) if app is not None else None
-        self._app_scope: dict[str, Any] | None = None
-        if self.lifespan:
-            encrypted = settings.ssl_certfile is not None
-            self._app_scope = common_scope(settings.root_path, self.lifespan.state, is_encrypted=encrypted)
         self._visitors = Visitors(self.loop, access_log=settings.access_log)
         self._attendance = Attendance(self._begin_member_handler, lambda *told: self.reactor.tells_of_member(*told))
         # The answers that are being streamed, by the token of their request.
@@ -256,11 +252,11 @@ class Worker:
                 slot,
                 link,
                 registry,
-                self._app_scope,
+                has_application=app is not None,
             )
         except OSError as error:
             raise CannotServe(error.errno, error.strerror or str(error)) from error
-        self._front = self._make_front(app, self.lifespan) if app is not None and self.lifespan else None
+        self._front = self._make_front(app) if app is not None else None
         answerer = "this worker" if link is None else "the master"
         self._questions = Questions(self.loop, answerer, self.reactor.forget_question)
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
@@ -271,21 +267,17 @@ class Worker:
                 if handler := own.get(event):
                     self.reactor.on(endpoint, event, handler.callable, handler.count, handler.kind)
 
-    def _make_front(self, app: Application, lifespan: Lifespan) -> Front:
-        front = Front(
+    def _make_front(self, app: Application) -> Front:
+        return Front(
             app,
             self.reactor,
             self.loop,
-            lambda: lifespan.context,
             lambda fd, data: self.send(fd, data, None),
             self.caller.running,
             trusted_proxies=self._settings.trusted_proxies,
             limit_concurrency=self._settings.limit_concurrency,
             access_log=self._settings.access_log,
         )
-        self.reactor.on(0, "message", front.message, 2, "sync")
-        self.reactor.on(0, "close", front.close, 4, "sync")
-        return front
 
     # ---- life --------------------------------------------------------------------------------------------
 
@@ -319,13 +311,21 @@ class Worker:
             self._selector.give_way(self.reactor, self.loop, self.caller.context)
         else:
             self.loop.add_reader(self.reactor.fileno(), self.reactor.turn)
-        if self._app_scope is not None:
-            self._app_scope["server"] = self._address(listeners)
+        if self._front and self.lifespan:
+            self._begin_application(self._front, self.lifespan, listeners)
         if listeners:
             for listener in listeners.sockets:
                 self.reactor.listen(listener.detach(), listeners.are_shared)
         self.schedule_turn()
         return None
+
+    def _begin_application(self, front: Front, lifespan: Lifespan, listeners: Listeners | None) -> None:
+        settings = self._settings
+        scope = common_scope(settings.root_path, lifespan.state, is_encrypted=settings.ssl_certfile is not None)
+        scope["server"] = self._address(listeners)
+        # Then the reactor asks this worker only about unusual requests.
+        is_direct = settings.health_path is None and settings.max_requests is None
+        front.begin(lifespan.context, scope, is_direct=is_direct)
 
     def _address(self, listeners: Listeners | None) -> tuple[str, int | None]:
         """Return the address of this server, as the scopes of an application have it."""
@@ -528,10 +528,12 @@ class Worker:
         body: bytes,
         endpoint: int,
         certificate: bytes | None,
+        is_forwarded: bool,
     ) -> Request:
         """Create the `Request` from a parsed head, its body and the number of the endpoint that serves it."""
         scheme = "https" if self._settings.ssl_certfile else "http"
-        client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
+        if is_forwarded:
+            client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
         if not endpoint:
             return Request(
                 method, path, query, headers, client, scheme, body, json=self.json, peer_certificate=certificate

@@ -24,7 +24,7 @@ pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Member, Page, Top
 pub use language::message::{Answer, Joined, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
     Event, MemberEvent, Owner, Part, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage,
-    Subscribed, Taken, TlsFacts, Token, Trailers, Watching,
+    Subscribed, Taken, TlsFacts, Token, Watching,
 };
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,

@@ -92,8 +92,22 @@ pub(crate) fn is_empty(context: &Bound<'_, PyAny>) -> bool {
     }
 }
 
+/// Enters a context until the result is dropped.
+///
+/// # Errors
+/// RuntimeError if it has been entered already.
+#[inline]
+pub(crate) fn enter<'a, 'py>(context: &'a Bound<'py, PyAny>) -> PyResult<Entered<'a, 'py>> {
+    // SAFETY: the thread is attached. The call checks that this is a Context that nobody has entered, or sets an
+    // exception.
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
+        return Err(PyErr::fetch(context.py()));
+    }
+    Ok(Entered(context))
+}
+
 /// Exits a context when it is dropped, even when a panic unwinds.
-pub(crate) struct Entered<'a, 'py>(pub(crate) &'a Bound<'py, PyAny>);
+pub(crate) struct Entered<'a, 'py>(&'a Bound<'py, PyAny>);
 
 impl Drop for Entered<'_, '_> {
     fn drop(&mut self) {

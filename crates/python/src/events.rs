@@ -27,6 +27,13 @@ pub(crate) struct Message {
     opcode: Opcode,
 }
 
+impl Message {
+    /// Its connection, and its `str` or `bytes`.
+    pub(crate) fn into_parts(self) -> (Fd, Py<PyAny>) {
+        (self.fd, self.data)
+    }
+}
+
 /// Anything but a message.
 pub(crate) enum Other {
     Handshake(Token, Arc<Head>, SocketAddr, EndpointId),

@@ -2,11 +2,15 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyString, PyTuple};
 use wire::http::{valid_header_name, valid_header_value};
 
 /// Checked names and values. Each may be `str` or `bytes`.
-pub(crate) struct HeaderPairs(pub(crate) Vec<(Vec<u8>, Vec<u8>)>);
+pub(crate) struct HeaderPairs(pub(crate) Vec<HeaderPair>);
+
+/// A name and a value. They are not copied, because `bytes` never change.
+pub(crate) type HeaderPair = (PyBackedBytes, PyBackedBytes);
 
 impl FromPyObject<'_, '_> for HeaderPairs {
     type Error = PyErr;
@@ -14,12 +18,8 @@ impl FromPyObject<'_, '_> for HeaderPairs {
     fn extract(value: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         let mut pairs = Vec::with_capacity(value.len().unwrap_or_default());
         for pair in value.try_iter()? {
-            let pair = pair?;
-            let mut parts = pair.try_iter().map_err(|_| not_a_pair(&pair))?;
-            let (Some(name), Some(content), None) = (parts.next(), parts.next(), parts.next()) else {
-                return Err(not_a_pair(&pair));
-            };
-            let (name, content) = (bytes_of(&name?)?, bytes_of(&content?)?);
+            let (name, content) = name_and_value(&pair?)?;
+            let (name, content) = (bytes_of(name)?, bytes_of(content)?);
             if !valid_header_name(&name) || !valid_header_value(&content) {
                 let (name, content) = (name.escape_ascii(), content.escape_ascii());
                 return Err(PyValueError::new_err(format!("not a header: \"{name}\": \"{content}\"")));
@@ -30,24 +30,47 @@ impl FromPyObject<'_, '_> for HeaderPairs {
     }
 }
 
+#[inline]
+fn name_and_value<'py>(pair: &Bound<'py, PyAny>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    if let Ok(pair) = pair.cast_exact::<PyTuple>()
+        && pair.len() == 2
+    {
+        return Ok((pair.get_item(0)?, pair.get_item(1)?));
+    }
+    let mut parts = pair.try_iter().map_err(|_| not_a_pair(pair))?;
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(name), Some(content), None) => Ok((name?, content?)),
+        _ => Err(not_a_pair(pair)),
+    }
+}
+
 #[cold]
 fn not_a_pair(value: &Bound<'_, PyAny>) -> PyErr {
     let name = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("each header must be a name and a value, not {name}"))
 }
 
-fn bytes_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    if let Ok(bytes) = value.cast::<PyBytes>() {
-        return Ok(bytes.as_bytes().to_vec());
+#[inline]
+fn bytes_of(value: Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
+    match value.cast_into::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(other) => converted(&other.into_inner()),
     }
+}
+
+fn converted(value: &Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
+    let py = value.py();
     if let Ok(text) = value.cast::<PyString>() {
         // Values are sent as latin-1 (RFC 9110 §5.5).
         let latin1 = text.to_str()?.chars().map(|character| u8::try_from(u32::from(character)));
-        return latin1.collect::<Result<_, _>>().map_err(|_| PyValueError::new_err("a header is not Latin-1"));
+        let bytes = latin1.collect::<Result<Vec<u8>, _>>();
+        let bytes = bytes.map_err(|_| PyValueError::new_err("a header is not Latin-1"))?;
+        return Ok(PyBytes::new(py, &bytes).into());
     }
     // bytearray and memoryview.
-    value.extract::<Vec<u8>>().map_err(|_| {
+    let bytes = value.extract::<Vec<u8>>().map_err(|_| {
         let name = value.get_type().name().map_or_else(|_| "?".to_owned(), |name| name.to_string());
         PyTypeError::new_err(format!("names and values of headers must be bytes, not {name}"))
-    })
+    })?;
+    Ok(PyBytes::new(py, &bytes).into())
 }

@@ -2,8 +2,13 @@
 //!
 //! This layer is thin: it converts arguments and events, and calls handlers. No rule of the protocol belongs here.
 
+mod addresses;
+mod app_request;
+mod app_socket;
+mod application;
 mod arguments;
 mod batch;
+mod borrowing;
 mod contexts;
 mod endpoints;
 mod events;
@@ -14,18 +19,22 @@ mod header_pairs;
 mod home;
 mod hub;
 mod ids;
+mod operation;
 mod publisher;
 mod push;
 mod reactor;
+mod ready;
 mod runner;
 mod scopes;
 mod selector;
+mod serving;
 mod settings;
 mod stopwatch;
 mod text;
 mod topics;
 mod turn;
 mod values;
+mod waiter;
 mod waiting;
 mod watch;
 
@@ -34,6 +43,10 @@ use pyo3::prelude::*;
 /// The native part of hubbub; see the stub file for its contents.
 #[pymodule(gil_used = true)]
 mod _core {
+    #[pymodule_export]
+    use super::app_request::AppRequest;
+    #[pymodule_export]
+    use super::app_socket::AppSocket;
     #[pymodule_export]
     use super::batch::{HandlerCoroutine, note_use};
     #[pymodule_export]

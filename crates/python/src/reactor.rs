@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
@@ -13,20 +13,22 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::{
-    Answer, Bodies, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, InUse, LoopCell, MemberEvent, Mine, Ownership,
-    Part, PushError, Question, Registry, Requests, Sending, Shared, Stuck, Subscribed, Taken, Token, TopicRules,
-    Watching,
+    Answer, Bodies, Borrow, Command, DataOpcode, EndpointId, Fd, Fin, LoopCell, MemberEvent, Mine, Ownership, Part,
+    PushError, Question, Registry, Requests, Sending, Shared, Stuck, Subscribed, Token, TopicRules, Watching,
 };
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi, intern};
 
+use crate::addresses::Addresses;
+use crate::application::{Application, no_application};
 use crate::arguments::{
     After, CodeArgument, Data, FdArgument, FinishArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument,
     Prefix, Reason, SENDABLE, Topic, check_close, check_enveloped, check_ping, excluded, not_utf8, wrong_type,
 };
+use crate::borrowing::{borrow, in_use, of_another_thread};
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
 use crate::handlers::Handler;
@@ -34,11 +36,14 @@ use crate::header_pairs::HeaderPairs;
 use crate::home::Home;
 use crate::ids::Ids;
 use crate::runner::{Runner, SharedTasks};
-use crate::scopes::Scopes;
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::topics::OptionsArgument;
 use crate::values::{history_tuple, info_tuple, joined_tuple, metrics_dict, page_tuple, stats_dict};
+
+/// Why the body of an answer is wrong.
+pub(crate) const TOO_LONG: &str = "the body is longer than its Content-Length";
+pub(crate) const TOO_SHORT: &str = "the body is shorter than its Content-Length";
 
 /// The handlers that are called from here. The others are called by the worker.
 #[derive(Default)]
@@ -92,7 +97,7 @@ impl CurrentId {
 ///     slot: This process's part of the connection ids, 0 to 127.
 ///     link: The descriptor of its link to the hub, handed over; `None` if there are no other processes.
 ///     registry: The descriptor of the server's registry, handed over; `None` if this process has its own.
-///     app_scope: What the scopes of all requests to the ASGI application have in common; `None` without one.
+///     has_application: Whether `serve_application` will be called.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Reactor {
     engine: LoopCell<engine::Reactor>,
@@ -117,8 +122,9 @@ pub(crate) struct Reactor {
     /// When the event loop's timer for the next deadline fires, in milliseconds since `started`; `u64::MAX` if there is
     /// none.
     armed: AtomicU64,
-    /// Makes the scopes of an ASGI application, which serves all paths without an endpoint.
-    scopes: Option<Scopes>,
+    /// The ASGI application that serves all paths without an endpoint, once it has started.
+    application: OnceLock<Application>,
+    addresses: LoopCell<Addresses>,
     /// The callbacks for answers, by the question's number.
     questions: Mutex<HashMap<u64, Py<PyAny>>>,
     last_question: AtomicU64,
@@ -131,9 +137,19 @@ impl Reactor {
         &self.handlers[endpoint.index()]
     }
 
-    /// Makes the scopes for the ASGI application, if it serves this endpoint.
-    pub(crate) fn scopes_of(&self, endpoint: EndpointId) -> Option<&Scopes> {
-        self.scopes.as_ref().filter(|_| endpoint == EndpointId::SERVER)
+    /// The ASGI application, if it serves this endpoint.
+    pub(crate) fn application_of(&self, endpoint: EndpointId) -> Option<&Application> {
+        self.application().filter(|_| endpoint == EndpointId::SERVER)
+    }
+
+    /// An address as a `str`.
+    pub(crate) fn address<'py>(&self, py: Python<'py>, ip: IpAddr) -> PyResult<Bound<'py, PyString>> {
+        Ok(borrow(&self.addresses)?.get(py, ip))
+    }
+
+    /// The ASGI application, if it has started.
+    pub(crate) fn application(&self) -> Option<&Application> {
+        self.application.get()
     }
 
     /// The right to borrow the engine, on the event loop's thread.
@@ -154,14 +170,13 @@ impl Reactor {
     /// An id as a Python object, on the event loop's thread.
     #[inline(always)]
     pub(crate) fn id<'py>(&self, py: Python<'py>, fd: Fd) -> PyResult<Bound<'py, PyInt>> {
-        let mine = self.ids.mine().ok_or_else(of_another_thread)?;
-        Ok(mine.borrow().map_err(in_use)?.get(py, fd))
+        Ok(borrow(&self.ids)?.get(py, fd))
     }
 
     /// Does one thing on the event loop's thread, and makes sure that what it queued is written, and that the event
     /// loop's timer takes the deadlines it set into account.
     #[inline]
-    fn on_loop<T>(&self, py: Python<'_>, act: impl FnOnce(&mut engine::Reactor) -> T) -> PyResult<T> {
+    pub(crate) fn on_loop<T>(&self, py: Python<'_>, act: impl FnOnce(&mut engine::Reactor) -> T) -> PyResult<T> {
         self.on_own_loop(py, self.mine()?, act)
     }
 
@@ -181,6 +196,11 @@ impl Reactor {
             self.schedule(py)?;
         }
         Ok(result)
+    }
+
+    /// The longest message that can be sent.
+    pub(crate) fn send_queue_size(&self) -> usize {
+        self.send_queue_size
     }
 
     /// What is sent of an argument.
@@ -326,7 +346,8 @@ impl Reactor {
 impl Reactor {
     #[new]
     #[pyo3(signature = (
-        server, worker, settings, endpoints, others, max_memory, topics, slot, link=None, registry=None, app_scope=None
+        server, worker, settings, endpoints, others, max_memory, topics, slot, link=None, registry=None, *,
+        has_application=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "everything that a worker knows at its start")]
     fn new(
@@ -340,11 +361,11 @@ impl Reactor {
         slot: u8,
         link: Option<RawFd>,
         registry: Option<RawFd>,
-        app_scope: Option<Bound<'_, PyDict>>,
+        has_application: bool,
     ) -> PyResult<Self> {
         let mut settings = crate::settings::read(settings, max_memory)?;
         let handlers = (0..=endpoints.len()).map(|_| Handlers::default()).collect();
-        let bodies = if app_scope.is_some() { Bodies::Streamed } else { Bodies::Whole };
+        let bodies = if has_application { Bodies::Streamed } else { Bodies::Whole };
         settings.endpoints = crate::endpoints::read(endpoints, others, bodies)?;
         settings.topics = crate::topics::rules(topics);
         let (send_queue_size, rules) = (settings.send_queue_size, settings.topics.clone());
@@ -379,7 +400,8 @@ impl Reactor {
             selector: OnceLock::new(),
             started: Instant::now(),
             armed: AtomicU64::new(u64::MAX),
-            scopes: app_scope.map(Scopes::new).transpose()?,
+            application: OnceLock::new(),
+            addresses: LoopCell::new(Addresses::default()),
             questions: Mutex::default(),
             last_question: AtomicU64::new(0),
         })
@@ -391,8 +413,8 @@ impl Reactor {
         visit.call(&self.runner.worker)?;
         visit.call(&self.runner.make_task)?;
         visit.call(&self.runner.task_options)?;
-        if let Some(scopes) = &self.scopes {
-            scopes.traverse(&visit)?;
+        if let Some(application) = self.application.get() {
+            application.traverse(&visit)?;
         }
         if let Some(selector) = self.selector.get() {
             selector.traverse(&visit)?;
@@ -420,6 +442,37 @@ impl Reactor {
         };
         let handler = Handler::new(handler, count, kind)?;
         cell.set(handler).map_err(|_| PyValueError::new_err(format!("{event} already has a handler")))
+    }
+
+    /// Passes HTTP requests to an ASGI application from here on.
+    ///
+    /// Args:
+    ///     callable: An `async def` function of (scope, receive, send), or what is called in the same way.
+    ///     front: Takes over when a request does not end at once, or not well; see `hubbub.asgi.front.Front`.
+    ///     context: The context whose copies requests run in.
+    ///     scope: What the scopes of all requests have in common; values that are dicts are copied for each.
+    ///     tells_all: Whether the front is told of all requests that have ended.
+    ///     is_direct: Whether requests need not be shown to the worker first.
+    fn serve_application(
+        this: &Bound<'_, Self>,
+        callable: Py<PyAny>,
+        front: Py<PyAny>,
+        context: Py<PyAny>,
+        scope: &Bound<'_, PyDict>,
+        tells_all: bool,
+        is_direct: bool,
+    ) -> PyResult<()> {
+        let event_loop = this.get().runner.worker.bind(this.py()).getattr("loop")?.unbind();
+        let application =
+            Application::new(this.as_any(), callable, front, event_loop, context, scope, tells_all, is_direct)?;
+        let cell = &this.get().application;
+        cell.set(application).map_err(|_| PyRuntimeError::new_err("an application is served already"))
+    }
+
+    /// Calls the application for a request that the worker was shown first.
+    fn call_application(&self, token: u64, scope: Bound<'_, PyDict>, body: Option<Py<PyBytes>>) -> PyResult<()> {
+        let application = self.application().ok_or_else(no_application)?;
+        self.call_application_for(application, Token::from_bits(token), scope, body)
     }
 
     /// Accepts connections from a listening socket, whose descriptor belongs to the reactor from here on.
@@ -937,11 +990,6 @@ impl Reactor {
         self.on_loop(py, |engine| engine.begin_answer(Token::from_bits(token), status, &headers.0, length))
     }
 
-    /// Sends a 103 with these headers before the answer, if the client takes it.
-    fn send_early_hints(&self, py: Python<'_>, token: u64, headers: HeaderPairs) -> PyResult<()> {
-        self.on_loop(py, |engine| engine.send_early_hints(Token::from_bits(token), &headers.0))
-    }
-
     /// Sends a part of the body. Returns `True` if it is queued, `None` if it is not because too much waits for the
     /// client (`worker.request_progressed` will be called), `False` if the client has left.
     ///
@@ -952,7 +1000,7 @@ impl Reactor {
             Part::Queued => Ok(Some(true)),
             Part::Waits => Ok(None),
             Part::Gone => Ok(Some(false)),
-            Part::WrongLength => Err(PyValueError::new_err("the body is longer than its Content-Length")),
+            Part::WrongLength => Err(PyValueError::new_err(TOO_LONG)),
         }
     }
 
@@ -962,7 +1010,7 @@ impl Reactor {
     ///     ValueError: The body is shorter than announced; the connection is closed.
     fn end_answer(&self, py: Python<'_>, token: u64, trailers: HeaderPairs) -> PyResult<bool> {
         match self.on_loop(py, |engine| engine.end_answer(Token::from_bits(token), &trailers.0))? {
-            Part::WrongLength => Err(PyValueError::new_err("the body is shorter than its Content-Length")),
+            Part::WrongLength => Err(PyValueError::new_err(TOO_SHORT)),
             part => Ok(part == Part::Queued),
         }
     }
@@ -970,16 +1018,6 @@ impl Reactor {
     /// Gives up an answer that was begun, so that the client notices that it is not whole.
     fn cut_answer(&self, py: Python<'_>, token: u64) -> PyResult<()> {
         self.on_loop(py, |engine| engine.cut_answer(Token::from_bits(token)))
-    }
-
-    /// Takes what has arrived of a request's body: bytes, and whether they are the last. `None`: more has yet to arrive
-    /// (`worker.request_progressed` will be called). `False`: nothing follows.
-    fn take_body<'py>(&self, py: Python<'py>, token: u64) -> PyResult<Bound<'py, PyAny>> {
-        match self.on_loop(py, |engine| engine.take_body(Token::from_bits(token)))? {
-            Taken::Content { content, is_last } => (PyBytes::new(py, &content), is_last).into_bound_py_any(py),
-            Taken::Awaited => Ok(py.None().into_bound(py)),
-            Taken::Nothing => false.into_bound_py_any(py),
-        }
     }
 
     /// To be called when nothing works any longer on a request that was passed to the ASGI application, or whose answer
@@ -1019,6 +1057,9 @@ impl Reactor {
     /// `refuse` is false, requests already made are still answered, and handshakes accepted, until `close_all`.
     #[pyo3(signature = (*, refuse))]
     fn stop_accepting(&self, py: Python<'_>, refuse: bool) -> PyResult<()> {
+        if let Some(application) = self.application() {
+            application.show_all();
+        }
         let requests = if refuse { Requests::Refused } else { Requests::Answered };
         self.on_loop(py, |engine| engine.stop_accepting(requests))
     }
@@ -1080,16 +1121,6 @@ impl Drop for EndOfTurn<'_> {
     fn drop(&mut self) {
         self.in_turn.store(false, Ordering::Relaxed);
     }
-}
-
-#[cold]
-fn of_another_thread() -> PyErr {
-    PyRuntimeError::new_err("the reactor belongs to its event loop's thread")
-}
-
-#[cold]
-pub(crate) fn in_use(error: InUse) -> PyErr {
-    PyRuntimeError::new_err(error.to_string())
 }
 
 pub(crate) fn address((host, port): &(String, u16)) -> Option<SocketAddr> {

@@ -11,24 +11,37 @@ use wire::path;
 
 /// Makes a scope for each request.
 pub(crate) struct Scopes {
-    /// What all of them have in common; values that are dicts are copied for each.
-    common: Py<PyDict>,
+    /// What the scopes of requests are copies of. Each has all keys already: a dict that grows costs more than one that is
+    /// copied. Its `asgi`, `extensions` and `state` are copied too.
+    http: Py<PyDict>,
+    /// The same for handshakes.
+    websocket: Py<PyDict>,
     /// Prepended to each path.
     root_path: String,
-    is_encrypted: bool,
 }
 
 impl Scopes {
-    /// `common` also has `scheme`, `http` or `https`, which is that of this server itself.
-    pub(crate) fn new(common: Bound<'_, PyDict>) -> PyResult<Self> {
+    /// `common` is what all scopes have in common. Its `scheme`, `http` or `https`, is that of this server itself.
+    pub(crate) fn new(common: &Bound<'_, PyDict>) -> PyResult<Self> {
         let py = common.py();
         let root_path = common.as_any().get_item(intern!(py, "root_path"))?.extract()?;
         let is_encrypted = common.as_any().get_item(intern!(py, "scheme"))?.eq("https")?;
-        Ok(Self { common: common.unbind(), root_path, is_encrypted })
+        let all = common.copy()?;
+        for key in ["type", "http_version", "path", "raw_path", "query_string", "headers", "client"] {
+            all.set_item(PyString::intern(py, key), py.None())?;
+        }
+        let (http, websocket) = (all.copy()?, all);
+        http.set_item(intern!(py, "type"), intern!(py, "http"))?;
+        http.set_item(intern!(py, "method"), py.None())?;
+        websocket.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
+        websocket.set_item(intern!(py, "scheme"), if is_encrypted { "wss" } else { "ws" })?;
+        let (http, websocket) = (http.unbind(), websocket.unbind());
+        Ok(Self { http, websocket, root_path })
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.common)
+        visit.call(&self.http)?;
+        visit.call(&self.websocket)
     }
 
     /// The scope of a plain request.
@@ -39,8 +52,7 @@ impl Scopes {
         client: Bound<'py, PyAny>,
         tls: Option<TlsFacts>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let scope = self.make(py, head, client, tls)?;
-        scope.set_item(intern!(py, "type"), intern!(py, "http"))?;
+        let scope = self.make(self.http.bind(py), head, client, tls)?;
         scope.set_item(intern!(py, "method"), method(py, head.method()))?;
         if head.has_token("te", "trailers")
             && let Some(extensions) = scope.get_item(intern!(py, "extensions"))?
@@ -58,21 +70,18 @@ impl Scopes {
         client: Bound<'py, PyAny>,
         tls: Option<TlsFacts>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let scope = self.make(py, head, client, tls)?;
-        scope.set_item(intern!(py, "type"), intern!(py, "websocket"))?;
-        let scheme = if self.is_encrypted { intern!(py, "wss") } else { intern!(py, "ws") };
-        scope.set_item(intern!(py, "scheme"), scheme)?;
-        Ok(scope)
+        self.make(self.websocket.bind(py), head, client, tls)
     }
 
     fn make<'py>(
         &self,
-        py: Python<'py>,
+        template: &Bound<'py, PyDict>,
         head: &Head,
         client: Bound<'py, PyAny>,
         tls: Option<TlsFacts>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let scope = self.common.bind(py).copy()?;
+        let py = template.py();
+        let scope = template.copy()?;
         for name in [intern!(py, "asgi"), intern!(py, "extensions"), intern!(py, "state")] {
             if let Some(value) = scope.get_item(name)? {
                 scope.set_item(name, value.cast::<PyDict>()?.copy()?)?;

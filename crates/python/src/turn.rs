@@ -11,11 +11,12 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use wire::http::Head;
 
 use crate::batch::run_batch;
+use crate::borrowing::in_use;
 use crate::contexts::Contexts;
 use crate::events::{ClearCurrent, Events, Kept, Message, Other, Step};
 use crate::handlers::{Arguments, Handler};
 use crate::hub::leave_name;
-use crate::reactor::{Reactor, address, in_use};
+use crate::reactor::{Reactor, address};
 use crate::runner::Outcome;
 
 /// The first messages of a turn get a task each: a task for several messages costs twice as much, and there may be no
@@ -40,7 +41,11 @@ impl Reactor {
             let step = mine.borrow().map_err(in_use)?.next(|event| Step::of(py, event, &mut kept.texts));
             match step {
                 Some(Step::Message(message)) => {
-                    let Some(handler) = self.handlers(message.endpoint).message.get() else { continue };
+                    let Some(handler) = self.handlers(message.endpoint).message.get() else {
+                        contexts.leave();
+                        self.queue_for_application(py, message)?;
+                        continue;
+                    };
                     if handler.is_async() {
                         contexts.leave();
                         // Moved there and back, and not lent: what other functions have no pointer to can stay in
@@ -57,8 +62,14 @@ impl Reactor {
                     contexts.leave();
                     self.handle(py, other)?;
                 }
-                None if mine.borrow().map_err(in_use)?.go_on()? => self.runner.stopwatch.restart(),
-                None => return Ok(()),
+                None => {
+                    contexts.leave();
+                    self.wake_application(py)?;
+                    if !mine.borrow().map_err(in_use)?.go_on()? {
+                        return Ok(());
+                    }
+                    self.runner.stopwatch.restart();
+                }
             }
         }
     }
@@ -83,7 +94,9 @@ impl Reactor {
             };
             match run_batch(events, tasks, handler, message)? {
                 Some(Step::Message(next)) => {
-                    let Some(of_next) = self.handlers(next.endpoint).message.get() else { return Ok(()) };
+                    let Some(of_next) = self.handlers(next.endpoint).message.get() else {
+                        return self.queue_for_application(events.py, next);
+                    };
                     (handler, message) = (of_next, next);
                 }
                 Some(Step::Other(other)) => return self.handle(events.py, other),
@@ -111,9 +124,11 @@ impl Reactor {
 
     /// Handles anything but a message.
     fn handle(&self, py: Python<'_>, other: Other) -> PyResult<()> {
+        self.wake_application(py)?;
         match other {
-            Other::Handshake(token, head, peer, endpoint) => match self.scopes_of(endpoint) {
-                Some(scopes) => {
+            Other::Handshake(token, head, peer, endpoint) => match self.application_of(endpoint) {
+                Some(application) => {
+                    let scopes = &application.scopes;
                     let scope = scopes.websocket(py, &head, self.client(py, token, peer)?, self.tls_facts(token)?)?;
                     let worker = self.runner.worker.bind(py);
                     let arguments = (token.to_bits(), scope, is_forwarded(&head));
@@ -122,11 +137,17 @@ impl Reactor {
                 None => self.handshake(py, token, &head, peer, endpoint)?,
             },
             Other::Request(token, head, peer, endpoint, body) => {
-                if let Some(scopes) = self.scopes_of(endpoint) {
+                if let Some(application) = self.application_of(endpoint) {
+                    let scopes = &application.scopes;
                     let scope = scopes.http(py, &head, self.client(py, token, peer)?, self.tls_facts(token)?)?;
-                    let worker = self.runner.worker.bind(py);
-                    let arguments = (token.to_bits(), scope, body, is_forwarded(&head));
-                    worker.call_method1(intern!(py, "on_app_request"), arguments)?;
+                    let is_forwarded = is_forwarded(&head);
+                    let is_usual = !is_forwarded && !self.engine()?.is_overrun();
+                    if is_usual && application.is_direct() {
+                        self.call_application_for(application, token, scope, body)?;
+                    } else {
+                        let arguments = (token.to_bits(), scope, body, is_forwarded);
+                        self.runner.worker.bind(py).call_method1(intern!(py, "on_app_request"), arguments)?;
+                    }
                     self.runner.stopwatch.restart();
                     return Ok(());
                 }
@@ -279,6 +300,8 @@ impl Reactor {
             if self.runner.run(py, "close", fd, handler, arguments, &mut Contexts::default())? == Outcome::Suspended {
                 return Ok(());
             }
+        } else {
+            self.end_for_application(py, fd, code, reason)?;
         }
         self.engine()?.forget(fd);
         self.home.get().forget(py, fd)
@@ -315,8 +338,10 @@ impl Reactor {
 
     /// The client of a request that is to be answered.
     fn client<'py>(&self, py: Python<'py>, token: Token, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
-        let hides_client = self.engine()?.hides_client(token);
-        client_of(py, peer, hides_client)
+        if self.engine()?.hides_client(token) {
+            return client_of(py, peer, true);
+        }
+        (self.address(py, peer.ip())?, peer.port()).into_bound_py_any(py)
     }
 
     /// The Python `Request` of a head and a body; without a token, it is not for handlers.
@@ -339,7 +364,8 @@ impl Reactor {
             None => None,
         };
         let certificate = certificate.map(|der| PyBytes::new(py, &der));
-        let arguments = (head.method(), path, query, headers, client, body, endpoint.index(), certificate);
+        let (endpoint, is_forwarded) = (endpoint.index(), is_forwarded(head));
+        let arguments = (head.method(), path, query, headers, client, body, endpoint, certificate, is_forwarded);
         self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
     }
 }

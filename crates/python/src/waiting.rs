@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyo3::{ffi, intern};
 
-use crate::contexts::Entered;
+use crate::contexts::enter;
 use crate::reactor::Reactor;
 use crate::selector::Selector;
 
@@ -65,12 +65,8 @@ impl Reactor {
             self.runner.worker.bind(py).call_method0(intern!(py, "call_turn_soon"))?;
             return Ok(());
         }
-        let context = selector.context.bind(py);
-        // SAFETY: a live Context, which only callbacks of the event loop enter, and none of them is running.
-        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
-            return Err(PyErr::fetch(py));
-        }
-        let entered = Entered(context);
+        // Only callbacks of the event loop enter it, and none of them is running.
+        let entered = enter(selector.context.bind(py))?;
         let result = self.turn_now(py);
         drop(entered);
         match result {

@@ -269,6 +269,9 @@ fn names_http_version(bytes: &[u8]) -> bool {
 
 /// The authority and the remainder of a target in absolute form (RFC 9112 §3.2.2).
 fn absolute_form(target: &str) -> Option<(&str, &str)> {
+    if target.starts_with('/') {
+        return None;
+    }
     let (scheme, rest) = target.split_once("://")?;
     if !["http", "https", "ws", "wss"].iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
         return None;
@@ -313,9 +316,20 @@ pub(crate) fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether a byte may appear in a token (RFC 9110 §5.6.2).
 pub(crate) const fn is_token_byte(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
+    TOKEN_BYTES[byte as usize]
 }
+
+/// By byte: looking it up is cheaper than comparing.
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte as usize] = matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
+            || byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,16 +2,18 @@
 
 import asyncio
 import contextvars
+import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Any
 
-from .._core import Reactor
+from .._core import AppRequest, Reactor
 from ..forwarding import forwarded
 from ..logs import Throttle, shown
 from .application import Application
-from .http import PLAIN_TEXT, ClientDisconnected, HttpRequest
+from .http import PLAIN_TEXT, ClientDisconnected
 from .websocket import Socket
 
 __all__ = ["Front", "common_scope"]
@@ -51,7 +53,6 @@ class Front:
         app: Application,
         reactor: Reactor,
         loop: asyncio.AbstractEventLoop,
-        context: Callable[[], contextvars.Context],
         send: Callable[[int, str | bytes], Coroutine[Any, Any, bool]],
         running: set[Any],
         *,
@@ -65,7 +66,6 @@ class Front:
             app: The application.
             reactor: The worker's reactor.
             loop: The worker's event loop.
-            context: Returns the context whose copies requests run in.
             send: Queues a message for a connection once there is room.
             running: Gets the tasks of requests, as long as they run.
             trusted_proxies: The setting of that name.
@@ -75,19 +75,31 @@ class Front:
         self._app = app
         self._reactor = reactor
         self._loop = loop
-        self._context = context
+        self._context: contextvars.Context | None = None
         self._send = send
         self._running = running
         self._trusted_proxies = trusted_proxies
         self._limit = limit_concurrency
         self._logs_access = access_log
-        self._requests: dict[int, HttpRequest | Socket] = {}
-        self._sockets: dict[int, Socket] = {}
+        self._requests: dict[int, AppRequest | Socket] = {}
         # The tasks of WebSockets, which last as long as their connections.
         self.socket_tasks: set[asyncio.Task[None]] = set()
         self._throttle = Throttle(
             loop, FAILURES, lambda others: log.error("the application failed %d more times", others)
         )
+
+    def begin(self, context: contextvars.Context, scope: dict[str, Any], *, is_direct: bool) -> None:
+        """Take requests from here on; the application has started.
+
+        Args:
+            context: The context whose copies requests run in.
+            scope: What the scopes of all requests have in common.
+            is_direct: Whether the reactor may call the application for usual requests without asking the worker.
+        """
+        self._context = context
+        app = self._app if _makes_coroutines(self._app) else self._await
+        is_direct = is_direct and self._limit is None
+        self._reactor.serve_application(app, self, context, scope, self._logs_access, is_direct)
 
     # ---- what the worker passes on -----------------------------------------------------------------------
 
@@ -95,10 +107,8 @@ class Front:
         """Call the application for a request; without a body, it takes the body as it arrives."""
         if is_forwarded:
             self._forward(scope, "http", "https")
-        if self._refuses(token, scope):
-            return
-        request = self._requests[token] = HttpRequest(self._reactor, self._loop, token, body, scope)
-        self._start(self._serve_request(token, scope, request), self._running)
+        if not self._refuses(token, scope):
+            self._reactor.call_application(token, scope, body)
 
     def handshake(self, token: int, scope: Scope, *, is_forwarded: bool) -> None:
         """Call the application for a WebSocket."""
@@ -108,28 +118,28 @@ class Front:
             return
         scope["asgi"]["spec_version"] = "2.4"
         scope["subprotocols"], _ = self._reactor.offered_subprotocols(token)
-        socket = Socket(self._reactor, self._loop, token, scope, self._send, self._accepted)
+        socket = Socket(self._reactor, token, scope, self._send)
         self._requests[token] = socket
-        self._start(self._serve_socket(token, scope, socket), self.socket_tasks)
+        context = self._context.copy() if self._context else None
+        coroutine = self._serve_socket(token, scope, socket)
+        task: asyncio.Task[None]
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
+        else:
+            task = self._loop.create_task(coroutine, context=context)
+        if not task.done():
+            self.socket_tasks.add(task)
+            task.add_done_callback(self.socket_tasks.discard)
 
     def progressed(self, token: int) -> None:
         """Have the application look at a request again."""
         if request := self._requests.get(token):
             request.tell()
 
-    def message(self, server: object, frame: Any) -> None:
-        """Pass on a message."""
-        self._sockets[frame.fd].message(frame.data)
-
-    def close(self, server: object, fd: int, code: int, reason: str) -> None:
-        """Pass on the end of a WebSocket."""
-        if socket := self._sockets.pop(fd, None):
-            socket.closed(code, reason)
-
     def disconnect_all(self) -> None:
         """Tell all requests that their clients have disconnected: the server stops."""
         for request in list(self._requests.values()):
-            if isinstance(request, HttpRequest):
+            if isinstance(request, AppRequest):
                 request.disconnect()
 
     def refuse_handshakes(self) -> None:
@@ -157,45 +167,45 @@ class Front:
         self._log_access(scope, 503)
         return True
 
-    def _start(self, coroutine: Coroutine[Any, Any, None], tasks: set[Any]) -> None:
-        context = self._context().copy()
-        task: asyncio.Task[None]
-        if sys.version_info >= (3, 12):
-            task = asyncio.Task(coroutine, loop=self._loop, context=context, eager_start=True)
-        else:
-            task = self._loop.create_task(coroutine, context=context)
-        if not task.done():
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+    async def _await(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Call an application that makes something else than coroutines."""
+        await self._app(scope, receive, send)
 
-    async def _serve_request(self, token: int, scope: Scope, request: HttpRequest) -> None:
-        try:
-            await self._app(scope, request.receive, request.send)
+    def follow(self, request: AppRequest, task: asyncio.Task[None]) -> None:
+        """Take over a request whose task goes on."""
+        self._requests[request.token] = request
+        self._running.add(task)
+        task.add_done_callback(functools.partial(self._task_ended, request))
+
+    def _task_ended(self, request: AppRequest, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        del self._requests[request.token]
+        self.ended(request, asyncio.CancelledError() if task.cancelled() else task.exception())
+
+    def ended(self, request: AppRequest, error: BaseException | None) -> None:
+        """Do what is left to do for a request when the application's call has ended."""
+        if error is None:
             if not request.is_answered:
-                log.error("the application returned without %s", "a whole answer" if request.has_begun else "an answer")
+                log.error("the application returned without %s", "a whole answer" if request.status else "an answer")
                 self._fail(request)
-        except ClientDisconnected:
+        elif isinstance(error, ClientDisconnected):
             request.give_up()
-        except Exception as error:
-            self._failed(error, scope)
+        else:
+            if isinstance(error, Exception):
+                self._failed(error, request.scope)
             self._fail(request)
-        except BaseException:
-            self._fail(request)
-            raise
-        finally:
-            del self._requests[token]
-            self._reactor.done(token)
-            self._log_access(scope, request.status)
+        request.finish()
+        self._log_access(request.scope, request.status)
 
-    def _fail(self, request: HttpRequest) -> None:
-        if request.has_begun or request.is_answered:
+    def _fail(self, request: AppRequest) -> None:
+        if request.status or request.is_answered:
             request.give_up()
         else:
             request.answer(500, b"Internal Server Error\n")
 
     async def _serve_socket(self, token: int, scope: Scope, socket: Socket) -> None:
         try:
-            await self._app(scope, socket.receive, socket.send)
+            await self._app(scope, socket.channel.receive, socket.channel.send)
             if not socket.end():
                 log.error("the application returned without an answer to the handshake")
         except ClientDisconnected:
@@ -210,9 +220,6 @@ class Front:
             del self._requests[token]
             self._reactor.done(token)
             self._log_access(scope, socket.status)
-
-    def _accepted(self, fd: int, socket: Socket) -> None:
-        self._sockets[fd] = socket
 
     def _failed(self, error: Exception, scope: Scope) -> None:
         if not self._throttle.passes():
@@ -242,6 +249,13 @@ class Front:
             path += "?" + query.decode("latin-1")
         method = scope.get("method", "WebSocket")
         access.info('%s:%d - "%s %s HTTP/%s" %s', host, port, method, shown(path), scope["http_version"], status or "-")
+
+
+def _makes_coroutines(app: Application) -> bool:
+    """Return whether calling the application only creates a coroutine, so that all of it runs in its task."""
+    function = app if inspect.isfunction(app) or inspect.ismethod(app) else type(app).__call__
+    code = getattr(function, "__code__", None)
+    return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
 
 
 def _follows_disconnect(error: BaseException) -> bool:

@@ -34,9 +34,6 @@ pub enum Part {
     WrongLength,
 }
 
-/// Headers after the body, if the client takes them.
-pub type Trailers<'a> = &'a [(Vec<u8>, Vec<u8>)];
-
 impl Reactor {
     /// Begins the answer to a request. Its body is sent with [`Reactor::send_part`]. If its `length` is not known, the
     /// client learns from chunks where it ends, or, with HTTP/1.0, from the end of the connection. Names and values of
@@ -136,9 +133,9 @@ impl Reactor {
         Part::Queued
     }
 
-    /// Ends an answer. Returns [`Part::WrongLength`] if its body is shorter than announced; then the connection is
+    /// Ends an answer, with headers after the body if the client takes them; they must have been checked. Returns [`Part::WrongLength`] if its body is shorter than announced; then the connection is
     /// closed, so that the client notices.
-    pub fn end_answer(&mut self, token: Token, trailers: Trailers<'_>) -> Part {
+    pub fn end_answer<N: AsRef<[u8]>, V: AsRef<[u8]>>(&mut self, token: Token, trailers: &[(N, V)]) -> Part {
         self.clock.read();
         let Some(key) = self.key_of_exchange(token) else { return Part::Gone };
         let connection = &mut self.connections[key];
@@ -178,7 +175,8 @@ impl Reactor {
         }
     }
 
-    /// Goes on with a connection whose request has been answered: what is left of the request is read first.
+    /// Goes on with a connection whose request has been answered: what is left of the request is read first. The clock has
+    /// just been read.
     pub(crate) fn answered(&mut self, key: Key, exchange: Exchange, persistence: Persistence) {
         let is_over = persistence == Persistence::Close || self.phase != Phase::Serving;
         self.connections[key].awaited = false;
@@ -187,12 +185,12 @@ impl Reactor {
             RequestBody::Streamed(body) if !body.decoder.is_complete() => {
                 let unread = Unread { body: body.decoder, left: MAX_DISCARDED };
                 self.connections[key].stage = Stage::Unread(Box::new(unread));
-                self.wait(key, Wait::Body);
+                self.wait_from_now(key, Wait::Body);
                 self.queued(key);
                 self.make_ready(key);
             }
             RequestBody::Streamed(_) | RequestBody::Taken => {
-                self.wait(key, Wait::KeepAlive);
+                self.wait_from_now(key, Wait::KeepAlive);
                 self.queued(key);
                 self.make_ready(key);
             }

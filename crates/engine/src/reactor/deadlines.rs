@@ -23,6 +23,11 @@ impl Reactor {
     pub(crate) fn wait(&mut self, key: Key, wait: Wait) {
         // A handler may have blocked since the turn began, or no turn may be running.
         self.clock.read();
+        self.wait_from_now(key, wait);
+    }
+
+    /// The same, if the clock has just been read.
+    pub(crate) fn wait_from_now(&mut self, key: Key, wait: Wait) {
         self.change_wait(key, wait);
         let connection = &mut self.connections[key];
         (connection.since, connection.untaken) = (self.clock.now, 0);

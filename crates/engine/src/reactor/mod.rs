@@ -80,7 +80,7 @@ use crate::tls::certificate::Certificate;
 use crate::topics::Topics;
 use crate::topics::gathered::Gathered;
 
-pub use crate::reactor::answering::{Part, Trailers};
+pub use crate::reactor::answering::Part;
 pub use crate::reactor::body::Taken;
 pub use crate::reactor::commands::{PushError, Subscribed};
 

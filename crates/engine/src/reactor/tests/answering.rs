@@ -72,13 +72,13 @@ fn an_answer_of_unknown_length_is_sent_in_chunks_and_keeps_the_connection() {
     for part in ["one", "", "two!"] {
         assert_eq!(simulation.reactor.send_part(token, part.as_bytes()), Part::Queued);
     }
-    assert_eq!(simulation.reactor.end_answer(token, &[]), Part::Queued);
+    assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
     let answer = received(&mut simulation, who);
     assert_eq!(body_of(&answer), "3\r\none\r\n4\r\ntwo!\r\n0\r\n\r\n");
     // Nothing can be added, also not to the next request's answer.
     let next = ask(&mut simulation, who, "GET / HTTP/1.1\r\nHost: here\r\n\r\n");
     assert_eq!(simulation.reactor.send_part(token, b"late"), Part::Gone);
-    assert_eq!(simulation.reactor.end_answer(token, &[]), Part::Gone);
+    assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Gone);
     assert!(!simulation.reactor.begin_answer(token, 200, NO_HEADERS, None));
     assert!(!simulation.reactor.respond(token, 200, NO_HEADERS, b"late"));
     assert!(simulation.reactor.respond(next, 200, NO_HEADERS, b"next"));
@@ -92,7 +92,7 @@ fn an_answer_of_known_length_is_sent_as_it_is() {
     begin(&mut simulation, token, Some(6));
     simulation.reactor.send_part(token, b"one");
     simulation.reactor.send_part(token, b"two");
-    assert_eq!(simulation.reactor.end_answer(token, &[]), Part::Queued);
+    assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
     let answer = received(&mut simulation, who);
     assert!(answer.contains("Content-Length: 6\r\n"));
     assert_eq!(body_of(&answer), "onetwo");
@@ -146,7 +146,7 @@ fn without_chunks_the_end_of_the_connection_ends_the_answer() {
     let token = ask(&mut simulation, who, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     begin(&mut simulation, token, None);
     simulation.reactor.send_part(token, b"all of it");
-    simulation.reactor.end_answer(token, &[]);
+    simulation.reactor.end_answer(token, NO_HEADERS);
     let answer = received(&mut simulation, who);
     assert!(answer.contains("Connection: close\r\n") && !answer.contains("chunked"));
     assert_eq!(body_of(&answer), "all of it");
@@ -161,7 +161,7 @@ fn answers_without_a_body_drop_their_parts() {
         let token = ask(&mut simulation, who, &format!("{method} / HTTP/1.1\r\nHost: here\r\n\r\n"));
         assert!(simulation.reactor.begin_answer(token, status, NO_HEADERS, Some(4)));
         assert_eq!(simulation.reactor.send_part(token, b"dropped"), Part::Queued);
-        assert_eq!(simulation.reactor.end_answer(token, &[]), Part::Queued);
+        assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
         let answer = received(&mut simulation, who);
         assert_eq!(body_of(&answer), "", "{method} {status}");
         assert_eq!(answer.contains("Content-Length: 4"), status == 200);
@@ -178,7 +178,7 @@ fn a_body_of_another_length_than_announced_ends_the_connection() {
         let mut results: Vec<Part> =
             parts.iter().map(|part| simulation.reactor.send_part(token, part.as_bytes())).collect();
         if !results.contains(&Part::WrongLength) {
-            results.push(simulation.reactor.end_answer(token, &[]));
+            results.push(simulation.reactor.end_answer(token, NO_HEADERS));
         }
         assert_eq!(results.last(), Some(&Part::WrongLength), "{parts:?}");
         assert!(body_of(&received(&mut simulation, who)).len() < 4, "the client sees that the body is not whole");
@@ -222,7 +222,7 @@ fn an_application_waits_for_a_client_that_reads_slowly() {
         simulation.run();
     }
     assert_eq!(simulation.reactor.send_part(token, b"more"), Part::Queued);
-    simulation.reactor.end_answer(token, &[]);
+    simulation.reactor.end_answer(token, NO_HEADERS);
     assert!(received(&mut simulation, who).ends_with("4\r\nmore\r\n0\r\n\r\n"));
 }
 
@@ -315,7 +315,7 @@ fn the_last_answer_closes_the_connection_of_a_worker_that_leaves() {
     simulation.reactor.close_all(1001, "");
     simulation.run();
     assert_eq!(simulation.reactor.send_part(token, b"x"), Part::Queued);
-    assert_eq!(simulation.reactor.end_answer(token, &[]), Part::Queued);
+    assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
     assert!(received(&mut simulation, who).ends_with("0\r\n\r\n"));
     assert_eq!(simulation.client(who).end, Some(End::Closed));
     simulation.pass(CLOSE_TIMEOUT);
@@ -440,7 +440,7 @@ fn what_is_unread_after_the_answer_is_discarded_and_the_next_request_is_read() {
         let token = ask(&mut simulation, who, &(post("Content-Length: 100000") + "begun"));
         if in_parts {
             begin(&mut simulation, token, None);
-            simulation.reactor.end_answer(token, &[]);
+            simulation.reactor.end_answer(token, NO_HEADERS);
         } else {
             assert!(simulation.reactor.respond(token, 200, NO_HEADERS, b"early"));
         }
@@ -497,7 +497,7 @@ fn an_answer_begins_while_the_body_is_still_read() {
     simulation.client(who).write(b"0\r\n\r\n");
     simulation.run();
     assert_eq!(simulation.reactor.take_body(token), content(b"", true));
-    assert_eq!(simulation.reactor.end_answer(token, &[]), Part::Queued);
+    assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
     ask(&mut simulation, who, "GET / HTTP/1.1\r\nHost: here\r\n\r\n");
 }
 

@@ -707,7 +707,7 @@ impl Walk {
                 !matches!(part, Part::Queued | Part::Waits)
             }
             6..9 => {
-                reactor.end_answer(token, &[]);
+                reactor.end_answer(token, NO_HEADERS);
                 true
             }
             _ => {
@@ -805,7 +805,7 @@ impl Walk {
                 self.end_handlers();
             }
             for (_, token) in std::mem::take(&mut self.begun) {
-                self.simulation.reactor.end_answer(token, &[]);
+                self.simulation.reactor.end_answer(token, NO_HEADERS);
                 self.simulation.reactor.done(token);
             }
             self.simulation.run();
