@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import textwrap
 from collections import Counter
 from contextlib import AsyncExitStack
 from typing import Any
@@ -184,3 +185,53 @@ async def test_a_history_is_lost_with_the_master_and_a_new_epoch_tells(launch: L
             positions.append(position)
         await launched.stop()
     assert positions[0][0] != positions[1][0]
+
+
+async def test_a_join_ends_with_the_worker_of_the_connection(launch: Launch) -> None:
+    launched = await launch(ROOM)
+    async with launched.connect_to(0) as asking, launched.connect_to(1) as client:
+        fd = await answer(client, "frame.fd")
+        await answer(asking, "server.publish('room', 'hello')")
+        victim = launched.workers()[1]
+        os.kill(victim, signal.SIGSTOP)
+        await asking.send(f"join({fd}, None)")
+        os.kill(victim, signal.SIGKILL)
+        assert json.loads(await asking.recv()) == [False, 0, ["", 0]]
+        assert await answer(asking, f"join({fd}, None)") == [False, 0, ["", 0]]
+        assert str(fd) not in await answer(asking, "server.presence('room')")
+    await launched.stop()
+
+
+async def test_a_join_names_the_worker_that_does_not_answer(launch: Launch) -> None:
+    lines = """
+    async def try_to_join(fd):
+        try:
+            await server.join(fd, "room")
+        except TimeoutError as error:
+            return str(error)
+    """
+    launched = await launch(ROOM + textwrap.dedent(lines))
+    async with launched.connect_to(0) as asking, launched.connect_to(1) as client:
+        fd = await answer(client, "frame.fd")
+        stopped = launched.workers()[1]
+        os.kill(stopped, signal.SIGSTOP)
+        assert await answer(asking, f"try_to_join({fd})") == "worker 1 did not answer within 5 s"
+        os.kill(stopped, signal.SIGCONT)
+        # It has joined nevertheless, once its worker runs again.
+        while str(fd) not in await answer(asking, "server.presence('room')"):
+            pass
+    await launched.stop()
+
+
+async def test_a_stop_ends_joins_that_wait(launch: Launch) -> None:
+    """The worker of the connection is stopped, so the join waits, and so does the handler that called it."""
+    launched = await launch(ROOM, shutdown_timeout=20)
+    async with launched.connect_to(0) as asking, launched.connect_to(1) as client:
+        fd = await answer(client, "frame.fd")
+        worker = launched.workers()[1]
+        os.kill(worker, signal.SIGSTOP)
+        await asking.send(f"join({fd}, None)")
+        launched.process.terminate()
+        await launched.log.wait_for("SIGTERM: stopping")
+        os.kill(worker, signal.SIGCONT)
+        assert await launched.status() == 0
