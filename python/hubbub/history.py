@@ -47,7 +47,7 @@ class Joined:
     count: int
     """How many old messages were sent."""
     position: Position
-    """The place behind the last old message that was sent; if none was, behind the topic's newest message."""
+    """The place behind the old messages: what is newer comes as new messages, whether or not any old one was sent."""
 
 
 @dataclass(frozen=True, slots=True)
