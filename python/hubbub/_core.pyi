@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import selectors
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, final
 
@@ -62,7 +63,7 @@ class AppSocket:
     """One WebSocket of an ASGI application."""
 
     def __new__(
-        cls, reactor: Reactor, token: int, send_other: Callable[[Any], Coroutine[Any, Any, None]]
+        cls, reactor: Reactor, token: int, send_other: weakref.WeakMethod[Callable[[Any], Coroutine[Any, Any, None]]]
     ) -> AppSocket: ...
     @property
     def stage(self) -> str: ...

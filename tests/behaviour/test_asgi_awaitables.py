@@ -418,3 +418,23 @@ async def test_each_request_has_a_task_of_its_own(serve_app: ServeApp) -> None:
             client.ask(f"/{number}")
             await time_passes(0)
         assert [(await client.answer()).status for client in (one, two, one, two)] == [200] * 4
+
+
+async def test_a_websocket_that_is_kept_says_that_it_is_over(serve_app: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def later() -> None:
+                while (await receive())["type"] != "websocket.disconnect":
+                    pass
+                await asyncio.sleep(0.01)
+                note(await refusal(send({"type": "websocket.send", "text": "too late"})), (await receive())["type"])
+
+            await accept(receive, send)
+            scope["state"]["kept"] = asyncio.ensure_future(later())
+
+        return app
+
+    running = await serve_app(make)
+    async with running.connect() as client:
+        await client.wait_closed()
+    assert await running.noted() == ("ClientDisconnected", "websocket.disconnect")

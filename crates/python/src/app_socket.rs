@@ -66,7 +66,7 @@ struct State {
 pub(crate) struct AppSocket {
     reactor: Py<Reactor>,
     token: Token,
-    /// Sends all events but usual messages.
+    /// A weak reference to what sends all events but usual messages, as long as the application runs.
     send_other: Py<PyAny>,
     state: LoopCell<State>,
 }
@@ -228,7 +228,8 @@ impl Event {
 
 #[pymethods]
 impl AppSocket {
-    /// A connection whose handshake has just arrived. `send_other` sends all events but usual messages.
+    /// A connection whose handshake has just arrived. `send_other` is a weak reference to what sends all events but usual
+    /// messages.
     #[new]
     fn new(reactor: Py<Reactor>, token: u64, send_other: Py<PyAny>) -> Self {
         let state = State {
@@ -270,7 +271,10 @@ impl AppSocket {
         let py = message.py();
         match self.send_now(message) {
             Ok(true) => Done::get(py),
-            Ok(false) => self.send_other.bind(py).call1((message,)),
+            Ok(false) => match self.send_other.bind(py).call0()? {
+                send if send.is_none() => Failed::with(py, client_disconnected(py)),
+                send => send.call1((message,)),
+            },
             Err(error) => Failed::with(py, error),
         }
     }

@@ -4,6 +4,7 @@
 connection is here.
 """
 
+import weakref
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -32,7 +33,8 @@ class Socket:
             scope: The connection's scope.
             send: Queues a message once there is room for it.
         """
-        self.channel = AppSocket(reactor, token, self._send)
+        # Without a cycle of references, all of it is freed when the application ends.
+        self.channel = AppSocket(reactor, token, weakref.WeakMethod(self._send))
         self._reactor = reactor
         self._token = token
         self._scope = scope
