@@ -3,9 +3,9 @@
     python benchmarks/topics.py [--clients 10000] [--publishes 200000] [--topics 2000] [--rounds 3]
 
 Prints the CPU time of the hub's thread for each publish by another program, to a topic with a history of 100 messages
-and to one without options; the memory of topics in the master; and the time from the death of the only worker until all its clients have reconnected, and
-until they have reconnected and resumed 10 messages each. Needs hubbub in this Python, Linux, and room for as many open
-files as there are clients.
+and to one without options; the memory of topics in the master; and the time from the death of the only worker until all
+its clients have reconnected, and until they have reconnected and resumed 10 messages each. Needs hubbub in this Python,
+Linux, and room for as many open files as there are clients.
 """
 
 import argparse
@@ -179,7 +179,9 @@ def resuming(count: int) -> tuple[float, float]:
     with serving() as server, Publisher(server.control) as hub:
         clients = connect_all(server.port, [""] * count)
         alone = reconnected(server, clients, [""] * count)
-        positions = [client.outcome[2:] for client in connect_all(server.port, [f"topic=kept:{n}" for n in range(ROOMS)])]
+        positions = [
+            client.outcome[2:] for client in connect_all(server.port, [f"topic=kept:{n}" for n in range(ROOMS)])
+        ]
         queries = [
             f"topic=kept:{number % ROOMS}&epoch={positions[number % ROOMS][0]}&offset={positions[number % ROOMS][1]}"
             for number in range(count)
@@ -222,7 +224,9 @@ def main() -> None:
     costs = [hub_cost(arguments.publishes) for _ in range(arguments.rounds)]
     for kind in costs[0]:
         each = [cost[kind] for cost in costs]
-        print(f"the hub, a publish {kind}: {statistics.median(each):.2f} µs of CPU ({min(each):.2f} to {max(each):.2f})")
+        print(
+            f"the hub, a publish {kind}: {statistics.median(each):.2f} µs of CPU ({min(each):.2f} to {max(each):.2f})"
+        )
     empty, full = memory_of_topics(arguments.topics)
     print(f"the memory of a topic: {empty:.0f} bytes without messages, {full:,.0f} with 100 messages of 100 bytes")
     times = [resuming(arguments.clients) for _ in range(arguments.rounds)]

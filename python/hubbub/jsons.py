@@ -39,7 +39,7 @@ class Json:
             TypeError: It cannot be encoded, or not as UTF-8.
         """
         try:
-            text = self._dumps(value)
+            text = self._dump(value)
             if isinstance(text, bytes):
                 return text.decode()
             if isinstance(text, str):
@@ -49,6 +49,15 @@ class Json:
         except Exception as error:
             raise TypeError(f"data must be encodable as JSON: {error}") from error
         raise TypeError(f"dumps must return str or bytes, not {type(text).__name__}")
+
+    def _dump(self, value: object) -> object:
+        try:
+            return self._dumps(value)
+        except TypeError:
+            # Some libraries, such as orjson, take no subclasses of tuple, such as `Position`.
+            if self._dumps is _standard_dumps:
+                raise
+            return self._dumps(_without_tuples(value))
 
     def decode(self, data: str | bytes) -> Any:
         """Return the value of JSON text.
@@ -60,6 +69,13 @@ class Json:
             return self._loads(data)
         except Exception as error:
             raise NotJson(f"not JSON: {error}") from error
+
+
+def _without_tuples(value: object) -> object:
+    """Return the same value with lists in the place of tuples."""
+    if isinstance(value, dict):
+        return {key: _without_tuples(each) for key, each in value.items()}
+    return [_without_tuples(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def as_text(data: Any) -> Any:

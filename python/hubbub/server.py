@@ -772,8 +772,9 @@ class Server:
         whose client has left while a handler is still running, now), `held_bytes` (memory for queued output and
         unfinished input, now), `slow_consumers_closed`, `memory_closed` (beyond `max_memory`), `messages_dropped` (by
         `slow_consumer="drop"`), `messages_expired` (beyond a topic's `ttl`), `messages_replaced` (by a later one with
-        the same key), `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from other threads and
-        workers that did not fit into the queue), `restarts` (of workers), `started_at` (Unix seconds). The entries of
+        the same key), `history_evicted` (messages removed from histories beyond `history_memory`),
+        `subscriptions_refused` (beyond `max_topics`), `commands_dropped` (calls from other threads and workers that did
+        not fit into the queue), `restarts` (of workers), `started_at` (Unix seconds). The entries of
         `workers` also have `worker_id`.
 
         Raises:

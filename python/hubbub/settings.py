@@ -364,7 +364,7 @@ class Settings:
         64 * 1024 * 1024,
         Integer(0, MAX_BYTES, "bytes"),
         "Memory for the history of all topics together (`topic_options`). Above it, the oldest messages of the topic "
-        "that was published to least recently go first. The master holds it, or the process of an embedded server.",
+        "that was used least recently go first. The master holds it, or the process of an embedded server.",
     )
     max_requests: int | None = _setting(
         None,

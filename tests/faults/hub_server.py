@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,18 @@ from server_process import memory_of, wait_until
 
 from hubbub import Publisher
 
-PROGRAM = Path(__file__).with_name("hub_program.py")
+COMMAND = (str(Path(__file__).with_name("hub_program.py")),)
 
 
 class HubServer:
     """`hub_program.py`, started with settings."""
 
-    def __init__(self, directory: Path, program: Path = PROGRAM, *arguments: str, **settings: Any) -> None:
+    def __init__(self, directory: Path, command: Sequence[str] = COMMAND, /, **settings: Any) -> None:
         """Start it with its control socket in `directory`, and wait until it accepts connections.
 
         Args:
             directory: For its files.
-            program: What to run.
-            arguments: Those of the program after the settings.
+            command: The program to run, and its arguments after the settings.
             settings: Of the server.
         """
         self.connected: list[HubClient] = []
@@ -38,7 +37,7 @@ class HubServer:
         options = {"workers": 3, "control": str(self.control), "ping_interval": None, **settings}
         with self._log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, str(program), json.dumps(options), *arguments], stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, command[0], json.dumps(options), *command[1:]], stdout=subprocess.PIPE, stderr=errors
             )
         assert self._process.stdout
         line = self._process.stdout.readline()
@@ -139,11 +138,9 @@ class HubServer:
 
 
 @contextmanager
-def hub_serving(
-    directory: Path, program: Path = PROGRAM, *arguments: str, **settings: Any
-) -> Iterator[HubServer]:
+def hub_serving(directory: Path, command: Sequence[str] = COMMAND, /, **settings: Any) -> Iterator[HubServer]:
     """Run a server that in the end must stop as it should."""
-    server = HubServer(directory, program, *arguments, **settings)
+    server = HubServer(directory, command, **settings)
     try:
         yield server
         server.stop()

@@ -28,6 +28,7 @@ from typing import Any
 from hub_client import HubClient, Lost, end
 from hub_server import HubServer, hub_serving, stopped
 from raw_peer import PATIENCE
+from server_process import wait_until
 
 PROGRAM = Path(__file__).with_name("memory_program.py")
 ROOMS = [f"room:{number}" for number in range(10)]
@@ -74,6 +75,8 @@ class Reader:
         self._asked: list[Any] | None = None
         self._early: list[tuple[str, int]] = []
         """Positions of messages that came before the outcome of the join."""
+        self.has_heard = asyncio.Event()
+        """Set with each message."""
         self._joined: asyncio.Future[None]
 
     async def connect(self) -> None:
@@ -96,6 +99,7 @@ class Reader:
                 self._joined.set_exception(error)
             failures.append(error)
             self.client.abort()
+        self.has_heard.set()
 
     def _take(self, text: str) -> None:
         if text.startswith("joined "):
@@ -166,7 +170,9 @@ async def flap(reader: Reader, until: asyncio.Event) -> None:
 
 async def sleep_or_end(until: asyncio.Event, seconds: float, ended: asyncio.Future[None] | None = None) -> None:
     """Sleep, unless it is enough or the connection ends."""
-    waiting = [asyncio.ensure_future(until.wait()), *([asyncio.shield(ended)] if ended else [])]
+    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(until.wait())]
+    if ended:
+        waiting.append(asyncio.shield(ended))
     await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     for future in waiting:
         future.cancel()
@@ -228,9 +234,9 @@ async def do_nothing(server: HubServer, readers: list[Reader], turn: int) -> Non
 async def kill(server: HubServer, readers: list[Reader], turn: int) -> None:
     """Kill a worker; soon nobody is a member who was connected to it."""
     async with server.client_of((turn + 1) % 3) as observer, server.client_of(turn % 3) as victim:
-        gone = {
-            client.fd for client in server.connected if client.pid == victim.pid and not client.ended.done()
-        } - {victim.fd}
+        gone = {client.fd for client in server.connected if client.pid == victim.pid and not client.ended.done()} - {
+            victim.fd
+        }
         os.kill(victim.pid, signal.SIGKILL)
         killed = time.monotonic()
         await victim.ends()
@@ -275,7 +281,7 @@ async def members(client: HubClient, topic: str) -> list[tuple[int, str]]:
 def memory_serving(directory: Path) -> Iterator[tuple[HubServer, Path]]:
     """Run the server; yield it and the log of its members."""
     members_log = directory / "members"
-    with hub_serving(directory, PROGRAM, json.dumps(OPTIONS), str(members_log), **SETTINGS) as server:
+    with hub_serving(directory, (str(PROGRAM), json.dumps(OPTIONS), str(members_log)), **SETTINGS) as server:
         yield server, members_log
 
 
@@ -336,7 +342,8 @@ async def settle(server: HubServer, readers: list[Reader]) -> None:
     async with asyncio.timeout(PATIENCE):
         for reader in readers:
             while not failures and not is_last(reader):
-                await asyncio.sleep(0.01)
+                reader.has_heard.clear()
+                await reader.has_heard.wait()
 
 
 def is_last(reader: Reader) -> bool:
@@ -398,8 +405,11 @@ async def all_have_left(server: HubServer, members_log: Path, record: Record) ->
         for topic in ROOMS:
             while await members(client, topic):
                 pass
-        while any(len(names) < 2 for names in events_of(members_log).values()):
-            await asyncio.sleep(0.01)
+
+    def is_over() -> bool:
+        return all(len(names) == 2 for names in events_of(members_log).values())
+
+    await asyncio.to_thread(wait_until, is_over, "everybody has left")
     check_that_all_left(events_of(members_log))
 
 
@@ -419,9 +429,9 @@ def main() -> int:
             result = asyncio.run(run(server, members_log, name, arguments.messages))
         record = result.record
         print(
-            f"{name}, seed {arguments.seed}: {result.published:,} messages published, {record.received:,} received as "
-            f"expected; {record.recoveries:,} recoveries of {record.recovered:,} messages, {record.refusals:,} positions "
-            f"too old; {result.member_events:,} joins and leaves; {result.disturbances} turns, "
+            f"{name}, seed {arguments.seed}: {result.published:,} messages published, {record.received:,} received "
+            f"as expected; {record.recoveries:,} recoveries of {record.recovered:,} messages, {record.refusals:,} "
+            f"positions too old; {result.member_events:,} joins and leaves; {result.disturbances} turns, "
             f"{len(server.connected):,} connections, {time.monotonic() - begin:.0f} s",
             flush=True,
         )

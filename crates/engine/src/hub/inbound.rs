@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustix::event::PollFlags;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::desk::HubEvent;
@@ -244,6 +245,7 @@ impl Routing {
                 let has_envelope = || self.topics.of(topic).is_some_and(|options| options.envelope);
                 !has_envelope() || fits_envelope(topic, publication, self.send_queue_size)
             }
+            Command::Subscribe { info: Some(info), .. } => serde_json::from_str::<Value>(info).is_ok(),
             _ => true,
         };
         fits_topic && command.is_allowed(self.send_queue_size)

@@ -6,8 +6,7 @@
 //! subscribed when the answer arrives. Joins of the same topic that come while a question is on its way wait for its
 //! answer: it may do for them too, and otherwise the next question is for all of them.
 
-use std::collections::{BTreeMap, HashMap};
-use std::mem;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::broker::{Ticket, Told};
 use crate::language::history::History;
@@ -84,7 +83,7 @@ pub(crate) struct Joining {
     last_number: u64,
     count: usize,
     /// Topics whose question has yet to be asked.
-    due: Vec<Box<str>>,
+    due: VecDeque<Box<str>>,
     /// Set if the hub was too busy: when it is asked again.
     retry_at: Option<u64>,
 }
@@ -142,10 +141,10 @@ impl Reactor {
 
     /// The same for a connection of this process.
     pub(crate) fn begin_join(&mut self, asker: Asker, fd: Fd, topic: &str, wish: Wish, info: Option<&str>) {
-        if self.settled_key(fd).is_none() {
+        let Some(key) = self.settled_key(fd) else {
             self.conclude(asker, Answer::Joined(Joined::default()));
             return;
-        }
+        };
         if self.settings.topics.ordered(topic).is_none() {
             self.subscribe_and_tell(fd, topic, info);
             self.conclude(asker, Answer::Joined(Joined::default()));
@@ -156,6 +155,9 @@ impl Reactor {
             return;
         }
         self.joining.count += 1;
+        // A connection that is subscribed is sent nothing old.
+        let is_subscribed = self.topics.is_subscribed(&self.connections[key].subscriptions, topic);
+        let wish = if is_subscribed { Wish::default() } else { wish };
         let join = Join { asker, fd, wish, info: info.map(Into::into), at: self.clock.now, is_asked: false };
         if let Some(reading) = self.joining.topics.get_mut(topic) {
             reading.joins.push(join);
@@ -218,7 +220,7 @@ impl Reactor {
             return;
         }
         if self.joining.numbers.len() >= MAX_READINGS || self.joining.retry_at.is_some() {
-            self.joining.due.push(topic);
+            self.joining.due.push_back(topic);
             return;
         }
         let Some((since, last)) = self.missed(&topic) else { return };
@@ -277,7 +279,7 @@ impl Reactor {
     }
 
     fn retry_later(&mut self, topic: Box<str>) {
-        self.joining.due.push(topic);
+        self.joining.due.push_back(topic);
         self.joining.retry_at.get_or_insert(self.clock.now + RETRY);
     }
 
@@ -296,7 +298,10 @@ impl Reactor {
     }
 
     fn ask_due(&mut self) {
-        for topic in mem::take(&mut self.joining.due) {
+        while self.joining.numbers.len() < MAX_READINGS
+            && self.joining.retry_at.is_none()
+            && let Some(topic) = self.joining.due.pop_front()
+        {
             self.ask_missed(topic);
         }
     }

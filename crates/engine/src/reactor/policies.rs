@@ -14,6 +14,9 @@ use crate::topics::options::Lagging;
 use crate::topics::policy::{Label, Policy};
 use crate::topics::publication::{Position, Publication};
 
+/// Messages that replace others may exceed the limit of an outbox by this part of it.
+const LONGER: usize = 16;
+
 impl Reactor {
     /// Holds back a message for a topic, if any topic has options.
     pub(crate) fn gather_by_options(
@@ -76,8 +79,13 @@ impl Reactor {
     /// Whether the outbox takes a message, perhaps in the place of an earlier one with the same label.
     fn has_room_or_replaces(&mut self, key: Key, length: usize, label: Option<&Label>) -> bool {
         let connection = &mut self.connections[key];
-        let replaceable = label.map_or(0, |label| connection.outbox.replaceable(label));
-        connection.cost() + length <= self.settings.send_queue_size + replaceable || connection.unsent() == 0
+        let limit = self.settings.send_queue_size;
+        // An old message must not stay because the new one is a little longer.
+        let room = match label.map_or(0, |label| connection.outbox.replaceable(label)) {
+            0 => limit,
+            replaceable => limit + replaceable + limit / LONGER,
+        };
+        connection.cost() + length <= room || connection.unsent() == 0
     }
 
     /// Queues a message that may be replaced or left out; there is room for it.

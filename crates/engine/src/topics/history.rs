@@ -57,7 +57,9 @@ struct Log {
     entries: VecDeque<Entry>,
     /// When it was last used. Nothing in it is newer.
     used_at: u64,
-    /// Its neighbours among the logs with the same options, which are in the order of their last use.
+    /// The queue that it is in.
+    queue: usize,
+    /// Its neighbours there.
     earlier: u32,
     later: u32,
 }
@@ -73,7 +75,8 @@ impl Log {
     }
 }
 
-/// The logs with the same options, from the one that was used least recently on.
+/// The logs with the same options, in the order of their last use. Those without messages have a queue of their own: if
+/// memory is short, they go first.
 #[derive(Clone, Copy)]
 struct Queue {
     first: u32,
@@ -136,7 +139,7 @@ pub(crate) struct Histories {
     rules: TopicRules,
     names: Names,
     logs: Slab<Log>,
-    /// By the place of the options.
+    /// For each place of options, the logs with messages and those without.
     queues: Vec<Queue>,
     /// The memory of all logs, roughly.
     bytes: usize,
@@ -152,7 +155,7 @@ impl Histories {
     /// Keeps at most `max_bytes` bytes.
     pub(crate) fn new(rules: TopicRules, max_bytes: usize) -> Self {
         Self {
-            queues: vec![Queue { first: NOBODY, last: NOBODY }; rules.all().len()],
+            queues: vec![Queue { first: NOBODY, last: NOBODY }; 2 * rules.all().len()],
             rules,
             names: Names::default(),
             logs: Slab::new(),
@@ -185,6 +188,8 @@ impl Histories {
             let entry = Entry { at: at.now, unix: at.unix, content, key, payload: payload.into() };
             self.bytes += entry.cost();
             log.entries.push_back(entry);
+            self.requeue(id);
+            let log = &self.logs[id as usize];
             if log.entries.len() > history {
                 self.drop_oldest(id);
             }
@@ -251,9 +256,7 @@ impl Histories {
             {
                 left -= 1;
                 let id = self.queues[place].first;
-                while !self.logs[id as usize].entries.is_empty() {
-                    self.drop_oldest(id);
-                }
+                self.drop_all(id);
                 if wanted(&self.logs[id as usize].name) {
                     self.unlink(id);
                     self.link(id, now);
@@ -271,7 +274,7 @@ impl Histories {
 
     fn expiry(&self, place: usize) -> Option<u64> {
         let first = self.logs.get(self.queues[place].first as usize)?;
-        Some(first.used_at.saturating_add(self.kept_for(place)).saturating_add(1))
+        Some(first.used_at.saturating_add(self.kept_for(first.rule)).saturating_add(1))
     }
 
     /// How many milliseconds messages are kept.
@@ -301,6 +304,7 @@ impl Histories {
             top: 0,
             entries: VecDeque::new(),
             used_at: 0,
+            queue: 0,
             earlier: NOBODY,
             later: NOBODY,
         };
@@ -317,9 +321,7 @@ impl Histories {
     }
 
     fn begin_epoch(&mut self, id: u32) {
-        while !self.logs[id as usize].entries.is_empty() {
-            self.drop_oldest(id);
-        }
+        self.drop_all(id);
         let epoch = self.new_epoch();
         let log = &mut self.logs[id as usize];
         (log.epoch, log.top) = (epoch, 0);
@@ -344,6 +346,22 @@ impl Histories {
         }
         if entries.is_empty() {
             *entries = VecDeque::new();
+            self.requeue(id);
+        }
+    }
+
+    fn drop_all(&mut self, id: u32) {
+        while !self.logs[id as usize].entries.is_empty() {
+            self.drop_oldest(id);
+        }
+    }
+
+    /// Moves a log that has got its first message, or has lost its last one, to the queue where it belongs.
+    fn requeue(&mut self, id: u32) {
+        let Log { rule, queue, used_at, ref entries, .. } = self.logs[id as usize];
+        if queue != queue_of(rule, entries.is_empty()) {
+            self.unlink(id);
+            self.link(id, used_at);
         }
     }
 
@@ -360,7 +378,10 @@ impl Histories {
     fn keep_within_memory(&mut self, used: u32) {
         while self.bytes > self.max_bytes {
             let firsts = self.queues.iter().map(|queue| queue.first).filter(|first| *first != NOBODY);
-            let oldest = firsts.min_by_key(|first| (self.logs[*first as usize].used_at, *first == used));
+            let oldest = firsts.min_by_key(|first| {
+                let log = &self.logs[*first as usize];
+                (*first == used, !log.entries.is_empty(), log.used_at)
+            });
             match oldest {
                 Some(oldest) if !self.logs[oldest as usize].entries.is_empty() => {
                     self.drop_oldest(oldest);
@@ -373,27 +394,33 @@ impl Histories {
     }
 
     fn link(&mut self, id: u32, now: u64) {
-        let rule = self.logs[id as usize].rule;
-        let last = std::mem::replace(&mut self.queues[rule].last, id);
+        let log = &self.logs[id as usize];
+        let queue = queue_of(log.rule, log.entries.is_empty());
+        let last = std::mem::replace(&mut self.queues[queue].last, id);
         match self.logs.get_mut(last as usize) {
             Some(earlier) => earlier.later = id,
-            None => self.queues[rule].first = id,
+            None => self.queues[queue].first = id,
         }
         let log = &mut self.logs[id as usize];
-        (log.earlier, log.later, log.used_at) = (last, NOBODY, now);
+        (log.queue, log.earlier, log.later, log.used_at) = (queue, last, NOBODY, now);
     }
 
     fn unlink(&mut self, id: u32) {
-        let Log { rule, earlier, later, .. } = self.logs[id as usize];
+        let Log { queue, earlier, later, .. } = self.logs[id as usize];
         match self.logs.get_mut(earlier as usize) {
             Some(log) => log.later = later,
-            None => self.queues[rule].first = later,
+            None => self.queues[queue].first = later,
         }
         match self.logs.get_mut(later as usize) {
             Some(log) => log.earlier = earlier,
-            None => self.queues[rule].last = earlier,
+            None => self.queues[queue].last = earlier,
         }
     }
+}
+
+/// The queue of logs with the options at this place.
+fn queue_of(rule: usize, is_empty: bool) -> usize {
+    2 * rule + usize::from(is_empty)
 }
 
 #[cfg(test)]

@@ -129,6 +129,28 @@ fn memory_stays_within_its_bound() {
 }
 
 #[test]
+fn topics_without_messages_go_before_messages() {
+    let mut histories = Histories::new(rules(), 20_000);
+    // These are kept after their time, because somebody might be subscribed.
+    for number in 0..50 {
+        histories.append(&format!("a{number}"), &Publication::text(""), at(0)).expect("an order");
+    }
+    let text = "x".repeat(100);
+    for _ in 0..50 {
+        histories.append("b1", &Publication::text(&text), at(11)).expect("an order");
+    }
+    histories.expire(12, |_| true);
+    histories.take_evicted();
+    // As many as clients like to ask for.
+    for number in 0..10_000 {
+        histories.read(&format!("b{number} made up"), at(12 + number / 1000), everything);
+        assert!(histories.bytes <= 20_000);
+    }
+    assert_eq!(texts(&mut histories, "b1", 60).len(), 50);
+    assert_eq!(histories.take_evicted(), 0);
+}
+
+#[test]
 fn memory_per_topic() {
     let mut histories = Histories::new(rules(), 1 << 20);
     histories.read("b1", at(0), everything);
