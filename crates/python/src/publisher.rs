@@ -243,11 +243,6 @@ impl Publisher {
         self.ask(py, ticket, Question::Presence { topic: topic.0, after: after.0, limit }, timeout)
     }
 
-    /// Whether the messages of a topic have an envelope, so that they must be text.
-    fn is_enveloped(&self, topic: Topic<'_>) -> bool {
-        self.engine.has_envelope(topic.0)
-    }
-
     /// See `hubbub.Publisher.stats`.
     fn stats(&self, py: Python<'_>, ticket: Ticket, timeout: Wait) -> PyResult<()> {
         self.ask(py, ticket, Question::Stats, timeout)

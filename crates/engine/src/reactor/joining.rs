@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use wire::error::close_code;
+
 use crate::broker::{Ticket, Told};
 use crate::language::history::History;
 use crate::language::message::{Answer, HUB_PATIENCE, Joined, Message, Question};
@@ -369,11 +371,22 @@ impl Reactor {
         }
     }
 
-    /// Delivers what this worker has missed of a topic to those who were subscribed all the time.
+    /// Delivers what this worker has missed of a topic to those who were subscribed all the time. If not all of it is
+    /// there, they are closed: when they come back, they learn that they have missed something.
     fn fill_gap(&mut self, topic: &str, gap: Option<Position>, history: &History) {
         let Some(gap) = gap else { return };
         let epoch = history.position.epoch;
         let after = if gap.epoch == epoch { gap.offset } else { 0 };
+        if after + 1 < first_of(history) {
+            let id = self.topics.find(topic);
+            let keys: Vec<Key> = id.into_iter().flat_map(|id| self.topics.subscribers(id)).collect();
+            for key in keys {
+                if self.connections[key].is_open() {
+                    self.send_close(key, close_code::TRY_AGAIN, "messages were missed");
+                }
+            }
+            return;
+        }
         for message in history.messages.iter().filter(|message| message.offset > after) {
             let position = Position { epoch, offset: message.offset };
             self.gather(Some(topic), message.publication(), Some(position), &[]);

@@ -1,15 +1,20 @@
-//! Topics with memory in a server of one process, which has the broker itself.
+//! Topics with memory: in a server of one process, which has the broker itself, and in a worker whose hub is played.
 
+use std::borrow::Cow;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::language::message::{Answer, Joined, Question};
+use crate::language::command::Command;
+use crate::language::history::{History, OldMessage};
+use crate::language::message::{Answer, FrameBuffer, Joined, Message, Question, content};
 use crate::reactor::event::MemberEvent;
 use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::simulation::Simulation;
 use crate::registry::Fd;
 use crate::settings::Settings;
 use crate::topics::options::{TopicOptions, TopicRules};
-use crate::topics::publication::{Position, Publication};
+use crate::topics::publication::{Content, Position, Publication};
 
 const SECONDS: u64 = 60;
 
@@ -216,4 +221,127 @@ fn members_are_told_when_they_join_and_leave() {
     simulation.client(who).leave();
     assert_eq!(member_events(&mut simulation), [(Left, one, "2".into()), (Left, two, "null".into())]);
     assert!(simulation.reactor.memberships_are_empty());
+}
+
+/// The hub at the other end of a worker's link.
+struct PlayedHub {
+    stream: UnixStream,
+    input: FrameBuffer,
+}
+
+impl PlayedHub {
+    fn of(simulation: &mut Simulation) -> Self {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        ours.set_nonblocking(true).expect("a flag");
+        simulation.reactor.join(theirs.into()).expect("joined");
+        Self { stream: ours, input: FrameBuffer::default() }
+    }
+
+    fn send(&mut self, simulation: &mut Simulation, message: &Message<'_>) {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        self.stream.write_all(&frame).expect("written");
+        simulation.run();
+    }
+
+    fn deliver(&mut self, simulation: &mut Simulation, offset: u64) {
+        let text = offset.to_string();
+        let (position, publication) = (Position { epoch: 7, offset }, Publication::text(&text));
+        let exclude = Cow::Borrowed(&[][..]);
+        let command = Command::Deliver { topic: "room:1", position, publication, exclude };
+        self.send(simulation, &Message::Command(command));
+    }
+
+    /// The number of the question about missed messages that the worker has asked, and its positions.
+    fn question(&mut self) -> Option<(u64, Vec<Position>)> {
+        while let Ok(count) = self.stream.read(self.input.room()) {
+            self.input.filled(count);
+        }
+        let mut asked = None;
+        while let Some(frame) = self.input.next_frame(usize::MAX).expect("frames") {
+            let message = Message::decode(content(self.input.frame(frame))).expect("a message");
+            if let Message::Ask(number, _, Question::Missed { since, .. }) = message {
+                assert!(asked.replace((number, since)).is_none(), "it asks twice");
+            }
+        }
+        asked
+    }
+
+    fn answer(&mut self, simulation: &mut Simulation, number: u64, offsets: std::ops::RangeInclusive<u64>) {
+        let position = Position { epoch: 7, offset: *offsets.end() };
+        let messages = offsets.map(|offset| OldMessage {
+            offset,
+            unix: 0,
+            content: Content::Text,
+            key: None,
+            payload: offset.to_string().as_bytes().into(),
+        });
+        let history = History { position, messages: messages.collect(), goes_on: false };
+        self.send(simulation, &Message::Answer(number, Answer::History(history.into())));
+    }
+}
+
+#[test]
+fn what_a_worker_has_missed_is_filled_in_or_its_subscribers_are_told() {
+    for (first, is_complete) in [(3, true), (4, true), (5, false)] {
+        let mut simulation = simulation();
+        let mut hub = PlayedHub::of(&mut simulation);
+        let (who, fd) = simulation.open();
+        simulation.reactor.subscribe(fd, "room:1", None);
+        for offset in 1..=3 {
+            hub.deliver(&mut simulation, offset);
+        }
+        assert!(hub.question().is_none());
+        // Some were dropped. Until they are there, nothing later is delivered.
+        hub.deliver(&mut simulation, 6);
+        hub.deliver(&mut simulation, 7);
+        let (number, since) = hub.question().expect("a question");
+        assert!(since.contains(&Position { epoch: 7, offset: 3 }), "{since:?}");
+        assert_eq!(got(&mut simulation, who), numbers(1..=3));
+        hub.answer(&mut simulation, number, first..=7);
+        hub.deliver(&mut simulation, 8);
+        simulation.client(who).read();
+        if is_complete {
+            assert_eq!(got(&mut simulation, who), numbers(1..=8));
+        } else {
+            assert_eq!(simulation.client(who).close_code(), Some(1013));
+        }
+        assert!(hub.question().is_none());
+    }
+}
+
+#[test]
+fn after_messages_were_dropped_a_worker_asks_without_waiting_for_the_next() {
+    let mut simulation = simulation();
+    let mut hub = PlayedHub::of(&mut simulation);
+    let (who, fd) = simulation.open();
+    simulation.reactor.subscribe(fd, "room:1", None);
+    hub.deliver(&mut simulation, 1);
+    hub.send(&mut simulation, &Message::Dropped);
+    let (number, _) = hub.question().expect("a question");
+    hub.answer(&mut simulation, number, 1..=3);
+    assert_eq!(got(&mut simulation, who), numbers(1..=3));
+    hub.deliver(&mut simulation, 4);
+    assert_eq!(got(&mut simulation, who), numbers(1..=4));
+}
+
+#[test]
+fn an_answer_that_is_lost_is_asked_for_again_and_a_join_that_waits_too_long_is_refused() {
+    let mut simulation = simulation();
+    let mut hub = PlayedHub::of(&mut simulation);
+    let (who, fd) = simulation.open();
+    simulation.reactor.join_topic(5, fd, "room:1", None, 2, None);
+    simulation.run();
+    let (first, _) = hub.question().expect("a question");
+    // The hub was too busy.
+    hub.send(&mut simulation, &Message::Answer(first, Answer::Refused));
+    assert!(hub.question().is_none());
+    simulation.pass(Duration::from_millis(100));
+    let (second, _) = hub.question().expect("the question again");
+    hub.answer(&mut simulation, second, 1..=2);
+    assert_eq!(got(&mut simulation, who), numbers(1..=2));
+    let (_, other) = simulation.open();
+    simulation.reactor.join_topic(6, other, "room:1", None, 2, None);
+    simulation.pass(Duration::from_secs(6));
+    assert!(simulation.application.seen.contains(&Seen::Answered(6, Answer::Refused)));
 }
