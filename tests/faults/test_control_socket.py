@@ -19,7 +19,7 @@ from server_process import MIB, wait_until
 
 from hubbub import Publisher
 
-VERSION = 4
+VERSION = 5
 # Milliseconds for the answer to a question.
 PATIENCE_MS = 5000
 # The kinds of messages, commands and questions (their first bytes), and the formats of data.
