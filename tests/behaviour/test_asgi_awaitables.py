@@ -159,6 +159,34 @@ async def test_a_receive_that_is_cancelled_while_it_waits_takes_nothing(serve_ap
         assert (await client.answer()).body == b"ab"
 
 
+async def test_a_cancelled_receive_is_told_what_the_cancellation_says(serve_app: ServeApp) -> None:
+    def make(note: Note) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await receive()
+
+            async def wait() -> tuple[Any, ...]:
+                try:
+                    await receive()
+                except asyncio.CancelledError as error:
+                    return error.args
+                return ("nothing",)
+
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            # anyio recognizes its own cancellations by this.
+            waiting.cancel("a scope")
+            note(await waiting)
+            await answer(send, b"answered")
+
+        return app
+
+    running = await serve_app(make)
+    async with running.raw() as client:
+        client.ask()
+        assert (await client.answer()).body == b"answered"
+    assert await running.noted() == (("a scope",),)
+
+
 async def test_an_application_may_stop_waiting_for_a_slow_client(serve_app: ServeApp) -> None:
     def make(note: Note) -> App:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,6 +33,8 @@ struct Callback {
 struct State {
     outcome: Outcome,
     callback: Option<Callback>,
+    /// What the cancellation says. anyio recognizes its own by this.
+    message: Option<Py<PyAny>>,
 }
 
 /// A future whose result is `None`, for one task.
@@ -45,7 +47,7 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     pub(crate) fn new(event_loop: Py<PyAny>) -> Self {
-        let state = LoopCell::new(State { outcome: Outcome::Pending, callback: None });
+        let state = LoopCell::new(State { outcome: Outcome::Pending, callback: None, message: None });
         // asyncio takes what a coroutine yields for a future only if this is set.
         Self { event_loop, is_blocking: AtomicBool::new(true), state }
     }
@@ -108,10 +110,10 @@ impl Waiter {
         visit.call(&self.event_loop)?;
         // On another thread, or in the middle of a step, it is only seen as in use.
         let Some(Ok(state)) = self.state.mine().map(|mine| mine.borrow()) else { return Ok(()) };
-        match &state.callback {
-            Some(callback) => visit.call(&callback.function).and_then(|()| visit.call(&callback.context)),
-            None => Ok(()),
+        if let Some(callback) = &state.callback {
+            visit.call(&callback.function).and_then(|()| visit.call(&callback.context))?;
         }
+        visit.call(&state.message)
     }
 
     #[getter(_asyncio_future_blocking)]
@@ -156,10 +158,10 @@ impl Waiter {
 
     #[pyo3(signature = (msg=None))]
     fn cancel(this: &Bound<'_, Self>, msg: Option<Bound<'_, PyAny>>) -> PyResult<bool> {
-        let _ = msg;
         if !this.get().is_pending()? {
             return Ok(false);
         }
+        this.get().state()?.message = msg.map(Bound::unbind);
         if let Some(callback) = this.get().end(Outcome::Cancelled)? {
             Self::call_soon(this, &callback)?;
         }
@@ -174,16 +176,20 @@ impl Waiter {
         Ok(!self.is_pending()?)
     }
 
-    fn result(&self) -> PyResult<()> {
-        match self.state()?.outcome {
+    fn result(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state()?;
+        match state.outcome {
             Outcome::Woken => Ok(()),
-            Outcome::Cancelled => Err(CancelledError::new_err(())),
+            Outcome::Cancelled => Err(match &state.message {
+                Some(message) => CancelledError::new_err((message.clone_ref(py),)),
+                None => CancelledError::new_err(()),
+            }),
             Outcome::Pending => Err(InvalidStateError::new_err("nothing has happened yet")),
         }
     }
 
-    fn exception(&self) -> PyResult<()> {
-        self.result()
+    fn exception(&self, py: Python<'_>) -> PyResult<()> {
+        self.result(py)
     }
 }
 

@@ -258,11 +258,15 @@ def _makes_coroutines(app: Application) -> bool:
     return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
 
 
-def _follows_disconnect(error: BaseException) -> bool:
-    """Return whether an exception was raised because sending to a client that has left had failed."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_follows_disconnect(each) for each in error.exceptions)
+def _follows_disconnect(error: BaseException, followed: frozenset[int] = frozenset()) -> bool:
+    """Return whether an exception was raised because sending to a client that has left had failed.
+
+    `followed` are the ids of the exceptions that this one came before: a group may be the context of its own members.
+    """
     if isinstance(error, ClientDisconnected):
         return True
+    followed |= {id(error)}
+    if isinstance(error, BaseExceptionGroup):
+        return all(_follows_disconnect(each, followed) for each in error.exceptions)
     before = error.__cause__ or error.__context__
-    return before is not None and _follows_disconnect(before)
+    return before is not None and id(before) not in followed and _follows_disconnect(before, followed)
