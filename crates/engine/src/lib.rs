@@ -29,7 +29,8 @@ pub use reactor::{
 pub use registry::{
     COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,
 };
-pub use settings::{Settings, SlowConsumer};
+pub use broker::redis::address::RedisAddress;
+pub use settings::{BrokerSettings, Settings, SlowConsumer};
 pub use system::acceptor::Ownership;
 pub use system::clock::coarse_now;
 pub use system::codec::Malformed;

@@ -6,6 +6,7 @@ use wire::host::HostPolicy;
 use wire::network::Networks;
 use wire::origin::OriginPolicy;
 
+use crate::broker::redis::address::RedisAddress;
 use crate::endpoints::{EndpointId, Endpoints};
 use crate::tls::certificate::CertificateFiles;
 use crate::topics::options::TopicRules;
@@ -79,6 +80,21 @@ pub struct Settings {
     pub topics: TopicRules,
     /// Bytes of all history that is kept in memory.
     pub history_memory: usize,
+    /// What connects this host to others, if there are any.
+    pub broker: Option<BrokerSettings>,
+}
+
+/// What connects hosts to one another.
+#[derive(Clone, Debug)]
+pub struct BrokerSettings {
+    /// Where it is.
+    pub address: RedisAddress,
+    /// What the names of all keys and channels begin with.
+    pub prefix: String,
+    /// Bytes that may wait for it, and bytes from it that may wait for the hub.
+    pub queue_size: usize,
+    /// How the other hosts' people call this host.
+    pub name: String,
 }
 
 impl Settings {
@@ -131,6 +147,7 @@ impl Settings {
             endpoints: Endpoints::default(),
             topics: TopicRules::default(),
             history_memory: 1_000_000,
+            broker: None,
         }
     }
 }

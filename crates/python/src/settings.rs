@@ -81,6 +81,7 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         endpoints: Endpoints::default(),
         topics: TopicRules::default(),
         history_memory: size("history_memory")?,
+        broker: None,
     })
 }
 

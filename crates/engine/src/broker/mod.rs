@@ -3,8 +3,11 @@
 //! A broker is asked in calls that return at once. What comes of a call is told to the function given with it, or with
 //! a later one: a broker may have to ask another host.
 
+pub(crate) mod hosts;
 pub(crate) mod memory;
+pub(crate) mod redis;
 
+use crate::broker::hosts::{Hosts, News};
 use crate::language::history::History;
 use crate::language::listing::{Member, Page};
 use crate::registry::Fd;
@@ -31,6 +34,10 @@ pub(crate) enum Told<'a> {
     Forgotten(Ticket),
     /// The answer to [`Broker::members`].
     Members(Ticket, Page<Member>),
+    /// The question cannot be answered: the broker is not there, or has refused it.
+    Failed(Ticket),
+    /// Something about other hosts.
+    News(News<'a>),
 }
 
 /// The function that is told.
@@ -81,4 +88,9 @@ pub(crate) trait Broker: Send {
 
     /// When [`Broker::expire`] has something to do, by the clock of [`Moment::now`].
     fn next_expiry(&self) -> Option<u64>;
+
+    /// The way to other hosts, if there is one.
+    fn hosts(&mut self) -> Option<&mut dyn Hosts> {
+        None
+    }
 }

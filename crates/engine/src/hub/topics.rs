@@ -38,6 +38,8 @@ impl Routing {
             Told::Read(ticket, history) => self.answer(ticket, Answer::History(Box::new(history))),
             Told::Forgotten(ticket) => self.answer(ticket, Answer::Done(true)),
             Told::Members(ticket, page) => self.answer(ticket, Answer::Presence(page)),
+            Told::Failed(ticket) => self.answer(ticket, Answer::Refused),
+            Told::News(_) => {}
         }
     }
 

@@ -16,6 +16,9 @@ pub(crate) const SLOTS: usize = 128;
 pub(crate) const WORKERS: usize = 64;
 
 pub(super) const COUNTER_BITS: u32 = 38;
+pub(super) const HOST_SHIFT: u32 = COUNTER_BITS + SLOTS.ilog2();
+/// The number of possible hosts, with number 0 for servers without a broker of several hosts.
+pub(crate) const HOSTS: usize = 256;
 /// The last possible counter.
 pub(crate) const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
 /// Set in a row's `id` while the row is being written by the process whose slot is in the lowest bits.

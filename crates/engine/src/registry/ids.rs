@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::registry::fd::{COUNTER, COUNTER_BITS, Fd, SLOTS, TAKEN};
+use crate::registry::fd::{COUNTER, COUNTER_BITS, Fd, HOST_SHIFT, SLOTS, TAKEN};
 use crate::registry::memory::Registry;
 
 /// The Unix time at which the counter's clock begins: 2026-01-01.
@@ -54,7 +54,11 @@ impl Ids {
     /// # Errors
     /// If there is no id; nothing was used up.
     pub(crate) fn next(&self, registry: &Registry) -> Result<Fd, NoId> {
+        if !registry.may_give_ids() {
+            return Err(NoId::Unleased);
+        }
         let leased = registry.leased();
+        let host = u64::from(registry.host()) << HOST_SHIFT;
         let mark = TAKEN | u64::from(self.slot);
         let mut last = self.last.load(Ordering::Relaxed);
         let mut is_past_lease = false;
@@ -64,7 +68,7 @@ impl Ids {
                 is_past_lease = true;
                 continue;
             }
-            let fd = u64::from(self.slot) << COUNTER_BITS | counter;
+            let fd = host | u64::from(self.slot) << COUNTER_BITS | counter;
             let index = registry.index(fd);
             // This comes before taking it: if the process dies right after, the row is found.
             registry.touch(index);

@@ -11,7 +11,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use rustc_hash::FxBuildHasher;
 
 use crate::registry::counts::{TRAFFIC, Totals};
-use crate::registry::fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, unix_now};
+use crate::registry::fd::{COUNTER, HOSTS, SLOTS, TOPIC_BITS, WORKERS, unix_now};
 use crate::registry::info::PATH_BYTES;
 use crate::registry::measured::Measured;
 use crate::registry::stuck::StuckCell;
@@ -21,7 +21,7 @@ const ROWS_PER_CHUNK: usize = 64;
 
 /// Identifies a mapping with this layout, by the version of the package.
 fn magic() -> u64 {
-    FxBuildHasher.hash_one((env!("CARGO_PKG_VERSION"), size_of::<Slot>(), size_of::<Row>()))
+    FxBuildHasher.hash_one((env!("CARGO_PKG_VERSION"), size_of::<Header>(), size_of::<Slot>(), size_of::<Row>()))
 }
 
 /// Data that exists once; written by the hub, or by the only process.
@@ -37,6 +37,15 @@ pub(crate) struct Header {
     pub(super) first: AtomicU64,
     /// Counters of ids up to this one may be given out.
     pub(super) leased: AtomicU64,
+    /// The number of this host, or 0.
+    pub(super) host: AtomicU64,
+    /// Until when ids may be given out in the name of this host, in milliseconds of the boot clock; [`u64::MAX`] without
+    /// a broker of several hosts.
+    pub(super) ids_until: AtomicU64,
+    /// The state of the way to other hosts; see [`Way`](super::hosts::Way).
+    pub(super) way: AtomicU64,
+    /// The other hosts that are alive, one bit each.
+    pub(super) hosts: [AtomicU64; HOSTS / 64],
     pub(crate) started_at: AtomicU64,
     /// How often the worker with each id was replaced after it had died.
     pub(crate) restarts: [AtomicU64; WORKERS],
@@ -211,6 +220,7 @@ impl Registry {
         let header = self.header();
         header.rows.store(self.rows as u64, Ordering::Relaxed);
         header.started_at.store(unix_now(), Ordering::Relaxed);
+        header.ids_until.store(u64::MAX, Ordering::Relaxed);
         header.magic.store(magic(), Ordering::Release);
     }
 

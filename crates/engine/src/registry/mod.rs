@@ -12,6 +12,7 @@
 
 mod counts;
 mod fd;
+mod hosts;
 mod ids;
 mod info;
 mod measured;
@@ -25,7 +26,8 @@ mod tests;
 
 pub use counts::{COUNTS, Counts, Totals};
 pub use fd::Fd;
-pub(crate) use fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
+pub(crate) use fd::{COUNTER, HOSTS, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
+pub(crate) use hosts::{Way, boot_now};
 pub(crate) use ids::{Ids, NoId};
 pub use info::Info;
 pub use measured::{Held, Measured};

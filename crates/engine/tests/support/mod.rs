@@ -10,6 +10,7 @@ pub fn settings() -> engine::Settings {
     engine::Settings {
         topics: engine::TopicRules::default(),
         history_memory: 1 << 20,
+        broker: None,
         max_connections: 100,
         max_message_size: 1000,
         send_queue_size: 1000,

@@ -1,0 +1,5 @@
+//! Where Redis is.
+
+/// See the module documentation.
+#[derive(Clone, Debug)]
+pub struct RedisAddress {}
