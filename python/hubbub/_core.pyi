@@ -161,7 +161,12 @@ class Home:
 @final
 class Hub:
     def __new__(
-        cls, settings: Settings, topics: Sequence[TopicValues], control: int | None, lease: int | None
+        cls,
+        settings: Settings,
+        topics: Sequence[TopicValues],
+        control: int | None,
+        lease: int | None,
+        number: int | None,
     ) -> Hub: ...
     @property
     def registry(self) -> int: ...

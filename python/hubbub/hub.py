@@ -25,7 +25,7 @@ def open_hub(settings: Settings, topics: Sequence[TopicOptions], control: Contro
     """
     try:
         values = [options.values for options in topics]
-        return Hub(settings, values, control.listener if control else None, control.lease if control else None)
+        return Hub(settings, values, control.listener if control else None, control.lease if control else None, None)
     except OSError as error:
         lease = f" ({control.lease_path})" if control else ""
         raise CannotServe(error.errno, f"{error.strerror or error}{lease}") from error

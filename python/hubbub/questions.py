@@ -35,8 +35,8 @@ class Questions:
         """Ask all workers, and wait for the answer.
 
         Args:
-            put: Is given the function that takes the answer, or `None` and the silent workers; returns the question's
-                number.
+            put: Is given the function that takes the answer, an exception, or `None` and the silent workers; returns
+                the question's number.
             patience: Seconds to wait.
 
         Raises:
@@ -49,7 +49,9 @@ class Questions:
         def then(value: T | None, silent: list[int]) -> None:
             if answer.done():
                 return
-            if value is not None:
+            if isinstance(value, BaseException):
+                answer.set_exception(value)
+            elif value is not None:
                 answer.set_result(value)
             elif silent:
                 answer.set_exception(TimeoutError(_describe_silence(silent)))

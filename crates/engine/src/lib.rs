@@ -15,6 +15,7 @@ mod system;
 mod tls;
 mod topics;
 
+pub use broker::redis::address::RedisAddress;
 pub use endpoints::{Bodies, Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
@@ -27,9 +28,9 @@ pub use reactor::{
     Subscribed, Taken, TlsFacts, Token, Watching,
 };
 pub use registry::{
-    COUNTS, Counts, Fd, Held, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals, WorkerStats,
+    COUNTS, Counts, Fd, Held, HostInfo, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals,
+    WorkerStats,
 };
-pub use broker::redis::address::RedisAddress;
 pub use settings::{BrokerSettings, Settings, SlowConsumer};
 pub use system::acceptor::Ownership;
 pub use system::clock::coarse_now;

@@ -80,7 +80,7 @@ fn wait_for(hub: &Hub, is_wanted: impl Fn(&HubEvent) -> bool) -> HubEvent {
 }
 
 fn hub() -> Hub {
-    Hub::new(&settings(), None, None).expect("a hub")
+    Hub::new(&settings(), None, None, None).expect("a hub")
 }
 
 fn for_worker_1(payload: &[u8]) -> Message<'_> {
@@ -100,7 +100,7 @@ fn hub_with_control() -> (Hub, Control) {
     let name = format!("hubbub-hub-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let path = std::env::temp_dir().join(name);
     let listener = UnixListener::bind(&path).expect("a socket");
-    (Hub::new(&settings(), Some(listener.into()), None).expect("a hub"), Control(path))
+    (Hub::new(&settings(), Some(listener.into()), None, None).expect("a hub"), Control(path))
 }
 
 fn program(path: &Path) -> Peer {
@@ -156,10 +156,10 @@ fn a_question_for_room_reaches_the_owner_and_its_answer_the_worker_that_asked() 
     let hub = hub();
     let ((asker, mut zero), (owner, mut one)) = (worker(&hub, 0), worker(&hub, 1));
     let fd = u64::from(owner) << 38 | 7;
-    let question = Message::AwaitRoom { fd, slot: asker, length: 9 };
+    let question = Message::AwaitRoom { fd, host: 0, slot: asker, length: 9 };
     zero.send(&question);
     one.expect(&question);
-    let answer = Message::Room { fd, slot: asker };
+    let answer = Message::Room { fd, host: 0, slot: asker };
     one.send(&answer);
     zero.expect(&answer);
     // A worker may answer only for its own connections, and ask only in its own name.
@@ -227,7 +227,7 @@ fn what_a_worker_does_not_take_is_passed_to_another_and_not_back() {
 #[test]
 fn a_worker_that_runs_no_turns_is_stuck_until_it_does_and_an_idle_one_is_not() {
     let stuck_after = Some(Duration::from_millis(200));
-    let hub = Hub::new(&engine::Settings { stuck_after, ..settings() }, None, None).expect("a hub");
+    let hub = Hub::new(&engine::Settings { stuck_after, ..settings() }, None, None, None).expect("a hub");
     let (stuck, idle) = (reactor(&hub, 0).0, reactor(&hub, 1).0);
     let (mut stuck, mut idle) = ([stuck], [idle]);
     // It runs a turn only when woken, as in an event loop.
@@ -493,11 +493,11 @@ fn ids_go_on_after_a_restart_above_what_was_leased() {
     let _control = Control(path.clone());
     let options = || std::fs::File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let leased = || std::fs::read_to_string(&path).expect("a lease").trim().parse::<u64>().expect("a number");
-    let first = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
+    let first = Hub::new(&settings(), None, Some(options().expect("a file").into()), None).expect("a hub");
     let while_it_runs = leased();
     // This hub ends as if it had been killed: the next one begins above all ids that it may have given out.
     std::mem::forget(first);
-    let second = Hub::new(&settings(), None, Some(options().expect("a file").into())).expect("a hub");
+    let second = Hub::new(&settings(), None, Some(options().expect("a file").into()), None).expect("a hub");
     assert!(leased() > while_it_runs);
     drop(second);
     assert_eq!(leased(), while_it_runs);

@@ -48,7 +48,7 @@ struct Server {
 
 impl Server {
     fn new(workers: u8) -> Self {
-        let hub = Hub::new(&with_topics(), None, None).expect("a hub");
+        let hub = Hub::new(&with_topics(), None, None, None).expect("a hub");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("an address");
         let mut server = Self { hub, workers: Vec::new(), address, questions: 0 };

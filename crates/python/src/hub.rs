@@ -30,6 +30,8 @@ pub(crate) fn leave_name(why: Leave) -> &'static str {
 ///     control: The descriptor of a listening Unix socket for other programs, handed over, or `None`.
 ///     lease: The descriptor of the file that keeps ids from being given out again after a restart, handed over, or
 ///     `None`.
+///     number: The descriptor of the file that keeps the number of this host among others over a restart, handed over, or
+///     `None`.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Hub {
     hub: engine::Hub,
@@ -43,12 +45,13 @@ impl Hub {
         topics: Vec<OptionsArgument>,
         control: Option<RawFd>,
         lease: Option<RawFd>,
+        number: Option<RawFd>,
     ) -> PyResult<Self> {
         // The hub has no WebSockets whose memory could be limited.
         let mut settings = crate::settings::read(settings, usize::MAX)?;
         settings.topics = crate::topics::rules(topics);
-        let (control, lease) = (control.map(taken_over), lease.map(taken_over));
-        let hub = engine::Hub::new(&settings, control, lease)?;
+        let [control, lease, number] = [control, lease, number].map(|descriptor| descriptor.map(taken_over));
+        let hub = engine::Hub::new(&settings, control, lease, number)?;
         Ok(Self { hub })
     }
 
@@ -64,7 +67,8 @@ impl Hub {
     }
 
     /// Events since the last call, as `(what, slot or level, text)`, where `what` is "ready", "leaving", "reload",
-    /// "shutdown", "stuck" (with a text if the worker has not said so itself), "moves" or "log".
+    /// "shutdown", "stuck" (with a text if the worker has not said so itself), "moves", "numbered" (with the number of this host among
+    /// others), "unusable" (it cannot be one of them, and why) or "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
@@ -73,6 +77,8 @@ impl Hub {
             HubEvent::Shutdown(slot) => ("shutdown", slot, String::new()),
             HubEvent::Stuck { slot, is_news } => ("stuck", slot, if is_news { "news".into() } else { String::new() }),
             HubEvent::Moves(slot) => ("moves", slot, String::new()),
+            HubEvent::Numbered(host) => ("numbered", host, String::new()),
+            HubEvent::Unusable(text) => ("unusable", 0, text),
             HubEvent::Warning(text) => ("log", WARNING, text),
         };
         self.hub.events().into_iter().map(values).collect()

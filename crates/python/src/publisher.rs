@@ -12,7 +12,9 @@ use crate::arguments::{
     After, CodeArgument, Data, FdArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument, Prefix, Reason,
     Topic, check_close, check_enveloped, excluded,
 };
-use crate::values::{history_tuple, info_tuple, joined_tuple, page_tuple, stats_dict};
+use crate::values::{
+    everywhere_tuple, history_tuple, host_tuples, info_tuple, joined_tuple, page_tuple, silent_host, stats_dict,
+};
 
 /// One connection to a server's control socket.
 ///
@@ -69,6 +71,9 @@ impl Publisher {
                 Some((worker_id, info)) => info_tuple(py, worker_id, &info)?.into_bound_py_any(py),
                 None => py.None().into_bound_py_any(py),
             },
+            Answer::Everywhere { answers, silent } => everywhere_tuple(py, answers, silent),
+            Answer::Hosts(hosts) => host_tuples(py, hosts),
+            Answer::SilentHost(host) => Ok(silent_host(host).into_value(py).into_bound(py).into_any()),
             Answer::NoWorker(workers) => workers.into_bound_py_any(py),
             Answer::Refused => Ok(PyRuntimeError::new_err("too many questions are waiting for answers")
                 .into_value(py)

@@ -39,7 +39,10 @@ use crate::runner::{Runner, SharedTasks};
 use crate::selector::Selector;
 use crate::stopwatch::Stopwatch;
 use crate::topics::OptionsArgument;
-use crate::values::{history_tuple, info_tuple, joined_tuple, metrics_dict, page_tuple, stats_dict};
+use crate::values::{
+    everywhere_tuple, history_tuple, host_tuples, info_tuple, joined_tuple, metrics_dict, page_tuple, silent_host,
+    stats_dict,
+};
 
 /// Why the body of an answer is wrong.
 pub(crate) const TOO_LONG: &str = "the body is longer than its Content-Length";
@@ -310,6 +313,8 @@ impl Reactor {
             Answer::Presence(page) => Some(page_tuple(py, page)?),
             Answer::Joined(joined) => Some(joined_tuple(py, joined)?),
             Answer::Done(done) => Some(done.into_bound_py_any(py)?),
+            Answer::Everywhere { answers, silent } => Some(everywhere_tuple(py, answers, silent)?),
+            Answer::SilentHost(host) => Some(silent_host(host).into_value(py).into_bound(py).into_any()),
             Answer::Silent(workers) => {
                 silent.extend(workers.into_iter().map(u32::from));
                 None
@@ -818,6 +823,45 @@ impl Reactor {
         callback: Py<PyAny>,
     ) -> PyResult<u64> {
         self.ask_all(py, &Question::Members { topic: topic.0, after: after.0, limit }, callback)
+    }
+
+    /// Asks all hosts: "info" the host of `fd`; "connections", "stats"; "subscribers" of `topic`; "topics" and
+    /// "members" as `list_topics` and `list_members`. The answer is a list of numbers of hosts and their answers, and a
+    /// list of the hosts that have not answered.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of several questions")]
+    #[pyo3(signature = (what, callback, *, fd=None, topic=None, prefix=None, after_name=None, after=None, limit=0))]
+    fn ask_everywhere(
+        &self,
+        py: Python<'_>,
+        what: &str,
+        callback: Py<PyAny>,
+        fd: Option<FdArgument>,
+        topic: Option<Topic<'_>>,
+        prefix: Option<Prefix<'_>>,
+        after_name: Option<After<'_>>,
+        after: Option<FdArgument>,
+        limit: u32,
+    ) -> PyResult<u64> {
+        let topic = topic.map_or("", |topic| topic.0);
+        let question = match what {
+            "info" => Question::Info(fd.map_or(0, |fd| fd.0)),
+            "connections" => Question::Connections,
+            "stats" => Question::Stats,
+            "subscribers" => Question::Subscribers(topic),
+            "topics" => Question::Topics {
+                prefix: prefix.map_or("", |prefix| prefix.0),
+                after: after_name.map_or("", |after| after.0),
+                limit,
+            },
+            "members" => Question::Members { topic, after: after.map_or(0, |after| after.0), limit },
+            other => return Err(PyValueError::new_err(format!("unknown question to all hosts: {other}"))),
+        };
+        self.ask_all(py, &Question::Everywhere(Box::new(question)), callback)
+    }
+
+    /// All hosts that are alive, this one included; see `host_tuples`.
+    fn hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        host_tuples(py, self.shared.registry.hosts())
     }
 
     /// Subscribes a connection of any process, and sends it what it has missed: everything `since` a position, or, if

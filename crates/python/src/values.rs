@@ -1,7 +1,13 @@
 //! Information about connections and workers, as plain Python values.
 
-use engine::{COUNTS, Content, Counts, Held, History, Info, Joined, Metrics, OldMessage, Page, Position, Stats, Times};
+use std::time::Duration;
+
+use engine::{
+    Answer, COUNTS, Content, Counts, Held, History, HostInfo, Info, Joined, Metrics, OldMessage, Page, Position, Stats,
+    Times,
+};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyList, PyString, PyTuple};
 
@@ -28,6 +34,45 @@ pub(crate) fn info_tuple<'py>(py: Python<'py>, worker_id: u8, info: &Info) -> Py
 /// A `hubbub.listing.Page`.
 pub(crate) fn page_tuple<'py, T: IntoPyObject<'py>>(py: Python<'py>, page: Page<T>) -> PyResult<Bound<'py, PyAny>> {
     (page.entries, page.goes_on).into_bound_py_any(py)
+}
+
+/// Hosts, as numbers, names, Unix seconds of their start, numbers of connections, and seconds since they were heard from.
+pub(crate) fn host_tuples<'py>(py: Python<'py>, hosts: Vec<HostInfo>) -> PyResult<Bound<'py, PyAny>> {
+    let values = |host: HostInfo| {
+        let age = Duration::from_millis(host.age).as_secs_f64();
+        (host.number, String::from(host.name), seconds(host.started_at), host.connections, age)
+    };
+    hosts.into_iter().map(values).collect::<Vec<_>>().into_bound_py_any(py)
+}
+
+/// The answers of hosts, each with its number; and the numbers of those that have not answered in time.
+pub(crate) fn everywhere_tuple<'py>(
+    py: Python<'py>,
+    answers: Vec<(u8, Answer)>,
+    silent: Vec<u8>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let values = answers.into_iter().map(|(host, answer)| {
+        let value = match answer {
+            Answer::Count(count) => count.into_bound_py_any(py)?,
+            Answer::Topics(page) => page_tuple(py, page)?,
+            Answer::Members(page) => page_tuple(py, page)?,
+            Answer::Stats(stats) => stats_dict(py, &stats)?.into_bound_py_any(py)?,
+            Answer::Connections(ids) => ids.into_bound_py_any(py)?,
+            Answer::Info(Some((worker_id, info))) => info_tuple(py, worker_id, &info)?.into_bound_py_any(py)?,
+            _ => py.None().into_bound_py_any(py)?,
+        };
+        Ok((host, value))
+    });
+    let silent: Vec<u32> = silent.into_iter().map(u32::from).collect();
+    (values.collect::<PyResult<Vec<_>>>()?, silent).into_bound_py_any(py)
+}
+
+/// Says that a host, or the broker, has not answered.
+pub(crate) fn silent_host(host: u8) -> PyErr {
+    PyTimeoutError::new_err(match host {
+        0 => "the broker did not answer in time".to_owned(),
+        host => format!("host {host} did not answer in time"),
+    })
 }
 
 /// Messages that a topic has kept, as offsets, data and times in Unix seconds; the topic's epoch and offset; and whether

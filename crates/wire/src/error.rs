@@ -23,6 +23,8 @@ pub mod close_code {
     pub const TOO_BIG: u16 = 1009;
     /// The server met an unexpected condition.
     pub const INTERNAL: u16 = 1011;
+    /// The server is restarting; the client is to connect again.
+    pub const SERVICE_RESTART: u16 = 1012;
     /// The server is overloaded, or this client reads too slowly.
     pub const TRY_AGAIN: u16 = 1013;
 }

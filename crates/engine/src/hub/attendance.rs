@@ -9,6 +9,9 @@ use crate::registry::{Fd, Registry};
 /// Names one stay of a connection in a topic. Each process counts the stays of its connections.
 type StayId = (Fd, u64);
 
+/// Set in the numbers of stays on other hosts.
+const ELSEWHERE: u64 = 1 << 63;
+
 struct Stay {
     topic: Box<str>,
     info: Box<str>,
@@ -42,6 +45,8 @@ pub(super) struct Attendance {
     unasked: VecDeque<StayId>,
     /// The slot of the worker that was asked last.
     pub(super) last_asked: usize,
+    /// How many stays on other hosts were lost.
+    lost_elsewhere: u64,
 }
 
 impl Attendance {
@@ -98,6 +103,28 @@ impl Attendance {
             !is_lost || stay.join_is_told
         });
         ended
+    }
+
+    /// Notes that a stay on another host is lost, and that no other host tells.
+    pub(super) fn note_lost(&mut self, topic: &str, fd: Fd, info: &str) {
+        self.lost_elsewhere += 1;
+        let id = (fd, ELSEWHERE | self.lost_elsewhere);
+        let (topic, info) = (topic.into(), info.into());
+        self.stays.insert(id, Stay { topic, info, join_is_told: true, life: Life::Lost });
+        self.unasked.push_back(id);
+    }
+
+    /// The members on this host: topic, connection, and what is to be known about it.
+    pub(super) fn present(&self) -> impl Iterator<Item = (&str, Fd, &str)> {
+        let is_present = |stay: &Stay| stay.life == Life::Present;
+        let stays = self.stays.iter().filter(move |(_, stay)| is_present(stay));
+        stays.map(|((fd, _), stay)| (&*stay.topic, *fd, &*stay.info))
+    }
+
+    /// Forgets all stays on this host: other hosts tell that they are over.
+    pub(super) fn forget_own(&mut self) {
+        self.stays.retain(|(_, number), _| number & ELSEWHERE != 0);
+        self.unasked.retain(|(_, number)| number & ELSEWHERE != 0);
     }
 
     /// The first stay that is lost.

@@ -34,6 +34,10 @@ pub enum HubEvent {
     },
     /// A worker that the hub had reported as stuck is running again.
     Moves(u8),
+    /// This host has this number among the others.
+    Numbered(u8),
+    /// It cannot be one of them, and why. It is tried again.
+    Unusable(String),
     /// To be logged as a warning.
     Warning(String),
 }

@@ -113,8 +113,17 @@ impl Routing {
     /// Makes sure that enough ids are leased. If that fails, accepting pauses, and leasing is retried before it
     /// resumes.
     pub(super) fn extend_lease(&mut self) -> bool {
-        match self.lease.extend(&self.desk.registry) {
-            Ok(()) => true,
+        match self.lease.extend_file(&self.desk.registry) {
+            Ok(None) => true,
+            // With a number among several hosts, ids are leased there too.
+            Ok(Some(up_to)) if self.desk.registry.host() != 0 => {
+                self.lease_from_broker(up_to);
+                true
+            }
+            Ok(Some(up_to)) => {
+                self.desk.registry.lease(up_to);
+                true
+            }
             Err(error) => {
                 self.pause_accepting(&error.to_string());
                 false

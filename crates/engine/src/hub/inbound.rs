@@ -7,6 +7,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::desk::HubEvent;
+use super::hosts::Origin;
+use super::hosts_questions::ABROAD;
 use super::peer::{Cut, Handed, Peer, PeerKind, WorkerStage};
 use super::thread::{MAX_FOR_WORKER, Routing};
 use crate::language::command::{Command, MAX_PIPED};
@@ -121,7 +123,7 @@ impl Routing {
     fn hear_worker(&mut self, key: usize, slot: u8, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
         match message {
             Message::Command(command) => {
-                self.route(Some(slot), &command, frame);
+                self.route(Origin::Worker(slot), &command, frame);
                 if let Command::Subscribe { .. } = command {
                     add(&self.desk.registry.slot(slot).subscribes_routed, 1);
                 }
@@ -141,6 +143,16 @@ impl Routing {
             ) => self.ask_broker(key, number, &question),
             Message::Ask(number, patience, question @ Question::Join { .. }) => {
                 self.ask_to_join(key, number, patience, question);
+            }
+            Message::Ask(number, _, Question::Everywhere(question)) => self.ask_everywhere(key, number, *question),
+            Message::Ask(number, patience, question @ Question::Info(fd)) => {
+                self.ask_host_of(fd, key, number, patience, question);
+            }
+            Message::Want(topic) => self.want(slot, topic),
+            Message::Unwant(topic) => {
+                if let Some(abroad) = &mut self.abroad {
+                    abroad.interests.unwant(slot, topic, self.now);
+                }
             }
             // Only about its own connections.
             Message::Joined { fd, number, topic, info } if Registry::slot_of(fd) == slot => {
@@ -184,11 +196,19 @@ impl Routing {
             Message::Unwatch(fd) => self.unwatch(slot, fd),
             // Only for its own connections: the worker that closes a connection reports its end.
             Message::Gone(fd) if Registry::slot_of(fd) == slot => self.tell_watchers(fd),
-            Message::AwaitRoom { fd, slot: asker, .. } if asker == slot => {
-                self.pass_if_room(Registry::slot_of(fd), frame)
-            }
+            Message::AwaitRoom { fd, host, slot: asker, .. } if asker == slot => match host {
+                0 => self.pass_if_room(Registry::slot_of(fd), frame),
+                _ => {
+                    self.send_abroad(Registry::host_of(fd), frame);
+                }
+            },
             // Only for its own connections, too.
-            Message::Room { fd, slot: asker } if Registry::slot_of(fd) == slot => self.pass_if_room(asker, frame),
+            Message::Room { fd, host, slot: asker } if Registry::slot_of(fd) == slot => match host {
+                0 => self.pass_if_room(asker, frame),
+                _ => {
+                    self.send_abroad(host, frame);
+                }
+            },
             Message::Reload => self.desk.tell(HubEvent::Reload(slot)),
             Message::Shutdown => self.desk.tell(HubEvent::Shutdown(slot)),
             _ => return Err(Cut::Misbehaved),
@@ -199,7 +219,7 @@ impl Routing {
     fn hear_program(&mut self, key: usize, message: Message<'_>, frame: &[u8]) -> Result<(), Cut> {
         match message {
             Message::Command(Command::PipeMessage { .. }) => return Err(Cut::Misbehaved),
-            Message::Command(command) if self.is_allowed(&command) => self.route(None, &command, frame),
+            Message::Command(command) if self.is_allowed(&command) => self.route(Origin::Program, &command, frame),
             Message::Ask(number, patience, question) => {
                 let registry = &self.desk.registry;
                 let answer = match question {
@@ -224,10 +244,19 @@ impl Routing {
                         self.ask_broker(key, number, &question);
                         return Ok(());
                     }
+                    Question::Everywhere(question) => {
+                        self.ask_everywhere(key, number, *question);
+                        return Ok(());
+                    }
+                    Question::Hosts => Answer::Hosts(registry.hosts()),
                     // For workers only.
                     Question::Missed { .. } | Question::Join { .. } => return Err(Cut::Misbehaved),
                     Question::Stats => Answer::Stats(registry.stats().into()),
                     Question::Connections => Answer::Connections(registry.open_ids()),
+                    Question::Info(fd) if registry.is_abroad(fd) => {
+                        self.ask_host_of(fd, key, number, patience, question);
+                        return Ok(());
+                    }
                     Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
                     Question::Flush => Answer::Done(true),
                 };
@@ -253,6 +282,10 @@ impl Routing {
 
     /// Answers a peer.
     pub(super) fn reply(&mut self, key: usize, number: u64, answer: Answer) {
+        if key == ABROAD {
+            self.reply_to_host(number, answer);
+            return;
+        }
         let Some(peer) = self.peers.get_mut(key) else { return };
         let (limit, most) = match peer.kind {
             // A worker that reads nothing may be stopped, which is no reason to cut it off: it does not wait forever

@@ -43,12 +43,23 @@ impl Lease {
     /// # Errors
     /// If the file cannot be written.
     pub(super) fn extend(&self, registry: &Registry) -> io::Result<()> {
-        if registry.are_few_after(registry.last_of_living()) {
-            let up_to = registry.last() + registry.lease_length();
-            self.write(up_to)?;
+        if let Some(up_to) = self.extend_file(registry)? {
             registry.lease(up_to);
         }
         Ok(())
+    }
+
+    /// Leases more counters in the file if few are left. Returns up to which one; the caller leases them in memory.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(super) fn extend_file(&self, registry: &Registry) -> io::Result<Option<u64>> {
+        if !registry.are_few_after(registry.last_of_living()) {
+            return Ok(None);
+        }
+        let up_to = registry.last() + registry.lease_length();
+        self.write(up_to)?;
+        Ok(Some(up_to))
     }
 
     /// Leases the first counters. Waits until they are on disk, including the file's length, so that a power failure
@@ -151,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_hub_leases_more_when_a_worker_says_that_few_are_left() {
-        let hub = Hub::new(&Settings::small(), None, None).expect("a hub");
+        let hub = Hub::new(&Settings::small(), None, None, None).expect("a hub");
         let (slot, link) = hub.add_worker(0).expect("a slot");
         let registry = &hub.desk.registry;
         let begin = Instant::now();

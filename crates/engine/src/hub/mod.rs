@@ -12,7 +12,10 @@ mod attendance;
 pub(crate) mod client;
 mod desk;
 mod handover;
+mod hosts;
+mod hosts_questions;
 mod inbound;
+mod interest;
 mod lease;
 mod peer;
 mod pulse;
@@ -40,9 +43,12 @@ use desk::{Desk, Request, lock};
 use lease::Lease;
 use thread::Routing;
 
+use crate::broker::Broker;
+use crate::broker::memory::Memory;
+use crate::broker::redis::Redis;
 use crate::language::message::Leave;
 use crate::registry::Metrics;
-use crate::registry::{Registry, SLOTS};
+use crate::registry::{Registry, SLOTS, Way};
 use crate::settings::Settings;
 use crate::system::acceptor::Ownership;
 
@@ -59,15 +65,25 @@ impl Hub {
     /// Starts the hub's thread.
     ///
     /// `control` is a listening Unix socket for other programs. `lease` is a file that says up to which counter ids
-    /// have ever been given out; without it, only the clock does.
+    /// have ever been given out; without it, only the clock does. `number` is a file that keeps this host's number among
+    /// several.
     ///
     /// # Errors
     /// If there is no memory for the registry, or no thread; or if the lease cannot be read or written, or leaves no id
     /// that is certain to be new.
-    pub fn new(settings: &Settings, control: Option<OwnedFd>, lease: Option<OwnedFd>) -> io::Result<Self> {
+    pub fn new(
+        settings: &Settings,
+        control: Option<OwnedFd>,
+        lease: Option<OwnedFd>,
+        number: Option<OwnedFd>,
+    ) -> io::Result<Self> {
         let registry = Registry::shared(settings.max_connections)?;
         let lease = Lease::new(lease);
         let warning = begin_to_count(&registry, &lease)?;
+        let broker: Box<dyn Broker> = match &settings.broker {
+            None => Memory::for_settings(settings),
+            Some(broker) => Redis::start(broker, settings, number)?,
+        };
         let (thread_end, wake_thread) = pair()?;
         let (woken, wake_supervisor) = pair()?;
         let desk = Arc::new(Desk {
@@ -86,7 +102,11 @@ impl Hub {
         if let Some(warning) = warning {
             desk.tell(HubEvent::Warning(warning));
         }
-        let routing = Routing::new(Arc::clone(&desk), thread_end, settings, control, lease);
+        if settings.broker.is_some() {
+            desk.registry.set_way(Way::Open);
+            desk.registry.set_degraded(true);
+        }
+        let routing = Routing::new(Arc::clone(&desk), thread_end, settings, control, lease, broker);
         let failing = Arc::clone(&desk);
         let run = move || {
             if std::panic::catch_unwind(AssertUnwindSafe(|| routing.run())).is_err() {

@@ -5,8 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::desk::HubEvent;
+use super::hosts::Origin;
+use super::hosts_questions::ABROAD;
+use super::peer::Peer;
 use super::questions::{Gathered, PendingQuestion};
 use super::thread::{MAX_FOR_WORKER, Routing};
+use crate::broker::hosts::Hosts;
 use crate::language::command::Command;
 use crate::language::message::{Answer, Joined, Message, Question};
 use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
@@ -16,23 +20,36 @@ const MAX_QUESTIONS: usize = 65_536;
 
 impl Routing {
     /// Passes a command on to its destination, but not back to the worker it comes from.
-    pub(super) fn route(&mut self, from: Option<u8>, command: &Command<'_>, frame: &[u8]) {
+    pub(super) fn route(&mut self, from: Origin, command: &Command<'_>, frame: &[u8]) {
+        if let Some(fd) = command.fd()
+            && self.desk.registry.is_abroad(fd)
+        {
+            // What comes from a host is for this one.
+            if from != Origin::Host && !self.send_abroad(Registry::host_of(fd), frame) {
+                add(&self.desk.registry.header().past.commands_dropped, 1);
+            }
+            return;
+        }
         match command {
             Command::Publish { topic, publication, exclude } => {
                 if !self.topics.is_empty() && self.topics.ordered(topic).is_some() {
                     self.place(topic, *publication, exclude);
                 } else {
-                    self.pass_to_interested(from, topic, frame);
+                    self.pass_to_interested(from.slot(), topic, frame);
+                    self.pass_to_hosts(|hosts| hosts.publish(topic, frame));
                 }
             }
             // Only the hub sends it.
             Command::Deliver { .. } => {}
             Command::Broadcast { .. } => {
                 let desk = Arc::clone(&self.desk);
-                for slot in desk.registry.living().filter(|slot| Some(*slot) != from) {
+                for slot in desk.registry.living().filter(|slot| Some(*slot) != from.slot()) {
                     if desk.registry.slot(slot).totals.connections.load(Ordering::SeqCst) > 0 {
                         self.pass(slot, frame);
                     }
+                }
+                if from != Origin::Host {
+                    self.pass_to_hosts(|hosts| hosts.send_to_all(frame));
                 }
             }
             Command::PipeMessage { to, .. } => match self.current.get(usize::from(*to)).copied().flatten() {
@@ -52,13 +69,13 @@ impl Routing {
             }
             Command::Push { fd, payload, .. } => {
                 // Worker processes have reserved room for it; programs have not.
-                if !self.pass(Registry::slot_of(*fd), frame) && from.is_some() {
+                if !self.pass(Registry::slot_of(*fd), frame) && from.slot().is_some() {
                     self.desk.registry.arrived(*fd, payload.len());
                 }
             }
             Command::Unsubscribe { fd, .. } => {
                 // Worker processes have already recorded this.
-                if from.is_none() {
+                if from.slot().is_none() {
                     self.desk.registry.begin_unsubscribe(*fd);
                 }
                 if !self.pass(Registry::slot_of(*fd), frame) {
@@ -68,6 +85,13 @@ impl Routing {
             Command::Overflow { fd, .. } | Command::Ping { fd, .. } | Command::Disconnect { fd, .. } => {
                 self.pass(Registry::slot_of(*fd), frame);
             }
+        }
+    }
+
+    /// Passes something on to other hosts, if there may be any.
+    fn pass_to_hosts(&mut self, pass: impl FnOnce(&mut dyn Hosts) -> bool) {
+        if self.abroad.is_some() && self.with_hosts(pass) == Some(false) {
+            add(&self.desk.registry.header().past.commands_dropped, 1);
         }
     }
 
@@ -107,7 +131,7 @@ impl Routing {
         }
         let mut frame = Vec::new();
         Message::Command(command.clone()).encode(&mut frame);
-        self.route(None, command, &frame);
+        self.route(Origin::Program, command, &frame);
         Answer::Done(true)
     }
 
@@ -115,6 +139,10 @@ impl Routing {
 
     pub(super) fn ask_owner(&mut self, key: usize, number: u64, patience: Duration, command: Command<'_>) {
         let fd: Fd = command.fd().unwrap_or_default();
+        if self.desk.registry.is_abroad(fd) {
+            self.ask_host_of(fd, key, number, patience, Question::Do(command));
+            return;
+        }
         let slot = Registry::slot_of(fd);
         if !self.desk.registry.exists(fd) || self.desk.registry.is_behind(slot) {
             self.reply(key, number, Answer::Done(false));
@@ -126,6 +154,10 @@ impl Routing {
     /// Asks the worker that has a connection to have it join a topic, with everything that is published from here on.
     pub(super) fn ask_to_join(&mut self, key: usize, number: u64, patience: Duration, question: Question<'_>) {
         let Question::Join { fd, topic, since, last, info, .. } = question else { return };
+        if self.desk.registry.is_abroad(fd) {
+            self.ask_host_of(fd, key, number, patience, question);
+            return;
+        }
         let slot = Registry::slot_of(fd);
         if !self.desk.registry.exists(fd) || self.desk.registry.is_behind(slot) {
             self.reply(key, number, Answer::Joined(Joined::default()));
@@ -159,10 +191,13 @@ impl Routing {
 
     /// Asks workers on behalf of a peer, which gets its answer once all of them have answered, or its patience ends.
     fn ask_workers(&mut self, key: usize, number: u64, patience: Duration, slots: &[u8], question: &Question<'_>) {
-        if self.peers[key].asking >= MAX_QUESTIONS {
+        let serial = self.peers.get(key).map_or(0, |peer| peer.serial);
+        let Some(asking) = self.asking(key) else { return };
+        if *asking >= MAX_QUESTIONS {
             self.reply(key, number, Answer::Refused);
             return;
         }
+        *asking += 1;
         self.last_number += 1;
         let own = self.last_number;
         let mut frame = Vec::new();
@@ -173,15 +208,21 @@ impl Routing {
                 waiting |= 1 << slot;
             }
         }
-        let peer = &mut self.peers[key];
-        peer.asking += 1;
         let (gathered, deadline) = (Gathered::for_question(question), self.now + patience);
-        let asked = PendingQuestion { asker: key, serial: peer.serial, number, waiting, gathered, deadline };
+        let asked = PendingQuestion { asker: key, serial, number, waiting, gathered, deadline };
         if waiting == 0 {
             self.conclude(asked);
             return;
         }
         self.questions.insert(own, asked);
+    }
+
+    /// The number of questions of a peer, or of all other hosts, that are open.
+    fn asking(&mut self, key: usize) -> Option<&mut usize> {
+        match key {
+            ABROAD => Some(&mut self.hosts_questions.asking),
+            _ => self.peers.get_mut(key).map(|peer| &mut peer.asking),
+        }
     }
 
     /// Handles an answer from a worker, or the certainty that none will come.
@@ -201,10 +242,13 @@ impl Routing {
     }
 
     fn conclude(&mut self, asked: PendingQuestion) {
-        let Some(peer) = self.peers.get_mut(asked.asker).filter(|peer| peer.serial == asked.serial) else {
+        let is_there = |peer: &Peer| peer.serial == asked.serial;
+        if asked.asker != ABROAD && !self.peers.get(asked.asker).is_some_and(is_there) {
             return;
-        };
-        peer.asking -= 1;
+        }
+        if let Some(asking) = self.asking(asked.asker) {
+            *asking -= 1;
+        }
         let silent = (0..SLOTS as u8).filter(|slot| asked.waiting >> slot & 1 == 1);
         let mut silent: Vec<u8> = silent.map(|slot| self.worker_id_of(slot)).collect();
         // During a reload, two processes may share one worker id.

@@ -14,6 +14,8 @@ use slab::Slab;
 
 use super::attendance::Attendance;
 use super::desk::{Desk, HubEvent, Request, lock};
+use super::hosts::Abroad;
+use super::hosts_questions::HostsQuestions;
 use super::lease::Lease;
 use super::peer::{Cut, Handed, PAUSE_PROGRAM_AT, Peer, PeerKind, Program, WorkerPeer, WorkerStage};
 use super::pulse::{Looks, Pulse};
@@ -21,7 +23,6 @@ use super::questions::Questions;
 use super::turned_away::TurningAway;
 use super::watchers::Watchers;
 use crate::broker::Broker;
-use crate::broker::memory::Memory;
 use crate::language::link::Link;
 use crate::language::message::{Answer, Leave, Message};
 use crate::registry::{SLOTS, WORKERS};
@@ -96,6 +97,9 @@ pub(super) struct Routing {
     /// A message that was put in order, as it is passed on. Kept for the next one.
     pub(super) placed: Vec<u8>,
     pub(super) started: Instant,
+    /// `None` if there is no broker of several hosts.
+    pub(super) abroad: Option<Abroad>,
+    pub(super) hosts_questions: HostsQuestions,
 }
 
 impl Routing {
@@ -105,6 +109,7 @@ impl Routing {
         settings: &Settings,
         control: Option<OwnedFd>,
         lease: Lease,
+        broker: Box<dyn Broker>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -137,7 +142,9 @@ impl Routing {
             now,
             watchers: Watchers::default(),
             topics: settings.topics.clone(),
-            broker: Some(Memory::for_settings(settings)),
+            broker: Some(broker),
+            abroad: settings.broker.as_ref().map(|broker| Abroad::new(broker, now)),
+            hosts_questions: HostsQuestions::default(),
             attendance: Attendance::default(),
             placed: Vec::new(),
             started: now,
@@ -167,6 +174,7 @@ impl Routing {
             if ready.control {
                 self.admit_programs();
             }
+            self.hear_hosts();
             self.see_who_serves();
             if ready.listeners {
                 self.accept();
@@ -181,6 +189,7 @@ impl Routing {
             self.flush();
             self.resume();
             self.flush();
+            self.flush_hosts();
             self.cut_off_the_silent();
             self.complain();
             let is_done = self.homeless.is_empty() && !self.turning_away.is_busy();
@@ -188,6 +197,7 @@ impl Routing {
                 break;
             }
         }
+        self.leave_hosts();
         self.desk.is_closed.store(true, Ordering::Release);
         self.lease.conclude(&self.desk.registry);
     }
@@ -197,8 +207,15 @@ impl Routing {
         let accepts = !self.listeners.is_empty() && self.accept_at.is_none_or(|at| Instant::now() >= at);
         let accepts = accepts && (self.choose(None).is_some() || self.takes_in());
         let admits = self.peers.len() < MAX_PROGRAMS + SLOTS && self.admit_at.is_none_or(|at| Instant::now() >= at);
-        let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 2);
+        let for_hosts = self.next_for_hosts();
+        let mut broker = self.broker.take();
+        let mut polled = Vec::with_capacity(self.peers.len() + self.listeners.len() + 3);
         polled.push(PollFd::new(&self.woken, PollFlags::IN));
+        // Whatever has arrived there is heard in any case.
+        if let Some(hosts) = broker.as_mut().and_then(|broker| broker.hosts()) {
+            polled.push(PollFd::from_borrowed_fd(hosts.fileno(), PollFlags::IN));
+        }
+        let control_begin = polled.len();
         if let Some(control) = self.control.as_ref().filter(|_| admits) {
             polled.push(PollFd::new(control, PollFlags::IN));
         }
@@ -230,19 +247,16 @@ impl Routing {
         let has_workers = self.workers.iter().any(Option::is_some);
         let look = self.looks.next().filter(|_| has_workers);
         let parting = self.turning_away.next_deadline().into_iter().chain(self.close_at);
-        let expiry = self.next_expiry();
+        let expiry = self.next_expiry().into_iter().chain(for_hosts);
         let deadline = self.questions.next_deadline().into_iter().chain(look).chain(parting).chain(expiry).min();
         let deadline = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.into_iter().chain(deadline).min();
         let wait = wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) });
-        match poll(&mut polled, wait.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let outcome = poll(&mut polled, wait.as_ref());
         let is_ready = |polled: &PollFd<'_>| !polled.revents().is_empty();
         let mut ready = Ready {
             woken: is_ready(&polled[0]),
-            control: polled[1..listeners_begin].iter().any(is_ready),
+            control: polled[control_begin..listeners_begin].iter().any(is_ready),
             listeners: polled[listeners_begin..peers_begin].iter().any(is_ready),
             peers: Vec::new(),
             parting: polled[parting_begin..].iter().map(is_ready).collect(),
@@ -252,7 +266,12 @@ impl Routing {
                 ready.peers.push((key, polled.revents()));
             }
         }
-        Ok(ready)
+        drop(polled);
+        self.broker = broker;
+        match outcome {
+            Ok(_) | Err(Errno::INTR) => Ok(ready),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether connections may be waiting in the kernel for a worker that accepts them, which will not be reported.
@@ -404,6 +423,9 @@ impl Routing {
                 }
                 self.forget_watcher(worker.slot);
                 self.lose_members(worker.slot);
+                if let Some(abroad) = &mut self.abroad {
+                    abroad.interests.lose(worker.slot, self.now);
+                }
                 worker.see_taken(&Arc::clone(&self.desk).registry, self.now);
                 while let Some(handed) = worker.take_back(&Arc::clone(&self.desk).registry) {
                     self.find_home(handed, None);
@@ -412,6 +434,7 @@ impl Routing {
             PeerKind::Program(_) => self.misbehaved += u64::from(matches!(cut, Cut::Misbehaved)),
         }
         self.questions.forget(key);
+        self.hosts_questions.forget(key);
     }
 
     fn cut_off_the_silent(&mut self) {

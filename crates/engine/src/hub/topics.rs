@@ -38,8 +38,8 @@ impl Routing {
             Told::Read(ticket, history) => self.answer(ticket, Answer::History(Box::new(history))),
             Told::Forgotten(ticket) => self.answer(ticket, Answer::Done(true)),
             Told::Members(ticket, page) => self.answer(ticket, Answer::Presence(page)),
-            Told::Failed(ticket) => self.answer(ticket, Answer::Refused),
-            Told::News(_) => {}
+            Told::Failed(ticket) => self.answer(ticket, Answer::SilentHost(0)),
+            Told::News(news) => self.hear_news(news),
         }
     }
 
@@ -57,6 +57,13 @@ impl Routing {
             if desk.registry.has_interest(slot, bit) {
                 self.pass(slot, frame);
             }
+        }
+    }
+
+    /// Notes that a worker wants the messages of a topic, also those from other hosts.
+    pub(super) fn want(&mut self, slot: u8, topic: &str) {
+        if self.abroad.as_mut().is_some_and(|abroad| abroad.interests.want(slot, topic)) {
+            self.with_hosts(|hosts| hosts.want(topic));
         }
     }
 

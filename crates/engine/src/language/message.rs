@@ -10,12 +10,12 @@ use crate::language::command::{Command, maybe, position, put_maybe, put_position
 use crate::language::history::History;
 use crate::language::listing::{Member, Page, TopicSize};
 use crate::registry::{COUNTS, Counts, Stats, WorkerStats};
-use crate::registry::{Fd, Info};
+use crate::registry::{Fd, HostInfo, Info};
 use crate::system::codec::{Malformed, Reader, put_u16, put_u32, put_u64};
 use crate::topics::publication::Position;
 
 /// The version of this language. Every change to the language gets a new number.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// How long a question to other processes may take unless another time is given.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -77,6 +77,12 @@ pub enum Question<'a> {
     Info(Fd),
     /// Whether everything sent before has been accepted. Answered with [`Answer::Done`].
     Flush,
+    /// Ask all hosts this; only [`Question::Stats`], [`Question::Connections`], [`Question::Info`],
+    /// [`Question::Subscribers`], [`Question::Topics`] and [`Question::Members`]. `Info` asks the connection's host only.
+    /// Answered with [`Answer::Everywhere`].
+    Everywhere(Box<Question<'a>>),
+    /// Which hosts there are. Answered with [`Answer::Hosts`].
+    Hosts,
 }
 
 /// The answer to a question.
@@ -98,6 +104,14 @@ pub enum Answer {
     Refused,
     /// These workers did not answer in time.
     Silent(Vec<u8>),
+    /// This host did not answer in time; 0 is the broker.
+    SilentHost(u8),
+    /// The answers of the hosts with these numbers, and those that did not answer in time.
+    Everywhere {
+        answers: Vec<(u8, Answer)>,
+        silent: Vec<u8>,
+    },
+    Hosts(Vec<HostInfo>),
     /// There is no such worker; with the number of workers.
     NoWorker(u8),
 }
@@ -155,6 +169,8 @@ pub enum Message<'a> {
     AwaitRoom {
         /// The connection.
         fd: Fd,
+        /// The sender's host, if that is another one; else 0.
+        host: u8,
         /// The sender's slot.
         slot: u8,
         /// The message's length in bytes.
@@ -164,6 +180,8 @@ pub enum Message<'a> {
     Room {
         /// The connection.
         fd: Fd,
+        /// The receiver's host, if that is another one; else 0.
+        host: u8,
         /// The receiver's slot.
         slot: u8,
     },
@@ -213,6 +231,18 @@ pub enum Message<'a> {
         /// See [`Message::Joined`].
         number: u64,
     },
+    /// From a worker: it has the first connection that is subscribed to this topic. Sent only if there may be other
+    /// hosts.
+    Want(&'a str),
+    /// From a worker: it no longer has one.
+    Unwant(&'a str),
+    /// To a worker: other hosts count this one as dead. All connections have to end; others have told the application
+    /// that the members of topics have left.
+    Fenced,
+    /// From another host, every second.
+    Host(HostInfo),
+    /// From another host: its server ends.
+    HostLeaves,
     /// From another program, as its first message.
     Hello {
         /// The sender's [`VERSION`].
@@ -254,6 +284,11 @@ const LOST: u8 = 22;
 const JOIN_TOLD: u8 = 23;
 const DROPPED: u8 = 24;
 const LEAVE_TOLD: u8 = 25;
+const WANT: u8 = 26;
+const UNWANT: u8 = 27;
+const FENCED: u8 = 28;
+const HOST: u8 = 29;
+const HOST_LEAVES: u8 = 30;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -271,6 +306,9 @@ const MISSED: u8 = 13;
 const FORGET: u8 = 14;
 const PRESENCE: u8 = 15;
 const JOIN: u8 = 16;
+const SILENT_HOST: u8 = 17;
+const EVERYWHERE: u8 = 18;
+const HOSTS: u8 = 19;
 
 impl<'a> Message<'a> {
     /// Appends the whole frame.
@@ -319,15 +357,29 @@ impl<'a> Message<'a> {
             Self::Watch(fd) => put_fd(out, WATCH, *fd),
             Self::Unwatch(fd) => put_fd(out, UNWATCH, *fd),
             Self::Gone(fd) => put_fd(out, GONE, *fd),
-            Self::AwaitRoom { fd, slot, length } => {
+            Self::AwaitRoom { fd, host, slot, length } => {
                 put_fd(out, AWAIT_ROOM, *fd);
-                out.push(*slot);
+                out.extend([*host, *slot]);
                 put_u64(out, *length);
             }
-            Self::Room { fd, slot } => {
+            Self::Room { fd, host, slot } => {
                 put_fd(out, ROOM_FOR, *fd);
-                out.push(*slot);
+                out.extend([*host, *slot]);
             }
+            Self::Want(topic) => {
+                out.push(WANT);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Unwant(topic) => {
+                out.push(UNWANT);
+                out.extend_from_slice(topic.as_bytes());
+            }
+            Self::Fenced => out.push(FENCED),
+            Self::Host(host) => {
+                out.push(HOST);
+                host.encode(out);
+            }
+            Self::HostLeaves => out.push(HOST_LEAVES),
             Self::Hello { version } => {
                 out.push(HELLO);
                 put_u32(out, *version);
@@ -407,8 +459,16 @@ impl<'a> Message<'a> {
             WATCH => Self::Watch(reader.u64()?),
             UNWATCH => Self::Unwatch(reader.u64()?),
             GONE => Self::Gone(reader.u64()?),
-            AWAIT_ROOM => Self::AwaitRoom { fd: reader.u64()?, slot: reader.u8()?, length: reader.u64()? },
-            ROOM_FOR => Self::Room { fd: reader.u64()?, slot: reader.u8()? },
+            AWAIT_ROOM => {
+                let (fd, host, slot) = (reader.u64()?, reader.u8()?, reader.u8()?);
+                Self::AwaitRoom { fd, host, slot, length: reader.u64()? }
+            }
+            ROOM_FOR => Self::Room { fd: reader.u64()?, host: reader.u8()?, slot: reader.u8()? },
+            WANT => Self::Want(reader.rest_text()?),
+            UNWANT => Self::Unwant(reader.rest_text()?),
+            FENCED => Self::Fenced,
+            HOST => Self::Host(HostInfo::decode(&mut reader)?),
+            HOST_LEAVES => Self::HostLeaves,
             HELLO => Self::Hello { version: reader.u32()? },
             JOINED => {
                 let (fd, number) = (reader.u64()?, reader.u64()?);
@@ -513,11 +573,27 @@ impl<'a> Question<'a> {
                 put_u64(out, *fd);
             }
             Self::Flush => out.push(FLUSH),
+            Self::Everywhere(question) => {
+                out.push(EVERYWHERE);
+                question.encode(out);
+            }
+            Self::Hosts => out.push(HOSTS),
         }
     }
 
     fn decode(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        Ok(match reader.u8()? {
+        match reader.u8()? {
+            EVERYWHERE => match Self::decode_as(reader.u8()?, reader)? {
+                question if question.is_for_all_hosts() => Ok(Self::Everywhere(Box::new(question))),
+                _ => Err(Malformed),
+            },
+            kind => Self::decode_as(kind, reader),
+        }
+    }
+
+    /// The question of this kind, which is not one for all hosts.
+    fn decode_as(kind: u8, reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(match kind {
             DO => match Command::decode(reader.rest())? {
                 command @ (Command::Push { .. } | Command::Disconnect { .. } | Command::PipeMessage { .. }) => {
                     Self::Do(command)
@@ -550,8 +626,22 @@ impl<'a> Question<'a> {
             CONNECTIONS => Self::Connections,
             INFO => Self::Info(reader.u64()?),
             FLUSH => Self::Flush,
+            HOSTS => Self::Hosts,
             _ => return Err(Malformed),
         })
+    }
+
+    /// Whether it can be put to all hosts.
+    pub(crate) fn is_for_all_hosts(&self) -> bool {
+        matches!(
+            self,
+            Self::Stats
+                | Self::Connections
+                | Self::Info(_)
+                | Self::Subscribers(_)
+                | Self::Topics { .. }
+                | Self::Members { .. }
+        )
     }
 }
 
@@ -606,6 +696,23 @@ impl Answer {
                 out.push(SILENT);
                 out.extend_from_slice(workers);
             }
+            Self::SilentHost(host) => out.extend([SILENT_HOST, *host]),
+            Self::Everywhere { answers, silent } => {
+                out.extend([EVERYWHERE, silent.len() as u8]);
+                out.extend_from_slice(silent);
+                let mut one = Vec::new();
+                for (host, answer) in answers {
+                    one.clear();
+                    answer.encode(&mut one);
+                    out.push(*host);
+                    put_u32(out, one.len() as u32);
+                    out.extend_from_slice(&one);
+                }
+            }
+            Self::Hosts(hosts) => {
+                out.push(HOSTS);
+                hosts.iter().for_each(|host| host.encode(out));
+            }
             Self::Info(info) => {
                 out.push(INFO);
                 if let Some((worker_id, info)) = info {
@@ -617,7 +724,26 @@ impl Answer {
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
-        Ok(match reader.u8()? {
+        match reader.u8()? {
+            EVERYWHERE => {
+                let count = reader.u8()?;
+                let silent = reader.bytes(count.into())?.to_vec();
+                let mut answers = Vec::new();
+                while !reader.is_empty() {
+                    let (host, length) = (reader.u8()?, reader.u32()?);
+                    let mut one = Reader::new(reader.bytes(length as usize)?);
+                    answers.push((host, Self::decode_as(one.u8()?, &mut one)?));
+                    one.end()?;
+                }
+                Ok(Self::Everywhere { answers, silent })
+            }
+            kind => Self::decode_as(kind, reader),
+        }
+    }
+
+    /// The answer of this kind, which is not that of several hosts.
+    fn decode_as(kind: u8, reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(match kind {
             DO => Self::Done(reader.flag()?),
             SUBSCRIBERS => Self::Count(reader.u64()?),
             TOPICS => Self::Topics(Page::decode(reader)?),
@@ -647,6 +773,14 @@ impl Answer {
             REFUSED => Self::Refused,
             NO_WORKER => Self::NoWorker(reader.u8()?),
             SILENT => Self::Silent(reader.rest().to_vec()),
+            SILENT_HOST => Self::SilentHost(reader.u8()?),
+            HOSTS => {
+                let mut hosts = Vec::new();
+                while !reader.is_empty() {
+                    hosts.push(HostInfo::decode(reader)?);
+                }
+                Self::Hosts(hosts)
+            }
             INFO if reader.is_empty() => Self::Info(None),
             INFO => Self::Info(Some((reader.u8()?, Info::decode(reader)?))),
             _ => return Err(Malformed),

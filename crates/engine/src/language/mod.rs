@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod history;
+pub(crate) mod host;
 pub(crate) mod link;
 pub(crate) mod listing;
 pub(crate) mod message;

@@ -288,6 +288,7 @@ impl Reactor {
             return Subscribed::TooMany;
         }
         self.topics.subscribe(key, &mut connection.subscriptions, topic);
+        self.uplink.tell_wanted(&mut self.topics);
         self.shared.count_topics(connection);
         if !self.settings.topics.is_empty() {
             self.note_member(fd, topic, info);

@@ -179,7 +179,8 @@ impl Reactor {
             return false;
         }
         let Some(last) = self.topics.note_position(topic, position) else { return true };
-        let is_missed = position.epoch == last.epoch && position.offset > last.offset + 1;
+        let before = if position.epoch == last.epoch { last.offset } else { 0 };
+        let is_missed = position.offset > before + 1;
         if is_missed {
             self.find_gap(topic, last);
         }
@@ -226,6 +227,7 @@ impl Reactor {
             return;
         }
         let Some((since, last)) = self.missed(&topic) else { return };
+        self.uplink.tell_wanted(&mut self.topics);
         self.joining.last_number += 1;
         let number = self.joining.last_number | OURS;
         let max_bytes = self.settings.send_queue_size as u64;

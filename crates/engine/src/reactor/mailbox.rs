@@ -151,6 +151,9 @@ impl Shared {
 
     /// Sends a push on its way, if the connection is open and its outbox has room.
     pub fn push(&self, fd: Fd, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
+        if self.registry.reaches(fd) {
+            return self.command(Command::Push { fd, opcode, fin, payload });
+        }
         let has_room = self.reserve(fd, payload.len(), |overflow| {
             self.command(overflow);
         });
@@ -171,6 +174,9 @@ impl Shared {
 
     /// The same with `send`, which returns whether it succeeded.
     pub(crate) fn subscribe_with(&self, fd: Fd, send: impl FnOnce() -> bool) -> Subscribed {
+        if self.registry.reaches(fd) {
+            return if send() { Subscribed::Done } else { Subscribed::NotOpen };
+        }
         match self.registry.may_have_room_for_topic(fd, self.max_topics) {
             Some(has_room) if send() => {
                 if has_room {
@@ -247,7 +253,7 @@ impl Shared {
 
     /// Which process has the connection.
     pub fn owner(&self, fd: Fd) -> Owner {
-        let is_own = Registry::slot_of(fd) == self.slot;
+        let is_own = Registry::slot_of(fd) == self.slot && !self.registry.is_abroad(fd);
         // The order matters, as above.
         match self.registry.exists(fd) {
             true if is_own => Owner::This,

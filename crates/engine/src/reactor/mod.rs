@@ -439,6 +439,7 @@ impl Reactor {
 
     /// Writes what is queued, once for each connection, as long as there is time. The rest is left to the next turn.
     fn flush(&mut self) {
+        self.uplink.tell_wanted(&mut self.topics);
         // Other workers first, so that they can start on their share while this one handles its own.
         self.uplink.flush();
         let slice = &mut self.slice_for_writing();

@@ -87,6 +87,11 @@ impl Reactor {
         }
     }
 
+    /// Forgets all members: others have told the application that they have left.
+    pub(crate) fn forget_members(&mut self) {
+        self.memberships.of.clear();
+    }
+
     fn member_has_left(&mut self, fd: Fd, membership: Membership) {
         let Membership { number, topic, info } = membership;
         match &mut self.broker {

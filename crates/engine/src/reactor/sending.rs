@@ -28,11 +28,21 @@ pub(crate) struct AwaitedRoom {
     fds: FxHashSet<Fd>,
     /// Who waits for connections of this process: the slot of the waiting process, and the length of its message. Each
     /// of these connections has its `awaited` set. A process is listed once for a connection.
-    waiting: FxHashMap<Fd, Vec<(u8, usize)>>,
+    waiting: FxHashMap<Fd, Vec<(Place, usize)>>,
+    /// The connections of other hosts that had room for what waits, and for which it was not sent yet.
+    granted: FxHashSet<Fd>,
+}
+
+/// A process that waits: its host, if that is another one, or else 0; and its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: u8,
+    pub(crate) slot: u8,
 }
 
 impl AwaitedRoom {
     pub(crate) fn remove(&mut self, fd: Fd) -> bool {
+        self.granted.remove(&fd);
         self.fds.remove(&fd)
     }
 
@@ -51,8 +61,8 @@ impl AwaitedRoom {
     }
 
     /// Removes and returns the connections of all processes but one.
-    pub(crate) fn take_others(&mut self, own_slot: u8) -> impl Iterator<Item = Fd> {
-        self.fds.extract_if(move |fd| Registry::slot_of(*fd) != own_slot)
+    pub(crate) fn take_others(&mut self, is_own: impl Fn(Fd) -> bool) -> impl Iterator<Item = Fd> {
+        self.fds.extract_if(move |fd| !is_own(*fd))
     }
 }
 
@@ -84,7 +94,7 @@ impl Reactor {
             }
             if !self.has_room_for(key, opcode, payload.len()) {
                 if self.awaits_room(fd) {
-                    self.note_waiting(fd, key, self.shared.slot, payload.len());
+                    self.note_waiting(fd, key, self.own_place(), payload.len());
                 }
                 return Ok(Sending::Waits);
             }
@@ -95,7 +105,7 @@ impl Reactor {
             && self.shared.registry.reserve_calmly(fd, payload.len(), limit) == Room::TooLittle
         {
             if self.awaits_room(fd) {
-                self.note_waiting(fd, key, self.shared.slot, payload.len());
+                self.note_waiting(fd, key, self.own_place(), payload.len());
             }
             return Ok(Sending::Waits);
         }
@@ -112,21 +122,21 @@ impl Reactor {
         if !self.awaited_room.remove(fd) {
             return;
         }
-        let own = self.shared.slot;
-        if Registry::slot_of(fd) != own {
+        let own = self.own_place();
+        if !self.is_own(fd) {
             if !self.is_watched(fd) {
                 self.uplink.send_to_hub(&Message::Unwatch(fd));
             }
         } else if let Some(key) = self.open_key(fd) {
-            self.forget_waiting(fd, key, |slot, _| slot == own);
+            self.forget_waiting(fd, key, |place, _| place == own);
         }
     }
 
     /// Records that another process waits for room for a message of this length.
-    pub(crate) fn await_room_for_other(&mut self, fd: Fd, length: usize, slot: u8) {
+    pub(crate) fn await_room_for_other(&mut self, fd: Fd, length: usize, place: Place) {
         // If it is not open, the hub says so.
         if let Some(key) = self.settled_key(fd) {
-            self.note_waiting(fd, key, slot, length);
+            self.note_waiting(fd, key, place, length);
             self.tell_room(key);
         }
     }
@@ -134,6 +144,9 @@ impl Reactor {
     /// Reports room in a connection of any process.
     pub(crate) fn note_room(&mut self, fd: Fd) {
         if self.awaited_room.contains(fd) {
+            if self.shared.registry.is_abroad(fd) {
+                self.awaited_room.granted.insert(fd);
+            }
             self.uplink.notices.push_back(Notice::Room(fd));
         }
     }
@@ -145,22 +158,23 @@ impl Reactor {
             self.tell_room_for_part(key);
             return;
         };
-        let (own, limit) = (self.shared.slot, self.settings.send_queue_size);
+        let (own, limit) = (self.own_place(), self.settings.send_queue_size);
         let connection = &self.connections[key];
         // The end of the message that holds the deferred ones back may be among those that wait.
         let unsent = if connection.deferred.is_some() { connection.outbox.len() } else { connection.unsent() };
         let cost = connection.cost();
         let shared = Arc::clone(&self.shared);
-        let has_room = |slot, length| match slot == own {
+        let has_room = |place, length| match place == own {
             true if !has_room(unsent, cost, length, limit) => false,
             _ => shared.registry.room(fd, length, limit) == Room::Enough,
         };
         let told = self.forget_waiting(fd, key, has_room);
-        for slot in told {
-            if slot == own {
+        for place in told {
+            if place == own {
                 self.note_room(fd);
             } else {
-                self.uplink.send_to_hub(&Message::Room { fd, slot });
+                let Place { host, slot } = place;
+                self.uplink.send_to_hub(&Message::Room { fd, host, slot });
             }
         }
     }
@@ -173,10 +187,10 @@ impl Reactor {
     }
 
     /// Removes and returns the processes for which `is_over` returns true; it is given the length of their messages.
-    fn forget_waiting(&mut self, fd: Fd, key: Key, is_over: impl Fn(u8, usize) -> bool) -> Vec<u8> {
+    fn forget_waiting(&mut self, fd: Fd, key: Key, is_over: impl Fn(Place, usize) -> bool) -> Vec<Place> {
         let Some(waiting) = self.awaited_room.waiting.get_mut(&fd) else { return Vec::new() };
-        let over: Vec<u8> =
-            waiting.extract_if(.., |(slot, length)| is_over(*slot, *length)).map(|(slot, _)| slot).collect();
+        let over: Vec<Place> =
+            waiting.extract_if(.., |(place, length)| is_over(*place, *length)).map(|(place, _)| place).collect();
         if waiting.is_empty() {
             self.awaited_room.waiting.remove(&fd);
             self.connections[key].awaited = false;
@@ -184,12 +198,16 @@ impl Reactor {
         over
     }
 
-    fn note_waiting(&mut self, fd: Fd, key: Key, slot: u8, length: usize) {
+    fn own_place(&self) -> Place {
+        Place { host: 0, slot: self.shared.slot }
+    }
+
+    fn note_waiting(&mut self, fd: Fd, key: Key, place: Place, length: usize) {
         self.connections[key].awaited = true;
         let waiting = self.awaited_room.waiting.entry(fd).or_default();
-        match waiting.iter_mut().find(|(other, _)| *other == slot) {
-            Some(place) => place.1 = length,
-            None => waiting.push((slot, length)),
+        match waiting.iter_mut().find(|(other, _)| *other == place) {
+            Some(known) => known.1 = length,
+            None => waiting.push((place, length)),
         }
     }
 
@@ -214,6 +232,9 @@ impl Reactor {
     /// The same as `send`, for a connection of another process.
     #[cold]
     fn send_to_other(&mut self, fd: Fd, opcode: DataOpcode, payload: &[u8]) -> Sending {
+        if self.shared.registry.is_abroad(fd) {
+            return self.send_abroad(fd, opcode, payload);
+        }
         let slot = Registry::slot_of(fd);
         if !self.uplink.is_linked() || slot == self.shared.slot || !self.shared.registry.exists(fd) {
             return Sending::NotOpen;
@@ -233,15 +254,36 @@ impl Reactor {
                 Room::TooLittle => {}
             }
         }
+        self.await_room_of_other(fd, 0, payload.len());
+        Sending::Waits
+    }
+
+    /// The same for a connection of another host, whose outbox is not known here: each message waits until its process
+    /// says that there is room.
+    fn send_abroad(&mut self, fd: Fd, opcode: DataOpcode, payload: &[u8]) -> Sending {
+        if !self.uplink.is_linked() {
+            return Sending::NotOpen;
+        }
+        if self.shared.registry.reaches(fd) && self.awaited_room.granted.remove(&fd) {
+            if self.try_away(Command::Push { fd, opcode, fin: Fin::Last, payload }) {
+                return Sending::Done;
+            }
+            self.awaited_room.granted.insert(fd);
+        }
+        self.await_room_of_other(fd, self.shared.registry.host(), payload.len());
+        Sending::Waits
+    }
+
+    /// Asks the process of a connection to say when its outbox has room. `host`: see [`Place`].
+    fn await_room_of_other(&mut self, fd: Fd, host: u8, length: usize) {
         // What cannot be sent to the hub now is sent when the caller tries again.
         let is_watched = self.is_watched(fd) || self.awaited_room.contains(fd);
         let has_place = self.awaited_room.has_place_for(fd);
         if has_place && (is_watched || self.uplink.send_to_hub(&Message::Watch(fd))) {
             self.awaited_room.fds.insert(fd);
-            let (slot, length) = (self.shared.slot, payload.len() as u64);
-            self.uplink.send_to_hub(&Message::AwaitRoom { fd, slot, length });
+            let (slot, length) = (self.shared.slot, length as u64);
+            self.uplink.send_to_hub(&Message::AwaitRoom { fd, host, slot, length });
         }
-        Sending::Waits
     }
 }
 

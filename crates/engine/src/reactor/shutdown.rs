@@ -1,6 +1,8 @@
 //! Graceful shutdown of a worker: no new clients are let in, connected ones are asked to close, and those that do not
 //! are cut off.
 
+use wire::error::close_code;
+
 use crate::connection::flow::Finish;
 use crate::connection::identity::Identity;
 use crate::connection::{Asked, Connection, Stage, Wait};
@@ -19,8 +21,16 @@ pub enum Requests {
     Refused,
 }
 
+/// Which connections are closed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    All,
+    WebSockets,
+}
+
 /// The progress of closing all connections.
 pub(crate) struct ClosingAll {
+    whom: Whom,
     code: u16,
     reason: String,
     /// Keys of the places from here on have been handled.
@@ -54,8 +64,19 @@ impl Reactor {
         // Clients let in from here on would not be asked to close.
         self.enter_phase(Phase::Refusing);
         let next = self.connections.places();
-        self.closing_all = Some(ClosingAll { code, reason: reason.to_owned(), next });
+        self.closing_all = Some(ClosingAll { whom: Whom::All, code, reason: reason.to_owned(), next });
         self.go_on_closing(&mut Slice::new(self.clock.source(), self.turn_time / 2));
+    }
+
+    /// Closes all WebSockets, because other hosts count this one as dead: nobody there sends them anything, and the
+    /// application has been told that they have left. They are to connect again.
+    pub(crate) fn close_fenced(&mut self) {
+        self.forget_members();
+        if self.closing_all.is_none() {
+            let (whom, next) = (Whom::WebSockets, self.connections.places());
+            let reason = "this host was cut off from the others".to_owned();
+            self.closing_all = Some(ClosingAll { whom, code: close_code::SERVICE_RESTART, reason, next });
+        }
     }
 
     /// Continues what [`Reactor::close_all`] has begun, as long as the slice lasts.
@@ -67,6 +88,7 @@ impl Reactor {
             let Some(connection) = self.connections.get(key) else { continue };
             match connection.stage {
                 Stage::WebSocket(_) if connection.is_open() => self.send_close(key, closing.code, &closing.reason),
+                _ if closing.whom == Whom::WebSockets => {}
                 Stage::Header => self.finish_sending(key, Finish::Close),
                 Stage::Head { .. } => {
                     let finish = if connection.is_answering() { Finish::Linger } else { Finish::Close };

@@ -29,11 +29,13 @@ use crate::reactor::joining::{Asker, Joining, Wish};
 use crate::reactor::notice::{Notice, PipeMessage};
 use crate::reactor::phase::Phase;
 use crate::reactor::proxied;
+use crate::reactor::sending::Place;
 use crate::reactor::visit::Return;
-use crate::registry::{Fd, Registry, add, topic_bit};
+use crate::registry::{self, Fd, Registry, Way, add, topic_bit};
 use crate::system::codec::Malformed;
 use crate::system::sockets;
 use crate::system::table::Key;
+use crate::topics::Topics;
 use crate::topics::publication::Publication;
 
 pub(crate) const LINK: Token = Token(usize::MAX - 2);
@@ -108,6 +110,17 @@ impl Uplink {
         self.link.as_mut().is_some_and(|link| link.send_within(message, MAX_UNSENT))
     }
 
+    /// Tells the hub which topics are wanted, if that has changed and it wants to know. This comes before anything that
+    /// is asked about these topics.
+    pub(crate) fn tell_wanted(&mut self, topics: &mut Topics) {
+        for (topic, interest) in topics.take_changes() {
+            self.tell_hub(&match interest {
+                registry::Interest::Wanted => Message::Want(&topic),
+                registry::Interest::Unwanted => Message::Unwant(&topic),
+            });
+        }
+    }
+
     /// Sends a short message that must not be lost, however much is waiting.
     pub(crate) fn tell_hub(&mut self, message: &Message<'_>) {
         if let Some(link) = &mut self.link {
@@ -150,6 +163,9 @@ impl Reactor {
         self.poll.registry().register(&mut SourceFd(&watched), LINK, Interest::READABLE | Interest::WRITABLE)?;
         self.uplink.worker_id = self.shared.worker_id();
         self.uplink.link = Some(link);
+        if self.settings.broker.is_some() {
+            self.topics.note_changes();
+        }
         // The hub has it.
         self.broker = None;
         self.has_room_again();
@@ -229,11 +245,14 @@ impl Reactor {
 
     // ---- going out --------------------------------------------------------------------------------------------------
 
-    /// Whether `fd` is an open connection of another process.
+    /// Whether `fd` is an open connection of another process, or one of another host.
     pub(crate) fn is_away(&self, fd: Fd) -> bool {
         let registry = &self.shared.registry;
+        if self.uplink.link.is_none() || registry.reaches(fd) {
+            return self.uplink.link.is_some();
+        }
         let slot = Registry::slot_of(fd);
-        self.uplink.link.is_some() && slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
+        slot != self.shared.slot && registry.exists(fd) && !registry.is_behind(slot)
     }
 
     /// Sends a command on its way to the hub. Returns false, and counts the loss, if too many are waiting.
@@ -262,6 +281,10 @@ impl Reactor {
     /// Sends a push for a connection of another process on its way.
     #[cold]
     pub(crate) fn push_away(&mut self, fd: Fd, opcode: DataOpcode, fin: Fin, payload: &[u8]) -> bool {
+        if self.shared.registry.is_abroad(fd) {
+            // Nobody here knows how full its outbox is.
+            return self.is_away(fd) && self.send_away(Command::Push { fd, opcode, fin, payload });
+        }
         if self.uplink.link.is_none() || Registry::slot_of(fd) == self.shared.slot {
             return false;
         }
@@ -310,24 +333,27 @@ impl Reactor {
         }
     }
 
-    /// Sends a publish to other workers, if they may have subscribers.
+    /// Sends a publish to other workers and hosts, if they may have subscribers.
     pub(crate) fn publish_away(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd]) {
         if self.uplink.link.is_some() && self.others_want(topic) {
             self.send_away(Command::Publish { topic, publication, exclude: Cow::Borrowed(exclude) });
         }
     }
 
-    /// Sends a broadcast to other workers, if they have connections.
+    /// Sends a broadcast to other workers and hosts, if they may have connections.
     pub(crate) fn broadcast_away(&mut self, opcode: DataOpcode, payload: &[u8], exclude: &[Fd]) {
         let registry = &self.shared.registry;
         let own = self.shared.totals().connections.load(Ordering::Relaxed);
-        if self.uplink.link.is_some() && registry.connections() > own {
+        if self.uplink.link.is_some() && (registry.way() != Way::None || registry.connections() > own) {
             self.send_away(Command::Broadcast { opcode, payload, exclude: Cow::Borrowed(exclude) });
         }
     }
 
     fn others_want(&self, topic: &str) -> bool {
         let (registry, own) = (&self.shared.registry, self.shared.slot);
+        if registry.way() != Way::None {
+            return true;
+        }
         // Subscriptions that this process has requested may still be on their way to the hub.
         if registry.slot(own).subscribes_routed.load(Ordering::SeqCst) != self.uplink.subscribes_sent {
             return true;
@@ -458,9 +484,11 @@ impl Reactor {
             }
             Message::Sockets(inputs) => self.take_sockets(&inputs),
             Message::Gone(fd) => self.note_gone(fd),
-            Message::AwaitRoom { fd, slot, length } => {
-                self.await_room_for_other(fd, usize::try_from(length).unwrap_or(usize::MAX), slot);
+            Message::AwaitRoom { fd, host, slot, length } => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                self.await_room_for_other(fd, length, Place { host, slot });
             }
+            Message::Fenced => self.close_fenced(),
             Message::Room { fd, .. } => self.note_room(fd),
             Message::Lost { fd, number, topic, info } => {
                 let (event, topic, info) = (MemberEvent::Left, topic.into(), info.into());

@@ -32,7 +32,8 @@ pub enum Watching {
 impl Reactor {
     /// Requests one [`crate::Event::Gone`], as soon as the connection is no longer open.
     pub fn watch(&mut self, fd: Fd) -> Watching {
-        if !self.shared.registry.exists(fd) {
+        let is_own = self.is_own(fd);
+        if !self.shared.registry.exists(fd) && !self.shared.registry.is_abroad(fd) {
             return Watching::NotOpen;
         }
         if self.watched.contains(&fd) {
@@ -41,7 +42,7 @@ impl Reactor {
         if self.watched.len() >= MAX_WATCHED {
             return Watching::TooMany;
         }
-        let is_known = Registry::slot_of(fd) == self.shared.slot || self.awaited_room.contains(fd);
+        let is_known = is_own || self.awaited_room.contains(fd);
         if !is_known && !self.uplink.send_to_hub(&Message::Watch(fd)) {
             return Watching::TooMany;
         }
@@ -49,10 +50,14 @@ impl Reactor {
         Watching::Begun
     }
 
+    /// Whether the connection is, or was, this process's.
+    pub(crate) fn is_own(&self, fd: Fd) -> bool {
+        Registry::slot_of(fd) == self.shared.slot && !self.shared.registry.is_abroad(fd)
+    }
+
     /// Stops waiting for the end of a connection.
     pub fn unwatch(&mut self, fd: Fd) {
-        let is_own = Registry::slot_of(fd) == self.shared.slot;
-        if self.watched.remove(&fd) && !is_own && !self.awaited_room.contains(fd) {
+        if self.watched.remove(&fd) && !self.is_own(fd) && !self.awaited_room.contains(fd) {
             // If this does not arrive, the hub forgets the watch when the connection has ended.
             self.uplink.send_to_hub(&Message::Unwatch(fd));
         }
@@ -72,9 +77,10 @@ impl Reactor {
 
     /// Called when the hub is gone, and all other processes with it.
     pub(crate) fn note_others_gone(&mut self) {
-        let own = self.shared.slot;
-        let mut gone: Watched = self.watched.extract_if(|fd| Registry::slot_of(*fd) != own).collect();
-        gone.extend(self.awaited_room.take_others(own));
+        let shared = std::sync::Arc::clone(&self.shared);
+        let is_own = |fd: Fd| Registry::slot_of(fd) == shared.slot && !shared.registry.is_abroad(fd);
+        let mut gone: Watched = self.watched.extract_if(|fd| !is_own(*fd)).collect();
+        gone.extend(self.awaited_room.take_others(is_own));
         self.uplink.notices.extend(gone.into_iter().map(Notice::Gone));
     }
 }

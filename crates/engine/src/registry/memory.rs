@@ -12,6 +12,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::registry::counts::{TRAFFIC, Totals};
 use crate::registry::fd::{COUNTER, HOSTS, SLOTS, TOPIC_BITS, WORKERS, unix_now};
+use crate::registry::hosts::MAX_HOST_NAME;
 use crate::registry::info::PATH_BYTES;
 use crate::registry::measured::Measured;
 use crate::registry::stuck::StuckCell;
@@ -44,14 +45,30 @@ pub(crate) struct Header {
     pub(super) ids_until: AtomicU64,
     /// The state of the way to other hosts; see [`Way`](super::hosts::Way).
     pub(super) way: AtomicU64,
+    pub(super) is_degraded: AtomicU64,
     /// The other hosts that are alive, one bit each.
-    pub(super) hosts: [AtomicU64; HOSTS / 64],
+    pub(super) alive: [AtomicU64; HOSTS / 64],
+    /// What is known about all hosts, this one included.
+    pub(super) hosts: [HostRow; HOSTS],
     pub(crate) started_at: AtomicU64,
     /// How often the worker with each id was replaced after it had died.
     pub(crate) restarts: [AtomicU64; WORKERS],
     /// The counts and measurements of processes that are gone.
     pub(crate) past: Totals,
     pub(crate) past_measured: Measured,
+}
+
+/// One host; times in milliseconds of Unix time.
+#[repr(C)]
+pub(crate) struct HostRow {
+    /// Odd while it is being written.
+    pub(super) version: AtomicU64,
+    pub(super) started_at: AtomicU64,
+    pub(super) connections: AtomicU64,
+    /// When it was last heard from, in milliseconds of the boot clock.
+    pub(super) heard_at: AtomicU64,
+    /// Filled up with zero bytes.
+    pub(super) name: [AtomicU64; MAX_HOST_NAME / 8],
 }
 
 /// One worker process.

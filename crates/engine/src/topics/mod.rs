@@ -57,6 +57,38 @@ pub(crate) struct Topics {
     names: HashMap<Box<str>, u32>,
     topics: Slab<Topic>,
     interests: Option<Interests>,
+    changes: Option<Changes>,
+}
+
+/// Which topics are wanted, by name.
+#[derive(Default)]
+struct Changes {
+    /// By how many: the topic itself counts as one.
+    counts: HashMap<Box<str>, u32>,
+    /// What has changed and was not taken.
+    changed: Vec<(Box<str>, Interest)>,
+}
+
+impl Changes {
+    fn change(&mut self, name: &str, by: i32) {
+        if by > 0 {
+            let count = match self.counts.get_mut(name) {
+                Some(count) => count,
+                None => self.counts.entry(name.into()).or_default(),
+            };
+            *count += 1;
+            if *count == 1 {
+                self.changed.push((name.into(), Interest::Wanted));
+            }
+        } else if let Some(count) = self.counts.get_mut(name) {
+            *count -= 1;
+            if *count == 0
+                && let Some((name, _)) = self.counts.remove_entry(name)
+            {
+                self.changed.push((name, Interest::Unwanted));
+            }
+        }
+    }
 }
 
 /// Announces which topics exist, as one bit for many of them.
@@ -85,6 +117,26 @@ impl Topics {
         self.interests = Some(Interests { counts: vec![0; TOPIC_BITS], announce: Box::new(announce) });
     }
 
+    /// From here on, notes the names of topics that appear and disappear, for [`Topics::take_changes`].
+    pub(crate) fn note_changes(&mut self) {
+        self.changes = Some(Changes::default());
+    }
+
+    /// The names of topics that have appeared or disappeared, in order.
+    #[inline]
+    pub(crate) fn take_changes(&mut self) -> Vec<(Box<str>, Interest)> {
+        self.changes.as_mut().map(|changes| std::mem::take(&mut changes.changed)).unwrap_or_default()
+    }
+
+    fn change(&mut self, name: &str, by: i32) {
+        if let Some(interests) = &mut self.interests {
+            interests.change(name, by);
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.change(name, by);
+        }
+    }
+
     /// Adds a subscription. Doing so again changes nothing.
     pub(crate) fn subscribe(&mut self, subscriber: Key, subscriptions: &mut Subscriptions, name: &str) {
         let id = match self.names.get(name) {
@@ -93,9 +145,7 @@ impl Topics {
                 let id =
                     self.topics.insert(Topic { name: name.into(), subscribers: Set::default(), position: None }) as u32;
                 self.names.insert(name.into(), id);
-                if let Some(interests) = &mut self.interests {
-                    interests.change(name, 1);
-                }
+                self.change(name, 1);
                 id
             }
         };
@@ -105,16 +155,12 @@ impl Topics {
 
     /// Announces interest in a topic that may have no subscribers, until [`Topics::unwant`].
     pub(crate) fn want(&mut self, name: &str) {
-        if let Some(interests) = &mut self.interests {
-            interests.change(name, 1);
-        }
+        self.change(name, 1);
     }
 
     /// Ends what [`Topics::want`] has begun.
     pub(crate) fn unwant(&mut self, name: &str) {
-        if let Some(interests) = &mut self.interests {
-            interests.change(name, -1);
-        }
+        self.change(name, -1);
     }
 
     /// The topics whose messages are in an order, and the position of the last message of each.
@@ -172,9 +218,7 @@ impl Topics {
         if topic.subscribers.is_empty() {
             let topic = self.topics.remove(id as usize);
             self.names.remove(&topic.name);
-            if let Some(interests) = &mut self.interests {
-                interests.change(&topic.name, -1);
-            }
+            self.change(&topic.name, -1);
         } else if topic.subscribers.len() * 4 < topic.subscribers.capacity() {
             topic.subscribers.shrink_to(topic.subscribers.len() * 2);
         }
