@@ -28,8 +28,8 @@ pub use reactor::{
     Subscribed, Taken, TlsFacts, Token, Watching,
 };
 pub use registry::{
-    COUNTS, Counts, Fd, Held, HostInfo, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell, Times, Totals,
-    WorkerStats,
+    BrokerMetrics, COUNTS, Counts, Fd, Held, HostInfo, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell,
+    Times, Totals, WorkerStats,
 };
 pub use settings::{BrokerSettings, Settings, SlowConsumer};
 pub use system::acceptor::Ownership;

@@ -859,6 +859,11 @@ impl Reactor {
         self.ask_all(py, &Question::Everywhere(Box::new(question)), callback)
     }
 
+    /// Whether this server has a broker of several hosts that cannot be reached.
+    fn is_degraded(&self) -> bool {
+        self.shared.registry.is_degraded()
+    }
+
     /// All hosts that are alive, this one included; see `host_tuples`.
     fn hosts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         host_tuples(py, self.shared.registry.hosts())

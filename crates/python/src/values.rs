@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use engine::{
-    Answer, COUNTS, Content, Counts, Held, History, HostInfo, Info, Joined, Metrics, OldMessage, Page, Position, Stats,
-    Times,
+    Answer, BrokerMetrics, COUNTS, Content, Counts, Held, History, HostInfo, Info, Joined, Metrics, OldMessage, Page,
+    Position, Stats, Times,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTimeoutError;
@@ -124,6 +124,8 @@ pub(crate) fn metrics_dict<'py>(py: Python<'py>, metrics: &Metrics) -> PyResult<
     dict.set_item("refused", metrics.refused().collect::<Vec<_>>().into_py_dict(py)?)?;
     dict.set_item("stuck", metrics.stuck.iter().copied().into_py_dict(py)?)?;
     dict.set_item("closed_for_memory", metrics.closed_for_memory().map(named).collect::<Vec<_>>().into_py_dict(py)?)?;
+    let broker = metrics.broker.map(|BrokerMetrics { is_up, losses, hosts }| (is_up, losses, hosts));
+    dict.set_item("broker", broker)?;
     for (name, Times { buckets, sum }) in [("turns", metrics.turns()), ("handlers", metrics.handlers())] {
         dict.set_item(name, (buckets, sum))?;
     }

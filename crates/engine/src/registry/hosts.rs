@@ -25,6 +25,17 @@ pub struct HostInfo {
     pub age: u64,
 }
 
+/// The broker of several hosts, as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerMetrics {
+    /// Whether it can be reached.
+    pub is_up: bool,
+    /// How often it was lost.
+    pub losses: u64,
+    /// The hosts that are alive, this one included.
+    pub hosts: u64,
+}
+
 /// The state of the way to other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -82,6 +93,16 @@ impl Registry {
         } else {
             word.fetch_and(!bit, Ordering::Relaxed)
         };
+    }
+
+    /// What operators want to know about the broker; `None` without one.
+    pub(super) fn broker_metrics(&self) -> Option<BrokerMetrics> {
+        (self.way() != Way::None).then(|| BrokerMetrics {
+            is_up: !self.is_degraded(),
+            // Before the first connection it was not there either.
+            losses: self.header().ways_lost.load(Ordering::Relaxed).saturating_sub(1),
+            hosts: self.header().alive.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum(),
+        })
     }
 
     /// Records what a host has told about itself just now.
@@ -144,6 +165,9 @@ impl Registry {
 
     /// Records whether the broker cannot be reached.
     pub(crate) fn set_degraded(&self, is_degraded: bool) {
+        if is_degraded && !self.is_degraded() {
+            self.header().ways_lost.fetch_add(1, Ordering::Relaxed);
+        }
         self.header().is_degraded.store(is_degraded.into(), Ordering::Relaxed);
     }
 

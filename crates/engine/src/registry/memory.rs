@@ -46,6 +46,8 @@ pub(crate) struct Header {
     /// The state of the way to other hosts; see [`Way`](super::hosts::Way).
     pub(super) way: AtomicU64,
     pub(super) is_degraded: AtomicU64,
+    /// How often the way was lost.
+    pub(super) ways_lost: AtomicU64,
     /// The other hosts that are alive, one bit each.
     pub(super) alive: [AtomicU64; HOSTS / 64],
     /// What is known about all hosts, this one included.

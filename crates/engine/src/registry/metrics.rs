@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use crate::registry::hosts::BrokerMetrics;
 use crate::registry::measured::{
     BOUNDS, CELLS, CLOSE_CODES, CLOSED, FOR_MEMORY, HANDLERS, HELD, Held, REFUSED, STATUSES, TURNS,
 };
@@ -30,6 +31,8 @@ pub struct Metrics {
     pub stats: Stats,
     /// Whether a worker is stuck, by its id.
     pub stuck: Vec<(u8, bool)>,
+    /// The broker of several hosts, if there is one.
+    pub broker: Option<BrokerMetrics>,
     cells: [u64; CELLS],
 }
 
@@ -86,7 +89,7 @@ impl Registry {
                 slots.any(|slot| self.stuck(slot).is_set())
             };
             let stuck = stats.workers.iter().map(|worker| (worker.worker_id, is_stuck(worker.worker_id))).collect();
-            Metrics { stats, stuck, cells }
+            Metrics { stats, stuck, broker: self.broker_metrics(), cells }
         })
     }
 }

@@ -27,7 +27,7 @@ mod tests;
 pub use counts::{COUNTS, Counts, Totals};
 pub use fd::Fd;
 pub(crate) use fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
-pub use hosts::HostInfo;
+pub use hosts::{BrokerMetrics, HostInfo};
 pub(crate) use hosts::{MAX_HOST_NAME, Way, boot_now};
 pub(crate) use ids::{Ids, NoId};
 pub use info::Info;
