@@ -6,3 +6,4 @@ pub(crate) mod failure;
 mod pem_file;
 pub(crate) mod private_key;
 pub(crate) mod session;
+pub(crate) mod trusted;

@@ -1,0 +1,98 @@
+//! A `redis-server` of the test's own.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::LONG;
+
+/// See the module documentation. It is killed at the end.
+pub(super) struct Server {
+    process: Child,
+    pub(super) directory: PathBuf,
+    pub(super) port: u16,
+    arguments: Vec<String>,
+}
+
+/// A port that nobody uses.
+pub(super) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its number").port()
+}
+
+impl Server {
+    /// Starts one; `None` if there is none installed. `{dir}` in an argument is its directory.
+    pub(super) fn start(arguments: &[&str]) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("hubbub-redis-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        Self::start_in(directory, free_port(), arguments)
+    }
+
+    pub(super) fn start_in(directory: PathBuf, port: u16, arguments: &[&str]) -> Option<Self> {
+        let replaced = |argument: &&str| argument.replace("{dir}", &directory.to_string_lossy());
+        let arguments: Vec<_> = arguments.iter().map(replaced).collect();
+        let process = Self::spawn(&directory, port, &arguments)?;
+        let server = Self { process, directory, port, arguments };
+        server.wait_until_it_listens();
+        Some(server)
+    }
+
+    fn spawn(directory: &PathBuf, port: u16, arguments: &[String]) -> Option<Child> {
+        let mut command = Command::new("redis-server");
+        // The file of a configuration comes first.
+        let (files, options): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.ends_with(".conf"));
+        command.args(files).args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]);
+        command.arg(directory).args(options);
+        match command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            Ok(process) => Some(process),
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "redis-server cannot be started: {error}");
+                eprintln!("not run: redis-server cannot be started: {error}");
+                None
+            }
+        }
+    }
+
+    fn wait_until_it_listens(&self) {
+        let until = Instant::now() + LONG;
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < until, "redis-server does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Kills it.
+    pub(super) fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
+    /// Starts it again, without its data.
+    pub(super) fn restart(&mut self) {
+        self.kill();
+        self.process = Self::spawn(&self.directory, self.port, &self.arguments).expect("it was there before");
+        self.wait_until_it_listens();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
