@@ -26,10 +26,10 @@ mod tests;
 
 pub use counts::{COUNTS, Counts, Totals};
 pub use fd::Fd;
-pub(crate) use fd::{COUNTER, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
+pub(crate) use fd::{COUNTER, HOST_SHIFT, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
 pub use hosts::{BrokerMetrics, HostInfo};
 pub(crate) use hosts::{MAX_HOST_NAME, Way, boot_now};
-pub(crate) use ids::{Ids, NoId};
+pub(crate) use ids::{Ids, NoId, ticks};
 pub use info::Info;
 pub use measured::{Held, Measured};
 pub use memory::Registry;
