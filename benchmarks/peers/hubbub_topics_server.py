@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
         if "topic" not in query:
             server.push(request.fd, "welcome")
             return
-        since = [query["epoch"], int(query["offset"])] if "epoch" in query else None
+        since: list[str | int] | None = [query["epoch"], int(query["offset"])] if "epoch" in query else None
         task = asyncio.create_task(join(request.fd, query["topic"], since))
         tasks.add(task)
         task.add_done_callback(tasks.discard)

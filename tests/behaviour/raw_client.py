@@ -156,6 +156,12 @@ class RawClient:
         payload = await self._reader.readexactly(length)
         return RawFrame(first & 0x0F, payload, bool(first & 0x80), bool(first & 0x40))
 
+    async def message(self) -> RawFrame:
+        """Read up to the next frame of a message: on a busy machine the server may have sent a ping meanwhile."""
+        while (frame := await self.frame()).opcode in (Opcode.PING, Opcode.PONG):
+            pass
+        return frame
+
     async def close_frame(self) -> tuple[int, str]:
         """Read up to the server's Close; return its code and reason."""
         while (frame := await self.frame()).opcode != Opcode.CLOSE:

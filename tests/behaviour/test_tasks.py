@@ -42,7 +42,7 @@ async def answers(running: Running, messages: list[str] = MESSAGES, path: str = 
     async with running.raw() as client:
         assert (await client.upgrade(path=path)).status == 101
         client.send(b"".join(masked_frame(Opcode.TEXT, message.encode()) for message in messages))
-        return [(await client.frame()).payload.decode() for _ in messages]
+        return [(await client.message()).payload.decode() for _ in messages]
 
 
 def this_task() -> asyncio.Task[Any]:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from document import snippet, with_other_places
+
+from ports import free_port
 
 PATIENCE = 20.0
 
@@ -53,19 +54,10 @@ class Front(NamedTuple):
     """The certificate that a client must trust."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports that are not in use now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 @contextlib.asynccontextmanager
 async def nginx(installed: Installed, directory: Path, upstream: int) -> AsyncIterator[Front]:
     """Run nginx in front of a port."""
-    http, https = free_ports(2)
+    http, https = free_port(), free_port()
     certificate, key = await self_signed(installed("openssl"), directory)
     text = with_other_places(
         snippet("nginx"),
@@ -87,7 +79,7 @@ async def nginx(installed: Installed, directory: Path, upstream: int) -> AsyncIt
 @contextlib.asynccontextmanager
 async def caddy(installed: Installed, directory: Path, upstream: int) -> AsyncIterator[Front]:
     """Run Caddy in front of a port, without TLS, for which it would request a certificate."""
-    (http,) = free_ports(1)
+    http = free_port()
     text = with_other_places(
         snippet("caddy"),
         {"chat.example.com {": f"http://127.0.0.1:{http} {{", "127.0.0.1:9501": f"127.0.0.1:{upstream}"},

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,14 +17,6 @@ from websockets.asyncio.client import connect
 LISTENING = re.compile(r"listening on \S+ port (\d+)")
 SECONDS_TO_START = 30
 SECONDS_TO_STOP = 15
-
-
-def free_port() -> int:
-    """Return a free port of the loopback, for programs that cannot find one themselves."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 class Running:

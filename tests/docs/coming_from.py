@@ -9,8 +9,10 @@ from urllib.parse import urlencode
 
 import pytest
 import socketio.exceptions  # type: ignore[import-untyped]
-from as_process import Running, free_port, serving
+from as_process import Running, serving
 from snippets import Snippet, shows, source
+
+from ports import free_port
 
 PAGES = ("websockets", "fastapi", "socketio", "swoole", "django-channels")
 

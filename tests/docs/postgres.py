@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from as_process import free_port
+from ports import free_port
 
 
 def directory_of_programs() -> Path | None:

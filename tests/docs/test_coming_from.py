@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import socketio.exceptions  # type: ignore[import-untyped]
-from as_process import free_port, output_of, serving
+from as_process import output_of, serving
 from coming_from import (
     IN_PROJECT,
     Connect,
@@ -25,6 +25,8 @@ from readers_tests import passed, passed_in_node
 from snippets import Snippet, snippets_of, source
 from websockets.asyncio.client import connect as connect_to
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from ports import free_port
 
 # Installing Node may take longer than a test is given.
 pytestmark = pytest.mark.timeout(60, func_only=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from as_process import Running, free_port, serving
+from as_process import Running, serving
 from playwright.async_api import Page, expect
 from snippets import Snippet, shows, snippets_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from hubbub import client_path
+from ports import free_port
 
 PAGE = "docs/react.md"
 PROJECT = Path(__file__).with_name("react")

@@ -5,8 +5,10 @@ import json
 import re
 import urllib.request
 
-from as_process import free_port, serving
+from as_process import serving
 from snippets import ROOT, Snippet, shows
+
+from ports import free_port
 
 
 @shows("README.md", "Hubbub")

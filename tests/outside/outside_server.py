@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,14 +16,6 @@ from websockets.sync.client import ClientConnection, connect
 PATIENCE = 20
 SEND_QUEUE_SIZE = 32 * 1024 * 1024
 APP_DIR = Path(__file__).parent
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class OutsideServer:

@@ -10,9 +10,10 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from outside_server import PATIENCE, OutsideServer, free_port
+from outside_server import PATIENCE, OutsideServer
 
 from hubbub import Publisher
+from ports import free_port
 
 HUBBUB = [sys.executable, "-m", "hubbub"]
 

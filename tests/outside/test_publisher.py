@@ -7,9 +7,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from outside_server import PATIENCE, SEND_QUEUE_SIZE, Client, OutsideServer, free_port, run_program
+from outside_server import PATIENCE, SEND_QUEUE_SIZE, Client, OutsideServer, run_program
 
 from hubbub import Publisher
+from ports import free_port
 
 
 @pytest.fixture

@@ -16,17 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import ConnectionClosed
 
 from hubbub import Server
+from ports import free_port
 
 Samples = dict[str, float]
 """Return the values by name and labels, as written in the exposition."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 async def fetch(port: int) -> str:

@@ -13,10 +13,11 @@ from urllib.request import urlopen
 
 import pytest
 from launched import Launch, Launched, ProgramFile, Run, ask, gone, until
-from test_metrics import free_port, scrape
+from test_metrics import scrape
 from test_metrics import until as until_scraped
 
 from hubbub import Server
+from ports import free_port
 
 # Long enough that a worker on a busy machine does not seem stuck.
 STUCK_AFTER = 1.5
