@@ -688,6 +688,29 @@ def stats(port: str | None, control: str | None, as_json: bool) -> None:
         print_table(list(zip(names, *part, strict=True)), left={0})
 
 
+@main.command()
+@click.option(
+    "--seconds",
+    type=float,
+    default=30,
+    show_default=True,
+    help="The time for all connections together, 0 to 86,400. The server stops after it.",
+)
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Return only once the server has stopped.")
+@_talking
+def drain(seconds: float, wait: bool, port: str | None, control: str | None, as_json: bool) -> None:
+    """Send all clients away, evenly spread over some seconds, and stop the server.
+
+    Meanwhile handshakes get 503, and so does the health check, so that load balancers choose other servers. Connections
+    are closed with 1012, upon which clients connect again.
+    """
+    with _server(port, control) as server:
+        server.drain(seconds)
+        if wait:
+            server._wait_until_stopped()
+    _answer(as_json, stopped=wait)
+
+
 # ---- for people ------------------------------------------------------------------------------------------
 
 

@@ -70,6 +70,8 @@ class Embedded:
         self._measured: dict[str, Any] | None = None
         self._measuring = threading.Lock()
         self._is_to_leave = False
+        # Set while the server is being drained: stops it.
+        self._drained: asyncio.TimerHandle | None = None
         # Why the worker could not start.
         self.failure: FailedStart | None = None
 
@@ -205,6 +207,9 @@ class Embedded:
     def let_go(self) -> None:
         """Release everything at once, without a graceful stop; may be called again."""
         self._close_listeners()
+        if self._drained:
+            self._drained.cancel()
+            self._drained = None
         if self._exposition:
             self._measure()
             self._exposition.close()
@@ -230,11 +235,21 @@ class Embedded:
             return self._measured
 
     def _hear(self) -> None:
-        """Log the hub's messages; its other reports do not concern a server without worker processes."""
+        """Handle what concerns a server without worker processes."""
         assert self._hub
         for kind, level, text in self._hub.events():
             if kind == "log":
                 log.log(level, "%s", text)
+            elif kind == "drain" and self.worker:
+                self._drain(self.worker, float(text))
+
+    def _drain(self, worker: Worker, seconds: float) -> None:
+        """Send all clients away within this time; then stop."""
+        log.info("draining: all clients are sent away within %g s; then the server stops", seconds)
+        worker.drain(seconds)
+        if self._drained:
+            self._drained.cancel()
+        self._drained = worker.loop.call_later(seconds, self.shutdown)
 
     def _close_listeners(self) -> None:
         if self._listeners:

@@ -138,6 +138,8 @@ class Master:
         # `shutdown()` may be called before there is an event loop.
         self._is_to_stop = False
         self._is_stopping = False
+        # Set while the server is being drained: stops it.
+        self._drained: asyncio.TimerHandle | None = None
         self._status = 0
         self._exposition: Exposition | None = None
         self._watchdog: Watchdog | None = None
@@ -341,6 +343,8 @@ class Master:
                     self._begin_reload()
                 case "shutdown":
                     self._stop("shutdown() was called")
+                case "drain":
+                    self._drain(float(text))
                 case "log":
                     log.log(number, "%s", text)
 
@@ -355,6 +359,8 @@ class Master:
         seat.starting, seat.serving = None, process
         if old:
             self._tell_to_leave(old, "replace")
+        if self._drained:
+            self._hub.drain(process.slot, max(self._drained.when() - self._loop.time(), 0))
         if self._reload and self._reload.seat is seat:
             self._reload.old = old
             if old is None:
@@ -509,7 +515,7 @@ class Master:
     # ---- reload ------------------------------------------------------------------------------------------
 
     def _begin_reload(self) -> None:
-        if self._is_stopping:
+        if self._is_stopping or self._drained:
             return
         if self._reload and (starting := self._reload.seat.starting):
             # It may have loaded the old code, or be stuck in it.
@@ -573,6 +579,20 @@ class Master:
     def _stop_by_signal(self, number: signal.Signals) -> None:
         self._call(self._stop, number.name)
 
+    def _drain(self, seconds: float) -> None:
+        """Have all workers refuse handshakes and send their clients away within this time; then stop."""
+        if self._is_stopping:
+            return
+        assert self._loop
+        log.info("draining: all clients are sent away within %g s; then the server stops", seconds)
+        systemd.notify(f"STATUS=draining, for {seconds:g} s")
+        if self._drained:
+            self._drained.cancel()
+        self._drained = self._loop.call_later(seconds, self._stop, "drained")
+        for process in self._processes.values():
+            if process.stage is Stage.SERVING:
+                self._hub.drain(process.slot, seconds)
+
     def _stop(self, reason: str = "") -> None:
         """Stop all processes; `reason`, if given, is logged."""
         if self._is_stopping:
@@ -580,6 +600,8 @@ class Master:
         if reason:
             log.info("%s: stopping", reason)
         self._is_stopping = True
+        if self._drained:
+            self._drained.cancel()
         systemd.notify("STOPPING=1")
         self._listeners.remove_file()
         self._hub.stop_accepting()

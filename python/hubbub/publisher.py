@@ -46,6 +46,8 @@ MAX_WAIT = 365 * 24 * 3600.0
 # whole timeout: this part of it is kept for the report, but at most this many seconds.
 REPORT_PART, MAX_REPORT = 0.2, 0.5
 MAX_PORT = 65535
+# The longest time for draining, in seconds.
+MAX_DRAIN = 86_400
 # The number of a worker that no server has.
 NO_WORKER = 255
 # Seconds to wait for the reader thread of a connection that has ended.
@@ -128,6 +130,10 @@ class _Connection:
         taken.add_done_callback(lambda _: self.core.close())
         return taken
 
+    def wait_until_broken(self) -> None:
+        """Wait until the server ends the connection."""
+        self._reader.join()
+
     def end(self) -> None:
         """Close at once."""
         self.core.close()
@@ -179,6 +185,11 @@ class _Line:
 
     def __repr__(self) -> str:
         return f"port {self.port}" if self.path is None else repr(self.path)
+
+    @property
+    def current(self) -> _Connection | None:
+        """The connection, if there is one."""
+        return self._connection
 
     def deadline(self, timeout: float | None) -> float:
         """Return when a call that starts now must end, by the monotonic clock."""
@@ -543,6 +554,29 @@ class Publisher(_Sender):
         stats: Stats = self._ask(lambda core, ticket, wait: core.stats(ticket, wait), timeout)
         return stats
 
+    def drain(self, seconds: float = 30.0, *, timeout: float | None = None) -> None:
+        """Have the server send its clients away, and stop.
+
+        From now on handshakes get 503 with Retry-After, and so does `health_path`, so that load balancers choose other
+        servers. All connections are closed with 1012, one after the other, evenly spread over `seconds`: so their
+        clients come back, to other servers, one after the other too. After that time the server stops gracefully.
+        Returns as soon as this has begun. Another call begins anew with its own time.
+
+        Args:
+            seconds: The time for all connections together, 0 to 86,400. The server stops only after this time, even if
+                it has no connections: load balancers need a while to notice.
+
+        Raises:
+            TypeError: `seconds` is not a number.
+            ValueError: `seconds` is out of range.
+        """
+        self._ask(_draining(seconds), timeout)
+
+    def _wait_until_stopped(self) -> None:
+        """Wait until the server ends the connection that this publisher has, if it has one."""
+        if connection := self._line.current:
+            connection.wait_until_broken()
+
     def close(self) -> None:
         """Wait until the server has taken everything published, then disconnect. A later call connects again.
 
@@ -664,6 +698,10 @@ class AsyncPublisher(_Sender):
         stats: Stats = await self._ask(lambda core, ticket, wait: core.stats(ticket, wait))
         return stats
 
+    async def drain(self, seconds: float = 30.0) -> None:
+        """See `Publisher.drain`."""
+        await self._ask(_draining(seconds))
+
     async def close(self) -> None:
         """See `Publisher.close`."""
         deadline = self._line.deadline(None)
@@ -722,6 +760,14 @@ def _sending(data: str | bytes, worker_id: int) -> Question:
     # The server has fewer workers than this, and says how many.
     to = worker_id if 0 <= worker_id < NO_WORKER else NO_WORKER
     return lambda core, ticket, wait: core.send_message(ticket, data, to, wait)
+
+
+def _draining(seconds: float) -> Question:
+    """Return the question that drains the server."""
+    check_seconds("seconds", seconds)
+    if not 0 <= seconds <= MAX_DRAIN:
+        raise ValueError(f"seconds must be 0 to {MAX_DRAIN:,}, not {short_number(seconds)}")
+    return lambda core, ticket, wait: core.drain(ticket, seconds, wait)
 
 
 def _check_sent(answer: bool | int, worker_id: int) -> None:

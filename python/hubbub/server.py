@@ -998,7 +998,7 @@ class Server:
         another loop.
 
         Raises:
-            SettingsError: A file that a setting names does not exist.
+            SettingsError: A file that a setting names does not exist, or there is a `broker`.
             OSError: The port is in use, or the host is unknown.
             Exception: The exception that `worker_start` raised, or the startup of the `app`.
             RuntimeError: The server is already running.
@@ -1066,6 +1066,16 @@ class Server:
         return embedded
 
     def _make_embedded(self, control: str | None) -> Embedded:
+        """Make the whole server for this one process.
+
+        Raises:
+            SettingsError: There is a `broker`: the master talks to it, and there is none.
+        """
+        if self.settings.broker is not None:
+            raise SettingsError(
+                "broker: set, but this server runs in one process; a server among several hosts needs the master that "
+                "`server.start()` and `hubbub run` have"
+            )
         return Embedded(
             self, self.settings, self._topics, self._handlers, self._routes(), self._json, self._app, control
         )

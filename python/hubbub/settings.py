@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, TypedDict
 
+from .broker_url import BrokerUrl, is_prefix
 from .errors import SettingsError
 from .kinds import (
     Choice,
@@ -149,6 +150,10 @@ class ServerSettings(TypedDict, total=False):
     max_body_size: int | None
     limit_concurrency: int | None
     history_memory: int
+    broker: str | None
+    broker_prefix: str
+    broker_queue_size: int
+    broker_required: bool
     max_requests: int | None
     ssl_certfile: str | os.PathLike[str] | None
     ssl_keyfile: str | os.PathLike[str] | None
@@ -365,6 +370,38 @@ class Settings:
         Integer(0, MAX_BYTES, "bytes"),
         "Memory for the history of all topics together (`topic_options`). Above it, the oldest messages of the topic "
         "that was used least recently go first. The master holds it, or the process of an embedded server.",
+    )
+    broker: str | None = _setting(
+        None,
+        OrNone(BrokerUrl()),
+        "The Redis or Valkey server through which servers on several hosts are one: all that have the same `broker` "
+        "and `broker_prefix`. `redis://user:password@host:6379/0`, `rediss://` with TLS, "
+        "`redis+unix:///path/to/redis.sock`, or `redis+sentinel://name@host:26379,host:26379/0` for the master of "
+        "that name. All users of the machine can read options, so set the variable if the URL has a password. The URL "
+        "is not shown in `repr(settings)` or in error messages, and the log has `***` for the password. Whoever can "
+        "write to that Redis can push to any client. With None, this server is alone. An embedded server cannot have "
+        "a broker.",
+    )
+    broker_prefix: str = _setting(
+        "hubbub",
+        Text("1 to 64 letters, digits, or characters of -_.:", is_prefix),
+        "What the names of all keys and channels in Redis begin with. Servers with different prefixes have nothing to "
+        "do with each other, so several applications, or a test and a live system, can share one Redis.",
+    )
+    broker_queue_size: int = _setting(
+        64 * MIB,
+        Integer(1 * MIB, MAX_BYTES, "bytes"),
+        "What may wait for Redis, and as much again that has come from it and waits for the hub. While Redis is away, "
+        "messages for other hosts wait here, for at most 5 seconds; what does not fit, or has waited longer, is "
+        "dropped and counted. The master holds it. Raising it lets a Redis that is away or slow take more memory.",
+    )
+    broker_required: bool = _setting(
+        True,
+        Flag(),
+        "Whether the server refuses to start (exit status 1) if it gets no host number within 10 seconds: Redis is "
+        "away, refuses the password, or cannot be written to. If off, a warning is logged, and the server serves "
+        "alone and joins the others as soon as it can. Once a server has joined, it goes on without Redis in either "
+        "case.",
     )
     max_requests: int | None = _setting(
         None,

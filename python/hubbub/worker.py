@@ -23,6 +23,7 @@ from .asgi.front import Front, common_scope
 from .asgi.lifespan import Lifespan, StartupFailed
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
+from .draining import Draining
 from .endpoints import Route, handle_websockets
 from .errors import BadInput, CannotServe, NotJson, NotRunning, short_number, wrong_type
 from .event_loop import Selector
@@ -111,6 +112,8 @@ CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
     "replace": (CloseCode.SERVICE_RESTART, "the server is reloading"),
     "terminate": (CloseCode.GOING_AWAY, "this worker is stopping"),
 }
+# For clients of a server that is drained: they may come back at once, to another server.
+DRAINING = (CloseCode.SERVICE_RESTART, "the server is stopping: connect again")
 
 # A worker that is being replaced closes this many connections per interval, or more if it has very many. Clients
 # reconnect at the rate at which they are disconnected.
@@ -227,6 +230,8 @@ class Worker:
         # The exception that `worker_start` raised, or None, once it has ended.
         self._worker_start: asyncio.Future[BaseException | None] | None = None
         self._is_leaving = False
+        # Set when the server is drained.
+        self._draining: Draining | None = None
         # Whether everything has been released.
         self.is_disposed = False
         # The stop no longer waits for handlers: everything they were holding up has been done.
@@ -360,6 +365,15 @@ class Worker:
             self._why = why
         self.is_to_leave.set()
 
+    def drain(self, seconds: float) -> None:
+        """Refuse handshakes, and close the WebSockets one after the other within this time; see `Publisher.drain`."""
+        if self._draining:
+            self._draining.cancel()
+        self.reactor.refuse_handshakes()
+        self._draining = Draining(
+            self.loop, self.reactor.own_ids(), seconds, lambda fd: self.reactor.disconnect(fd, *DRAINING)
+        )
+
     async def stop(self) -> None:
         """Stop gracefully: no new connections, running handlers end, all connections are closed.
 
@@ -367,6 +381,8 @@ class Worker:
         still running are cancelled, and connections that are still open are cut off.
         """
         deadline = self.loop.time() + self._settings.shutdown_timeout
+        if self._draining:
+            self._draining.cancel()
         if self._why != "stop":
             self.reactor.return_sockets()
             # Connections whose TLS handshake has begun cannot be handed to another worker.
@@ -390,7 +406,7 @@ class Worker:
             deadline = self.loop.time() + CANCEL_GRACE
         if self._front:
             self._front.refuse_handshakes()
-        self.reactor.close_all(*CLOSING[self._why])
+        self.reactor.close_all(*(DRAINING if self._draining else CLOSING[self._why]))
         if not await self.caller.until(self._is_quiet, deadline):
             self.caller.cancel()
             if self._front:
@@ -440,6 +456,8 @@ class Worker:
     def close(self) -> None:
         """Detach from the event loop at once; queued data is written as far as possible without waiting."""
         self._end_watch()
+        if self._draining:
+            self._draining.cancel()
         if self.lifespan:
             self.lifespan.cancel()
         self.caller.is_stopping = self._left_behind = True
@@ -559,7 +577,7 @@ class Worker:
         if self._is_leaving and self._why == "stop":
             self._respond(token, STOPPING)
         elif request.path == self._settings.health_path:
-            self._respond(token, HEALTHY if request.method in HEALTH_METHODS else NO_HEALTH_METHOD)
+            self._respond(token, self._health(request.method))
         elif "request" not in self._at[request._endpoint]:
             self._respond(token, UPGRADE_REQUIRED if self._serves_websockets[request._endpoint] else NOT_FOUND)
         elif handlers := self.reactor.handlers_in_excess():
@@ -575,12 +593,18 @@ class Worker:
         if self._is_leaving and self._why == "stop":
             self._respond(token, STOPPING)
         elif self._settings.health_path is not None and scope["path"] == self._settings.health_path:
-            self._respond(token, HEALTHY if scope["method"] in HEALTH_METHODS else NO_HEALTH_METHOD)
+            self._respond(token, self._health(scope["method"]))
         elif handlers := self.reactor.handlers_in_excess():
             self.on_shortage("handlers", handlers)
             self._respond(token, TOO_MANY_HANDLERS)
         elif self._front:
             self._front.request(token, scope, body, is_forwarded=is_forwarded)
+
+    def _health(self, method: str) -> Response:
+        """Return the answer at `health_path`."""
+        if method not in HEALTH_METHODS:
+            return NO_HEALTH_METHOD
+        return STOPPING if self._draining else HEALTHY
 
     def on_app_handshake(self, token: int, scope: dict[str, Any], is_forwarded: bool) -> None:
         """Have the application answer a handshake."""

@@ -17,7 +17,7 @@ from raw_client import RawClient
 from running import Serve, all_from
 from websockets.asyncio.client import connect
 
-from hubbub import CannotServe, HubbubError, NotRunning, Opcode, Server
+from hubbub import CannotServe, HubbubError, NotRunning, Opcode, Server, SettingsError
 
 
 async def test_async_with_serves_until_the_end_of_the_block() -> None:
@@ -29,6 +29,14 @@ async def test_async_with_serves_until_the_end_of_the_block() -> None:
             assert len(server.connections) == 1
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_an_embedded_server_cannot_be_one_of_several_hosts() -> None:
+    server = Server(port=0, broker="redis://:hunter2@localhost")
+    for serving in (server.serve(), server.__aenter__()):
+        with pytest.raises(SettingsError, match=r"^broker: set, but this server runs in one process") as caught:
+            await serving
+        assert "hunter2" not in str(caught.value)
 
 
 async def test_the_end_of_the_block_is_a_graceful_stop(serve_here: Serve) -> None:

@@ -19,13 +19,15 @@ from server_process import MIB, wait_until
 
 from hubbub import Publisher
 
-VERSION = 5
+VERSION = 6
 # Milliseconds for the answer to a question.
 PATIENCE_MS = 5000
 # The kinds of messages, commands and questions (their first bytes), and the formats of data.
 COMMAND, ASK, ANSWER, SOCKETS, LEAVE, SENDER_GONE, READY, LEAVING, RELOAD, SHUTDOWN, HELLO, WELCOME = range(1, 13)
 PUSH, OVERFLOW, PING, DISCONNECT, SUBSCRIBE, UNSUBSCRIBE, PUBLISH, BROADCAST, PIPE_MESSAGE = range(1, 10)
+DRAIN = 31
 DO, SUBSCRIBERS, STATS, CONNECTIONS = range(1, 5)
+DRAIN_ALL = 20
 TEXT, BINARY = 1, 2
 
 FD = struct.pack("<Q", 1)
@@ -84,6 +86,7 @@ MISBEHAVIOURS = {
     "an answer": message(ANSWER, struct.pack("<QBB", 1, DO, 1)),
     "sockets": message(SOCKETS, struct.pack("<HI", 1, 0)),
     "leave": message(LEAVE, b"\0"),
+    "draining, as a worker is told": message(DRAIN, struct.pack("<I", 0)),
     "sender gone": message(SENDER_GONE),
     "ready": message(READY),
     "leaving": message(LEAVING),
@@ -103,6 +106,7 @@ MISBEHAVIOURS = {
         PUBLISH, struct.pack("<H", 256) + b"x" * 256 + bytes([TEXT]) + NOBODY_EXCLUDED
     ),
     "a question for a topic that is not UTF-8": question(SUBSCRIBERS, b"\xff"),
+    "a time for draining that is cut short": question(DRAIN_ALL, b"\0\0"),
     "a close code that may not be sent": command(DISCONNECT, FD + struct.pack("<H", 1005)),
     "a reason that is too long": command(DISCONNECT, FD + struct.pack("<H", 1000) + b"x" * 124),
     "a ping that is too long": command(PING, FD + b"x" * 126),

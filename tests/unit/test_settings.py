@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubbub.broker_url import masked
 from hubbub.errors import HubbubError, SettingsError
 from hubbub.settings import Setting, Settings, more_follow
 
@@ -57,6 +58,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         max_header_size=16_384,
         max_body_size=1_048_576,
         limit_concurrency=None,
+        broker=None,
+        broker_prefix="hubbub",
+        broker_queue_size=67_108_864,
+        broker_required=True,
         max_requests=None,
         ssl_certfile=None,
         ssl_keyfile=None,
@@ -393,6 +398,70 @@ def test_a_password_is_shown_nowhere() -> None:
         assert told == f"ssl_keyfile_password: <{kind}> (keyword) is not allowed; {allowed}"
     told = refusal(environ={"HUBBUB_SSL_KEYFILE_PASSWORD": "hunter2"})
     assert told == "ssl_keyfile_password: set, although ssl_keyfile is not; allowed is only both"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://redis.example.com:6380/3",
+        "redis://:hunter2@10.0.0.1/",
+        "redis://app:hunter2%40@[::1]:6379/0",
+        "rediss://cache.example.com",
+        "redis+unix:///run/redis/redis.sock",
+        "redis+unix://app:hunter2@/run/redis/redis.sock?db=2",
+        "redis+sentinel://main@10.0.0.1:26379,10.0.0.2:26379/0",
+        "redis+sentinel://app:hunter2@main@10.0.0.1,[::1]:26379",
+    ],
+)
+def test_a_broker_is_a_url_whose_password_is_shown_nowhere(url: str) -> None:
+    settings = load(broker=url)
+    assert settings.broker == url
+    assert load(environ={"HUBBUB_BROKER": url}) == load(options={"broker": url}) == settings
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in masked(url)
+    assert masked(url) == url.replace("hunter2%40", "***").replace("hunter2", "***")
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("", "it does not begin with redis://"),
+        ("hunter2", "it does not begin with redis://"),
+        ("http://hunter2@localhost", "it does not begin with redis://"),
+        ("Redis://localhost", "it does not begin with redis://"),
+        ("redis://", "it is not complete"),
+        ("redis://app:hunter2@", "it is not complete"),
+        ("redis://local host", "it is not complete"),
+        ("redis://hunter2#@localhost", "it is not complete"),
+        ("redis://localhost/first", "it is not complete"),
+        ("redis://localhost,other", "it is not complete"),
+        ("redis+unix://run/redis.sock", "it is not complete"),
+        ("redis+sentinel://10.0.0.1:26379", "it is not complete"),
+        ("redis://localhost:0", "a port is 1 to 65535"),
+        ("redis://localhost:65536", "a port is 1 to 65535"),
+        ("redis+sentinel://main@10.0.0.1:26379,10.0.0.2:99999", "a port is 1 to 65535"),
+        ("redis://localhost/10000000", "the number of a database is 0 to 1,000,000"),
+        ("redis://:%ffhunter2@localhost", "the password is not UTF-8"),
+        ("redis://localhost\udc80", "it is not complete"),
+    ],
+)
+def test_a_wrong_broker_is_refused_without_being_shown(url: str, detail: str) -> None:
+    told = refusal(broker=url)
+    assert told.startswith(f"broker: <str> (keyword) is not allowed: {detail}")
+    assert "hunter2" not in told
+
+
+def test_a_broker_may_be_none() -> None:
+    assert load(broker=None) == load(options={"broker": "none"}) == load()
+    assert refusal(broker=b"redis://localhost").startswith("broker: <bytes> (keyword) is not allowed; allowed is a URL")
+
+
+def test_the_prefix_of_a_broker_has_no_special_characters() -> None:
+    assert load(broker_prefix="live:chat-2.x_").broker_prefix == "live:chat-2.x_"
+    for prefix in ("", "x" * 65, "a b", "a{b}", "ä", "a*", "a\n"):
+        assert "broker_prefix: " in refusal(broker_prefix=prefix)
+    assert "broker_queue_size: " in refusal(broker_queue_size=1024)
 
 
 def test_authorities_of_clients_need_tls() -> None:

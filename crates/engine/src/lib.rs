@@ -22,7 +22,7 @@ pub use hub::{Hub, HubEvent};
 pub use language::command::{Command, Format, MAX_INFO, MAX_KEY, MAX_PIPED, OUTSIDE, is_topic};
 pub use language::history::{History, OldMessage};
 pub use language::listing::{MAX_MEMBERS_PAGE, MAX_TOPICS_PAGE, Member, Page, TopicSize};
-pub use language::message::{Answer, Joined, Leave, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
+pub use language::message::{Answer, Joined, Leave, MAX_DRAIN, MAX_PATIENCE, Message, PATIENCE, Question, VERSION};
 pub use reactor::{
     Event, MemberEvent, Owner, Part, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage,
     Subscribed, Taken, TlsFacts, Token, Watching,

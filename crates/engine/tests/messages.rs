@@ -118,6 +118,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Question::Connections,
         Question::Info(fd),
         Question::Flush,
+        Question::Drain(Duration::from_millis(1500)),
     ];
     let answers = [
         Answer::Done(flag),
@@ -139,6 +140,7 @@ fn messages(values: &Values) -> Vec<Message<'_>> {
         Message::Leave(Leave::Stop),
         Message::Leave(Leave::Replace),
         Message::Leave(Leave::Terminate),
+        Message::Drain(Duration::from_millis(code.into())),
         Message::SenderGone,
         Message::Dropped,
         Message::Wake,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Answer, EndpointId, Event, Fd, Leave, MemberEvent, OUTSIDE, Payload, Refused, Relief, Shortage, Token};
 use pyo3::prelude::*;
@@ -51,6 +52,7 @@ pub(crate) enum Other {
     Refused(Box<Refused>),
     Relieved(Relief),
     Leave(Leave),
+    Drain(Duration),
     AcceptPaused(String),
     Shortage(Shortage),
     CertificateRead(Option<String>),
@@ -97,6 +99,7 @@ impl Step {
             Event::Refused(refused) => Other::Refused(refused),
             Event::Relieved(relief) => Other::Relieved(relief),
             Event::Leave(why) => Other::Leave(why),
+            Event::Drain(time) => Other::Drain(time),
             Event::Shortage(shortage) => Other::Shortage(shortage),
             Event::AcceptPaused { error } => Other::AcceptPaused(engine::explain(&error)),
             Event::CertificateRead(result) => Other::CertificateRead(result.err()),

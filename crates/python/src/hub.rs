@@ -1,6 +1,7 @@
 //! The hub as seen by the supervisor.
 
 use std::os::fd::{IntoRawFd, RawFd};
+use std::time::Duration;
 
 use engine::{HubEvent, Leave};
 use pyo3::exceptions::PyValueError;
@@ -67,14 +68,16 @@ impl Hub {
     }
 
     /// Events since the last call, as `(what, slot or level, text)`, where `what` is "ready", "leaving", "reload",
-    /// "shutdown", "stuck" (with a text if the worker has not said so itself), "moves", "numbered" (with the number of this host among
-    /// others), "unusable" (it cannot be one of them, and why) or "log".
+    /// "shutdown", "drain" (with the seconds as text), "stuck" (with a text if the worker has not said so itself),
+    /// "moves", "numbered" (with the number of this host among others), "unusable" (it cannot be one of them, and why) or
+    /// "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
             HubEvent::Leaving(slot) => ("leaving", slot, String::new()),
             HubEvent::Reload(slot) => ("reload", slot, String::new()),
             HubEvent::Shutdown(slot) => ("shutdown", slot, String::new()),
+            HubEvent::Drain(time) => ("drain", 0, time.as_secs_f64().to_string()),
             HubEvent::Stuck { slot, is_news } => ("stuck", slot, if is_news { "news".into() } else { String::new() }),
             HubEvent::Moves(slot) => ("moves", slot, String::new()),
             HubEvent::Numbered(host) => ("numbered", host, String::new()),
@@ -107,6 +110,13 @@ impl Hub {
             return Err(PyValueError::new_err(format!("unknown reason to leave: {why}")));
         };
         self.hub.leave(slot, *leave);
+        Ok(())
+    }
+
+    /// Has a worker refuse handshakes, and close its connections one after the other within so many seconds.
+    fn drain(&self, slot: u8, seconds: f64) -> PyResult<()> {
+        let time = Duration::try_from_secs_f64(seconds).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        self.hub.drain(slot, time);
         Ok(())
     }
 

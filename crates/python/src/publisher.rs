@@ -263,6 +263,11 @@ impl Publisher {
         self.ask(py, ticket, Question::Info(fd.0), timeout)
     }
 
+    /// See `hubbub.Publisher.drain`; the answer is `True`.
+    fn drain(&self, py: Python<'_>, ticket: Ticket, seconds: Wait, timeout: Wait) -> PyResult<()> {
+        self.ask(py, ticket, Question::Drain(seconds.0), timeout)
+    }
+
     /// Asks for an answer once everything sent before has been accepted. Never waits.
     fn flush(&self, py: Python<'_>, number: u64) -> PyResult<()> {
         self.ask(py, Ticket(number, Wait(PATIENCE)), Question::Flush, Wait(Duration::ZERO))

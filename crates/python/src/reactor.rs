@@ -760,6 +760,11 @@ impl Reactor {
         self.on_loop(py, engine::Reactor::tell_leaving)
     }
 
+    /// Refuses handshakes from here on.
+    fn refuse_handshakes(&self, py: Python<'_>) -> PyResult<()> {
+        self.on_loop(py, engine::Reactor::refuse_handshakes)
+    }
+
     /// Asks the master for "reload" or "shutdown".
     fn ask(&self, py: Python<'_>, what: &str) -> PyResult<()> {
         match what {

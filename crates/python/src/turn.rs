@@ -191,6 +191,9 @@ impl Reactor {
             Other::Leave(why) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "leave"), (leave_name(why),))?;
             }
+            Other::Drain(time) => {
+                self.runner.worker.bind(py).call_method1(intern!(py, "drain"), (time.as_secs_f64(),))?;
+            }
             Other::AcceptPaused(error) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "accept_paused"), (error,))?;
             }

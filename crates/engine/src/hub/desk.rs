@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::language::message::Leave;
 use crate::registry::{Registry, SLOTS};
@@ -25,6 +26,8 @@ pub enum HubEvent {
     Reload(u8),
     /// The worker in this slot wants the server to stop.
     Shutdown(u8),
+    /// Another program wants the server to send its clients away within this time, and to stop then.
+    Drain(Duration),
     /// The event loop of a worker is stuck.
     Stuck {
         /// The worker's slot.
@@ -47,6 +50,7 @@ pub(super) enum Request {
     Listen(OwnedFd, Ownership),
     Add { slot: u8, worker_id: u8, stream: OwnedFd },
     Leave { slot: u8, why: Leave },
+    Drain { slot: u8, time: Duration },
     Ended { slot: u8 },
     StopAccepting,
     Close,

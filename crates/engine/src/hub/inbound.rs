@@ -259,6 +259,10 @@ impl Routing {
                     }
                     Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
                     Question::Flush => Answer::Done(true),
+                    Question::Drain(time) => {
+                        self.desk.tell(HubEvent::Drain(time));
+                        Answer::Done(true)
+                    }
                 };
                 self.reply(key, number, answer);
             }

@@ -36,7 +36,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub use desk::HubEvent;
 use desk::{Desk, Request, lock};
@@ -163,6 +163,11 @@ impl Hub {
     /// Passes no more connections to a worker, and tells it to leave.
     pub fn leave(&self, slot: u8, why: Leave) {
         self.ask(Request::Leave { slot, why });
+    }
+
+    /// Has a worker let no more clients in, and close its connections one after the other within this time.
+    pub fn drain(&self, slot: u8, time: Duration) {
+        self.ask(Request::Drain { slot, time });
     }
 
     /// Clears what a worker's process left behind, and frees its slot. The process must certainly be gone.

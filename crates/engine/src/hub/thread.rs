@@ -304,6 +304,11 @@ impl Routing {
                 }
                 Request::Add { slot, worker_id, stream } => self.add_worker(slot, worker_id, stream),
                 Request::Leave { slot, why } => self.tell_to_leave(slot, why),
+                Request::Drain { slot, time } => {
+                    if let Some((link, _)) = self.worker(slot) {
+                        link.send(&Message::Drain(time));
+                    }
+                }
                 Request::Ended { slot } => self.clear(slot),
                 Request::StopAccepting => {
                     self.is_stopping = true;

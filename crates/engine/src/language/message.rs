@@ -24,6 +24,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const HUB_PATIENCE: Duration = Duration::from_millis(4500);
 /// The longest time to wait for an answer, whatever is requested.
 pub const MAX_PATIENCE: Duration = Duration::from_secs(3600);
+/// The longest time that a server may take to send its clients away.
+pub const MAX_DRAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes before a frame's content.
 pub(crate) const HEADER: usize = 4;
@@ -83,6 +85,9 @@ pub enum Question<'a> {
     Everywhere(Box<Question<'a>>),
     /// Which hosts there are. Answered with [`Answer::Hosts`].
     Hosts,
+    /// Let no more clients in, close all connections one after the other within this time (whole milliseconds, at most
+    /// [`MAX_DRAIN`]), and end. Answered with [`Answer::Done`] as soon as it begins.
+    Drain(Duration),
 }
 
 /// The answer to a question.
@@ -142,6 +147,9 @@ pub enum Message<'a> {
     Sockets(Vec<&'a [u8]>),
     /// To a worker.
     Leave(Leave),
+    /// To a worker: let no more clients in, and close all connections one after the other within this time (whole
+    /// milliseconds).
+    Drain(Duration),
     /// To a worker: another worker is gone, and what it had sent may never arrive.
     SenderGone,
     /// To a worker: commands for it were dropped, because it took none. From here on, it gets them again.
@@ -289,6 +297,7 @@ const UNWANT: u8 = 27;
 const FENCED: u8 = 28;
 const HOST: u8 = 29;
 const HOST_LEAVES: u8 = 30;
+const DRAIN: u8 = 31;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -309,6 +318,7 @@ const JOIN: u8 = 16;
 const SILENT_HOST: u8 = 17;
 const EVERYWHERE: u8 = 18;
 const HOSTS: u8 = 19;
+const DRAIN_ALL: u8 = 20;
 
 impl<'a> Message<'a> {
     /// Appends the whole frame.
@@ -346,6 +356,10 @@ impl<'a> Message<'a> {
                 }
             }
             Self::Leave(why) => out.extend([LEAVE, *why as u8]),
+            Self::Drain(time) => {
+                out.push(DRAIN);
+                put_drain(out, *time);
+            }
             Self::SenderGone => out.push(SENDER_GONE),
             Self::Dropped => out.push(DROPPED),
             Self::Wake => out.push(WAKE),
@@ -448,6 +462,7 @@ impl<'a> Message<'a> {
                 2 => Leave::Terminate,
                 _ => return Err(Malformed),
             }),
+            DRAIN => Self::Drain(drain(&mut reader)?),
             SENDER_GONE => Self::SenderGone,
             DROPPED => Self::Dropped,
             WAKE => Self::Wake,
@@ -578,6 +593,10 @@ impl<'a> Question<'a> {
                 question.encode(out);
             }
             Self::Hosts => out.push(HOSTS),
+            Self::Drain(time) => {
+                out.push(DRAIN_ALL);
+                put_drain(out, *time);
+            }
         }
     }
 
@@ -627,6 +646,7 @@ impl<'a> Question<'a> {
             INFO => Self::Info(reader.u64()?),
             FLUSH => Self::Flush,
             HOSTS => Self::Hosts,
+            DRAIN_ALL => Self::Drain(drain(reader)?),
             _ => return Err(Malformed),
         })
     }
@@ -786,6 +806,14 @@ impl Answer {
             _ => return Err(Malformed),
         })
     }
+}
+
+fn put_drain(out: &mut Vec<u8>, time: Duration) {
+    put_u32(out, time.min(MAX_DRAIN).as_millis() as u32);
+}
+
+fn drain(reader: &mut Reader<'_>) -> Result<Duration, Malformed> {
+    Ok(Duration::from_millis(reader.u32()?.into()).min(MAX_DRAIN))
 }
 
 fn put_maybe_position(out: &mut Vec<u8>, position: Option<Position>) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wire::http::Head;
 
@@ -199,6 +200,10 @@ pub enum Event<'a> {
     Relieved(Relief),
     /// This worker has to leave.
     Leave(Leave),
+    /// All connections of this worker have to be closed within this time; see [`Reactor::refuse_handshakes`].
+    ///
+    /// [`Reactor::refuse_handshakes`]: crate::Reactor::refuse_handshakes
+    Drain(Duration),
     /// The certificate files have changed. On an error, described in one line for people, the old certificate stays in
     /// use.
     CertificateRead(Result<(), String>),

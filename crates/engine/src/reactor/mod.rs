@@ -138,6 +138,8 @@ pub struct Reactor {
     /// Whether a fan-out is going through its recipients. Meanwhile no subscriber may change its place.
     is_fanning_out: bool,
     phase: Phase,
+    /// Whether handshakes are refused although the worker does not leave yet.
+    refuses_handshakes: bool,
     /// The number of HTTP connections waiting for their next request.
     resting: usize,
     /// The number of connections kept only for their handlers, because their clients have left.
@@ -243,6 +245,7 @@ impl Reactor {
             backlog: Backlog::default(),
             is_fanning_out: false,
             phase: Phase::Serving,
+            refuses_handshakes: false,
             resting: 0,
             outliving: 0,
             poll,

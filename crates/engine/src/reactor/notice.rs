@@ -1,5 +1,7 @@
 //! Notices from the rest of the server to this worker's application.
 
+use std::time::Duration;
+
 use crate::language::command::Format;
 use crate::language::message::{Answer, Leave};
 use crate::reactor::event::{MemberEvent, Token};
@@ -8,6 +10,7 @@ use crate::registry::Fd;
 /// A notice for the application's side of this worker.
 pub(crate) enum Notice {
     Leave(Leave),
+    Drain(Duration),
     /// A command asked to subscribe a connection that already has `max_topics`.
     TopicsExceeded,
     /// To a question of this worker's.

@@ -126,6 +126,7 @@ impl Reactor {
                 Notice::Room(fd) => Event::Room { fd },
                 Notice::Progress(token) => Event::Progress { token },
                 Notice::Leave(why) => Event::Leave(why),
+                Notice::Drain(time) => Event::Drain(time),
                 Notice::TopicsExceeded => Event::TopicsExceeded { fd: self.topics_exceeded.take().unwrap_or_default() },
                 Notice::Answered { number, answer } => Event::Answered { number, answer },
                 Notice::Member { event, topic, fd, number, info } => {

@@ -496,6 +496,7 @@ impl Reactor {
             }
             Message::Dropped => self.look_for_gaps(),
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
+            Message::Drain(time) => self.uplink.notices.push_back(Notice::Drain(time)),
             Message::SenderGone => {
                 for (_, row) in self.connections.values().filter_map(|connection| connection.identity.open()) {
                     // Messages that room was reserved for may never arrive. Messages under way from other processes

@@ -213,6 +213,6 @@ fn step_of(event: Event<'_>) -> Step {
         Event::PipeMessage { payload: Payload::Text(text), .. } => Seen::PipeMessage(text.into()),
         Event::PipeMessage { payload: Payload::Binary(bytes), .. } => Seen::PipeMessage(bytes.to_vec()),
         Event::Answered { number, answer } => Seen::Answered(number, *answer),
-        Event::Leave(_) | Event::CertificateRead(_) => Seen::Other,
+        Event::Leave(_) | Event::Drain(_) | Event::CertificateRead(_) => Seen::Other,
     })
 }
