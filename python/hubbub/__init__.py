@@ -3,6 +3,7 @@
 from ._core import Frame, __version__
 from .asgi.ids import fd_of
 from .client import client_path
+from .cluster import Cluster, ClusterStats, Count, Host, Ids, TopicCounts
 from .endpoints import Endpoint
 from .errors import CannotServe, HubbubError, NotRunning, SettingsError
 from .events import CloseCode, ConnectionInfo, Opcode, Stats, WorkerStats
@@ -20,11 +21,16 @@ __all__ = [
     "AsyncPublisher",
     "CannotServe",
     "CloseCode",
+    "Cluster",
+    "ClusterStats",
     "ConnectionInfo",
+    "Count",
     "Endpoint",
     "Frame",
     "History",
+    "Host",
     "HubbubError",
+    "Ids",
     "Joined",
     "Message",
     "NotRunning",
@@ -41,6 +47,7 @@ __all__ = [
     "StaticFiles",
     "Stats",
     "Timer",
+    "TopicCounts",
     "WorkerStats",
     "__version__",
     "client_path",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .errors import CannotServe
 
-__all__ = ["Control", "open_control", "path_for"]
+__all__ = ["Control", "open_control", "open_host_file", "path_for"]
 
 log = logging.getLogger("hubbub")
 
@@ -44,7 +44,7 @@ class Control:
 
     def remove(self) -> None:
         """Remove the socket's file; call this while holding the lease, or the file may be another server's."""
-        for path in (self.path, self.lease_path)[: 1 + self.is_temporary]:
+        for path in (self.path, self.lease_path, _host_file_of(self.path))[: 3 if self.is_temporary else 1]:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
@@ -122,6 +122,17 @@ def _open(setting: str, port: int, is_temporary: bool) -> Control:
         raise CannotServe(error.errno, f"cannot create the control socket: {reason}") from error
 
 
+def open_host_file(control: Control) -> int:
+    """Open the file that keeps the number of this host among others over a restart; return its descriptor.
+
+    It lies next to the lease file, whose lock also covers this file.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    return os.open(_host_file_of(control.path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
 def _directory() -> str:
     return os.path.join(tempfile.gettempdir(), f"hubbub-{os.geteuid()}")
 
@@ -154,6 +165,10 @@ def _own_directory() -> str:
 
 def _lease_of(path: str) -> str:
     return path + ".lease"
+
+
+def _host_file_of(path: str) -> str:
+    return path + ".host"
 
 
 def _take_lease(path: str) -> int | None:

@@ -92,7 +92,7 @@ class Embedded:
             )
             raise_file_limit(settings.max_connections)
             if self._control:
-                self._hub = hub = open_hub(settings, self._topics, self._control)
+                self._hub = hub = open_hub(settings, self._topics, self._control, self.port)
                 slot, link = hub.add_worker(0)
                 self.worker = Worker(
                     self._server,

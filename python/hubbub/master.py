@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
+import errno
 import logging
 import os
 import signal
@@ -18,8 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import program, systemd
+from ._core import broker_address
 from .caller import Caller
 from .control import Control, open_control
+from .errors import CannotServe
 from .handlers import Handler
 from .hub import open_hub
 from .listening import open_listeners, raise_file_limit
@@ -34,6 +37,8 @@ __all__ = ["PROGRAM_FAILED", "Master"]
 
 log = logging.getLogger("hubbub")
 
+# Seconds to wait for a number among other hosts at the start.
+JOIN_PATIENCE = 10.0
 # Extra seconds after `shutdown_timeout` for a leaving worker: for cancelled handlers, `worker_stop`, atexit functions.
 GRACE = 5.0
 # Seconds to wait for a signal to the master if a worker was signalled first.
@@ -138,6 +143,9 @@ class Master:
         # `shutdown()` may be called before there is an event loop.
         self._is_to_stop = False
         self._is_stopping = False
+        # This host's number among others, 0 while it has none; and why it gets none.
+        self._host = 0
+        self._unusable = ""
         # Set while the server is being drained: stops it.
         self._drained: asyncio.TimerHandle | None = None
         self._status = 0
@@ -166,8 +174,9 @@ class Master:
             settings.control, self.port, is_temporary=settings.port == 0 and not self._listeners.are_shared
         )
         raise_file_limit(settings.max_connections)
-        self._hub = open_hub(settings, self._topics, control)
+        self._hub = open_hub(settings, self._topics, control, self.port)
         self._caller = Caller(self._handlers, settings.threads)
+        self._has_heard_of_broker = asyncio.Event()
         self._all_serve = asyncio.Event()
         self._all_ended = asyncio.Event()
         self._loop = self._caller.loop
@@ -207,7 +216,45 @@ class Master:
 
     # ---- from the start to the end -----------------------------------------------------------------------
 
+    async def _join_hosts(self, broker: str) -> None:
+        """Wait until this host has a number among the others.
+
+        Raises:
+            CannotServe: It gets none, and the setting `broker_required` says that it needs one.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(JOIN_PATIENCE):
+                await self._either(self._has_heard_of_broker, self._all_ended)
+        if self._host or self._is_stopping:
+            return
+        why = self._unusable or f"it gave this host no number within {JOIN_PATIENCE:g} s"
+        what = f"cannot join other hosts through the broker at {broker_address(broker)}: {why}"
+        if self._settings.broker_required:
+            raise CannotServe(errno.EHOSTUNREACH, what)
+        log.warning("%s; serving alone until it can", what)
+
+    def _numbered(self, host: int) -> None:
+        """Handle that this host has a number among the others."""
+        assert self._settings.broker
+        self._host, self._unusable = host, ""
+        self._has_heard_of_broker.set()
+        log.info("this is host %d of those with the broker at %s", host, broker_address(self._settings.broker))
+
+    def _cannot_join(self, why: str) -> None:
+        """Handle that this host cannot be one of several, for now."""
+        if self._has_heard_of_broker.is_set() and why != self._unusable:
+            log.warning("the broker cannot be used: %s", why)
+        self._unusable = why
+        self._has_heard_of_broker.set()
+
     async def _supervise(self) -> None:
+        if (broker := self._settings.broker) is not None:
+            if self._is_to_stop:
+                self._stop()
+            await self._join_hosts(broker)
+        if self._is_stopping:
+            log.info("stopped")
+            return
         # Start one worker first: an error in the program then shows once, not in every worker.
         self._spawn(self._seats[0])
         if self._is_to_stop:
@@ -343,6 +390,10 @@ class Master:
                     self._begin_reload()
                 case "shutdown":
                     self._stop("shutdown() was called")
+                case "numbered":
+                    self._numbered(number)
+                case "unusable":
+                    self._cannot_join(text)
                 case "drain":
                     self._drain(float(text))
                 case "log":

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from . import _core, control, listing
+from .cluster import Answers, Cluster, Host
 from .errors import check_ids, check_seconds, short_number, wrong_type
 from .events import ConnectionInfo, Data, Sendable, Stats
 from .history import History, Reading
@@ -554,6 +555,10 @@ class Publisher(_Sender):
         stats: Stats = self._ask(lambda core, ticket, wait: core.stats(ticket, wait), timeout)
         return stats
 
+    def hosts(self, *, timeout: float | None = None) -> list[Host]:
+        """Return the hosts that are alive, in the order of their numbers; see `Server.hosts`."""
+        return _as_hosts(self._ask(lambda core, ticket, wait: core.hosts(ticket, wait), timeout))
+
     def drain(self, seconds: float = 30.0, *, timeout: float | None = None) -> None:
         """Have the server send its clients away, and stop.
 
@@ -698,6 +703,22 @@ class AsyncPublisher(_Sender):
         stats: Stats = await self._ask(lambda core, ticket, wait: core.stats(ticket, wait))
         return stats
 
+    async def hosts(self) -> list[Host]:
+        """See `Publisher.hosts`."""
+        return _as_hosts(await self._ask(lambda core, ticket, wait: core.hosts(ticket, wait)))
+
+    @property
+    def _cluster(self) -> Cluster:
+        """All hosts together; see `Server.cluster`."""
+        return Cluster(self._ask_hosts)
+
+    async def _ask_hosts(self, what: str, **arguments: Any) -> Answers:
+        def question(core: _core.Publisher, ticket: Ticket, wait: float) -> None:
+            core.ask_everywhere(ticket, what, wait, **arguments)
+
+        answers: Answers = await self._ask(question)
+        return answers
+
     async def drain(self, seconds: float = 30.0) -> None:
         """See `Publisher.drain`."""
         await self._ask(_draining(seconds))
@@ -799,6 +820,11 @@ def _asking_history(topic: str, found: Reading) -> Question:
 def _as_info(values: Any) -> ConnectionInfo | None:
     """Convert the core's answer to the type that users see."""
     return None if values is None else ConnectionInfo(*values)
+
+
+def _as_hosts(values: Any) -> list[Host]:
+    """Convert the core's answer to the type that users see."""
+    return [Host(*each) for each in values]
 
 
 def _unless(error: BaseException | None) -> contextlib.AbstractContextManager[None]:

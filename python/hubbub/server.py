@@ -17,6 +17,7 @@ from . import environment, listing, logs, program
 from ._core import Reactor, bind_push
 from .asgi.application import Application, check_application
 from .certificates import check_certificates
+from .cluster import Answers, Cluster, Host
 from .embedded import Embedded
 from .endpoints import EVENTS as ENDPOINT_EVENTS
 from .endpoints import Endpoint, Included, Route
@@ -102,6 +103,8 @@ class Server:
     """The settings in effect. A command-line option beats an environment variable, which beats a keyword."""
     connections: Connections
     """The ids of all open WebSockets, in all workers. Raises `NotRunning` if used while the server is not running."""
+    cluster: Cluster
+    """The same questions to all hosts, if the server has a `broker`."""
 
     def __init__(
         self,
@@ -146,6 +149,7 @@ class Server:
         self._embedded: Embedded | None = None
         self._closing: asyncio.Task[None] | None = None
         self.connections = Connections(self)
+        self.cluster = Cluster(self._ask_hosts)
 
     def __repr__(self) -> str:
         state = "running" if self._role else "not running"
@@ -781,6 +785,23 @@ class Server:
             NotRunning: The server is not running.
         """
         return self._worker_of("stats").reactor.stats()
+
+    def hosts(self) -> list[Host]:
+        """Return the hosts that are alive, this one included, in the order of their numbers; none without a `broker`.
+
+        Each host tells the others about itself every second. One that was not heard from for 15 seconds is left out.
+
+        Raises:
+            NotRunning: The server is not running.
+        """
+        return [Host(*values) for values in self._worker_of("hosts").reactor.hosts()]
+
+    async def _ask_hosts(self, what: str, **arguments: Any) -> Answers:
+        """Ask all hosts; without a broker, this one is all there is."""
+        worker = self._worker_of("cluster")
+        if self.settings.broker is None:
+            return [(0, await _answer(worker, partial(worker.look, what, **arguments)))], []
+        return await _answer(worker, partial(worker.ask_hosts, what, **arguments))
 
     @property
     def worker_id(self) -> int | None:

@@ -23,6 +23,7 @@ from .asgi.front import Front, common_scope
 from .asgi.lifespan import Lifespan, StartupFailed
 from .caller import CANCEL_GRACE, Caller
 from .closings import Closings
+from .cluster import Answers
 from .draining import Draining
 from .endpoints import Route, handle_websockets
 from .errors import BadInput, CannotServe, NotJson, NotRunning, short_number, wrong_type
@@ -83,6 +84,8 @@ NO_HEALTH_METHOD = Response(
     content_type="text/plain; charset=utf-8",
 )
 HEALTHY = Response("ok", content_type="text/plain; charset=utf-8")
+# This server serves its own clients, but what is for those of other hosts may be lost.
+DEGRADED = Response("degraded", content_type="text/plain; charset=utf-8")
 STOPPING = Response(
     "the server is stopping\n",
     status=503,
@@ -604,7 +607,9 @@ class Worker:
         """Return the answer at `health_path`."""
         if method not in HEALTH_METHODS:
             return NO_HEALTH_METHOD
-        return STOPPING if self._draining else HEALTHY
+        if self._draining:
+            return STOPPING
+        return DEGRADED if self.reactor.is_degraded() else HEALTHY
 
     def on_app_handshake(self, token: int, scope: dict[str, Any], is_forwarded: bool) -> None:
         """Have the application answer a handshake."""
@@ -906,6 +911,26 @@ class Worker:
     async def subscribers(self, topic: str, patience: float = PATIENCE) -> int:
         """Count the subscribers of a topic in all workers within `patience` seconds; see `Server.subscribers`."""
         return await self._questions.ask(lambda then: self.reactor.count_subscribers(topic, then), patience)
+
+    async def ask_hosts(self, what: str, patience: float = PATIENCE, **arguments: Any) -> Answers:
+        """Ask all hosts; see `Server.cluster`."""
+        return await self._questions.ask(lambda then: self.reactor.ask_everywhere(what, then, **arguments), patience)
+
+    async def look(self, what: str, patience: float = PATIENCE, **arguments: Any) -> Any:
+        """Return what one host answers to a question for all of them."""
+        match what:
+            case "info":
+                return self.reactor.info(arguments["fd"])
+            case "connections":
+                return self.reactor.open_ids()
+            case "stats":
+                return self.reactor.stats()
+            case "subscribers":
+                return await self.subscribers(arguments["topic"], patience)
+            case "members":
+                return await self.members(arguments["topic"], arguments["after"], arguments["limit"], patience)
+            case _:
+                return await self.topics(arguments["prefix"], arguments["after_name"], arguments["limit"], patience)
 
     async def topics(self, prefix: str, after: str, limit: int, patience: float = PATIENCE) -> Page[tuple[str, int]]:
         """Return a page of `Server.topics`: the first `limit` after the name `after`, or fewer."""

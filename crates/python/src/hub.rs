@@ -33,6 +33,7 @@ pub(crate) fn leave_name(why: Leave) -> &'static str {
 ///     `None`.
 ///     number: The descriptor of the file that keeps the number of this host among others over a restart, handed over, or
 ///     `None`.
+///     name: What the other hosts' people call this host.
 #[pyclass(frozen, module = "hubbub._core")]
 pub(crate) struct Hub {
     hub: engine::Hub,
@@ -47,10 +48,14 @@ impl Hub {
         control: Option<RawFd>,
         lease: Option<RawFd>,
         number: Option<RawFd>,
+        name: String,
     ) -> PyResult<Self> {
         // The hub has no WebSockets whose memory could be limited.
         let mut settings = crate::settings::read(settings, usize::MAX)?;
         settings.topics = crate::topics::rules(topics);
+        if let Some(broker) = &mut settings.broker {
+            broker.name = name;
+        }
         let [control, lease, number] = [control, lease, number].map(|descriptor| descriptor.map(taken_over));
         let hub = engine::Hub::new(&settings, control, lease, number)?;
         Ok(Self { hub })

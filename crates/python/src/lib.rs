@@ -12,6 +12,7 @@ mod borrowing;
 mod contexts;
 mod endpoints;
 mod events;
+mod everywhere;
 mod fork;
 mod frame;
 mod handlers;
@@ -64,7 +65,7 @@ mod _core {
     #[pymodule_export]
     use super::reactor::Reactor;
     #[pymodule_export]
-    use super::settings::check_certificates;
+    use super::settings::{broker_address, check_certificates};
     #[pymodule_export]
     use super::watch::Watcher;
     use super::*;

@@ -12,6 +12,7 @@ use crate::arguments::{
     After, CodeArgument, Data, FdArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument, Prefix, Reason,
     Topic, check_close, check_enveloped, excluded,
 };
+use crate::everywhere;
 use crate::values::{
     everywhere_tuple, history_tuple, host_tuples, info_tuple, joined_tuple, page_tuple, silent_host, stats_dict,
 };
@@ -261,6 +262,33 @@ impl Publisher {
     /// See `hubbub.Publisher.info`; the answer is the values of a `hubbub.ConnectionInfo`, or `None`.
     fn info(&self, py: Python<'_>, ticket: Ticket, fd: FdArgument, timeout: Wait) -> PyResult<()> {
         self.ask(py, ticket, Question::Info(fd.0), timeout)
+    }
+
+    /// Asks all hosts; as `Reactor.ask_everywhere`.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of several questions")]
+    #[pyo3(signature = (
+        ticket, what, timeout, *, fd=None, topic=None, prefix=None, after_name=None, after=None, limit=0
+    ))]
+    fn ask_everywhere(
+        &self,
+        py: Python<'_>,
+        ticket: Ticket,
+        what: &str,
+        timeout: Wait,
+        fd: Option<FdArgument>,
+        topic: Option<Topic<'_>>,
+        prefix: Option<Prefix<'_>>,
+        after_name: Option<After<'_>>,
+        after: Option<FdArgument>,
+        limit: u32,
+    ) -> PyResult<()> {
+        let question = everywhere::question(what, fd, topic, prefix, after_name, after, limit)?;
+        self.ask(py, ticket, question, timeout)
+    }
+
+    /// See `hubbub.Publisher.hosts`; the answer is a list as `Reactor.hosts` returns it.
+    fn hosts(&self, py: Python<'_>, ticket: Ticket, timeout: Wait) -> PyResult<()> {
+        self.ask(py, ticket, Question::Hosts, timeout)
     }
 
     /// See `hubbub.Publisher.drain`; the answer is `True`.

@@ -31,6 +31,7 @@ use crate::arguments::{
 use crate::borrowing::{borrow, in_use, of_another_thread};
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
+use crate::everywhere;
 use crate::handlers::Handler;
 use crate::header_pairs::HeaderPairs;
 use crate::home::Home;
@@ -847,21 +848,13 @@ impl Reactor {
         after: Option<FdArgument>,
         limit: u32,
     ) -> PyResult<u64> {
-        let topic = topic.map_or("", |topic| topic.0);
-        let question = match what {
-            "info" => Question::Info(fd.map_or(0, |fd| fd.0)),
-            "connections" => Question::Connections,
-            "stats" => Question::Stats,
-            "subscribers" => Question::Subscribers(topic),
-            "topics" => Question::Topics {
-                prefix: prefix.map_or("", |prefix| prefix.0),
-                after: after_name.map_or("", |after| after.0),
-                limit,
-            },
-            "members" => Question::Members { topic, after: after.map_or(0, |after| after.0), limit },
-            other => return Err(PyValueError::new_err(format!("unknown question to all hosts: {other}"))),
-        };
-        self.ask_all(py, &Question::Everywhere(Box::new(question)), callback)
+        let question = everywhere::question(what, fd, topic, prefix, after_name, after, limit)?;
+        self.ask_all(py, &question, callback)
+    }
+
+    /// Whether messages for other hosts may be lost, because the broker is away.
+    fn is_degraded(&self) -> bool {
+        self.shared.registry.is_degraded()
     }
 
     /// Whether this server has a broker of several hosts that cannot be reached.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{CertificateFiles, Endpoints, Password, Settings, SlowConsumer, TopicRules};
+use engine::{
+    BrokerSettings, CertificateFiles, Endpoints, Password, RedisAddress, Settings, SlowConsumer, TopicRules,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::host::HostPolicy;
@@ -81,8 +83,33 @@ pub(crate) fn read(settings: &Bound<'_, PyAny>, max_memory: usize) -> PyResult<S
         endpoints: Endpoints::default(),
         topics: TopicRules::default(),
         history_memory: size("history_memory")?,
-        broker: None,
+        broker: broker(settings)?,
     })
+}
+
+/// The broker of several hosts, if there is one. Its name of this host is empty.
+///
+/// # Errors
+/// As for `read`.
+fn broker(settings: &Bound<'_, PyAny>) -> PyResult<Option<BrokerSettings>> {
+    let Some(url) = settings.getattr("broker")?.extract::<Option<String>>()? else { return Ok(None) };
+    Ok(Some(BrokerSettings {
+        address: RedisAddress::parse(&url).map_err(PyValueError::new_err)?,
+        prefix: settings.getattr("broker_prefix")?.extract()?,
+        queue_size: settings.getattr("broker_queue_size")?.extract()?,
+        name: String::new(),
+    }))
+}
+
+/// Where the broker is that a URL names, for people: without a password.
+///
+/// Raises:
+///     ValueError: The URL is wrong. The message says why, and repeats no part of it that may be a secret.
+#[pyfunction]
+pub(crate) fn broker_address(url: &str) -> PyResult<String> {
+    let address = RedisAddress::parse(url);
+    let without_name = |error: String| PyValueError::new_err(error.trim_start_matches("broker: ").to_owned());
+    address.map(|address| address.to_string()).map_err(without_name)
 }
 
 /// Which pages may connect.
