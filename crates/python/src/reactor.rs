@@ -852,11 +852,6 @@ impl Reactor {
         self.ask_all(py, &question, callback)
     }
 
-    /// Whether messages for other hosts may be lost, because the broker is away.
-    fn is_degraded(&self) -> bool {
-        self.shared.registry.is_degraded()
-    }
-
     /// Whether this server has a broker of several hosts that cannot be reached.
     fn is_degraded(&self) -> bool {
         self.shared.registry.is_degraded()
