@@ -30,8 +30,8 @@ use crate::arguments::{
 };
 use crate::borrowing::{borrow, in_use, of_another_thread};
 use crate::endpoints::PathPattern;
-use crate::fork::{is_forked, note_fork};
 use crate::everywhere;
+use crate::fork::{is_forked, note_fork};
 use crate::handlers::Handler;
 use crate::header_pairs::HeaderPairs;
 use crate::home::Home;

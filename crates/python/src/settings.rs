@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{
-    BrokerSettings, CertificateFiles, Endpoints, Password, RedisAddress, Settings, SlowConsumer, TopicRules,
-};
+use engine::{BrokerSettings, CertificateFiles, Endpoints, Password, RedisAddress, Settings, SlowConsumer, TopicRules};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wire::host::HostPolicy;

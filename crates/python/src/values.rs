@@ -97,8 +97,7 @@ pub(crate) fn joined_tuple(py: Python<'_>, joined: Joined) -> PyResult<Bound<'_,
 }
 
 fn position_values(position: Position) -> (String, u64) {
-    // There is no epoch 0.
-    (if position.epoch == 0 { String::new() } else { position.epoch_text() }, position.offset)
+    (position.epoch_text(), position.offset)
 }
 
 /// The dict of `hubbub.Server.stats`.

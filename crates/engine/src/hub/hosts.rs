@@ -20,6 +20,8 @@ use crate::settings::BrokerSettings;
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// A host that was not heard from for so long is not alive: it is as long as its number is certainly its own.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// The same for one that does not listen, as the broker says.
+const ABSENT_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of answers that wait until the broker can be asked again. They come from what was heard at once.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
 
@@ -66,6 +68,12 @@ impl Abroad {
             is_emptied: false,
             garbage: 0,
         }
+    }
+
+    /// Whether a host was heard from not long ago, or could not have been.
+    fn is_fresh(&self, host: u8, now: Instant) -> bool {
+        let heard_at = self.heard_at.get(&host).copied().unwrap_or(self.opened_at);
+        now.duration_since(heard_at.max(self.opened_at)) < ABSENT_AFTER
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -174,7 +182,9 @@ impl Routing {
                 }
                 self.watch_again();
             }
-            News::Absent(host) => self.lose_host(host),
+            // After the way was lost, a host that is there may not listen yet.
+            News::Absent(host) if !abroad.is_fresh(host, self.now) => self.lose_host(host),
+            News::Absent(_) => {}
             News::Lost { topic, fd, info } => self.attendance.note_lost(topic, fd, info),
             News::Open(is_open) => {
                 abroad.is_open = is_open;

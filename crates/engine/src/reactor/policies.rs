@@ -36,13 +36,15 @@ impl Reactor {
             self.clock.read();
         }
         let policy = Policy::of(options, topic, publication.key, self.clock.now).map(Box::new);
-        match position.filter(|_| options.envelope) {
-            None => self.gather_as(Some(topic), policy, opcode, payload, exclude),
-            Some(position) => match envelope(topic, position, publication) {
-                Some(text) => self.gather_as(Some(topic), policy, DataOpcode::Text, &text, exclude),
-                // Callers refuse bytes for such a topic.
-                None => add(&self.shared.totals().messages_dropped, 1),
-            },
+        if !options.envelope {
+            self.gather_as(Some(topic), policy, opcode, payload, exclude);
+            return;
+        }
+        // It has no position while the broker that gives them is away.
+        match envelope(topic, position.unwrap_or_default(), publication) {
+            Some(text) => self.gather_as(Some(topic), policy, DataOpcode::Text, &text, exclude),
+            // Callers refuse bytes for such a topic.
+            None => add(&self.shared.totals().messages_dropped, 1),
         }
     }
 

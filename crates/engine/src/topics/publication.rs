@@ -65,9 +65,9 @@ pub struct Position {
 
 impl Position {
     /// The epoch in the form that applications and clients see: hexadecimal digits in lower case, without leading
-    /// zeros. A number of this size would lose digits in JavaScript.
+    /// zeros; nothing if there is no position. A number of this size would lose digits in JavaScript.
     pub fn epoch_text(self) -> String {
-        format!("{:x}", self.epoch)
+        if self.epoch == 0 { String::new() } else { format!("{:x}", self.epoch) }
     }
 
     /// The epoch with this text, if it is one that [`Position::epoch_text`] returns.
