@@ -75,6 +75,9 @@ pub(crate) trait Hosts {
     /// Asks for counters up to this one; told with [`News::Leased`].
     fn lease(&mut self, up_to: u64);
 
+    /// Whether more fits into what waits for the broker.
+    fn has_room(&self) -> bool;
+
     /// How many frames were lost on the way to other hosts since the last call.
     fn take_dropped(&mut self) -> u64;
 

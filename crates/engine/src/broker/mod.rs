@@ -28,6 +28,9 @@ pub(crate) struct Ticket {
 pub(crate) enum Told<'a> {
     /// A message has its place in the order of its topic, and is to be delivered to the topic's subscribers.
     Placed { topic: &'a str, position: Position, publication: Publication<'a>, exclude: &'a [Fd] },
+    /// A message of a topic has no place in its order, because the broker is not there or takes none; it is to be
+    /// delivered to the topic's subscribers nevertheless. If the broker is not there, those of this host alone get it.
+    Unplaced { topic: &'a str, publication: Publication<'a>, exclude: &'a [Fd] },
     /// The answer to [`Broker::read`] and [`Broker::recover`].
     Read(Ticket, History),
     /// The answer to [`Broker::forget`].

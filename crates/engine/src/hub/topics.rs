@@ -39,6 +39,14 @@ impl Routing {
             Told::Forgotten(ticket) => self.answer(ticket, Answer::Done(true)),
             Told::Members(ticket, page) => self.answer(ticket, Answer::Presence(page)),
             Told::Failed(ticket) => self.answer(ticket, Answer::Refused),
+            Told::Unplaced { topic, publication, exclude } => {
+                let exclude = Cow::Borrowed(exclude);
+                let mut frame = std::mem::take(&mut self.placed);
+                frame.clear();
+                Message::Command(Command::Publish { topic, publication, exclude }).encode(&mut frame);
+                self.pass_to_interested(None, topic, &frame);
+                self.placed = frame;
+            }
             Told::News(_) => {}
         }
     }

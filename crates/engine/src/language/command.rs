@@ -320,14 +320,16 @@ fn publication<'a>(reader: &mut Reader<'a>) -> Result<Published<'a>, Malformed> 
     Ok((topic, Publication { content, key, payload: reader.rest() }, exclude))
 }
 
-fn put_exclude(out: &mut Vec<u8>, exclude: &[Fd]) {
+/// Appends the connections that do not get a message.
+pub(crate) fn put_exclude(out: &mut Vec<u8>, exclude: &[Fd]) {
     put_u32(out, exclude.len() as u32);
     for fd in exclude {
         put_u64(out, *fd);
     }
 }
 
-fn exclude<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, [Fd]>, Malformed> {
+/// Takes the connections that do not get a message.
+pub(crate) fn exclude<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, [Fd]>, Malformed> {
     let count = reader.u32()? as usize;
     if count == 0 {
         return Ok(Cow::Borrowed(&[]));

@@ -16,7 +16,8 @@ pub(crate) const SLOTS: usize = 128;
 pub(crate) const WORKERS: usize = 64;
 
 pub(super) const COUNTER_BITS: u32 = 38;
-pub(super) const HOST_SHIFT: u32 = COUNTER_BITS + SLOTS.ilog2();
+/// Where the number of the host begins.
+pub(crate) const HOST_SHIFT: u32 = COUNTER_BITS + SLOTS.ilog2();
 /// The number of possible hosts, with number 0 for servers without a broker of several hosts.
 pub(crate) const HOSTS: usize = 256;
 /// The last possible counter.

@@ -127,7 +127,7 @@ impl Registry {
     /// # Errors
     /// No id could be given out that is certainly new. The text is one line for people.
     pub(crate) fn begin_above(&self, leased: Option<u64>, now: SystemTime) -> Result<Option<String>, String> {
-        let clock = ticks(now);
+        let clock = ticks(unix(now));
         let (first, warning) = match leased {
             Some(leased) if leased >= COUNTER => {
                 return Err(
@@ -189,9 +189,14 @@ impl Registry {
     }
 }
 
-/// 2-ms ticks since 2026. Counters begin there, so that a server started later gives out higher ones.
-fn ticks(now: SystemTime) -> u64 {
-    now.duration_since(UNIX_EPOCH + EPOCH).unwrap_or_default().as_millis() as u64 / 2
+/// 2-ms ticks since 2026, at a Unix time in milliseconds. Counters begin there, so that a server started later gives out
+/// higher ones.
+pub(crate) fn ticks(unix: u64) -> u64 {
+    unix.saturating_sub(EPOCH.as_millis() as u64) / 2
+}
+
+fn unix(now: SystemTime) -> u64 {
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn clock_is_ahead(now: SystemTime) -> String {

@@ -26,9 +26,9 @@ mod tests;
 
 pub use counts::{COUNTS, Counts, Totals};
 pub use fd::Fd;
-pub(crate) use fd::{COUNTER, HOSTS, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
+pub(crate) use fd::{COUNTER, HOST_SHIFT, HOSTS, SLOTS, TOPIC_BITS, WORKERS, add, topic_bit};
 pub(crate) use hosts::{Way, boot_now};
-pub(crate) use ids::{Ids, NoId};
+pub(crate) use ids::{Ids, NoId, ticks};
 pub use info::Info;
 pub use measured::{Held, Measured};
 pub use memory::Registry;

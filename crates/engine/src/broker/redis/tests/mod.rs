@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The link against a real Redis.
 
 mod failures;
@@ -245,3 +246,6 @@ fn a_hundred_thousand_messages_keep_their_order() {
         (next_reply, next_message) == (COUNT, COUNT)
     });
 }
+=======
+//! Tests with a real Redis.
+>>>>>>> 306c4bf (Make Redis the broker of several hosts)

@@ -1,0 +1,1 @@
+//! The broker against a real Redis: its scripts alone, and the whole of it.

@@ -1,0 +1,47 @@
+-- Takes a host number: the one that this token has, the host's old one, or the one that was not used for longest.
+-- ARGV: 3 the milliseconds of the lease, 4 for how long a number must not have been used, 5 the old number or 0, 6 its
+--       token
+-- Returns the number or 0, up to where counters were given out in its name, the least counter for all, and the time.
+
+local now = milliseconds()
+local held = redis.call('MGET', unpack(of_all('lease')))
+
+local function take(number)
+    redis.call('SET', key('lease', number), ARGV[2], 'PX', ARGV[3])
+    redis.call('DEL', key('swept', number))
+    note_use(number)
+    local top = tonumber(redis.call('GET', key('top', number)) or 0)
+    return {number, top, tonumber(redis.call('GET', ARGV[1] .. ':floor') or 0), now}
+end
+
+for number = 1, HOSTS do
+    if held[number] == ARGV[2] then
+        return take(number)
+    end
+end
+
+local old = tonumber(ARGV[5])
+if old > 0 and (not held[old] or held[old] == ARGV[6]) then
+    return take(old)
+end
+
+-- A host that listens to a number's channel may be about to claim it again.
+local heard = redis.call('PUBSUB', 'NUMSUB', unpack(of_all('h')))
+local numbers = {}
+for number = 1, HOSTS do
+    numbers[number] = number
+end
+local used = redis.call('HMGET', ARGV[1] .. ':used', unpack(numbers))
+local best, best_used = 0, 0
+for number = 1, HOSTS do
+    local last = tonumber(used[number] or 0)
+    -- The clock may have been set back.
+    local is_quiet = math.abs(now - last) >= tonumber(ARGV[4])
+    if not held[number] and is_quiet and heard[2 * number] == 0 and (best == 0 or last < best_used) then
+        best, best_used = number, last
+    end
+end
+if best == 0 then
+    return {0, 0, 0, now}
+end
+return take(best)
