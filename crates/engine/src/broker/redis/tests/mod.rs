@@ -1,8 +1,7 @@
-<<<<<<< HEAD
 //! The link against a real Redis.
 
 mod failures;
-mod server;
+pub(super) mod server;
 mod streams;
 
 use std::time::{Duration, Instant};
@@ -246,6 +245,3 @@ fn a_hundred_thousand_messages_keep_their_order() {
         (next_reply, next_message) == (COUNT, COUNT)
     });
 }
-=======
-//! Tests with a real Redis.
->>>>>>> 306c4bf (Make Redis the broker of several hosts)
