@@ -8,6 +8,8 @@ pub(crate) mod address;
 mod asking;
 mod back_off;
 mod batches;
+#[cfg(test)]
+mod behaviour;
 mod complaints;
 mod connection;
 mod desk;
@@ -30,11 +32,10 @@ mod scripts;
 mod stream;
 mod sweep;
 mod tag;
-mod thread;
-mod wanted;
-
 #[cfg(test)]
 mod tests;
+mod thread;
+mod wanted;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;

@@ -1,7 +1,7 @@
 //! The link against a real Redis.
 
 mod failures;
-mod server;
+pub(super) mod server;
 mod streams;
 
 use std::time::{Duration, Instant};

@@ -11,22 +11,22 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::LONG;
 
 /// See the module documentation. It is killed at the end.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Child,
-    pub(super) directory: PathBuf,
-    pub(super) port: u16,
+    pub(crate) directory: PathBuf,
+    pub(crate) port: u16,
     arguments: Vec<String>,
 }
 
 /// A port that nobody uses.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     listener.local_addr().expect("its number").port()
 }
 
 impl Server {
     /// Starts one; `None` if there is none installed. `{dir}` in an argument is its directory.
-    pub(super) fn start(arguments: &[&str]) -> Option<Self> {
+    pub(crate) fn start(arguments: &[&str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("hubbub-redis-{}-{count}", std::process::id()));
@@ -34,7 +34,7 @@ impl Server {
         Self::start_in(directory, free_port(), arguments)
     }
 
-    pub(super) fn start_in(directory: PathBuf, port: u16, arguments: &[&str]) -> Option<Self> {
+    pub(crate) fn start_in(directory: PathBuf, port: u16, arguments: &[&str]) -> Option<Self> {
         let replaced = |argument: &&str| argument.replace("{dir}", &directory.to_string_lossy());
         let arguments: Vec<_> = arguments.iter().map(replaced).collect();
         let process = Self::spawn(&directory, port, &arguments)?;
@@ -67,23 +67,23 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.process);
         kill_process(pid, signal).expect("it runs");
     }
 
     /// Kills it.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 
     /// Starts it again, without its data.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         self.process = Self::spawn(&self.directory, self.port, &self.arguments).expect("it was there before");
         self.wait_until_it_listens();
