@@ -7,6 +7,7 @@ code, shown with its traceback.
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import errno
 import importlib
 import json
@@ -18,9 +19,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 import click
 
@@ -51,6 +52,8 @@ A_DAY = 24 * 3600
 MAX_DIGITS = 20
 # Of a message that is not text.
 MAX_SHOWN_BYTES = 40
+
+T = TypeVar("T")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -139,10 +142,19 @@ class Group(click.Group):
     command_class = Command
 
 
+# The commands that can ask all hosts.
+EVERYWHERE = ("connections", "members", "stats", "topics")
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="hubbub %(version)s")
-def main() -> None:
+@click.option("--all-hosts", is_flag=True, help=f"Ask all hosts: for {', '.join(EVERYWHERE)}.")
+@click.pass_context
+def main(context: click.Context, all_hosts: bool) -> None:
     """Run a Hubbub server, or talk to a running one."""
+    if all_hosts and context.invoked_subcommand not in EVERYWHERE:
+        raise click.UsageError(f"--all-hosts is for {', '.join(EVERYWHERE)}", context)
+    context.obj = all_hosts
 
 
 # ---- run -------------------------------------------------------------------------------------------------
@@ -530,14 +542,50 @@ def disconnect(fd: int, code: int, reason: str, port: str | None, control: str |
         raise Failure(f"there is no open connection {fd}")
 
 
-@main.command()
-@_talking
-def connections(port: str | None, control: str | None, as_json: bool) -> None:
-    """List all open connections."""
+def _everywhere(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that asks all hosts; it may also come before the name of the command."""
+
+    def given(context: click.Context, option: click.Parameter, value: bool) -> bool:
+        return value or bool(context.obj)
+
+    text = "Ask all hosts, if the server has a broker; if some are silent, say so, with exit status 1."
+    return click.option("--all-hosts", is_flag=True, callback=given, help=text)(command)
+
+
+def _ask_all_hosts(port: str | None, control: str | None, ask: Callable[[AsyncPublisher], Coroutine[Any, Any, T]]) -> T:
+    """Connect to the server, and return what `ask` returns; errors are reported in one line."""
+
+    async def connect_and_ask(address: dict[str, Any]) -> T:
+        async with AsyncPublisher(**address) as server:
+            return await ask(server)
+
     with _telling_errors():
-        found = asyncio.run(_all_connections(_address(port, control)))
+        return asyncio.run(connect_and_ask(_address(port, control)))
+
+
+def _tell_silent(silent: Sequence[int]) -> None:
+    """Fail if what was printed is not complete."""
+    if silent:
+        hosts = f"host {silent[0]}" if len(silent) == 1 else f"hosts {', '.join(map(str, silent))}"
+        raise Failure(
+            f"{hosts} did not answer in time: what {'it' if len(silent) == 1 else 'they'} would add is missing"
+        )
+
+
+@main.command()
+@_everywhere
+@_talking
+def connections(port: str | None, control: str | None, as_json: bool, all_hosts: bool) -> None:
+    """List all open connections."""
+    silent: Sequence[int] = ()
+    if all_hosts:
+        found, silent = _ask_all_hosts(port, control, _connections_of_all_hosts)
+    else:
+        found = _ask_all_hosts(port, control, _connections_of_one_host)
     if as_json:
-        _print(json.dumps([info._asdict() for info in found]))
+        listed = [info._asdict() for info in found]
+        _print(json.dumps({"connections": listed, "silent": silent} if all_hosts else listed))
+        _tell_silent(silent)
         return
     now = time.time()
     header = ["fd", "worker", "client", "path", "topics", "open for", "silent for", "latency"]
@@ -562,16 +610,27 @@ def connections(port: str | None, control: str | None, as_json: bool) -> None:
     ]
     print_table([header, *rows], left={2, 3})
     _print(shown_count(len(found), "connection"))
+    _tell_silent(silent)
 
 
-async def _all_connections(address: dict[str, Any]) -> list[ConnectionInfo]:
-    """Return details of all connections, sorted by id; those that end meanwhile are left out."""
+async def _connections_of_one_host(server: AsyncPublisher) -> list[ConnectionInfo]:
+    return await _details(server.info, await server.connections())
+
+
+async def _connections_of_all_hosts(server: AsyncPublisher) -> tuple[list[ConnectionInfo], list[int]]:
+    ids = await server._cluster.connections()
+    return await _details(server._cluster.info, ids), list(ids.silent)
+
+
+async def _details(
+    info: Callable[[int], Coroutine[Any, Any, ConnectionInfo | None]], ids: Sequence[int]
+) -> list[ConnectionInfo]:
+    """Return details of connections, sorted by id; those that end meanwhile are left out."""
+    ids = sorted(ids)
     found: list[ConnectionInfo | None] = []
-    async with AsyncPublisher(**address) as server:
-        ids = sorted(await server.connections())
-        for begin in range(0, len(ids), MAX_QUESTIONS):
-            found += await asyncio.gather(*(server.info(fd) for fd in ids[begin : begin + MAX_QUESTIONS]))
-    return [info for info in found if info]
+    for begin in range(0, len(ids), MAX_QUESTIONS):
+        found += await asyncio.gather(*map(info, ids[begin : begin + MAX_QUESTIONS]))
+    return [each for each in found if each]
 
 
 def _limited(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -584,34 +643,58 @@ def _limited(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--prefix", default="", help="List only topics whose names begin with this.")
 @click.option("--after", default="", metavar="TOPIC", help="List only topics that come after this one: the next page.")
 @_limited
+@_everywhere
 @_talking
-def topics(prefix: str, after: str, limit: int, port: str | None, control: str | None, as_json: bool) -> None:
+def topics(
+    prefix: str, after: str, limit: int, port: str | None, control: str | None, as_json: bool, all_hosts: bool
+) -> None:
     """List the topics that have subscribers, in order, and how many."""
-    with _server(port, control) as server:
-        found = server._list_topics(listing.topics(limit, after), prefix)
+    silent: Sequence[int] = ()
+    if all_hosts:
+        found, silent = _ask_all_hosts(
+            port, control, lambda server: server._cluster._list_topics(listing.topics(limit, after), prefix)
+        )
+    else:
+        with _server(port, control) as server:
+            found = server._list_topics(listing.topics(limit, after), prefix)
     if as_json:
-        _answer(as_json, topics=dict(found.entries), next=found.after if found.goes_on else None)
+        told = {"silent": silent} if all_hosts else {}
+        _answer(as_json, topics=dict(found.entries), next=found.after if found.goes_on else None, **told)
+        _tell_silent(silent)
         return
     # Clients may have chosen the names.
     rows = [[f"{count:,}", shown(topic)] for topic, count in found.entries]
     print_table([["subscribers", "topic"], *rows], left={1})
     _tell_count(found, "topic")
+    _tell_silent(silent)
 
 
 @main.command()
 @click.argument("topic")
 @click.option("--after", type=int, default=0, metavar="FD", help="List only ids above this one: the next page.")
 @_limited
+@_everywhere
 @_talking
-def members(topic: str, after: int, limit: int, port: str | None, control: str | None, as_json: bool) -> None:
+def members(
+    topic: str, after: int, limit: int, port: str | None, control: str | None, as_json: bool, all_hosts: bool
+) -> None:
     """List the connections that are subscribed to TOPIC, in the order of their ids."""
-    with _server(port, control) as server:
-        found = server._list_members(listing.members(limit, after), topic)
+    silent: Sequence[int] = ()
+    if all_hosts:
+        found, silent = _ask_all_hosts(
+            port, control, lambda server: server._cluster._list_members(listing.members(limit, after), topic)
+        )
+    else:
+        with _server(port, control) as server:
+            found = server._list_members(listing.members(limit, after), topic)
     if as_json:
-        _answer(as_json, members=found.entries, next=found.after if found.goes_on else None)
+        told = {"silent": silent} if all_hosts else {}
+        _answer(as_json, members=found.entries, next=found.after if found.goes_on else None, **told)
+        _tell_silent(silent)
         return
     print_table([["fd"], *([str(fd)] for fd in found.entries)], left=set())
     _tell_count(found, "member")
+    _tell_silent(silent)
 
 
 @main.command()
@@ -673,19 +756,55 @@ def _tell_count(found: listing.Listing[Any, Any], name: str) -> None:
 
 
 @main.command()
+@_everywhere
 @_talking
-def stats(port: str | None, control: str | None, as_json: bool) -> None:
+def stats(port: str | None, control: str | None, as_json: bool, all_hosts: bool) -> None:
     """Show the server's statistics since its start."""
-    with _server(port, control) as server:
-        counted = server.stats()
+    silent: Sequence[int] = ()
+    counted: Mapping[str, Any]
+    parts: list[tuple[str, Mapping[str, Any]]]
+    if all_hosts:
+        counted = found = _ask_all_hosts(port, control, lambda server: server._cluster.stats())
+        silent = found.silent
+        parts = [(f"host {host['host']}", host) for host in found["hosts"]]
+    else:
+        with _server(port, control) as server:
+            counted = own = server.stats()
+        parts = [(f"worker {worker['worker_id']}", worker) for worker in own["workers"]]
     if as_json:
-        _print(json.dumps(counted))
+        _print(json.dumps({**counted, "silent": silent} if all_hosts else counted))
+        _tell_silent(silent)
         return
-    columns = [stats_column("all", counted)]
-    columns += [stats_column(f"worker {worker['worker_id']}", worker) for worker in counted["workers"]]
+    # Without any answer there is nothing to show.
+    columns = [stats_column(title, part) for title, part in [("all", counted), *parts] if "started_at" in part]
     names = ["", "running for", *(name.replace("_", " ") for name in countable(counted))]
     for part in fitting(names, columns, shutil.get_terminal_size().columns):
         print_table(list(zip(names, *part, strict=True)), left={0})
+    _tell_silent(silent)
+
+
+@main.command()
+@_talking
+def hosts(port: str | None, control: str | None, as_json: bool) -> None:
+    """List the hosts that are one server with this one, through its broker."""
+    with _server(port, control) as server:
+        found = server.hosts()
+    if as_json:
+        _print(json.dumps([dataclasses.asdict(host) for host in found]))
+        return
+    now = time.time()
+    rows = [
+        [
+            str(host.number),
+            shown(host.name),
+            shown_seconds(now - host.started_at),
+            f"{host.connections:,}",
+            f"{host.age:.1f} s ago",
+        ]
+        for host in found
+    ]
+    print_table([["number", "name", "running for", "connections", "heard from"], *rows], left={1})
+    _print(shown_count(len(found), "host") if found else "none: the server has no broker, or has not joined yet")
 
 
 @main.command()
@@ -716,7 +835,7 @@ def drain(seconds: float, wait: bool, port: str | None, control: str | None, as_
 
 def countable(counted: Mapping[str, Any]) -> list[str]:
     """Return the names of the counters."""
-    return [name for name in counted if name not in ("started_at", "workers", "worker_id")]
+    return [name for name in counted if name not in ("started_at", "workers", "worker_id", "hosts", "host")]
 
 
 def stats_column(title: str, counted: Mapping[str, Any]) -> list[str]:

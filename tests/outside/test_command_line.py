@@ -263,6 +263,42 @@ def test_a_number_that_no_connection_has_names_none(server: OutsideServer, numbe
             assert f"there is no open connection {number}" in err
 
 
+def test_all_hosts_are_one_without_a_broker(server: OutsideServer) -> None:
+    with server.client("news") as client:
+        for command in ("connections", "stats", "topics", ["members", "news"]):
+            words = [command] if isinstance(command, str) else command
+            plain = hubbub(*words, "--json", "--control", server.control)
+            for asking in (["--all-hosts", *words], [*words, "--all-hosts"]):
+                status, out, err = hubbub(*asking, "--json", "--control", server.control)
+                assert (status, err) == (0, "")
+                answer = json.loads(out)
+                assert answer.pop("silent") == []
+                one = json.loads(plain[1])
+                if command == "connections":
+                    assert [info["fd"] for info in answer["connections"]] == [client.fd]
+                elif command == "stats":
+                    assert [host["host"] for host in answer["hosts"]] == [0]
+                    assert answer["accepted"] == one["accepted"]
+                else:
+                    assert answer == one
+        status, out, err = hubbub("--all-hosts", "connections", "--control", server.control)
+        assert (status, err) == (0, "")
+        assert out.splitlines()[-1] == "1 connection"
+
+
+def test_without_a_broker_there_are_no_hosts(server: OutsideServer) -> None:
+    status, out, err = hubbub("hosts", "--control", server.control)
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "none: the server has no broker, or has not joined yet"
+    assert hubbub("hosts", "--json", "--control", server.control) == (0, "[]\n", "")
+
+
+def test_a_command_that_cannot_ask_all_hosts_says_so(server: OutsideServer) -> None:
+    status, out, err = hubbub("--all-hosts", "hosts", "--control", server.control)
+    assert (status, out) == (2, "")
+    assert "--all-hosts is for connections, members, stats, topics" in err
+
+
 def test_stats_are_a_table_for_people(server: OutsideServer) -> None:
     status, out, err = hubbub("stats", "--control", server.control)
     assert (status, err) == (0, "")

@@ -55,6 +55,12 @@ def on_open(server: Server, request: Request) -> None:
 async def on_message(server: Server, frame: Frame) -> None:
     found: dict[str, int] = await server.topics(prefix="room:", limit=10)
     fds: list[int] = await server.members("news")
+    everywhere: list[int] = await server.cluster.connections()
+    silent: tuple[int, ...] = (await server.cluster.connections()).silent
+    counts: dict[str, int] = await server.cluster.topics(prefix="room:")
+    count: int = await server.cluster.subscribers("news")
+    total: int = (await server.cluster.stats())["connections"]
+    names: list[str] = [host.name for host in server.hosts()]
     server.push(frame.fd, f"{found} {fds}")
 
 

@@ -17,6 +17,7 @@ LAYERS = [
     {
         "hubbub.asgi.application",
         "hubbub.asgi.ids",
+        "hubbub.draining",
         "hubbub.closings",
         "hubbub.handed_over",
         "hubbub.headers",
@@ -33,7 +34,7 @@ LAYERS = [
         "hubbub.kinds",
         "hubbub.requests",
     },
-    {"hubbub.presence", "hubbub.responses"},
+    {"hubbub.broker_url", "hubbub.cluster", "hubbub.presence", "hubbub.responses"},
     {
         "hubbub.control",
         "hubbub.handlers",

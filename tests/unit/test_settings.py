@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.broker_url import masked
+from hubbub._core import broker_address
 from hubbub.errors import HubbubError, SettingsError
 from hubbub.settings import Setting, Settings, more_follow
 
@@ -407,11 +407,12 @@ def test_a_password_is_shown_nowhere() -> None:
         "redis://redis.example.com:6380/3",
         "redis://:hunter2@10.0.0.1/",
         "redis://app:hunter2%40@[::1]:6379/0",
-        "rediss://cache.example.com",
+        "redis://localhost?username=app&password=hunter2",
+        "rediss://cache.example.com?ca_certs=/etc/ca.pem",
         "redis+unix:///run/redis/redis.sock",
         "redis+unix://app:hunter2@/run/redis/redis.sock?db=2",
         "redis+sentinel://main@10.0.0.1:26379,10.0.0.2:26379/0",
-        "redis+sentinel://app:hunter2@main@10.0.0.1,[::1]:26379",
+        "redis+sentinel://app:hunter2@main@10.0.0.1,[::1]:26379?sentinel_password=hunter2",
     ],
 )
 def test_a_broker_is_a_url_whose_password_is_shown_nowhere(url: str) -> None:
@@ -419,37 +420,36 @@ def test_a_broker_is_a_url_whose_password_is_shown_nowhere(url: str) -> None:
     assert settings.broker == url
     assert load(environ={"HUBBUB_BROKER": url}) == load(options={"broker": url}) == settings
     assert "hunter2" not in repr(settings)
-    assert "hunter2" not in masked(url)
-    assert masked(url) == url.replace("hunter2%40", "***").replace("hunter2", "***")
+    assert "hunter2" not in broker_address(url)
 
 
 @pytest.mark.parametrize(
-    ("url", "detail"),
+    "url",
     [
-        ("", "it does not begin with redis://"),
-        ("hunter2", "it does not begin with redis://"),
-        ("http://hunter2@localhost", "it does not begin with redis://"),
-        ("Redis://localhost", "it does not begin with redis://"),
-        ("redis://", "it is not complete"),
-        ("redis://app:hunter2@", "it is not complete"),
-        ("redis://local host", "it is not complete"),
-        ("redis://hunter2#@localhost", "it is not complete"),
-        ("redis://localhost/first", "it is not complete"),
-        ("redis://localhost,other", "it is not complete"),
-        ("redis+unix://run/redis.sock", "it is not complete"),
-        ("redis+sentinel://10.0.0.1:26379", "it is not complete"),
-        ("redis://localhost:0", "a port is 1 to 65535"),
-        ("redis://localhost:65536", "a port is 1 to 65535"),
-        ("redis+sentinel://main@10.0.0.1:26379,10.0.0.2:99999", "a port is 1 to 65535"),
-        ("redis://localhost/10000000", "the number of a database is 0 to 1,000,000"),
-        ("redis://:%ffhunter2@localhost", "the password is not UTF-8"),
-        ("redis://localhost\udc80", "it is not complete"),
+        "",
+        "hunter2",
+        "http://hunter2@localhost",
+        "redis://app:hunter2@",
+        "redis://hunter2 @localhost",
+        "redis://hunter2#@localhost",
+        "redis://:hunter2@localhost/hunter2",
+        "redis://:hunter2@localhost:0",
+        "redis://:hunter2@localhost:hunter2",
+        "redis://:hunter2%ff@localhost",
+        "redis://:hunter2%@localhost",
+        "redis://localhost?hunter2=hunter2",
+        "redis+unix://:hunter2@run/redis.sock",
+        "redis+sentinel://hunter2:26379",
+        "redis://hunter2\udc80@localhost",
     ],
 )
-def test_a_wrong_broker_is_refused_without_being_shown(url: str, detail: str) -> None:
+def test_a_wrong_broker_is_refused_without_being_shown(url: str) -> None:
     told = refusal(broker=url)
-    assert told.startswith(f"broker: <str> (keyword) is not allowed: {detail}")
+    assert told.startswith("broker: <str> (keyword) is not allowed: ")
+    assert "; allowed is a URL: redis://user:password@host:6379/0, " in told
     assert "hunter2" not in told
+    if url.isascii() and url:
+        assert "hunter2" not in refusal(environ={"HUBBUB_BROKER": url})
 
 
 def test_a_broker_may_be_none() -> None:
