@@ -82,21 +82,25 @@ class RedisClient:
 class RedisServer:
     """A `redis-server`, which keeps nothing on disk unless asked to."""
 
-    def __init__(self, program: str, directory: Path, **options: str | int) -> None:
+    def __init__(self, program: str, directory: Path, sentinel: Path | None = None, /, **options: str | int) -> None:
         """Start it.
 
         Args:
             program: The path of `redis-server`.
             directory: For its files.
+            sentinel: The configuration of a Sentinel, if it is to be one.
             options: Of its configuration, with `_` for `-`.
         """
         self._program = program
         self._directory = directory
         self._socket = str(directory / "redis.sock")
-        self._options = {"save": "", "appendonly": "no", "dir": str(directory), **options}
+        self._options = {"dir": str(directory), **options}
+        if not sentinel:
+            self._options = {"save": "", "appendonly": "no", **self._options}
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
-        self._arguments: list[str] = []
+        self._first = [str(sentinel)] if sentinel else []
+        self._last = ["--sentinel"] if sentinel else []
         while True:
             self.port = random.choice(PORTS)
             if self._try_to_start():
@@ -128,7 +132,9 @@ class RedisServer:
         options = {**self._options, "port": self.port, "unixsocket": self._socket}
         arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
         with (self._directory / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([self._program, *arguments, *self._arguments], stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [self._program, *self._first, *arguments, *self._last], stdout=log, stderr=log
+            )
         while self._process.poll() is None:
             with suppress(OSError, RedisError), self.client() as client:
                 if client.ask("PING") == "PONG":

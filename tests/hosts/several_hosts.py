@@ -54,17 +54,32 @@ class Host(HubServer):
         """Whether it was started and has not been killed or frozen."""
         return self._is_running
 
+    def use_broker(self, broker: str) -> None:
+        """From the next start on, be one with the servers of this broker."""
+        self._settings["broker"] = broker
+
+    def stop(self) -> None:
+        """See `HubServer.stop`."""
+        super().stop()
+        self.kill()
+
     def restart(self) -> None:
-        """Start it again after it was killed."""
+        """Start it again after it was killed or stopped."""
         connected = self.connected
         self._start()
         self.connected = connected
 
     def kill_all(self) -> None:
         """Kill all of its processes at once, as a machine that loses its power."""
-        self._is_running = False
-        os.killpg(self.pid, signal.SIGKILL)
         self.kill()
+
+    def kill(self) -> None:
+        """See `kill_all`."""
+        self._is_running = False
+        # Once the master has been waited for, its number may be another's.
+        if self._process.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        super().kill()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -215,8 +230,6 @@ def hosts_running(
                 host.stop()
     finally:
         for host in hosts:
-            with suppress(ProcessLookupError):
-                os.killpg(host.pid, signal.SIGKILL)
             host.kill()
 
 

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from bystanders import MIB, bystanding, flood
@@ -316,7 +317,8 @@ async def gets_all_or_is_closed(client: HubClient) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             hearing = asyncio.ensure_future(client.receive())
-            await asyncio.wait([hearing, client.ended], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [hearing, client.ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done():
                 hearing.cancel()
                 assert client.close_code == 1013, f"closed with {client.close_code}"
