@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from crowd import GROUPS, OUTSIDE, Crowd, Member
-from hub_client import HubClient, Lost, end
+from hub_client import HubClient, Lost, Refused, end
 from raw_peer import PATIENCE
+from redis_server import RedisServer
+from relay import Relay
 from several_hosts import WORKERS, Hosts, number_of
 
 from hubbub import Publisher
@@ -62,7 +64,7 @@ class Observers:
                 continue
             async with asyncio.timeout(PATIENCE):
                 while True:
-                    with suppress(Lost, OSError):
+                    with suppress(Lost, OSError, Refused):
                         self._clients[place] = await self._connect(place)
                         break
                     await asyncio.sleep(0.02)
@@ -240,17 +242,20 @@ class HostsCrowd(Crowd):
         return arrived
 
 
-Fault = Callable[["Faulty"], Awaitable[None]]
-
-
 @dataclass
 class Faulty:
     """What a fault can disturb."""
 
     hosts: Hosts
+    redis: RedisServer
+    relay: Relay
+    """Between the second host and Redis."""
     crowd: HostsCrowd
     observers: Observers
     turn: int = 0
+
+
+Fault = Callable[[Faulty], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -260,16 +265,28 @@ class Outcome:
     sent: int
     arrived: int
     lost: int
+    """In windows in which messages between hosts may be lost."""
     disconnected: int
+    connections: int
 
 
 async def run(
-    hosts: Hosts, fault: Fault, *, clients: int, messages: int, turns: int = 1, loses: bool = False
+    hosts: Hosts,
+    redis: RedisServer,
+    relay: Relay,
+    fault: Fault,
+    *,
+    clients: int,
+    messages: int,
+    turns: int = 1,
+    loses: bool = False,
 ) -> Outcome:
     """Have a crowd send so many messages between faults, and compare those that have arrived with those due.
 
     Args:
         hosts: The servers.
+        redis: Theirs.
+        relay: The way of the second host to Redis.
         fault: Awaited once each turn; after it the hosts must reach each other.
         clients: How many there are at any time.
         messages: So many are sent before each fault, and after the last one.
@@ -283,7 +300,7 @@ async def run(
     with hosts.publisher() as hub:
         crowd = HostsCrowd(hosts, hub, clients)
         async with Observers(hosts, [*topics, *crowd.slots]) as observers:
-            faulty = Faulty(hosts, crowd, observers)
+            faulty = Faulty(hosts, redis, relay, crowd, observers)
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(clients):
                     tasks.create_task(crowd.take_part())
@@ -294,8 +311,7 @@ async def run(
                     if loses:
                         crowd.windows.append(Window(begin))
                     await fault(faulty)
-                    healthy = asyncio.create_task(asyncio.to_thread(hosts.become_healthy))
-                    await healthy
+                    await asyncio.to_thread(hosts.become_healthy)
                     await observers.beats_are_heard()
                     if loses:
                         crowd.windows[-1].end = time.monotonic()
@@ -309,13 +325,4 @@ async def run(
     assert len(set(ids)) == len(ids), "an id was given out twice"
     disconnected = sum(member.client.close_code == DISCONNECTED for member in crowd.members)
     await end(member.client for member in crowd.open)
-    return Outcome(crowd.sent, arrived, crowd.lost, disconnected)
-
-
-async def do_nothing(faulty: Faulty) -> None:
-    """Leave the servers alone."""
-
-
-def ends(members: list[Member]) -> Awaitable[Any]:
-    """Wait until all of these connections have ended."""
-    return asyncio.gather(*(member.client.ends() for member in members))
+    return Outcome(crowd.sent, arrived, crowd.lost, disconnected, len(ids))

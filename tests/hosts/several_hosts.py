@@ -35,6 +35,8 @@ class Host(HubServer):
     """One of several servers, with the processes of its workers, which can be killed and frozen together."""
 
     process_group = 0
+    is_offered = True
+    """Whether `Hosts.connect` may choose it."""
 
     def __init__(self, directory: Path, members_log: Path, /, **settings: Any) -> None:
         """Start it, and wait until it accepts connections."""
@@ -143,7 +145,7 @@ class Hosts:
         async with asyncio.timeout(PATIENCE):
             while True:
                 host = random.choice(self.all)
-                if host.is_running:
+                if host.is_running and host.is_offered:
                     with suppress(OSError, Lost, Refused):
                         async with asyncio.timeout(5):
                             return await host.connect(**how)
