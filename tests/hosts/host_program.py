@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import json
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ async def texts(topic: str) -> list[str]:
 async def offsets(topic: str) -> list[int]:
     """Return the offsets of a topic's history."""
     return [message.offset for message in (await server.history(topic)).messages]
+
+
+async def silent(answer: Awaitable[Any]) -> list[int]:
+    """Return the numbers of the hosts that are missing in an answer of `server.cluster`."""
+    return list((await answer).silent)
 
 
 async def epoch(topic: str) -> str:

@@ -262,7 +262,7 @@ async def test_looking_tells_of_this_host_and_cluster_of_all(three_hosts: Hosts,
     for client in clients:
         assert await client.ask("list(server.connections)") == [client.fd]
         assert await client.ask(f"[server.exists(fd) for fd in {ids}]") == [fd == client.fd for fd in ids]
-        assert sorted(await client.ask("cluster_connections()")) == ids
+        assert sorted(await client.ask("server.cluster.connections()")) == ids
         for other in clients:
             assert await client.ask(f"server.cluster.exists({other.fd})") is True
             assert (await client.ask(f"server.cluster.info({other.fd})"))["client"][1] == other.port
@@ -275,13 +275,26 @@ async def test_the_subscribers_and_topics_of_all_hosts_are_counted(clients: list
     ids = sorted(client.fd for client in clients)
     for client in clients:
         assert await client.ask("server.cluster.subscribers('counted')") == 3
-        assert sorted(await client.ask("cluster_members('counted')")) == ids
-        assert (await client.ask("cluster_topics('counted')"))["counted"] == 3
+        assert sorted(await client.ask("server.cluster.members('counted')")) == ids
+        assert (await client.ask("server.cluster.topics(prefix='count')"))["counted"] == 3
 
 
 async def test_the_statistics_of_all_hosts_are_summed_up(clients: list[HubClient]) -> None:
     assert (await clients[0].ask("server.stats()"))["connections"] == 1
-    assert (await clients[0].ask("cluster_stats()"))["connections"] == 3
+    assert (await clients[0].ask("server.cluster.stats()"))["connections"] == 3
+
+
+async def test_a_host_that_does_not_answer_is_named_and_the_others_are_counted(
+    three_hosts: Hosts, clients: list[HubClient]
+) -> None:
+    first, second, third = clients
+    with three_hosts[2].frozen():
+        assert await first.ask("silent(server.cluster.connections())") == [number_of(third.fd)]
+        assert sorted(await first.ask("server.cluster.connections()")) == sorted([first.fd, second.fd])
+        answer = await first.ask(f"server.cluster.info({third.fd})")
+        assert answer.startswith("TimeoutError"), answer
+        assert str(number_of(third.fd)) in answer
+    await until(first, "silent(server.cluster.connections())", lambda silent: silent == [])
 
 
 # ---- topics with memory ----------------------------------------------------------------------------------
