@@ -15,7 +15,7 @@ QUICK_TESTS := tests/behaviour -k embedded
 # in one process, in their order.
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --dist loadfile
 # The tests start many processes. If PYTHONDONTWRITEBYTECODE is set, each would compile these again.
-COMPILED := python tests/behaviour tests/faults
+COMPILED := python tests/behaviour tests/faults tests/hosts
 # The tests whose coverage `make coverage` reports, and pytest's options for them.
 COVERED ?= $(PARALLEL) tests/unit tests/behaviour
 
@@ -87,9 +87,12 @@ judge: build .venv/test
 	$(RUN) tests/asgi/slow_http.py
 	$(RUN) tests/asgi/large_bodies.py
 
-# Half a million numbered messages under each of five disturbances; each message must arrive once and in order.
+# Half a million numbered messages under each of five disturbances; each message must arrive once and in order. Then three
+# hosts, under each fault of a host, of Redis and of the network between them.
 model: build .venv/test
 	$(RUN) tests/faults/exact_model.py
+	$(RUN) tests/hosts/hosts_model.py
+	$(RUN) tests/hosts/hosts_memory_model.py
 
 # Ten minutes of steady load; prints the memory and the descriptors of each process.
 soak: build .venv/test

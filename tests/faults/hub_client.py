@@ -34,7 +34,10 @@ class HubClient(asyncio.Protocol):
     def __init__(self, path: str, hear: Hear | None) -> None:
         """Create an unconnected client; use `connect` instead."""
         self.close_code: int | None = None
+        self.close_reason = ""
         self.bytes_received = 0
+        self.pings: list[bytes] = []
+        """What came with pings."""
         self._path = path
         self._messages: asyncio.Queue[str] = asyncio.Queue()
         self._hear = hear or self._messages.put_nowait
@@ -168,9 +171,10 @@ class HubClient(asyncio.Protocol):
             return None
         payload = bytes(self._unread[begin:end])
         if opcode == PING:
+            self.pings.append(payload)
             self._transport.write(frame(PONG, payload))
         elif opcode == CLOSE:
-            self.close_code = int.from_bytes(payload[:2], "big")
+            self.close_code, self.close_reason = int.from_bytes(payload[:2], "big"), payload[2:].decode()
             self._transport.write(frame(CLOSE, payload))
         elif payload.startswith(b"="):
             answer = self._answers.pop(0)

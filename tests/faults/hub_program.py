@@ -1,14 +1,12 @@
 """The server, with several workers, that the tests try to break.
 
-Its only argument is JSON: keywords of `Server`. Each client is subscribed to the topics in the query, and is told
-its id, its worker's number and process. A message is an expression, evaluated in that worker; the answer is its value,
-as JSON after `=`.
+Its only argument is JSON: keywords of `Server`. Its clients send expressions.
 """
 
 import asyncio
 import json
 import multiprocessing
-import os
+import os  # noqa: F401 - expressions use it
 import random
 import signal
 import sys
@@ -17,36 +15,15 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from expressions import Expressions
 from forking import fork_away  # noqa: F401 - expressions call it
 from sightings import Sightings
 
-from hubbub import Frame, Request, Server
+from hubbub import Server
 
 server = Server(port=0, **json.loads(sys.argv[1]))
-
-
-def answer(fd: int, value: object) -> None:
-    server.push(fd, "=" + json.dumps(value))
-
-
-@server.on("start")
-def announce(server: Server) -> None:
-    print(server.port, flush=True)
-
-
-@server.on("open")
-def enter(server: Server, request: Request) -> None:
-    for topic in request.query.get("topics", "").split(","):
-        if topic:
-            server.subscribe(request.fd, topic)
-    answer(request.fd, [request.fd, server.worker_id, os.getpid()])
-
-
-@server.on("message")
-def carry_out(server: Server, frame: Frame) -> None:
-    assert isinstance(frame.data, str)
-    answer(frame.fd, eval(frame.data, globals(), {"fd": frame.fd}))
-
+expressions = Expressions(server, globals())
+call = expressions.call
 
 # ---- what expressions can call ---------------------------------------------------------------------------
 
@@ -68,12 +45,6 @@ def flood(fds: list[int], topic: str, size: int, count: int) -> int:
         server.publish(topic, message)
         refused += sum(not server.push(fd, message) for fd in fds)
     return refused
-
-
-def call(calls: list[list[Any]]) -> None:
-    """Call methods of the server: each is a name and arguments."""
-    for name, *arguments in calls:
-        getattr(server, name)(*arguments)
 
 
 def report(fd: int, coroutine: Coroutine[Any, Any, object]) -> None:

@@ -22,6 +22,9 @@ COMMAND = (str(Path(__file__).with_name("hub_program.py")),)
 class HubServer:
     """`hub_program.py`, started with settings."""
 
+    process_group: int | None = None
+    """0: the master and all that it starts are a process group, which has the master's number."""
+
     def __init__(self, directory: Path, command: Sequence[str] = COMMAND, /, **settings: Any) -> None:
         """Start it with its control socket in `directory`, and wait until it accepts connections.
 
@@ -37,7 +40,10 @@ class HubServer:
         options = {"workers": 3, "control": str(self.control), "ping_interval": None, **settings}
         with self._log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, command[0], json.dumps(options), *command[1:]], stdout=subprocess.PIPE, stderr=errors
+                [sys.executable, command[0], json.dumps(options), *command[1:]],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                process_group=self.process_group,
             )
         assert self._process.stdout
         line = self._process.stdout.readline()

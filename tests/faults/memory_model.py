@@ -18,220 +18,25 @@ import signal
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from hub_client import HubClient, Lost, end
 from hub_server import HubServer, hub_serving, stopped
-from raw_peer import PATIENCE
-from server_process import wait_until
+from memory_readers import CLIENTS, OPTIONS, ROOMS, SETTINGS, Result, members, run
 
 PROGRAM = Path(__file__).with_name("memory_program.py")
-ROOMS = [f"room:{number}" for number in range(10)]
-HISTORY = 400
-OPTIONS = {"history": HISTORY, "seconds": 3600, "envelope": True, "presence": True}
-# So small that a client that stops reading for a while is closed.
-SETTINGS = {"send_queue_size": 65_536, "close_timeout": 1}
-CLIENTS = 200
-PUBLISHERS = 3
-# Messages that a publisher publishes at a time.
-BATCH = 20
 # Seconds within which the members of a killed worker must be gone.
 NO_GHOSTS_AFTER = 1.0
 
 
-@dataclass
-class Record:
-    """What all clients together have seen."""
-
-    messages: dict[tuple[str, str, int], tuple[str, int]] = field(default_factory=dict)
-    """By topic, epoch and offset: the publisher and its number."""
-    received: int = 0
-    recoveries: int = 0
-    recovered: int = 0
-    """Messages that were recovered."""
-    refusals: int = 0
-    """Times that a position was too old."""
-    joins: dict[int, str] = field(default_factory=dict)
-    """The topic that each connection has joined."""
-
-
-class Reader:
-    """One client, over all of its connections."""
-
-    client: HubClient
-
-    def __init__(self, number: int, record: Record, server: HubServer) -> None:
-        self.number = number
-        self.topic = random.choice(ROOMS)
-        self.position: list[Any] | None = None
-        """That of the last message, or of the last outcome of a join."""
-        self._record = record
-        self._server = server
-        self._asked: list[Any] | None = None
-        self._early: list[tuple[str, int]] = []
-        """Positions of messages that came before the outcome of the join."""
-        self.has_heard = asyncio.Event()
-        """Set with each message."""
-        self._joined: asyncio.Future[None]
-
-    async def connect(self) -> None:
-        """Connect and join, from the position reached before."""
-        self._asked, self._early = self.position, []
-        self._joined = asyncio.get_running_loop().create_future()
-        self.client = await self._server.connect(hear=self._hear)
-        self._record.joins[self.client.fd] = self.topic
-        name = f"reader {self.number}"
-        await self.client.ask(f"join(fd, {self.topic!r}, {self._asked!r}, {name!r})")
-        await asyncio.wait([self._joined, self.client.ended], return_when=asyncio.FIRST_COMPLETED)
-        if not self._joined.done():
-            raise Lost
-
-    def _hear(self, text: str) -> None:
-        try:
-            self._take(text)
-        except BaseException as error:
-            if not self._joined.done():
-                self._joined.set_exception(error)
-            failures.append(error)
-            self.client.abort()
-        self.has_heard.set()
-
-    def _take(self, text: str) -> None:
-        if text.startswith("joined "):
-            self._take_outcome(*json.loads(text.removeprefix("joined ")))
-            return
-        message = json.loads(text)
-        topic, epoch, offset, data = message["topic"], message["epoch"], message["offset"], message["data"]
-        assert topic == self.topic, (self.topic, message)
-        seen = self._record.messages.setdefault((topic, epoch, offset), tuple(data))
-        assert seen == tuple(data), (seen, message)
-        self._record.received += 1
-        if self._joined.done():
-            assert self.position is not None
-            assert [epoch, offset - 1] == self.position, f"after {self.position} comes {text}"
-        else:
-            if self._early:
-                assert (epoch, offset - 1) == self._early[-1], f"after {self._early[-1]} comes {text}"
-            self._early.append((epoch, offset))
-        self.position = [epoch, offset]
-
-    def _take_outcome(self, recovered: bool, count: int, position: list[Any]) -> None:
-        epoch, top = position
-        if recovered:
-            assert self._asked is not None
-            assert self._asked[0] == epoch, (self._asked, position)
-            assert top - self._asked[1] == count, (self._asked, position, count)
-            self._record.recoveries += 1
-            self._record.recovered += count
-            first = self._asked[1] + 1
-        else:
-            assert count == 0
-            if self._asked is not None:
-                # The newest message that the server had by then.
-                newest = self._early[-1][1] if self._early else top
-                assert self._asked[0] != epoch or newest - self._asked[1] > HISTORY, (self._asked, position, newest)
-                self._record.refusals += 1
-            first = top + 1
-        if self._early:
-            assert self._early[0] == (epoch, first), (self._asked, recovered, position, self._early[0])
-            assert self._early[-1][1] >= top, (position, self._early[-1])
-        else:
-            assert not recovered or count == 0
-            self.position = position
-        self._joined.set_result(None)
-
-
-failures: list[BaseException] = []
-
-
-async def flap(reader: Reader, until: asyncio.Event) -> None:
-    """Stay connected for a while, leave in some way, stay away for a while, and come back."""
-    while not until.is_set():
-        with suppress(Lost, OSError):
-            await reader.connect()
-            await sleep_or_end(until, random.expovariate(1 / 2), reader.client.ended)
-            if until.is_set():
-                return
-            if random.random() < 0.1:
-                # It stops reading, and may be closed for that.
-                reader.client.pause()
-                await sleep_or_end(until, 0.5, reader.client.ended)
-                reader.client.resume()
-                await sleep_or_end(until, 0.5, reader.client.ended)
-            reader.client.abort()
-            await reader.client.ends()
-        await sleep_or_end(until, random.expovariate(1 / 0.3))
-
-
-async def sleep_or_end(until: asyncio.Event, seconds: float, ended: asyncio.Future[None] | None = None) -> None:
-    """Sleep, unless it is enough or the connection ends."""
-    waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(until.wait())]
-    if ended:
-        waiting.append(asyncio.shield(ended))
-    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for future in waiting:
-        future.cancel()
-
-
-class Publishing:
-    """What was published, by publisher."""
-
-    def __init__(self, messages: int) -> None:
-        self.left = messages
-        self.sent: defaultdict[str, int] = defaultdict(int)
-        self.certain: defaultdict[str, int] = defaultdict(int)
-        """How many of them the worker has confirmed."""
-
-    def take(self, publisher: str) -> tuple[int, int]:
-        """Return the numbers of the next messages: the first, and how many."""
-        count = min(BATCH, self.left)
-        self.left -= count
-        first, self.sent[publisher] = self.sent[publisher], self.sent[publisher] + count
-        return first, count
-
-
-async def publish_in(server: HubServer, number: int, publishing: Publishing) -> None:
-    """Publish through one connection after another, each of which is a publisher of its own."""
-    life = 0
-    while publishing.left:
-        life += 1
-        name = f"worker {number} life {life}"
-        with suppress(Lost, OSError):
-            async with server.client_of(number) as client:
-                while publishing.left:
-                    first, count = publishing.take(name)
-                    room = random.choice(ROOMS)
-                    await client.ask(f"publish({room!r}, {name!r}, {first}, {count})")
-                    publishing.certain[name] = first + count
-                    await asyncio.sleep(random.random() / 200)
-
-
-async def publish_outside(server: HubServer, publishing: Publishing) -> None:
-    """Publish as another program."""
-    name = "program"
-    with server.publisher() as hub:
-        while publishing.left:
-            first, count = publishing.take(name)
-            for number in range(first, first + count):
-                await asyncio.to_thread(hub.publish, random.choice(ROOMS), [name, number])
-            publishing.certain[name] = first + count
-            await asyncio.sleep(random.random() / 200)
-
-
-# ---- disturbances ----------------------------------------------------------------------------------------
-
-
-async def do_nothing(server: HubServer, readers: list[Reader], turn: int) -> None:
+async def do_nothing(server: HubServer, turn: int) -> None:
     """Leave the server alone."""
     await asyncio.sleep(0.5)
 
 
-async def kill(server: HubServer, readers: list[Reader], turn: int) -> None:
+async def kill(server: HubServer, turn: int) -> None:
     """Kill a worker; soon nobody is a member who was connected to it."""
     async with server.client_of((turn + 1) % 3) as observer, server.client_of(turn % 3) as victim:
         gone = {client.fd for client in server.connected if client.pid == victim.pid and not client.ended.done()} - {
@@ -251,12 +56,12 @@ async def kill(server: HubServer, readers: list[Reader], turn: int) -> None:
     await server.replaced(victim)
 
 
-async def reload(server: HubServer, readers: list[Reader], turn: int) -> None:
+async def reload(server: HubServer, turn: int) -> None:
     """Ask for new workers, and wait until they are there."""
     await asyncio.to_thread(server.reloads)
 
 
-async def stop(server: HubServer, readers: list[Reader], turn: int) -> None:
+async def stop(server: HubServer, turn: int) -> None:
     """Stop a worker for a while."""
     async with server.client_of(turn % 3) as client:
         with stopped(client.pid):
@@ -264,17 +69,9 @@ async def stop(server: HubServer, readers: list[Reader], turn: int) -> None:
     await asyncio.sleep(0.3)
 
 
-Disturbance = Callable[[HubServer, list[Reader], int], Awaitable[None]]
+Disturbance = Callable[[HubServer, int], Awaitable[None]]
 
 DISTURBANCES: dict[str, Disturbance] = {"calm": do_nothing, "kill": kill, "reload": reload, "stop": stop}
-
-
-async def members(client: HubClient, topic: str) -> list[tuple[int, str]]:
-    """Return the members of a topic, as a client of some worker learns them."""
-    await client.ask(f"tell_members(fd, {topic!r})")
-    while not (text := await client.receive()).startswith("members "):
-        pass
-    return [(fd, info) for fd, info in json.loads(text.removeprefix("members "))]
 
 
 @contextmanager
@@ -285,132 +82,11 @@ def memory_serving(directory: Path) -> Iterator[tuple[HubServer, Path]]:
         yield server, members_log
 
 
-# ---- running ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Result:
-    """The comparisons of a run."""
-
-    disturbances: int
-    published: int
-    record: Record
-    member_events: int
-
-
-async def run(server: HubServer, members_log: Path, name: str, messages: int, clients: int = CLIENTS) -> Result:
-    """Publish so many messages while clients come and go and the server is disturbed, and compare.
-
-    Raises:
-        AssertionError: Something was missing, came twice or in another order, was not recovered without reason, or the
-            members were not those who had joined.
-    """
-    failures.clear()
-    record, publishing, enough = Record(), Publishing(messages), asyncio.Event()
-    readers = [Reader(number, record, server) for number in range(clients)]
-    turns = 0
-    async with asyncio.TaskGroup() as tasks:
-        flapping = [tasks.create_task(flap(reader, enough)) for reader in readers]
-        publishers = [tasks.create_task(publish_in(server, number, publishing)) for number in range(PUBLISHERS)]
-        publishers.append(tasks.create_task(publish_outside(server, publishing)))
-        while publishing.left or turns < 2:
-            await DISTURBANCES[name](server, readers, turns)
-            turns += 1
-            assert not failures, failures[0]
-        await asyncio.wait(publishers)
-        enough.set()
-        await asyncio.wait(flapping)
-    assert not failures, failures[0]
-    await settle(server, readers)
-    assert not failures, failures[0]
-    check_publishers(record, publishing)
-    events = await check_members(server, members_log, record, readers)
-    await end(reader.client for reader in readers)
-    await all_have_left(server, members_log, record)
-    return Result(turns, sum(publishing.sent.values()), record, events)
-
-
-async def settle(server: HubServer, readers: list[Reader]) -> None:
-    """Have all readers connected, and wait until each has everything."""
-    for reader in readers:
-        while not hasattr(reader, "client") or reader.client.ended.done():
-            with suppress(Lost, OSError):
-                await reader.connect()
-    async with server.client_of(0) as client:
-        for topic in ROOMS:
-            await client.ask(f"publish({topic!r}, 'last', 0, 1)")
-    async with asyncio.timeout(PATIENCE):
-        for reader in readers:
-            while not failures and not is_last(reader):
-                reader.has_heard.clear()
-                await reader.has_heard.wait()
-
-
-def is_last(reader: Reader) -> bool:
-    assert reader.position is not None
-    epoch, offset = reader.position
-    return reader._record.messages.get((reader.topic, epoch, offset)) == ("last", 0)
-
-
-def check_publishers(record: Record, publishing: Publishing) -> None:
-    """Check that what each publisher published is in its order in each topic, and that nothing is missing."""
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
-    last: dict[tuple[str, str, str], int] = {}
-    for (topic, epoch, _), (publisher, number) in sorted(record.messages.items()):
-        if publisher != "last":
-            key = (topic, epoch, publisher)
-            assert last.get(key, -1) < number, f"{publisher} {number} after {last[key]} in {topic}"
-            last[key] = number
-            numbers[publisher].append(number)
-    missing = 0
-    for publisher, certain in publishing.certain.items():
-        assert len(numbers[publisher]) == len(set(numbers[publisher])), f"a message of {publisher} came twice"
-        missing += len(set(range(certain)) - set(numbers[publisher]))
-    # A room may be without connected readers for a moment; all of them together see nearly everything.
-    assert missing <= sum(publishing.certain.values()) // 10, f"{missing} messages were seen by nobody"
-
-
-def events_of(members_log: Path) -> dict[int, list[str]]:
-    """Return the events of each connection, in their order."""
-    events: defaultdict[int, list[str]] = defaultdict(list)
-    for line in members_log.read_text().splitlines():
-        event, topic, fd, info, _ = json.loads(line)
-        events[fd].append(event)
-        assert info.startswith("reader "), line
-        assert topic in ROOMS, line
-    return events
-
-
-async def check_members(server: HubServer, members_log: Path, record: Record, readers: list[Reader]) -> int:
-    """Check that the members are those who are connected, and that everybody joined once and left at most once."""
-    async with server.client_of(1) as client:
-        for topic in ROOMS:
-            expected = {reader.client.fd: f"reader {reader.number}" for reader in readers if reader.topic == topic}
-            assert dict(await members(client, topic)) == expected
-    events = events_of(members_log)
-    for reader in readers:
-        assert events.pop(reader.client.fd) == ["join"], reader.client.fd
-    check_that_all_left(events)
-    return sum(map(len, events.values())) + len(readers)
-
-
-def check_that_all_left(events: dict[int, list[str]]) -> None:
-    wrong = {fd: names for fd, names in events.items() if names != ["join", "leave"]}
-    assert not wrong, wrong
-
-
-async def all_have_left(server: HubServer, members_log: Path, record: Record) -> None:
-    """Wait until everybody has left."""
-    async with asyncio.timeout(PATIENCE), server.client_of(2) as client:
-        for topic in ROOMS:
-            while await members(client, topic):
-                pass
-
-    def is_over() -> bool:
-        return all(len(names) == 2 for names in events_of(members_log).values())
-
-    await asyncio.to_thread(wait_until, is_over, "everybody has left")
-    check_that_all_left(events_of(members_log))
+async def run_disturbed(
+    server: HubServer, members_log: Path, name: str, messages: int, clients: int = CLIENTS
+) -> Result:
+    """Run the model with one of the `DISTURBANCES`."""
+    return await run(server, members_log, partial(DISTURBANCES[name], server), messages, clients)
 
 
 def main() -> int:
@@ -426,7 +102,7 @@ def main() -> int:
         random.seed(arguments.seed)
         begin = time.monotonic()
         with tempfile.TemporaryDirectory() as directory, memory_serving(Path(directory)) as (server, members_log):
-            result = asyncio.run(run(server, members_log, name, arguments.messages))
+            result = asyncio.run(run_disturbed(server, members_log, name, arguments.messages))
         record = result.record
         print(
             f"{name}, seed {arguments.seed}: {result.published:,} messages published, {record.received:,} received "
