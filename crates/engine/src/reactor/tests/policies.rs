@@ -457,7 +457,7 @@ fn messages_deferred_in_a_full_outbox_follow_the_topic() {
 // ---- the envelope ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_message_with_a_position_comes_in_an_envelope() {
+fn a_message_comes_in_an_envelope_with_its_position() {
     let mut simulation = simulation(Settings::roomy());
     let (who, fd) = simulation.open();
     for topic in ["room", "price"] {
@@ -470,8 +470,8 @@ fn a_message_with_a_position_comes_in_an_envelope() {
         ("room", Publication::text("a \"b\""), position(1)),
         ("room", json, position(2)),
         ("room", binary, position(3)),
-        ("room", Publication::text("bare"), None),
-        ("price", Publication::text("bare too"), position(4)),
+        ("room", Publication::text("lost its place"), None),
+        ("price", Publication::text("bare"), position(4)),
     ] {
         simulation.reactor.gather(Some(topic), publication, position, &[]);
     }
@@ -479,8 +479,8 @@ fn a_message_with_a_position_comes_in_an_envelope() {
     let expected = [
         r#"{"topic":"room","epoch":"ab","offset":1,"data":"a \"b\""}"#,
         r#"{"topic":"room","epoch":"ab","offset":2,"data":[1,2]}"#,
+        r#"{"topic":"room","epoch":"","offset":0,"data":"lost its place"}"#,
         "bare",
-        "bare too",
     ];
     assert_eq!(texts(&mut simulation, who), expected);
     assert_eq!(losses(&simulation), [1, 0, 0, 0]);
