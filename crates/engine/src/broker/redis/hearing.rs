@@ -35,8 +35,14 @@ impl Core {
                 self.listens(tell);
                 tell(Told::News(News::Missed));
             }
-            Heard::Disconnected(why) => self.disconnected(why, now, tell),
-            Heard::Unusable(why) => tell(Told::News(News::Unusable(why.to_owned()))),
+            Heard::Disconnected(why) => {
+                self.disconnected(now, tell);
+                tell(Told::News(News::Warning(format!("the connection to Redis was lost: {why}"))));
+            }
+            Heard::Unusable(why) => {
+                self.disconnected(now, tell);
+                tell(Told::News(News::Unusable(why.to_owned())));
+            }
         }
     }
 
@@ -55,7 +61,7 @@ impl Core {
         self.answers(now, tell);
     }
 
-    fn disconnected(&mut self, why: &str, now: Now, tell: Tell<'_>) {
+    fn disconnected(&mut self, now: Now, tell: Tell<'_>) {
         (self.is_answering, self.is_listening) = (false, false);
         self.probe_at = Some(now.at);
         self.scripts.forget();
@@ -65,7 +71,6 @@ impl Core {
             tell(Told::Failed(ticket));
         }
         self.tell_open(tell);
-        tell(Told::News(News::Warning(format!("the connection to Redis was lost: {why}"))));
     }
 
     /// Redis answers.

@@ -83,7 +83,7 @@ impl Client {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("a line");
         let (kind, rest) = line.trim_end().split_at(1);
-        let mut number = || rest.parse::<i64>().expect("a number");
+        let number = || rest.parse::<i64>().expect("a number");
         match kind {
             "+" => Value::Bytes(rest.into()),
             "-" => Value::Error(rest.into()),

@@ -1,0 +1,1 @@
+//! Redis fails, or hosts do.
