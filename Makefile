@@ -21,8 +21,9 @@ COVERED ?= $(PARALLEL) tests/unit tests/behaviour
 
 .PHONY: demo test package-test check lint format build docs conformance judge model soak fuzz coverage instructions bench bench-all screenshots licenses clean
 
+# `make demo HOSTS=2`: as two servers on two ports, which are one through a Redis.
 demo: build
-	$(RUN) -m hubbub demo
+	$(RUN) $(if $(HOSTS),scripts/demo_hosts.py $(HOSTS),-m hubbub demo)
 
 test: build .venv/test
 	cargo test --quiet $(RUST_TESTS)

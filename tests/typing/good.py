@@ -61,7 +61,7 @@ async def on_message(server: Server, frame: Frame) -> None:
     count: int = await server.cluster.subscribers("news")
     total: int = (await server.cluster.stats())["connections"]
     names: list[str] = [host.name for host in server.hosts()]
-    server.push(frame.fd, f"{found} {fds}")
+    server.push(frame.fd, f"{found} {fds} {everywhere} {silent} {counts} {count} {total} {names}")
 
 
 @server.on("close")
