@@ -4,6 +4,21 @@
 //! resolved and connections are made in the thread, so that nobody else waits. What waits in either direction is
 //! bounded, in messages and in bytes.
 
+mod back_off;
+mod connection;
+mod desk;
+mod greeting;
+mod heard;
+mod input;
+mod interest;
+mod pipeline;
+mod pulse;
+mod report;
+mod resolver;
+mod resp;
+mod stream;
+mod thread;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -13,10 +28,10 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 
-use super::desk::{Desk, Orders};
-use super::pipeline::Order;
-use super::resp;
-use super::thread::{self, Thread};
+use self::desk::{Desk, Orders};
+pub(crate) use self::heard::{Heard, Reply};
+use self::pipeline::Order;
+use self::thread::{Thread, WOKEN};
 use crate::settings::BrokerSettings;
 
 /// Commands that may be on their way, whatever their size.
@@ -38,39 +53,6 @@ pub(crate) struct Link {
     max_bytes: usize,
 }
 
-/// The reply to a command, as far as commands of this program have such replies.
-#[derive(Debug)]
-pub(crate) enum Reply<'a> {
-    Nothing,
-    Integer(i64),
-    Bytes(&'a [u8]),
-    /// Also a map: each key and then its value.
-    List(Vec<Reply<'a>>),
-}
-
-/// What the link tells.
-#[derive(Debug)]
-pub(crate) enum Heard<'a> {
-    /// Commands go to a server with this id, which changes when it is another process. Told for each connection.
-    Connected { run_id: &'a str },
-    /// The reply to a command, in the order of the commands; or the text of an error.
-    Reply { tag: u64, reply: Result<Reply<'a>, &'a str> },
-    /// The command has no reply: it was not sent in time, or the connection was lost before the reply.
-    Lost { tag: u64, was_sent: bool },
-    /// A message on a channel.
-    Message { channel: &'a [u8], payload: &'a [u8] },
-    /// Messages on this channel arrive from here on. Told again after each loss of the connection.
-    Subscribed(&'a [u8]),
-    /// Messages may have been lost before; from here on, all channels that are wanted are subscribed again.
-    Resubscribed,
-    /// A connection was lost, or seems dead, and why. It is made again. An attempt that fails is told of, too, unless
-    /// for the same reason as the one before.
-    Disconnected(&'a str),
-    /// Redis refuses to be used, and why: a wrong password, for example. It is tried again. The same reason is told
-    /// once.
-    Unusable(&'a str),
-}
-
 impl Link {
     /// Starts the thread.
     ///
@@ -78,7 +60,7 @@ impl Link {
     /// If there is no thread or descriptor.
     pub(crate) fn start(settings: &BrokerSettings) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let (desk, woken) = Desk::new(Waker::new(poll.registry(), thread::WOKEN)?)?;
+        let (desk, woken) = Desk::new(Waker::new(poll.registry(), WOKEN)?)?;
         let desk = Arc::new(desk);
         let thread = Thread::new(Arc::clone(&desk), poll, settings);
         let thread = std::thread::Builder::new().name("hubbub-redis".into()).spawn(move || thread.run())?;
@@ -167,3 +149,6 @@ impl Drop for Link {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

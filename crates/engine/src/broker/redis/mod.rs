@@ -6,35 +6,20 @@
 
 pub(crate) mod address;
 mod asking;
-mod back_off;
 mod batches;
 #[cfg(test)]
 mod behaviour;
 mod complaints;
-mod connection;
-mod desk;
-mod greeting;
 mod hearing;
-mod input;
-mod interest;
 mod lease;
 pub(crate) mod link;
 mod names;
 mod number;
 mod payload;
-mod pipeline;
-mod pulse;
 mod questions;
-mod report;
-mod resolver;
-mod resp;
 mod scripts;
-mod stream;
 mod sweep;
 mod tag;
-#[cfg(test)]
-mod tests;
-mod thread;
 mod wanted;
 
 use std::hash::{BuildHasher, RandomState};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::lease::{Change, Lease, Now, Token, Wish};
+use super::super::link::tests::server::Server;
 use super::super::scripts::Script;
-use super::super::tests::server::Server;
 use super::client::{Client, Value};
 
 /// Counters leased at once.

@@ -10,7 +10,7 @@ use super::super::super::{Broker, Ticket, Told};
 use super::super::Redis;
 use super::super::address::RedisAddress;
 use super::super::link::Link;
-use super::super::tests::server::Server;
+use super::super::link::tests::server::Server;
 use crate::language::history::History;
 use crate::language::listing::{Member, Page};
 use crate::registry::Fd;

@@ -1,7 +1,7 @@
 //! The scripts of host numbers, and of members.
 
+use super::super::link::tests::server::Server;
 use super::super::scripts::Script;
-use super::super::tests::server::Server;
 use super::client::{Client, Value};
 
 const LEASE: u64 = 15_000;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::super::memory::Memory;
 use super::super::super::{Broker, Tell, Ticket};
-use super::super::tests::server::Server;
+use super::super::link::tests::server::Server;
 use super::node::{Event, MOMENT, Node, rules};
 use crate::language::history::History;
 use crate::settings::Settings;

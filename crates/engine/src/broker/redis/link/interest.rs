@@ -78,11 +78,12 @@ impl Interest {
     pub(super) fn ask(&mut self, output: &mut Vec<u8>, max: usize) {
         while output.len() < max && !self.listed.is_empty() {
             let from = self.listed.len().saturating_sub(PER_COMMAND);
-            let (mut on, mut off) = (Vec::new(), Vec::new());
+            let (mut on, mut off, mut over) = (Vec::new(), Vec::new(), Vec::new());
             for name in self.listed.drain(from..) {
                 let Some(channel) = self.channels.get_mut(&name) else { continue };
                 channel.is_listed = false;
                 if channel.is_wanted == channel.is_on {
+                    over.push(name);
                     continue;
                 }
                 channel.is_on = channel.is_wanted;
@@ -99,7 +100,7 @@ impl Interest {
                     resp::encode_many(command, names.iter().map(|name| &**name), output);
                 }
             }
-            for name in off {
+            for name in off.into_iter().chain(over) {
                 self.forget_if_over(&name);
             }
         }
@@ -146,3 +147,6 @@ impl Interest {
         self.renewed == 0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,12 +11,12 @@ use mio::event::Event;
 use mio::{Registry, Token};
 use rustls::pki_types::ServerName;
 
-use super::address::{Host, Place, RedisAddress, Trust};
 use super::back_off::BackOff;
 use super::greeting::{Failure, Greeting, Welcome};
 use super::input::Input;
 use super::resolver::Resolver;
 use super::stream::Stream;
+use crate::broker::redis::address::{Host, Place, RedisAddress, Trust};
 use crate::system::sockets;
 use crate::tls::trusted;
 

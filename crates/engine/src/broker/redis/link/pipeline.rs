@@ -197,3 +197,6 @@ impl Pipeline {
         self.next_expiry.map(|next| again.map_or(next, |again| next.max(again)))
     }
 }
+
+#[cfg(test)]
+mod tests;

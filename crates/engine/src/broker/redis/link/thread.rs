@@ -180,12 +180,15 @@ impl Thread {
                     return Err(malformed("a message where there are only replies"));
                 }
                 self.pulse.replied(now);
-                match self.pipeline.answered().ok_or_else(|| malformed("a reply to no command"))? {
-                    Sent::Ordered { tag, size } => self.report.reply(tag, size, decoded, bytes),
-                    Sent::Own => {}
+                let sent = self.pipeline.answered().ok_or_else(|| malformed("a reply to no command"))?;
+                if let Sent::Ordered { tag, size } = sent {
+                    self.report.reply(tag, size, decoded, bytes);
                 }
                 if let Some(error) = resp::error(decoded, bytes) {
                     check(error)?;
+                    if sent == Sent::Own {
+                        return Err(Failure::Unusable(format!("Redis refuses to publish: {}", quoted(error))));
+                    }
                 }
             }
             if !self.commands.fill()? {

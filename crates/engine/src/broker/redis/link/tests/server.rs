@@ -15,6 +15,8 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) directory: PathBuf,
     pub(crate) port: u16,
+    /// 0 without TLS.
+    pub(crate) tls_port: u16,
     arguments: Vec<String>,
 }
 
@@ -25,7 +27,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 impl Server {
-    /// Starts one; `None` if there is none installed. `{dir}` in an argument is its directory.
+    /// Starts one; `None` if there is none installed. `{dir}` in an argument is its directory; spaces separate arguments.
     pub(crate) fn start(arguments: &[&str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -35,10 +37,10 @@ impl Server {
     }
 
     pub(crate) fn start_in(directory: PathBuf, port: u16, arguments: &[&str]) -> Option<Self> {
-        let replaced = |argument: &&str| argument.replace("{dir}", &directory.to_string_lossy());
-        let arguments: Vec<_> = arguments.iter().map(replaced).collect();
+        let words = arguments.iter().flat_map(|argument| argument.split(' '));
+        let arguments: Vec<_> = words.map(|word| word.replace("{dir}", &directory.to_string_lossy())).collect();
         let process = Self::spawn(&directory, port, &arguments)?;
-        let server = Self { process, directory, port, arguments };
+        let server = Self { process, directory, port, tls_port: 0, arguments };
         server.wait_until_it_listens();
         Some(server)
     }

@@ -1,7 +1,7 @@
 //! The link against a real Redis.
 
 mod failures;
-pub(super) mod server;
+pub(crate) mod server;
 mod streams;
 
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::server::Server;
-use super::address::RedisAddress;
-use super::link::{Heard, Link, Reply};
+use super::{Heard, Link, Reply};
+use crate::broker::redis::address::RedisAddress;
 use crate::settings::BrokerSettings;
 
 /// How long a test waits for what has to happen.

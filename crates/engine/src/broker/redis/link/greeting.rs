@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use redis_protocol::resp3::types::RangeFrame;
 
-use super::address::{Host, Login, Place, RedisAddress};
 use super::input::Frame;
 use super::resp;
+use crate::broker::redis::address::{Host, Login, Place, RedisAddress};
 
 /// Characters of Redis's own words in a reason.
 const MAX_QUOTED: usize = 200;

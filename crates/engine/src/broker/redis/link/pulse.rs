@@ -87,3 +87,6 @@ impl Pulse {
         (verdict, tests().map(|(at, _)| *at).min())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,3 +180,6 @@ pub(super) fn error<'f>(part: &RangeFrame, frame: &'f [u8]) -> Option<&'f [u8]> 
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::address::Host;
 use super::desk::Desk;
+use crate::broker::redis::address::Host;
 
 /// Look-ups at a time. Those that their asker has given up go on until the system does.
 const MAX_AT_A_TIME: usize = 4;

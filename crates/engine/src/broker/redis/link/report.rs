@@ -2,7 +2,7 @@
 
 use redis_protocol::resp3::types::RangeFrame;
 
-use super::link::{Heard, Reply};
+use super::heard::{Heard, Reply};
 use super::resp;
 
 /// Bytes of memory for a message, in addition to its own.
@@ -221,3 +221,6 @@ impl<'r> Reader<'r> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

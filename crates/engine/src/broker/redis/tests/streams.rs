@@ -1,1 +1,0 @@
-//! Other ways to Redis than plain TCP.
