@@ -29,9 +29,9 @@ class Locals:
                     continue
                 calls = [
                     ["push", receiver.fd, "pushed"],
-                    ["publish", f"{LOCAL} {self.host.port}", "published"],
-                    ["unsubscribe", receiver.fd, f"{LOCAL} {self.host.port}"],
-                    ["subscribe", receiver.fd, f"{LOCAL} {self.host.port}"],
+                    ["publish", f"{LOCAL}:{self.host.port}", "published"],
+                    ["unsubscribe", receiver.fd, f"{LOCAL}:{self.host.port}"],
+                    ["subscribe", receiver.fd, f"{LOCAL}:{self.host.port}"],
                     ["push", receiver.fd, "pushed again"],
                 ]
                 before = time.monotonic()
@@ -62,7 +62,7 @@ class Bystanders:
         for host in self.hosts:
             clients: list[HubClient] = []
             for worker_id in range(WORKERS):
-                clients.append(await connect_to(host, worker_id, f"{NEWS},{LOCAL} {host.port}"))
+                clients.append(await connect_to(host, worker_id, f"{NEWS},{LOCAL}:{host.port}"))
             self.of.append(Locals(host, clients))
 
     async def leave(self) -> None:
