@@ -65,8 +65,9 @@ def echo(name: str, serves: str, connections: int, in_flight: int, size: int, ma
 
 
 SUBSCRIBERS = 200
-# One publish after the other: otherwise chance decides how many are gathered for one write.
-FAN_OUT = ("fanout", "--subscribers", str(SUBSCRIBERS), "--size", "128", "--in-flight", "1")
+# One publish after the other, and each wakes the server: otherwise chance decides how many are gathered for one write,
+# and how many are read at the end of the turn before.
+FAN_OUT = ("fanout", "--subscribers", str(SUBSCRIBERS), "--size", "128", "--in-flight", "1", "--pause", "5")
 LOADS = (
     echo("x1", "echo", 64, 1, 64, 20_000),
     echo("x1, async", "echo-async", 64, 1, 64, 20_000),

@@ -1,6 +1,8 @@
 //! One connection publishes, and each message has to reach every subscriber, in order.
 
 use std::io;
+use std::thread::sleep;
+use std::time::Duration;
 
 use crate::client::Target;
 use crate::control::Control;
@@ -26,6 +28,9 @@ pub struct Fanout {
     /// Messages in all; the result counts their deliveries
     #[arg(long, default_value_t = 1000)]
     publishes: u32,
+    /// Milliseconds to wait before publishing, so that the server has finished its work and waits for events
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// Have the deliveries compressed, and send JSON, which is worth it
     #[arg(long)]
     deflate: bool,
@@ -37,7 +42,7 @@ pub struct Fanout {
 ///
 /// A lost connection, a wrong or missing message, or silence, with the number of the connection.
 pub fn run(options: &Fanout, target: Target, control: Control) -> io::Result<()> {
-    let Fanout { subscribers, size, in_flight, publishes, deflate } = *options;
+    let Fanout { subscribers, size, in_flight, publishes, pause, deflate } = *options;
     let (mut streams, mut publishing) = if deflate {
         let (streams, inflaters) = target.open_compressed("/fanout", subscribers)?.into_iter().unzip();
         (streams, Publishing::compressed(inflaters, size, in_flight))
@@ -45,6 +50,7 @@ pub fn run(options: &Fanout, target: Target, control: Control) -> io::Result<()>
         (target.open("/fanout", subscribers)?, Publishing::new(subscribers, size, in_flight))
     };
     streams.extend(target.open("/", 1)?);
+    publishing.pause = Duration::from_millis(pause);
     let mut clients = Clients::new(streams, target.timeout)?;
     timed(control, || publishing.run(publishes, &mut clients))?;
     clients.close()
@@ -62,6 +68,8 @@ pub(super) struct Publishing {
     waiting: Vec<usize>,
     published: u32,
     completed: u32,
+    /// How long to wait before publishing.
+    pause: Duration,
 }
 
 impl Publishing {
@@ -85,6 +93,7 @@ impl Publishing {
             waiting: vec![0; in_flight as usize],
             published: 0,
             completed: 0,
+            pause: Duration::ZERO,
         }
     }
 
@@ -97,6 +106,9 @@ impl Publishing {
         while self.completed < publishes {
             let room = self.waiting.len() as u32 - (self.published - self.completed);
             let count = room.min(publishes - self.published);
+            if count > 0 && !self.pause.is_zero() {
+                sleep(self.pause);
+            }
             self.publish(clients, count)?;
             for index in 0..clients.wait()? {
                 clients.receive(index, |number, frame| {
