@@ -37,7 +37,7 @@ impl Core {
             }
             Heard::Disconnected(why) => {
                 self.disconnected(now, tell);
-                tell(Told::News(News::Warning(format!("the connection to Redis was lost: {why}"))));
+                tell(Told::News(News::Unreachable(why.to_owned())));
             }
             Heard::Unusable(why) => {
                 self.disconnected(now, tell);

@@ -74,7 +74,7 @@ impl Event {
                 News::Lost { topic, fd, info } => Self::Lost(topic.into(), fd, info.into()),
                 News::Open(is_open) => Self::Open(is_open),
                 News::Unusable(text) => Self::Unusable(text),
-                News::Warning(text) => Self::Warning(text),
+                News::Unreachable(text) | News::Warning(text) => Self::Warning(text),
             },
         }
     }
