@@ -43,6 +43,7 @@ impl Core {
                 self.disconnected(now, tell);
                 tell(Told::News(News::Unusable(why.to_owned())));
             }
+            Heard::Warning(text) => tell(Told::News(News::Warning(text.to_owned()))),
         }
     }
 

@@ -5,8 +5,7 @@ use std::net::TcpListener;
 
 use super::*;
 
-const GREETING: &[u8] = b"%1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n*1\r\n$6\r\nmaster\r\n";
-const INFO: &[u8] = b"$11\r\nrun_id:abc\n\r\n";
+const GREETING: &[u8] = b"%1\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n*1\r\n$6\r\nmaster\r\n$11\r\nrun_id:abc\n\r\n";
 
 /// Serves what `after_greeting` says, first after the greeting: on the connection for commands, or on the other.
 fn serve(on_commands: bool, after_greeting: &'static [u8]) -> Ears {
@@ -17,10 +16,9 @@ fn serve(on_commands: bool, after_greeting: &'static [u8]) -> Ears {
         for mut stream in listener.incoming().flatten() {
             let mut heard = [0; 1024];
             let count = stream.read(&mut heard).unwrap_or(0);
-            let is_for_commands = heard[..count].windows(4).any(|word| word == b"INFO");
-            let info = if is_for_commands { INFO } else { b"" };
+            let is_for_commands = heard[..count].windows(15).any(|word| word == b"hubbub-commands");
             let strange = if is_for_commands == on_commands { after_greeting } else { b"" };
-            let _ = stream.write_all(&[GREETING, info, strange].concat());
+            let _ = stream.write_all(&[GREETING, strange].concat());
             kept.push(stream);
         }
     });

@@ -34,6 +34,7 @@ enum Event {
     Resubscribed,
     Disconnected(String),
     Unusable(String),
+    Warning(String),
 }
 
 impl Event {
@@ -107,6 +108,20 @@ impl Ears {
         });
     }
 
+    /// Waits until commands are taken and all channels are subscribed again. Returns the id of the server.
+    fn until_renewed(&mut self) -> String {
+        let (mut connected, mut is_renewed) = (None, false);
+        self.until(|event| {
+            match event {
+                Event::Connected(run_id) => connected = Some(run_id.clone()),
+                Event::Resubscribed => is_renewed = true,
+                _ => {}
+            }
+            connected.is_some() && is_renewed
+        });
+        connected.expect("it is connected")
+    }
+
     fn hear(&mut self) {
         let heard = &mut self.heard;
         self.link.hear(&mut |event| heard.push(owned(event)));
@@ -154,6 +169,7 @@ fn owned(heard: Heard<'_>) -> Event {
         Heard::Resubscribed => Event::Resubscribed,
         Heard::Disconnected(reason) => Event::Disconnected(reason.into()),
         Heard::Unusable(reason) => Event::Unusable(reason.into()),
+        Heard::Warning(text) => Event::Warning(text.into()),
     }
 }
 

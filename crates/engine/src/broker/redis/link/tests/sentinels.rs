@@ -35,12 +35,7 @@ fn the_next_server_is_found_after_a_failover() {
     let replicas = |ears: &mut Ears| ears.ask(&["INFO", "replication"]).expect("facts");
     assert!(replicas(&mut ears).contains(&format!("port={}", replica.port)));
     server.kill();
-    let (mut is_connected, mut is_renewed) = (false, false);
-    ears.until(|event| {
-        is_connected |= matches!(event, Event::Connected(_));
-        is_renewed |= *event == Event::Resubscribed;
-        is_connected && is_renewed
-    });
+    ears.until_renewed();
     ears.publish("news", "after");
     let facts = ears.ask(&["INFO", "server"]).expect("facts");
     assert!(facts.contains(&format!("tcp_port:{}", replica.port)), "{facts}");

@@ -7,7 +7,7 @@ use super::*;
 fn one_dies(for_commands: bool) {
     let Some(server) = Server::start(&[]) else { return };
     let proxy = Proxy::new(server.port);
-    let mut ears = Ears::on(&format!("redis://127.0.0.1:{}", proxy.port), "news");
+    let mut ears = Ears::on(&proxy.url(), "news");
     ears.publish("news", "before");
     let begin = Instant::now();
     proxy.swallow(for_commands);
@@ -16,12 +16,7 @@ fn one_dies(for_commands: bool) {
     let told = "Redis has passed nothing on for 4 s, not even our own message";
     assert_eq!(event, Event::Disconnected(told.into()));
     assert!(took > Duration::from_secs(3), "{took:?}");
-    let (mut connected, mut is_renewed) = (false, false);
-    ears.until(|event| {
-        connected |= matches!(event, Event::Connected(_));
-        is_renewed |= *event == Event::Resubscribed;
-        connected && is_renewed
-    });
+    ears.until_renewed();
     ears.publish("news", "after");
 }
 
@@ -36,16 +31,38 @@ fn the_connection_for_messages_dies() {
 }
 
 #[test]
+fn commands_that_arrive_late_on_a_lost_connection_are_not_executed() {
+    let Some(server) = Server::start(&[]) else { return };
+    let proxy = Proxy::new(server.port);
+    let mut ears = Ears::on(&proxy.url(), "news");
+    assert_eq!(ears.ask(&["RPUSH", "list", "first"]), Ok("1".into()));
+    proxy.hold(true);
+    ears.command(1, &["RPUSH", "list", "late"]);
+    ears.until(|event| matches!(event, Event::Lost(1, _)));
+    assert_eq!(ears.ask(&["RPUSH", "list", "next"]), Ok("2".into()));
+    proxy.release(true);
+    assert_eq!(ears.ask(&["LRANGE", "list", "0", "-1"]), Ok("[first next]".into()));
+}
+
+#[test]
+fn a_lost_connection_for_messages_is_no_listener_any_longer() {
+    let Some(server) = Server::start(&[]) else { return };
+    let proxy = Proxy::new(server.port);
+    let mut ears = Ears::on(&proxy.url(), "news");
+    proxy.hold(false);
+    ears.until(Event::is_trouble);
+    ears.until_renewed();
+    ears.publish("news", "after");
+    proxy.release(false);
+}
+
+#[test]
 fn redis_pauses() {
     let Some(server) = Server::start(&[]) else { return };
     let mut ears = Ears::on(&server.url(), "news");
     assert_eq!(ears.ask(&["CLIENT", "PAUSE", "5000", "ALL"]), Ok("OK".into()));
     ears.until(Event::is_trouble);
-    let mut is_connected = false;
-    ears.until(|event| {
-        is_connected |= matches!(event, Event::Connected(_));
-        is_connected && *event == Event::Resubscribed
-    });
+    ears.until_renewed();
     ears.publish("news", "after");
 }
 
@@ -136,7 +153,7 @@ fn connections_end_although_somebody_else_holds_their_sockets() {
         held.extend(copy.ok().filter(|copy| is_to_server(copy.as_fd())));
     }
     assert_eq!(held.len(), 4);
-    let clients = |other: &mut Ears| other.ask(&["CLIENT", "LIST"]).expect("a list").matches(" name=hubbub ").count();
+    let clients = |other: &mut Ears| other.ask(&["CLIENT", "LIST"]).expect("a list").matches(" name=hubbub-").count();
     assert_eq!(clients(&mut other), 4);
     drop(ears);
     while clients(&mut other) > 2 {}
