@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::super::Broker;
 use super::super::super::hosts::Hosts;
-use super::super::tests::server::Server;
+use super::super::link::tests::server::Server;
 use super::client::Client;
 use super::node::{Event, Node};
 use crate::topics::publication::Position;
