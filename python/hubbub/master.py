@@ -246,7 +246,7 @@ class Master:
     def _cannot_reach_broker(self, why: str) -> None:
         """Handle that the broker cannot be reached for now."""
         if self._has_heard_of_broker.is_set():
-            log.warning("the way to other hosts is lost: %s", why)
+            log.warning("no connection to other hosts: %s", why)
         self._unreachable = why
 
     def _cannot_join(self, why: str) -> None:
