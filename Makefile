@@ -46,6 +46,7 @@ lint: build docs .venv/test .venv/lint .venv/bench-all tests/client/node_modules
 	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
 	tests/client/node_modules/.bin/tsc --project tests/client
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docs/compose.yaml
 	$(BIN)/zizmor --quiet --offline .github
 
 format:
