@@ -143,8 +143,9 @@ class Master:
         # `shutdown()` may be called before there is an event loop.
         self._is_to_stop = False
         self._is_stopping = False
-        # This host's number among others, 0 while it has none; and why it gets none.
+        # This host's number among others, 0 while it has none; and why it gets none, for now or until somebody acts.
         self._host = 0
+        self._unreachable = ""
         self._unusable = ""
         # Set while the server is being drained: stops it.
         self._drained: asyncio.TimerHandle | None = None
@@ -225,9 +226,11 @@ class Master:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(JOIN_PATIENCE):
                 await self._either(self._has_heard_of_broker, self._all_ended)
+        # From here on, what goes wrong is logged at once.
+        self._has_heard_of_broker.set()
         if self._host or self._is_stopping:
             return
-        why = self._unusable or f"it gave this host no number within {JOIN_PATIENCE:g} s"
+        why = self._unusable or self._unreachable or f"it gave this host no number within {JOIN_PATIENCE:g} s"
         what = f"cannot join other hosts through the broker at {broker_address(broker)}: {why}"
         if self._settings.broker_required:
             raise CannotServe(errno.EHOSTUNREACH, what)
@@ -236,9 +239,15 @@ class Master:
     def _numbered(self, host: int) -> None:
         """Handle that this host has a number among the others."""
         assert self._settings.broker
-        self._host, self._unusable = host, ""
+        self._host, self._unreachable, self._unusable = host, "", ""
         self._has_heard_of_broker.set()
         log.info("this is host %d of those with the broker at %s", host, broker_address(self._settings.broker))
+
+    def _cannot_reach_broker(self, why: str) -> None:
+        """Handle that the broker cannot be reached for now."""
+        if self._has_heard_of_broker.is_set():
+            log.warning("no connection to other hosts: %s", why)
+        self._unreachable = why
 
     def _cannot_join(self, why: str) -> None:
         """Handle that this host cannot be one of several, for now."""
@@ -392,6 +401,8 @@ class Master:
                     self._stop("shutdown() was called")
                 case "numbered":
                     self._numbered(number)
+                case "unreachable":
+                    self._cannot_reach_broker(text)
                 case "unusable":
                     self._cannot_join(text)
                 case "drain":

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ class HubServer:
 
     process_group: int | None = None
     """0: the master and all that it starts are a process group, which has the master's number."""
+    environment: Mapping[str, str] = {}
+    """Variables of its environment, beside those of this process."""
 
     def __init__(self, directory: Path, command: Sequence[str] = COMMAND, /, **settings: Any) -> None:
         """Start it with its control socket in `directory`, and wait until it accepts connections.
@@ -44,6 +46,7 @@ class HubServer:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 process_group=self.process_group,
+                env={**os.environ, **self.environment},
             )
         assert self._process.stdout
         line = self._process.stdout.readline()

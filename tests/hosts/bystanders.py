@@ -29,9 +29,9 @@ class Locals:
                     continue
                 calls = [
                     ["push", receiver.fd, "pushed"],
-                    ["publish", f"{LOCAL} {self.host.port}", "published"],
-                    ["unsubscribe", receiver.fd, f"{LOCAL} {self.host.port}"],
-                    ["subscribe", receiver.fd, f"{LOCAL} {self.host.port}"],
+                    ["publish", f"{LOCAL}:{self.host.port}", "published"],
+                    ["unsubscribe", receiver.fd, f"{LOCAL}:{self.host.port}"],
+                    ["subscribe", receiver.fd, f"{LOCAL}:{self.host.port}"],
                     ["push", receiver.fd, "pushed again"],
                 ]
                 before = time.monotonic()
@@ -62,7 +62,7 @@ class Bystanders:
         for host in self.hosts:
             clients: list[HubClient] = []
             for worker_id in range(WORKERS):
-                clients.append(await connect_to(host, worker_id, f"{NEWS},{LOCAL} {host.port}"))
+                clients.append(await connect_to(host, worker_id, f"{NEWS},{LOCAL}:{host.port}"))
             self.of.append(Locals(host, clients))
 
     async def leave(self) -> None:
@@ -117,10 +117,11 @@ async def connect_to(host: Host, worker_id: int, topics: str = "") -> HubClient:
 
 
 @asynccontextmanager
-async def bystanding(hosts: Hosts) -> AsyncIterator[Bystanders]:
-    """Have bystanders for a block; at its end all hosts must be healthy, reach each other, and not have grown.
+async def bystanding(hosts: Hosts, growth: int = 16 * MIB) -> AsyncIterator[Bystanders]:
+    """Have bystanders for a block; at its end all hosts must be healthy and reach each other.
 
-    No id may have been given out twice, and the clients must still be connected.
+    The masters may not have grown by more than `growth` bytes, no id may have been given out twice, and the clients
+    must still be connected.
     """
     await hosts.know_each_other()
     bystanders = Bystanders(hosts)
@@ -133,7 +134,7 @@ async def bystanding(hosts: Hosts) -> AsyncIterator[Bystanders]:
     await bystanders.local_delivery_goes_on()
     for host, before in zip(hosts, memory, strict=True):
         grown = host.memory() - before
-        assert grown < 16 * MIB, f"the master of the host at port {host.port} has grown by {grown:,} bytes"
+        assert grown < growth, f"the master of the host at port {host.port} has grown by {grown:,} bytes"
     for each in bystanders.of:
         for client in each.clients:
             assert not client.ended.done(), f"a connection of the host at port {each.host.port} has ended"

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "faults"))
 
 from expressions import Expressions, Rooms
 
-from hubbub import Frame, Server
+from hubbub import Frame, Position, Server
 
 server = Server(port=0, **json.loads(sys.argv[1]))
 server.topic_options("room:*", **json.loads(sys.argv[2]))
@@ -41,6 +41,8 @@ def plain(value: Any) -> Any:
     """Return a value that JSON holds: a dataclass as a dictionary, a mapping's keys as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Position):
+        return list(value)
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return plain(value._asdict())
     if isinstance(value, dict):

@@ -150,6 +150,8 @@ class HostsCrowd(Crowd):
         """When messages were sent, by sender and number."""
         self._answered: dict[tuple[int, int], float] = {}
         self.lost = 0
+        self.disconnects = True
+        """Whether members disconnect each other."""
 
     async def take_part(self) -> None:
         slot = self._free.pop()
@@ -171,7 +173,7 @@ class HostsCrowd(Crowd):
         chance = random.random()
         if chance < 0.1:
             await self._mix(sender)
-        elif chance < 0.105:
+        elif chance < 0.105 and self.disconnects:
             await self._disconnect(sender)
         else:
             await super()._say_something(sender)
@@ -315,6 +317,9 @@ async def run(
                     await observers.beats_are_heard()
                     if loses:
                         crowd.windows[-1].end = time.monotonic()
+                # Each member that is open in the end must have heard everything.
+                crowd.disconnects = False
+                await observers.beats_are_heard()
                 await crowd.until(crowd.is_complete)
                 await crowd.until_sent(messages)
                 crowd.is_enough = True

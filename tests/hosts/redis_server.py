@@ -136,8 +136,8 @@ class RedisServer:
                 [self._program, *self._first, *arguments, *self._last], stdout=log, stderr=log
             )
         while self._process.poll() is None:
-            with suppress(OSError, RedisError), self.client() as client:
-                if client.ask("PING") == "PONG":
+            with suppress(OSError), self.client() as client:
+                if is_ready(client):
                     return True
             time.sleep(0.01)
         return False
@@ -210,6 +210,15 @@ class RedisServer:
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)
+
+
+def is_ready(client: RedisClient) -> bool:
+    """Return whether Redis answers as it will do from now on."""
+    try:
+        return client.ask("PING") == "PONG"
+    except RedisError as error:
+        # Not while it loads its data.
+        return str(error).startswith("NOAUTH")
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import random
 import shutil
 import time
-from collections import Counter
+from collections.abc import Callable
 
 from bystanders import bystanding
+from hosts_ids_model import five_hosts, run, skewing_library
 from hub_client import HubClient, end
 from raw_peer import PATIENCE
 from redis_server import RedisServer
@@ -149,35 +149,10 @@ async def test_hosts_with_the_same_name_and_the_same_files_are_two(redis: RedisS
         assert number_of(first.fd) != number_of(second.fd)
 
 
-async def test_no_id_is_given_out_twice_by_five_hosts_that_are_killed_and_frozen(
-    redis: RedisServer, start_hosts: StartHosts
+def test_no_id_is_given_out_twice_by_five_hosts_that_are_killed_frozen_and_skewed(
+    redis_program: str, installed: Callable[..., str]
 ) -> None:
-    hosts = start_hosts(*[redis.url()] * 5)
-    await hosts.know_each_other()
-    randomly = random.Random(5)
-    enough = asyncio.Event()
-
-    async def come_and_go() -> None:
-        while not enough.is_set():
-            client = await hosts.connect()
-            await asyncio.sleep(randomly.random() / 50)
-            client.abort()
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(20):
-            tasks.create_task(come_and_go())
-        for turn in range(6):
-            host = randomly.choice(hosts.all)
-            if turn % 2:
-                with host.frozen():
-                    await asyncio.sleep(1)
-            else:
-                host.kill_all()
-                await asyncio.to_thread(host.restart)
-            if turn == 3:
-                redis.kill()
-                redis.start()
-        enough.set()
-    counted = Counter(client.fd for client in hosts.connected)
-    assert counted.total() > 500
-    assert max(counted.values()) == 1, [fd for fd, count in counted.items() if count > 1]
+    installed("faketime")
+    with five_hosts(redis_program) as (hosts, redis):
+        given = asyncio.run(run(hosts, redis, skewing_library(), turns=8, between=400, sleeps=False))
+    assert given.total() > 3_000

@@ -1,7 +1,10 @@
 """The network between hosts and Redis loses everything without a word: on one connection, on both, of one host."""
 
 import asyncio
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from bystanders import bystanding
@@ -11,6 +14,15 @@ from several_hosts import NOTICED, StartHosts, hears
 
 # What a busy machine may add to a deadline.
 TOLERANCE = 4.0
+PROGRAM = Path(__file__).with_name("dropping_network.py")
+
+
+@pytest.mark.parametrize("case", ["commands", "subscriptions", "one host", "both hosts"])
+def test_packets_that_the_kernel_drops_are_missed(in_own_network: list[str], redis_program: str, case: str) -> None:
+    run = subprocess.run(
+        [*in_own_network, sys.executable, str(PROGRAM), redis_program, case], capture_output=True, text=True, timeout=55
+    )
+    assert run.returncode == 0, run.stderr
 
 
 @pytest.mark.parametrize("kinds", [(COMMANDS,), (SUBSCRIPTIONS,), (COMMANDS, SUBSCRIPTIONS)], ids="+".join)

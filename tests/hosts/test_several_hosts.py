@@ -19,6 +19,9 @@ async def clients(three_hosts: Hosts) -> AsyncIterator[list[HubClient]]:
     """A client of each host."""
     await three_hosts.know_each_other()
     async with three_hosts.clients() as clients:
+        ids = sorted(client.fd for client in clients)
+        # Those of before are gone.
+        await until(clients[0], "server.cluster.connections()", lambda connections: connections == ids)
         yield clients
 
 
@@ -262,7 +265,7 @@ async def test_looking_tells_of_this_host_and_cluster_of_all(three_hosts: Hosts,
     for client in clients:
         assert await client.ask("list(server.connections)") == [client.fd]
         assert await client.ask(f"[server.exists(fd) for fd in {ids}]") == [fd == client.fd for fd in ids]
-        assert sorted(await client.ask("server.cluster.connections()")) == ids
+        assert await client.ask("server.cluster.connections()") == ids
         for other in clients:
             assert await client.ask(f"server.cluster.exists({other.fd})") is True
             assert (await client.ask(f"server.cluster.info({other.fd})"))["client"][1] == other.port

@@ -74,8 +74,8 @@ impl Hub {
 
     /// Events since the last call, as `(what, slot or level, text)`, where `what` is "ready", "leaving", "reload",
     /// "shutdown", "drain" (with the seconds as text), "stuck" (with a text if the worker has not said so itself),
-    /// "moves", "numbered" (with the number of this host among others), "unusable" (it cannot be one of them, and why) or
-    /// "log".
+    /// "moves", "numbered" (with the number of this host among others), "unreachable" (the broker cannot be reached for
+    /// now, and why), "unusable" (this host cannot be one of the others, and why) or "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
@@ -86,6 +86,7 @@ impl Hub {
             HubEvent::Stuck { slot, is_news } => ("stuck", slot, if is_news { "news".into() } else { String::new() }),
             HubEvent::Moves(slot) => ("moves", slot, String::new()),
             HubEvent::Numbered(host) => ("numbered", host, String::new()),
+            HubEvent::Unreachable(text) => ("unreachable", 0, text),
             HubEvent::Unusable(text) => ("unusable", 0, text),
             HubEvent::Warning(text) => ("log", WARNING, text),
         };

@@ -37,6 +37,8 @@ pub(crate) enum News<'a> {
     Lost { topic: &'a str, fd: Fd, info: &'a str },
     /// The way to other hosts is open again, or is not.
     Open(bool),
+    /// The broker cannot be reached for now, and why.
+    Unreachable(String),
     /// This server cannot be a part of the others, and why: a wrong password, for example. It is tried again.
     Unusable(String),
     /// For the log.

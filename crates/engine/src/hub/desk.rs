@@ -39,7 +39,9 @@ pub enum HubEvent {
     Moves(u8),
     /// This host has this number among the others.
     Numbered(u8),
-    /// It cannot be one of them, and why. It is tried again.
+    /// The broker cannot be reached for now, and why.
+    Unreachable(String),
+    /// This host cannot be one of the others, and why. It is tried again.
     Unusable(String),
     /// To be logged as a warning.
     Warning(String),
@@ -78,7 +80,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     pub(super) fn tell(&self, event: HubEvent) {
         let mut events = lock(&self.events);
-        let is_entry = matches!(event, HubEvent::Warning(_));
+        let is_entry = matches!(event, HubEvent::Unreachable(_) | HubEvent::Warning(_));
         if is_entry && events.len() >= MAX_ENTRIES {
             return;
         }

@@ -191,6 +191,7 @@ impl Routing {
                 abroad.opened_at = self.now;
                 desk.registry.set_degraded(!is_open);
             }
+            News::Unreachable(text) => desk.tell(HubEvent::Unreachable(text)),
             News::Unusable(text) => desk.tell(HubEvent::Unusable(text)),
             News::Warning(text) => desk.tell(HubEvent::Warning(text)),
         }

@@ -37,12 +37,13 @@ impl Core {
             }
             Heard::Disconnected(why) => {
                 self.disconnected(now, tell);
-                tell(Told::News(News::Warning(format!("the connection to Redis was lost: {why}"))));
+                tell(Told::News(News::Unreachable(why.to_owned())));
             }
             Heard::Unusable(why) => {
                 self.disconnected(now, tell);
                 tell(Told::News(News::Unusable(why.to_owned())));
             }
+            Heard::Warning(text) => tell(Told::News(News::Warning(text.to_owned()))),
         }
     }
 
@@ -251,7 +252,12 @@ impl Core {
     fn replied_to_wish(&mut self, tag: Tag, reply: &Reply<'_>, now: Now, tell: Tell<'_>) {
         let Tag { purpose, host, number } = tag;
         // A number that was not used yet: its members are those of an earlier holder.
-        let is_new = self.lease.host().is_none();
+        if purpose == Purpose::Clear
+            && self.lease.host().is_none()
+            && let Some((_, members)) = removed(reply)
+        {
+            tell_lost(&members, tell);
+        }
         self.with_lease(now, tell, |lease, change| match purpose {
             Purpose::Claim => {
                 if let Some(reply) = integers(reply).and_then(|reply| <[u64; 4]>::try_from(reply).ok()) {
@@ -270,12 +276,6 @@ impl Core {
             }
             _ => lease.raised(host, number, matches!(reply, Reply::Integer(1)), now, change),
         });
-        if purpose == Purpose::Clear
-            && is_new
-            && let Some((_, members)) = removed(reply)
-        {
-            tell_lost(&members, tell);
-        }
     }
 
     fn refused(&mut self, tag: Tag, text: &str, now: Now, tell: Tell<'_>) {

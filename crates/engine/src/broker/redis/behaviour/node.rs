@@ -1,6 +1,7 @@
 //! A broker as a hub has it, and what it has told.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -74,7 +75,7 @@ impl Event {
                 News::Lost { topic, fd, info } => Self::Lost(topic.into(), fd, info.into()),
                 News::Open(is_open) => Self::Open(is_open),
                 News::Unusable(text) => Self::Unusable(text),
-                News::Warning(text) => Self::Warning(text),
+                News::Unreachable(text) | News::Warning(text) => Self::Warning(text),
             },
         }
     }
@@ -117,13 +118,18 @@ pub(super) const MOMENT: Moment = Moment { now: 0, unix: 0 };
 impl Node {
     /// One that is not connected yet.
     pub(super) fn begin(server: &Server) -> Self {
+        Self::begin_with(server, None)
+    }
+
+    /// The same with a file that keeps its number.
+    pub(super) fn begin_with(server: &Server, number: Option<OwnedFd>) -> Self {
         let settings = BrokerSettings {
             address: RedisAddress::parse(&server.url()).expect("an address"),
             prefix: "p".into(),
             queue_size: 64 * 1024 * 1024,
             name: "one".into(),
         };
-        let redis = Redis::new(Link::start(&settings).expect("a link"), "p", rules(), None);
+        let redis = Redis::new(Link::start(&settings).expect("a link"), "p", rules(), number);
         Self { redis, heard: Vec::new(), seen: 0, host: 0, tickets: 0 }
     }
 
@@ -217,6 +223,15 @@ impl Node {
             };
             self.turn(left);
         }
+    }
+
+    /// Waits for these events, in any order.
+    pub(super) fn until_all(&mut self, events: &[Event]) {
+        let mut left = events.to_vec();
+        self.until(|event| {
+            left.retain(|waited| waited != event);
+            left.is_empty()
+        });
     }
 
     /// Runs for a while.

@@ -12,7 +12,7 @@ use mio::{Registry, Token};
 use rustls::pki_types::ServerName;
 
 use super::back_off::BackOff;
-use super::greeting::{Failure, Greeting, Welcome};
+use super::greeting::{Failure, Greeting, Identity, Ready, Welcome};
 use super::input::Input;
 use super::resolver::Resolver;
 use super::stream::Stream;
@@ -39,8 +39,8 @@ enum Stage {
 /// See the module documentation.
 pub(super) struct Connection {
     token: Token,
-    /// Whether the server's id is asked for.
-    asks_id: bool,
+    /// What Redis calls it in the list of its clients.
+    name: &'static str,
     address: Arc<RedisAddress>,
     stage: Stage,
     /// By when the stage has to be over.
@@ -52,6 +52,8 @@ pub(super) struct Connection {
     addresses: VecDeque<SocketAddr>,
     asks_sentinel: bool,
     stream: Option<Stream>,
+    /// What the server calls the connection that is usable, or was the last to be.
+    identity: Option<Identity>,
     is_readable: bool,
     is_writable: bool,
     pub(super) input: Input,
@@ -61,10 +63,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(token: Token, asks_id: bool, address: Arc<RedisAddress>, now: Instant) -> Self {
+    pub(super) fn new(token: Token, name: &'static str, address: Arc<RedisAddress>, now: Instant) -> Self {
         Self {
             token,
-            asks_id,
+            name,
             address,
             stage: Stage::Waiting { until: now },
             deadline: now,
@@ -73,6 +75,7 @@ impl Connection {
             addresses: VecDeque::new(),
             asks_sentinel: false,
             stream: None,
+            identity: None,
             is_readable: false,
             is_writable: false,
             input: Input::default(),
@@ -102,7 +105,7 @@ impl Connection {
 
     // ---- on the way to a usable server ------------------------------------------------------------------------------
 
-    /// Goes on as far as it can without waiting. Returns the server's id when it has become usable.
+    /// Goes on as far as it can without waiting. Returns what is known of the server when it has become usable.
     ///
     /// # Errors
     /// Why the attempt has failed. [`Connection::lose`] is to follow.
@@ -111,7 +114,7 @@ impl Connection {
         now: Instant,
         registry: &Registry,
         resolver: &Resolver,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<Ready>, Failure> {
         loop {
             let done = match self.stage {
                 Stage::Waiting { until } if now < until => return Ok(None),
@@ -120,9 +123,10 @@ impl Connection {
                 Stage::Resolving { .. } => self.resolve(now, registry, resolver),
                 Stage::Connecting { .. } => self.connect(now),
                 Stage::Greeting(_) => match self.greet() {
-                    Ok(Some(Welcome::Ready { run_id })) => {
+                    Ok(Some(Welcome::Ready(ready))) => {
                         self.stage = Stage::Usable { since: now };
-                        return Ok(Some(run_id));
+                        self.identity = Some(ready.identity.clone());
+                        return Ok(Some(ready));
                     }
                     Ok(Some(Welcome::Server(host))) => {
                         self.drop_stream(registry);
@@ -245,7 +249,8 @@ impl Connection {
                 Greeting::sentinel(place.clone(), name, login, &mut self.output)
             }
             (_, Stage::Connecting { place }) => {
-                Greeting::server(place.clone(), &self.address, self.asks_id, &mut self.output)
+                let former = self.identity.clone();
+                Greeting::server(place.clone(), &self.address, self.name, former, &mut self.output)
             }
             _ => return Ok(false),
         });
@@ -257,12 +262,12 @@ impl Connection {
         loop {
             let Stage::Greeting(greeting) = &mut self.stage else { return Ok(None) };
             while let Some(frame) = self.input.next().map_err(|error| malformed(error))? {
-                if let Some(welcome) = greeting.take(&frame)? {
+                if let Some(welcome) = greeting.take(&frame, &mut self.output)? {
                     return Ok(Some(welcome));
                 }
             }
             if !self.fill()? {
-                // TLS may have something to say, too.
+                // A reply may have called for more, and TLS may have something to say, too.
                 self.write_output()?;
                 return Ok(None);
             }

@@ -1,4 +1,7 @@
 //! The first words on a connection: who we are, and whether the server is one that can be used. No I/O here.
+//!
+//! The server may still have input of the connection before this one, which it has not read. So the last words end that
+//! connection: what was sent there is executed before anything that is sent here, or never.
 
 use std::collections::VecDeque;
 
@@ -20,11 +23,27 @@ pub(super) enum Failure {
     Unusable(String),
 }
 
+/// A connection as its server knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The server's process.
+    pub(super) run_id: String,
+    /// The connection's number in that process, which no other connection has had.
+    pub(super) client: Option<u64>,
+}
+
+/// A server that can be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ready {
+    pub(super) identity: Identity,
+    /// The server refuses to end the connection before this one, and why.
+    pub(super) refusal: Option<String>,
+}
+
 /// What the greeting was for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Welcome {
-    /// The server can be used; its id, if that was asked for.
-    Ready { run_id: String },
+    Ready(Ready),
     /// A Sentinel says where the server is.
     Server(Host),
 }
@@ -35,6 +54,7 @@ enum Step {
     Select,
     Role,
     Info,
+    End,
     Master,
 }
 
@@ -46,66 +66,101 @@ pub(super) struct Greeting {
     steps: VecDeque<Step>,
     is_led_by_sentinels: bool,
     database: u32,
-    run_id: String,
+    /// The last connection that was usable.
+    former: Option<Identity>,
+    ready: Ready,
 }
 
 impl Greeting {
-    /// Greets a server. Appends what is to be sent.
-    pub(super) fn server(server: String, address: &RedisAddress, asks_id: bool, output: &mut Vec<u8>) -> Self {
+    /// Greets a server. `name`: what it is to call this connection; `former`: the last one that was usable. Appends what
+    /// is to be sent.
+    pub(super) fn server(
+        server: String,
+        address: &RedisAddress,
+        name: &str,
+        former: Option<Identity>,
+        output: &mut Vec<u8>,
+    ) -> Self {
         let mut steps = VecDeque::from([Step::Hello]);
-        hello(address.login.as_ref(), output);
+        hello(name, address.login.as_ref(), output);
         if address.database != 0 {
             resp::encode(&[b"SELECT", address.database.to_string().as_bytes()], output);
             steps.push_back(Step::Select);
         }
         resp::encode(&[b"ROLE"], output);
         steps.push_back(Step::Role);
-        if asks_id {
-            resp::encode(&[b"INFO", b"server"], output);
-            steps.push_back(Step::Info);
-        }
+        resp::encode(&[b"INFO", b"server"], output);
+        steps.push_back(Step::Info);
         let is_led_by_sentinels = matches!(address.place, Place::Sentinels { .. });
-        Self { server, steps, is_led_by_sentinels, database: address.database, run_id: String::new() }
+        let ready = Ready::default();
+        Self { server, steps, is_led_by_sentinels, database: address.database, former, ready }
     }
 
     /// Asks a Sentinel where the server of this name is. Appends what is to be sent.
     pub(super) fn sentinel(sentinel: String, name: &str, login: Option<&Login>, output: &mut Vec<u8>) -> Self {
-        hello(login, output);
+        hello("hubbub", login, output);
         resp::encode(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()], output);
         let steps = [Step::Hello, Step::Master].into();
         let server = format!("{sentinel} (Sentinel)");
-        Self { server, steps, is_led_by_sentinels: true, database: 0, run_id: String::new() }
+        let ready = Ready::default();
+        Self { server, steps, is_led_by_sentinels: true, database: 0, former: None, ready }
     }
 
-    /// Takes the next reply. Returns the result with the last one.
+    /// Takes the next reply. Appends what is to be sent then. Returns the result with the last reply.
     ///
     /// # Errors
     /// Why the server cannot be used.
-    pub(super) fn take(&mut self, reply: &Frame<'_>) -> Result<Option<Welcome>, Failure> {
+    pub(super) fn take(&mut self, reply: &Frame<'_>, output: &mut Vec<u8>) -> Result<Option<Welcome>, Failure> {
         let Frame { decoded, bytes } = reply;
         let step = self.steps.pop_front().ok_or_else(|| self.lost("sent something that was not asked for"))?;
         if let Some(error) = resp::error(decoded, bytes) {
-            return Err(self.refused(step, error));
+            match (step, self.refused(step, error)) {
+                // A user may be allowed everything else.
+                (Step::End, Failure::Unusable(_)) => self.ready.refusal = Some(quoted(error)),
+                (_, failure) => return Err(failure),
+            }
+            return Ok(self.result());
         }
         match step {
-            Step::Hello => self.check_mode(decoded, bytes)?,
-            Step::Select => {}
+            Step::Hello => self.take_properties(decoded, bytes)?,
+            // The number of connections that were ended: none if the server has noticed the end before.
+            Step::Select | Step::End => {}
             Step::Role => self.check_role(decoded, bytes)?,
             Step::Info => {
                 let info = resp::text(decoded, bytes).map(String::from_utf8_lossy).unwrap_or_default();
                 let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-                self.run_id = run_id.ok_or_else(|| self.lost("has no run_id in INFO"))?.chars().take(64).collect();
+                let run_id = run_id.ok_or_else(|| self.lost("has no run_id in INFO"))?.chars().take(64).collect();
+                self.ready.identity.run_id = run_id;
+                self.end_former(output);
             }
             Step::Master => return self.master(decoded, bytes).map(|host| Some(Welcome::Server(host))),
         }
-        Ok(self.steps.is_empty().then(|| Welcome::Ready { run_id: std::mem::take(&mut self.run_id) }))
+        Ok(self.result())
+    }
+
+    fn result(&mut self) -> Option<Welcome> {
+        self.steps.is_empty().then(|| Welcome::Ready(std::mem::take(&mut self.ready)))
+    }
+
+    /// Ends the connection before this one, unless that was on another server, or on an earlier process of this one, which
+    /// has given the same number to somebody else.
+    fn end_former(&mut self, output: &mut Vec<u8>) {
+        let Identity { run_id, client: own } = &self.ready.identity;
+        let former = self.former.as_ref().filter(|former| former.run_id == *run_id && former.client != *own);
+        if let Some(client) = former.and_then(|former| former.client) {
+            resp::encode(&[b"CLIENT", b"KILL", b"ID", client.to_string().as_bytes()], output);
+            self.steps.push_back(Step::End);
+        }
     }
 
     /// Looks at the properties of the server.
-    fn check_mode(&self, properties: &RangeFrame, bytes: &[u8]) -> Result<(), Failure> {
+    fn take_properties(&mut self, properties: &RangeFrame, bytes: &[u8]) -> Result<(), Failure> {
         let RangeFrame::Map { data, .. } = properties else { return Err(self.lost("answers HELLO in a strange way")) };
-        let mode = data.iter().find(|(name, _)| resp::text(name, bytes) == Some(b"mode"));
-        match mode.and_then(|(_, mode)| resp::text(mode, bytes)) {
+        let property = |wanted: &[u8]| data.iter().find(|(name, _)| resp::text(name, bytes) == Some(wanted));
+        if let Some((_, RangeFrame::Number { data: client, .. })) = property(b"id") {
+            self.ready.identity.client = u64::try_from(*client).ok();
+        }
+        match property(b"mode").and_then(|(_, mode)| resp::text(mode, bytes)) {
             Some(b"cluster") => Err(self.unusable(
                 "is a part of a Redis Cluster, which cannot be the broker; it needs \
                 one server, with or without replicas",
@@ -177,13 +232,14 @@ impl Greeting {
     }
 }
 
-fn hello(login: Option<&Login>, output: &mut Vec<u8>) {
+fn hello(name: &str, login: Option<&Login>, output: &mut Vec<u8>) {
+    let name = name.as_bytes();
     match login {
         Some(Login { username, password }) => {
             let login = [username.as_bytes(), password.as_bytes()];
-            resp::encode(&[b"HELLO", b"3", b"AUTH", login[0], login[1], b"SETNAME", b"hubbub"], output);
+            resp::encode(&[b"HELLO", b"3", b"AUTH", login[0], login[1], b"SETNAME", name], output);
         }
-        None => resp::encode(&[b"HELLO", b"3", b"SETNAME", b"hubbub"], output),
+        None => resp::encode(&[b"HELLO", b"3", b"SETNAME", name], output),
     }
 }
 
@@ -192,3 +248,6 @@ pub(super) fn quoted(error: &[u8]) -> String {
     let words = String::from_utf8_lossy(error);
     words.chars().take(MAX_QUOTED).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
+
+#[cfg(test)]
+mod tests;

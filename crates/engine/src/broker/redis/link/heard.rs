@@ -31,4 +31,6 @@ pub(crate) enum Heard<'a> {
     /// Redis refuses to be used, and why: a wrong password, for example. It is tried again. The same reason is told
     /// once.
     Unusable(&'a str),
+    /// For the log.
+    Warning(&'a str),
 }

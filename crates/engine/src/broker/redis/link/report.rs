@@ -36,6 +36,7 @@ enum Item {
     Resubscribed,
     Disconnected(u32),
     Unusable(u32),
+    Warning(u32),
     // Values: of a reply, or in a list.
     Nothing,
     Integer(i64),
@@ -95,6 +96,11 @@ impl Report {
     pub(super) fn unusable(&mut self, reason: &str) {
         let length = self.text(reason.as_bytes());
         self.items.push(Item::Unusable(length));
+    }
+
+    pub(super) fn warning(&mut self, text: &str) {
+        let length = self.text(text.as_bytes());
+        self.items.push(Item::Warning(length));
     }
 
     /// A reply, or an error as a reply. `frame` is what it was decoded from.
@@ -177,6 +183,7 @@ impl Report {
                 Item::Resubscribed => tell(Heard::Resubscribed),
                 Item::Disconnected(length) => tell(Heard::Disconnected(reader.line(length))),
                 Item::Unusable(length) => tell(Heard::Unusable(reader.line(length))),
+                Item::Warning(length) => tell(Heard::Warning(reader.line(length))),
                 Item::Nothing | Item::Integer(_) | Item::Bytes(_) | Item::List(_) => {}
             }
         }

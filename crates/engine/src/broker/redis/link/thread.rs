@@ -11,7 +11,7 @@ use redis_protocol::resp3::types::RangeFrame;
 
 use super::connection::{Connection, malformed};
 use super::desk::{Desk, Orders};
-use super::greeting::{Failure, quoted};
+use super::greeting::{Failure, Ready, quoted};
 use super::input::{CHUNK, Frame};
 use super::interest::{Confirmed, Interest};
 use super::pipeline::{Pipeline, Sent};
@@ -58,6 +58,8 @@ pub(super) struct Thread {
     max_unheard: usize,
     /// The last reason that was told, since both connections were usable.
     told: Option<String>,
+    /// Whether it was told that Redis refuses to end lost connections.
+    is_refusal_told: bool,
     /// Whether there is more to do than fits into a turn.
     has_more: bool,
 }
@@ -72,9 +74,9 @@ impl Thread {
             poll,
             orders: Orders::default(),
             report: Report::default(),
-            commands: Connection::new(COMMANDS, true, Arc::clone(&address), now),
+            commands: Connection::new(COMMANDS, "hubbub-commands", Arc::clone(&address), now),
             pipeline: Pipeline::default(),
-            messages: Connection::new(MESSAGES, false, address, now),
+            messages: Connection::new(MESSAGES, "hubbub-messages", address, now),
             interest: Interest::default(),
             pulse: Pulse::new(now),
             probes: probes_channel(&settings.prefix),
@@ -84,6 +86,7 @@ impl Thread {
             is_held_up: false,
             max_unheard: settings.queue_size,
             told: None,
+            is_refusal_told: false,
             has_more: false,
         }
     }
@@ -161,8 +164,9 @@ impl Thread {
     // ---- commands ---------------------------------------------------------------------------------------------------
 
     fn serve_commands(&mut self, now: Instant) -> Result<(), Failure> {
-        if let Some(run_id) = self.commands.advance(now, self.poll.registry(), &self.resolver)? {
-            self.report.connected(&run_id);
+        if let Some(Ready { identity, refusal }) = self.commands.advance(now, self.poll.registry(), &self.resolver)? {
+            self.tell_refusal(refusal);
+            self.report.connected(&identity.run_id);
             self.told = None;
         }
         let read = if self.commands.is_usable() { self.read_replies(now) } else { Ok(()) };
@@ -234,7 +238,8 @@ impl Thread {
     // ---- messages ---------------------------------------------------------------------------------------------------
 
     fn serve_messages(&mut self, now: Instant) -> Result<(), Failure> {
-        if self.messages.advance(now, self.poll.registry(), &self.resolver)?.is_some() {
+        if let Some(Ready { refusal, .. }) = self.messages.advance(now, self.poll.registry(), &self.resolver)? {
+            self.tell_refusal(refusal);
             self.pulse.heard(now);
             self.interest.begin();
             self.is_renewing = std::mem::replace(&mut self.was_subscribed, true);
@@ -351,6 +356,16 @@ impl Thread {
             Failure::Unusable(reason) => self.report.unusable(reason),
         }
         self.told = Some(reason.clone());
+    }
+
+    /// Tells once that Redis refuses to end lost connections.
+    fn tell_refusal(&mut self, refusal: Option<String>) {
+        if let Some(refusal) = refusal.filter(|_| !self.is_refusal_told) {
+            self.is_refusal_told = true;
+            let what = "Redis refuses to end a connection that was lost";
+            let why = "so commands that were sent there may be executed after later ones";
+            self.report.warning(&format!("{what}, {why}; the user needs +client|kill: {refusal}"));
+        }
     }
 }
 

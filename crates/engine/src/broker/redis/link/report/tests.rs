@@ -20,6 +20,7 @@ fn all_is_told_in_its_order() {
     report.resubscribed();
     report.unusable("why");
     report.disconnected("why not");
+    report.warning("mind this");
     assert_eq!(
         told(&report),
         [
@@ -42,6 +43,7 @@ fn all_is_told_in_its_order() {
             format!("{:?}", Heard::Resubscribed),
             format!("{:?}", Heard::Unusable("why")),
             format!("{:?}", Heard::Disconnected("why not")),
+            format!("{:?}", Heard::Warning("mind this")),
         ]
     );
     assert_eq!(report.tell(&mut |_| {}), (3, 60));

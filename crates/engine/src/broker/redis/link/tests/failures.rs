@@ -5,20 +5,6 @@ use rustix::process::Signal;
 use super::server::free_port;
 use super::*;
 
-/// Waits until commands are taken and all channels are subscribed again.
-fn wait_until_renewed(ears: &mut Ears) -> String {
-    let (mut connected, mut is_renewed) = (None, false);
-    ears.until(|event| {
-        match event {
-            Event::Connected(run_id) => connected = Some(run_id.clone()),
-            Event::Resubscribed => is_renewed = true,
-            _ => {}
-        }
-        connected.is_some() && is_renewed
-    });
-    connected.expect("it is connected")
-}
-
 fn reason(event: &Event) -> &str {
     match event {
         Event::Disconnected(reason) | Event::Unusable(reason) => reason,
@@ -45,9 +31,8 @@ fn a_server_that_is_restarted_is_found_again() {
     server.kill();
     ears.until(Event::is_trouble);
     server.restart();
-    assert_ne!(wait_until_renewed(&mut ears), first);
-    assert_eq!(ears.ask(&["PUBLISH", "news", "again"]), Ok("1".into()));
-    ears.until(|event| *event == Event::Message("news".into(), "again".into()));
+    assert_ne!(ears.until_renewed(), first);
+    ears.publish("news", "again");
     let again = ears.heard.iter().filter(|event| **event == Event::Subscribed("news".into()));
     assert_eq!(again.count(), 2);
     let renewed = ears.heard.iter().filter(|event| **event == Event::Resubscribed);
@@ -87,7 +72,7 @@ fn a_wrong_password_is_told_and_the_right_one_works() {
     let mut ears = Ears::new(&format!("redis://:right@127.0.0.1:{port}/3"));
     ears.command(1, &["CLIENT", "INFO"]);
     let Event::Reply(_, Ok(info)) = ears.until(|event| matches!(event, Event::Reply(..))) else { panic!("no reply") };
-    assert!(info.contains(" name=hubbub ") && info.contains(" db=3 ") && info.contains(" resp=3"), "{info}");
+    assert!(info.contains(" name=hubbub-commands ") && info.contains(" db=3 ") && info.contains(" resp=3"), "{info}");
 }
 
 #[test]
@@ -146,8 +131,8 @@ fn a_server_that_stands_still_is_noticed_and_found_again() {
     server.signal(Signal::CONT);
     assert!(reason(&event).contains("has passed nothing on for 4 s"), "{event:?}");
     assert!(took > Duration::from_secs(1), "{took:?}");
-    wait_until_renewed(&mut ears);
-    assert_eq!(ears.ask(&["PUBLISH", "news", "again"]), Ok("1".into()));
+    ears.until_renewed();
+    ears.publish("news", "again");
 }
 
 #[test]
@@ -168,6 +153,21 @@ fn commands_are_lost_in_order_when_replies_are_missing() {
     });
     server.signal(Signal::CONT);
     ears.until(|event| matches!(event, Event::Connected(_)));
+}
+
+#[test]
+fn a_user_who_may_not_end_connections_is_told_once_that_order_is_at_risk() {
+    let Some(server) = Server::start(&["--user", "some on >pass +@all -client|kill &* ~*"]) else { return };
+    let mut ears = Ears::on(&format!("redis://some:pass@127.0.0.1:{}", server.port), "news");
+    let mut other = Ears::new(&server.url());
+    for _ in 0..2 {
+        assert_eq!(other.ask(&["CLIENT", "KILL", "USER", "some"]), Ok("2".into()));
+        ears.until_renewed();
+        ears.publish("news", "again");
+    }
+    let warnings: Vec<_> = ears.heard.iter().filter(|event| matches!(event, Event::Warning(_))).collect();
+    let [Event::Warning(told)] = warnings[..] else { panic!("{warnings:?}") };
+    assert!(told.contains("the user needs +client|kill: NOPERM "), "{told}");
 }
 
 #[test]
