@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from across_hosts.clients import Load, Receivers
@@ -56,12 +56,19 @@ class Target:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and how long to measure."""
+    """Where and how long to measure, and the tables of what was measured."""
 
     redis: Redis
     directory: Path
     rounds: int
     seconds: float
+    shown: list[str] = field(default_factory=list)
+
+    def show(self, title: str, head: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> None:
+        """Print a table, and note it for the page."""
+        text = f"### {title}\n\n{table(head, rows)}\n\n{note}\n"
+        print(text, flush=True)
+        self.shown.append(text)
 
     @contextmanager
     def hosts(self, count: int, workers: int = 1) -> Iterator[list[Host]]:
@@ -119,8 +126,3 @@ def threads(values: Sequence[Usage]) -> str:
     """Return a master's CPU time, and that of its threads."""
     hub, link = median([each.hub for each in values]), median([each.link for each in values])
     return f"{figure(median([each.master for each in values]))} ({figure(hub)} + {figure(link)})"
-
-
-def show(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> None:
-    """Print a table."""
-    print(f"### {title}\n\n{table(head, rows)}\n\n{note}\n", flush=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from across_hosts.bench import Bench, Sample, Target, median, show, spread, threads
+from across_hosts.bench import Bench, Sample, Target, median, spread, threads
 from across_hosts.clients import HUBBUB, Client, Load, Receivers, close, wait_for_subscriptions
 from across_hosts.servers import Host, usage
 from tables import figure
@@ -44,7 +44,7 @@ def growth(bench: Bench) -> list[Target]:
                 for title, sample in under_load(bench, hosts):
                     samples[title][count].append(sample)
     for title, found in samples.items():
-        show(
+        bench.show(
             title,
             ("hosts", "messages/s", "commands to Redis", *(f"{whose}, µs of CPU time" for whose in WHOSE)),
             [
@@ -61,7 +61,7 @@ def growth(bench: Bench) -> list[Target]:
             f"For each message. One worker a host; at each a client that sends, with {FLIGHT} messages on their way. "
             "The parts of the masters' two busy threads are in brackets.",
         )
-        show(
+        bench.show(
             f"Messages per second at which a core would be busy: {title.lower()}",
             ("hosts", "that of Redis", "those of the masters' hubs", "of their links", "of the workers"),
             [
@@ -76,7 +76,7 @@ def growth(bench: Bench) -> list[Target]:
             ],
             "Of all hosts together; computed from the CPU time above, as if each thread had a core of its own.",
         )
-    show(
+    bench.show(
         "Without messages",
         ("hosts", "Redis, ms of CPU time a second", "each master"),
         [

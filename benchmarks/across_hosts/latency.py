@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from across_hosts.bench import Bench, Target, median, percentile, show, spread
+from across_hosts.bench import Bench, Target, median, percentile, spread
 from across_hosts.clients import HUBBUB, Client, Receivers, close, wait_for_subscriptions
 from processes import Failed
 
@@ -50,7 +50,7 @@ def latency(bench: Bench) -> list[Target]:
         )
         for kind, of_one in measured.items()
     )
-    show(
+    bench.show(
         f"Latency of a push, in turn to each, {RATE:,} a second in all",
         ("to a connection of", "median, µs", "99th percentile, µs"),
         rows,

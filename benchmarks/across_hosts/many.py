@@ -9,7 +9,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from across_hosts.bench import Bench, Target, show, spread
+from across_hosts.bench import Bench, Target, spread
 from across_hosts.clients import PATIENCE, SIZE
 from processes import Failed
 from tables import figure
@@ -39,7 +39,7 @@ def many(bench: Bench) -> list[Target]:
                 samples[size].append(sample)
     memory = [memory_of_topics(bench) for _ in range(bench.rounds)]
     hosts.close()
-    show(
+    bench.show(
         f"Redis with {HOSTS} hosts",
         ("pushes in a command", "commands/s", "µs of CPU time for a command", "pushes/s at which it is busy"),
         [

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from across_hosts.bench import Bench, Sample, Target, median, show, spread
+from across_hosts.bench import Bench, Sample, Target, median, spread
 from across_hosts.clients import (
     HUBBUB,
     PLAIN,
@@ -129,7 +129,7 @@ def beside_peers(bench: Bench) -> list[Target]:
                 targets.append(
                     Target(f"times the rate per core of {each.peer.name}; {what}", median(ratios), at_least=20)
                 )
-        show(
+        bench.show(
             f"Messages of 64 bytes to a room: {what}",
             (
                 "server",

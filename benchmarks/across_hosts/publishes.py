@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from across_hosts.bench import Bench, Sample, Target, median, show, spread, threads
+from across_hosts.bench import Bench, Sample, Target, median, spread, threads
 from across_hosts.clients import HUBBUB, REST, Client, Load, Receivers, close, wait_for_subscriptions
 from hubbub import Publisher
 from processes import Failed
@@ -46,8 +46,7 @@ def publish(bench: Bench) -> list[Target]:
         for round_ in range(bench.rounds + 1):
             for way, load, expected in loads:
                 sample = bench.measure(hosts, receivers, load)
-                if receiver.take() != expected:
-                    raise Failed("the messages did not arrive in order")
+                check(receiver.take(), expected)
                 # The first round warms up.
                 if round_:
                     samples[way.name].append(sample)
@@ -63,7 +62,7 @@ def publish(bench: Bench) -> list[Target]:
         )
         for name, of_one in samples.items()
     )
-    show(
+    bench.show(
         "Publishes of 64 bytes to another host",
         (*heads, "Redis, µs of CPU time", "messages in a command"),
         rows,
@@ -82,6 +81,18 @@ def publish(bench: Bench) -> list[Target]:
             )
         ),
     ]
+
+
+def check(received: bytes, expected: bytes) -> None:
+    """Make sure that all messages have arrived, in order."""
+    if received == expected:
+        return
+    length = len(HUBBUB.heard(0))
+    for place in range(0, len(expected), length):
+        heard, due = received[place : place + length], expected[place : place + length]
+        if heard != due:
+            raise Failed(f"message {place // length:,} of {len(expected) // length:,} should be {due!r}, not {heard!r}")
+    raise Failed(f"{len(received) - len(expected)} bytes have arrived after the last message")
 
 
 def publishes(way: Way, program: Publisher, sender: Client, seconds: float) -> tuple[Load, bytes]:

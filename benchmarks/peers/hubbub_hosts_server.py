@@ -1,4 +1,4 @@
-"""Hubbub as one of several hosts on a Redis, with its defaults, for `hosts.py`.
+"""Hubbub as one of several hosts on a Redis, with its defaults but without pings, for `hosts.py`.
 
 A client that names a topic in its query subscribes to it. Each gets its worker and its id. A message begins with where
 the rest of it goes: the id of a connection, or a topic.
@@ -20,6 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
         origins="*",
         broker=arguments.broker,
         control=arguments.control,
+        ping_interval=None,
     )
 
     @server.on("start")
