@@ -92,6 +92,16 @@ class Client:
                 self.greeting = self._frame()
         self.chunks = [self._early] if self._early else []
 
+    @property
+    def worker(self) -> str:
+        """The worker that it is connected to, as Hubbub has said."""
+        return self.greeting.split()[0]
+
+    @property
+    def id(self) -> str:
+        """Its id, as Hubbub has said."""
+        return self.greeting.split()[1]
+
     def _until(self, end: bytes) -> bytes:
         while end not in self._early:
             self._read()
@@ -207,12 +217,18 @@ class Load:
         return time.monotonic() - begin
 
 
-def wait_for_subscriptions(send: Callable[[], None], receivers: Receivers) -> None:
-    """Have a message sent again and again until it has reached every client, and forget what has arrived."""
+def wait_until_heard(send: Callable[[], None], receivers: Receivers, *messages: bytes) -> None:
+    """Have messages sent again and again until each of them has reached every client, and forget what has arrived."""
     deadline = time.monotonic() + PATIENCE
-    while not all(client.chunks for client in receivers.clients):
+
+    def hears_all(client: Client) -> bool:
+        client.chunks = [b"".join(client.chunks)]
+        return all(message in client.chunks[0] for message in messages)
+
+    while not all(hears_all(client) for client in receivers.clients):
         if time.monotonic() > deadline:
-            raise Failed("some subscribers hear nothing")
+            raise Failed("some clients do not hear everything")
         send()
-        receivers.read(0.2)
+        while receivers.read(0.1):
+            pass
     receivers.drain()

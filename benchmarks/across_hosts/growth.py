@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from across_hosts.bench import Bench, Sample, Target, median, spread, threads
-from across_hosts.clients import HUBBUB, Client, Load, Receivers, close, wait_for_subscriptions
+from across_hosts.clients import HUBBUB, Client, Load, Receivers, close, wait_until_heard
 from across_hosts.servers import Host, usage
 from tables import figure
 
@@ -99,7 +99,7 @@ def doing_nothing(bench: Bench, hosts: Sequence[Host]) -> Idle:
     """Measure hosts without messages."""
     redis, masters = bench.redis.cpu_seconds, usage(hosts).master
     begin = time.monotonic()
-    time.sleep(2 * bench.seconds)
+    time.sleep(bench.seconds)
     seconds = time.monotonic() - begin
     return Idle((bench.redis.cpu_seconds - redis) / seconds, (usage(hosts).master - masters) / seconds)
 
@@ -112,12 +112,20 @@ def under_load(bench: Bench, hosts: Sequence[Host]) -> list[tuple[str, Sample]]:
         placed = [Client(random.choice(hosts).port, HUBBUB, f"topic{number % ROOMS}") for number in range(PLACED)]
         stack.callback(close, [*senders, *placed])
         receivers = Receivers(placed)
-        ids = [f"{client.greeting.split()[1]} " for client in placed]
+        ids = [f"{client.id} " for client in placed]
         topics = [f"topic{number} " for number in range(ROOMS)]
-        for sender in senders:
-            for to in (ids, topics):
-                everywhere = b"".join(HUBBUB.sent(0, each) for each in to)
-                wait_for_subscriptions(lambda: sender.socket.sendall(everywhere), receivers)  # noqa: B023
+        # From each sender a message that is pushed, and one that is published.
+        numbers = range(len(senders))
+        frames = [
+            b"".join([HUBBUB.sent(2 * number, to) for to in ids] + [HUBBUB.sent(2 * number + 1, to) for to in topics])
+            for number in numbers
+        ]
+
+        def send() -> None:
+            for number in numbers:
+                senders[number].socket.sendall(frames[number])
+
+        wait_until_heard(send, receivers, *(HUBBUB.heard(number) for number in range(2 * len(senders))))
         for title, to, deliveries in ((PUSHES, ids, 1), (PUBLISHES, topics, PLACED // ROOMS)):
             make = lambda chunks: anywhere(senders, to, deliveries, chunks)  # noqa: B023, E731
             samples.append((title, bench.measure_for_long(hosts, receivers, make, sending=len(hosts))))

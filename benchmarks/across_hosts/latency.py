@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from across_hosts.bench import Bench, Target, median, percentile, spread
-from across_hosts.clients import HUBBUB, Client, Receivers, close, wait_for_subscriptions
+from across_hosts.clients import HUBBUB, Client, Receivers, close, wait_until_heard
 from processes import Failed
 
 RATE = 2000
@@ -21,22 +21,15 @@ def latency(bench: Bench) -> list[Target]:
         clients = [Client(hosts[0].port, HUBBUB) for _ in range(8)] + [Client(hosts[1].port, HUBBUB)]
         stack.callback(close, clients)
         sender = clients[0]
-        worker = sender.greeting.split()[0]
         on_host = clients[1:-1]
         targets = [
-            next(client for client in on_host if client.greeting.split()[0] == worker),
-            next(client for client in on_host if client.greeting.split()[0] != worker),
+            next(client for client in on_host if client.worker == sender.worker),
+            next(client for client in on_host if client.worker != sender.worker),
             clients[-1],
         ]
         receivers = Receivers(targets)
-        far = targets[-1].greeting.split()[1]
-        push_until_heard = HUBBUB.sent(0, f"{far} ")
-        wait_for_subscriptions(
-            lambda: sender.socket.sendall(
-                push_until_heard + b"".join(HUBBUB.sent(0, f"{each.greeting.split()[1]} ") for each in targets[:-1])
-            ),
-            receivers,
-        )
+        to_each = b"".join(HUBBUB.sent(0, f"{client.id} ") for client in targets)
+        wait_until_heard(lambda: sender.socket.sendall(to_each), receivers, HUBBUB.heard(0))
         for round_ in range(bench.rounds + 1):
             found = latencies(sender, targets, int(RATE * bench.seconds * (2 if round_ else 0.3)))
             for kind, values in zip(kinds, found, strict=True):
@@ -66,7 +59,7 @@ def latency(bench: Bench) -> list[Target]:
 def latencies(sender: Client, targets: Sequence[Client], count: int) -> list[list[float]]:
     """Return the µs of each push, by its target."""
     found: list[list[float]] = [[] for _ in targets]
-    ids = [client.greeting.split()[1] for client in targets]
+    ids = [client.id for client in targets]
     frames = [HUBBUB.sent(number, f"{ids[number % len(targets)]} ") for number in range(count)]
     sent_at = [0.0] * count
     sockets = [client.socket for client in targets]

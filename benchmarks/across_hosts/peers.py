@@ -14,7 +14,7 @@ from across_hosts.clients import (
     Load,
     Receivers,
     close,
-    wait_for_subscriptions,
+    wait_until_heard,
 )
 from across_hosts.servers import hubbubs, peers
 from processes import Failed
@@ -65,7 +65,7 @@ class Running:
         stack.callback(close, [self._sender, *clients])
         self._receivers = Receivers(clients)
         first = peer.dialect.sent(0, peer.to)
-        wait_for_subscriptions(lambda: self._sender.socket.sendall(first), self._receivers)
+        wait_until_heard(lambda: self._sender.socket.sendall(first), self._receivers, peer.dialect.heard(0))
         self.samples: list[Sample] = []
 
     def take(self) -> None:

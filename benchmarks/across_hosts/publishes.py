@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from across_hosts.bench import Bench, Sample, Target, median, spread, threads
-from across_hosts.clients import HUBBUB, REST, Client, Load, Receivers, close, wait_for_subscriptions
+from across_hosts.clients import HUBBUB, REST, Client, Load, Receivers, close, wait_until_heard
 from hubbub import Publisher
 from processes import Failed
 
@@ -41,7 +41,7 @@ def publish(bench: Bench) -> list[Target]:
         stack.callback(close, clients)
         sender, receiver = clients
         receivers = Receivers([receiver])
-        wait_for_subscriptions(lambda: program.publish("far", "is anybody there?"), receivers)
+        wait_until_heard(lambda: program.publish("far", f"{0:016x}{REST}"), receivers, HUBBUB.heard(0))
         loads = [(way, *publishes(way, program, sender, bench.seconds)) for way in WAYS]
         for round_ in range(bench.rounds + 1):
             for way, load, expected in loads:
