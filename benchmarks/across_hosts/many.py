@@ -9,51 +9,97 @@ import socket
 import time
 from dataclasses import dataclass
 
-from across_hosts.bench import Bench, Target, spread
+from across_hosts.bench import Bench, Target, median, spread
 from across_hosts.clients import PATIENCE, SIZE
 from processes import Failed
 from tables import figure
 
 HOSTS = 100
+CONNECTIONS = 10_000_000
+"""Of all hosts together, for the arithmetic."""
 FRAME = SIZE + 24
 """About the bytes of a push on its way to another host."""
-BATCHES = (1, 4, 16)
-"""Pushes in a command."""
 COMMANDS = 8
-"""Commands that a host sends at a time, each for another host."""
-FLIGHT = 400
-"""Commands that may be on their way."""
+"""Commands that a host sends at a time."""
+FLIGHT = 40_000
+"""Messages that Redis may have to deliver, at most; and commands that may be on their way, at most."""
+FLIGHT_OF_COMMANDS = 400
 TOPICS = 100_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Commands of one kind.
+
+    Attributes:
+        name: For the table.
+        pushes: How many each carries.
+        reaches_all: Whether each is for all hosts, as a publish to a topic with subscribers everywhere.
+    """
+
+    name: str
+    pushes: int = 1
+    reaches_all: bool = False
+
+
+KINDS = (
+    Kind("a push to another host"),
+    Kind("4 pushes to another host", 4),
+    Kind("16 pushes to another host", 16),
+    Kind(f"a publish to all {HOSTS} hosts", reaches_all=True),
+)
 
 
 def many(bench: Bench) -> list[Target]:
     """Measure what a command costs Redis, and what a topic takes there."""
-    samples: dict[int, list[Carried]] = {size: [] for size in BATCHES}
+    samples: dict[Kind, list[Carried]] = {kind: [] for kind in KINDS}
     bench.redis.flush()
-    hosts = Connections(bench)
+    hosts = Hosts(bench)
     for round_ in range(bench.rounds + 1):
-        for size in BATCHES:
-            sample = hosts.carry(size, bench.seconds if round_ else bench.seconds / 4)
+        for kind in KINDS:
+            sample = hosts.carry(kind, bench.seconds if round_ else bench.seconds / 4)
             # The first round warms up.
             if round_:
-                samples[size].append(sample)
-    memory = [memory_of_topics(bench) for _ in range(bench.rounds)]
+                samples[kind].append(sample)
+    telling = median([hosts.tell(bench.seconds) for _ in range(bench.rounds)])
     hosts.close()
+    memory = median([memory_of_topics(bench) for _ in range(bench.rounds)])
+    limits = {kind: [1e6 * kind.pushes / each.cost for each in of_one] for kind, of_one in samples.items()}
     bench.show(
         f"Redis with {HOSTS} hosts",
-        ("pushes in a command", "commands/s", "µs of CPU time for a command", "pushes/s at which it is busy"),
+        ("a command", "commands/s", "µs of CPU time of Redis", "messages/s at which its core is busy"),
         [
             (
-                str(size),
+                kind.name,
                 spread([each.rate for each in of_one]),
                 spread([each.cost for each in of_one]),
-                spread([1e6 * size / each.cost for each in of_one]),
+                spread(limits[kind]),
             )
-            for size, of_one in samples.items()
+            for kind, of_one in samples.items()
         ],
-        f"Commands publish to one of {HOSTS} subscribers, chosen at random: {COMMANDS} at a time from each host, with "
-        f"{FLIGHT} on their way. A topic that one host subscribes to takes {figure(sum(memory) / len(memory))} bytes: "
-        f"{TOPICS:,} with names of 22 characters.",
+        f"Clients say what masters would say: {COMMANDS} commands at a time, each to a host that is chosen at random.",
+    )
+    every = {kind: CONNECTIONS / median(of_one) for kind, of_one in limits.items()}
+    bench.show(
+        f"{HOSTS} hosts with {CONNECTIONS:,} connections: where Redis ends",
+        ("what they do", ""),
+        [
+            *(
+                (f"push to each connection, {kind.pushes} in a command", f"at most once in {figure(every[kind])} s")
+                for kind in KINDS[:-1]
+            ),
+            (
+                "publish to a topic that has subscribers on all hosts",
+                f"at most {figure(median(limits[KINDS[-1]]))} times a second",
+            ),
+            ("tell one another once a second that they are there", f"{figure(100 * telling)} % of the core of Redis"),
+            (
+                "subscribe each connection to a topic of its own",
+                f"{figure(CONNECTIONS * memory / 2**30)} GiB of memory",
+            ),
+        ],
+        f"Computed from the table above. A topic that one host subscribes to takes {figure(memory)} bytes in Redis: "
+        f"{TOPICS:,} with names of 22 characters. How hosts tell that they are there was measured at that pace.",
     )
     return []
 
@@ -66,7 +112,7 @@ class Carried:
     cost: float
 
 
-class Connections:
+class Hosts:
     """The connections of so many hosts."""
 
     def __init__(self, bench: Bench) -> None:
@@ -79,23 +125,28 @@ class Connections:
         for descriptor in self._sockets:
             self._poll.register(descriptor, select.EPOLLIN)
         for number, subscriber in enumerate(self._subscribers):
-            subscriber.sendall(command(b"SUBSCRIBE", channel(number)))
+            subscriber.sendall(command(b"SUBSCRIBE", channel(number), EVERYBODY))
         while self._read(0.2):
             pass
 
-    def carry(self, size: int, seconds: float) -> Carried:
-        """Publish batches of so many pushes for about so long."""
-        payload = bytes(11 + size * FRAME)
-        turns = [
-            b"".join(command(b"PUBLISH", channel(place), payload) for place in random.sample(range(HOSTS), COMMANDS))
-            for _ in range(500)
-        ]
-        # Of each command, what comes back to the publisher and what goes to the subscriber.
-        length = len(command(b"message", channel(0), payload)) + len(b":1\r\n")
+    def carry(self, kind: Kind, seconds: float) -> Carried:
+        """Publish for about so long."""
+        payload = bytes(11 + kind.pushes * FRAME)
+        deliveries = HOSTS if kind.reaches_all else 1
+
+        def places() -> list[bytes]:
+            return [
+                EVERYBODY if kind.reaches_all else channel(place) for place in random.sample(range(HOSTS), COMMANDS)
+            ]
+
+        turns = [b"".join(command(b"PUBLISH", place, payload) for place in places()) for _ in range(500)]
+        # Of each command, what goes to subscribers and what comes back to the publisher.
+        length = deliveries * len(command(b"message", places()[0], payload)) + len(f":{deliveries}\r\n")
+        flight = min(FLIGHT // deliveries, FLIGHT_OF_COMMANDS)
         begin, spent = time.monotonic(), self._redis.cpu_seconds
         sent = received = 0
         while (goes_on := time.monotonic() < begin + seconds) or received < sent * length:
-            if goes_on and sent + COMMANDS - received // length <= FLIGHT:
+            if goes_on and sent + COMMANDS - received // length <= flight:
                 turn = sent // COMMANDS
                 self._publishers[turn % HOSTS].sendall(turns[turn % len(turns)])
                 sent += COMMANDS
@@ -106,6 +157,17 @@ class Connections:
                 raise Failed("Redis does not pass everything on")
         took, spent = time.monotonic() - begin, self._redis.cpu_seconds - spent
         return Carried(sent / took, 1e6 * spent / sent)
+
+    def tell(self, seconds: float) -> float:
+        """Have each host say once a second that it is there. Returns the CPU time of Redis in a second."""
+        telling = command(b"PUBLISH", EVERYBODY, bytes(FRAME))
+        begin, spent = time.monotonic(), self._redis.cpu_seconds
+        for turn in range(int(HOSTS * seconds)):
+            self._publishers[turn % HOSTS].sendall(telling)
+            until = begin + (turn + 1) / HOSTS
+            while (left := until - time.monotonic()) > 0:
+                self._read(left)
+        return (self._redis.cpu_seconds - spent) / (time.monotonic() - begin)
 
     def _read(self, wait: float) -> int:
         return sum(len(self._sockets[descriptor].recv(262_144)) for descriptor, _ in self._poll.poll(wait))
@@ -134,6 +196,9 @@ def memory_of_topics(bench: Bench) -> float:
 def confirmation(name: bytes, number: int) -> bytes:
     """Return what Redis says about a subscription, the one of that number."""
     return b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:%d\r\n" % (len(name), name, number)
+
+
+EVERYBODY = b"hubbub:all"
 
 
 def channel(host: int) -> bytes:
