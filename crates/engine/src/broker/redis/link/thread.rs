@@ -171,7 +171,7 @@ impl Thread {
         }
         let read = if self.commands.is_usable() { self.read_replies(now) } else { Ok(()) };
         let report = &mut self.report;
-        self.pipeline.expire(now, |tag, size| report.lost(tag, size, false));
+        self.pipeline.expire(now, |tag, size| report.lost(tag, size));
         read?;
         if self.commands.is_usable() { self.write_commands(now) } else { Ok(()) }
     }
@@ -231,7 +231,7 @@ impl Thread {
         self.tell_failure(&failure);
         self.commands.lose(matches!(failure, Failure::Unusable(_)), now, self.poll.registry());
         let report = &mut self.report;
-        self.pipeline.lose(|tag, size| report.lost(tag, size, true));
+        self.pipeline.lose(|tag, size| report.lost(tag, size));
         self.pulse.forget_probe();
     }
 
