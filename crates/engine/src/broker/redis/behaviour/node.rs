@@ -161,7 +161,7 @@ impl Node {
         self.redis.want(topic);
         let until = Instant::now() + LONG;
         while self.redis.core.topics.is_awaited(topic) {
-            // What was heard before is not waited for later.
+            // Later waits begin here.
             self.seen = self.heard.len();
             let left = until.checked_duration_since(Instant::now());
             self.turn(left.expect("messages of the topic arrive"));
