@@ -25,7 +25,7 @@ impl Core {
                     Err(text) => self.refused(Tag::from_u64(tag), text, now, tell),
                 }
             }
-            Heard::Lost { tag, .. } => {
+            Heard::Lost { tag } => {
                 self.is_full = false;
                 self.failed(Tag::from_u64(tag), now, tell);
             }
@@ -104,9 +104,7 @@ impl Core {
 
     fn subscribed(&mut self, channel: &[u8], now: Now, tell: Tell<'_>) {
         if let Some(topic) = self.names.topic_of(channel) {
-            if self.topics.heard(topic) {
-                tell(Told::News(News::Wanted(topic)));
-            }
+            self.topics.heard(topic);
         } else if channel == self.names.answers.as_bytes() {
             self.hears_answers = true;
             self.listens(tell);
