@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from hubbub import Frame, Request, Server
@@ -75,10 +76,14 @@ class Rooms:
         return count
 
     def join(self, fd: int, topic: str, since: list[Any] | None, info: Any) -> None:
-        """Have a connection join, and then push the outcome to it."""
+        """Have a connection join, and then push the outcome to it; end the connection if there is none in time."""
 
         async def run() -> None:
-            outcome = await self._server.join(fd, topic, since=since, info=info)
+            try:
+                outcome = await self._server.join(fd, topic, since=since, info=info)
+            except TimeoutError:
+                self._server.disconnect(fd)
+                return
             self._server.push(fd, "joined " + json.dumps([outcome.recovered, outcome.count, outcome.position]))
 
         self._expressions.begin(run())
@@ -87,7 +92,10 @@ class Rooms:
         """Push the members of a topic."""
 
         async def run() -> None:
-            members = await self._server.presence(topic)
+            while True:
+                with suppress(TimeoutError):
+                    members = await self._server.presence(topic)
+                    break
             self._server.push(fd, "members " + json.dumps(sorted(members.items())))
 
         self._expressions.begin(run())

@@ -58,6 +58,8 @@ class Record:
 
     messages: dict[tuple[str, str, int], tuple[str, int]] = field(default_factory=dict)
     """By topic, epoch and offset: the publisher and its number."""
+    loses_history: bool = False
+    """Whether the history may be lost, so that another epoch begins."""
     received: int = 0
     recoveries: int = 0
     recovered: int = 0
@@ -68,6 +70,12 @@ class Record:
     """Messages received without a place in the history, while the broker was away."""
     joins: dict[int, str] = field(default_factory=dict)
     """The topic that each connection has joined."""
+
+    async def until_received(self, count: int, publishing: "Publishing") -> None:
+        """Wait until so many more messages have been received, or all have been published."""
+        last = self.received + count
+        while publishing.left and self.received < last:  # noqa: ASYNC110 - many readers receive them
+            await asyncio.sleep(0.01)
 
 
 class Reader:
@@ -118,9 +126,9 @@ class Reader:
             self._take_outcome(*json.loads(text.removeprefix("joined ")))
             return
         message = json.loads(text)
-        topic, epoch, offset, data = message["topic"], message.get("epoch"), message.get("offset"), message["data"]
+        topic, epoch, offset, data = message["topic"], message["epoch"], message["offset"], message["data"]
         assert topic == self.topic, (self.topic, message)
-        if offset is None:
+        if not epoch:
             self._unplaced.add(tuple(data))
             self._record.unplaced += 1
             return
@@ -130,12 +138,18 @@ class Reader:
         self._record.received += 1
         if self._joined.done():
             assert self.position is not None
-            assert [epoch, offset - 1] == self.position, f"after {self.position} comes {text}"
+            self._must_follow(*self.position, epoch, offset)
         else:
             if self._early:
-                assert (epoch, offset - 1) == self._early[-1], f"after {self._early[-1]} comes {text}"
+                self._must_follow(*self._early[-1], epoch, offset)
             self._early.append((epoch, offset))
         self.position = [epoch, offset]
+
+    def _must_follow(self, last_epoch: str, last_offset: int, epoch: str, offset: int) -> None:
+        """Assert that one position follows another, or is the first of an epoch, which tells that history was lost."""
+        follows = (epoch, offset) == (last_epoch, last_offset + 1)
+        begins = self._record.loses_history and epoch != last_epoch and offset == 1
+        assert follows or begins, f"after {last_epoch} {last_offset} comes {epoch} {offset} in {self.topic}"
 
     def _take_outcome(self, recovered: bool, count: int, position: list[Any]) -> None:
         epoch, top = position
@@ -198,11 +212,16 @@ async def sleep_or_end(until: asyncio.Event, seconds: float, ended: asyncio.Futu
 class Publishing:
     """What was published, by publisher."""
 
-    def __init__(self, messages: int) -> None:
+    def __init__(self, messages: int, pause: float) -> None:
         self.left = messages
+        self._pause = pause
         self.sent: defaultdict[str, int] = defaultdict(int)
         self.certain: defaultdict[str, int] = defaultdict(int)
         """How many of them the worker has confirmed."""
+
+    async def rest(self) -> None:
+        """Wait for a moment, as a publisher does after each batch."""
+        await asyncio.sleep(random.random() * self._pause)
 
     def take(self, publisher: str) -> tuple[int, int]:
         """Return the numbers of the next messages: the first, and how many."""
@@ -225,7 +244,7 @@ async def publish_in(servers: Servers, number: int, publishing: Publishing) -> N
                     room = random.choice(ROOMS)
                     await client.ask(f"publish({room!r}, {name!r}, {first}, {count})")
                     publishing.certain[name] = first + count
-                    await asyncio.sleep(random.random() / 200)
+                    await publishing.rest()
 
 
 async def publish_outside(servers: Servers, publishing: Publishing) -> None:
@@ -237,7 +256,7 @@ async def publish_outside(servers: Servers, publishing: Publishing) -> None:
             for number in range(first, first + count):
                 await asyncio.to_thread(hub.publish, random.choice(ROOMS), [name, number])
             publishing.certain[name] = first + count
-            await asyncio.sleep(random.random() / 200)
+            await publishing.rest()
 
 
 async def members(client: HubClient, topic: str) -> list[tuple[int, str]]:
@@ -271,6 +290,8 @@ async def run(
     workers: Sequence[int] = range(PUBLISHERS),
     least_turns: int = 2,
     loses_history: bool = False,
+    pause: float = 0.005,
+    between: int = 0,
 ) -> Result:
     """Publish so many messages while clients come and go and the server is disturbed, and compare.
 
@@ -283,13 +304,15 @@ async def run(
         workers: The numbers of the workers in which messages are published and members are listed.
         least_turns: So often are they disturbed, even if all messages have been published.
         loses_history: Whether messages may get no place in the history while they are disturbed.
+        pause: A publisher waits for at most so many seconds after each batch.
+        between: So many messages are received before each disturbance, unless all have been published.
 
     Raises:
         AssertionError: Something was missing, came twice or in another order, was not recovered without reason, or the
             members were not those who had joined.
     """
     failures.clear()
-    record, publishing, enough = Record(), Publishing(messages), asyncio.Event()
+    record, publishing, enough = Record(loses_history=loses_history), Publishing(messages, pause), asyncio.Event()
     readers = [Reader(number, record, servers) for number in range(clients)]
     turns = 0
     async with asyncio.TaskGroup() as tasks:
@@ -297,6 +320,7 @@ async def run(
         publishers = [tasks.create_task(publish_in(servers, number, publishing)) for number in workers]
         publishers.append(tasks.create_task(publish_outside(servers, publishing)))
         while publishing.left or turns < least_turns:
+            await record.until_received(between, publishing)
             await disturb(turns)
             turns += 1
             assert not failures, failures[0]

@@ -30,6 +30,10 @@ CLIENTS = 60
 NO_GHOSTS = LEASE + 5
 # Seconds for which something fails that must be noticed.
 LONG = 6.0
+# Seconds that a publisher waits at most after a batch: messages are published before, during and after each fault.
+PAUSE = 0.6
+# Messages received before each fault.
+BETWEEN = 1_000
 
 
 async def calm(world: World, turn: int) -> None:
@@ -137,6 +141,8 @@ async def run_fault(world: World, name: str, messages: int, *, turns: int = 1, c
         workers=workers,
         least_turns=turns,
         loses_history=plan.loses_history,
+        pause=PAUSE,
+        between=BETWEEN,
     )
 
 

@@ -331,7 +331,7 @@ async def gets_all_or_is_closed(client: HubClient) -> None:
                 assert client.close_code == 1013, f"closed with {client.close_code}"
                 return
             message = json.loads(hearing.result())
-            if message.get("offset") is None:
+            if not message["epoch"]:
                 continue
             if position:
                 assert (message["epoch"], message["offset"] - 1) == position, "a gap that nobody was told of"

@@ -346,7 +346,9 @@ impl Reactor {
         let Some(mut reading) = self.joining.topics.remove(topic) else { return };
         // What has come so far is for those who are subscribed already.
         self.settle();
-        self.fill_gap(topic, reading.gap.take(), history);
+        // Answers come in the order of the messages, so all up to this position should have come.
+        let known = self.topics.position(topic).filter(|known| known.precedes(history.position));
+        self.fill_gap(topic, reading.gap.take().or(known), history);
         self.topics.note_position(topic, history.position);
         let mut old = None;
         let mut left = Vec::new();
@@ -378,8 +380,8 @@ impl Reactor {
     fn fill_gap(&mut self, topic: &str, gap: Option<Position>, history: &History) {
         let Some(gap) = gap else { return };
         let epoch = history.position.epoch;
-        let after = if gap.epoch == epoch { gap.offset } else { 0 };
-        if after + 1 < first_of(history) {
+        // What the old epoch's last messages were cannot be found out.
+        if gap.epoch != epoch || gap.offset + 1 < first_of(history) {
             let id = self.topics.find(topic);
             let keys: Vec<Key> = id.into_iter().flat_map(|id| self.topics.subscribers(id)).collect();
             for key in keys {
@@ -389,7 +391,7 @@ impl Reactor {
             }
             return;
         }
-        for message in history.messages.iter().filter(|message| message.offset > after) {
+        for message in history.messages.iter().filter(|message| message.offset > gap.offset) {
             let position = Position { epoch, offset: message.offset };
             self.gather(Some(topic), message.publication(), Some(position), &[]);
         }

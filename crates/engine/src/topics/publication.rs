@@ -64,6 +64,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// Whether this is earlier than another position of the same epoch.
+    pub(crate) fn precedes(self, other: Self) -> bool {
+        self.epoch == other.epoch && self.offset < other.offset
+    }
+
     /// The epoch in the form that applications and clients see: hexadecimal digits in lower case, without leading
     /// zeros; nothing if there is no position. A number of this size would lose digits in JavaScript.
     pub fn epoch_text(self) -> String {

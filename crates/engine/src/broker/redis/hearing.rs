@@ -64,6 +64,7 @@ impl Core {
 
     fn disconnected(&mut self, now: Now, tell: Tell<'_>) {
         (self.is_answering, self.is_listening) = (false, false);
+        self.was_disconnected = true;
         self.probe_at = Some(now.at);
         self.scripts.forget();
         self.lease.disconnected();
@@ -104,6 +105,10 @@ impl Core {
 
     fn subscribed(&mut self, channel: &[u8], now: Now, tell: Tell<'_>) {
         if let Some(topic) = self.names.topic_of(channel) {
+            if std::mem::take(&mut self.was_disconnected) {
+                // Before the first message that may belong to a new epoch.
+                tell(Told::News(News::Missed));
+            }
             self.topics.heard(topic);
         } else if channel == self.names.answers.as_bytes() {
             self.hears_answers = true;

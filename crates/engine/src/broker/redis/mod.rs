@@ -78,6 +78,8 @@ struct Core {
     is_listening: bool,
     /// Whether that was told.
     is_open_told: bool,
+    /// Whether a connection was lost since a topic was last subscribed to.
+    was_disconnected: bool,
     /// Whether answers to questions can be heard.
     hears_answers: bool,
     /// When to find out whether Redis is there.
@@ -144,6 +146,7 @@ impl Redis {
             run: "".into(),
             is_answering: false,
             is_listening: false,
+            was_disconnected: false,
             is_open_told: false,
             hears_answers: false,
             probe_at: None,
