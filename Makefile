@@ -19,7 +19,7 @@ COMPILED := python tests/behaviour tests/faults tests/hosts
 # The tests whose coverage `make coverage` reports, and pytest's options for them.
 COVERED ?= $(PARALLEL) tests/unit tests/behaviour
 
-.PHONY: demo test package-test check lint format build docs conformance judge model soak fuzz coverage instructions bench bench-all screenshots licenses clean
+.PHONY: demo test package-test check lint format build docs conformance judge model soak fuzz coverage instructions bench bench-all bench-hosts screenshots licenses clean
 
 # `make demo HOSTS=2`: as two servers on two ports, which are one through a Redis.
 demo: build
@@ -46,6 +46,7 @@ lint: build docs .venv/test .venv/lint .venv/bench-all tests/client/node_modules
 	MYPYPATH=python $(RUN) -m mypy.stubtest hubbub._core --concise
 	tests/client/node_modules/.bin/tsc --project tests/client
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docs/compose.yaml
 	$(BIN)/zizmor --quiet --offline .github
 
 format:
@@ -74,7 +75,7 @@ build: .venv/build
 conformance: build
 	$(RUN) tests/conformance/run.py --all
 
-conformance judge model soak instructions bench bench-all: PROFILE = release
+conformance judge model soak instructions bench bench-all bench-hosts: PROFILE = release
 
 # Other projects' judgement of our ASGI server: their test-suites, fetched from the package index (uvicorn's of WebSockets;
 # Starlette's, FastAPI's and python-socketio's, which also run on uvicorn for comparison), the cases of h1spec, the attacks
@@ -120,6 +121,11 @@ instructions: build .venv/bench
 # All peers and all workloads, and the plots; socketify needs libuv (Debian: libuv1).
 bench-all: build .venv/bench-all
 	$(RUN) benchmarks/run.py bench-all
+
+# What several hosts on a Redis cost. Needs redis-server.
+bench-hosts: build .venv/bench-all
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --yes redis-server; } >/dev/null || true
+	$(RUN) benchmarks/hosts.py
 
 # Build the site, site/index.html. Mistakes in pages and links make it fail.
 docs: build .venv/docs

@@ -7,7 +7,6 @@ from results import Results
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 
 RESULTS = {"make bench": HERE / "results.json", "make bench-all": HERE / "results-all.json"}
 """The file with the results of each command."""
@@ -64,10 +63,10 @@ def picture(path: str, alt: str) -> str:
 </picture>"""
 
 
-def fill(page: Path, text: str) -> None:
-    """Replace the text between the marks of a page."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def fill(page: Path, text: str, name: str = "results") -> None:
+    """Replace the text between the marks of that name of a page."""
+    before, begin, rest = page.read_text().partition(f"<!-- {name}: begin -->\n")
+    _, end, after = rest.partition(f"<!-- {name}: end -->\n")
     if not begin or not end:
-        raise ValueError(f"{page} has no marks for results")
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        raise ValueError(f"{page} has no marks for {name}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")

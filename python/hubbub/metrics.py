@@ -133,6 +133,13 @@ class Collector:
             buckets, seconds = measured[key]
             yield HistogramMetricFamily(name, text, buckets=list(_cumulative(buckets)), sum_value=seconds)
         yield GaugeMetricFamily("hubbub_start_time_seconds", "When the server was started.", value=stats["started_at"])
+        if measured["broker"] is not None:
+            is_up, losses, hosts = measured["broker"]
+            yield GaugeMetricFamily("hubbub_broker_up", "1 while the broker can be reached.", value=int(is_up))
+            yield CounterMetricFamily(
+                "hubbub_broker_lost", "How often the broker could not be reached any more.", value=losses
+            )
+            yield GaugeMetricFamily("hubbub_hosts", "Hosts that are alive, this one included.", value=hosts)
 
 
 def _cumulative(buckets: list[tuple[float, int]]) -> Iterator[tuple[str, int]]:

@@ -1,14 +1,14 @@
-"""Reads docs/deploy.md, so that the tests run exactly what it shows."""
+"""Reads pages of the docs, so that the tests run exactly what they show."""
 
 import re
 from pathlib import Path
 
-DEPLOY = Path(__file__).resolve().parents[2] / "docs" / "deploy.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def snippet(language: str) -> str:
-    """Return the only block of code in a language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", DEPLOY.read_text(), re.MULTILINE | re.DOTALL)
+def snippet(language: str, page: str = "deploy.md") -> str:
+    """Return a page's only block of code in a language."""
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
     assert isinstance(block, str)
     return block
 

@@ -1,4 +1,4 @@
-"""Proxies in front of a server, as docs/deploy.md configures them, on ports of the loopback."""
+"""Proxies in front of servers, as the docs configure them, on ports of the loopback."""
 
 import asyncio
 import contextlib
@@ -69,11 +69,44 @@ async def nginx(installed: Installed, directory: Path, upstream: int) -> AsyncIt
             "/etc/ssl/private/chat.example.com.key": str(key),
         },
     )
+    async with running(nginx_command(installed, directory, text), http, directory):
+        yield Front(http, https, ssl.create_default_context(cafile=certificate))
+
+
+def nginx_command(installed: Installed, directory: Path, text: str) -> list[str]:
+    """Return the command that runs nginx with a snippet of its configuration."""
     conf = directory / "nginx.conf"
     conf.write_text(NGINX_CONF.format(snippet=text))
-    command = [installed("nginx"), "-p", str(directory), "-c", str(conf), "-e", "stderr"]
-    async with running(command, http, directory):
-        yield Front(http, https, ssl.create_default_context(cafile=certificate))
+    return [installed("nginx"), "-p", str(directory), "-c", str(conf), "-e", "stderr"]
+
+
+@contextlib.asynccontextmanager
+async def nginx_of_hosts(installed: Installed, directory: Path, first: int, second: int) -> AsyncIterator[int]:
+    """Run nginx in front of two hosts, as docs/hosts.md configures it; yield its port."""
+    http = free_port()
+    places = {
+        "listen 80;": f"listen 127.0.0.1:{http};",
+        "10.0.0.11:9501": f"127.0.0.1:{first}",
+        "10.0.0.12:9501": f"127.0.0.1:{second}",
+    }
+    text = with_other_places(snippet("nginx", "hosts.md"), places)
+    async with running(nginx_command(installed, directory, text), http, directory):
+        yield http
+
+
+@contextlib.asynccontextmanager
+async def haproxy_of_hosts(installed: Installed, directory: Path, first: int, second: int) -> AsyncIterator[int]:
+    """Run HAProxy in front of two hosts, as docs/hosts.md configures it; yield its port."""
+    http = free_port()
+    places = {
+        "bind :80": f"bind 127.0.0.1:{http}",
+        "10.0.0.11:9501": f"127.0.0.1:{first}",
+        "10.0.0.12:9501": f"127.0.0.1:{second}",
+    }
+    conf = directory / "haproxy.cfg"
+    conf.write_text(with_other_places(snippet("haproxy", "hosts.md"), places))
+    async with running([installed("haproxy"), "-db", "-f", str(conf)], http, directory):
+        yield http
 
 
 @contextlib.asynccontextmanager

@@ -11,6 +11,7 @@ OTHER_LANGUAGES = {
     "caddy",
     "css",
     "dockerfile",
+    "haproxy",
     "html",
     "ini",
     "js",

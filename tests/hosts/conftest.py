@@ -11,6 +11,7 @@ import pytest
 
 # The clients, programs and models of these tests.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "faults"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "deployment"))
 
 from redis_server import RedisServer, StartRedis, redis_running
 from several_hosts import Hosts, StartHosts, hosts_running

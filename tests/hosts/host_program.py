@@ -5,12 +5,12 @@ Its arguments are keywords of `Server` and options of the topics `room:…`, bot
 outcome, or the name and text of the exception.
 """
 
-import asyncio  # noqa: F401 - expressions use it
+import asyncio
 import dataclasses
 import inspect
 import json
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ def flood(fds: list[int], topic: str, size: int, count: int) -> int:
         server.publish(topic, message)
         refused += sum(not server.push(fd, message) for fd in fds)
     return refused
+
+
+async def all_of(calls: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Wait for several calls at the same time, and return what they return."""
+    return list(await asyncio.gather(*calls))
 
 
 async def texts(topic: str) -> list[str]:

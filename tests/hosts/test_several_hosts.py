@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 from hub_client import HubClient
+from raw_peer import PATIENCE
 from several_hosts import WORKERS, Hosts, hears, number_of, until
 
 from hubbub import Publisher
@@ -196,6 +197,15 @@ async def test_send_to_another_host_arrives_and_is_true(clients: list[HubClient]
     sender, receiver, _ = clients
     assert await sender.ask(f"server.send({receiver.fd}, 'sent')") is True
     assert await hears(receiver) == "sent"
+
+
+async def test_send_to_what_is_not_open_on_another_host_is_false(three_hosts: Hosts, clients: list[HubClient]) -> None:
+    gone = await three_hosts[1].connect()
+    gone.abort()
+    await until(clients[1], f"server.exists({gone.fd})", lambda is_open: not is_open)
+    for fd in (gone.fd, clients[1].fd + 1000):
+        async with asyncio.timeout(PATIENCE):
+            assert await clients[0].ask(f"all_of(server.send({fd}, 'hello') for _ in range(3))") == [False] * 3
 
 
 async def test_wait_closed_returns_when_a_connection_of_another_host_has_ended(clients: list[HubClient]) -> None:

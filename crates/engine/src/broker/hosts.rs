@@ -17,8 +17,6 @@ use crate::registry::Fd;
 pub(crate) enum News<'a> {
     /// A whole frame, from that host: for this host alone, for all, or for the subscribers of a topic.
     Frame { from: u8, frame: &'a [u8] },
-    /// A topic's messages arrive from here on.
-    Wanted(&'a str),
     /// This host has this number. Counters above `above` are new in its name.
     Numbered { host: u8, above: u64 },
     /// Counters up to this one may be given out in the name of this host.
@@ -68,7 +66,7 @@ pub(crate) trait Hosts {
     /// The same to those that want the topic.
     fn publish(&mut self, topic: &str, frame: &[u8]) -> bool;
 
-    /// Wants the messages of a topic. Told with [`News::Wanted`] when they arrive; again after each loss of the way.
+    /// Wants the messages of a topic.
     fn want(&mut self, topic: &str);
 
     /// Does not want them any longer.

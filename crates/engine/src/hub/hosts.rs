@@ -168,7 +168,6 @@ impl Routing {
         let Some(abroad) = &mut self.abroad else { return };
         match news {
             News::Frame { from, frame } => self.hear_frame(from, frame),
-            News::Wanted(_) => {}
             News::Numbered { host, above } => abroad.claimed = Some((host, above)),
             News::Leased(up_to) => self.note_leased(up_to),
             News::Held(until) => desk.registry.set_ids_until(until),

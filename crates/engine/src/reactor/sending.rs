@@ -31,6 +31,8 @@ pub(crate) struct AwaitedRoom {
     waiting: FxHashMap<Fd, Vec<(Place, usize)>>,
     /// The connections of other hosts that had room for what waits, and for which it was not sent yet.
     granted: FxHashSet<Fd>,
+    /// The connections of other hosts that turned out not to be open, until the application has stopped waiting.
+    gone: FxHashSet<Fd>,
 }
 
 /// A process that waits: its host, if that is another one, or else 0; and its slot.
@@ -44,6 +46,11 @@ impl AwaitedRoom {
     pub(crate) fn remove(&mut self, fd: Fd) -> bool {
         self.granted.remove(&fd);
         self.fds.remove(&fd)
+    }
+
+    /// Records that a connection of another host is not open: its row is not in this host's registry.
+    pub(crate) fn note_gone_abroad(&mut self, fd: Fd) {
+        self.gone.insert(fd);
     }
 
     pub(crate) fn contains(&self, fd: Fd) -> bool {
@@ -119,6 +126,7 @@ impl Reactor {
 
     /// No longer waits for room in the outbox of a connection.
     pub fn stop_awaiting_room(&mut self, fd: Fd) {
+        self.awaited_room.gone.remove(&fd);
         if !self.awaited_room.remove(fd) {
             return;
         }
@@ -261,7 +269,7 @@ impl Reactor {
     /// The same for a connection of another host, whose outbox is not known here: each message waits until its process
     /// says that there is room.
     fn send_abroad(&mut self, fd: Fd, opcode: DataOpcode, payload: &[u8]) -> Sending {
-        if !self.uplink.is_linked() {
+        if !self.uplink.is_linked() || self.awaited_room.gone.contains(&fd) {
             return Sending::NotOpen;
         }
         if self.shared.registry.reaches(fd) && self.awaited_room.granted.remove(&fd) {

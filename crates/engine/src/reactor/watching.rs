@@ -70,7 +70,11 @@ impl Reactor {
 
     /// Handles the end of a connection of any process.
     pub(crate) fn note_gone(&mut self, fd: Fd) {
-        if self.watched.remove(&fd) | self.awaited_room.remove(fd) {
+        let is_awaited = self.awaited_room.remove(fd);
+        if is_awaited && self.shared.registry.is_abroad(fd) {
+            self.awaited_room.note_gone_abroad(fd);
+        }
+        if self.watched.remove(&fd) | is_awaited {
             self.uplink.notices.push_back(Notice::Gone(fd));
         }
     }

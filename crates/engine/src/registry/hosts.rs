@@ -138,7 +138,7 @@ impl Registry {
         let [started_at, connections, heard_at] =
             [&row.started_at, &row.connections, &row.heard_at].map(|cell| cell.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
-        let is_whole = version % 2 == 0 && row.version.load(Ordering::Relaxed) == version;
+        let is_whole = version.is_multiple_of(2) && row.version.load(Ordering::Relaxed) == version;
         let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
         let name = String::from_utf8_lossy(&name[..length]).into();
         is_whole.then(|| HostInfo { number, name, started_at, connections, age: boot_now().saturating_sub(heard_at) })

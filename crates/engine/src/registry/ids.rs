@@ -59,7 +59,7 @@ impl Ids {
         }
         let leased = registry.leased();
         // In this order: if the host gets another number meanwhile, this may skip counters, but repeats none.
-        let host = u64::from(registry.header().host.load(Ordering::Acquire)) << HOST_SHIFT;
+        let host = registry.header().host.load(Ordering::Acquire) << HOST_SHIFT;
         self.last.fetch_max(registry.header().first.load(Ordering::Acquire), Ordering::Relaxed);
         let mark = TAKEN | u64::from(self.slot);
         let mut last = self.last.load(Ordering::Relaxed);

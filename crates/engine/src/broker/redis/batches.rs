@@ -59,7 +59,7 @@ impl Batches {
         self.sender = sender;
     }
 
-    pub(super) fn to_host(&mut self, host: u8, frame: &[u8], send: Send<'_>) {
+    pub(super) fn for_host(&mut self, host: u8, frame: &[u8], send: Send<'_>) {
         if self.waiting.first().is_some_and(|batch| !matches!(batch.destination, Destination::Host(_))) {
             self.flush(send);
         }
@@ -70,7 +70,7 @@ impl Batches {
         self.append(self.places[usize::from(host)].into(), frame, send);
     }
 
-    pub(super) fn to_all(&mut self, frame: &[u8], send: Send<'_>) {
+    pub(super) fn for_all(&mut self, frame: &[u8], send: Send<'_>) {
         if self.waiting.first().is_none_or(|batch| batch.destination != Destination::All) {
             self.flush(send);
             self.begin(Destination::All);
@@ -78,7 +78,7 @@ impl Batches {
         self.append(0, frame, send);
     }
 
-    pub(super) fn to_topic(&mut self, topic: &str, frame: &[u8], send: Send<'_>) {
+    pub(super) fn for_topic(&mut self, topic: &str, frame: &[u8], send: Send<'_>) {
         let is_same = |batch: &Batch| matches!(&batch.destination, Destination::Topic(other) if **other == *topic);
         if !self.waiting.first().is_some_and(is_same) {
             self.flush(send);
@@ -154,9 +154,9 @@ mod tests {
     fn put(batches: &mut Batches, destination: &Destination, frame: &[u8], sent: &mut Sent) {
         let mut send = |batch: &Batch| note(batch, sent);
         match destination {
-            Destination::Host(host) => batches.to_host(*host, frame, &mut send),
-            Destination::All => batches.to_all(frame, &mut send),
-            Destination::Topic(topic) => batches.to_topic(topic, frame, &mut send),
+            Destination::Host(host) => batches.for_host(*host, frame, &mut send),
+            Destination::All => batches.for_all(frame, &mut send),
+            Destination::Topic(topic) => batches.for_topic(topic, frame, &mut send),
         }
     }
 

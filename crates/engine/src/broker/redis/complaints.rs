@@ -37,14 +37,20 @@ impl Complaints {
     pub(super) fn stranger(&mut self, channel: &[u8], now: Instant) -> Option<String> {
         let count = self.strangers.add(now)?;
         let channel = String::from_utf8_lossy(channel);
-        Some(format!("{count} messages in Redis were not from a Hubbub server, the last one on channel {channel:?}"))
+        Some(match count {
+            1 => format!("a message in Redis, on channel {channel:?}, was not from a Hubbub server"),
+            _ => format!("{count} messages in Redis were not from a Hubbub server, the last one on channel {channel:?}"),
+        })
     }
 
     /// Redis has refused a command.
     pub(super) fn refusal(&mut self, text: &str, now: Instant) -> Option<String> {
         let count = self.refusals.add(now)?;
         let text: String = text.chars().take(MAX_TEXT).collect();
-        Some(format!("Redis refused {count} commands, the last one with: {text}"))
+        Some(match count {
+            1 => format!("Redis refused a command: {text}"),
+            _ => format!("Redis refused {count} commands, the last one with: {text}"),
+        })
     }
 }
 
@@ -55,7 +61,7 @@ mod tests {
     #[test]
     fn the_log_is_not_flooded_and_nothing_is_uncounted() {
         let (mut complaints, now) = (Complaints::default(), Instant::now());
-        assert!(complaints.refusal("OOM", now).is_some_and(|line| line.contains("refused 1 ")));
+        assert!(complaints.refusal("OOM", now).is_some_and(|line| line.contains("refused a command: OOM")));
         assert!((0..99).all(|_| complaints.refusal("OOM", now).is_none()));
         assert!(complaints.stranger(b"c\xff", now).is_some());
         assert!(complaints.refusal("OOM", now + INTERVAL).is_some_and(|line| line.contains("refused 100 ")));

@@ -25,7 +25,7 @@ impl Core {
                     Err(text) => self.refused(Tag::from_u64(tag), text, now, tell),
                 }
             }
-            Heard::Lost { tag, .. } => {
+            Heard::Lost { tag } => {
                 self.is_full = false;
                 self.failed(Tag::from_u64(tag), now, tell);
             }
@@ -109,9 +109,7 @@ impl Core {
                 // Before the first message that may belong to a new epoch.
                 tell(Told::News(News::Missed));
             }
-            if self.topics.heard(topic) {
-                tell(Told::News(News::Wanted(topic)));
-            }
+            self.topics.heard(topic);
         } else if channel == self.names.answers.as_bytes() {
             self.hears_answers = true;
             self.listens(tell);

@@ -310,15 +310,15 @@ impl Hosts for Redis {
     }
 
     fn send(&mut self, host: u8, frame: &[u8]) -> bool {
-        self.core.gather(&mut self.link, |batches, send| batches.to_host(host, frame, send))
+        self.core.gather(&mut self.link, |batches, send| batches.for_host(host, frame, send))
     }
 
     fn send_to_all(&mut self, frame: &[u8]) -> bool {
-        self.core.gather(&mut self.link, |batches, send| batches.to_all(frame, send))
+        self.core.gather(&mut self.link, |batches, send| batches.for_all(frame, send))
     }
 
     fn publish(&mut self, topic: &str, frame: &[u8]) -> bool {
-        self.core.gather(&mut self.link, |batches, send| batches.to_topic(topic, frame, send))
+        self.core.gather(&mut self.link, |batches, send| batches.for_topic(topic, frame, send))
     }
 
     fn want(&mut self, topic: &str) {

@@ -62,10 +62,11 @@ impl Topics {
         true
     }
 
-    /// Messages of a topic arrive from now on. Returns false if they are not wanted.
-    pub(super) fn heard(&mut self, topic: &str) -> bool {
-        let wanted = self.wanted.get_mut(topic);
-        wanted.map(|wanted| wanted.is_heard = true).is_some()
+    /// Messages of a topic arrive from now on.
+    pub(super) fn heard(&mut self, topic: &str) {
+        if let Some(wanted) = self.wanted.get_mut(topic) {
+            wanted.is_heard = true;
+        }
     }
 
     /// Whether messages of this topic will arrive, but do not yet.

@@ -104,12 +104,15 @@ impl Epochs {
     }
 }
 
+/// Asks a broker for something.
+type Ask<'a> = dyn FnMut(&mut dyn Broker, Ticket, Tell<'_>) + 'a;
+
 /// A broker, and how to have it tell.
 struct Asked<'a> {
     epochs: Epochs,
     topic: String,
     host: u64,
-    run: &'a mut dyn FnMut(&mut dyn FnMut(&mut dyn Broker, Ticket, Tell<'_>), bool) -> Option<Event>,
+    run: &'a mut dyn FnMut(&mut Ask<'_>, bool) -> Option<Event>,
 }
 
 impl Asked<'_> {
@@ -186,12 +189,12 @@ fn redis_answers_as_memory_does() {
             let mut settings = Settings::small();
             settings.topics = rules();
             let mut memory = Memory::for_settings(&settings);
-            let mut ask_memory = |ask: &mut dyn FnMut(&mut dyn Broker, Ticket, Tell<'_>), _| {
+            let mut ask_memory = |ask: &mut Ask<'_>, _| {
                 let mut told = None;
                 ask(&mut *memory, Ticket::default(), &mut |event| told = Some(Event::of(event)));
                 told
             };
-            let mut ask_redis = |ask: &mut dyn FnMut(&mut dyn Broker, Ticket, Tell<'_>), is_answered: bool| {
+            let mut ask_redis = |ask: &mut Ask<'_>, is_answered: bool| {
                 let ticket = node.ticket();
                 node.forget_heard();
                 let mut told = Vec::new();

@@ -261,7 +261,7 @@ impl Connection {
         self.write_output()?;
         loop {
             let Stage::Greeting(greeting) = &mut self.stage else { return Ok(None) };
-            while let Some(frame) = self.input.next().map_err(|error| malformed(error))? {
+            while let Some(frame) = self.input.next().map_err(malformed)? {
                 if let Some(welcome) = greeting.take(&frame, &mut self.output)? {
                     return Ok(Some(welcome));
                 }

@@ -130,14 +130,14 @@ impl Desk {
         }
     }
 
-    /// Takes the orders; `orders` has to be empty.
-    pub(super) fn take_orders(&self, orders: &mut Orders) {
+    /// Takes the orders; `orders` has to be empty. Returns whether they are the last ones, after which the thread is to
+    /// end.
+    pub(super) fn take_orders(&self, orders: &mut Orders) -> bool {
         self.is_thread_called.store(false, Ordering::SeqCst);
+        // In this order: the last orders are there before the hub asks the thread to end.
+        let is_closing = self.is_closing.load(Ordering::SeqCst);
         std::mem::swap(&mut *lock(&self.orders), orders);
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::SeqCst)
+        is_closing
     }
 
     /// Tells the hub what is in the report, and leaves an empty one.

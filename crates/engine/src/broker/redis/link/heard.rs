@@ -18,7 +18,7 @@ pub(crate) enum Heard<'a> {
     /// The reply to a command, in the order of the commands; or the text of an error.
     Reply { tag: u64, reply: Result<Reply<'a>, &'a str> },
     /// The command has no reply: it was not sent in time, or the connection was lost before the reply.
-    Lost { tag: u64, was_sent: bool },
+    Lost { tag: u64 },
     /// A message on a channel.
     Message { channel: &'a [u8], payload: &'a [u8] },
     /// Messages on this channel arrive from here on. Told again after each loss of the connection.

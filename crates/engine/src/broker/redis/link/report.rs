@@ -26,7 +26,6 @@ enum Item {
     Lost {
         tag: u64,
         cost: u32,
-        was_sent: bool,
     },
     Message {
         channel: u32,
@@ -69,8 +68,8 @@ impl Report {
         self.items.push(Item::Connected(length));
     }
 
-    pub(super) fn lost(&mut self, tag: u64, cost: u32, was_sent: bool) {
-        self.items.push(Item::Lost { tag, cost, was_sent });
+    pub(super) fn lost(&mut self, tag: u64, cost: u32) {
+        self.items.push(Item::Lost { tag, cost });
     }
 
     pub(super) fn message(&mut self, channel: &[u8], payload: &[u8]) {
@@ -171,9 +170,9 @@ impl Report {
                     let length = if let Some(Item::Bytes(length)) = reader.items.next() { *length } else { 0 };
                     tell(Heard::Reply { tag, reply: Err(reader.line(length)) });
                 }
-                Item::Lost { tag, cost, was_sent } => {
+                Item::Lost { tag, cost } => {
                     done(cost);
-                    tell(Heard::Lost { tag, was_sent });
+                    tell(Heard::Lost { tag });
                 }
                 Item::Message { channel, payload } => {
                     let (channel, payload) = (reader.text(channel), reader.text(payload));

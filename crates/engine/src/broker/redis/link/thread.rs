@@ -117,10 +117,10 @@ impl Thread {
                 }
             }
             self.has_more = false;
-            self.take_orders();
+            let is_closing = self.take_orders();
             self.turn(now);
             self.desk.report(&mut self.report);
-            if self.desk.is_closing() {
+            if is_closing {
                 let close_at = *close_at.get_or_insert(now + CLOSING);
                 if now >= close_at || !self.commands.is_usable() || self.pipeline.is_idle() {
                     break;
@@ -140,8 +140,9 @@ impl Thread {
         Some(first.map_or(LOOK_AGAIN, |first| first.min(LOOK_AGAIN)))
     }
 
-    fn take_orders(&mut self) {
-        self.desk.take_orders(&mut self.orders);
+    /// Returns whether these are the last orders.
+    fn take_orders(&mut self) -> bool {
+        let is_closing = self.desk.take_orders(&mut self.orders);
         let Orders { bytes, commands, channels } = &mut self.orders;
         if !commands.is_empty() {
             self.pipeline.append(bytes, commands);
@@ -149,6 +150,7 @@ impl Thread {
         for (name, is_wanted) in channels.drain(..) {
             self.interest.change(&name, is_wanted);
         }
+        is_closing
     }
 
     fn turn(&mut self, now: Instant) {
@@ -171,7 +173,7 @@ impl Thread {
         }
         let read = if self.commands.is_usable() { self.read_replies(now) } else { Ok(()) };
         let report = &mut self.report;
-        self.pipeline.expire(now, |tag, size| report.lost(tag, size, false));
+        self.pipeline.expire(now, |tag, size| report.lost(tag, size));
         read?;
         if self.commands.is_usable() { self.write_commands(now) } else { Ok(()) }
     }
@@ -231,7 +233,7 @@ impl Thread {
         self.tell_failure(&failure);
         self.commands.lose(matches!(failure, Failure::Unusable(_)), now, self.poll.registry());
         let report = &mut self.report;
-        self.pipeline.lose(|tag, size| report.lost(tag, size, true));
+        self.pipeline.lose(|tag, size| report.lost(tag, size));
         self.pulse.forget_probe();
     }
 

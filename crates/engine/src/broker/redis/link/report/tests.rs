@@ -12,7 +12,7 @@ fn all_is_told_in_its_order() {
     report.connected("id");
     let frame = b"*3\r\n:1\r\n$2\r\nab\r\n*1\r\n_\r\n";
     report.reply(7, 10, &resp::decode(frame).expect("a frame"), frame);
-    report.lost(8, 20, true);
+    report.lost(8, 20);
     report.message(b"channel", b"payload");
     let frame = b"-ERR no\r\n";
     report.reply(9, 30, &resp::decode(frame).expect("a frame"), frame);
@@ -36,7 +36,7 @@ fn all_is_told_in_its_order() {
                     ]))
                 }
             ),
-            format!("{:?}", Heard::Lost { tag: 8, was_sent: true }),
+            format!("{:?}", Heard::Lost { tag: 8 }),
             format!("{:?}", Heard::Message { channel: b"channel", payload: b"payload" }),
             format!("{:?}", Heard::Reply { tag: 9, reply: Err("ERR no") }),
             format!("{:?}", Heard::Subscribed(b"channel")),

@@ -28,7 +28,7 @@ const PATIENT: Duration = Duration::from_secs(60);
 enum Event {
     Connected(String),
     Reply(u64, Result<String, String>),
-    Lost(u64, bool),
+    Lost(u64),
     Message(String, String),
     Subscribed(String),
     Resubscribed,
@@ -89,7 +89,7 @@ impl Ears {
     /// Waits for the reply to a command.
     fn ask(&mut self, parts: &[&str]) -> Result<String, String> {
         self.command(u64::MAX, parts);
-        match self.until(|event| matches!(event, Event::Reply(u64::MAX, _) | Event::Lost(u64::MAX, _))) {
+        match self.until(|event| matches!(event, Event::Reply(u64::MAX, _) | Event::Lost(u64::MAX))) {
             Event::Reply(_, reply) => reply,
             event => panic!("{event:?}"),
         }
@@ -163,7 +163,7 @@ fn owned(heard: Heard<'_>) -> Event {
     match heard {
         Heard::Connected { run_id } => Event::Connected(run_id.into()),
         Heard::Reply { tag, reply } => Event::Reply(tag, reply.map(|reply| shown(&reply)).map_err(str::to_owned)),
-        Heard::Lost { tag, was_sent } => Event::Lost(tag, was_sent),
+        Heard::Lost { tag } => Event::Lost(tag),
         Heard::Message { channel, payload } => Event::Message(text(channel), text(payload)),
         Heard::Subscribed(channel) => Event::Subscribed(text(channel)),
         Heard::Resubscribed => Event::Resubscribed,

@@ -75,7 +75,7 @@ impl Proxy {
         self.passages(for_commands).iter().for_each(|passage| passage.set_way(Way::Holding));
     }
 
-    /// Lets Redis have what was held back on connections that were lost since, and waits until it is done with them.
+    /// Passes on what was held back on connections that were lost meanwhile, and waits until Redis has closed them.
     pub(super) fn release(&self, for_commands: bool) {
         for passage in self.passages(for_commands) {
             if *passage.way() == Way::Holding {
@@ -112,7 +112,7 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream, passage: &Passage) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         if passage.wait_while(|way| way == Way::Holding) == Way::Open {
-            // Who does not read any longer may have sent something before.
+            // If the other side no longer reads, it may still have sent something.
             let _ = to.write_all(&buffer[..count]);
         }
     }

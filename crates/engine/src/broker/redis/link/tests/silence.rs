@@ -38,7 +38,7 @@ fn commands_that_arrive_late_on_a_lost_connection_are_not_executed() {
     assert_eq!(ears.ask(&["RPUSH", "list", "first"]), Ok("1".into()));
     proxy.hold(true);
     ears.command(1, &["RPUSH", "list", "late"]);
-    ears.until(|event| matches!(event, Event::Lost(1, _)));
+    ears.until(|event| matches!(event, Event::Lost(1)));
     assert_eq!(ears.ask(&["RPUSH", "list", "next"]), Ok("2".into()));
     proxy.release(true);
     assert_eq!(ears.ask(&["LRANGE", "list", "0", "-1"]), Ok("[first next]".into()));
@@ -114,7 +114,11 @@ fn what_is_queued_is_sent_at_the_end() {
         assert!(ears.link.command(tag, PATIENT, &[b"INCR", b"count"]));
     }
     drop(ears);
-    assert_eq!(other.ask(&["GET", "count"]), Ok("10000".into()));
+    // Redis may still have to read some of it.
+    let until = Instant::now() + LONG;
+    while other.ask(&["GET", "count"]) != Ok("10000".into()) {
+        assert!(Instant::now() < until, "some of what was queued is lost");
+    }
 }
 
 #[test]

@@ -49,23 +49,29 @@ fn server_with_tls() -> Option<Server> {
 #[test]
 fn tls_with_a_certificate_of_an_authority_in_a_file() {
     const COUNT: u64 = 10_000;
+    /// Messages on their way. Redis 7 ends a connection with TLS, for a "bad length", when more than 64 KiB of output wait
+    /// while OpenSSL expects that a shorter piece is written again.
+    const AHEAD: u64 = 50;
     let Some(server) = server_with_tls() else { return };
     let (port, file) = (server.tls_port, server.directory.join("ca.pem"));
     let mut ears = Ears::on(&format!("rediss://localhost:{port}?ca_certs={}", file.display()), "news");
     let payload = "x".repeat(1000);
-    for number in 0..COUNT {
-        assert!(ears.link.command(number, PATIENT, &[b"PUBLISH", b"news", payload.as_bytes()]));
-    }
-    ears.link.flush();
-    let (mut replies, mut messages) = (0, 0);
-    ears.until(|event| {
-        match event {
-            Event::Reply(tag, Ok(_)) if *tag == replies => replies += 1,
-            Event::Message(_, arrived) if *arrived == payload => messages += 1,
-            event => panic!("{event:?}"),
+    let (mut sent, mut replies, mut messages) = (0, 0, 0);
+    while (replies, messages) != (COUNT, COUNT) {
+        while sent < COUNT.min(messages + AHEAD) {
+            assert!(ears.link.command(sent, PATIENT, &[b"PUBLISH", b"news", payload.as_bytes()]));
+            sent += 1;
         }
-        (replies, messages) == (COUNT, COUNT)
-    });
+        ears.link.flush();
+        ears.until(|event| {
+            match event {
+                Event::Reply(tag, Ok(_)) if *tag == replies => replies += 1,
+                Event::Message(_, arrived) if *arrived == payload => messages += 1,
+                event => panic!("{event:?}"),
+            }
+            true
+        });
+    }
 }
 
 #[test]

@@ -1,0 +1,1 @@
+"""What several hosts on a Redis cost: the parts of `hosts.py`."""
