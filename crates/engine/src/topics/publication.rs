@@ -64,9 +64,9 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether this is earlier than another position of the same epoch.
+    /// Whether there are messages between this position and a later one.
     pub(crate) fn precedes(self, other: Self) -> bool {
-        self.epoch == other.epoch && self.offset < other.offset
+        other.offset > if self.epoch == other.epoch { self.offset } else { 0 }
     }
 
     /// The epoch in the form that applications and clients see: hexadecimal digits in lower case, without leading
