@@ -346,8 +346,9 @@ impl Reactor {
         let Some(mut reading) = self.joining.topics.remove(topic) else { return };
         // What has come so far is for those who are subscribed already.
         self.settle();
-        // Answers come in the order of the messages, so all up to this position should have come.
-        let known = self.topics.position(topic).filter(|known| known.precedes(history.position));
+        // The hub's answers come in the order of the messages, so all up to this position should have come.
+        let known = self.topics.position(topic).filter(|_| self.uplink.is_linked());
+        let known = known.filter(|known| known.precedes(history.position));
         self.fill_gap(topic, reading.gap.take().or(known), history);
         self.topics.note_position(topic, history.position);
         let mut old = None;
@@ -366,6 +367,10 @@ impl Reactor {
         }
         if let Some(old) = old {
             self.end_fanout(old);
+        }
+        if self.topics.position(topic).is_none() {
+            // The first of the topic's subscribers is here.
+            self.topics.note_position(topic, history.position);
         }
         if left.is_empty() {
             self.topics.unwant(topic);

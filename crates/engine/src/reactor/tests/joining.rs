@@ -352,6 +352,22 @@ fn an_answer_to_a_join_fills_the_gap_that_it_shows() {
 }
 
 #[test]
+fn what_is_missed_right_after_the_first_join_is_noticed() {
+    let mut simulation = simulation();
+    let mut hub = PlayedHub::of(&mut simulation);
+    let (who, fd) = simulation.open();
+    simulation.reactor.join_topic(1, fd, "room:1", None, 0, None);
+    simulation.run();
+    let (number, _) = hub.question().expect("a question");
+    hub.answer(&mut simulation, number, 1..=3);
+    hub.deliver(&mut simulation, 6);
+    let (number, since) = hub.question().expect("a question");
+    assert!(since.contains(&Position { epoch: 7, offset: 3 }), "{since:?}");
+    hub.answer(&mut simulation, number, 4..=6);
+    assert_eq!(got(&mut simulation, who), numbers(4..=6));
+}
+
+#[test]
 fn if_the_history_was_lost_with_messages_subscribers_are_told_before_the_next_one() {
     let mut simulation = simulation();
     let mut hub = PlayedHub::of(&mut simulation);
