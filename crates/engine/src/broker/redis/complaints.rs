@@ -39,7 +39,9 @@ impl Complaints {
         let channel = String::from_utf8_lossy(channel);
         Some(match count {
             1 => format!("a message in Redis, on channel {channel:?}, was not from a Hubbub server"),
-            _ => format!("{count} messages in Redis were not from a Hubbub server, the last one on channel {channel:?}"),
+            _ => {
+                format!("{count} messages in Redis were not from a Hubbub server, the last one on channel {channel:?}")
+            }
         })
     }
 
