@@ -90,11 +90,12 @@ judge: build .venv/test
 	$(RUN) tests/asgi/large_bodies.py
 
 # Half a million numbered messages under each of five disturbances; each message must arrive once and in order. Then three
-# hosts, under each fault of a host, of Redis and of the network between them.
+# hosts, under each fault of a host, of Redis and of the network between them, and a million ids of five hosts.
 model: build .venv/test
 	$(RUN) tests/faults/exact_model.py
 	$(RUN) tests/hosts/hosts_model.py
 	$(RUN) tests/hosts/hosts_memory_model.py
+	$(RUN) tests/hosts/hosts_ids_model.py
 
 # Ten minutes of steady load; prints the memory and the descriptors of each process.
 soak: build .venv/test

@@ -138,7 +138,8 @@ class Reader:
         self._record.received += 1
         if self._joined.done():
             assert self.position is not None
-            self._must_follow(*self.position, epoch, offset)
+            last_epoch, last_offset = self.position
+            self._must_follow(last_epoch, last_offset, epoch, offset)
         else:
             if self._early:
                 self._must_follow(*self._early[-1], epoch, offset)

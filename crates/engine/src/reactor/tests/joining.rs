@@ -268,7 +268,17 @@ impl PlayedHub {
     }
 
     fn answer(&mut self, simulation: &mut Simulation, number: u64, offsets: std::ops::RangeInclusive<u64>) {
-        let position = Position { epoch: 7, offset: *offsets.end() };
+        self.answer_of(simulation, 7, number, offsets);
+    }
+
+    fn answer_of(
+        &mut self,
+        simulation: &mut Simulation,
+        epoch: u64,
+        number: u64,
+        offsets: std::ops::RangeInclusive<u64>,
+    ) {
+        let position = Position { epoch, offset: *offsets.end() };
         let messages = offsets.map(|offset| OldMessage {
             offset,
             unix: 0,
@@ -323,6 +333,37 @@ fn after_messages_were_dropped_a_worker_asks_without_waiting_for_the_next() {
     assert_eq!(got(&mut simulation, who), numbers(1..=3));
     hub.deliver(&mut simulation, 4);
     assert_eq!(got(&mut simulation, who), numbers(1..=4));
+}
+
+#[test]
+fn an_answer_to_a_join_fills_the_gap_that_it_shows() {
+    let mut simulation = simulation();
+    let mut hub = PlayedHub::of(&mut simulation);
+    let (who, fd) = simulation.open();
+    let (_, newcomer) = simulation.open();
+    simulation.reactor.subscribe(fd, "room:1", None);
+    hub.deliver(&mut simulation, 1);
+    simulation.reactor.join_topic(1, newcomer, "room:1", None, 0, None);
+    simulation.run();
+    let (number, _) = hub.question().expect("a question");
+    hub.answer(&mut simulation, number, 1..=3);
+    hub.deliver(&mut simulation, 4);
+    assert_eq!(got(&mut simulation, who), numbers(1..=4));
+}
+
+#[test]
+fn if_the_history_was_lost_with_messages_subscribers_are_told_before_the_next_one() {
+    let mut simulation = simulation();
+    let mut hub = PlayedHub::of(&mut simulation);
+    let (who, fd) = simulation.open();
+    simulation.reactor.subscribe(fd, "room:1", None);
+    hub.deliver(&mut simulation, 1);
+    hub.send(&mut simulation, &Message::Dropped);
+    let (number, _) = hub.question().expect("a question");
+    // The new epoch has no message yet.
+    hub.answer_of(&mut simulation, 8, number, 1..=0);
+    simulation.client(who).read();
+    assert_eq!(simulation.client(who).close_code(), Some(1013));
 }
 
 #[test]
