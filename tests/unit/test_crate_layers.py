@@ -14,7 +14,7 @@ CRATES = {"wire": ROOT / "crates/wire", "engine": ROOT / "crates/engine", "bindi
 
 # The engine's folders, and its files beside them, from the bottom to the top.
 LAYERS = [
-    {"endpoints", "system"},
+    {"endpoints", "redis_address", "system"},
     {"registry", "tls"},
     {"topics"},
     {"settings"},

@@ -9,13 +9,13 @@ mod endpoints;
 mod hub;
 mod language;
 mod reactor;
+mod redis_address;
 mod registry;
 mod settings;
 mod system;
 mod tls;
 mod topics;
 
-pub use broker::redis::address::RedisAddress;
 pub use endpoints::{Bodies, Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};
@@ -27,6 +27,7 @@ pub use reactor::{
     Event, MemberEvent, Owner, Part, Payload, PushError, Reactor, Refused, Relief, Requests, Sending, Shared, Shortage,
     Subscribed, Taken, TlsFacts, Token, Watching,
 };
+pub use redis_address::RedisAddress;
 pub use registry::{
     BrokerMetrics, COUNTS, Counts, Fd, Held, HostInfo, Info, Measured, Metrics, Registry, Stats, Stuck, StuckCell,
     Times, Totals, WorkerStats,

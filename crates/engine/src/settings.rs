@@ -6,8 +6,8 @@ use wire::host::HostPolicy;
 use wire::network::Networks;
 use wire::origin::OriginPolicy;
 
-use crate::broker::redis::address::RedisAddress;
 use crate::endpoints::{EndpointId, Endpoints};
+use crate::redis_address::RedisAddress;
 use crate::tls::certificate::CertificateFiles;
 use crate::topics::options::TopicRules;
 

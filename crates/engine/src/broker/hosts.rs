@@ -9,39 +9,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use crate::broker::Tell;
-use crate::registry::Fd;
-
-/// What is heard from, and about, other hosts.
-#[derive(Debug)]
-pub(crate) enum News<'a> {
-    /// A whole frame, from that host: for this host alone, for all, or for the subscribers of a topic.
-    Frame { from: u8, frame: &'a [u8] },
-    /// This host has this number. Counters above `above` are new in its name.
-    Numbered { host: u8, above: u64 },
-    /// Counters up to this one may be given out in the name of this host.
-    Leased(u64),
-    /// The number is this host's until then, in milliseconds of the boot clock.
-    Held(u64),
-    /// Others have declared this host dead: all its connections have to end, and it is going to have another number.
-    Fenced,
-    /// What this host has put there is lost: its members have to be put there again.
-    Emptied,
-    /// Messages for this host may be lost.
-    Missed,
-    /// Nobody has that number.
-    Absent(u8),
-    /// This member's host is gone. Only this host hears of it.
-    Lost { topic: &'a str, fd: Fd, info: &'a str },
-    /// The way to other hosts is open again, or is not.
-    Open(bool),
-    /// The broker cannot be reached for now, and why.
-    Unreachable(String),
-    /// This server cannot be a part of the others, and why: a wrong password, for example. It is tried again.
-    Unusable(String),
-    /// For the log.
-    Warning(String),
-}
+use crate::broker::told::Tell;
 
 /// See the module documentation.
 pub(crate) trait Hosts {

@@ -6,45 +6,13 @@
 pub(crate) mod hosts;
 pub(crate) mod memory;
 pub(crate) mod redis;
+pub(crate) mod told;
 
-use crate::broker::hosts::{Hosts, News};
-use crate::language::history::History;
-use crate::language::listing::{Member, Page};
+use crate::broker::hosts::Hosts;
+pub(crate) use crate::broker::told::{Tell, Ticket, Told};
 use crate::registry::Fd;
 use crate::topics::history::{Moment, Range};
 use crate::topics::publication::{Position, Publication};
-
-/// Tells who asked a question. Returned with the answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    /// The key of the peer that asked, and that peer's serial number.
-    pub(crate) asker: usize,
-    pub(crate) serial: u64,
-    /// The peer's own number for the question.
-    pub(crate) number: u64,
-}
-
-/// What a broker tells.
-pub(crate) enum Told<'a> {
-    /// A message has its place in the order of its topic, and is to be delivered to the topic's subscribers.
-    Placed { topic: &'a str, position: Position, publication: Publication<'a>, exclude: &'a [Fd] },
-    /// A message of a topic has no place in its order, because the broker is not there or takes none; it is to be
-    /// delivered to the topic's subscribers nevertheless. If the broker is not there, those of this host alone get it.
-    Unplaced { topic: &'a str, publication: Publication<'a>, exclude: &'a [Fd] },
-    /// The answer to [`Broker::read`] and [`Broker::recover`].
-    Read(Ticket, History),
-    /// The answer to [`Broker::forget`].
-    Forgotten(Ticket),
-    /// The answer to [`Broker::members`].
-    Members(Ticket, Page<Member>),
-    /// The question cannot be answered: the broker is not there, or has refused it.
-    Failed(Ticket),
-    /// Something about other hosts.
-    News(News<'a>),
-}
-
-/// The function that is told.
-pub(crate) type Tell<'a> = &'a mut dyn FnMut(Told<'_>);
 
 /// See the module documentation.
 pub(crate) trait Broker: Send {

@@ -3,84 +3,22 @@
 //! What is heard is dealt with while the broker tells it, in the order in which it was sent. Meanwhile the broker cannot
 //! be asked anything: answers wait until it has told everything.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::abroad::TELL_INTERVAL;
 use super::desk::HubEvent;
-use super::interest::Interests;
 use super::thread::Routing;
-use crate::broker::hosts::{Hosts, News};
+use crate::broker::hosts::Hosts;
+use crate::broker::told::News;
 use crate::language::command::Command;
 use crate::language::message::{Message, content};
-use crate::registry::{Fd, HostInfo, MAX_HOST_NAME, Registry, Way, add};
-use crate::settings::BrokerSettings;
+use crate::registry::{Fd, HostInfo, Registry, Way, add};
 
-/// How often hosts tell one another about themselves.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// A host that was not heard from for so long is not alive: it is as long as its number is certainly its own.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
-/// The same for one that does not listen, as the broker says.
-const ABSENT_AFTER: Duration = Duration::from_secs(5);
 /// Bytes of answers that wait until the broker can be asked again. They come from what was heard at once.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
-
-/// See the module documentation.
-pub(super) struct Abroad {
-    name: Box<str>,
-    /// Whether what is sent arrives, as far as is known; and since when.
-    is_open: bool,
-    opened_at: Instant,
-    /// The number that this host is about to have, and the counter above which its ids are new.
-    claimed: Option<(u8, u64)>,
-    /// The counter up to which the broker was asked for ids.
-    asked_up_to: u64,
-    /// When this host told about itself, and when each other one did.
-    told_at: Option<Instant>,
-    heard_at: BTreeMap<u8, Instant>,
-    pub(super) interests: Interests,
-    /// Frames for other hosts that wait until the broker can be asked.
-    waiting: Vec<(u8, Vec<u8>)>,
-    waiting_bytes: usize,
-    /// What was heard and has to be dealt with when the broker can be asked.
-    is_emptied: bool,
-    /// Messages on our channels that no host has sent.
-    garbage: u64,
-}
-
-impl Abroad {
-    pub(super) fn new(settings: &BrokerSettings, now: Instant) -> Self {
-        let mut end = settings.name.len().min(MAX_HOST_NAME);
-        while !settings.name.is_char_boundary(end) {
-            end -= 1;
-        }
-        Self {
-            name: settings.name[..end].into(),
-            is_open: false,
-            opened_at: now,
-            claimed: None,
-            asked_up_to: 0,
-            told_at: None,
-            heard_at: BTreeMap::new(),
-            interests: Interests::default(),
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-            is_emptied: false,
-            garbage: 0,
-        }
-    }
-
-    /// Whether a host was heard from not long ago, or could not have been.
-    fn is_fresh(&self, host: u8, now: Instant) -> bool {
-        let heard_at = self.heard_at.get(&host).copied().unwrap_or(self.opened_at);
-        now.duration_since(heard_at.max(self.opened_at)) < ABSENT_AFTER
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        let tell = self.told_at.map(|at| at + TELL_INTERVAL);
-        tell.into_iter().chain(self.interests.next_deadline()).min()
-    }
-}
 
 impl Routing {
     /// Has `ask` use the way to other hosts, if there is one and the broker is not telling something just now.

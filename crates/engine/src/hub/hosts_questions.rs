@@ -1,8 +1,8 @@
 //! Questions put to other hosts, and their questions.
 
-use std::collections::{BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::asked_hosts::Asked;
 use super::thread::Routing;
 use crate::language::message::{Answer, Message, Question};
 use crate::registry::{Fd, Registry};
@@ -17,54 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_QUESTIONS: usize = 65_536;
 /// Bytes of one question's answers.
 const MAX_ANSWERS: usize = 64 * 1024 * 1024;
-
-/// A question that other hosts have not all answered.
-struct Asked {
-    asker: usize,
-    serial: u64,
-    number: u64,
-    waiting: BTreeSet<u8>,
-    answers: Vec<(u8, Answer)>,
-    bytes: usize,
-    deadline: Instant,
-    /// Whether all answers are wanted, or the one of one host.
-    is_for_all: bool,
-}
-
-/// See the module documentation.
-#[derive(Default)]
-pub(super) struct HostsQuestions {
-    asked: HashMap<u64, Asked>,
-    deadlines: BTreeSet<(Instant, u64)>,
-    /// Questions of other hosts that are open.
-    pub(super) asking: usize,
-}
-
-impl HostsQuestions {
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
-    }
-
-    fn insert(&mut self, number: u64, asked: Asked) {
-        self.deadlines.insert((asked.deadline, number));
-        self.asked.insert(number, asked);
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Asked> {
-        let asked = self.asked.remove(&number)?;
-        self.deadlines.remove(&(asked.deadline, number));
-        Some(asked)
-    }
-
-    /// Forgets a peer's questions.
-    pub(super) fn forget(&mut self, asker: usize) {
-        let its = self.asked.iter().filter(|(_, asked)| asked.asker == asker);
-        let numbers: Vec<u64> = its.map(|(number, _)| *number).collect();
-        for number in numbers {
-            self.remove(number);
-        }
-    }
-}
 
 impl Routing {
     /// Asks the host of a connection, on behalf of a peer.

@@ -8,6 +8,8 @@
 //! The supervisor makes requests with [`Hub`]'s methods, from any thread, and takes [`HubEvent`]s when [`Hub::fileno`]
 //! is readable.
 
+mod abroad;
+mod asked_hosts;
 mod attendance;
 pub(crate) mod client;
 mod desk;

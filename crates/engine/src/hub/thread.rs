@@ -12,10 +12,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use slab::Slab;
 
+use super::abroad::Abroad;
+use super::asked_hosts::HostsQuestions;
 use super::attendance::Attendance;
 use super::desk::{Desk, HubEvent, Request, lock};
-use super::hosts::Abroad;
-use super::hosts_questions::HostsQuestions;
 use super::lease::Lease;
 use super::peer::{Cut, Handed, PAUSE_PROGRAM_AT, Peer, PeerKind, Program, WorkerPeer, WorkerStage};
 use super::pulse::{Looks, Pulse};

@@ -5,10 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::registry::fd::{Fd, HOST_SHIFT, HOSTS};
-use crate::registry::memory::Registry;
-
-/// Bytes of a host's name.
-pub(crate) const MAX_HOST_NAME: usize = 64;
+use crate::registry::memory::{MAX_HOST_NAME, Registry};
 
 /// A server among several that are one.
 #[derive(Clone, Debug, PartialEq, Eq)]

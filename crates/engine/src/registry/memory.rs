@@ -12,11 +12,12 @@ use rustc_hash::FxBuildHasher;
 
 use crate::registry::counts::{TRAFFIC, Totals};
 use crate::registry::fd::{COUNTER, HOSTS, SLOTS, TOPIC_BITS, WORKERS, unix_now};
-use crate::registry::hosts::MAX_HOST_NAME;
 use crate::registry::info::PATH_BYTES;
 use crate::registry::measured::Measured;
 use crate::registry::stuck::StuckCell;
 
+/// Bytes of a host's name.
+pub(crate) const MAX_HOST_NAME: usize = 64;
 /// Rows that are searched, or skipped, together.
 const ROWS_PER_CHUNK: usize = 64;
 
@@ -43,7 +44,7 @@ pub(crate) struct Header {
     /// Until when ids may be given out in the name of this host, in milliseconds of the boot clock; [`u64::MAX`] without
     /// a broker of several hosts.
     pub(super) ids_until: AtomicU64,
-    /// The state of the way to other hosts; see [`Way`](super::hosts::Way).
+    /// The state of the way to other hosts; see `Way` in `hosts.rs`.
     pub(super) way: AtomicU64,
     pub(super) is_degraded: AtomicU64,
     /// How often the way was lost.

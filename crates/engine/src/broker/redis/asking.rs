@@ -1,12 +1,13 @@
 //! What Redis is asked to do.
 
+use super::core::{Core, PATIENCE, Todo};
 use super::lease::{LEASE, Now, Wish};
 use super::link::Link;
 use super::payload::probe;
 use super::questions::{Question, Waiting};
 use super::scripts::Script;
 use super::tag::{Purpose, Tag};
-use super::{Core, PATIENCE, Redis, Todo};
+
 use crate::broker::{Tell, Ticket, Told};
 use crate::registry::{Fd, HOST_SHIFT};
 use crate::topics::publication::Position;
@@ -46,25 +47,22 @@ impl Question {
     }
 }
 
-impl Redis {
-    pub(super) fn ask(&mut self, ticket: Ticket, topic: &str, question: Question, tell: Tell<'_>) {
-        let (core, now) = (&mut self.core, Instant::now());
-        if core.can_ask(topic, &question) {
-            core.ask(&mut self.link, ticket, topic, &question, now, tell);
-        } else if !core.questions.wait(ticket, topic, question, now) {
-            tell(Told::Failed(ticket));
-        }
-    }
-}
-
 impl Core {
     /// Whether the answer would arrive; and, if later messages must not be missed, these.
-    fn can_ask(&self, topic: &str, question: &Question) -> bool {
+    pub(super) fn can_ask(&self, topic: &str, question: &Question) -> bool {
         let is_deaf = matches!(question, Question::Recover { .. }) && self.topics.is_awaited(topic);
         self.is_open() && self.hears_answers && !is_deaf
     }
 
-    fn ask(&mut self, link: &mut Link, ticket: Ticket, topic: &str, question: &Question, now: Instant, tell: Tell<'_>) {
+    pub(super) fn ask(
+        &mut self,
+        link: &mut Link,
+        ticket: Ticket,
+        topic: &str,
+        question: &Question,
+        now: Instant,
+        tell: Tell<'_>,
+    ) {
         let Some(number) = self.questions.ask(ticket, topic, now) else {
             tell(Told::Failed(ticket));
             return;

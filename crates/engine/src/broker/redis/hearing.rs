@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lease::{Change, Now, Wish};
+use super::core::{Core, Todo};
+use super::lease::{Change, Lease, Now, Wish};
 use super::link::{Heard, Reply};
 use super::payload::{Payload, Sender};
 use super::tag::{Purpose, Tag};
 use super::wanted::Step;
-use super::{Core, Todo};
-use crate::broker::hosts::News;
-use crate::broker::{Tell, Told};
+use crate::broker::told::{News, Tell, Told};
 use crate::topics::publication::Position;
 
 impl Core {
@@ -318,7 +317,7 @@ impl Core {
 
     // ---- the number of this host ------------------------------------------------------------------------------------
 
-    fn with_lease(&mut self, _: Now, tell: Tell<'_>, change: impl FnOnce(&mut super::Lease, &mut dyn FnMut(Change))) {
+    fn with_lease(&mut self, _: Now, tell: Tell<'_>, change: impl FnOnce(&mut Lease, &mut dyn FnMut(Change))) {
         let mut changes = Vec::new();
         change(&mut self.lease, &mut |change| changes.push(change));
         for change in changes {

@@ -4,12 +4,12 @@
 //! is the order in which all others hear. What has to happen at once happens in scripts. Answers to questions about
 //! topics are published on a channel of this process: so they arrive in order among the messages of the topics.
 
-pub(crate) mod address;
 mod asking;
 mod batches;
 #[cfg(test)]
 mod behaviour;
 mod complaints;
+mod core;
 mod hearing;
 mod lease;
 pub(crate) mod link;
@@ -22,25 +22,18 @@ mod sweep;
 mod tag;
 mod wanted;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::asking::Member;
-use self::batches::{Batch, Batches, Destination};
-use self::complaints::Complaints;
-use self::lease::{Lease, Now, Token};
+use self::core::Core;
+use self::lease::Now;
 use self::link::Link;
-use self::names::Names;
-use self::number::NumberFile;
-use self::payload::{Sender, put_beside, put_kept_beside};
-use self::questions::{Question, Questions};
-use self::scripts::{Script, Scripts};
-use self::sweep::Sweep;
+use self::payload::{put_beside, put_kept_beside};
+use self::questions::Question;
+use self::scripts::Script;
 use self::tag::{Purpose, Tag};
-use self::wanted::Topics;
 use super::hosts::Hosts;
 use super::{Broker, Tell, Ticket, Told};
 use crate::registry::{Fd, boot_now};
@@ -49,62 +42,10 @@ use crate::topics::history::{Moment, Range};
 use crate::topics::options::{Lagging, TopicRules};
 use crate::topics::publication::{Position, Publication};
 
-/// How long a command may wait until it is sent.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// See the module documentation.
 pub(crate) struct Redis {
     link: Link,
     core: Core,
-}
-
-/// All but the link, which tells while it is borrowed.
-struct Core {
-    names: Names,
-    rules: TopicRules,
-    scripts: Scripts,
-    batches: Batches,
-    questions: Questions,
-    topics: Topics,
-    lease: Lease,
-    sweep: Sweep,
-    complaints: Complaints,
-    number_file: NumberFile,
-    sender: Sender,
-    /// The id of the Redis process.
-    run: Box<str>,
-    /// Whether Redis answers, and whether what it publishes arrives; as far as is known.
-    is_answering: bool,
-    is_listening: bool,
-    /// Whether that was told.
-    is_open_told: bool,
-    /// Whether a connection was lost since a topic was last subscribed to.
-    was_disconnected: bool,
-    /// Whether answers to questions can be heard.
-    hears_answers: bool,
-    /// When to find out whether Redis is there.
-    probe_at: Option<Instant>,
-    /// Whether the queue to Redis was full.
-    is_full: bool,
-    /// Whether Redis may not know the members of this host as they are.
-    doubts_members: bool,
-    /// Frames that were lost and not counted.
-    dropped: u64,
-    /// What is to be done once the link can be used.
-    todo: Vec<Todo>,
-    random: RandomState,
-    last_random: u64,
-}
-
-/// Something that what was heard leads to.
-enum Todo {
-    /// Tell Redis who it is, and what the scripts are.
-    Greet,
-    /// Listen to what is sent to this number.
-    Listen(u8),
-    Unlisten(u8),
-    /// Begin a new epoch in place of this one.
-    Reset(Arc<str>, u64),
 }
 
 impl Redis {
@@ -121,91 +62,17 @@ impl Redis {
     }
 
     fn new(mut link: Link, prefix: &str, rules: TopicRules, number: Option<OwnedFd>) -> Self {
-        let random = RandomState::new();
-        // Each RandomState hashes with keys that nobody can guess.
-        let instance = random.hash_one("instance");
-        let token = Token::new(u128::from(random.hash_one("token")) << 64 | u128::from(instance));
-        let number_file = NumberFile::new(number);
-        let names = Names::new(prefix, instance);
-        let sender = Sender { instance, host: 0 };
-        link.subscribe(names.answers.as_bytes());
-        link.subscribe(names.all.as_bytes());
-        link.flush();
-        let core = Core {
-            names,
-            rules,
-            scripts: Scripts::default(),
-            batches: Batches::new(sender),
-            questions: Questions::default(),
-            topics: Topics::default(),
-            lease: Lease::new(token, number_file.read(), 0),
-            sweep: Sweep::default(),
-            complaints: Complaints::default(),
-            number_file,
-            sender,
-            run: "".into(),
-            is_answering: false,
-            is_listening: false,
-            was_disconnected: false,
-            is_open_told: false,
-            hears_answers: false,
-            probe_at: None,
-            is_full: false,
-            doubts_members: false,
-            dropped: 0,
-            todo: Vec::new(),
-            random,
-            last_random: 0,
-        };
+        let core = Core::new(&mut link, prefix, rules, number);
         Self { link, core }
     }
-}
 
-impl Core {
-    fn is_open(&self) -> bool {
-        self.is_answering && self.is_listening
-    }
-
-    fn random(&mut self) -> u64 {
-        self.last_random += 1;
-        self.random.hash_one(self.last_random)
-    }
-
-    /// An epoch that nobody has used; never 0.
-    fn new_epoch(&mut self) -> [u8; 8] {
-        self.random().max(1).to_le_bytes()
-    }
-
-    /// What batches are sent with.
-    fn flush(&mut self, link: &mut Link) {
-        let Self { batches, names, dropped, is_full, .. } = self;
-        batches.flush(&mut |batch| send(batch, link, names, dropped, is_full));
-    }
-
-    /// Has frames gathered, or sent. Returns false if they do not fit.
-    fn gather(&mut self, link: &mut Link, put: impl FnOnce(&mut Batches, batches::Send<'_>)) -> bool {
-        let Self { batches, names, dropped, is_full, .. } = self;
-        let was_full = *is_full;
-        let mut send = |batch: &Batch| send(batch, link, names, dropped, is_full);
-        put(batches, &mut send);
-        if was_full {
-            // There may be room again, or not: this frame finds out.
-            batches.flush(&mut send);
+    fn ask(&mut self, ticket: Ticket, topic: &str, question: Question, tell: Tell<'_>) {
+        let (core, now) = (&mut self.core, Instant::now());
+        if core.can_ask(topic, &question) {
+            core.ask(&mut self.link, ticket, topic, &question, now, tell);
+        } else if !core.questions.wait(ticket, topic, question, now) {
+            tell(Told::Failed(ticket));
         }
-        !*is_full
-    }
-}
-
-fn send(batch: &Batch, link: &mut Link, names: &Names, dropped: &mut u64, is_full: &mut bool) {
-    let (channel, host) = match &batch.destination {
-        Destination::Host(host) => (names.host(*host), *host),
-        Destination::All => (names.all.clone(), 0),
-        Destination::Topic(topic) => (names.topic(topic), 0),
-    };
-    let tag = Tag { purpose: Purpose::Frames, host, number: batch.count.into() };
-    *is_full = !link.command(tag.to_u64(), PATIENCE, &[b"PUBLISH", channel.as_bytes(), &batch.payload]);
-    if *is_full {
-        *dropped += u64::from(batch.count);
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::super::hosts::{Hosts, News};
+use super::super::super::hosts::Hosts;
+use super::super::super::told::News;
 use super::super::super::{Broker, Ticket, Told};
 use super::super::Redis;
-use super::super::address::RedisAddress;
 use super::super::link::Link;
 use super::super::link::tests::server::Server;
 use crate::language::history::History;
 use crate::language::listing::{Member, Page};
+use crate::redis_address::RedisAddress;
 use crate::registry::Fd;
 use crate::settings::BrokerSettings;
 use crate::topics::history::Moment;

@@ -16,7 +16,7 @@ use super::greeting::{Failure, Greeting, Identity, Ready, Welcome};
 use super::input::Input;
 use super::resolver::Resolver;
 use super::stream::Stream;
-use crate::broker::redis::address::{Host, Place, RedisAddress, Trust};
+use crate::redis_address::{Host, Place, RedisAddress, Trust};
 use crate::system::sockets;
 use crate::tls::trusted;
 

@@ -9,7 +9,7 @@ use redis_protocol::resp3::types::RangeFrame;
 
 use super::input::Frame;
 use super::resp;
-use crate::broker::redis::address::{Host, Login, Place, RedisAddress};
+use crate::redis_address::{Host, Login, Place, RedisAddress};
 
 /// Characters of Redis's own words in a reason.
 const MAX_QUOTED: usize = 200;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::desk::Desk;
-use crate::broker::redis::address::Host;
+use crate::redis_address::Host;
 
 /// Look-ups at a time. Those that their asker has given up go on until the system does.
 const MAX_AT_A_TIME: usize = 4;

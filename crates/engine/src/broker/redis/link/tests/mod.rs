@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::server::Server;
 use super::{Heard, Link, Reply};
-use crate::broker::redis::address::RedisAddress;
+use crate::redis_address::RedisAddress;
 use crate::settings::BrokerSettings;
 
 /// How long a test waits for what has to happen.

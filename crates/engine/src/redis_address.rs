@@ -22,18 +22,18 @@ const MAX_DATABASE: u32 = 1_000_000;
 /// User and password may also be parameters: `?username=…&password=…`. All parts may be percent-encoded.
 #[derive(Clone, Debug)]
 pub struct RedisAddress {
-    pub(super) place: Place,
-    pub(super) login: Option<Login>,
+    pub(crate) place: Place,
+    pub(crate) login: Option<Login>,
     /// The login at the Sentinels.
-    pub(super) sentinel_login: Option<Login>,
-    pub(super) database: u32,
+    pub(crate) sentinel_login: Option<Login>,
+    pub(crate) database: u32,
     /// TLS, if it is to be used.
-    pub(super) trust: Option<Trust>,
+    pub(crate) trust: Option<Trust>,
 }
 
 /// What connections are made to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Host(Host),
     Socket(PathBuf),
     /// The Sentinels that know where the server of this name is.
@@ -45,21 +45,21 @@ pub(super) enum Place {
 
 /// A host's name or IP address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Host {
-    pub(super) name: String,
-    pub(super) port: u16,
+pub(crate) struct Host {
+    pub(crate) name: String,
+    pub(crate) port: u16,
 }
 
 /// How to prove to be allowed in.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Login {
-    pub(super) username: String,
-    pub(super) password: String,
+pub(crate) struct Login {
+    pub(crate) username: String,
+    pub(crate) password: String,
 }
 
 /// Whose certificates are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// Those that the system trusts.
     System,
     /// The authorities in a PEM file.
