@@ -1,5 +1,6 @@
 //! What Redis is asked to do.
 
+use super::broken::Renewal;
 use super::core::{Core, PATIENCE, Todo};
 use super::lease::{LEASE, Now, Wish};
 use super::link::Link;
@@ -11,6 +12,7 @@ use super::tag::{Purpose, Tag};
 use crate::broker::{Tell, Ticket, Told};
 use crate::registry::{Fd, HOST_SHIFT};
 use crate::topics::publication::Position;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A position is kept for at least so long after the last message.
@@ -167,6 +169,11 @@ impl Core {
         for todo in std::mem::take(&mut self.todo) {
             self.do_now(link, todo);
         }
+        while let Some(renewal) = self.is_open().then(|| self.broken.next(now.at)).flatten() {
+            if !self.renew(link, renewal) {
+                self.broken.pause(now.at);
+            }
+        }
         if self.batches.sender() != self.sender {
             self.flush(link);
             self.batches.set_sender(self.sender);
@@ -214,11 +221,35 @@ impl Core {
             Todo::Listen(number) => link.subscribe(self.names.host(number).as_bytes()),
             Todo::Unlisten(number) => link.unsubscribe(self.names.host(number).as_bytes()),
             Todo::Reset(topic, epoch) => {
-                let channel = self.names.topic(&topic);
-                let tag = Tag::new(Purpose::Reset);
-                self.call_of_topic(link, tag, Script::Reset, &topic, &channel, &[&epoch.to_le_bytes()]);
+                self.reset(link, topic, &epoch.to_le_bytes());
             }
         }
+    }
+
+    /// Begins a new epoch. Returns false if there is no room for the command.
+    fn renew(&mut self, link: &mut Link, renewal: Renewal) -> bool {
+        match renewal {
+            Renewal::Topic(topic) => self.reset(link, topic, b""),
+            Renewal::All => {
+                // As if Redis were another process.
+                let run = format!("{:016x}", self.random());
+                let tag = Tag::new(Purpose::Nothing);
+                self.scripts.call(link, tag, PATIENCE, Script::Greet, &[&*self.names.run], &[run.as_bytes()])
+            }
+        }
+    }
+
+    /// Begins a new epoch of a topic in place of that one; or of any, which is empty then.
+    fn reset(&mut self, link: &mut Link, topic: Arc<str>, epoch: &[u8]) -> bool {
+        let channel = self.names.topic(&topic);
+        let number = self.broken.sent(Arc::clone(&topic));
+        let tag = Tag { purpose: Purpose::Reset, host: 0, number };
+        let fits = self.call_of_topic(link, tag, Script::Reset, &topic, &channel, &[epoch]);
+        if !fits {
+            self.broken.ended(number);
+            self.broken.note(topic);
+        }
+        fits
     }
 
     fn wish(&mut self, link: &mut Link, wish: Wish, now: Now) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batches::{self, Batch, Batches, Destination};
+use super::broken::Broken;
 use super::complaints::Complaints;
 use super::lease::{Lease, Token};
 use super::link::Link;
@@ -30,6 +31,7 @@ pub(super) struct Core {
     pub(super) batches: Batches,
     pub(super) questions: Questions,
     pub(super) topics: Topics,
+    pub(super) broken: Broken,
     pub(super) lease: Lease,
     pub(super) sweep: Sweep,
     pub(super) complaints: Complaints,
@@ -91,6 +93,7 @@ impl Core {
             batches: Batches::new(sender),
             questions: Questions::default(),
             topics: Topics::default(),
+            broken: Broken::default(),
             lease: Lease::new(token, number_file.read(), 0),
             sweep: Sweep::default(),
             complaints: Complaints::default(),

@@ -232,7 +232,13 @@ impl Core {
                     self.scripts.is_loaded(number, digest);
                 }
             }
-            Purpose::Reset => tell(Told::News(News::Missed)),
+            Purpose::Reset => {
+                self.broken.ended(number);
+                tell(Told::News(News::Missed));
+            }
+            Purpose::Place => {
+                self.broken.ended(number);
+            }
             Purpose::Claim | Purpose::Renew | Purpose::Clear | Purpose::Raise => {
                 self.replied_to_wish(tag, reply, now, tell);
             }
@@ -247,7 +253,7 @@ impl Core {
                     tell_lost(&members, tell);
                 }
             }
-            Purpose::Nothing | Purpose::Place | Purpose::Member | Purpose::Greet => {}
+            Purpose::Nothing | Purpose::Member | Purpose::Greet => {}
         }
     }
 
@@ -287,7 +293,9 @@ impl Core {
         }
         // The script has published the message without an offset.
         let is_delivered = ["OOM", "MISCONF", "READONLY"].iter().any(|kind| text.starts_with(kind));
-        if tag.purpose != Purpose::Place || !is_delivered {
+        if tag.purpose == Purpose::Place && is_delivered {
+            self.breaks(tag.number, now);
+        } else {
             self.failed(tag, now, tell);
         }
         if let Some(line) = self.complaints.refusal(text, now.at) {
@@ -300,7 +308,11 @@ impl Core {
         let Tag { purpose, host, number } = tag;
         match purpose {
             Purpose::Frames => self.dropped += number,
-            Purpose::Place => self.dropped += 1,
+            Purpose::Place => {
+                self.dropped += 1;
+                self.breaks(number, now);
+            }
+            Purpose::Reset => self.breaks(number, now),
             Purpose::Question => {
                 if let Some((ticket, _)) = self.questions.take(number) {
                     tell(Told::Failed(ticket));
@@ -311,7 +323,15 @@ impl Core {
             Purpose::Renew => self.lease.failed(Wish::Renew(host), now),
             Purpose::Clear => self.lease.failed(Wish::Clear(host), now),
             Purpose::Raise => self.lease.failed(Wish::Raise(host, number), now),
-            Purpose::Nothing | Purpose::Load | Purpose::Greet | Purpose::Reset | Purpose::Look | Purpose::Sweep => {}
+            Purpose::Nothing | Purpose::Load | Purpose::Greet | Purpose::Look | Purpose::Sweep => {}
+        }
+    }
+
+    /// A message has no place in the order of its topic, or a new epoch has not begun.
+    fn breaks(&mut self, number: u64, now: Now) {
+        if let Some(topic) = self.broken.ended(number) {
+            self.broken.note(topic);
+            self.broken.pause(now.at);
         }
     }
 

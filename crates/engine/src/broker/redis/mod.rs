@@ -8,6 +8,7 @@ mod asking;
 mod batches;
 #[cfg(test)]
 mod behaviour;
+mod broken;
 mod complaints;
 mod core;
 mod hearing;
@@ -24,6 +25,7 @@ mod wanted;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use self::asking::Member;
@@ -84,7 +86,9 @@ impl Broker for Redis {
     fn publish(&mut self, topic: &str, publication: Publication<'_>, exclude: &[Fd], _: Moment, tell: Tell<'_>) {
         let Self { link, core } = self;
         let Some(options) = core.rules.ordered(topic).cloned() else { return };
+        let name = core.topics.name(topic);
         if !core.is_open() {
+            core.broken.note(name);
             tell(Told::Unplaced { topic, publication, exclude });
             return;
         }
@@ -96,7 +100,11 @@ impl Broker for Redis {
         let kept = options.history.to_string();
         let channel = core.names.topic(topic);
         let arguments = [kept.as_bytes(), &beside, &kept_beside, publication.payload];
-        if !core.call_of_topic(link, Tag::new(Purpose::Place), Script::Publish, topic, &channel, &arguments) {
+        let number = core.broken.sent(Arc::clone(&name));
+        let tag = Tag { purpose: Purpose::Place, host: 0, number };
+        if !core.call_of_topic(link, tag, Script::Publish, topic, &channel, &arguments) {
+            core.broken.ended(number);
+            core.broken.note(name);
             core.dropped += 1;
             tell(Told::Unplaced { topic, publication, exclude });
         }
@@ -167,8 +175,8 @@ impl Hosts for Redis {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let Core { lease, sweep, questions, topics, probe_at, .. } = &self.core;
-        [lease.due(), sweep.due(), questions.due(), topics.due(), *probe_at].into_iter().flatten().min()
+        let Core { lease, sweep, questions, topics, broken, probe_at, .. } = &self.core;
+        [lease.due(), sweep.due(), questions.due(), topics.due(), broken.due(), *probe_at].into_iter().flatten().min()
     }
 
     fn flush(&mut self) {

@@ -74,6 +74,11 @@ impl Topics {
         self.wanted.get(topic).is_some_and(|wanted| !wanted.is_heard)
     }
 
+    /// The name of a topic, shared if it is wanted.
+    pub(super) fn name(&self, topic: &str) -> Arc<str> {
+        self.wanted.get_key_value(topic).map_or_else(|| topic.into(), |(name, _)| Arc::clone(name))
+    }
+
     pub(super) fn is_wanted(&self, topic: &str) -> bool {
         self.wanted.contains_key(topic)
     }

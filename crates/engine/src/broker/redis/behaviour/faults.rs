@@ -74,11 +74,42 @@ fn without_memory_messages_arrive_without_offsets() {
     one.run(Duration::from_millis(10));
     assert!(one.heard.iter().any(|event| matches!(event, Event::Warning(text) if text.contains("OOM"))));
     assert_eq!(one.redis.take_dropped(), 0);
-    assert_eq!(one.recover("h5:t", &[], 5).position, first);
+    let after = one.recover("h5:t", &[first], 0).position;
+    assert!(after.epoch != first.epoch && after.offset == first.offset, "whoever resumes must learn of the gap");
     admin.say("CONFIG SET maxmemory 0");
     one.place("h5:t", "c");
-    assert_eq!(placed(&mut one, "c"), Position { offset: 2, ..first });
-    assert_eq!(placed(&mut other, "c"), Position { offset: 2, ..first });
+    let last = placed(&mut one, "c");
+    assert!(last.epoch != first.epoch && last.offset == 2);
+    assert_eq!(placed(&mut other, "c"), last);
+    assert_eq!(one.recover("h5:t", &[], 5).messages.len(), 2);
+}
+
+#[test]
+fn a_topic_with_messages_that_have_no_place_begins_a_new_epoch_and_keeps_the_others() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (mut one, mut other) = (Node::new(&server), Node::new(&server));
+    let mut admin = Client::new(server.port);
+    for node in [&mut one, &mut other] {
+        node.want("h5:t");
+    }
+    one.place("h5:t", "a");
+    let first = placed(&mut one, "a");
+    placed(&mut other, "a");
+    admin.say("CLIENT KILL TYPE normal SKIPME yes");
+    one.until(|event| *event == Event::Open(false));
+    one.place("h5:t", "b");
+    unplaced(&mut one, "b");
+    one.until(|event| *event == Event::Open(true));
+    one.until(|event| *event == Event::Missed);
+    other.until(|event| *event == Event::Open(true));
+    other.place("h5:t", "c");
+    let last = placed(&mut other, "c");
+    assert!(last.epoch != first.epoch && last.offset == 2);
+    assert_eq!(placed(&mut one, "c"), last);
+    assert_eq!(one.recover("h5:t", &[first], 5).messages.len(), 2);
+    let again = one.recover("h5:t", &[first], 5).position;
+    one.run(Duration::from_millis(1500));
+    assert_eq!(one.recover("h5:t", &[first], 5).position, again, "it is renewed once");
 }
 
 #[test]

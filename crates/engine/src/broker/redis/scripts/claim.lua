@@ -10,8 +10,8 @@ local function take(number)
     redis.call('SET', key('lease', number), ARGV[2], 'PX', ARGV[3])
     redis.call('DEL', key('swept', number))
     note_use(number)
-    local top = tonumber(redis.call('GET', key('top', number)) or 0)
-    return {number, top, tonumber(redis.call('GET', ARGV[1] .. ':floor') or 0), now}
+    local top = tonumber(redis.call('GET', key('top', number)) or 0) or 0
+    return {number, top, tonumber(redis.call('GET', ARGV[1] .. ':floor') or 0) or 0, now}
 end
 
 for number = 1, HOSTS do

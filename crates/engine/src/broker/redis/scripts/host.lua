@@ -30,7 +30,7 @@ local function note_use(number)
 end
 
 local function raise(name, value)
-    if value > tonumber(redis.call('GET', name) or 0) then
+    if value > (tonumber(redis.call('GET', name) or 0) or 0) then
         redis.call('SET', name, text(value))
     end
 end

@@ -27,6 +27,12 @@ if is_placed then
     redis.call('PUBLISH', ARGV[5], ARGV[6] .. '\2' .. epoch .. bytes(offset) .. ARGV[8] .. ARGV[10])
     return 1
 end
--- Nothing can be written: there is no memory left, for example. Subscribers get the message without an offset.
+-- Nothing can be written: there is no memory left, for example. Subscribers get the message without an offset. Whoever
+-- resumes must not get the later ones as if there were no gap.
+pcall(function()
+    -- The first write is one that is allowed when there is no memory left.
+    keep_position()
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+end)
 redis.call('PUBLISH', ARGV[5], ARGV[6] .. '\3' .. ARGV[8] .. ARGV[10])
 return redis.error_reply(type(epoch) == 'table' and epoch.err or epoch)

@@ -16,7 +16,7 @@ elseif holder or redis.call('EXISTS', key('swept', number)) == 1 then
 else
     answer = 2
     redis.call('SET', lease, ARGV[2], 'PX', ARGV[3])
-    if tonumber(ARGV[5]) > tonumber(redis.call('GET', key('top', number)) or 0) then
+    if tonumber(ARGV[5]) > (tonumber(redis.call('GET', key('top', number)) or 0) or 0) then
         -- The counters of other numbers are lost, too.
         raise(key('top', number), tonumber(ARGV[5]))
         raise(ARGV[1] .. ':floor', tonumber(ARGV[6]))
@@ -25,6 +25,6 @@ end
 note_use(number)
 local highest = 0
 for _, top in ipairs(redis.call('MGET', unpack(of_all('top')))) do
-    highest = math.max(highest, tonumber(top or 0))
+    highest = math.max(highest, tonumber(top or 0) or 0)
 end
 return {answer, highest}

@@ -1,7 +1,17 @@
--- Begins a new epoch, unless another host has done so.
--- ARGV: 7 the epoch whose offsets were seen to go back
+-- Begins a new epoch.
+-- ARGV: 7 the epoch whose offsets were seen to go back: nothing happens if another host has begun a new one. Or nothing,
+--       because messages have no place in the order: then those that are kept stay, with their offsets
 
-if redis.call('HGET', KEYS[1], 'epoch') == ARGV[7] then
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if ARGV[7] == '' then
+    if epoch then
+        -- The first write is one that is allowed when there is no memory left.
+        keep_position()
+        redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+    end
+    return 1
+end
+if epoch == ARGV[7] then
     begin(current_run())
     keep_position()
     return 1
