@@ -393,7 +393,7 @@ class Settings:
         Integer(1 * MIB, MAX_BYTES, "bytes"),
         "What may wait for Redis, and as much again that has come from it and waits for the hub. While Redis is away, "
         "messages for other hosts wait here, for at most 5 seconds; what does not fit, or has waited longer, is "
-        "dropped and counted. The master holds it. Raising it lets a Redis that is away or slow take more memory.",
+        "dropped and counted. The master holds it. It is at least twice `send_queue_size`. Raising it lets a Redis that is away or slow take more memory.",
     )
     broker_required: bool = _setting(
         True,
@@ -537,6 +537,12 @@ class Settings:
             raise SettingsError("ssl_ca_certs: set, although ssl_certfile is not; allowed is only both")
         if self.uds is not None and self.fd is not None:
             raise SettingsError("fd: set, although uds is set too; allowed is one of them")
+        if self.broker is not None and self.broker_queue_size < 2 * self.send_queue_size:
+            # A message as large as an outbox has to fit, with what surrounds it.
+            raise SettingsError(
+                f"broker_queue_size: {self.broker_queue_size} is below twice send_queue_size; "
+                f"allowed is {2 * self.send_queue_size} or more"
+            )
         if isinstance(self.max_memory, int):
             for name in ("max_message_size", "max_body_size"):
                 size: int | None = getattr(self, name)

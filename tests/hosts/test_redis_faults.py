@@ -193,7 +193,7 @@ async def test_somebody_else_publishes_garbage_on_all_channels(redis: RedisServe
 async def test_what_waits_for_redis_is_bounded_and_what_is_dropped_is_counted(
     redis: RedisServer, start_hosts: StartHosts
 ) -> None:
-    hosts = start_hosts(redis.url(), redis.url(), broker_queue_size=4 * MIB)
+    hosts = start_hosts(redis.url(), redis.url(), broker_queue_size=4 * MIB, send_queue_size=2 * MIB)
     # `bystanding` compares the memory of the masters.
     async with bystanding(hosts) as bystanders:
         with redis.frozen():
@@ -294,6 +294,7 @@ async def test_from_an_old_dump_offsets_begin_in_a_new_epoch(redis: RedisServer,
 async def test_subscribers_of_history_miss_nothing_silently(redis: RedisServer, two_hosts: Hosts, fault: str) -> None:
     """While Redis is away, they get what is published in their own host; afterwards they are told of the gap."""
     async with bystanding(two_hosts) as bystanders, joined(two_hosts, "room:gap") as (first, second):
+        position = [await first.ask("epoch('room:gap')"), 1]
         if fault == "frozen":
             with redis.frozen():
                 await asyncio.to_thread(become_degraded, two_hosts)
@@ -310,6 +311,30 @@ async def test_subscribers_of_history_miss_nothing_silently(redis: RedisServer, 
             await until_published(writer, "room:gap")
             for client in (first, second):
                 await gets_all_or_is_closed(client)
+        await nobody_resumes(two_hosts, "room:gap", position)
+
+
+async def nobody_resumes(hosts: Hosts, topic: str, position: list[Any]) -> None:
+    """Check that each host tells clients with this position that they have missed something."""
+    async with hosts.clients() as clients:
+        for client in clients:
+            outcome = await client.ask(f"server.join(fd, {topic!r}, since={position!r})")
+            assert outcome["recovered"] is False
+
+
+async def test_after_redis_had_no_memory_whoever_resumes_is_told_of_the_gap(
+    redis: RedisServer, two_hosts: Hosts
+) -> None:
+    async with joined(two_hosts, "room:memory") as clients:
+        position = [await clients[0].ask("epoch('room:memory')"), 1]
+        redis.configure("maxmemory", 1)
+        await clients[0].ask("server.publish('room:memory', 'not kept')")
+        for client in clients:
+            assert json.loads(await hears(client))["data"] == "not kept"
+        redis.configure("maxmemory", 0)
+        async with two_hosts.clients() as (writer, _):
+            await until_published(writer, "room:memory")
+        await nobody_resumes(two_hosts, "room:memory", position)
 
 
 async def publish_locally(client: HubClient) -> None:

@@ -464,6 +464,14 @@ def test_the_prefix_of_a_broker_has_no_special_characters() -> None:
     assert "broker_queue_size: " in refusal(broker_queue_size=1024)
 
 
+def test_what_waits_for_a_broker_can_be_as_long_as_an_outbox() -> None:
+    sizes = {"send_queue_size": 4 * 2**20, "broker_queue_size": 8 * 2**20 - 1}
+    expected = "broker_queue_size: 8388607 is below twice send_queue_size; allowed is 8388608 or more"
+    assert refusal(broker="redis://localhost", **sizes) == expected
+    assert load(**sizes).broker is None
+    assert load(broker="redis://localhost", **(sizes | {"broker_queue_size": 8 * 2**20})).broker
+
+
 def test_authorities_of_clients_need_tls() -> None:
     assert refusal(ssl_ca_certs="a.pem") == "ssl_ca_certs: set, although ssl_certfile is not; allowed is only both"
     settings = load(ssl_certfile="a.pem", ssl_keyfile="b.pem", ssl_ca_certs=Path("c.pem"))

@@ -172,7 +172,7 @@ impl Routing {
         abroad.garbage += 1;
         if abroad.garbage.is_power_of_two() {
             let text = format!(
-                "somebody else publishes on the channels of this server's hosts: {} messages ignored",
+                "messages on the channels of this server's hosts that no host would send, ignored so far: {}",
                 abroad.garbage
             );
             self.desk.tell(HubEvent::Warning(text));
@@ -185,6 +185,10 @@ impl Routing {
         let now = self.now;
         if let Some(abroad) = &mut self.abroad {
             abroad.heard_at.insert(host.number, now);
+            if !self.desk.registry.is_alive(host.number) {
+                // It may have just started, and has not heard of this one.
+                abroad.told_at = None;
+            }
             self.desk.registry.note_host(host);
         }
     }

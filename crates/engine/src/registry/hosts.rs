@@ -162,15 +162,16 @@ impl Registry {
 
     /// Records whether the broker cannot be reached.
     pub(crate) fn set_degraded(&self, is_degraded: bool) {
-        if is_degraded && !self.is_degraded() {
+        if is_degraded && self.header().is_degraded.load(Ordering::Relaxed) == 0 {
             self.header().ways_lost.fetch_add(1, Ordering::Relaxed);
         }
         self.header().is_degraded.store(is_degraded.into(), Ordering::Relaxed);
     }
 
-    /// Whether the broker cannot be reached: other hosts hear nothing.
+    /// Whether the broker cannot be reached, so that other hosts hear nothing; or does not renew the number of this host,
+    /// so that it may not give out ids.
     pub fn is_degraded(&self) -> bool {
-        self.header().is_degraded.load(Ordering::Relaxed) != 0
+        self.header().is_degraded.load(Ordering::Relaxed) != 0 || self.host() != 0 && !self.may_give_ids()
     }
 
     /// Until when ids may be given out, by [`boot_now`].
