@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
-# The clients, programs and models of these tests; other directories have modules of the same names.
-sys.path.insert(1, str(Path(__file__).resolve().parent.parent / "faults"))
+# The clients, programs and models of these tests.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "faults"))
 sys.path.append(str(Path(__file__).resolve().parent.parent / "deployment"))
 
 from redis_server import RedisServer, StartRedis, redis_running
