@@ -1,4 +1,4 @@
-"""The crowd of `faults/numbering_crowd.py` over several hosts, whose clients also subscribe and disconnect each other."""
+"""The crowd of `faults/numbering_crowd.py` over several hosts; its clients also subscribe and disconnect each other."""
 
 import asyncio
 import random
