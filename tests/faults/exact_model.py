@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from crowd import Crowd
 from hub_client import end
 from hub_server import HubServer, hub_serving, stopped
+from numbering_crowd import Crowd
 from server_process import wait_until
 
 CLIENTS = 300

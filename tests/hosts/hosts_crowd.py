@@ -1,4 +1,4 @@
-"""The crowd of `tests/faults/crowd.py` over several hosts, whose clients also subscribe and disconnect each other."""
+"""The crowd of `faults/numbering_crowd.py` over several hosts; its clients also subscribe and disconnect each other."""
 
 import asyncio
 import random
@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from crowd import GROUPS, OUTSIDE, Crowd, Member
 from hub_client import HubClient, Lost, Refused, end
+from numbering_crowd import GROUPS, OUTSIDE, Crowd, Member
 from raw_peer import PATIENCE
 from redis_server import RedisServer
 from relay import Relay

@@ -377,7 +377,7 @@ fn if_the_history_was_lost_with_messages_subscribers_are_told_before_the_next_on
     hub.send(&mut simulation, &Message::Dropped);
     let (number, _) = hub.question().expect("a question");
     // The new epoch has no message yet.
-    hub.answer_of(&mut simulation, 8, number, 1..=0);
+    hub.answer_of(&mut simulation, 8, number, std::ops::RangeInclusive::new(1, 0));
     simulation.client(who).read();
     assert_eq!(simulation.client(who).close_code(), Some(1013));
 }
