@@ -3,11 +3,13 @@
 //! This layer is thin: it converts arguments and events, and calls handlers. No rule of the protocol belongs here.
 
 mod addresses;
+mod answers;
 mod app_request;
 mod app_socket;
 mod application;
 mod arguments;
 mod batch;
+mod bodies;
 mod borrowing;
 mod contexts;
 mod endpoints;

@@ -28,6 +28,7 @@ use crate::arguments::{
     After, CodeArgument, Data, FdArgument, FinishArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument,
     Prefix, Reason, SENDABLE, Topic, check_close, check_enveloped, check_ping, excluded, not_utf8, wrong_type,
 };
+use crate::bodies::kept;
 use crate::borrowing::{borrow, in_use, of_another_thread};
 use crate::endpoints::PathPattern;
 use crate::fork::{is_forked, note_fork};
@@ -951,8 +952,8 @@ impl Reactor {
     }
 
     /// Answers a request or refuses a handshake.
-    fn respond(&self, py: Python<'_>, token: u64, status: u16, headers: HeaderPairs, body: &[u8]) -> PyResult<bool> {
-        self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers.0, body))
+    fn respond(&self, token: u64, status: u16, headers: HeaderPairs, body: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        self.send_body(Token::from_bits(token), status, &headers.0, body)
     }
 
     /// The same, with `length` bytes of an open file, starting at `offset`, as the body. Takes over the descriptor in
@@ -995,8 +996,13 @@ impl Reactor {
     ///
     /// Raises:
     ///     ValueError: The body is longer than announced; the connection is closed.
-    fn send_part(&self, py: Python<'_>, token: u64, part: &[u8]) -> PyResult<Option<bool>> {
-        match self.on_loop(py, |engine| engine.send_part(Token::from_bits(token), part))? {
+    fn send_part(&self, token: u64, part: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
+        let (token, kept) = (Token::from_bits(token), kept(part));
+        let outcome = self.on_loop(part.py(), |engine| match kept {
+            Some(kept) => engine.send_kept_part(token, kept),
+            None => engine.send_part(token, part.as_bytes()),
+        })?;
+        match outcome {
             Part::Queued => Ok(Some(true)),
             Part::Waits => Ok(None),
             Part::Gone => Ok(Some(false)),

@@ -206,6 +206,47 @@ fn an_answer_that_is_cut_looks_unfinished() {
 }
 
 #[test]
+fn parts_that_are_kept_are_framed_like_others() {
+    for length in [None, Some(20_006)] {
+        let mut simulation = Simulation::new(Settings::roomy());
+        let (who, token) = simulation.ask_for_page();
+        begin(&mut simulation, token, length);
+        simulation.reactor.send_part(token, b"one");
+        assert_eq!(simulation.reactor.send_kept_part(token, Box::new("")), Part::Queued);
+        assert_eq!(simulation.reactor.send_kept_part(token, Box::new("k".repeat(20_000))), Part::Queued);
+        simulation.reactor.send_part(token, b"two");
+        if length.is_some() {
+            assert_eq!(simulation.reactor.send_kept_part(token, Box::new("too much")), Part::WrongLength);
+        } else {
+            assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
+            assert_eq!(simulation.reactor.send_kept_part(token, Box::new("late")), Part::Gone);
+        }
+        let (answer, kept) = (received(&mut simulation, who), "k".repeat(20_000));
+        match length {
+            None => assert!(body_of(&answer) == format!("3\r\none\r\n4e20\r\n{kept}\r\n3\r\ntwo\r\n0\r\n\r\n")),
+            Some(_) => assert!(body_of(&answer) == format!("one{kept}two")),
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_kept_has_no_body_where_none_may_be() {
+    for (request, status, has_body) in [("GET", 200, true), ("HEAD", 200, false), ("GET", 204, false)] {
+        let mut simulation = Simulation::new(Settings::roomy());
+        let (who, token) = simulation.ask_for_page();
+        simulation.reactor.respond(token, 200, NO_HEADERS, b"");
+        received(&mut simulation, who);
+        let token = ask(&mut simulation, who, &format!("{request} / HTTP/1.1\r\nHost: here\r\n\r\n"));
+        assert!(simulation.reactor.respond_kept(token, status, NO_HEADERS, Box::new("k".repeat(20_000))));
+        assert_eq!(received(&mut simulation, who).ends_with('k'), has_body);
+        // The connection is kept, and the next answer follows.
+        let token = ask(&mut simulation, who, "GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+        assert!(simulation.reactor.respond(token, 200, NO_HEADERS, b"next"));
+        assert!(received(&mut simulation, who).ends_with("\r\n\r\nnext"));
+    }
+}
+
+#[test]
 fn an_application_waits_for_a_client_that_reads_slowly() {
     let mut simulation = Simulation::new(Settings::roomy());
     let (who, token) = simulation.ask_for_page();
