@@ -18,7 +18,9 @@ use crate::system::table::Key;
 
 /// Queued bytes above which the application has to wait before it sends another part. Few long writes cost less than many
 /// short ones.
-const HIGH: usize = 256 * 1024;
+pub(crate) const HIGH: usize = 256 * 1024;
+/// How often that limit may be doubled for a client that takes everything at once.
+const MOST_DOUBLED: u8 = 3;
 /// Queued bytes at which it may go on.
 const LOW: usize = 64 * 1024;
 
@@ -122,11 +124,11 @@ impl Reactor {
         if connection.is_abandoned() {
             return Part::Gone;
         }
-        let waiting = connection.outbox.len();
+        let (waiting, doubled) = (connection.outbox.len(), connection.doubled);
         let Some(Exchange { answer: Answer::Begun { rest, .. }, .. }) = connection.exchange() else {
             return Part::Gone;
         };
-        if waiting > HIGH {
+        if waiting > HIGH << doubled {
             connection.awaited = true;
             return Part::Waits;
         }
@@ -148,6 +150,17 @@ impl Reactor {
         self.queued(key);
         self.wait_in_exchange(key);
         Part::Queued
+    }
+
+    /// Adapts how much may be queued of answers to how much of it the client has taken at once: all `unsent` bytes, or
+    /// not.
+    pub(crate) fn note_pace(&mut self, key: Key, unsent: usize, takes_all: bool) {
+        let connection = &mut self.connections[key];
+        if !takes_all {
+            connection.doubled = 0;
+        } else if connection.exchange().is_some() && unsent > HIGH << connection.doubled {
+            connection.doubled = MOST_DOUBLED.min(connection.doubled + 1);
+        }
     }
 
     /// Ends an answer, with headers after the body if the client takes them; they must have been checked. Returns [`Part::WrongLength`] if its body is shorter than announced; then the connection is

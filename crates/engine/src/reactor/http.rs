@@ -386,6 +386,7 @@ impl Reactor {
         connection.outbox.end_preface(&mut self.tools.pool);
         let compression = upgrade.compression.map(|(parameters, _)| parameters);
         connection.stage = Stage::WebSocket(Receiver::new(compression));
+        connection.doubled = 0;
         connection.sender = Sender::new(compression);
         add(&self.shared.totals().accepted, 1);
         self.name(key, fd);

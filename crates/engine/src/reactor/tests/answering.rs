@@ -247,6 +247,43 @@ fn an_answer_that_is_kept_has_no_body_where_none_may_be() {
 }
 
 #[test]
+fn to_a_client_that_takes_everything_at_once_more_is_sent_at_a_time() {
+    const PART: usize = 64 * 1024;
+    for doubled in 0..=3 {
+        let mut simulation = Simulation::new(Settings::roomy());
+        let (_, token) = simulation.ask_for_page();
+        begin(&mut simulation, token, None);
+        simulation.run();
+        for _ in 0..doubled {
+            simulation.reactor.note_pace(token.key, usize::MAX, true);
+        }
+        // Nothing is written until so many parts are queued.
+        let parts = (1..).find(|parts| {
+            assert_eq!(simulation.reactor.send_part(token, &[b'x'; PART]), Part::Queued);
+            simulation.reactor.connections[token.key].outbox.len() < parts * PART
+        });
+        assert_eq!(parts, Some(4 << doubled));
+    }
+}
+
+#[test]
+fn what_is_sent_at_a_time_is_bounded_and_short_again_when_the_client_does_not_take_all() {
+    let mut simulation = Simulation::new(Settings::roomy());
+    let (_, token) = simulation.ask_for_page();
+    begin(&mut simulation, token, None);
+    for (unsent, takes_all, doubled) in
+        [(100_000, true, 0), (300_000, true, 1), (300_000, true, 1), (600_000, true, 2), (10_000, false, 0)]
+    {
+        simulation.reactor.note_pace(token.key, unsent, takes_all);
+        assert_eq!(simulation.reactor.connections[token.key].doubled, doubled);
+    }
+    for _ in 0..10 {
+        simulation.reactor.note_pace(token.key, usize::MAX, true);
+    }
+    assert_eq!(simulation.reactor.connections[token.key].doubled, 3);
+}
+
+#[test]
 fn an_application_waits_for_a_client_that_reads_slowly() {
     let mut simulation = Simulation::new(Settings::roomy());
     let (who, token) = simulation.ask_for_page();
