@@ -236,7 +236,7 @@ _URL_CHARACTERS = "%:/?#[]@!$&'()*+,;="
 def _body_bytes(body: Data | AsyncIterable[Data]) -> bytes | AsyncIterable[Data]:
     if isinstance(body, str):
         return body.encode()
-    if isinstance(body, (bytes, AsyncIterable)):
+    if body.__class__ is bytes or isinstance(body, AsyncIterable):
         return body
     try:
         return bytes(memoryview(body))

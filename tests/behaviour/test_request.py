@@ -60,6 +60,38 @@ async def test_bytes_may_be_of_any_type_that_holds_them(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_long_answers_arrive_whole(serve: Serve, kind: str) -> None:
+    class Blob(bytes):
+        """Bytes of a class that may have code of its own."""
+
+    def application(server: Server, note: Note) -> None:
+        body = b"0123456789" * 100_000
+        answers: dict[str, Any] = {
+            "/bytes": body,
+            "/blob": Blob(body),
+            "/bytearray": bytearray(body),
+            "/str": body.decode(),
+            "/response": Response(body, status=404),
+            "/no-content": Response(status=204),
+        }
+        add(server, "request", kind, lambda server, request: answers[request.path])
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for path in ("/bytes", "/blob", "/bytearray", "/str", "/response"):
+            client.ask(path)
+            client.ask(path, method="HEAD")
+            answer, head = await client.answer(), await client.answer(has_body=False)
+            assert answer.body == b"0123456789" * 100_000
+            assert answer.status == head.status == (404 if path == "/response" else 200)
+            assert answer.headers["content-length"] == head.headers["content-length"] == "1000000"
+        client.ask("/no-content")
+        assert (await client.answer(has_body=False)).status == 204
+        client.ask("/bytes")
+        assert len((await client.answer()).body) == 1_000_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str) -> None:
     running = await serve(lambda server, note: site(server, note, kind))
     async with running.raw() as client:
