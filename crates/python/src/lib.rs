@@ -26,6 +26,7 @@ mod publisher;
 mod push;
 mod reactor;
 mod ready;
+mod request;
 mod runner;
 mod scopes;
 mod selector;
@@ -65,6 +66,8 @@ mod _core {
     use super::push::bind_push;
     #[pymodule_export]
     use super::reactor::Reactor;
+    #[pymodule_export]
+    use super::request::RequestParts;
     #[pymodule_export]
     use super::settings::check_certificates;
     #[pymodule_export]
