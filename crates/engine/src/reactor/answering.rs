@@ -153,11 +153,11 @@ impl Reactor {
     }
 
     /// Adapts how much may be queued of answers to how much of it the client has taken at once: all `unsent` bytes, or
-    /// not.
+    /// not. The limit is halved then, and not reset: the kernel lets a socket's buffer grow only if long writes fill it.
     pub(crate) fn note_pace(&mut self, key: Key, unsent: usize, takes_all: bool) {
         let connection = &mut self.connections[key];
         if !takes_all {
-            connection.doubled = 0;
+            connection.doubled = connection.doubled.saturating_sub(1);
         } else if connection.exchange().is_some() && unsent > HIGH << connection.doubled {
             connection.doubled = MOST_DOUBLED.min(connection.doubled + 1);
         }

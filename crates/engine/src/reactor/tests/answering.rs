@@ -271,9 +271,15 @@ fn what_is_sent_at_a_time_is_bounded_and_short_again_when_the_client_does_not_ta
     let mut simulation = Simulation::new(Settings::roomy());
     let (_, token) = simulation.ask_for_page();
     begin(&mut simulation, token, None);
-    for (unsent, takes_all, doubled) in
-        [(100_000, true, 0), (300_000, true, 1), (300_000, true, 1), (600_000, true, 2), (10_000, false, 0)]
-    {
+    for (unsent, takes_all, doubled) in [
+        (100_000, true, 0),
+        (300_000, true, 1),
+        (300_000, true, 1),
+        (600_000, true, 2),
+        (10_000, false, 1),
+        (10_000, false, 0),
+        (10_000, false, 0),
+    ] {
         simulation.reactor.note_pace(token.key, unsent, takes_all);
         assert_eq!(simulation.reactor.connections[token.key].doubled, doubled);
     }
