@@ -93,8 +93,12 @@ class Caller:
         elif result.done():
             self._ended(then, result)
         else:
-            self.running.add(result)
-            result.add_done_callback(functools.partial(self._ended, then), context=self.context)
+            self.follow(result, then)
+
+    def follow(self, task: asyncio.Future[Any], then: Callable[[object, BaseException | None], None]) -> None:
+        """Call `then` with the result or the exception of a task once it has ended."""
+        self.running.add(task)
+        task.add_done_callback(functools.partial(self._ended, then), context=self.context)
 
     def _ended(
         self, then: Callable[[object, BaseException | None], None], future: asyncio.Future[Any] | Future[Any]

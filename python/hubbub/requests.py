@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
 
+from ._core import RequestParts
 from .errors import BadInput
 from .jsons import STANDARD, Json
 
@@ -22,42 +23,48 @@ class _Home(Protocol):
     def keep(self, fd: int, state: object, /) -> None: ...
 
 
+class _GivenParts(NamedTuple):
+    """The parts of a request that has not been received, but made."""
+
+    method: str
+    target_path: str
+    query_string: str
+    headers: list[tuple[str, str]]
+    client: tuple[str, int]
+    scheme: str
+    body: bytes
+    json: Json = STANDARD
+    peer_certificate: bytes | None = None
+    endpoint: int = 0
+
+    def header_pairs(self) -> list[tuple[str, str]]:
+        """Return the headers as they were given."""
+        return self.headers
+
+    def path_params(self) -> dict[str, Any]:
+        """Return no parameters: no endpoint serves it."""
+        return {}
+
+
 class Request:
     """One HTTP request: the opening handshake of a WebSocket, or a plain request on the same port.
 
     Everything except `state` is read-only. Header values are as received, decoded as latin-1 (RFC 9110 §5.5).
     """
 
-    # A request is created for each handshake, so the constructor only stores the parts. Values computed from them are
-    # cached in slots that stay unset until first used. The worker sets `_endpoint`, the number of its handlers, and
-    # calls `_accepted` when it accepts the handshake.
-    __slots__ = (
-        "_body",
-        "_client",
-        "_cookies",
-        "_endpoint",
-        "_fd",
-        "_form",
-        "_header_pairs",
-        "_headers",
-        "_home",
-        "_json",
-        "_method",
-        "_path",
-        "_path_params",
-        "_peer_certificate",
-        "_query",
-        "_query_string",
-        "_scheme",
-        "_state",
-        "_target_path",
-    )
+    # A request is created for each handshake and each plain request, and most handlers look at few of its parts. So the
+    # parts become Python values when they are used, and what is computed from them is cached in slots that stay unset
+    # until then. The worker calls `_accepted` when it accepts the handshake.
+    __slots__ = ("_cookies", "_fd", "_form", "_headers", "_home", "_parts", "_path", "_path_params", "_query", "_state")
 
     _cookies: Mapping[str, str]
+    _fd: int
     _form: Mapping[str, str]
     _headers: Mapping[str, str]
-    _home: _Home | None
-    _path: str | None
+    _home: _Home
+    _parts: RequestParts | _GivenParts
+    _path: str
+    _path_params: Mapping[str, Any]
     _query: Mapping[str, str]
     _state: Any
 
@@ -70,11 +77,8 @@ class Request:
         client: tuple[str, int],
         scheme: str,
         body: bytes = b"",
-        path_params: Mapping[str, Any] = MappingProxyType({}),
-        json: Json = STANDARD,
-        peer_certificate: bytes | None = None,
     ) -> None:
-        """Store the parts of a parsed request.
+        """Create a request like those that the server makes of what it receives (without this constructor).
 
         Args:
             method: As in the request line.
@@ -84,52 +88,41 @@ class Request:
             client: The client's address and port.
             scheme: `http` or `https`.
             body: The whole body.
-            path_params: The parameters of the path.
-            json: Decodes the body.
-            peer_certificate: In DER.
         """
-        self._fd = 0
-        self._json = json
-        self._home = None
-        self._endpoint = 0
-        self._method = method
-        self._target_path = target_path
-        # Decoding takes long, so it is done only where it is needed.
-        self._path = None if "%" in target_path else target_path
-        self._query_string = query_string
-        self._header_pairs = headers
-        self._client = client
-        self._scheme = scheme
-        self._body = body
-        self._path_params = path_params
-        self._peer_certificate = peer_certificate
+        self._parts = _GivenParts(method, target_path, query_string, headers, client, scheme, body)
 
     @property
     def fd(self) -> int:
         """The connection's id; 0 before the handshake is accepted, and for plain HTTP requests."""
-        return self._fd
+        return getattr(self, "_fd", 0)
 
     @property
     def method(self) -> str:
         """The method as received, in upper case: `GET`."""
-        return self._method
+        return self._parts.method
 
     @property
     def path(self) -> str:
         """The path, percent-decoded as UTF-8; bytes that are not valid UTF-8 become U+FFFD."""
-        if self._path is None:
-            self._path = unquote(self._target_path, errors="replace")
-        return self._path
+        try:
+            return self._path
+        except AttributeError:
+            self._path = unquote(self._parts.target_path, errors="replace")
+            return self._path
 
     @property
     def path_params(self) -> Mapping[str, Any]:
         """The parameters of the endpoint's path, by name: an `int` for `{name:int}`, otherwise a decoded `str`."""
-        return self._path_params
+        try:
+            return self._path_params
+        except AttributeError:
+            self._path_params = MappingProxyType(self._parts.path_params())
+            return self._path_params
 
     @property
     def query_string(self) -> str:
         """The part of the request's target after the `?`, as received; empty if there is none."""
-        return self._query_string
+        return self._parts.query_string
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -143,7 +136,7 @@ class Request:
     @property
     def query_all(self) -> list[tuple[str, str]]:
         """All parameters of the query, in order, decoded."""
-        return parse_qsl(self._query_string, keep_blank_values=True)
+        return parse_qsl(self._parts.query_string, keep_blank_values=True)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -151,13 +144,13 @@ class Request:
         try:
             return self._headers
         except AttributeError:
-            self._headers = MappingProxyType(_joined(self._header_pairs))
+            self._headers = MappingProxyType(_joined(self._parts.header_pairs()))
             return self._headers
 
     @property
     def headers_all(self) -> list[tuple[str, str]]:
         """All headers, in order, names in lower case."""
-        return [(name.lower(), value) for name, value in self._header_pairs]
+        return [(name.lower(), value) for name, value in self._parts.header_pairs()]
 
     @property
     def cookies(self) -> Mapping[str, str]:
@@ -171,12 +164,12 @@ class Request:
     @property
     def client(self) -> tuple[str, int]:
         """The client's address and port; behind a trusted proxy the forwarded ones, with port 0 if not forwarded."""
-        return self._client
+        return self._parts.client
 
     @property
     def scheme(self) -> str:
         """`http` or `https`, for a handshake too; behind a trusted proxy the one that the client used."""
-        return self._scheme
+        return self._parts.scheme
 
     @property
     def peer_certificate(self) -> bytes | None:
@@ -184,7 +177,7 @@ class Request:
 
         It has been verified. Behind a proxy that opens a TLS connection of its own, it is the proxy's.
         """
-        return self._peer_certificate
+        return self._parts.peer_certificate
 
     @property
     def origin(self) -> str | None:
@@ -200,7 +193,7 @@ class Request:
     @property
     def body(self) -> bytes:
         """The request's body; empty for a handshake."""
-        return self._body
+        return self._parts.body
 
     def json(self) -> Any:
         """Decode the body as JSON, with the module given as `Server(json=…)`.
@@ -208,7 +201,7 @@ class Request:
         Raises:
             ValueError: It is not JSON (in UTF-8, without NaN and infinities).
         """
-        return self._json.decode(self._body)
+        return self._parts.json.decode(self._parts.body)
 
     @property
     def form(self) -> Mapping[str, str]:
@@ -219,7 +212,7 @@ class Request:
         """
         if not hasattr(self, "_form"):
             content_type = self.headers.get("content-type", "")
-            self._form = MappingProxyType(dict(_form_fields(content_type, self._body)))
+            self._form = MappingProxyType(dict(_form_fields(content_type, self._parts.body)))
         return self._form
 
     @property
@@ -238,13 +231,13 @@ class Request:
     @state.setter
     def state(self, value: Any) -> None:
         self._state = value
-        if self._home:
+        if hasattr(self, "_home"):
             # If the connection has ended, only this request keeps the state.
             with contextlib.suppress(KeyError):
                 self._home.keep(self._fd, value)
 
     def _first_state(self) -> Any:
-        if self._home:
+        if hasattr(self, "_home"):
             with contextlib.suppress(KeyError):
                 return self._home.state_of(self._fd)
         return SimpleNamespace()
@@ -258,8 +251,8 @@ class Request:
 
     def __repr__(self) -> str:
         # Headers and query are left out: they carry cookies and tokens, and a repr ends up in logs.
-        address, port = self._client
-        return f"<Request fd={self._fd} {self._method} {self.path!r} from {address} port {port}>"
+        address, port = self.client
+        return f"<Request fd={self.fd} {self.method} {self.path!r} from {address} port {port}>"
 
 
 def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

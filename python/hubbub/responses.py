@@ -13,6 +13,10 @@ from .headers import TOKEN, Headers, cookie, expired_cookie, pairs_of
 
 __all__ = ["Accept", "Refuse", "Response"]
 
+TYPE_OF_TEXT = "text/html; charset=utf-8"
+TYPE_OF_BYTES = "application/octet-stream"
+"""The content types of bodies whose type is not given."""
+
 # The server writes these itself. If one appeared twice, two parsers might see different messages (RFC 9112 §6.3).
 _FRAMING_HEADERS = frozenset(("connection", "content-length", "transfer-encoding"))
 _HANDSHAKE_HEADERS = _FRAMING_HEADERS | {
@@ -236,7 +240,7 @@ _URL_CHARACTERS = "%:/?#[]@!$&'()*+,;="
 def _body_bytes(body: Data | AsyncIterable[Data]) -> bytes | AsyncIterable[Data]:
     if isinstance(body, str):
         return body.encode()
-    if isinstance(body, (bytes, AsyncIterable)):
+    if body.__class__ is bytes or isinstance(body, AsyncIterable):
         return body
     try:
         return bytes(memoryview(body))
@@ -247,7 +251,7 @@ def _body_bytes(body: Data | AsyncIterable[Data]) -> bytes | AsyncIterable[Data]
 def _default_content_type(body: Data | AsyncIterable[Data]) -> str | None:
     if not body:
         return None
-    return "text/html; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
+    return TYPE_OF_TEXT if isinstance(body, str) else TYPE_OF_BYTES
 
 
 @dataclass(frozen=True, slots=True, init=False)

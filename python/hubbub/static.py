@@ -242,7 +242,7 @@ class Page:
         else:
             path, home = self._path, "/"
         # The server's own handler is called for all paths that no endpoint matches.
-        if not request._endpoint and request.path != home:
+        if not request._parts.endpoint and request.path != home:
             return None
         return _answered(request, lambda request: _page_response(request, path))
 

@@ -91,7 +91,7 @@ class Visitors:
         if not self._throttle.passes():
             return
         # Leave out the query, which may contain secrets that must not be logged.
-        asked = f" {shown(f'{request.method} {request._target_path}')}" if request else ""
+        asked = f" {shown(f'{request.method} {request._parts.target_path}')}" if request else ""
         origin = f" (origin {shown(request.origin)})" if request and request.origin else ""
         log.warning("refused %s%s: %s%s", client, asked, shown(what), origin)
 
@@ -101,7 +101,7 @@ def _log_access(client: str, request: Request | None, status: int | None, sent: 
         asked = origin = agent = "-"
     else:
         query = f"?{request.query_string}" if request.query_string else ""
-        asked = shown(f"{request.method} {request._target_path}{query}")
+        asked = shown(f"{request.method} {request._parts.target_path}{query}")
         origin = shown(request.origin or "-")
         agent = shown(request.headers.get("user-agent", "-"))
     access.info('%s "%s" %s %d %s "%s" "%s"', client, asked, status or "-", sent, duration, origin, agent)

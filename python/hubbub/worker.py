@@ -13,7 +13,6 @@ import random
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, NoReturn
 
 from . import program
@@ -202,7 +201,6 @@ class Worker:
         # By endpoint: where this is false, the reactor itself accepts handshakes.
         sees_all = settings.access_log or settings.max_requests is not None
         self.decides_handshakes = [sees_all or "handshake" in own for own in self._at]
-        self._patterns = [route.pattern for route in routes]
         # Without endpoints, a server serves WebSockets even if it has no handlers for them: they can still receive. An
         # application decides for itself.
         serves_others = handle_websockets(handlers) or not routes or app is not None
@@ -270,9 +268,12 @@ class Worker:
         self._closings = Closings(self.loop, self.reactor.watch, self.reactor.unwatch)
         self._sendings = Sendings(self.loop, self.reactor.send, self.reactor.check_sending, self.reactor.stop_sending)
         self.caller.held = self.reactor.handler_held
+        # Those of requests answer without asking this worker, unless it has to see every request first.
+        answers = () if sees_all else ("request",)
         for endpoint, own in enumerate(self._at):
-            for event in ("open", "message", "close", "drain"):
-                if handler := own.get(event):
+            for event in ("open", "message", "close", "drain", *answers):
+                handler = own.get(event)
+                if handler and not (event == "request" and handler.kind == "threaded"):
                     self.reactor.on(endpoint, event, handler.callable, handler.count, handler.kind)
 
     def _make_front(self, app: Application) -> Front:
@@ -539,37 +540,18 @@ class Worker:
             self._timer.cancel()
         self._timer = self.loop.call_later(seconds, self.reactor.turn, context=self.caller.context)
 
-    def make_request(
-        self,
-        method: str,
-        path: str,
-        query: str,
-        headers: list[tuple[str, str]],
-        client: tuple[str, int],
-        body: bytes,
-        endpoint: int,
-        certificate: bytes | None,
-        is_forwarded: bool,
-    ) -> Request:
-        """Create the `Request` from a parsed head, its body and the number of the endpoint that serves it."""
-        scheme = "https" if self._settings.ssl_certfile else "http"
-        if is_forwarded:
-            client, scheme = forwarded(headers, client, scheme, self._settings.trusted_proxies)
-        if not endpoint:
-            return Request(
-                method, path, query, headers, client, scheme, body, json=self.json, peer_certificate=certificate
-            )
-        parameters = MappingProxyType(self._patterns[endpoint - 1].parameters(path))
-        request = Request(method, path, query, headers, client, scheme, body, parameters, self.json, certificate)
-        request._endpoint = endpoint
-        return request
+    def forwarded(
+        self, headers: list[tuple[str, str]], client: tuple[str, int], scheme: str
+    ) -> tuple[tuple[str, int], str]:
+        """Return the client and the scheme of a request that trusted proxies may have told about."""
+        return forwarded(headers, client, scheme, self._settings.trusted_proxies)
 
     def on_handshake(self, token: int, request: Request) -> None:
         """Call the `handshake` handler if there is one; otherwise accept."""
         self._count()
         self._visitors.asked(token, request)
-        if "handshake" in self._at[request._endpoint]:
-            self._ask("handshake", request, functools.partial(self._decide, token, request), token)
+        if "handshake" in self._at[request._parts.endpoint]:
+            self._ask("handshake", token, request)
         else:
             self._accept(token, request, None, [])
 
@@ -581,14 +563,14 @@ class Worker:
             self._respond(token, STOPPING)
         elif request.path == self._settings.health_path:
             self._respond(token, self._health(request.method))
-        elif "request" not in self._at[request._endpoint]:
-            self._respond(token, UPGRADE_REQUIRED if self._serves_websockets[request._endpoint] else NOT_FOUND)
+        elif "request" not in self._at[request._parts.endpoint]:
+            self._respond(token, UPGRADE_REQUIRED if self._serves_websockets[request._parts.endpoint] else NOT_FOUND)
         elif handlers := self.reactor.handlers_in_excess():
             self.on_shortage("handlers", handlers)
             self._visitors.refused(request, f"{TOO_MANY_HANDLERS.status} {TOO_MANY_HANDLERS.body.decode().strip()}")
             self._respond(token, TOO_MANY_HANDLERS)
         else:
-            self._ask("request", request, functools.partial(self._answer, token, request), token)
+            self._ask("request", token, request)
 
     def on_app_request(self, token: int, scope: dict[str, Any], body: bytes | None, is_forwarded: bool) -> None:
         """Have the application answer a plain HTTP request."""
@@ -744,25 +726,38 @@ class Worker:
 
     # ---- handlers whose result is an answer --------------------------------------------------------------
 
-    def _ask(self, event: str, request: Request, answer: Callable[[object], None], token: int) -> None:
-        """Call the handler, and then `answer` with its result."""
-
-        def then(result: object, error: BaseException | None) -> None:
-            if self.caller.is_stopping and isinstance(error, asyncio.CancelledError):
-                self._respond(token, STOPPING)
-                return
-            try:
-                if error:
-                    raise error
-                answer(result)
-            except BaseException as failure:
-                told = "the %s handler failed (%s)"
-                self.caller.has_failed(handler.callable, failure, told, event, shown(request.path))
-                self._respond(token, BAD_REQUEST if isinstance(failure, BadInput) else FAILED)
-
-        handler = self._at[request._endpoint][event]
+    def _ask(self, event: str, token: int, request: Request) -> None:
+        """Call the handler of a handshake or a request, and act on its result."""
+        handler = self._at[request._parts.endpoint][event]
         job = functools.partial(handler.callable, *(self._server, request)[: handler.count])
+        then = functools.partial(self._act, event, token, request)
         self.caller.perform(f"the {event} handler", job, then, in_thread=handler.kind == "threaded")
+
+    def request_suspended(self, token: int, request: Request, task: asyncio.Task[Any]) -> None:
+        """Answer a request once the task of its handler has ended."""
+        self.caller.follow(task, functools.partial(self._act, "request", token, request))
+
+    def request_handled(self, token: int, request: Request, answer: object, error: BaseException | None) -> None:
+        """Send an answer that the reactor does not know how to send, or tell the client that the handler has failed."""
+        self._act("request", token, request, answer, error)
+
+    def _act(self, event: str, token: int, request: Request, result: object, error: BaseException | None) -> None:
+        """Act on what a handler has returned or raised."""
+        if self.caller.is_stopping and isinstance(error, asyncio.CancelledError):
+            self._respond(token, STOPPING)
+            return
+        try:
+            if error:
+                raise error
+            if event == "handshake":
+                self._decide(token, request, result)
+            else:
+                self._answer(token, request, result)
+        except BaseException as failure:
+            told = "the %s handler failed (%s)"
+            handler = self._at[request._parts.endpoint][event]
+            self.caller.has_failed(handler.callable, failure, told, event, shown(request.path))
+            self._respond(token, BAD_REQUEST if isinstance(failure, BadInput) else FAILED)
 
     def _decide(self, token: int, request: Request, decision: object) -> None:
         """Act on the value that a `handshake` handler returned."""
@@ -823,7 +818,7 @@ class Worker:
         def then(is_whole: object, error: BaseException | None) -> None:
             del self._streams[token]
             if error and not (self.caller.is_stopping and isinstance(error, asyncio.CancelledError)):
-                handler = self._at[request._endpoint]["request"]
+                handler = self._at[request._parts.endpoint]["request"]
                 self.caller.has_failed(handler.callable, error, "a streamed answer failed (%s)", shown(request.path))
             if is_whole or error:
                 self._visitors.answered(token, response.status, stream.sent)

@@ -37,6 +37,26 @@ async def test_each_handler_has_a_context_of_its_own(serve: Serve, kind: str) ->
     assert [await running.noted() for _ in range(6)] == [("nothing",)] * 6
 
 
+async def test_each_request_that_follows_another_has_a_context_of_its_own(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        seen = variable()
+
+        @server.on("request")
+        def on_request(server: Server, request: Request) -> str:
+            before = seen.get()
+            if request.path != "/reads":
+                seen.set(request.path)
+            return before
+
+    running = await serve(application)
+    async with running.raw() as client:
+        # They arrive together, so that one turn handles all of them.
+        client.send(
+            "".join(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n" for path in ("/reads", "/a", "/reads", "/b", "/c"))
+        )
+        assert [(await client.answer()).body for _ in range(5)] == [b"nothing"] * 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_handlers_see_the_context_that_the_server_was_started_in(serve: Serve, kind: str) -> None:
     def application(server: Server, note: Note) -> None:

@@ -60,6 +60,158 @@ async def test_bytes_may_be_of_any_type_that_holds_them(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_long_answers_arrive_whole(serve: Serve, kind: str) -> None:
+    class Blob(bytes):
+        """Bytes of a class that may have code of its own."""
+
+    def application(server: Server, note: Note) -> None:
+        body = b"0123456789" * 100_000
+        answers: dict[str, Any] = {
+            "/bytes": body,
+            "/blob": Blob(body),
+            "/bytearray": bytearray(body),
+            "/str": body.decode(),
+            "/response": Response(body, status=404),
+            "/no-content": Response(status=204),
+        }
+        add(server, "request", kind, lambda server, request: answers[request.path])
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for path in ("/bytes", "/blob", "/bytearray", "/str", "/response"):
+            client.ask(path)
+            client.ask(path, method="HEAD")
+            answer, head = await client.answer(), await client.answer(has_body=False)
+            assert answer.body == b"0123456789" * 100_000
+            assert answer.status == head.status == (404 if path == "/response" else 200)
+            assert answer.headers["content-length"] == head.headers["content-length"] == "1000000"
+        client.ask("/no-content")
+        assert (await client.answer(has_body=False)).status == 204
+        client.ask("/bytes")
+        assert len((await client.answer()).body) == 1_000_000
+
+
+async def test_a_long_answer_waits_for_a_slow_client_and_is_let_go_if_it_leaves(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        server.on("request", lambda server, request: bytes(int(request.query["length"])))
+
+    running = await serve(application)
+    async with running.raw(receive_buffer=4096) as client:
+        client.ask("/?length=3000000")
+        assert len(await client.exactly(100_000)) == 100_000
+        client.reset()
+    async with running.raw() as client:
+        client.ask("/?length=10000")
+        assert (await client.answer()).body == bytes(10_000)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_empty_answer_has_no_type(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        add(server, "request", kind, lambda server, request: b"" if request.path == "/bytes" else "")
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for path in ("/bytes", "/str"):
+            client.ask(path)
+            answer = await client.answer()
+            assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"", "0")
+            assert "content-type" not in answer.headers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_answers_may_be_of_derived_classes(serve: Serve, kind: str) -> None:
+    class Page(str):
+        """Text of a class of its own."""
+
+    class Created(Response):
+        """A response of a class of its own."""
+
+    def application(server: Server, note: Note) -> None:
+        answers = {"/page": Page("<p>"), "/created": Created(b"made", status=201).set_cookie("name", "value")}
+        add(server, "request", kind, lambda server, request: answers[request.path])
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask("/page")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["content-type"], answer.body) == (200, "text/html; charset=utf-8", b"<p>")
+        client.ask("/created")
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (201, b"made")
+        assert answer.headers["set-cookie"].startswith("name=value;")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_header_values_are_sent_as_latin_1(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        headers = [("X-City", "M\xfcnchen"), ("X-City", "Bonn")]
+        add(server, "request", kind, lambda server, request: Response(b"x", headers=headers))
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask("/", "Connection: close")
+        assert b"\r\nX-City: M\xfcnchen\r\nX-City: Bonn\r\n" in await client.rest()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_text_that_utf8_cannot_express_is_500(serve: Serve, kind: str) -> None:
+    def application(server: Server, note: Note) -> None:
+        add(server, "request", kind, lambda server, request: "\ud800" if request.path == "/bad" else "good")
+
+    running = await serve(application)
+    async with running.raw() as client:
+        client.ask("/bad")
+        assert (await client.answer()).status == 500
+        client.ask("/good")
+        assert (await client.answer()).body == b"good"
+    await running.log.tells("the request handler failed (/bad)")
+    await running.log.tells("UnicodeEncodeError")
+
+
+async def test_a_handler_may_return_the_coroutine_of_another(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        async def answer(request: Request) -> str:
+            if request.path == "/later":
+                await asyncio.sleep(0)
+            if request.path == "/raise":
+                raise LookupError("in the coroutine")
+            return request.path
+
+        server.on("request", lambda server, request: answer(request))
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for path in ("/at-once", "/later"):
+            client.ask(path)
+            assert (await client.answer()).body == path.encode()
+        client.ask("/raise")
+        assert (await client.answer()).status == 500
+    await running.log.tells("LookupError: in the coroutine")
+
+
+async def test_a_request_can_be_kept_and_read_in_any_thread(serve: Serve) -> None:
+    def application(server: Server, note: Note) -> None:
+        kept: list[Request] = []
+
+        async def on_request(server: Server, request: Request) -> Response:
+            kept.append(request)
+            return await asyncio.to_thread(shown, kept[0])
+
+        def shown(request: Request) -> Response:
+            request.state.count = getattr(request.state, "count", 0) + 1
+            return Response.json([request.method, request.path, request.headers["x-a"], request.state.count])
+
+        server.on("request", on_request)
+
+    running = await serve(application)
+    async with running.raw() as client:
+        for count in (1, 2):
+            client.ask(f"/{count}", "X-A: b", method="GET" if count == 1 else "DELETE")
+            assert json.loads((await client.answer()).body) == ["GET", "/1", "b", count]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_none_is_404_and_failures_are_500(serve: Serve, kind: str) -> None:
     running = await serve(lambda server, note: site(server, note, kind))
     async with running.raw() as client:

@@ -139,13 +139,14 @@ async def test_a_flood_of_refusals_is_ten_lines_and_a_number(serve_here: Serve) 
 async def test_what_is_only_counted_is_not_looked_at(serve_here: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parsing the data of a refused client may take time."""
     made: list[Request] = []
-    make_request = Worker.make_request
+    on_refused = Worker.on_refused
 
-    def make(worker: Worker, *parts: Any) -> Request:
-        made.append(make_request(worker, *parts))
-        return made[-1]
+    def refused(worker: Worker, client: tuple[str, int], request: Request | None, *others: Any) -> None:
+        if request:
+            made.append(request)
+        on_refused(worker, client, request, *others)
 
-    monkeypatch.setattr(Worker, "make_request", make)
+    monkeypatch.setattr(Worker, "on_refused", refused)
     running = await serve_here(nothing)
     for _ in range(15):
         async with running.raw() as client:

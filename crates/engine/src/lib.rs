@@ -16,6 +16,7 @@ mod system;
 mod tls;
 mod topics;
 
+pub use connection::outbox::Kept;
 pub use endpoints::{Bodies, Endpoint, EndpointId, Endpoints, WebSockets};
 pub use hub::client::{Publisher, PublisherError};
 pub use hub::{Hub, HubEvent};

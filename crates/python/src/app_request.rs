@@ -15,6 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
+use crate::bodies::kept;
 use crate::borrowing::borrow;
 use crate::header_pairs::{HeaderPair, HeaderPairs};
 use crate::operation::{Attempt, Operation};
@@ -240,27 +241,28 @@ impl AppRequest {
             !more_body && state.sent_status == 0 && !state.wants_trailers
         };
         if is_whole {
-            self.send_whole(py, body.as_bytes())?;
+            self.send_whole(&body)?;
             return Ok(Sent::Done);
         }
         if self.state()?.sent_status == 0 {
             self.begin(py)?;
         }
-        let is_sent = self.send_part(py, body.as_bytes(), more_body)?;
+        let is_sent = self.send_part(&body, more_body)?;
         Ok(if is_sent { Sent::Done } else { Sent::Waits(body, more_body) })
     }
 
     /// Sends an answer that has only one part.
-    fn send_whole(&self, py: Python<'_>, body: &[u8]) -> PyResult<()> {
+    fn send_whole(&self, body: &Bound<'_, PyBytes>) -> PyResult<()> {
+        let (py, bytes) = (body.py(), body.as_bytes());
         let length = self.state()?.length;
-        let has_wrong_length = length.is_some_and(|length| length != body.len() as u64);
+        let has_wrong_length = length.is_some_and(|length| length != bytes.len() as u64);
         // An answer to HEAD without a body does not tell how long that of GET is.
-        if has_wrong_length || (length.is_none() && body.is_empty() && self.is_head(py)?) {
+        if has_wrong_length || (length.is_none() && bytes.is_empty() && self.is_head(py)?) {
             self.begin(py)?;
-            return self.send_part(py, body, false).map(|_| ());
+            return self.send_part(body, false).map(|_| ());
         }
         let (status, headers) = self.take_head()?;
-        let is_there = self.in_reactor(py, |engine, token| engine.respond(token, status, &headers, body))?;
+        let is_there = self.reactor(py)?.get().send_body(self.token, status, &headers, body)?;
         self.answered(py, status, is_there)
     }
 
@@ -295,17 +297,23 @@ impl AppRequest {
     }
 
     /// Sends a part of the body for which there was no room. Returns false if there still is none.
-    fn put(&self, py: Python<'_>, body: &[u8], more_body: bool) -> PyResult<bool> {
-        if self.is_done()? { Err(client_disconnected(py)) } else { self.send_part(py, body, more_body) }
+    fn put(&self, body: &Bound<'_, PyBytes>, more_body: bool) -> PyResult<bool> {
+        if self.is_done()? { Err(client_disconnected(body.py())) } else { self.send_part(body, more_body) }
     }
 
     /// Sends a part of the body. Returns whether it was sent, or has to wait because too much waits for the client.
-    fn send_part(&self, py: Python<'_>, body: &[u8], more_body: bool) -> PyResult<bool> {
-        if !body.is_empty() {
-            match self.in_reactor(py, |engine, token| engine.send_part(token, body))? {
+    fn send_part(&self, body: &Bound<'_, PyBytes>, more_body: bool) -> PyResult<bool> {
+        let (py, bytes) = (body.py(), body.as_bytes());
+        if !bytes.is_empty() {
+            let kept = kept(body);
+            let part = self.in_reactor(py, |engine, token| match kept {
+                Some(kept) => engine.send_kept_part(token, kept),
+                None => engine.send_part(token, bytes),
+            })?;
+            match part {
                 Part::Queued => {
                     let mut state = self.state()?;
-                    state.length = state.length.map(|length| length.saturating_sub(body.len() as u64));
+                    state.length = state.length.map(|length| length.saturating_sub(bytes.len() as u64));
                 }
                 Part::Waits => return Ok(false),
                 Part::Gone => return Err(self.left(py)),
@@ -547,7 +555,7 @@ struct Sending {
 
 impl Attempt for Sending {
     fn make<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let is_sent = self.request.get().put(py, self.body.bind(py).as_bytes(), self.more_body)?;
+        let is_sent = self.request.get().put(self.body.bind(py), self.more_body)?;
         Ok(is_sent.then(|| py.None().into_bound(py)))
     }
 

@@ -1,7 +1,7 @@
 //! The ASGI application of a reactor, and what is needed to call it; `serving.rs` does.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::AtomicPtr;
 
 use engine::{Borrow, Fd, LoopCell};
 use pyo3::exceptions::PyRuntimeError;
@@ -27,7 +27,8 @@ pub(crate) struct Application {
     pub(crate) tells_all: bool,
     /// `asyncio.current_task`.
     pub(crate) current_task: Py<PyAny>,
-    is_direct: AtomicBool,
+    /// Whether usual requests need not be shown to the worker first, which would then call `Reactor.call_application`.
+    pub(crate) is_direct: bool,
     sockets: LoopCell<Sockets>,
     /// The object of the reactor, whose reference this does not own.
     pub(crate) reactor: AtomicPtr<ffi::PyObject>,
@@ -62,7 +63,7 @@ impl Application {
             context,
             tells_all,
             current_task: reactor.py().import("asyncio")?.getattr("current_task")?.unbind(),
-            is_direct: AtomicBool::new(is_direct),
+            is_direct,
             sockets: LoopCell::new(Sockets::default()),
             reactor: AtomicPtr::new(reactor.as_ptr()),
         })
@@ -76,16 +77,6 @@ impl Application {
         let Some(Ok(sockets)) = self.sockets.mine().map(|mine| mine.borrow()) else { return Ok(()) };
         let due = sockets.due.iter().map(|(_, socket)| socket);
         sockets.by_fd.values().chain(due).try_for_each(|socket| visit.call(socket))
-    }
-
-    /// Whether usual requests need not be shown to the worker first, which would then call `Reactor.call_application`.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.is_direct.load(Ordering::Relaxed)
-    }
-
-    /// Has all requests shown to the worker first from here on.
-    pub(crate) fn show_all(&self) {
-        self.is_direct.store(false, Ordering::Relaxed);
     }
 
     fn sockets(&self) -> PyResult<Borrow<'_, Sockets>> {

@@ -26,7 +26,7 @@ impl PathPattern {
     }
 
     /// The parameters of a path that it matches, as a dict; the path is still percent-encoded.
-    fn parameters<'py>(&self, py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
+    pub(crate) fn parameters<'py>(&self, py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyDict>> {
         let values = PyDict::new(py);
         let Some(path) = Path::decode(path) else { return Ok(values) };
         for (name, value) in self.0.parameters(&path) {
@@ -50,13 +50,13 @@ impl PathPattern {
 /// # Errors
 /// If an entry has another type.
 pub(crate) fn read(
-    endpoints: Vec<(PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
+    endpoints: Vec<(Bound<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
     others: bool,
     bodies: Bodies,
 ) -> PyResult<Endpoints> {
-    let read_one = |(pattern, settings, websockets): (PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)| {
+    let read_one = |(pattern, settings, websockets): (Bound<'_, PathPattern>, Bound<'_, PyAny>, bool)| {
         Ok(Endpoint {
-            pattern: pattern.0.clone(),
+            pattern: pattern.get().0.clone(),
             websockets: served(websockets),
             origins: origins(&settings)?,
             subprotocols: settings.getattr("subprotocols")?.extract()?,

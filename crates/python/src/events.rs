@@ -39,7 +39,7 @@ impl Message {
 pub(crate) enum Other {
     Handshake(Token, Arc<Head>, SocketAddr, EndpointId),
     /// Without a body if the application takes it as it arrives.
-    Request(Token, Box<Head>, SocketAddr, EndpointId, Option<Py<PyBytes>>),
+    Request(Token, Arc<Head>, SocketAddr, EndpointId, Option<Py<PyBytes>>),
     Closed(Fd, EndpointId, u16, String),
     Drained(Fd, EndpointId),
     PipeMessage(Option<u8>, Py<PyAny>),
@@ -78,7 +78,7 @@ impl Step {
             Event::Handshake { token, head, peer, endpoint } => Other::Handshake(token, head, peer, endpoint),
             Event::Request { token, head, peer, endpoint, body } => {
                 let body = body.map(|body| PyBytes::new(py, &body).unbind());
-                Other::Request(token, Box::new(head), peer, endpoint, body)
+                Other::Request(token, Arc::new(head), peer, endpoint, body)
             }
             Event::Closed { fd, endpoint, code, reason } => Other::Closed(fd, endpoint, code, reason),
             Event::Drained { fd, endpoint } => Other::Drained(fd, endpoint),

@@ -1,4 +1,4 @@
-//! The handlers of `open`, `message`, `close` and `drain`, and how they are called.
+//! The handlers that are called from here, and how they are called.
 
 use std::marker::PhantomData;
 use std::ptr;

@@ -2,15 +2,42 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedBytes;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyString, PyTuple};
 use wire::http::{valid_header_name, valid_header_value};
+
+use std::ops::Deref;
 
 /// Checked names and values. Each may be `str` or `bytes`.
 pub(crate) struct HeaderPairs(pub(crate) Vec<HeaderPair>);
 
-/// A name and a value. They are not copied, because `bytes` never change.
-pub(crate) type HeaderPair = (PyBackedBytes, PyBackedBytes);
+/// A name and a value.
+pub(crate) type HeaderPair = (HeaderPart, HeaderPart);
+
+/// A name or a value as it is sent. It is not copied, because neither `bytes` nor `str` ever change.
+pub(crate) enum HeaderPart {
+    Bytes(PyBackedBytes),
+    Ascii(PyBackedStr),
+}
+
+impl Deref for HeaderPart {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Ascii(text) => text.as_bytes(),
+        }
+    }
+}
+
+impl AsRef<[u8]> for HeaderPart {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
 
 impl FromPyObject<'_, '_> for HeaderPairs {
     type Error = PyErr;
@@ -19,7 +46,7 @@ impl FromPyObject<'_, '_> for HeaderPairs {
         let mut pairs = Vec::with_capacity(value.len().unwrap_or_default());
         for pair in value.try_iter()? {
             let (name, content) = name_and_value(&pair?)?;
-            let (name, content) = (bytes_of(name)?, bytes_of(content)?);
+            let (name, content) = (part_of(name)?, part_of(content)?);
             if !valid_header_name(&name) || !valid_header_value(&content) {
                 let (name, content) = (name.escape_ascii(), content.escape_ascii());
                 return Err(PyValueError::new_err(format!("not a header: \"{name}\": \"{content}\"")));
@@ -51,10 +78,14 @@ fn not_a_pair(value: &Bound<'_, PyAny>) -> PyErr {
 }
 
 #[inline]
-fn bytes_of(value: Bound<'_, PyAny>) -> PyResult<PyBackedBytes> {
+fn part_of(value: Bound<'_, PyAny>) -> PyResult<HeaderPart> {
     match value.cast_into::<PyBytes>() {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(other) => converted(&other.into_inner()),
+        Ok(bytes) => Ok(HeaderPart::Bytes(bytes.into())),
+        Err(other) => match other.into_inner().cast_into::<PyString>() {
+            Ok(text) if text.to_str().is_ok_and(str::is_ascii) => Ok(HeaderPart::Ascii(text.try_into()?)),
+            Ok(text) => converted(text.as_any()).map(HeaderPart::Bytes),
+            Err(other) => converted(&other.into_inner()).map(HeaderPart::Bytes),
+        },
     }
 }
 

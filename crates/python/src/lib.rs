@@ -3,11 +3,13 @@
 //! This layer is thin: it converts arguments and events, and calls handlers. No rule of the protocol belongs here.
 
 mod addresses;
+mod answers;
 mod app_request;
 mod app_socket;
 mod application;
 mod arguments;
 mod batch;
+mod bodies;
 mod borrowing;
 mod contexts;
 mod endpoints;
@@ -25,6 +27,7 @@ mod publisher;
 mod push;
 mod reactor;
 mod ready;
+mod request;
 mod runner;
 mod scopes;
 mod selector;
@@ -64,6 +67,8 @@ mod _core {
     use super::push::bind_push;
     #[pymodule_export]
     use super::reactor::Reactor;
+    #[pymodule_export]
+    use super::request::RequestParts;
     #[pymodule_export]
     use super::settings::{broker_address, check_certificates};
     #[pymodule_export]

@@ -21,6 +21,8 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
 use pyo3::{IntoPyObjectExt, ffi, intern};
+use wire::http::Head;
+use wire::path;
 
 use crate::addresses::Addresses;
 use crate::application::{Application, no_application};
@@ -28,6 +30,7 @@ use crate::arguments::{
     After, CodeArgument, Data, FdArgument, FinishArgument, MessageKey, OpcodeArgument, PlainData, PositionArgument,
     Prefix, Reason, SENDABLE, Topic, check_close, check_enveloped, check_ping, excluded, not_utf8, wrong_type,
 };
+use crate::bodies::kept;
 use crate::borrowing::{borrow, in_use, of_another_thread};
 use crate::endpoints::PathPattern;
 use crate::everywhere;
@@ -49,13 +52,15 @@ use crate::values::{
 pub(crate) const TOO_LONG: &str = "the body is longer than its Content-Length";
 pub(crate) const TOO_SHORT: &str = "the body is shorter than its Content-Length";
 
-/// The handlers that are called from here. The others are called by the worker.
+/// The handlers that are called from here. The others are called by the worker, and so are those of requests that it has
+/// to see first.
 #[derive(Default)]
 pub(crate) struct Handlers {
     pub(crate) open: OnceLock<Handler>,
     pub(crate) message: OnceLock<Handler>,
     pub(crate) close: OnceLock<Handler>,
     pub(crate) drain: OnceLock<Handler>,
+    pub(crate) request: OnceLock<Handler>,
 }
 
 /// The id of the connection whose message is being handled, as the object that its handler is given: most handlers push
@@ -109,6 +114,16 @@ pub(crate) struct Reactor {
     shared: Arc<Shared>,
     /// Those of the server, and then those of each endpoint.
     handlers: Vec<Handlers>,
+    /// Of the paths of the endpoints.
+    patterns: Vec<Py<PathPattern>>,
+    /// Whether connections use TLS.
+    pub(crate) is_encrypted: bool,
+    /// The `hubbub.jsons.Json` of the server.
+    pub(crate) json: Py<PyAny>,
+    /// The worker answers requests for this path; `None` if there is none.
+    health_path: Option<String>,
+    /// Whether the worker has to see all requests first, because it is stopping.
+    is_stopping: AtomicBool,
     pub(crate) runner: Runner,
     pub(crate) server: Py<PyAny>,
     pub(crate) home: Py<Home>,
@@ -139,6 +154,21 @@ impl Reactor {
     #[inline]
     pub(crate) fn handlers(&self, endpoint: EndpointId) -> &Handlers {
         &self.handlers[endpoint.index()]
+    }
+
+    /// The pattern of the path of an endpoint; the server itself has none.
+    pub(crate) fn pattern(&self, endpoint: EndpointId) -> Option<&Py<PathPattern>> {
+        self.patterns.get(endpoint.index().checked_sub(1)?)
+    }
+
+    /// Whether a request is for the path that tells how this server is.
+    pub(crate) fn asks_for_health(&self, head: &Head) -> bool {
+        self.health_path.as_ref().is_some_and(|health| path::decoded(head.path_and_query().0) == *health)
+    }
+
+    /// Whether the worker has to see all requests first.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
     }
 
     /// The ASGI application, if it serves this endpoint.
@@ -360,7 +390,7 @@ impl Reactor {
         server: Py<PyAny>,
         worker: Bound<'_, PyAny>,
         settings: &Bound<'_, PyAny>,
-        endpoints: Vec<(PyRef<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
+        endpoints: Vec<(Bound<'_, PathPattern>, Bound<'_, PyAny>, bool)>,
         others: bool,
         max_memory: usize,
         topics: Vec<OptionsArgument>,
@@ -369,8 +399,12 @@ impl Reactor {
         registry: Option<RawFd>,
         has_application: bool,
     ) -> PyResult<Self> {
+        let health_path = settings.getattr("health_path")?.extract()?;
         let mut settings = crate::settings::read(settings, max_memory)?;
         let handlers = (0..=endpoints.len()).map(|_| Handlers::default()).collect();
+        let patterns = endpoints.iter().map(|(pattern, ..)| pattern.clone().unbind()).collect();
+        let is_encrypted = settings.certificate.is_some();
+        let json = worker.getattr("json")?;
         let bodies = if has_application { Bodies::Streamed } else { Bodies::Whole };
         settings.endpoints = crate::endpoints::read(endpoints, others, bodies)?;
         settings.topics = crate::topics::rules(topics);
@@ -383,10 +417,15 @@ impl Reactor {
         if let Some(descriptor) = link {
             engine.join(taken_over(descriptor))?;
         }
-        let home = Py::new(worker.py(), Home::new(engine.shared(), worker.getattr("json")?))?;
+        let home = Py::new(worker.py(), Home::new(engine.shared(), json.clone()))?;
         Ok(Self {
             shared: Arc::clone(engine.shared()),
             handlers,
+            patterns,
+            is_encrypted,
+            json: json.unbind(),
+            health_path,
+            is_stopping: AtomicBool::new(false),
             runner: Runner {
                 make_task: worker.getattr("make_task")?.unbind(),
                 task_options: worker.getattr("task_options")?.cast_into::<PyDict>()?.unbind(),
@@ -416,6 +455,7 @@ impl Reactor {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.server)?;
         visit.call(&self.home)?;
+        visit.call(&self.json)?;
         visit.call(&self.runner.worker)?;
         visit.call(&self.runner.make_task)?;
         visit.call(&self.runner.task_options)?;
@@ -425,11 +465,11 @@ impl Reactor {
         if let Some(selector) = self.selector.get() {
             selector.traverse(&visit)?;
         }
-        let all = self.handlers.iter().flat_map(|own| [&own.open, &own.message, &own.close, &own.drain]);
+        let all = self.handlers.iter().flat_map(|own| [&own.open, &own.message, &own.close, &own.drain, &own.request]);
         all.filter_map(OnceLock::get).try_for_each(|handler| visit.call(handler.callable()))
     }
 
-    /// Sets the handler of `open`, `message`, `close` or `drain`, once.
+    /// Sets the handler of `open`, `message`, `close`, `drain` or `request`, once.
     ///
     /// Args:
     ///     endpoint: 0 for that of the server, and from 1 on those of its endpoints.
@@ -442,6 +482,7 @@ impl Reactor {
             "message" => &own.message,
             "close" => &own.close,
             "drain" => &own.drain,
+            "request" => &own.request,
             other => {
                 return Err(PyValueError::new_err(format!("unknown event of the reactor: {other}")));
             }
@@ -993,8 +1034,8 @@ impl Reactor {
     }
 
     /// Answers a request or refuses a handshake.
-    fn respond(&self, py: Python<'_>, token: u64, status: u16, headers: HeaderPairs, body: &[u8]) -> PyResult<bool> {
-        self.on_loop(py, |engine| engine.respond(Token::from_bits(token), status, &headers.0, body))
+    fn respond(&self, token: u64, status: u16, headers: HeaderPairs, body: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        self.send_body(Token::from_bits(token), status, &headers.0, body)
     }
 
     /// The same, with `length` bytes of an open file, starting at `offset`, as the body. Takes over the descriptor in
@@ -1037,8 +1078,13 @@ impl Reactor {
     ///
     /// Raises:
     ///     ValueError: The body is longer than announced; the connection is closed.
-    fn send_part(&self, py: Python<'_>, token: u64, part: &[u8]) -> PyResult<Option<bool>> {
-        match self.on_loop(py, |engine| engine.send_part(Token::from_bits(token), part))? {
+    fn send_part(&self, token: u64, part: &Bound<'_, PyBytes>) -> PyResult<Option<bool>> {
+        let (token, kept) = (Token::from_bits(token), kept(part));
+        let outcome = self.on_loop(part.py(), |engine| match kept {
+            Some(kept) => engine.send_kept_part(token, kept),
+            None => engine.send_part(token, part.as_bytes()),
+        })?;
+        match outcome {
             Part::Queued => Ok(Some(true)),
             Part::Waits => Ok(None),
             Part::Gone => Ok(Some(false)),
@@ -1099,9 +1145,7 @@ impl Reactor {
     /// `refuse` is false, requests already made are still answered, and handshakes accepted, until `close_all`.
     #[pyo3(signature = (*, refuse))]
     fn stop_accepting(&self, py: Python<'_>, refuse: bool) -> PyResult<()> {
-        if let Some(application) = self.application() {
-            application.show_all();
-        }
+        self.is_stopping.store(true, Ordering::Relaxed);
         let requests = if refuse { Requests::Refused } else { Requests::Answered };
         self.on_loop(py, |engine| engine.stop_accepting(requests))
     }

@@ -202,12 +202,17 @@ impl Runner {
         handler: &Handler,
         error: PyErr,
     ) -> PyResult<Outcome> {
-        if error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        if ends_the_loop(py, &error) {
             return Err(error);
         }
         self.worker.bind(py).call_method1(intern!(py, "handler_failed"), (event, fd, handler.callable(), error))?;
         Ok(Outcome::Ended)
     }
+}
+
+/// Whether an exception is meant for the event loop.
+pub(crate) fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
 #[inline]

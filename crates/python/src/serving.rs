@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering;
 
 use engine::{Fd, Token};
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -14,6 +13,7 @@ use crate::application::{Application, no_application};
 use crate::contexts::enter;
 use crate::events::Message;
 use crate::reactor::Reactor;
+use crate::runner::ends_the_loop;
 use crate::waiter::Waiter;
 
 impl Reactor {
@@ -117,9 +117,4 @@ impl Reactor {
             }
         }
     }
-}
-
-/// Whether an exception is meant for the event loop.
-fn ends_the_loop(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }

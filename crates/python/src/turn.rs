@@ -2,12 +2,13 @@
 
 use std::mem;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use engine::{EndpointId, Fd, MemberEvent, Refused, Relief, Shortage, TlsFacts, Token};
 use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::PyString;
 use wire::http::Head;
 
 use crate::batch::run_batch;
@@ -17,6 +18,7 @@ use crate::events::{ClearCurrent, Events, Kept, Message, Other, Step};
 use crate::handlers::{Arguments, Handler};
 use crate::hub::leave_name;
 use crate::reactor::{Reactor, address};
+use crate::request::{Source, client_of, client_tuple, is_forwarded};
 use crate::runner::Outcome;
 
 /// The first messages of a turn get a task each: a task for several messages costs twice as much, and there may be no
@@ -58,10 +60,7 @@ impl Reactor {
                         self.run_message(py, &mut kept, handler, message, &mut contexts)?;
                     }
                 }
-                Some(Step::Other(other)) => {
-                    contexts.leave();
-                    self.handle(py, other)?;
-                }
+                Some(Step::Other(other)) => self.handle(py, other, &mut contexts)?,
                 None => {
                     contexts.leave();
                     self.wake_application(py)?;
@@ -99,7 +98,7 @@ impl Reactor {
                     };
                     (handler, message) = (of_next, next);
                 }
-                Some(Step::Other(other)) => return self.handle(events.py, other),
+                Some(Step::Other(other)) => return self.handle(events.py, other, &mut Contexts::default()),
                 None => return Ok(()),
             }
         }
@@ -123,7 +122,11 @@ impl Reactor {
     }
 
     /// Handles anything but a message.
-    fn handle(&self, py: Python<'_>, other: Other) -> PyResult<()> {
+    fn handle<'py>(&self, py: Python<'py>, other: Other, contexts: &mut Contexts<'py>) -> PyResult<()> {
+        // Handlers of requests that follow each other may share a context; an application must see none of it.
+        if !matches!(other, Other::Request(..)) || self.application().is_some() {
+            contexts.leave();
+        }
         self.wake_application(py)?;
         match other {
             Other::Handshake(token, head, peer, endpoint) => match self.application_of(endpoint) {
@@ -134,15 +137,23 @@ impl Reactor {
                     let arguments = (token.to_bits(), scope, is_forwarded(&head));
                     worker.call_method1(intern!(py, "on_app_handshake"), arguments)?;
                 }
-                None => self.handshake(py, token, &head, peer, endpoint)?,
+                None => self.handshake(py, token, head, peer, endpoint)?,
             },
             Other::Request(token, head, peer, endpoint, body) => {
+                let is_usual = !self.is_stopping() && !self.engine()?.is_overrun();
+                if is_usual
+                    && let Some(handler) = self.handlers(endpoint).request.get()
+                    && !self.asks_for_health(&head)
+                {
+                    let request = self.request(py, head, self.source(token, peer)?, endpoint, body)?;
+                    return self.answer_by(py, handler, token, request, contexts);
+                }
+                contexts.leave();
                 if let Some(application) = self.application_of(endpoint) {
                     let scopes = &application.scopes;
                     let scope = scopes.http(py, &head, self.client(py, token, peer)?, self.tls_facts(token)?)?;
                     let is_forwarded = is_forwarded(&head);
-                    let is_usual = !is_forwarded && !self.engine()?.is_overrun();
-                    if is_usual && application.is_direct() {
+                    if is_usual && application.is_direct && !is_forwarded {
                         self.call_application_for(application, token, scope, body)?;
                     } else {
                         let arguments = (token.to_bits(), scope, body, is_forwarded);
@@ -151,9 +162,7 @@ impl Reactor {
                     self.runner.stopwatch.restart();
                     return Ok(());
                 }
-                let body = body.unwrap_or_else(|| PyBytes::new(py, b"").unbind());
-                let client = self.client(py, token, peer)?;
-                let request = self.request(py, Some(token), &head, client, endpoint, body.bind(py))?;
+                let request = self.request(py, head, self.source(token, peer)?, endpoint, body)?;
                 let worker = self.runner.worker.bind(py);
                 worker.call_method1(intern!(py, "on_request"), (token.to_bits(), request))?;
             }
@@ -235,22 +244,20 @@ impl Reactor {
         &self,
         py: Python<'_>,
         token: Token,
-        head: &Head,
+        head: Arc<Head>,
         peer: SocketAddr,
         endpoint: EndpointId,
     ) -> PyResult<()> {
         let worker = self.runner.worker.bind(py);
         let decides = worker.getattr(intern!(py, "decides_handshakes"))?.get_item(endpoint.index())?;
         if decides.is_truthy()? {
-            let client = self.client(py, token, peer)?;
-            let request = self.request(py, Some(token), head, client, endpoint, &PyBytes::new(py, b""))?;
+            let request = self.request(py, head, self.source(token, peer)?, endpoint, None)?;
             worker.call_method1(intern!(py, "on_handshake"), (token.to_bits(), request))?;
             return Ok(());
         }
         let wants_request = self.handlers(endpoint).open.get().is_some_and(|open| open.wants(1));
         let request = if wants_request || head.get("x-forwarded-for").is_some() {
-            let client = self.client(py, token, peer)?;
-            Some(self.request(py, Some(token), head, client, endpoint, &PyBytes::new(py, b""))?)
+            Some(self.request(py, head, self.source(token, peer)?, endpoint, None)?)
         } else {
             None
         };
@@ -325,8 +332,8 @@ impl Reactor {
         let is_wanted = self.runner.worker.bind(py).call_method0(intern!(py, "wants_refusals"))?.is_truthy()?;
         let request = match &refused.head {
             Some(head) if is_wanted => {
-                let client = client_of(py, refused.peer, refused.hides_client)?;
-                Some(self.request(py, None, head, client, EndpointId::SERVER, &PyBytes::new(py, b""))?)
+                let source = Source { peer: refused.peer, hides_client: refused.hides_client, peer_certificate: None };
+                Some(self.request(py, Arc::clone(head), source, EndpointId::SERVER, None)?)
             }
             _ => None,
         };
@@ -339,57 +346,18 @@ impl Reactor {
         Ok(self.engine()?.tls_facts(token))
     }
 
-    /// The client of a request that is to be answered.
+    /// Where a request comes from that is to be answered.
+    fn source(&self, token: Token, peer: SocketAddr) -> PyResult<Source> {
+        let engine = self.engine()?;
+        let peer_certificate = engine.peer_certificate(token).map(<[u8]>::to_vec);
+        Ok(Source { peer, hides_client: engine.hides_client(token), peer_certificate })
+    }
+
+    /// The client of a request that an application is to answer.
     fn client<'py>(&self, py: Python<'py>, token: Token, peer: SocketAddr) -> PyResult<Bound<'py, PyAny>> {
         if self.engine()?.hides_client(token) {
             return client_of(py, peer, true);
         }
         (self.address(py, peer.ip())?, peer.port()).into_bound_py_any(py)
     }
-
-    /// The Python `Request` of a head and a body; without a token, it is not for handlers.
-    fn request<'py>(
-        &self,
-        py: Python<'py>,
-        token: Option<Token>,
-        head: &Head,
-        client: Bound<'py, PyAny>,
-        endpoint: EndpointId,
-        body: &Bound<'py, PyBytes>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let (path, query) = head.path_and_query();
-        let headers = PyList::empty(py);
-        for (name, value) in head.headers() {
-            headers.append((name, latin1(value)))?;
-        }
-        let certificate = match token {
-            Some(token) => self.engine()?.peer_certificate(token).map(<[u8]>::to_vec),
-            None => None,
-        };
-        let certificate = certificate.map(|der| PyBytes::new(py, &der));
-        let (endpoint, is_forwarded) = (endpoint.index(), is_forwarded(head));
-        let arguments = (head.method(), path, query, headers, client, body, endpoint, certificate, is_forwarded);
-        self.runner.worker.bind(py).call_method1(intern!(py, "make_request"), arguments)
-    }
-}
-
-/// Whether proxies may have named the client or the scheme.
-fn is_forwarded(head: &Head) -> bool {
-    head.headers().any(|(name, _)| name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-")))
-}
-
-/// The client that a request comes from, as `make_request` takes it.
-fn client_of(py: Python<'_>, peer: SocketAddr, hides_client: bool) -> PyResult<Bound<'_, PyAny>> {
-    let client = client_tuple(peer).into_bound_py_any(py)?;
-    if hides_client { py.import("hubbub.forwarding")?.getattr("ProxyItself")?.call1((client,)) } else { Ok(client) }
-}
-
-/// A client as Python sees it: its address and port.
-fn client_tuple(peer: SocketAddr) -> (String, u16) {
-    (peer.ip().to_canonical().to_string(), peer.port())
-}
-
-/// Header values are bytes; Python sees them as latin-1 (RFC 9110 §5.5).
-fn latin1(value: &[u8]) -> String {
-    value.iter().copied().map(char::from).collect()
 }

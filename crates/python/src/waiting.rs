@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::contexts::enter;
 use crate::reactor::Reactor;
+use crate::runner::ends_the_loop;
 use crate::selector::Selector;
 
 impl Reactor {
@@ -70,9 +70,7 @@ impl Reactor {
         let result = self.turn_now(py);
         drop(entered);
         match result {
-            Err(error)
-                if !error.is_instance_of::<PySystemExit>(py) && !error.is_instance_of::<PyKeyboardInterrupt>(py) =>
-            {
+            Err(error) if !ends_the_loop(py, &error) => {
                 self.runner.worker.bind(py).call_method1(intern!(py, "turn_failed"), (error,)).map(|_| ())
             }
             result => result,

@@ -588,10 +588,10 @@ pub fn write_early_hints<N: AsRef<[u8]>, V: AsRef<[u8]>>(out: &mut Vec<u8>, head
     write_line(out, &[]);
 }
 
-/// What goes before the bytes of a chunk of a body (RFC 9112 §7.1), and after them. A chunk may not be empty: that would
-/// end the body.
-pub fn chunk_around(part: &[u8]) -> (String, &'static [u8]) {
-    (format!("{:x}\r\n", part.len()), b"\r\n")
+/// What goes before the bytes of a chunk of a body (RFC 9112 §7.1) of this length, and after them. A chunk may not be
+/// empty: that would end the body.
+pub fn chunk_around(length: usize) -> (String, &'static [u8]) {
+    (format!("{length:x}\r\n"), b"\r\n")
 }
 
 /// Appends the end of a chunked body, with `trailers` (RFC 9112 §7.1.2). They must have passed [`valid_header_name`] and

@@ -255,7 +255,6 @@ pub fn shown(encoded: &str) -> String {
     String::from_utf8_lossy(&percent_decoded(encoded)).into_owned()
 }
 
-/// The bytes that a percent-encoded text means. A percent sign without two hexadecimal digits stays.
 /// The percent-decoded path; bytes that are not UTF-8 become U+FFFD.
 pub fn decoded(encoded: &str) -> Cow<'_, str> {
     match encoded.contains('%') {
@@ -264,6 +263,7 @@ pub fn decoded(encoded: &str) -> Cow<'_, str> {
     }
 }
 
+/// The bytes that a percent-encoded text means. A percent sign without two hexadecimal digits stays.
 fn percent_decoded(text: &str) -> Vec<u8> {
     let (bytes, mut decoded) = (text.as_bytes(), Vec::with_capacity(text.len()));
     let mut at = 0;

@@ -273,6 +273,8 @@ pub(crate) struct Connection {
     pub(crate) wait: Wait,
     /// Whether someone waits for room in its outbox; see `reactor::sending`.
     pub(crate) awaited: bool,
+    /// How often the limit of what may be queued of an answer has been doubled; see `reactor::answering`.
+    pub(crate) doubled: u8,
     /// What serves the request that was read last, or the WebSocket.
     pub(crate) endpoint: EndpointId,
     /// The limit of that endpoint.
@@ -350,6 +352,7 @@ impl Connection {
             queued: false,
             standing: Standing::Counted,
             awaited: false,
+            doubled: 0,
         }
     }
 

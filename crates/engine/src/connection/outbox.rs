@@ -21,6 +21,7 @@ use crate::connection::outbox::index::Index;
 use crate::tls::session::Session;
 use crate::topics::policy::{Label, Provisional};
 
+pub use crate::connection::outbox::chunk::Kept;
 pub(crate) use crate::connection::outbox::chunk::Pool;
 pub(crate) use crate::connection::outbox::sink::{Raw, Sink};
 
@@ -33,6 +34,8 @@ const SMALL: usize = 2048;
 const CHUNK_COST: usize = 64;
 /// A shared frame up to this length may be copied.
 const COPIED: usize = 512;
+/// Memory for the few bytes between two parts that are kept: the end of one chunk of a body, and the length of the next.
+const BETWEEN: usize = 32;
 /// Spare memory that the last buffer of an outbox may have.
 const SPARE: usize = 8 * 1024;
 /// Slices of one `writev`.
@@ -153,6 +156,27 @@ impl Outbox {
         let result = write(tail);
         self.bytes += tail.len() - before;
         result
+    }
+
+    /// Queues a part of a response without a copy.
+    pub(crate) fn keep(&mut self, kept: Kept) {
+        self.bytes += (*kept).as_ref().len();
+        self.push_chunk(Chunk::Kept(kept));
+    }
+
+    /// Appends a few bytes of a response that go between parts that are kept. They get little memory of their own: the
+    /// pool's buffers may be large.
+    pub(crate) fn append_between(&mut self, bytes: &[u8]) {
+        if let Some(Chunk::Own(tail)) = self.chunks.back_mut()
+            && tail.len() < FULL
+        {
+            tail.extend_from_slice(bytes);
+        } else {
+            let mut own = Vec::with_capacity(BETWEEN);
+            own.extend_from_slice(bytes);
+            self.push_chunk(Chunk::Own(own));
+        }
+        self.bytes += bytes.len();
     }
 
     /// Marks everything appended so far as a response rather than frames. The frames begin with a chunk of their own.

@@ -7,6 +7,7 @@ use wire::http::{self, Framing, Persistence};
 
 use crate::connection::exchange::{Answer, Exchange, MAX_DISCARDED, RequestBody, Rest};
 use crate::connection::flow::{Finish, Incoming};
+use crate::connection::outbox::{Kept, Outbox, Pool};
 use crate::connection::{Asked, Stage, Unread, Wait};
 use crate::endpoints::Bodies;
 use crate::reactor::Reactor;
@@ -17,7 +18,9 @@ use crate::system::table::Key;
 
 /// Queued bytes above which the application has to wait before it sends another part. Few long writes cost less than many
 /// short ones.
-const HIGH: usize = 256 * 1024;
+pub(crate) const HIGH: usize = 256 * 1024;
+/// How often that limit may be doubled for a client that takes everything at once.
+const MOST_DOUBLED: u8 = 3;
 /// Queued bytes at which it may go on.
 const LOW: usize = 64 * 1024;
 
@@ -95,42 +98,69 @@ impl Reactor {
 
     /// Sends a part of the body of an answer that was begun with [`Reactor::begin_answer`].
     pub fn send_part(&mut self, token: Token, part: &[u8]) -> Part {
+        self.put_part(token, part.len(), |outbox, pool, before, after| {
+            outbox.append(pool, |out| {
+                out.reserve(before.len() + part.len() + after.len());
+                out.extend_from_slice(before.as_bytes());
+                out.extend_from_slice(part);
+                out.extend_from_slice(after);
+            });
+        })
+    }
+
+    /// The same for a long part, which is not copied.
+    pub fn send_kept_part(&mut self, token: Token, part: Kept) -> Part {
+        self.put_part(token, (*part).as_ref().len(), |outbox, _, before, after| {
+            outbox.append_between(before.as_bytes());
+            outbox.keep(part);
+            outbox.append_between(after);
+        })
+    }
+
+    /// Has a part of `length` bytes put into the outbox, between what the framing requires, if it can be sent now.
+    fn put_part(&mut self, token: Token, length: usize, put: impl FnOnce(&mut Outbox, &mut Pool, &str, &[u8])) -> Part {
         let Some(key) = self.key_of_exchange(token) else { return Part::Gone };
         let connection = &mut self.connections[key];
         if connection.is_abandoned() {
             return Part::Gone;
         }
-        let waiting = connection.outbox.len();
+        let (waiting, doubled) = (connection.outbox.len(), connection.doubled);
         let Some(Exchange { answer: Answer::Begun { rest, .. }, .. }) = connection.exchange() else {
             return Part::Gone;
         };
-        if waiting > HIGH {
+        if waiting > HIGH << doubled {
             connection.awaited = true;
             return Part::Waits;
         }
         let (before, after) = match rest {
-            _ if part.is_empty() => return Part::Queued,
+            _ if length == 0 => return Part::Queued,
             Rest::Nothing => return Part::Queued,
             Rest::Length(left) => {
-                let Some(less) = left.checked_sub(part.len() as u64) else {
+                let Some(less) = left.checked_sub(length as u64) else {
                     self.cut_answer(token);
                     return Part::WrongLength;
                 };
                 *left = less;
                 (String::new(), &b""[..])
             }
-            Rest::Chunks => http::chunk_around(part),
+            Rest::Chunks => http::chunk_around(length),
             Rest::UntilClose => (String::new(), &b""[..]),
         };
-        connection.outbox.append(&mut self.tools.pool, |out| {
-            out.reserve(before.len() + part.len() + after.len());
-            out.extend_from_slice(before.as_bytes());
-            out.extend_from_slice(part);
-            out.extend_from_slice(after);
-        });
+        put(&mut connection.outbox, &mut self.tools.pool, &before, after);
         self.queued(key);
         self.wait_in_exchange(key);
         Part::Queued
+    }
+
+    /// Adapts how much may be queued of answers to how much of it the client has taken at once: all `unsent` bytes, or
+    /// not. The limit is halved then, and not reset: the kernel lets a socket's buffer grow only if long writes fill it.
+    pub(crate) fn note_pace(&mut self, key: Key, unsent: usize, takes_all: bool) {
+        let connection = &mut self.connections[key];
+        if !takes_all {
+            connection.doubled = connection.doubled.saturating_sub(1);
+        } else if connection.exchange().is_some() && unsent > HIGH << connection.doubled {
+            connection.doubled = MOST_DOUBLED.min(connection.doubled + 1);
+        }
     }
 
     /// Ends an answer, with headers after the body if the client takes them; they must have been checked. Returns [`Part::WrongLength`] if its body is shorter than announced; then the connection is

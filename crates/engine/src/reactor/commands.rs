@@ -20,7 +20,8 @@ use crate::topics::policy::Policy;
 use crate::topics::publication::{Content, Publication};
 
 /// An outbox that has grown to this size is written at once, in the middle of a turn. So a handler that pushes a lot
-/// fills the outbox only if the peer does not read.
+/// fills the outbox only if the peer does not read. Answers to a client that takes everything at once may grow longer; see
+/// `reactor::answering`.
 const WRITE_AT: usize = 256 * 1024;
 
 /// Memory of a deferred message in addition to its payload, including the header of its frame.
@@ -542,7 +543,8 @@ impl Reactor {
 
     /// Counts the memory of an outbox whose contents may stay there for long.
     fn queued_much(&mut self, key: Key, unsent: usize) {
-        if unsent >= WRITE_AT && self.connections[key].outgoing != Outgoing::Blocked {
+        let connection = &self.connections[key];
+        if unsent >= WRITE_AT << connection.doubled && connection.outgoing != Outgoing::Blocked {
             self.write_out(key, WRITE_BUDGET);
         }
         self.count_memory(key);

@@ -14,7 +14,7 @@ use wire::sender::Sender;
 
 use crate::connection::exchange::{Answer, Exchange, RequestBody};
 use crate::connection::flow::{Finish, Incoming};
-use crate::connection::outbox::{Outbox, Pool};
+use crate::connection::outbox::{Kept, Outbox, Pool};
 use crate::connection::{Asked, Stage, Unfinished, Wait};
 use crate::endpoints::{Bodies, EndpointId, WebSockets};
 use crate::reactor::Reactor;
@@ -386,6 +386,7 @@ impl Reactor {
         connection.outbox.end_preface(&mut self.tools.pool);
         let compression = upgrade.compression.map(|(parameters, _)| parameters);
         connection.stage = Stage::WebSocket(Receiver::new(compression));
+        connection.doubled = 0;
         connection.sender = Sender::new(compression);
         add(&self.shared.totals().accepted, 1);
         self.name(key, fd);
@@ -431,6 +432,17 @@ impl Reactor {
         self.answer(token, status, headers, body.len(), |outbox, pool| {
             outbox.append(pool, |out| out.extend_from_slice(body));
         })
+    }
+
+    /// The same, with a long body, which is not copied.
+    pub fn respond_kept<N: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &mut self,
+        token: Token,
+        status: u16,
+        headers: &[(N, V)],
+        body: Kept,
+    ) -> bool {
+        self.answer(token, status, headers, (*body).as_ref().len(), |outbox, _| outbox.keep(body))
     }
 
     /// The same, with `length` bytes of a file, starting at `offset`, as the body. They are read as the peer takes

@@ -639,10 +639,13 @@ impl Reactor {
             connection.progress_at = self.clock.now;
         }
         match progress {
+            // Messages are shorter, so they do not pay for this.
+            Ok(Progress::Empty) if unsent > answering::HIGH => self.note_pace(key, unsent, true),
             Ok(Progress::Empty) => {}
             Ok(Progress::Blocked) => {
                 connection.outgoing = Outgoing::Blocked;
                 connection.outbox.fit();
+                self.note_pace(key, unsent, false);
             }
             Ok(Progress::OverBudget) => {
                 connection.outgoing = Outgoing::Listed;

@@ -67,13 +67,18 @@ impl Pool {
                     self.let_go(provisional.frame);
                 }
             }
-            Chunk::File(_) | Chunk::Hole => {}
+            Chunk::Kept(_) | Chunk::File(_) | Chunk::Hole => {}
         }
     }
 }
 
+/// Bytes of the application that are not copied, but kept until they have been sent. To drop them must not call anything.
+pub type Kept = Box<dyn AsRef<[u8]> + Send>;
+
 pub(super) enum Chunk {
     Own(Vec<u8>),
+    /// A part of a response.
+    Kept(Kept),
     Shared(Arc<[u8]>),
     /// A frame that other outboxes hold too, and that may be replaced or left out until it is begun.
     Provisional(Arc<Provisional>),
@@ -87,6 +92,7 @@ impl Chunk {
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Own(bytes) => bytes,
+            Self::Kept(kept) => (**kept).as_ref(),
             Self::Shared(bytes) => bytes,
             Self::Provisional(provisional) => &provisional.frame,
             Self::File(_) | Self::Hole => &[],
@@ -97,6 +103,7 @@ impl Chunk {
     pub(super) fn memory(&self) -> usize {
         match self {
             Self::Own(bytes) => bytes.capacity(),
+            Self::Kept(kept) => (**kept).as_ref().len(),
             Self::Shared(_) | Self::Provisional(_) | Self::Hole | Self::File(_) => 0,
         }
     }
@@ -105,7 +112,7 @@ impl Chunk {
     pub(super) fn provisional(&self) -> Option<&Provisional> {
         match self {
             Self::Provisional(provisional) => Some(provisional),
-            Self::Own(_) | Self::Shared(_) | Self::Hole | Self::File(_) => None,
+            Self::Own(_) | Self::Kept(_) | Self::Shared(_) | Self::Hole | Self::File(_) => None,
         }
     }
 }

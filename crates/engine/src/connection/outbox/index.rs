@@ -104,7 +104,7 @@ impl Index {
         match chunk {
             Chunk::Provisional(provisional) => self.remove(0, provisional),
             Chunk::Hole => self.holes -= 1,
-            Chunk::Own(_) | Chunk::Shared(_) | Chunk::File(_) => {}
+            Chunk::Own(_) | Chunk::Kept(_) | Chunk::Shared(_) | Chunk::File(_) => {}
         }
         self.first += 1;
     }

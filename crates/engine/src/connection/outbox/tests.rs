@@ -106,6 +106,47 @@ fn own_and_shared_frames_leave_in_the_order_they_came() {
 }
 
 #[test]
+fn parts_that_are_kept_leave_in_their_order_and_are_let_go() {
+    /// Counts itself.
+    struct Part {
+        bytes: Vec<u8>,
+        _count: Arc<()>,
+    }
+
+    impl AsRef<[u8]> for Part {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+
+    for room in [999, 70_000, usize::MAX] {
+        let (mut outbox, mut pool) = (Outbox::default(), Pool::default());
+        let (count, mut expected) = (Arc::new(()), Vec::new());
+        for number in 0..3 {
+            outbox.append(&mut pool, |out| out.extend_from_slice(b"head"));
+            expected.extend(b"head");
+            for length in [1, 20_000, 100_000] {
+                outbox.append_between(b"before");
+                outbox.keep(Box::new(Part { bytes: vec![number; length], _count: Arc::clone(&count) }));
+                outbox.append_between(b"after");
+                expected.extend([&b"before"[..], &vec![number; length], b"after"].concat());
+            }
+        }
+        assert_eq!(outbox.len(), expected.len());
+        assert!(outbox.weight() >= expected.len());
+        let mut all = Vec::new();
+        while !outbox.is_empty() {
+            let mut socket = socket(room);
+            outbox.write_to(&mut socket, &mut pool, usize::MAX).expect("no error");
+            all.extend(socket.taken);
+            assert_counted(&outbox);
+        }
+        assert!(all == expected);
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
+}
+
+#[test]
 fn the_rest_of_frames_that_were_begun_elsewhere_leaves_before_what_follows() {
     let shared: Arc<[u8]> = [frame_of(b"12345678"), frame_of(b"abcdefgh")].concat().into();
     for sent in 1..shared.len() {

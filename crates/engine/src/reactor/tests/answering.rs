@@ -206,6 +206,90 @@ fn an_answer_that_is_cut_looks_unfinished() {
 }
 
 #[test]
+fn parts_that_are_kept_are_framed_like_others() {
+    for length in [None, Some(20_006)] {
+        let mut simulation = Simulation::new(Settings::roomy());
+        let (who, token) = simulation.ask_for_page();
+        begin(&mut simulation, token, length);
+        simulation.reactor.send_part(token, b"one");
+        assert_eq!(simulation.reactor.send_kept_part(token, Box::new("")), Part::Queued);
+        assert_eq!(simulation.reactor.send_kept_part(token, Box::new("k".repeat(20_000))), Part::Queued);
+        simulation.reactor.send_part(token, b"two");
+        if length.is_some() {
+            assert_eq!(simulation.reactor.send_kept_part(token, Box::new("too much")), Part::WrongLength);
+        } else {
+            assert_eq!(simulation.reactor.end_answer(token, NO_HEADERS), Part::Queued);
+            assert_eq!(simulation.reactor.send_kept_part(token, Box::new("late")), Part::Gone);
+        }
+        let (answer, kept) = (received(&mut simulation, who), "k".repeat(20_000));
+        match length {
+            None => assert!(body_of(&answer) == format!("3\r\none\r\n4e20\r\n{kept}\r\n3\r\ntwo\r\n0\r\n\r\n")),
+            Some(_) => assert!(body_of(&answer) == format!("one{kept}two")),
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_kept_has_no_body_where_none_may_be() {
+    for (request, status, has_body) in [("GET", 200, true), ("HEAD", 200, false), ("GET", 204, false)] {
+        let mut simulation = Simulation::new(Settings::roomy());
+        let (who, token) = simulation.ask_for_page();
+        simulation.reactor.respond(token, 200, NO_HEADERS, b"");
+        received(&mut simulation, who);
+        let token = ask(&mut simulation, who, &format!("{request} / HTTP/1.1\r\nHost: here\r\n\r\n"));
+        assert!(simulation.reactor.respond_kept(token, status, NO_HEADERS, Box::new("k".repeat(20_000))));
+        assert_eq!(received(&mut simulation, who).ends_with('k'), has_body);
+        // The connection is kept, and the next answer follows.
+        let token = ask(&mut simulation, who, "GET / HTTP/1.1\r\nHost: here\r\n\r\n");
+        assert!(simulation.reactor.respond(token, 200, NO_HEADERS, b"next"));
+        assert!(received(&mut simulation, who).ends_with("\r\n\r\nnext"));
+    }
+}
+
+#[test]
+fn to_a_client_that_takes_everything_at_once_more_is_sent_at_a_time() {
+    const PART: usize = 64 * 1024;
+    for doubled in 0..=3 {
+        let mut simulation = Simulation::new(Settings::roomy());
+        let (_, token) = simulation.ask_for_page();
+        begin(&mut simulation, token, None);
+        simulation.run();
+        for _ in 0..doubled {
+            simulation.reactor.note_pace(token.key, usize::MAX, true);
+        }
+        // Nothing is written until so many parts are queued.
+        let parts = (1..).find(|parts| {
+            assert_eq!(simulation.reactor.send_part(token, &[b'x'; PART]), Part::Queued);
+            simulation.reactor.connections[token.key].outbox.len() < parts * PART
+        });
+        assert_eq!(parts, Some(4 << doubled));
+    }
+}
+
+#[test]
+fn what_is_sent_at_a_time_is_bounded_and_short_again_when_the_client_does_not_take_all() {
+    let mut simulation = Simulation::new(Settings::roomy());
+    let (_, token) = simulation.ask_for_page();
+    begin(&mut simulation, token, None);
+    for (unsent, takes_all, doubled) in [
+        (100_000, true, 0),
+        (300_000, true, 1),
+        (300_000, true, 1),
+        (600_000, true, 2),
+        (10_000, false, 1),
+        (10_000, false, 0),
+        (10_000, false, 0),
+    ] {
+        simulation.reactor.note_pace(token.key, unsent, takes_all);
+        assert_eq!(simulation.reactor.connections[token.key].doubled, doubled);
+    }
+    for _ in 0..10 {
+        simulation.reactor.note_pace(token.key, usize::MAX, true);
+    }
+    assert_eq!(simulation.reactor.connections[token.key].doubled, 3);
+}
+
+#[test]
 fn an_application_waits_for_a_client_that_reads_slowly() {
     let mut simulation = Simulation::new(Settings::roomy());
     let (who, token) = simulation.ask_for_page();

@@ -675,7 +675,12 @@ impl Walk {
             self.peers[who].answers.push_str(&mark);
             if self.random.chance(50) {
                 let filler = if self.random.chance(40) { self.random.below(60_000) } else { 0 };
-                reactor.respond(token, 200, NO_HEADERS, (mark + &"z".repeat(filler)).as_bytes());
+                let body = mark + &"z".repeat(filler);
+                if self.random.chance(50) {
+                    reactor.respond(token, 200, NO_HEADERS, body.as_bytes());
+                } else {
+                    reactor.respond_kept(token, 200, NO_HEADERS, Box::new(body));
+                }
             } else {
                 // The file's last bytes are the answer's first.
                 let length = 1 + self.random.below(FILE_SIZE);
@@ -699,7 +704,12 @@ impl Walk {
             0..6 => {
                 let mark = format!("answer {};", self.answers + 1);
                 let filler = if self.random.chance(30) { self.random.below(60_000) } else { 0 };
-                let part = reactor.send_part(token, (mark.clone() + &"z".repeat(filler)).as_bytes());
+                let content = mark.clone() + &"z".repeat(filler);
+                let part = if self.random.chance(50) {
+                    reactor.send_part(token, content.as_bytes())
+                } else {
+                    reactor.send_kept_part(token, Box::new(content))
+                };
                 if part == Part::Queued {
                     self.answers += 1;
                     self.peers[who].answers.push_str(&mark);
