@@ -218,3 +218,28 @@ fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
     }
     Ok(())
 }
+
+/// Replaced characters would be longer than what they stand for, so that the path would not be the same when it is sent
+/// on.
+#[test]
+fn a_path_that_is_not_utf_8_is_malformed() {
+    let info = Info {
+        fd: 1,
+        client: ([127, 0, 0, 1], 80).into(),
+        path: format!("/{}", "x".repeat(63)),
+        topics: 0,
+        latency: None,
+        opened_at: 0,
+        last_received_at: 0,
+        messages_in: 0,
+        messages_out: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        queued_bytes: 0,
+    };
+    let mut content = content(&Message::Answer(1, Answer::Info(Some((0, info)))));
+    assert!(Message::decode(&content).is_ok());
+    let place = content.iter().rposition(|byte| *byte == b'x').expect("the end of the path");
+    content[place] = 0xFF;
+    assert!(Message::decode(&content).is_err());
+}

@@ -82,7 +82,8 @@ impl Info {
         for word in &mut words {
             *word = reader.u64()?;
         }
-        info.path = path_from_bits(words);
+        let bytes = path_bytes(words);
+        info.path = str::from_utf8(&bytes).map_err(|_| Malformed)?.trim_end_matches('\0').to_owned();
         Ok(info)
     }
 }
@@ -105,8 +106,11 @@ pub(super) fn path_to_bits(path: &str) -> [u64; PATH_BYTES / 8] {
 
 /// If the path was being written meanwhile, the result is any text.
 pub(super) fn path_from_bits(words: [u64; PATH_BYTES / 8]) -> String {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+    String::from_utf8_lossy(&path_bytes(words)).trim_end_matches('\0').to_owned()
+}
+
+fn path_bytes(words: [u64; PATH_BYTES / 8]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 pub(super) fn to_bits(ip: IpAddr) -> u128 {
