@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for_futures
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from . import _core, control, listing
 from .cluster import Answers, Cluster, Host
@@ -55,22 +55,6 @@ NO_WORKER = 255
 END_OF_THREAD = 1.0
 
 
-class _Publication(NamedTuple):
-    """A message for a topic, in the form in which the core takes it."""
-
-    topic: str
-    data: Data
-    is_json: bool
-    """Whether `data` was made from a `dict` or `list`."""
-    exclude: tuple[int, ...]
-    key: str | None
-
-    @classmethod
-    def of(cls, topic: str, data: Sendable, exclude: Iterable[int], key: str | None) -> Self:
-        """Check the arguments of `Publisher.publish`, except for those that the core checks."""
-        return cls(topic, as_text(data), isinstance(data, (dict, list)), check_ids(exclude), key)
-
-
 class _Connection:
     """One connection to the server, and the thread that reads its answers.
 
@@ -99,8 +83,10 @@ class _Connection:
 
             Finalize(None, _finish_all, exitpriority=0)
 
-    def publish(self, publication: "_Publication", wait: float) -> None:
-        self.core.publish(*publication, wait)
+    def publish(
+        self, topic: str, data: Data, is_json: bool, exclude: tuple[int, ...], key: str | None, wait: float
+    ) -> None:
+        self.core.publish(topic, data, is_json, exclude, key, wait)
         self.has_published = True
 
     def broadcast(self, data: Data, exclude: Iterable[int], wait: float) -> None:
@@ -405,8 +391,8 @@ class Publisher(_Sender):
             ValueError: The topic is empty or longer than 255 bytes, `key` is too long, or the message is longer than
                 `send_queue_size`.
         """
-        publication = _Publication.of(topic, data, exclude, key)
-        self._call(lambda connection, wait: connection.publish(publication, wait), timeout)
+        content, is_json, ids = as_text(data), isinstance(data, (dict, list)), check_ids(exclude)
+        self._call(lambda connection, wait: connection.publish(topic, content, is_json, ids, key, wait), timeout)
 
     def broadcast(self, data: Sendable, *, exclude: Iterable[int] = (), timeout: float | None = None) -> None:
         """Send one message to every open WebSocket of the server, except the ids in `exclude`; see `publish`.
@@ -644,8 +630,8 @@ class AsyncPublisher(_Sender):
 
     async def publish(self, topic: str, data: Sendable, *, exclude: Iterable[int] = (), key: str | None = None) -> None:
         """See `Publisher.publish`."""
-        publication = _Publication.of(topic, data, exclude, key)
-        await self._call(lambda connection, wait: connection.publish(publication, wait))
+        content, is_json, ids = as_text(data), isinstance(data, (dict, list)), check_ids(exclude)
+        await self._call(lambda connection, wait: connection.publish(topic, content, is_json, ids, key, wait))
 
     async def broadcast(self, data: Sendable, *, exclude: Iterable[int] = ()) -> None:
         """See `Publisher.broadcast`."""

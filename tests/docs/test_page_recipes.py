@@ -24,6 +24,7 @@ from snippets import Snippet, shows, snippets_of
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from apart import check_apart, runs_apart
 from hubbub import Publisher
 
 PAGE = "docs/recipes.md"
@@ -54,11 +55,10 @@ async def close_code(client: ClientConnection) -> int:
     return client.close_code
 
 
-def in_different_workers(port: int) -> bool:
-    """Whether both workers have a connection, so that a test shows what it should."""
+def check_both_workers_have_some(port: int) -> None:
+    """Check that the connections are in both workers, so that a test shows what it should."""
     with Publisher(port=port) as hub:
-        found = [hub.info(fd) for fd in hub.connections()]
-        return {each.worker_id for each in found if each} == {0, 1}
+        check_apart(hub.info(fd) for fd in hub.connections())
 
 
 async def until_subscribed(port: int, topic: str, count: int) -> None:
@@ -71,12 +71,13 @@ async def until_subscribed(port: int, topic: str, count: int) -> None:
 
 
 @shows(PAGE, "Who is online")
+@runs_apart
 async def test_each_page_shows_who_is_online(snippets: list[Snippet]) -> None:
     async with serving(*snippets, environ=TWO_WORKERS) as running:
         async with running.connect("/?name=ada") as ada:
             await until(ada, {"online": ["ada"]})
             async with running.connect("/?name=grace") as grace, running.connect("/?name=grace") as tab:
-                assert in_different_workers(running.port)
+                check_both_workers_have_some(running.port)
                 for client in (ada, grace, tab):
                     await until(client, {"online": ["ada", "grace"]})
                 async with running.connect("/?name=ada") as again:
@@ -118,13 +119,14 @@ def connections(port: int) -> set[int]:
 
 
 @shows(PAGE, "Who is in the room")
+@runs_apart
 async def test_each_page_knows_who_is_in_the_room(snippets: list[Snippet]) -> None:
     async with serving(*snippets, environ=TWO_WORKERS) as running:
         async with running.connect("/?name=ada") as ada:
             ((ada_id, info),) = (await received(ada))["people"].items()
             assert info == {"name": "ada"}
             async with running.connect("/?name=grace") as grace:
-                assert in_different_workers(running.port)
+                check_both_workers_have_some(running.port)
                 people = (await received(grace))["people"]
                 assert {each["name"] for each in people.values()} == {"ada", "grace"}
                 came = await received(ada)
@@ -136,13 +138,14 @@ async def test_each_page_knows_who_is_in_the_room(snippets: list[Snippet]) -> No
 
 
 @shows(PAGE, "Who is typing")
+@runs_apart
 async def test_the_others_see_who_is_typing(snippets: list[Snippet]) -> None:
     async with (
         serving(*snippets, environ=TWO_WORKERS) as running,
         running.connect("/?name=ada") as ada,
         running.connect("/?name=grace") as grace,
     ):
-        assert in_different_workers(running.port)
+        check_both_workers_have_some(running.port)
         await until_subscribed(running.port, "typing:garden", 2)
         await ada.send('{"typing": true}')
         typing = await received(grace)
@@ -156,6 +159,7 @@ async def test_the_others_see_who_is_typing(snippets: list[Snippet]) -> None:
 
 
 @shows(PAGE, "One user in several tabs")
+@runs_apart
 async def test_a_user_is_in_all_tabs(snippets: list[Snippet]) -> None:
     ada: dict[str, Any] = {"additional_headers": {"Cookie": "session=secret-of-ada"}}
     grace: dict[str, Any] = {"additional_headers": {"Cookie": "session=secret-of-grace"}}
@@ -165,7 +169,7 @@ async def test_a_user_is_in_all_tabs(snippets: list[Snippet]) -> None:
         running.connect(**ada) as second,
         running.connect(**grace) as other,
     ):
-        assert in_different_workers(running.port)
+        check_both_workers_have_some(running.port)
         await until_subscribed(running.port, "user ada", 2)
         await first.send('{"type": "draft", "text": "dear"}')
         assert await received(second) == {"type": "draft", "text": "dear"}
@@ -305,13 +309,14 @@ async def test_a_fast_client_is_slowed_down(snippets: list[Snippet]) -> None:
 
 
 @shows(PAGE, "The last value for new subscribers")
+@runs_apart
 async def test_a_new_subscriber_gets_the_last_value(snippets: list[Snippet]) -> None:
     server, sends = snippets
     async with serving(server, environ=TWO_WORKERS) as running, running.connect("/prices/tea") as first:
         await sending(sends, running)
         assert await received(first) == {"value": 3.2}
         async with running.connect("/prices/tea") as second, running.connect("/prices/milk"):
-            assert in_different_workers(running.port)
+            check_both_workers_have_some(running.port)
             assert await received(second) == {"value": 3.2}
             await until_subscribed(running.port, "price:tea", 2)
             await sending(sends, running, {"3.2": "3.3"})

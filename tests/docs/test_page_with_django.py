@@ -7,9 +7,10 @@ import pytest
 from as_process import serving
 from django.db import transaction  # type: ignore[import-untyped]
 from snippets import Snippet, execute, shows
-from with_framework import OF_SERVER, ask, in_different_workers, rooms_work, served
+from with_framework import OF_SERVER, ask, check_both_workers_have_some, rooms_work, served
 
 import hubbub
+from apart import runs_apart
 
 PAGE = "docs/with/django.md"
 OF_APPLICATION = ("-m", "hubbub", "run", "app:application")
@@ -39,6 +40,7 @@ def test_a_message_is_sent_after_the_commit(snippets: list[Snippet], monkeypatch
 
 
 @shows(PAGE, "With Channels")
+@runs_apart
 async def test_consumers_subscribe_to_a_topic(snippets: list[Snippet]) -> None:
     async with (
         served(*snippets, arguments=OF_APPLICATION) as running,
@@ -47,7 +49,7 @@ async def test_consumers_subscribe_to_a_topic(snippets: list[Snippet]) -> None:
     ):
         for client in (ada, grace):
             assert await client.recv() == "welcome"
-        assert in_different_workers(running)
+        check_both_workers_have_some(running)
         await ada.send("hello")
         assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]
         assert (await ask(running, "GET", "/unknown"))[0] == 404

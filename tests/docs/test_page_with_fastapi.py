@@ -6,7 +6,9 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 from snippets import Snippet, shows
-from with_framework import OF_SERVER, PROGRAM, ask, in_different_workers, post, served, until_subscribed
+from with_framework import OF_SERVER, PROGRAM, ask, check_both_workers_have_some, post, served, until_subscribed
+
+from apart import runs_apart
 
 PAGE = "docs/with/fastapi.md"
 
@@ -22,6 +24,7 @@ IN_THE_ROOM = """
 
 
 @shows(PAGE, "A room")
+@runs_apart
 async def test_a_room_and_routes_that_send_to_it(snippets: list[Snippet]) -> None:
     async with (
         served(*snippets) as running,
@@ -30,7 +33,7 @@ async def test_a_room_and_routes_that_send_to_it(snippets: list[Snippet]) -> Non
         running.connect("/rooms/kitchen") as edsger,
     ):
         fds = [json.loads(await client.recv())["fd"] for client in (ada, grace, edsger)]
-        assert in_different_workers(running)
+        check_both_workers_have_some(running)
         await ada.send("hello")
         assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]
         assert await post(running, "/rooms/garden", "tea is ready") == 200
@@ -56,9 +59,10 @@ async def test_a_browser_in_the_room(snippets: list[Snippet], page: Page) -> Non
 
 
 @shows(PAGE, "Start and end")
+@runs_apart
 async def test_the_time_is_told(snippets: list[Snippet]) -> None:
     async with served(*snippets) as running, running.connect("/time") as one, running.connect("/time") as other:
-        assert in_different_workers(running)
+        check_both_workers_have_some(running)
         for client in (one, other):
             assert re.fullmatch(r"\d\d:\d\d:\d\d", str(await client.recv()))
     # Two processes may print at the same time, and then their lines are one.
@@ -75,13 +79,14 @@ async def test_only_one_worker_tells_the_time(snippets: list[Snippet]) -> None:
 
 @pytest.mark.parametrize("arguments", [PROGRAM, OF_SERVER])
 @shows(PAGE, "Settings, and callbacks beside the application")
+@runs_apart
 async def test_an_endpoint_beside_the_application(snippets: list[Snippet], arguments: tuple[str, ...]) -> None:
     async with (
         served(*snippets, arguments=arguments) as running,
         running.connect("/live/garden") as ada,
         running.connect("/live/garden") as grace,
     ):
-        assert in_different_workers(running)
+        check_both_workers_have_some(running)
         await until_subscribed(running, "room garden", 2)
         await ada.send("hello")
         assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]

@@ -10,7 +10,9 @@ import socketio  # type: ignore[import-untyped]
 import socketio.exceptions  # type: ignore[import-untyped]
 from as_process import Running
 from snippets import Snippet, shows
-from with_framework import HUBBUB_RUN, OF_SERVER, in_different_workers, post, served
+from with_framework import HUBBUB_RUN, OF_SERVER, check_both_workers_have_some, post, served
+
+from apart import runs_apart
 
 PAGE = "docs/with/socketio.md"
 
@@ -62,13 +64,14 @@ async def test_clients_talk_in_a_room(snippets: list[Snippet], transports: tuple
 
 
 @shows(PAGE, "Several workers")
+@runs_apart
 async def test_clients_of_two_workers_are_in_one_room(snippets: list[Snippet]) -> None:
     async with (
         served(*snippets, arguments=OF_SERVER) as running,
         joined(running, "garden", "websocket") as ada,
         joined(running, "garden", "websocket") as grace,
     ):
-        assert in_different_workers(running)
+        check_both_workers_have_some(running)
         for client, text in ((ada, "hello"), (grace, "good morning")):
             await client.say("garden", text)
             assert [await ada.hears(), await grace.hears()] == [text, text]

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from as_process import Running, serving
 from snippets import Snippet
 
+from apart import check_apart, runs_apart
 from hubbub import Publisher
 
 HUBBUB_RUN = ("-m", "hubbub", "run", "app:app")
@@ -56,10 +57,10 @@ async def post(running: Running, path: str, text: str) -> int:
     return status
 
 
-def in_different_workers(running: Running) -> bool:
-    """Whether both workers have a connection, so that a test shows what it should."""
+def check_both_workers_have_some(running: Running) -> None:
+    """Check that the connections are in both workers, so that a test shows what it should."""
     with Publisher(port=running.port) as hub:
-        return {info.worker_id for fd in hub.connections() if (info := hub.info(fd))} == {0, 1}
+        check_apart(hub.info(fd) for fd in hub.connections())
 
 
 async def until_subscribed(running: Running, topic: str, count: int) -> None:
@@ -71,6 +72,7 @@ async def until_subscribed(running: Running, topic: str, count: int) -> None:
             found = hub.subscribers(topic)
 
 
+@runs_apart
 async def rooms_work(running: Running, *, at: str = "/rooms", sends_text: bool = True) -> None:
     """Check a page's room: its clients in both workers hear each other and the route, and those of another room do not.
 
@@ -93,7 +95,7 @@ async def rooms_work(running: Running, *, at: str = "/rooms", sends_text: bool =
     ):
         for client in (ada, grace, edsger):
             assert await client.recv() == "welcome"
-        assert in_different_workers(running)
+        check_both_workers_have_some(running)
         await ada.send("hello")
         assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]
         await say("garden", "tea is ready")
