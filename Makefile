@@ -16,6 +16,9 @@ QUICK_TESTS := tests/behaviour -k embedded
 PARALLEL := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2) --dist loadfile
 # The tests start many processes. If PYTHONDONTWRITEBYTECODE is set, each would compile these again.
 COMPILED := python tests/behaviour tests/faults tests/hosts
+# Installs a program from Debian's package of that name, if that is possible. What needs it says so where it is missing.
+installed = @command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --yes $(1); } >/dev/null || true
+
 # The tests whose coverage `make coverage` reports, and pytest's options for them.
 COVERED ?= $(PARALLEL) tests/unit tests/behaviour
 
@@ -26,6 +29,7 @@ demo: build
 	$(RUN) $(if $(HOSTS),scripts/demo_hosts.py $(HOSTS),-m hubbub demo)
 
 test: build .venv/test
+	$(call installed,redis-server)
 	cargo test --quiet $(RUST_TESTS)
 	$(BIN)/python -m compileall -q $(COMPILED)
 	$(RUN) -m pytest --ignore tests/package $(PARALLEL)
@@ -62,6 +66,7 @@ check: build .venv/test .venv/lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy python
+	$(call installed,redis-server)
 	cargo test --quiet $(RUST_TESTS)
 	$(RUN) -m pytest --quiet tests/unit $(PARALLEL)
 	$(RUN) -m pytest --quiet $(QUICK_TESTS) $(PARALLEL)
@@ -115,7 +120,7 @@ bench: build .venv/bench
 
 # Count the server's instructions for a message, and compare them with the stored figures. Needs valgrind.
 instructions: build .venv/bench
-	@command -v valgrind >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --yes valgrind; } >/dev/null || true
+	$(call installed,valgrind)
 	$(RUN) benchmarks/instructions.py
 
 # All peers and all workloads, and the plots; socketify needs libuv (Debian: libuv1).
@@ -124,7 +129,7 @@ bench-all: build .venv/bench-all
 
 # What several hosts on a Redis cost. Needs redis-server.
 bench-hosts: build .venv/bench-all
-	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --yes redis-server; } >/dev/null || true
+	$(call installed,redis-server)
 	$(RUN) benchmarks/hosts.py
 
 # Build the site, site/index.html. Mistakes in pages and links make it fail.

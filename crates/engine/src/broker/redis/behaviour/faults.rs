@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::io::{Seek as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::super::Broker;
 use super::super::super::hosts::Hosts;
 use super::super::link::tests::server::Server;
 use super::client::Client;
-use super::node::{Event, Node};
+use super::node::{Event, LONG, Node};
 use crate::topics::publication::Position;
 
 fn placed(node: &mut Node, text: &str) -> Position {
@@ -216,12 +216,11 @@ fn the_members_of_a_host_that_dies_are_lost_once() {
     drop(dead);
     // As if the time was over.
     Client::new(server.port).say(&format!("DEL p:lease:{host}"));
-    for _ in 0..300 {
+    let until = Instant::now() + LONG;
+    while one.lost().len() + other.lost().len() < expected.len() {
+        assert!(Instant::now() < until, "{} and {} are lost", one.lost().len(), other.lost().len());
         one.run(Duration::from_millis(20));
         other.run(Duration::from_millis(20));
-        if one.lost().len() + other.lost().len() >= expected.len() {
-            break;
-        }
     }
     assert!(one.lost().is_disjoint(&other.lost()));
     let lost: HashSet<_> = one.lost().union(&other.lost()).cloned().collect();

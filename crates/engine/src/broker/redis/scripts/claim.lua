@@ -20,13 +20,15 @@ for number = 1, HOSTS do
     end
 end
 
+-- A host that listens to a number's channel is still there, or may be about to claim it again. With the same token it was
+-- copied: a host that was killed listens no more.
+local heard = redis.call('PUBSUB', 'NUMSUB', unpack(of_all('h')))
+
 local old = tonumber(ARGV[5])
-if old > 0 and (not held[old] or held[old] == ARGV[6]) then
+if old > 0 and (not held[old] or held[old] == ARGV[6] and heard[2 * old] == 0) then
     return take(old)
 end
 
--- A host that listens to a number's channel may be about to claim it again.
-local heard = redis.call('PUBSUB', 'NUMSUB', unpack(of_all('h')))
 local numbers = {}
 for number = 1, HOSTS do
     numbers[number] = number

@@ -1,11 +1,13 @@
 //! A `redis-server` of the test's own.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{self, AddressFamily, SocketType};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::LONG;
@@ -20,10 +22,18 @@ pub(crate) struct Server {
     arguments: Vec<String>,
 }
 
-/// A port that nobody uses.
+/// A port that nobody uses. On Linux nobody else is given it as long as this process runs: a socket stays bound to it,
+/// which does not hinder a server, because both may reuse addresses.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("its number").port()
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    fcntl_setfd(&socket, FdFlags::CLOEXEC).expect("a socket that is not inherited");
+    net::sockopt::set_socket_reuseaddr(&socket, true).expect("an address that may be reused");
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = net::getsockname(&socket).expect("an address");
+    if cfg!(target_os = "linux") {
+        std::mem::forget(socket);
+    }
+    SocketAddr::try_from(address).expect("an address of the internet").port()
 }
 
 impl Server {

@@ -146,7 +146,9 @@ fn connections_end_although_somebody_else_holds_their_sockets() {
         peer.is_some_and(|peer| peer.port() == server.port)
     };
     let mut held: Vec<OwnedFd> = Vec::new();
-    for entry in std::fs::read_dir("/proc/self/fd").expect("descriptors").flatten() {
+    // All of them before the copies are made, which would be found, too.
+    let entries: Vec<_> = std::fs::read_dir("/proc/self/fd").expect("descriptors").flatten().collect();
+    for entry in entries {
         let number = entry.file_name().to_string_lossy().parse().expect("a number");
         let Ok(process) = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
         else {
