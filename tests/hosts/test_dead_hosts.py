@@ -132,10 +132,9 @@ async def test_a_host_that_stops_properly_gets_its_number_back(redis: RedisServe
 
 
 async def test_hosts_with_the_same_name_and_the_same_files_are_two(redis: RedisServer, start_hosts: StartHosts) -> None:
-    """As two machines are that were copied from one image."""
+    """As two machines are that were copied from one image, while one of them was running."""
     (original,) = start_hosts(redis.url())
     client = await original.connect()
-    client.abort()
     (copy,) = start_hosts(None)
     await asyncio.to_thread(copy.stop)
     for file in original.directory.iterdir():
@@ -146,7 +145,10 @@ async def test_hosts_with_the_same_name_and_the_same_files_are_two(redis: RedisS
     hosts = Hosts([original, copy], original.directory.parent / "members")
     await hosts.know_each_other()
     async with bystanding(hosts), hosts.clients() as (first, second):
-        assert number_of(first.fd) != number_of(second.fd)
+        # The original has kept its number, and its connections.
+        assert number_of(first.fd) == number_of(client.fd) != number_of(second.fd)
+        assert await client.ask("fd") == client.fd
+    client.abort()
 
 
 def test_no_id_is_given_out_twice_by_five_hosts_that_are_killed_frozen_and_skewed(

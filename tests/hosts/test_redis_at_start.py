@@ -15,7 +15,7 @@ from bystanders import bystanding
 from hub_server import HubServer
 from memory_readers import OPTIONS
 from redis_server import PORTS, RedisServer, StartRedis, redis_running
-from several_hosts import PROGRAM, Hosts, StartHosts, number_of, until
+from several_hosts import PROGRAM, Hosts, StartHosts, hears, number_of, until
 
 
 def cannot_start(directory: Path, broker: str, **settings: Any) -> str:
@@ -191,6 +191,20 @@ def test_ids_of_a_server_that_served_alone_stay_its_own_when_it_joins(
             assert len(set(ids[2:])) == 2
 
     asyncio.run(run())
+
+
+async def test_a_new_host_reaches_the_others_at_once(redis: RedisServer, start_hosts: StartHosts) -> None:
+    """It does not wait until they say again that they are there, which they do every few seconds."""
+    async with start_hosts(redis.url(), redis.url()).clients() as others:
+        for _ in range(3):
+            (new,) = start_hosts(redis.url())
+            async with new.client_of(0) as client:
+                assert {number_of(other.fd) for other in others} < set(
+                    await client.ask("[host.number for host in server.hosts()]")
+                )
+                for other in others:
+                    assert await client.ask(f"server.push({other.fd}, 'from the new one')") is True
+                    assert await hears(other) == "from the new one"
 
 
 def test_without_a_broker_a_server_is_alone_as_ever(start_hosts: StartHosts) -> None:

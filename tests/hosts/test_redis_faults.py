@@ -257,6 +257,24 @@ async def until_connects(connect: Callable[[], Awaitable[HubClient]]) -> None:
         await asyncio.sleep(0.05)
 
 
+async def test_a_host_whose_lease_is_not_renewed_says_that_it_gives_out_no_ids(
+    redis: RedisServer, two_hosts: Hosts
+) -> None:
+    """Redis answers, but may not carry out what renews a lease."""
+    async with bystanding(two_hosts) as bystanders:
+        assert redis.ask("ACL", "SETUSER", "default", "-eval", "-evalsha") == "OK"
+        begin = time.monotonic()
+        for host in two_hosts:
+            await asyncio.to_thread(host.becomes_degraded)
+        assert time.monotonic() - begin < LEASE + TOLERANCE
+        await bystanders.local_delivery_goes_on()
+        assert redis.ask("ACL", "SETUSER", "default", "+@all") == "OK"
+        await bystanders.reach_all_hosts()
+        for host in two_hosts:
+            await until_connects(host.connect)
+    says_that_redis_was_away(two_hosts)
+
+
 # ---- topics with history ---------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 //! The server is where the Sentinels say.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use super::server::free_port;
 use super::*;
@@ -25,7 +25,8 @@ fn wait_until_the_replica_can_be_chosen(sentinel: &Server) {
     let until = Instant::now() + LONG;
     loop {
         let mut stream = TcpStream::connect(("127.0.0.1", sentinel.port)).expect("a connection");
-        stream.write_all(b"SENTINEL REPLICAS main\r\nQUIT\r\n").expect("written");
+        stream.write_all(b"SENTINEL REPLICAS main\r\n").expect("written");
+        stream.shutdown(Shutdown::Write).expect("a half-closed connection");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         if answer.contains("master-link-status\r\n$2\r\nok\r\n") {
