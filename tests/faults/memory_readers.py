@@ -26,6 +26,8 @@ OPTIONS = {"history": HISTORY, "seconds": 3600, "envelope": True, "presence": Tr
 # So small that a client that stops reading for a while is closed.
 SETTINGS = {"send_queue_size": 65_536, "close_timeout": 1}
 CLIENTS = 200
+# So often is a last message published to each topic, if topics may lose their history until then.
+SETTLING = 5
 PUBLISHERS = 3
 # Messages that a publisher publishes at a time.
 BATCH = 20
@@ -85,7 +87,7 @@ class Reader:
 
     def __init__(self, number: int, record: Record, servers: Servers) -> None:
         self.number = number
-        self.topic = random.choice(ROOMS)
+        self.topic = ROOMS[number % len(ROOMS)]
         self.position: list[Any] | None = None
         """That of the last message, or of the last outcome of a join."""
         self._record = record
@@ -96,7 +98,7 @@ class Reader:
         self._unplaced: set[tuple[str, int]] = set()
         """Messages of this connection without a place in the history."""
         self.has_heard = asyncio.Event()
-        """Set with each message."""
+        """Set with each message, and when a connection ends."""
         self._joined: asyncio.Future[None]
 
     async def connect(self) -> None:
@@ -104,12 +106,26 @@ class Reader:
         self._asked, self._early, self._unplaced = self.position, [], set()
         self._joined = asyncio.get_running_loop().create_future()
         self.client = await self._servers.connect(hear=self._hear)
+        self.client.ended.add_done_callback(lambda _: self.has_heard.set())
         self._record.joins[self.client.fd] = self.topic
         name = f"reader {self.number}"
         await self.client.ask(f"join(fd, {self.topic!r}, {self._asked!r}, {name!r})")
         await asyncio.wait([self._joined, self.client.ended], return_when=asyncio.FIRST_COMPLETED)
         if not self._joined.done():
             raise Lost
+
+    def has(self, data: tuple[str, int]) -> bool:
+        """Return whether it is connected, and this was the last message."""
+        assert self.position is not None
+        epoch, offset = self.position
+        is_last = self._record.messages.get((self.topic, epoch, offset)) == data
+        return is_last and not self.client.ended.done()
+
+    async def gets_or_ends(self, data: tuple[str, int]) -> None:
+        """Wait until this was the last message, or the connection has ended, or something has failed."""
+        while not (failures or self.has(data) or self.client.ended.done()):
+            self.has_heard.clear()
+            await self.has_heard.wait()
 
     def _hear(self, text: str) -> None:
         try:
@@ -329,7 +345,7 @@ async def run(
         enough.set()
         await asyncio.wait(flapping)
     assert not failures, failures[0]
-    await settle(servers, readers)
+    await settle(servers, readers, loses_history)
     assert not failures, failures[0]
     missing = check_publishers(record, publishing)
     # A room may be without connected readers for a moment; all of them together see nearly everything.
@@ -340,26 +356,28 @@ async def run(
     return Result(turns, sum(publishing.sent.values()), record, events)
 
 
-async def settle(servers: Servers, readers: list[Reader]) -> None:
-    """Have all readers connected, and wait until each has everything."""
-    for reader in readers:
-        while not hasattr(reader, "client") or reader.client.ended.done():
-            with suppress(Lost, OSError):
-                await reader.connect()
-    async with servers.client_of(0) as client:
-        for topic in ROOMS:
-            await client.ask(f"publish({topic!r}, 'last', 0, 1)")
-    async with asyncio.timeout(PATIENCE):
+async def settle(servers: Servers, readers: list[Reader], loses_history: bool) -> None:
+    """Have all readers connected, and wait until each has everything.
+
+    If history may be lost, a topic may still begin a new epoch, which closes its subscribers, or the last message may
+    have got no place. In that case, another one is published.
+    """
+    turns = SETTLING if loses_history else 1
+    for turn in range(turns):
         for reader in readers:
-            while not failures and not is_last(reader):
-                reader.has_heard.clear()
-                await reader.has_heard.wait()
-
-
-def is_last(reader: Reader) -> bool:
-    assert reader.position is not None
-    epoch, offset = reader.position
-    return reader._record.messages.get((reader.topic, epoch, offset)) == ("last", 0)
+            while not hasattr(reader, "client") or reader.client.ended.done():
+                with suppress(Lost, OSError):
+                    await reader.connect()
+        async with servers.client_of(0) as client:
+            for topic in ROOMS:
+                await client.ask(f"publish({topic!r}, 'last', {turn}, 1)")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE / turns):
+                for reader in readers:
+                    await reader.gets_or_ends(("last", turn))
+        if failures or all(reader.has(("last", turn)) for reader in readers):
+            return
+    raise AssertionError([reader.position for reader in readers if not reader.has(("last", turn))])
 
 
 def check_publishers(record: Record, publishing: Publishing) -> int:
