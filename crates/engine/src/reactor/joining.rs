@@ -117,8 +117,8 @@ impl Joining {
 impl Reactor {
     /// Subscribes a connection of any process to a topic, and sends it what it has missed: everything `since` a
     /// position, or, if that cannot be had, the `last` messages. The outcome comes as [`crate::Event::Answered`] with
-    /// [`Answer::Joined`], or [`Answer::Refused`] if too many joins wait. `info`: what presence says about the
-    /// connection, as JSON.
+    /// [`Answer::Joined`]; [`Answer::Refused`] if too many joins wait; or [`Answer::SilentHost`] if nothing answers.
+    /// `info`: what presence says about the connection, as JSON.
     pub fn join_topic(
         &mut self,
         number: u64,
@@ -293,7 +293,7 @@ impl Reactor {
             && self.clock.now >= at + PATIENCE
         {
             // The answer is lost.
-            self.missed_is_answered(*number, Answer::Refused);
+            self.missed_is_answered(*number, Answer::SilentHost(0));
         }
         if self.joining.retry_at.is_some_and(|at| self.clock.now >= at) {
             self.joining.retry_at = None;
@@ -315,15 +315,16 @@ impl Reactor {
         let Some(topic) = self.joining.take_number(number) else { return };
         match answer {
             Answer::History(history) => self.finish_reading(&topic, &history),
-            _ => self.give_up_or_retry(topic),
+            Answer::SilentHost(host) => self.give_up_or_retry(topic, || Answer::SilentHost(host)),
+            _ => self.give_up_or_retry(topic, || Answer::Refused),
         }
         if self.joining.retry_at.is_none() {
             self.ask_due();
         }
     }
 
-    /// Asks again later on behalf of those who have not waited too long.
-    fn give_up_or_retry(&mut self, topic: Box<str>) {
+    /// Asks again later on behalf of those who have not waited too long; the others get `outcome`.
+    fn give_up_or_retry(&mut self, topic: Box<str>, outcome: impl Fn() -> Answer) {
         let now = self.clock.now;
         let Some(reading) = self.joining.topics.get_mut(&topic) else { return };
         reading.number = 0;
@@ -331,7 +332,7 @@ impl Reactor {
         let is_over = reading.joins.is_empty() && reading.gap.is_none();
         self.joining.count -= overdue.len();
         for join in overdue {
-            self.conclude(join.asker, Answer::Refused);
+            self.conclude(join.asker, outcome());
         }
         if is_over {
             self.joining.topics.remove(&topic);

@@ -383,7 +383,7 @@ fn if_the_history_was_lost_with_messages_subscribers_are_told_before_the_next_on
 }
 
 #[test]
-fn an_answer_that_is_lost_is_asked_for_again_and_a_join_that_waits_too_long_is_refused() {
+fn an_answer_that_is_lost_is_asked_for_again_and_a_join_that_waits_too_long_ends() {
     let mut simulation = simulation();
     let mut hub = PlayedHub::of(&mut simulation);
     let (who, fd) = simulation.open();
@@ -400,5 +400,22 @@ fn an_answer_that_is_lost_is_asked_for_again_and_a_join_that_waits_too_long_is_r
     let (_, other) = simulation.open();
     simulation.reactor.join_topic(6, other, "room:1", None, 2, None);
     simulation.pass(Duration::from_secs(6));
-    assert!(simulation.application.seen.contains(&Seen::Answered(6, Answer::Refused)));
+    assert!(simulation.application.seen.contains(&Seen::Answered(6, Answer::SilentHost(0))));
+}
+
+#[test]
+fn a_join_learns_that_the_broker_does_not_answer() {
+    let mut simulation = simulation();
+    let mut hub = PlayedHub::of(&mut simulation);
+    let (_, fd) = simulation.open();
+    simulation.reactor.join_topic(5, fd, "room:1", None, 2, None);
+    simulation.run();
+    // As the hub answers while Redis is away.
+    for _ in 0..60 {
+        if let Some((number, _)) = hub.question() {
+            hub.send(&mut simulation, &Message::Answer(number, Answer::SilentHost(0)));
+        }
+        simulation.pass(Duration::from_millis(100));
+    }
+    assert!(simulation.application.seen.contains(&Seen::Answered(5, Answer::SilentHost(0))));
 }
