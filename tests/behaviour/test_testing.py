@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from hubbub import NotRunning, Refuse, Request, Response, Server
 from hubbub.testing import Client, connected
+from ports import free_port
 
 # Seconds for what is awaited in vain.
 SHORT = 0.1
@@ -205,9 +206,7 @@ async def test_a_certificate_of_the_server_is_trusted() -> None:
 
 
 async def test_a_server_that_another_process_is_starting_is_awaited(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (tmp_path / "app.py").write_text(
         "from hubbub import Server\n"
         f"server = Server(port={port}, workers=1, control=None)\n"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from playwright.async_api import BrowserContext, Locator, Page, expect
 from programs import EXAMPLES, Program, running
 
 from hubbub.testing import connected
+from ports import free_port
 
 FOLDER = EXAMPLES / "notifications"
 PASSWORDS = {"ada": "engine", "grace": "compiler"}
@@ -84,8 +84,7 @@ async def running_api(live: Program, environ: dict[str, str]) -> AsyncIterator[S
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     return {
         "PORT": str(port),
         "HUBBUB_ORIGINS": f"http://127.0.0.1:{port}",

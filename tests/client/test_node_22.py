@@ -13,6 +13,7 @@ from typing import NoReturn
 import pytest
 
 from hubbub import Server
+from ports import free_port
 
 HERE = Path(__file__).parent / "node22"
 PATIENCE = 30
@@ -86,8 +87,8 @@ def greeter(port: int) -> Server:
 async def test_it_comes_back_by_its_backoff_where_it_was_refused(node_22: str) -> None:
     # Bound, but not listening: connections are refused, and no other program can get the port.
     with socket.socket() as down:
-        down.bind(("127.0.0.1", 0))
-        port: int = down.getsockname()[1]
+        port = free_port()
+        down.bind(("127.0.0.1", port))
         async with connecting(node_22, port) as client:
             # Its connectTimeout is an hour.
             assert await client.lines_up_to("waiting") == ["error", "waiting"]
