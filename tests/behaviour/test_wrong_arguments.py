@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 
 import hubbub
-from hubbub import Accept, AsyncPublisher, Endpoint, Frame, Page, Publisher, Refuse, Response, Server, StaticFiles
+from hubbub import (
+    Accept,
+    AsyncPublisher,
+    Cluster,
+    Endpoint,
+    Frame,
+    Page,
+    Publisher,
+    Refuse,
+    Response,
+    Server,
+    StaticFiles,
+)
 
 AN_INT = "an int"
 A_STR = "a str"
@@ -41,6 +53,8 @@ MEMBERS: Arguments = {"topic": ("t", A_STR), "limit": (1, AN_INT)}
 HISTORY: Arguments = {**MEMBERS, "since": (None, ANYTHING), "newest_first": (True, "a bool")}
 INFO: Arguments = {"info": ({"name": "Ada"}, "encodable as JSON")}
 SEND_MESSAGE: Arguments = {"data": ("x", DATA), "worker_id": (0, AN_INT)}
+# A day: the servers of these tests stop earlier.
+DRAIN: Arguments = {"seconds": (86_400, SECONDS)}
 TIMEOUT: Arguments = {"timeout": (5, SECONDS)}
 PUBLISHER: Arguments = {"path": ("there.sock", "a str or os.PathLike"), "port": (9501, AN_INT), "timeout": (5, SECONDS)}
 
@@ -101,6 +115,8 @@ TABLE: dict[type, dict[str, Arguments]] = {
         "connections": TIMEOUT,
         "info": {"fd": (1, AN_INT)} | TIMEOUT,
         "stats": TIMEOUT,
+        "hosts": TIMEOUT,
+        "drain": DRAIN | TIMEOUT,
     },
     AsyncPublisher: {
         "__init__": PUBLISHER,
@@ -115,6 +131,14 @@ TABLE: dict[type, dict[str, Arguments]] = {
         "presence": MEMBERS,
         "send_message": SEND_MESSAGE,
         "info": {"fd": (1, AN_INT)},
+        "drain": DRAIN,
+    },
+    Cluster: {
+        "exists": {"fd": (1, AN_INT)},
+        "info": {"fd": (1, AN_INT)},
+        "subscribers": {"topic": ("t", A_STR)},
+        "members": MEMBERS,
+        "topics": TOPICS,
     },
     Endpoint: {"__init__": {"path": ("/chat", A_STR)}, "on": ON},
     Response: {
@@ -162,6 +186,7 @@ TABLE: dict[type, dict[str, Arguments]] = {
 NOT_HERE = {
     (Server, "__init__"),
     (Server, "state"),
+    (Cluster, "__init__"),
     (Endpoint, "__init__"),
     (StaticFiles, "__call__"),
     (Page, "__call__"),
@@ -192,6 +217,7 @@ async def called(tmp_path: Path) -> AsyncIterator[Callable[[type, str, dict[str,
                 Server: server,
                 Publisher: publisher,
                 AsyncPublisher: asynchronous,
+                Cluster: server.cluster,
                 Response: Response(),
             }
             await asyncio.to_thread(publisher.__enter__)
@@ -256,7 +282,7 @@ def test_no_public_class_is_forgotten() -> None:
     classes = {value for value in vars(hubbub).values() if inspect.isclass(value)}
     makers = {kind for kind in classes if not issubclass(kind, Exception | int | tuple | dict)}
     # Users do not create these, except for the settings, which have their own checks.
-    received = {hubbub.Request, hubbub.Timer, hubbub.History, hubbub.Message, hubbub.Joined}
+    received = {hubbub.Request, hubbub.Timer, hubbub.History, hubbub.Message, hubbub.Joined, hubbub.Host, hubbub.Ids}
     assert makers - set(TABLE) == {*received, hubbub.Settings}
 
 
