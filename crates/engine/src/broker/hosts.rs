@@ -25,7 +25,7 @@ pub(crate) trait Hosts {
     /// Sends on its way what has been asked for.
     fn flush(&mut self);
 
-    /// Sends a frame to one host. Returns false if it does not fit.
+    /// Sends a frame to one host. Returns false if it does not fit; it is then counted.
     fn send(&mut self, host: u8, frame: &[u8]) -> bool;
 
     /// The same to all others.
@@ -33,6 +33,9 @@ pub(crate) trait Hosts {
 
     /// The same to those that want the topic.
     fn publish(&mut self, topic: &str, frame: &[u8]) -> bool;
+
+    /// Tells all others about this host, now or not at all. It is not counted if it is lost.
+    fn announce(&mut self, frame: &[u8]);
 
     /// Wants the messages of a topic.
     fn want(&mut self, topic: &str);

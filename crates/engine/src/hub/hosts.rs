@@ -70,7 +70,7 @@ impl Routing {
         own.into_iter().chain(asked).chain(brokers).min()
     }
 
-    /// Sends a frame to another host. Returns false if it is lost.
+    /// Sends a frame to another host. Returns false if it is lost; it is then counted.
     pub(super) fn send_abroad(&mut self, host: u8, frame: &[u8]) -> bool {
         if let Some(is_sent) = self.with_hosts(|hosts| hosts.send(host, frame)) {
             return is_sent;
@@ -80,6 +80,8 @@ impl Routing {
         if fits {
             abroad.waiting_bytes += frame.len();
             abroad.waiting.push((host, frame.to_vec()));
+        } else {
+            add(&self.desk.registry.header().past.commands_dropped, 1);
         }
         fits
     }
@@ -161,8 +163,12 @@ impl Routing {
             }
             Message::Host(host) if host.number == from => self.note_host(&host),
             Message::HostLeaves => self.lose_host(from),
-            // For a number that this host had before.
-            Message::Command(_) | Message::Watch(_) | Message::AwaitRoom { .. } | Message::Room { .. } => {}
+            // For, or from, a number that a host had before.
+            Message::Command(_)
+            | Message::Watch(_)
+            | Message::Gone(_)
+            | Message::AwaitRoom { .. }
+            | Message::Room { .. } => {}
             _ => self.count_garbage(),
         }
     }
@@ -235,7 +241,7 @@ impl Routing {
         registry.note_host(&host);
         let mut frame = Vec::new();
         Message::Host(host).encode(&mut frame);
-        self.with_hosts(|hosts| hosts.send_to_all(&frame));
+        self.with_hosts(|hosts| hosts.announce(&frame));
     }
 
     // ---- the number of this host ------------------------------------------------------------------------------------
@@ -311,7 +317,7 @@ impl Routing {
         let mut frame = Vec::new();
         Message::HostLeaves.encode(&mut frame);
         self.with_hosts(|hosts| {
-            hosts.send_to_all(&frame);
+            hosts.announce(&frame);
             hosts.leave();
             hosts.flush();
         });

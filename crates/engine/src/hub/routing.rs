@@ -10,7 +10,6 @@ use super::hosts_questions::ABROAD;
 use super::peer::Peer;
 use super::questions::{Gathered, PendingQuestion};
 use super::thread::{MAX_FOR_WORKER, Routing};
-use crate::broker::hosts::Hosts;
 use crate::language::command::Command;
 use crate::language::message::{Answer, Joined, Message, Question};
 use crate::registry::{Fd, Registry, SLOTS, add, topic_bit};
@@ -25,8 +24,8 @@ impl Routing {
             && self.desk.registry.is_abroad(fd)
         {
             // What comes from a host is for this one.
-            if from != Origin::Host && !self.send_abroad(Registry::host_of(fd), frame) {
-                add(&self.desk.registry.header().past.commands_dropped, 1);
+            if from != Origin::Host {
+                self.send_abroad(Registry::host_of(fd), frame);
             }
             return;
         }
@@ -36,7 +35,7 @@ impl Routing {
                     self.place(topic, *publication, exclude);
                 } else {
                     self.pass_to_interested(from.slot(), topic, frame);
-                    self.pass_to_hosts(|hosts| hosts.publish(topic, frame));
+                    self.with_hosts(|hosts| hosts.publish(topic, frame));
                 }
             }
             // Only the hub sends it.
@@ -49,7 +48,7 @@ impl Routing {
                     }
                 }
                 if from != Origin::Host {
-                    self.pass_to_hosts(|hosts| hosts.send_to_all(frame));
+                    self.with_hosts(|hosts| hosts.send_to_all(frame));
                 }
             }
             Command::PipeMessage { to, .. } => match self.current.get(usize::from(*to)).copied().flatten() {
@@ -85,13 +84,6 @@ impl Routing {
             Command::Overflow { fd, .. } | Command::Ping { fd, .. } | Command::Disconnect { fd, .. } => {
                 self.pass(Registry::slot_of(*fd), frame);
             }
-        }
-    }
-
-    /// Passes something on to other hosts, if there may be any.
-    fn pass_to_hosts(&mut self, pass: impl FnOnce(&mut dyn Hosts) -> bool) {
-        if self.abroad.is_some() && self.with_hosts(pass) == Some(false) {
-            add(&self.desk.registry.header().past.commands_dropped, 1);
         }
     }
 

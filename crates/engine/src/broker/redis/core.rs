@@ -12,7 +12,7 @@ use super::lease::{Lease, Token};
 use super::link::Link;
 use super::names::Names;
 use super::number::NumberFile;
-use super::payload::Sender;
+use super::payload::{Sender, begin_frames};
 use super::questions::Questions;
 use super::scripts::Scripts;
 use super::sweep::Sweep;
@@ -133,6 +133,16 @@ impl Core {
     pub(super) fn flush(&mut self, link: &mut Link) {
         let Self { batches, names, dropped, is_full, .. } = self;
         batches.flush(&mut |batch| send(batch, link, names, dropped, is_full));
+    }
+
+    /// Sends what is not a call of the application, and so is not counted if it is lost.
+    pub(super) fn announce(&mut self, link: &mut Link, frame: &[u8]) {
+        self.flush(link);
+        let mut payload = Vec::with_capacity(64 + frame.len());
+        begin_frames(&mut payload, self.batches.sender());
+        payload.extend_from_slice(frame);
+        let tag = Tag { purpose: Purpose::Frames, host: 0, number: 0 };
+        link.command(tag.to_u64(), PATIENCE, &[b"PUBLISH", self.names.all.as_bytes(), &payload]);
     }
 
     /// Has frames gathered, or sent. Returns false if they do not fit.

@@ -192,6 +192,10 @@ impl Hosts for Redis {
         self.core.gather(&mut self.link, |batches, send| batches.for_all(frame, send))
     }
 
+    fn announce(&mut self, frame: &[u8]) {
+        self.core.announce(&mut self.link, frame);
+    }
+
     fn publish(&mut self, topic: &str, frame: &[u8]) -> bool {
         self.core.gather(&mut self.link, |batches, send| batches.for_topic(topic, frame, send))
     }

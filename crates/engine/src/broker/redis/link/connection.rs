@@ -47,6 +47,8 @@ pub(super) struct Connection {
     deadline: Instant,
     /// The Sentinels that are yet to be asked in this attempt; the server that the last one named.
     sentinels: VecDeque<Host>,
+    /// Why those that were asked before could not help.
+    failed: Option<Failure>,
     /// Whom the attempt connects to now, and that host's other addresses.
     target: Option<Host>,
     addresses: VecDeque<SocketAddr>,
@@ -71,6 +73,7 @@ impl Connection {
             stage: Stage::Waiting { until: now },
             deadline: now,
             sentinels: VecDeque::new(),
+            failed: None,
             target: None,
             addresses: VecDeque::new(),
             asks_sentinel: false,
@@ -158,6 +161,7 @@ impl Connection {
             }
             Place::Sentinels { sentinels, .. } => {
                 self.sentinels = sentinels.iter().cloned().collect();
+                self.failed = None;
                 self.asks_sentinel = true;
                 if let Some(first) = self.sentinels.pop_front() {
                     self.approach(first, now);
@@ -295,12 +299,20 @@ impl Connection {
                 }
             }
         }
+        if !self.asks_sentinel {
+            return Err(failure);
+        }
+        let failure = match self.failed.take() {
+            Some(before) => before.and(failure),
+            None => failure,
+        };
         match self.sentinels.pop_front() {
-            Some(sentinel) if self.asks_sentinel => {
+            Some(sentinel) => {
+                self.failed = Some(failure);
                 self.approach(sentinel, now);
                 Ok(())
             }
-            _ => Err(failure),
+            None => Err(failure),
         }
     }
 

@@ -23,6 +23,16 @@ pub(super) enum Failure {
     Unusable(String),
 }
 
+impl Failure {
+    /// Both of this and of another one, which came next. If one of the two may be over in a moment, so may both.
+    pub(super) fn and(self, next: Self) -> Self {
+        let is_lasting = matches!((&self, &next), (Self::Unusable(_), Self::Unusable(_)));
+        let (Self::Lost(text) | Self::Unusable(text), Self::Lost(other) | Self::Unusable(other)) = (self, next);
+        let both = format!("{text}; {other}");
+        if is_lasting { Self::Unusable(both) } else { Self::Lost(both) }
+    }
+}
+
 /// A connection as its server knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {

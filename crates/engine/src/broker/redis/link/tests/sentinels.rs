@@ -64,6 +64,10 @@ fn a_name_that_the_sentinels_do_not_know_is_told_of() {
     let mut ears = Ears::new(&format!("redis+sentinel://other@127.0.0.1:{}/0", sentinel.port));
     let Event::Unusable(told) = ears.until(Event::is_trouble) else { panic!("{:?}", ears.heard) };
     assert!(told.ends_with("(Sentinel) does not know servers of that name"), "{told}");
+    // A second one, which is not there, does not hide what the first one has said.
+    let mut ears = Ears::new(&format!("redis+sentinel://other@127.0.0.1:{},127.0.0.1:1/0", sentinel.port));
+    let Event::Disconnected(told) = ears.until(Event::is_trouble) else { panic!("{:?}", ears.heard) };
+    assert!(told.contains("does not know servers of that name; cannot connect to Redis at 127.0.0.1:1:"), "{told}");
     let mut ears = Ears::new(&format!("redis://127.0.0.1:{}", sentinel.port));
     let Event::Unusable(told) = ears.until(Event::is_trouble) else { panic!("{:?}", ears.heard) };
     assert!(told.contains("is a Sentinel"), "{told}");
