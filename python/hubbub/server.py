@@ -14,7 +14,7 @@ from types import BuiltinMethodType, FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, overload
 
 from . import environment, listing, logs, program
-from ._core import Reactor, bind_push
+from ._core import Reactor, bind_push, unbind_push
 from .asgi.application import Application, check_application
 from .certificates import check_certificates
 from .cluster import Answers, Cluster, Host
@@ -1252,6 +1252,7 @@ def _unbind_push(server: Server) -> None:
     global _pushing
     if _pushing and _pushing() is server:
         _pushing = None
+        unbind_push(server)
         if Server.push is _native_push:
             type.__setattr__(Server, "push", _python_push)
     if isinstance(server.__dict__.get("push"), BuiltinMethodType):

@@ -273,14 +273,19 @@ async def test_a_full_outbox_refuses_pushes_from_elsewhere_too(serve: Serve, pol
         await client.upgrade()
         fd = await running.opened()
 
-        def push_on(server: Server) -> bool:
+        def push_on(server: Server) -> int:
             # A push may be refused only because others are still on their way to the outbox. So go on until the server
             # has applied its policy.
             while server.stats()["slow_consumers_closed"] + server.stats()["messages_dropped"] == 0:
                 server.push(fd, CHUNK)
-            return server.push(fd, CHUNK)
+            taken = 0
+            while server.push(fd, CHUNK):
+                taken += 1
+            return taken
 
-        assert await running.server.run(lambda server, note: asyncio.to_thread(push_on, server)) is False
+        taken = await running.server.run(lambda server, note: asyncio.to_thread(push_on, server))
+        # The kernel and the client's transport may still take some messages, so there may be room again.
+        assert taken == 0 or policy == "drop"
         assert await running.server.exists(fd) is (policy == "drop")
 
 

@@ -104,6 +104,18 @@ async def test_its_arguments_are_the_same_while_it_runs_and_else() -> None:
     assert str(inspect.signature(Server.push)).startswith("(self, fd: int, data:")
 
 
+async def test_a_server_that_has_left_is_no_longer_in_the_way_though_its_reactor_is_alive() -> None:
+    first, second = echoing(Server(port=0)), echoing(Server(port=0))
+    async with first:
+        kept = first._worker_of("this test").reactor
+    async with second:
+        assert str(inspect.signature(Server.push)) == SIGNATURE
+        assert await answer(second) == "hello"
+        with pytest.raises(NotRunning):
+            first.push(1, "x")
+    assert kept is not None
+
+
 @pytest.mark.parametrize("message", ["", "a", "ascii", "\u00e9\u20ac\U0001f600", "nul\0", b"", b"\x00\xff", "x" * 200])
 async def test_every_kind_of_message_comes_back_as_it_is(message: str | bytes) -> None:
     async with echoing(Server(port=0)) as server:

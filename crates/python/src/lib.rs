@@ -64,7 +64,7 @@ mod _core {
     #[pymodule_export]
     use super::publisher::Publisher;
     #[pymodule_export]
-    use super::push::bind_push;
+    use super::push::{bind_push, unbind_push};
     #[pymodule_export]
     use super::reactor::Reactor;
     #[pymodule_export]

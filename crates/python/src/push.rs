@@ -22,7 +22,7 @@ const DOC: &CStr = c"push($self, fd, data, opcode=None, finish=True)\n--\n\nQueu
 
 /// The server whose reactor is [`REACTOR`]; null if there is none. Read and written only by attached threads.
 static SERVER: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
-/// The object of its [`Reactor`], which resets all three before it is freed.
+/// The object of its [`Reactor`]. All three are reset when its server leaves, or at the latest before it is freed.
 static OBJECT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 /// The content of that object.
 static REACTOR: AtomicPtr<Reactor> = AtomicPtr::new(ptr::null_mut());
@@ -62,15 +62,27 @@ pub(crate) fn bind_push<'py>(
     Ok(Some(method.bind(py).clone()))
 }
 
+/// Unbinds the reactor of a server that leaves, however long something still refers to it: the next server can be bound.
+/// Does nothing if it is not bound.
+#[pyfunction]
+pub(crate) fn unbind_push(server: &Bound<'_, PyAny>) {
+    if server.as_ptr() == SERVER.load(Ordering::Relaxed) {
+        unbind();
+    }
+}
+
 impl Drop for Reactor {
-    /// Unbinds it, if it is bound.
     fn drop(&mut self) {
         if ptr::eq(REACTOR.load(Ordering::Relaxed), self) {
-            SERVER.store(ptr::null_mut(), Ordering::Relaxed);
-            REACTOR.store(ptr::null_mut(), Ordering::Relaxed);
-            OBJECT.store(ptr::null_mut(), Ordering::Relaxed);
+            unbind();
         }
     }
+}
+
+fn unbind() {
+    SERVER.store(ptr::null_mut(), Ordering::Relaxed);
+    REACTOR.store(ptr::null_mut(), Ordering::Relaxed);
+    OBJECT.store(ptr::null_mut(), Ordering::Relaxed);
 }
 
 /// The method.

@@ -259,6 +259,19 @@ fn memory_is_zero_when_everybody_has_left() {
 }
 
 #[test]
+fn what_is_held_is_counted_before_a_turn_goes_on() {
+    let (mut simulation, opened) = holders(1 << 30);
+    let before = simulation.stat("held_bytes");
+    simulation.reactor.begin().expect("begun");
+    for _ in 0..100 {
+        let _ = simulation.reactor.push(opened[0].1, DataOpcode::Binary, Fin::Last, &[7; 4000]);
+    }
+    simulation.reactor.go_on().expect("went on");
+    assert!(simulation.stat("held_bytes") >= before + 400_000);
+    simulation.reactor.finish();
+}
+
+#[test]
 fn a_message_that_waits_in_the_backlog_does_not_go_inside_one_cut_short_for_memory() {
     let mut simulation = Simulation::new(Settings { max_memory: 300_000, ..Settings::roomy() });
     let [(who, fd), (_, other)] = [(); 2].map(|()| simulation.open());
