@@ -370,10 +370,12 @@ class Worker:
         self.is_to_leave.set()
 
     def drain(self, seconds: float) -> None:
-        """Refuse handshakes, and close the WebSockets one after the other within this time; see `Publisher.drain`."""
+        """Close the WebSockets one after the other within this time; see `Publisher.drain`.
+
+        No client is let in any more, in any worker: the hub has seen to that.
+        """
         if self._draining:
             self._draining.cancel()
-        self.reactor.refuse_handshakes()
         self._draining = Draining(
             self.loop, self.reactor.own_ids(), seconds, lambda fd: self.reactor.disconnect(fd, *DRAINING)
         )
@@ -589,7 +591,7 @@ class Worker:
         """Return the answer at `health_path`."""
         if method not in HEALTH_METHODS:
             return NO_HEALTH_METHOD
-        if self._draining:
+        if self.reactor.is_draining():
             return STOPPING
         return DEGRADED if self.reactor.is_degraded() else HEALTHY
 

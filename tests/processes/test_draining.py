@@ -90,12 +90,13 @@ async def test_meanwhile_no_client_gets_in_and_the_others_are_served(launch: Lau
 async def test_a_worker_that_starts_meanwhile_lets_no_client_in(launch: Launch, run: Run) -> None:
     launched = await launch(workers=1)
     await begin_to_drain(run, launched, "3600")
-    before = launched.workers()[0]
-    os.kill(before, signal.SIGKILL)
-    # The handshake waits for the new worker.
-    assert (await refusal_of(launched)).response.status_code == 503
-    await until(lambda: launched.workers().get(0, before) != before)
-    assert (await refusal_of(launched)).response.status_code == 503
+    for _ in range(3):
+        before = launched.workers()[0]
+        os.kill(before, signal.SIGKILL)
+        # The handshake waits for the new worker.
+        assert (await refusal_of(launched)).response.status_code == 503
+        await until(lambda before=before: launched.workers().get(0, before) != before)
+        assert (await refusal_of(launched)).response.status_code == 503
     await launched.stop()
 
 
@@ -131,6 +132,8 @@ async def test_an_embedded_server_can_be_drained(tmp_path: Path) -> None:
         await client.wait_closed()
         assert client.close_code == CloseCode.SERVICE_RESTART
     await serving
+    async with server, connect(f"ws://127.0.0.1:{server.port}", proxy=None):
+        pass
 
 
 @pytest.mark.parametrize("seconds", [-1, 86_401, float("nan"), float("inf")])

@@ -802,11 +802,6 @@ impl Reactor {
         self.on_loop(py, engine::Reactor::tell_leaving)
     }
 
-    /// Refuses handshakes from here on.
-    fn refuse_handshakes(&self, py: Python<'_>) -> PyResult<()> {
-        self.on_loop(py, engine::Reactor::refuse_handshakes)
-    }
-
     /// Asks the master for "reload" or "shutdown".
     fn ask(&self, py: Python<'_>, what: &str) -> PyResult<()> {
         match what {
@@ -891,6 +886,11 @@ impl Reactor {
     ) -> PyResult<u64> {
         let question = everywhere::question(what, fd, topic, prefix, after_name, after, limit)?;
         self.ask_all(py, &question, callback)
+    }
+
+    /// Whether this server is drained: handshakes are refused.
+    fn is_draining(&self) -> bool {
+        self.shared.registry.is_draining()
     }
 
     /// Whether this server has a broker of several hosts that cannot be reached.

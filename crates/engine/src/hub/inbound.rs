@@ -260,6 +260,7 @@ impl Routing {
                     Question::Info(fd) => Answer::Info(registry.info(fd).map(|info| (registry.worker_of(fd), info))),
                     Question::Flush => Answer::Done(true),
                     Question::Drain(time) => {
+                        registry.set_draining();
                         self.desk.tell(HubEvent::Drain(time));
                         Answer::Done(true)
                     }

@@ -200,9 +200,8 @@ pub enum Event<'a> {
     Relieved(Relief),
     /// This worker has to leave.
     Leave(Leave),
-    /// All connections of this worker have to be closed within this time; see [`Reactor::refuse_handshakes`].
-    ///
-    /// [`Reactor::refuse_handshakes`]: crate::Reactor::refuse_handshakes
+    /// All connections of this worker have to be closed within this time. No client is let in any more; see
+    /// `Registry::is_draining`.
     Drain(Duration),
     /// The certificate files have changed. On an error, described in one line for people, the old certificate stays in
     /// use.

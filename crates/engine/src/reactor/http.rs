@@ -154,7 +154,7 @@ impl Reactor {
 
     /// Whether one more connection may be admitted.
     fn check_room(&mut self) -> Result<(), Rejection> {
-        if self.phase == Phase::Refusing || self.refuses_handshakes {
+        if self.phase == Phase::Refusing || self.shared.registry.is_draining() {
             return Err(STOPPING);
         }
         if self.shared.registry.connections() >= self.settings.max_connections as u64 {

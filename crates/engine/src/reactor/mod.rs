@@ -138,8 +138,6 @@ pub struct Reactor {
     /// Whether a fan-out is going through its recipients. Meanwhile no subscriber may change its place.
     is_fanning_out: bool,
     phase: Phase,
-    /// Whether handshakes are refused although the worker does not leave yet.
-    refuses_handshakes: bool,
     /// The number of HTTP connections waiting for their next request.
     resting: usize,
     /// The number of connections kept only for their handlers, because their clients have left.
@@ -245,7 +243,6 @@ impl Reactor {
             backlog: Backlog::default(),
             is_fanning_out: false,
             phase: Phase::Serving,
-            refuses_handshakes: false,
             resting: 0,
             outliving: 0,
             poll,

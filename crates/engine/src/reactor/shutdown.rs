@@ -53,11 +53,6 @@ impl Reactor {
         });
     }
 
-    /// From here on, handshakes get 503; requests are still answered, and WebSockets go on.
-    pub fn refuse_handshakes(&mut self) {
-        self.refuses_handshakes = true;
-    }
-
     pub(crate) fn enter_phase(&mut self, phase: Phase) {
         self.phase = self.phase.max(phase);
     }

@@ -54,6 +54,8 @@ pub(crate) struct Header {
     /// What is known about all hosts, this one included.
     pub(super) hosts: [HostRow; HOSTS],
     pub(crate) started_at: AtomicU64,
+    /// Whether no client is let in any more, because the server is drained.
+    pub(super) is_draining: AtomicU64,
     /// How often the worker with each id was replaced after it had died.
     pub(crate) restarts: [AtomicU64; WORKERS],
     /// The counts and measurements of processes that are gone.

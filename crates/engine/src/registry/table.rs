@@ -163,6 +163,16 @@ impl Registry {
         self.slot(Self::slot_of(fd)).worker_id.load(Ordering::Relaxed) as u8
     }
 
+    /// Has all processes, those that start later too, refuse handshakes from here on.
+    pub(crate) fn set_draining(&self) {
+        self.header().is_draining.store(1, Ordering::Relaxed);
+    }
+
+    /// Whether the server is drained: handshakes get 503; requests are still answered, and WebSockets go on.
+    pub fn is_draining(&self) -> bool {
+        self.header().is_draining.load(Ordering::Relaxed) != 0
+    }
+
     // ---- topics -----------------------------------------------------------------------------------------------------
 
     /// Records the slot's process's interest in topics with this bit. Others see this before anything
