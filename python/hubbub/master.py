@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,8 @@ class Master:
         self._host = 0
         self._unreachable = ""
         self._unusable = ""
+        # When the connection to other hosts was lost.
+        self._lost_at: float | None = None
         # Set while the server is being drained: stops it.
         self._drained: asyncio.TimerHandle | None = None
         self._status = 0
@@ -239,7 +242,7 @@ class Master:
     def _numbered(self, host: int) -> None:
         """Handle that this host has a number among the others."""
         assert self._settings.broker
-        self._host, self._unreachable, self._unusable = host, "", ""
+        self._host, self._lost_at, self._unreachable, self._unusable = host, None, "", ""
         self._has_heard_of_broker.set()
         log.info("this is host %d of those with the broker at %s", host, broker_address(self._settings.broker))
 
@@ -248,12 +251,24 @@ class Master:
         if self._has_heard_of_broker.is_set():
             log.warning("no connection to other hosts: %s", why)
         self._unreachable = why
+        self._note_loss()
+
+    def _note_loss(self) -> None:
+        if self._host and self._lost_at is None:
+            self._lost_at = time.monotonic()
+
+    def _reaches_broker(self) -> None:
+        """Handle that the broker can be reached, at first or again."""
+        if self._lost_at is not None:
+            log.info("connected to other hosts again, after %.1f s", time.monotonic() - self._lost_at)
+        self._lost_at, self._unreachable, self._unusable = None, "", ""
 
     def _cannot_join(self, why: str) -> None:
         """Handle that this host cannot be one of several, for now."""
         if self._has_heard_of_broker.is_set() and why != self._unusable:
             log.warning("the broker cannot be used: %s", why)
         self._unusable = why
+        self._note_loss()
         self._has_heard_of_broker.set()
 
     async def _supervise(self) -> None:
@@ -403,6 +418,8 @@ class Master:
                     self._numbered(number)
                 case "unreachable":
                     self._cannot_reach_broker(text)
+                case "reachable":
+                    self._reaches_broker()
                 case "unusable":
                     self._cannot_join(text)
                 case "drain":

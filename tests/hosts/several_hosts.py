@@ -118,6 +118,17 @@ class Host(HubServer):
         assert took <= within, f"the host at port {self.port} was degraded after {took:.1f} s, not within {within} s"
         return took
 
+    def tells_of_loss(self) -> float:
+        """Wait until it has logged that it lost the others, and return how many seconds that took.
+
+        If a new connection heals it at once, its health check says so for too short a time to be seen.
+        """
+        begin = time.monotonic()
+        wait_until(
+            lambda: "no connection to other hosts" in self.log(), f"the host at port {self.port} tells of a loss"
+        )
+        return time.monotonic() - begin
+
 
 class Hosts:
     """Several servers that are one; each test of a module may kill, freeze and restart them."""

@@ -75,7 +75,7 @@ impl Hub {
     /// Events since the last call, as `(what, slot or level, text)`, where `what` is "ready", "leaving", "reload",
     /// "shutdown", "drain" (with the seconds as text), "stuck" (with a text if the worker has not said so itself),
     /// "moves", "numbered" (with the number of this host among others), "unreachable" (the broker cannot be reached for
-    /// now, and why), "unusable" (this host cannot be one of the others, and why) or "log".
+    /// now, and why), "reachable" (it can now), "unusable" (this host cannot be one of the others, and why) or "log".
     fn events(&self) -> Vec<(&'static str, u8, String)> {
         let values = |event| match event {
             HubEvent::Ready(slot) => ("ready", slot, String::new()),
@@ -87,6 +87,7 @@ impl Hub {
             HubEvent::Moves(slot) => ("moves", slot, String::new()),
             HubEvent::Numbered(host) => ("numbered", host, String::new()),
             HubEvent::Unreachable(text) => ("unreachable", 0, text),
+            HubEvent::Reachable => ("reachable", 0, String::new()),
             HubEvent::Unusable(text) => ("unusable", 0, text),
             HubEvent::Warning(text) => ("log", WARNING, text),
         };

@@ -41,6 +41,8 @@ pub enum HubEvent {
     Numbered(u8),
     /// The broker cannot be reached for now, and why.
     Unreachable(String),
+    /// The broker can be reached, after it could not.
+    Reachable,
     /// This host cannot be one of the others, and why. It is tried again.
     Unusable(String),
     /// To be logged as a warning.
@@ -80,7 +82,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     pub(super) fn tell(&self, event: HubEvent) {
         let mut events = lock(&self.events);
-        let is_entry = matches!(event, HubEvent::Unreachable(_) | HubEvent::Warning(_));
+        let is_entry = matches!(event, HubEvent::Unreachable(_) | HubEvent::Reachable | HubEvent::Warning(_));
         if is_entry && events.len() >= MAX_ENTRIES {
             return;
         }

@@ -126,6 +126,9 @@ impl Routing {
             News::Absent(_) => {}
             News::Lost { topic, fd, info } => self.attendance.note_lost(topic, fd, info),
             News::Open(is_open) => {
+                if is_open && !abroad.is_open {
+                    desk.tell(HubEvent::Reachable);
+                }
                 abroad.is_open = is_open;
                 abroad.opened_at = self.now;
                 desk.registry.set_degraded(!is_open);
