@@ -393,8 +393,8 @@ class Settings:
         Integer(1 * MIB, MAX_BYTES, "bytes"),
         "What may wait for Redis, and as much again that has come from it and waits for the hub. While Redis is away, "
         "messages for other hosts wait here, for at most 5 seconds; what does not fit, or has waited longer, is "
-        "dropped and counted. The master holds it. It is at least twice `send_queue_size`. Raising it lets a Redis that "
-        "is away or slow take more memory.",
+        "dropped and counted. The master holds it. It is at least twice `send_queue_size`. Raising it lets a Redis "
+        "that is away or slow take more memory.",
     )
     broker_required: bool = _setting(
         True,

@@ -18,7 +18,6 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "faults"))
 
 from bystanders import bystanding
 from redis_server import RedisServer, redis_running
-from server_process import wait_until
 from several_hosts import NOTICED, Hosts, hears, hosts_running
 
 # What a busy machine may add to a deadline.
@@ -97,11 +96,7 @@ async def run(hosts: Hosts, redis: RedisServer, case: str) -> None:
             await sender.ask(f"[server.push({receiver.fd}, str(n)) for n in range(500)] and None")
             assert [int(await hears(receiver)) for _ in range(500)] == list(range(500))
     for host in victims:
-        await asyncio.to_thread(
-            wait_until,
-            lambda host=host: "connected to other hosts again, after" in host.log(),
-            "the log says that it is over",
-        )
+        await asyncio.to_thread(host.tells_of_return)
 
 
 def main() -> None:

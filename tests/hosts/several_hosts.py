@@ -129,6 +129,12 @@ class Host(HubServer):
         )
         return time.monotonic() - begin
 
+    def tells_of_return(self) -> None:
+        """Wait until it has logged that it reaches the others again."""
+        wait_until(
+            lambda: "connected to other hosts again, after" in self.log(), f"the one at {self.port} tells of that"
+        )
+
 
 class Hosts:
     """Several servers that are one; each test of a module may kill, freeze and restart them."""

@@ -465,11 +465,12 @@ def test_the_prefix_of_a_broker_has_no_special_characters() -> None:
 
 
 def test_what_waits_for_a_broker_can_be_as_long_as_an_outbox() -> None:
-    sizes = {"send_queue_size": 4 * 2**20, "broker_queue_size": 8 * 2**20 - 1}
+    most = 4 * 2**20
     expected = "broker_queue_size: 8388607 is below twice send_queue_size; allowed is 8388608 or more"
-    assert refusal(broker="redis://localhost", **sizes) == expected
-    assert load(**sizes).broker is None
-    assert load(broker="redis://localhost", **(sizes | {"broker_queue_size": 8 * 2**20})).broker
+    too_little = 2 * most - 1
+    assert refusal(broker="redis://localhost", send_queue_size=most, broker_queue_size=too_little) == expected
+    assert load(send_queue_size=most, broker_queue_size=too_little).broker is None
+    assert load(broker="redis://localhost", send_queue_size=most, broker_queue_size=2 * most).broker
 
 
 def test_authorities_of_clients_need_tls() -> None:
