@@ -106,7 +106,8 @@ SHORTAGES: Mapping[str, str] = {
     "handlers": "%d handlers are still running although their clients have left: "
     "new handshakes and requests are refused until some of them end",
     "ids": "all connection ids have been given out: handshakes are refused%.0s",
-    "leased ids": "no connection ids are leased, because the lease cannot be written: handshakes are refused%.0s",
+    "leased ids": "no connection ids may be given out, because their lease can be neither written nor, if there is a "
+    "broker, renewed: handshakes are refused%.0s",
 }
 
 CLOSING: Mapping[Why, tuple[CloseCode, str]] = {
