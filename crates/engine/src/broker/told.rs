@@ -22,6 +22,8 @@ pub(crate) enum Told<'a> {
     /// A message of a topic has no place in its order, because the broker is not there or takes none; it is to be
     /// delivered to the topic's subscribers nevertheless. If the broker is not there, those of this host alone get it.
     Unplaced { topic: &'a str, publication: Publication<'a>, exclude: &'a [Fd] },
+    /// A topic has begun a new epoch, because messages had no place in its order. No message shows it yet.
+    Renewed(&'a str),
     /// The answer to [`Broker::read`](super::Broker::read) and [`Broker::recover`](super::Broker::recover).
     Read(Ticket, History),
     /// The answer to [`Broker::forget`](super::Broker::forget).

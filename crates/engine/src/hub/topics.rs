@@ -35,6 +35,11 @@ impl Routing {
                 self.pass_to_interested(None, topic, &frame);
                 self.placed = frame;
             }
+            Told::Renewed(topic) => {
+                let mut frame = Vec::new();
+                Message::Renewed(topic).encode(&mut frame);
+                self.pass_to_interested(None, topic, &frame);
+            }
             Told::Read(ticket, history) => self.answer(ticket, Answer::History(Box::new(history))),
             Told::Forgotten(ticket) => self.answer(ticket, Answer::Done(true)),
             Told::Members(ticket, page) => self.answer(ticket, Answer::Presence(page)),

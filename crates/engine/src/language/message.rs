@@ -154,6 +154,8 @@ pub enum Message<'a> {
     SenderGone,
     /// To a worker: commands for it were dropped, because it took none. From here on, it gets them again.
     Dropped,
+    /// To a worker: a topic has begun a new epoch, which no message shows yet.
+    Renewed(&'a str),
     /// To a worker: run a turn, which shows that it can. Nothing else is asked of it.
     Wake,
     /// From a worker: it accepts connections from now on.
@@ -298,6 +300,7 @@ const FENCED: u8 = 28;
 const HOST: u8 = 29;
 const HOST_LEAVES: u8 = 30;
 const DRAIN: u8 = 31;
+const RENEWED: u8 = 32;
 
 const DO: u8 = 1;
 const SUBSCRIBERS: u8 = 2;
@@ -362,6 +365,10 @@ impl<'a> Message<'a> {
             }
             Self::SenderGone => out.push(SENDER_GONE),
             Self::Dropped => out.push(DROPPED),
+            Self::Renewed(topic) => {
+                out.push(RENEWED);
+                out.extend_from_slice(topic.as_bytes());
+            }
             Self::Wake => out.push(WAKE),
             Self::Ready => out.push(READY),
             Self::Leaving => out.push(LEAVING),
@@ -465,6 +472,7 @@ impl<'a> Message<'a> {
             DRAIN => Self::Drain(drain(&mut reader)?),
             SENDER_GONE => Self::SenderGone,
             DROPPED => Self::Dropped,
+            RENEWED => Self::Renewed(reader.rest_text()?),
             WAKE => Self::Wake,
             READY => Self::Ready,
             LEAVING => Self::Leaving,

@@ -196,6 +196,13 @@ impl Reactor {
         }
     }
 
+    /// The same for one topic.
+    pub(crate) fn look_for_gap(&mut self, topic: &str) {
+        if let Some(position) = self.topics.position(topic) {
+            self.find_gap(topic, position);
+        }
+    }
+
     /// Holds the live messages of a topic back until this worker has those after a position.
     fn find_gap(&mut self, topic: &str, last: Position) {
         let is_new = !self.joining.topics.contains_key(topic);

@@ -122,7 +122,9 @@ impl Reactor {
                 Told::Read(_, history) => Some(Answer::History(Box::new(history))),
                 Told::Forgotten(_) => Some(Answer::Done(true)),
                 Told::Members(_, page) => Some(Answer::Presence(page)),
-                Told::Placed { .. } | Told::Unplaced { .. } | Told::Failed(_) | Told::News(_) => None,
+                Told::Placed { .. } | Told::Unplaced { .. } | Told::Renewed(_) | Told::Failed(_) | Told::News(_) => {
+                    None
+                }
             };
         };
         match *question {

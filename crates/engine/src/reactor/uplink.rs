@@ -495,6 +495,7 @@ impl Reactor {
                 self.uplink.notices.push_back(Notice::Member { event, topic, fd, number, info });
             }
             Message::Dropped => self.look_for_gaps(),
+            Message::Renewed(topic) => self.look_for_gap(topic),
             Message::Leave(why) => self.uplink.notices.push_back(Notice::Leave(why)),
             Message::Drain(time) => self.uplink.notices.push_back(Notice::Drain(time)),
             Message::SenderGone => {

@@ -4,7 +4,7 @@ use super::broken::Renewal;
 use super::core::{Core, PATIENCE, Todo};
 use super::lease::{LEASE, Now, Wish};
 use super::link::Link;
-use super::payload::probe;
+use super::payload::{probe, renewed};
 use super::questions::{Question, Waiting};
 use super::scripts::Script;
 use super::tag::{Purpose, Tag};
@@ -137,7 +137,7 @@ impl Core {
 
     pub(super) fn change_member(&mut self, link: &mut Link, topic: &str, fd: Fd, change: Member<'_>) {
         let Some(host) = self.lease.host().filter(|_| self.is_answering) else {
-            self.doubts_members = true;
+            self.doubt.arise();
             return;
         };
         let fd_text = fd.to_string();
@@ -161,7 +161,9 @@ impl Core {
                 self.scripts.call(link, tag, PATIENCE, Script::Leave, &keys[..3], &arguments)
             }
         };
-        self.doubts_members |= !fits;
+        if !fits {
+            self.doubt.arise();
+        }
     }
 
     /// Does what is due, and what was heard leads to.
@@ -184,8 +186,8 @@ impl Core {
             let tag = Tag::new(Purpose::Nothing).to_u64();
             link.command(tag, PROBE_INTERVAL, &[b"PUBLISH", self.names.answers.as_bytes(), &probe]);
         }
-        if std::mem::take(&mut self.doubts_members) {
-            self.doubts_members = !self.lease.doubt_members(now);
+        if self.doubt.take(now.at) && !self.lease.doubt_members(now) {
+            self.doubt.arise();
         }
         while let Some(wish) = self.lease.next(now) {
             self.wish(link, wish, now);
@@ -234,7 +236,13 @@ impl Core {
                 // As if Redis were another process.
                 let run = format!("{:016x}", self.random());
                 let tag = Tag::new(Purpose::Nothing);
-                self.scripts.call(link, tag, PATIENCE, Script::Greet, &[&*self.names.run], &[run.as_bytes()])
+                let keys = [&*self.names.run];
+                self.scripts.call(link, tag, PATIENCE, Script::Greet, &keys, &[run.as_bytes()])
+                    && link.command(
+                        tag.to_u64(),
+                        PATIENCE,
+                        &[b"PUBLISH", self.names.all.as_bytes(), &renewed(self.sender)],
+                    )
             }
         }
     }
@@ -242,7 +250,7 @@ impl Core {
     /// Begins a new epoch of a topic in place of that one; or of any, which is empty then.
     fn reset(&mut self, link: &mut Link, topic: Arc<str>, epoch: &[u8]) -> bool {
         let channel = self.names.topic(&topic);
-        let number = self.broken.sent(Arc::clone(&topic));
+        let number = self.broken.sent(Arc::clone(&topic), b"");
         let tag = Tag { purpose: Purpose::Reset, host: 0, number };
         let fits = self.call_of_topic(link, tag, Script::Reset, &topic, &channel, &[epoch]);
         if !fits {

@@ -11,6 +11,16 @@ use std::time::{Duration, Instant};
 const MAX_TOPICS: usize = 65_536;
 /// How long to wait after Redis has refused it.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of the messages under way that are kept, in case Redis refuses them.
+const MAX_KEPT: usize = 16 * 1024 * 1024;
+
+/// A command under way whose loss would break a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct UnderWay {
+    pub(super) topic: Arc<str>,
+    /// The message, if it is one and there is room for it.
+    pub(super) frame: Option<Box<[u8]>>,
+}
 
 /// See the module documentation.
 #[derive(Default)]
@@ -18,8 +28,10 @@ pub(super) struct Broken {
     topics: BTreeSet<Arc<str>>,
     are_all: bool,
     not_before: Option<Instant>,
-    /// The topics of commands under way, by number; `None` for those that have ended before earlier ones.
-    under_way: VecDeque<Option<Arc<str>>>,
+    /// The commands under way, by number; `None` for those that have ended before earlier ones.
+    under_way: VecDeque<Option<UnderWay>>,
+    /// The bytes of their messages.
+    kept: usize,
     /// The number of the first of them.
     first: u64,
 }
@@ -32,21 +44,25 @@ pub(super) enum Renewal {
 }
 
 impl Broken {
-    /// Notes a command whose loss would break a topic. Returns a number for it.
-    pub(super) fn sent(&mut self, topic: Arc<str>) -> u64 {
-        self.under_way.push_back(Some(topic));
+    /// Notes a command whose loss would break a topic, and the message that it is for. Returns a number for it.
+    pub(super) fn sent(&mut self, topic: Arc<str>, frame: &[u8]) -> u64 {
+        let fits = !frame.is_empty() && self.kept + frame.len() <= MAX_KEPT;
+        let frame: Option<Box<[u8]>> = fits.then(|| frame.into());
+        self.kept += frame.as_ref().map_or(0, |frame| frame.len());
+        self.under_way.push_back(Some(UnderWay { topic, frame }));
         self.first + self.under_way.len() as u64 - 1
     }
 
     /// Redis has carried out a command, or has not.
-    pub(super) fn ended(&mut self, number: u64) -> Option<Arc<str>> {
+    pub(super) fn ended(&mut self, number: u64) -> Option<UnderWay> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let topic = self.under_way.get_mut(index)?.take();
+        let ended = self.under_way.get_mut(index)?.take();
+        self.kept -= ended.as_ref().and_then(|ended| ended.frame.as_ref()).map_or(0, |frame| frame.len());
         while let Some(None) = self.under_way.front() {
             self.under_way.pop_front();
             self.first += 1;
         }
-        topic
+        ended
     }
 
     /// A message of the topic has no place.
@@ -88,16 +104,27 @@ mod tests {
     #[test]
     fn each_command_gives_its_topic_back_once_in_any_order() {
         let mut broken = Broken::default();
-        let numbers: Vec<u64> = ["a", "b", "c"].map(|topic| broken.sent(topic.into())).to_vec();
-        assert_eq!(broken.ended(numbers[1]).as_deref(), Some("b"));
+        let under_way = |topic: &str| Some(UnderWay { topic: topic.into(), frame: Some(topic.as_bytes().into()) });
+        let numbers: Vec<u64> = ["a", "b", "c"].map(|topic| broken.sent(topic.into(), topic.as_bytes())).to_vec();
+        assert_eq!(broken.ended(numbers[1]), under_way("b"));
         assert_eq!(broken.ended(numbers[1]), None);
-        assert_eq!(broken.ended(numbers[0]).as_deref(), Some("a"));
-        let next = broken.sent("d".into());
-        assert_eq!(broken.ended(numbers[2]).as_deref(), Some("c"));
-        assert_eq!(broken.ended(next).as_deref(), Some("d"));
-        assert!(broken.under_way.is_empty());
+        assert_eq!(broken.ended(numbers[0]), under_way("a"));
+        let next = broken.sent("d".into(), b"");
+        assert_eq!(broken.ended(numbers[2]), under_way("c"));
+        assert_eq!(broken.ended(next), Some(UnderWay { topic: "d".into(), frame: None }));
+        assert!(broken.under_way.is_empty() && broken.kept == 0);
         assert_eq!(broken.ended(next), None);
         assert_eq!(broken.ended(next + 1), None);
+    }
+
+    #[test]
+    fn the_messages_that_are_kept_are_bounded() {
+        let (mut broken, message) = (Broken::default(), vec![0; MAX_KEPT / 2 + 1]);
+        let [first, second] = [(); 2].map(|()| broken.sent("a".into(), &message));
+        assert!(broken.ended(second).is_some_and(|ended| ended.frame.is_none()));
+        assert!(broken.ended(first).is_some_and(|ended| ended.frame.is_some()));
+        let third = broken.sent("a".into(), &message);
+        assert!(broken.ended(third).is_some_and(|ended| ended.frame.is_some()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::batches::{self, Batch, Batches, Destination};
 use super::broken::Broken;
 use super::complaints::Complaints;
+use super::doubt::Doubt;
 use super::lease::{Lease, Token};
 use super::link::Link;
 use super::names::Names;
@@ -53,9 +54,11 @@ pub(super) struct Core {
     /// Whether the queue to Redis was full.
     pub(super) is_full: bool,
     /// Whether Redis may not know the members of this host as they are.
-    pub(super) doubts_members: bool,
+    pub(super) doubt: Doubt,
     /// Frames that were lost and not counted.
     pub(super) dropped: u64,
+    /// Memory for a message, used again and again.
+    pub(super) frame: Vec<u8>,
     /// What is to be done once the link can be used.
     pub(super) todo: Vec<Todo>,
     pub(super) random: RandomState,
@@ -107,8 +110,9 @@ impl Core {
             hears_answers: false,
             probe_at: None,
             is_full: false,
-            doubts_members: false,
+            doubt: Doubt::default(),
             dropped: 0,
+            frame: Vec::new(),
             todo: Vec::new(),
             random,
             last_random: 0,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::broken::UnderWay;
 use super::core::{Core, Todo};
 use super::lease::{Change, Lease, Now, Wish};
 use super::link::{Heard, Reply};
@@ -10,7 +11,11 @@ use super::payload::{Payload, Sender};
 use super::tag::{Purpose, Tag};
 use super::wanted::Step;
 use crate::broker::told::{News, Tell, Told};
+use crate::language::command::Command;
 use crate::topics::publication::Position;
+
+/// What the error begins with if a message has been published without an offset.
+const DELIVERED: &str = "DELIVERED ";
 
 impl Core {
     pub(super) fn hear(&mut self, heard: Heard<'_>, now: Now, tell: Tell<'_>) {
@@ -52,7 +57,7 @@ impl Core {
             self.run = run_id.into();
             if !is_first {
                 // It may have an older state, or none.
-                self.doubts_members = true;
+                self.doubt.arise();
                 tell(Told::News(News::Missed));
             }
         }
@@ -140,6 +145,8 @@ impl Core {
             if !is_own {
                 frames.for_each(|frame| tell(Told::News(News::Frame { from: sender.host, frame })));
             }
+        } else if payload == Payload::Renewed {
+            tell(Told::News(News::Missed));
         } else {
             self.complain_of_stranger(channel, now.at, tell);
         }
@@ -161,6 +168,7 @@ impl Core {
                     _ => tell(Told::Unplaced { topic, publication, exclude: &exclude }),
                 };
             }
+            Payload::Renewed => tell(Told::Renewed(topic)),
             _ => self.complain_of_stranger(topic.as_bytes(), now, tell),
         }
     }
@@ -200,7 +208,7 @@ impl Core {
                     tell(Told::Members(ticket, page));
                 }
             }
-            Payload::Probe | Payload::Frames(_) | Payload::Message { .. } => {}
+            Payload::Probe | Payload::Frames(_) | Payload::Message { .. } | Payload::Renewed => {}
         }
     }
 
@@ -232,11 +240,7 @@ impl Core {
                     self.scripts.is_loaded(number, digest);
                 }
             }
-            Purpose::Reset => {
-                self.broken.ended(number);
-                tell(Told::News(News::Missed));
-            }
-            Purpose::Place => {
+            Purpose::Reset | Purpose::Place => {
                 self.broken.ended(number);
             }
             Purpose::Claim | Purpose::Renew | Purpose::Clear | Purpose::Raise => {
@@ -253,7 +257,8 @@ impl Core {
                     tell_lost(&members, tell);
                 }
             }
-            Purpose::Nothing | Purpose::Member | Purpose::Greet => {}
+            Purpose::Member => self.doubt.accepted(),
+            Purpose::Nothing | Purpose::Greet => {}
         }
     }
 
@@ -287,16 +292,21 @@ impl Core {
     }
 
     fn refused(&mut self, tag: Tag, text: &str, now: Now, tell: Tell<'_>) {
-        if text.starts_with("NOSCRIPT") {
-            self.scripts.forget();
+        let is_forgotten = text.starts_with("NOSCRIPT");
+        if is_forgotten && self.scripts.forget() {
             self.todo.push(Todo::Greet);
         }
-        // The script has published the message without an offset.
-        let is_delivered = ["OOM", "MISCONF", "READONLY"].iter().any(|kind| text.starts_with(kind));
-        if tag.purpose == Purpose::Place && is_delivered {
-            self.breaks(tag.number, now);
-        } else {
-            self.failed(tag, now, tell);
+        let (is_delivered, text) = text.strip_prefix(DELIVERED).map_or((false, text), |text| (true, text));
+        match tag.purpose {
+            Purpose::Place if is_delivered => drop(self.breaks(tag.number, now)),
+            Purpose::Place => {
+                self.dropped += 1;
+                if let Some(frame) = self.breaks(tag.number, now) {
+                    deliver_here(&frame, tell);
+                }
+            }
+            Purpose::Member if !is_forgotten => self.doubt.refused(now.at),
+            _ => self.failed(tag, now, tell),
         }
         if let Some(line) = self.complaints.refusal(text, now.at) {
             tell(Told::News(News::Warning(line)));
@@ -312,13 +322,13 @@ impl Core {
                 self.dropped += 1;
                 self.breaks(number, now);
             }
-            Purpose::Reset => self.breaks(number, now),
+            Purpose::Reset => drop(self.breaks(number, now)),
             Purpose::Question => {
                 if let Some((ticket, _)) = self.questions.take(number) {
                     tell(Told::Failed(ticket));
                 }
             }
-            Purpose::Member => self.doubts_members = true,
+            Purpose::Member => self.doubt.arise(),
             Purpose::Claim => self.lease.failed(Wish::Claim, now),
             Purpose::Renew => self.lease.failed(Wish::Renew(host), now),
             Purpose::Clear => self.lease.failed(Wish::Clear(host), now),
@@ -327,12 +337,12 @@ impl Core {
         }
     }
 
-    /// A message has no place in the order of its topic, or a new epoch has not begun.
-    fn breaks(&mut self, number: u64, now: Now) {
-        if let Some(topic) = self.broken.ended(number) {
-            self.broken.note(topic);
-            self.broken.pause(now.at);
-        }
+    /// A message has no place in the order of its topic, or a new epoch has not begun. Returns the message.
+    fn breaks(&mut self, number: u64, now: Now) -> Option<Box<[u8]>> {
+        let UnderWay { topic, frame } = self.broken.ended(number)?;
+        self.broken.note(topic);
+        self.broken.pause(now.at);
+        frame
     }
 
     // ---- the number of this host ------------------------------------------------------------------------------------
@@ -395,6 +405,13 @@ fn removed<'a>(reply: &'a Reply<'_>) -> Option<(u64, Vec<Removed<'a>>)> {
         .chunks_exact(3)
         .filter_map(|member| Some((text(&member[0])?, text(&member[1])?.parse().ok()?, text(&member[2])?)));
     Some(((*state).try_into().ok()?, members.collect()))
+}
+
+/// Has the subscribers of this host get a message that Redis did not take.
+fn deliver_here(frame: &[u8], tell: Tell<'_>) {
+    if let Ok(Command::Publish { topic, publication, exclude }) = Command::decode(frame) {
+        tell(Told::Unplaced { topic, publication, exclude: &exclude });
+    }
 }
 
 fn tell_lost(members: &[Removed<'_>], tell: Tell<'_>) {

@@ -11,6 +11,7 @@ mod behaviour;
 mod broken;
 mod complaints;
 mod core;
+mod doubt;
 mod hearing;
 mod lease;
 pub(crate) mod link;
@@ -38,6 +39,7 @@ use self::scripts::Script;
 use self::tag::{Purpose, Tag};
 use super::hosts::Hosts;
 use super::{Broker, Tell, Ticket, Told};
+use crate::language::command::Command;
 use crate::registry::{Fd, boot_now};
 use crate::settings::{BrokerSettings, Settings};
 use crate::topics::history::{Moment, Range};
@@ -100,7 +102,9 @@ impl Broker for Redis {
         let kept = options.history.to_string();
         let channel = core.names.topic(topic);
         let arguments = [kept.as_bytes(), &beside, &kept_beside, publication.payload];
-        let number = core.broken.sent(Arc::clone(&name));
+        core.frame.clear();
+        Command::Publish { topic, publication, exclude: exclude.into() }.encode(&mut core.frame);
+        let number = core.broken.sent(Arc::clone(&name), &core.frame);
         let tag = Tag { purpose: Purpose::Place, host: 0, number };
         if !core.call_of_topic(link, tag, Script::Publish, topic, &channel, &arguments) {
             core.broken.ended(number);
@@ -175,8 +179,10 @@ impl Hosts for Redis {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let Core { lease, sweep, questions, topics, broken, probe_at, .. } = &self.core;
-        [lease.due(), sweep.due(), questions.due(), topics.due(), broken.due(), *probe_at].into_iter().flatten().min()
+        let Core { lease, sweep, questions, topics, broken, doubt, probe_at, .. } = &self.core;
+        let broken = broken.due().filter(|_| self.core.is_open());
+        let all = [lease.due(), sweep.due(), questions.due(), topics.due(), broken, doubt.due(), *probe_at];
+        all.into_iter().flatten().min()
     }
 
     fn flush(&mut self) {

@@ -20,6 +20,7 @@ const HISTORY: u8 = 4;
 const FORGOTTEN: u8 = 5;
 const MEMBERS: u8 = 6;
 const PROBE: u8 = 7;
+const RENEWED: u8 = 8;
 
 /// The bytes before a frame's content, which are its length.
 const FRAME_HEADER: usize = 4;
@@ -55,6 +56,13 @@ pub(super) fn probe(sender: Sender) -> Vec<u8> {
     probe
 }
 
+/// A payload for all: all topics have begun a new epoch.
+pub(super) fn renewed(sender: Sender) -> Vec<u8> {
+    let mut renewed = sender.head().to_vec();
+    renewed.push(RENEWED);
+    renewed
+}
+
 /// Appends what precedes a message on a topic's channel.
 pub(super) fn put_beside(out: &mut Vec<u8>, publication: &Publication<'_>, excluded: &[Fd]) {
     put_exclude(out, excluded);
@@ -83,6 +91,8 @@ pub(super) enum Payload<'a> {
     Members(u64, Page<Member>),
     /// Shows that messages arrive.
     Probe,
+    /// The topic has begun a new epoch, or all topics have.
+    Renewed,
 }
 
 impl<'a> Payload<'a> {
@@ -119,6 +129,10 @@ impl<'a> Payload<'a> {
             PROBE => {
                 reader.end()?;
                 Self::Probe
+            }
+            RENEWED => {
+                reader.end()?;
+                Self::Renewed
             }
             _ => return Err(Malformed),
         };

@@ -92,9 +92,9 @@ impl Scripts {
         }
     }
 
-    /// Notes that Redis may not have the scripts any longer.
-    pub(super) fn forget(&mut self) {
-        self.digests = Default::default();
+    /// Notes that Redis may not have the scripts any longer. Returns whether any of them was known to be there.
+    pub(super) fn forget(&mut self) -> bool {
+        std::mem::take(&mut self.digests).iter().any(Option::is_some)
     }
 
     /// Calls a script. Until it is known to be there, its text goes with each call. Returns false if that does not fit

@@ -99,9 +99,8 @@ fn a_topic_with_messages_that_have_no_place_begins_a_new_epoch_and_keeps_the_oth
     one.until(|event| *event == Event::Open(false));
     one.place("h5:t", "b");
     unplaced(&mut one, "b");
-    one.until(|event| *event == Event::Open(true));
-    one.until(|event| *event == Event::Missed);
-    other.until(|event| *event == Event::Open(true));
+    one.until_all(&[Event::Open(true), Event::Renewed("h5:t".into())]);
+    other.until_all(&[Event::Open(true), Event::Renewed("h5:t".into())]);
     other.place("h5:t", "c");
     let last = placed(&mut other, "c");
     assert!(last.epoch != first.epoch && last.offset == 2);
@@ -130,7 +129,7 @@ fn offsets_that_go_back_are_not_told() {
     one.place("h5:t", "d");
     unplaced(&mut one, "d");
     unplaced(&mut other, "d");
-    one.until(|event| *event == Event::Missed);
+    one.until(|event| *event == Event::Renewed("h5:t".into()));
     one.place("h5:t", "e");
     let after = placed(&mut one, "e");
     assert!(after.epoch != before.epoch && after.offset == 1);
@@ -138,7 +137,7 @@ fn offsets_that_go_back_are_not_told() {
     // An answer shows it, too.
     admin.say("HSET p:m:{h5:t} offset 0");
     one.recover("h5:t", &[], 5);
-    one.until(|event| *event == Event::Missed);
+    one.until(|event| *event == Event::Renewed("h5:t".into()));
     one.place("h5:t", "f");
     assert_ne!(placed(&mut one, "f").epoch, after.epoch);
 }
@@ -331,15 +330,103 @@ fn a_host_too_many_waits_for_a_number() {
 #[test]
 fn scripts_that_redis_has_forgotten_are_loaded_again() {
     let Some(server) = Server::start(&[]) else { return };
-    let mut one = Node::new(&server);
+    let (mut one, mut other) = (Node::new(&server), Node::new(&server));
     one.want("h5:t");
     one.redis.join("h5:t", one.fd(1), "1");
     assert_eq!(one.members("h5:t").len(), 1);
     Client::new(server.port).say("SCRIPT FLUSH");
-    one.place("h5:t", "lost");
+    other.want("h5:t");
+    one.place("h5:t", "not taken");
     one.redis.join("h5:t", one.fd(2), "2");
+    unplaced(&mut one, "not taken");
     one.until(|event| *event == Event::Emptied);
     assert_eq!(one.redis.take_dropped(), 1);
+    let renewed = Event::Renewed("h5:t".into());
+    one.until(|event| *event == renewed);
+    other.until(|event| *event == renewed);
     one.place("h5:t", "a");
     assert_eq!(placed(&mut one, "a").offset, 1);
+}
+
+#[test]
+fn what_redis_does_not_allow_reaches_this_hosts_subscribers_and_the_others_hear_of_the_gap() {
+    let Some(server) = Server::start(&[]) else { return };
+    let (mut one, mut other) = (Node::new(&server), Node::new(&server));
+    let mut admin = Client::new(server.port);
+    one.want("h5:t");
+    other.want("h5:t");
+    one.place("h5:t", "a");
+    let first = placed(&mut one, "a");
+    placed(&mut other, "a");
+    admin.say("ACL SETUSER default -evalsha");
+    for number in 0..20 {
+        one.place("h5:t", &number.to_string());
+    }
+    for number in 0..20 {
+        unplaced(&mut one, &number.to_string());
+    }
+    assert_eq!(one.redis.take_dropped(), 20);
+    admin.say("ACL SETUSER default +evalsha");
+    let renewed = Event::Renewed("h5:t".into());
+    one.until(|event| *event == renewed);
+    // Nobody publishes meanwhile.
+    other.until(|event| *event == renewed);
+    assert_ne!(other.recover("h5:t", &[first], 0).position.epoch, first.epoch);
+    one.place("h5:t", "b");
+    assert_eq!(placed(&mut one, "b").offset, 2);
+    assert_eq!(placed(&mut other, "b").offset, 2);
+}
+
+#[test]
+fn members_that_redis_refuses_are_put_there_later_and_not_again_and_again() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut one = Node::new(&server);
+    let mut admin = Client::new(server.port);
+    admin.say("CONFIG SET maxmemory 1");
+    let commands = |admin: &mut Client| {
+        let stats = admin.say("INFO stats").text().to_owned();
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).map(str::to_owned);
+        line.expect("a count").trim().parse::<u64>().expect("a number")
+    };
+    let before = commands(&mut admin);
+    let fd = one.fd(1);
+    one.redis.join("h5:t", fd, "1");
+    for _ in 0..2 {
+        // As the hub does.
+        one.until(|event| *event == Event::Emptied);
+        one.redis.join("h5:t", fd, "1");
+    }
+    let count = commands(&mut admin) - before;
+    // Those that the scripts call count, too.
+    assert!(count < 2000, "{count} commands in three seconds");
+    one.run(Duration::from_millis(100));
+    admin.say("CONFIG SET maxmemory 0");
+    one.until(|event| *event == Event::Emptied);
+    one.redis.join("h5:t", fd, "1");
+    assert_eq!(one.members("h5:t"), [(fd, "1".to_owned())]);
+}
+
+#[test]
+fn a_broken_topic_keeps_nobody_busy_while_redis_cannot_be_written_to() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut one = Node::new(&server);
+    let mut admin = Client::new(server.port);
+    one.want("h5:t");
+    one.place("h5:t", "a");
+    placed(&mut one, "a");
+    admin.say("REPLICAOF 127.0.0.1 1");
+    one.place("h5:t", "b");
+    unplaced(&mut one, "b");
+    one.until(|event| matches!(event, Event::Unusable(_)));
+    one.place("h5:t", "c");
+    unplaced(&mut one, "c");
+    one.run(Duration::from_millis(1100));
+    let (begin, mut turns) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(1) {
+        one.turn(Duration::from_millis(100));
+        turns += 1;
+    }
+    assert!(turns < 100, "{turns} turns in a second");
+    admin.say("REPLICAOF NO ONE");
+    one.until(|event| *event == Event::Renewed("h5:t".into()));
 }

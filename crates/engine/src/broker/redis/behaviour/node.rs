@@ -29,6 +29,7 @@ pub(super) const LONG: Duration = Duration::from_secs(25);
 pub(super) enum Event {
     Placed { topic: String, position: Position, payload: Vec<u8>, key: Option<String>, exclude: Vec<Fd> },
     Unplaced(String, Vec<u8>),
+    Renewed(String),
     Read(Ticket, History),
     Forgotten(Ticket),
     Members(Ticket, Page<Member>),
@@ -58,6 +59,7 @@ impl Event {
                 exclude: exclude.into(),
             },
             Told::Unplaced { topic, publication, .. } => Self::Unplaced(topic.into(), publication.payload.into()),
+            Told::Renewed(topic) => Self::Renewed(topic.into()),
             Told::Read(ticket, history) => Self::Read(ticket, history),
             Told::Forgotten(ticket) => Self::Forgotten(ticket),
             Told::Members(ticket, page) => Self::Members(ticket, page),
