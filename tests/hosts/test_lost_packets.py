@@ -1,6 +1,7 @@
 """The network between hosts and Redis loses everything without a word: on one connection, on both, of one host."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bystanders import bystanding
+from raw_peer import PATIENCE
 from redis_server import RedisServer
 from relay import COMMANDS, SUBSCRIPTIONS, relaying
 from several_hosts import NOTICED, StartHosts, hears
@@ -55,6 +57,27 @@ async def test_packets_of_all_hosts_are_lost(redis: RedisServer, start_hosts: St
                 assert time.monotonic() - begin < NOTICED + TOLERANCE
                 await bystanders.local_delivery_goes_on()
             await bystanders.reach_all_hosts()
+
+
+async def test_the_subscribers_of_other_hosts_are_told_of_a_gap_though_nobody_publishes_again(
+    redis: RedisServer, start_hosts: StartHosts
+) -> None:
+    with relaying(redis.port) as relay:
+        hosts = start_hosts(relay.url(), redis.url())
+        async with hosts.clients() as clients:
+            for client in clients:
+                await client.ask("server.join(fd, 'room:gap')")
+            await clients[0].ask("server.publish('room:gap', 'before')")
+            for client in clients:
+                assert json.loads(await hears(client))["data"] == "before"
+            with relay.holding(COMMANDS, SUBSCRIPTIONS):
+                await asyncio.to_thread(hosts[0].becomes_degraded)
+                await clients[0].ask("server.publish('room:gap', 'meanwhile')")
+                assert json.loads(await hears(clients[0]))["data"] == "meanwhile"
+            async with asyncio.timeout(PATIENCE):
+                for client in clients:
+                    await client.ends()
+            assert [client.close_code for client in clients] == [1013, 1013]
 
 
 async def test_pushes_stay_in_order_while_packets_are_lost_again_and_again(

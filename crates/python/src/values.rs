@@ -70,7 +70,7 @@ pub(crate) fn everywhere_tuple<'py>(
 /// Says that a host, or the broker, has not answered.
 pub(crate) fn silent_host(host: u8) -> PyErr {
     PyTimeoutError::new_err(match host {
-        0 => "the broker did not answer in time".to_owned(),
+        0 => "the broker did not answer in time, or refused to; the log says which".to_owned(),
         host => format!("host {host} did not answer in time"),
     })
 }

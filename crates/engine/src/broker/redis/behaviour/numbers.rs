@@ -242,3 +242,14 @@ fn without_memory_leases_go_on_and_members_are_removed() {
     client.say("CONFIG SET maxmemory 0");
     assert_eq!(renew(&mut client, "b", 2, 0, 0)[0], 0, "the mark is there");
 }
+
+#[test]
+fn a_number_whose_counters_are_used_up_is_passed_over() {
+    let Some(server) = Server::start(&[]) else { return };
+    let mut client = Client::new(server.port);
+    for (number, top) in [(1, "281474976710655"), (2, "274877906943"), (3, "270582939649"), (5, "1e300"), (6, "none")] {
+        client.say(&format!("SET p:top:{number} {top}"));
+    }
+    assert_eq!(number(&mut client, "a"), 4);
+    assert_eq!(claim(&mut client, "b", 60_000, (2, "b"))[..2], [6, 0]);
+}

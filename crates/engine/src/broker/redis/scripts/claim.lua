@@ -3,15 +3,21 @@
 --       token
 -- Returns the number or 0, up to where counters were given out in its name, the least counter for all, and the time.
 
+-- Counters have 38 bits. A number that has hardly any left is of no use: somebody else has written there.
+local LAST_USEFUL = 2 ^ 38 - 2 ^ 32
+
 local now = milliseconds()
 local held = redis.call('MGET', unpack(of_all('lease')))
+
+local function top(number)
+    return tonumber(redis.call('GET', key('top', number)) or 0) or 0
+end
 
 local function take(number)
     redis.call('SET', key('lease', number), ARGV[2], 'PX', ARGV[3])
     redis.call('DEL', key('swept', number))
     note_use(number)
-    local top = tonumber(redis.call('GET', key('top', number)) or 0) or 0
-    return {number, top, tonumber(redis.call('GET', ARGV[1] .. ':floor') or 0) or 0, now}
+    return {number, top(number), tonumber(redis.call('GET', ARGV[1] .. ':floor') or 0) or 0, now}
 end
 
 for number = 1, HOSTS do
@@ -25,7 +31,7 @@ end
 local heard = redis.call('PUBSUB', 'NUMSUB', unpack(of_all('h')))
 
 local old = tonumber(ARGV[5])
-if old > 0 and (not held[old] or held[old] == ARGV[6] and heard[2 * old] == 0) then
+if old > 0 and top(old) <= LAST_USEFUL and (not held[old] or held[old] == ARGV[6] and heard[2 * old] == 0) then
     return take(old)
 end
 
@@ -39,7 +45,8 @@ for number = 1, HOSTS do
     local last = tonumber(used[number] or 0)
     -- The clock may have been set back.
     local is_quiet = math.abs(now - last) >= tonumber(ARGV[4])
-    if not held[number] and is_quiet and heard[2 * number] == 0 and (best == 0 or last < best_used) then
+    local is_free = not held[number] and is_quiet and heard[2 * number] == 0
+    if is_free and (best == 0 or last < best_used) and top(number) <= LAST_USEFUL then
         best, best_used = number, last
     end
 end
