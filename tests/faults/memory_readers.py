@@ -8,10 +8,11 @@ import asyncio
 import json
 import random
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from hub_client import HubClient, Lost, end
@@ -309,6 +310,7 @@ async def run(
     loses_history: bool = False,
     pause: float = 0.005,
     between: int = 0,
+    half_done: Mapping[int, list[str]] = MappingProxyType({}),
 ) -> Result:
     """Publish so many messages while clients come and go and the server is disturbed, and compare.
 
@@ -323,6 +325,7 @@ async def run(
         loses_history: Whether messages may get no place in the history while they are disturbed.
         pause: A publisher waits for at most so many seconds after each batch.
         between: So many messages are received before each disturbance, unless all have been published.
+        half_done: The events of connections that were just joining or leaving when their host was killed.
 
     Raises:
         AssertionError: Something was missing, came twice or in another order, was not recovered without reason, or the
@@ -350,9 +353,9 @@ async def run(
     missing = check_publishers(record, publishing)
     # A room may be without connected readers for a moment; all of them together see nearly everything.
     assert loses_history or missing <= sum(publishing.certain.values()) // 10, f"nobody has seen {missing} messages"
-    events = await check_members(servers, members_log, readers, workers)
+    events = await check_members(servers, members_log, readers, workers, half_done)
     await end(reader.client for reader in readers)
-    await all_have_left(servers, members_log)
+    await all_have_left(servers, members_log, half_done)
     return Result(turns, sum(publishing.sent.values()), record, events)
 
 
@@ -412,34 +415,48 @@ def events_of(members_log: Path) -> dict[int, list[str]]:
     return events
 
 
-async def check_members(servers: Servers, members_log: Path, readers: list[Reader], workers: Sequence[int]) -> int:
+async def check_members(
+    servers: Servers,
+    members_log: Path,
+    readers: list[Reader],
+    workers: Sequence[int],
+    half_done: Mapping[int, list[str]],
+) -> int:
     """Check that the members are those who are connected, and that everybody joined once and left at most once."""
     for worker_id in workers:
         async with servers.client_of(worker_id) as client:
             for topic in ROOMS:
                 expected = {reader.client.fd: f"reader {reader.number}" for reader in readers if reader.topic == topic}
                 assert dict(await members(client, topic)) == expected
-    events = events_of(members_log)
-    for reader in readers:
-        assert events.pop(reader.client.fd) == ["join"], reader.client.fd
-    check_that_all_left(events)
+    here = {reader.client.fd for reader in readers}
+    # They are no longer members before the `leave` handlers run.
+    events = await when_told(members_log, half_done, here)
+    for fd in here:
+        assert events.pop(fd) == ["join"], fd
     return sum(map(len, events.values())) + len(readers)
 
 
-def check_that_all_left(events: dict[int, list[str]]) -> None:
-    wrong = {fd: names for fd, names in events.items() if names != ["join", "leave"]}
+async def when_told(
+    members_log: Path, half_done: Mapping[int, list[str]], here: Set[int] = frozenset()
+) -> dict[int, list[str]]:
+    """Wait until everybody who is not `here` has joined and left, and return the events of all connections."""
+
+    def others() -> dict[int, list[str]]:
+        events = events_of(members_log).items()
+        return {fd: names for fd, names in events if fd not in here and names != half_done.get(fd)}
+
+    await asyncio.to_thread(
+        wait_until, lambda: all(len(names) >= 2 for names in others().values()), "the application is told who has left"
+    )
+    wrong = {fd: names for fd, names in others().items() if names != ["join", "leave"]}
     assert not wrong, wrong
+    return events_of(members_log)
 
 
-async def all_have_left(servers: Servers, members_log: Path) -> None:
+async def all_have_left(servers: Servers, members_log: Path, half_done: Mapping[int, list[str]]) -> None:
     """Wait until everybody has left."""
     async with asyncio.timeout(PATIENCE), servers.client_of(2) as client:
         for topic in ROOMS:
             while await members(client, topic):
                 pass
-
-    def is_over() -> bool:
-        return all(len(names) == 2 for names in events_of(members_log).values())
-
-    await asyncio.to_thread(wait_until, is_over, "everybody has left")
-    check_that_all_left(events_of(members_log))
+    await when_told(members_log, half_done)

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "faults"))
 
 from hosts_model import World, world
-from memory_readers import ROOMS, SETTINGS, Result, members, run
+from memory_readers import ROOMS, SETTINGS, Result, events_of, members, run
 from relay import COMMANDS, SUBSCRIPTIONS
 from several_hosts import LEASE, WORKERS
 
@@ -45,15 +45,35 @@ async def kill(world: World, turn: int) -> None:
     """Kill a host and start it again; soon nobody is a member who was connected to it."""
     host = world.hosts[1 + turn % 2]
     gone = {client.fd for client in host.connected if not client.ended.done()}
+    number = host_of(host.connected[0].fd)
     host.kill_all()
     killed = time.monotonic()
-    await asyncio.to_thread(host.restart)
     async with world.hosts.client_of(0) as observer:
+        there = {fd for room in ROOMS for fd, _ in await members(observer, room) if host_of(fd) == number}
+        note_half_done(world, number, there)
+        await asyncio.to_thread(host.restart)
         for room in ROOMS:
             while ghosts := gone & {fd for fd, _ in await members(observer, room)}:
                 late = time.monotonic() - killed
                 assert late < NO_GHOSTS, f"{ghosts} are still in {room} after {late:.1f} s"
                 await asyncio.sleep(0.1)
+
+
+def host_of(fd: int) -> int:
+    """Return the number of a connection's host."""
+    return fd >> 45
+
+
+def note_half_done(world: World, number: int, there: set[int]) -> None:
+    """Note of which connections of a host that was killed the application is told too little, or too much.
+
+    A host tells Redis who joins and leaves, and calls the handlers; it may die when it has done one and not the other.
+    Whoever is still a member in Redis is reported as gone by another host, and nobody else is.
+    """
+    told = {fd: names for fd, names in events_of(world.hosts.members_log).items() if host_of(fd) == number}
+    world.half_done.update({fd: names for fd, names in told.items() if names == ["join"] and fd not in there})
+    world.half_done.update({fd: ["leave"] for fd in there - told.keys()})
+    world.half_done.update({fd: [*told[fd], "leave"] for fd in there & told.keys() if told[fd][-1] == "leave"})
 
 
 async def reload(world: World, turn: int) -> None:
@@ -143,6 +163,7 @@ async def run_fault(world: World, name: str, messages: int, *, turns: int = 1, c
         loses_history=plan.loses_history,
         pause=PAUSE,
         between=BETWEEN,
+        half_done=world.half_done,
     )
 
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,8 @@ class World:
     hosts: Hosts
     redis: RedisServer
     relay: Relay
+    half_done: dict[int, list[str]] = field(default_factory=dict)
+    """The events of connections that were just joining or leaving when their host was killed."""
 
 
 @contextmanager
