@@ -294,9 +294,10 @@ impl Routing {
             (abroad.claimed, abroad.asked_up_to) = (None, 0);
         }
         self.desk.registry.set_alive(self.desk.registry.host(), false);
+        let leased = self.desk.registry.leased();
         for (_, peer) in &mut self.peers {
             if matches!(peer.kind, super::peer::PeerKind::Worker(_)) {
-                peer.link.send(&Message::Fenced);
+                peer.link.send(&Message::Fenced(leased));
             }
         }
         let text = "other hosts have counted this one as dead: its connections are closed with 1012, and it gets another number";

@@ -246,9 +246,9 @@ pub enum Message<'a> {
     Want(&'a str),
     /// From a worker: it no longer has one.
     Unwant(&'a str),
-    /// To a worker: other hosts count this one as dead. All connections have to end; others have told the application
-    /// that the members of topics have left.
-    Fenced,
+    /// To a worker: other hosts count this one as dead. All connections with counters up to this one have to end; others
+    /// have told the application that the members of topics have left.
+    Fenced(u64),
     /// From another host, every second.
     Host(HostInfo),
     /// From another host: its server ends.
@@ -395,7 +395,10 @@ impl<'a> Message<'a> {
                 out.push(UNWANT);
                 out.extend_from_slice(topic.as_bytes());
             }
-            Self::Fenced => out.push(FENCED),
+            Self::Fenced(counter) => {
+                out.push(FENCED);
+                put_u64(out, *counter);
+            }
             Self::Host(host) => {
                 out.push(HOST);
                 host.encode(out);
@@ -489,7 +492,7 @@ impl<'a> Message<'a> {
             ROOM_FOR => Self::Room { fd: reader.u64()?, host: reader.u8()?, slot: reader.u8()? },
             WANT => Self::Want(reader.rest_text()?),
             UNWANT => Self::Unwant(reader.rest_text()?),
-            FENCED => Self::Fenced,
+            FENCED => Self::Fenced(reader.u64()?),
             HOST => Self::Host(HostInfo::decode(&mut reader)?),
             HOST_LEAVES => Self::HostLeaves,
             HELLO => Self::Hello { version: reader.u32()? },

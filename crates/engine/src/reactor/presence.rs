@@ -11,7 +11,7 @@ use crate::language::message::{Answer, Message, Question};
 use crate::reactor::Reactor;
 use crate::reactor::event::MemberEvent;
 use crate::reactor::notice::Notice;
-use crate::registry::Fd;
+use crate::registry::{Fd, Registry};
 use crate::topics::history::{Moment, Range};
 
 /// The topics of which the connections of this process are members, and what is known about them, as JSON.
@@ -87,9 +87,9 @@ impl Reactor {
         }
     }
 
-    /// Forgets all members: others have told the application that they have left.
-    pub(crate) fn forget_members(&mut self) {
-        self.memberships.of.clear();
+    /// Forgets all members with counters up to this one: others have told the application that they have left.
+    pub(crate) fn forget_members(&mut self, counter: u64) {
+        self.memberships.of.retain(|fd, _| Registry::counter_of(*fd) > counter);
     }
 
     fn member_has_left(&mut self, fd: Fd, membership: Membership) {

@@ -9,6 +9,7 @@ use crate::connection::{Asked, Connection, Stage, Wait};
 use crate::reactor::Reactor;
 use crate::reactor::phase::Phase;
 use crate::reactor::slice::Slice;
+use crate::registry::Registry;
 use crate::system::acceptor::Ownership;
 use crate::system::table::Key;
 
@@ -25,7 +26,8 @@ pub enum Requests {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whom {
     All,
-    WebSockets,
+    /// WebSockets whose counters go up to this one.
+    WebSockets(u64),
 }
 
 /// The progress of closing all connections.
@@ -68,12 +70,13 @@ impl Reactor {
         self.go_on_closing(&mut Slice::new(self.clock.source(), self.turn_time / 2));
     }
 
-    /// Closes all WebSockets, because other hosts count this one as dead: nobody there sends them anything, and the
-    /// application has been told that they have left. They are to connect again.
-    pub(crate) fn close_fenced(&mut self) {
-        self.forget_members();
+    /// Closes all WebSockets with counters up to this one, because other hosts count this one as dead: nobody there sends
+    /// them anything, and the application has been told that they have left. They are to connect again. Those that have
+    /// done so already are in this host's next name.
+    pub(crate) fn close_fenced(&mut self, counter: u64) {
+        self.forget_members(counter);
         if self.closing_all.is_none() {
-            let (whom, next) = (Whom::WebSockets, self.connections.places());
+            let (whom, next) = (Whom::WebSockets(counter), self.connections.places());
             let reason = "this host was cut off from the others".to_owned();
             self.closing_all = Some(ClosingAll { whom, code: close_code::SERVICE_RESTART, reason, next });
         }
@@ -86,9 +89,14 @@ impl Reactor {
             closing.next -= 1;
             let key = Key::of_place(closing.next);
             let Some(connection) = self.connections.get(key) else { continue };
+            if let Whom::WebSockets(counter) = closing.whom
+                && connection.identity.fd().is_none_or(|fd| Registry::counter_of(fd) > counter)
+            {
+                continue;
+            }
             match connection.stage {
                 Stage::WebSocket(_) if connection.is_open() => self.send_close(key, closing.code, &closing.reason),
-                _ if closing.whom == Whom::WebSockets => {}
+                _ if closing.whom != Whom::All => {}
                 Stage::Header => self.finish_sending(key, Finish::Close),
                 Stage::Head { .. } => {
                     let finish = if connection.is_answering() { Finish::Linger } else { Finish::Close };

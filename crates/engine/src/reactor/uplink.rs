@@ -488,7 +488,7 @@ impl Reactor {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 self.await_room_for_other(fd, length, Place { host, slot });
             }
-            Message::Fenced => self.close_fenced(),
+            Message::Fenced(counter) => self.close_fenced(counter),
             Message::Room { fd, .. } => self.note_room(fd),
             Message::Lost { fd, number, topic, info } => {
                 let (event, topic, info) = (MemberEvent::Left, topic.into(), info.into());

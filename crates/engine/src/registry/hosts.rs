@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::registry::fd::{Fd, HOST_SHIFT, HOSTS};
+use crate::registry::fd::{COUNTER, Fd, HOST_SHIFT, HOSTS};
 use crate::registry::memory::{MAX_HOST_NAME, Registry};
 
 /// A server among several that are one.
@@ -50,6 +50,11 @@ impl Registry {
     #[inline]
     pub(crate) fn host_of(fd: Fd) -> u8 {
         (fd >> HOST_SHIFT) as u8
+    }
+
+    /// The counter in an id.
+    pub(crate) fn counter_of(fd: Fd) -> u64 {
+        fd & COUNTER
     }
 
     /// The number of this host; 0 if it has none.

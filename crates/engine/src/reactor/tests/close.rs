@@ -11,7 +11,7 @@ use crate::reactor::tests::application::{Seen, Who};
 use crate::reactor::tests::client::{End, HANDSHAKE, Received, frame};
 use crate::reactor::tests::simulation::{CLOSE_TIMEOUT, NO_HEADERS, Simulation};
 use crate::reactor::watching::Watching;
-use crate::registry::Fd;
+use crate::registry::{Fd, Registry};
 use crate::settings::Settings;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -601,4 +601,18 @@ fn handlers_that_do_not_end_are_not_waited_for_at_the_end() {
     simulation.run();
     assert_eq!(simulation.application.texts(fd), ["one", "two"]);
     assert_eq!(simulation.application.ending(fd), Some((1000, "")));
+}
+
+#[test]
+fn who_connects_after_the_host_was_counted_as_dead_is_not_closed_with_the_others() {
+    let (mut simulation, before, fd) = opened();
+    let (after, later) = simulation.open();
+    simulation.reactor.close_fenced(Registry::counter_of(fd));
+    simulation.run();
+    for who in [before, after] {
+        simulation.client(who).read();
+    }
+    assert_eq!(simulation.client(before).close_code(), Some(1012));
+    assert_eq!(simulation.client(after).close_code(), None);
+    assert!(simulation.reactor.shared().info(later).is_some());
 }
