@@ -68,7 +68,7 @@ def note_half_done(world: World, number: int, there: set[int]) -> None:
     """Note of which connections of a host that was killed the application is told too little, or too much.
 
     A host tells Redis who joins and leaves, and calls the handlers; it may die when it has done one and not the other.
-    Whoever is still a member in Redis is reported as gone by another host, and nobody else is.
+    Another host reports those who are still members in Redis, and nobody else.
     """
     told = {fd: names for fd, names in events_of(world.hosts.members_log).items() if host_of(fd) == number}
     world.half_done.update({fd: names for fd, names in told.items() if names == ["join"] and fd not in there})

@@ -345,7 +345,7 @@ impl Reactor {
         if self.visit.is_some() || self.events_left == 0 || self.is_over_time() {
             return Ok(false);
         }
-        // Whoever has just been answered may ask for the counts within this turn.
+        // A client that has just been answered may ask for the counts within this turn.
         self.shared.count_held(self.held());
         self.ask_kernel()?;
         self.take_readiness();
